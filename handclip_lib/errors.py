@@ -1,0 +1,29 @@
+"""The errors a user can mend. Each message names the value, the place and the remedy."""
+
+
+class HandClipError(ValueError):
+    """Something the user can put right; shown without a traceback in notebooks and on the command line."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython (and so papermill) prints in place of the traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class ConfigError(HandClipError):
+    """A parameter is unknown, of the wrong type, or out of bounds."""
+
+
+class DataError(HandClipError):
+    """A data set, an image or a split cannot be used as it is."""
+
+
+class BackboneError(HandClipError):
+    """CLIP weights are missing, damaged or of another shape."""
+
+
+class EvaluationError(HandClipError):
+    """The arrays handed to an evaluation cannot give a defensible number."""
+
+
+class RunError(HandClipError):
+    """A run folder or report cannot be written, found or reused."""

@@ -1,0 +1,37 @@
+import os
+from pathlib import Path
+
+import pytest
+
+DATA = Path(os.environ.get("HANDCLIP_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
+
+
+def _needed(name: str) -> Path:
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"real photographs are not here: {path} (set HANDCLIP_TEST_DATA to the folder that holds them)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def hands11k_sample() -> Path:
+    """A small sample of 11k Hands: Hands/*.jpg and HandInfo.csv, right hands only, 240×180."""
+    return _needed("hands11k_sample")
+
+
+@pytest.fixture(scope="session")
+def hands11k_fullres() -> Path:
+    """A few 11k Hands photographs as published, 1600×1200."""
+    return _needed("hands11k_fullres")
+
+
+@pytest.fixture(scope="session")
+def hands11k_metadata() -> Path:
+    """The complete HandInfo.csv of 11k Hands, 11,076 rows."""
+    return _needed("hands11k_HandInfo.csv")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory):
+    """Tests never read or fill the user's cache."""
+    os.environ["HANDCLIP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
