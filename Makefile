@@ -1,0 +1,43 @@
+# Each target makes .venv from the pins when it is missing or older than them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lab lint bench pins clean
+
+demo: $(STAMP)  ## the notebooks on drawn hands, to a report
+	$(BIN)/handclip run 01 --force
+	$(BIN)/handclip run 05 --force
+
+test: $(STAMP)  ## every test; those that lack a browser or the photographs say so and skip
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs $(ARGS)
+
+lab: $(STAMP)  ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+bench: $(STAMP)  ## our way beside the peers', in one process: ratios
+	$(BIN)/python -m benchmarks.images
+	$(BIN)/python -m benchmarks.retrieval
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "HandCLIP needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
+	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode -r requirements.txt
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+pins: $(STAMP)  ## requirements.txt anew from pyproject.toml; name packages to upgrade in UPGRADE="--upgrade-package torch"
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --no-emit-index-url \
+	  --no-annotate --custom-compile-command "make pins" --quiet $(UPGRADE) --output-file requirements.txt
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
