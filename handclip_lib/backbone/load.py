@@ -1,0 +1,222 @@
+"""Load a CLIP backbone: OpenAI's nine by short name, a checkpoint of your own, or the embedded `tiny`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from handclip_lib.backbone.image_tower import vit_embeddings
+from handclip_lib.backbone.openai_clip import (
+    ClipShape,
+    clip_package,
+    infer_shape,
+    load_published,
+    published_file,
+)
+from handclip_lib.backbone.weights import build_model, fingerprint, read_weights
+from handclip_lib.data.images import CLIP_MEAN, CLIP_STD
+from handclip_lib.data.places import cache_folder
+from handclip_lib.errors import BackboneError
+
+BACKBONES = {
+    "vitb16": "ViT-B/16",
+    "vitb32": "ViT-B/32",
+    "vitl14": "ViT-L/14",
+    "vitl14_336": "ViT-L/14@336px",
+    "rn50": "RN50",
+    "rn101": "RN101",
+    "rn50x4": "RN50x4",
+    "rn50x16": "RN50x16",
+    "rn50x64": "RN50x64",
+}
+SHAPES = {
+    "vitb16": ClipShape(512, 224, 12, 768, 16, 512),
+    "vitb32": ClipShape(512, 224, 12, 768, 32, 512),
+    "vitl14": ClipShape(768, 224, 24, 1024, 14, 768),
+    "vitl14_336": ClipShape(768, 336, 24, 1024, 14, 768),
+    "rn50": ClipShape(1024, 224, (3, 4, 6, 3), 64, None, 512),
+    "rn101": ClipShape(512, 224, (3, 4, 23, 3), 64, None, 512),
+    "rn50x4": ClipShape(640, 288, (4, 6, 10, 6), 80, None, 640),
+    "rn50x16": ClipShape(768, 384, (6, 8, 18, 8), 96, None, 768),
+    "rn50x64": ClipShape(1024, 448, (3, 15, 36, 10), 128, None, 1024),
+    "tiny": ClipShape(64, 64, 3, 128, 8, 64, text_layers=2),
+}
+TINY_WEIGHTS = Path(__file__).with_name("tiny.safetensors")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A CLIP model with what is needed to feed it.
+
+    Attributes:
+        name: Short name, or the file's stem where the shape is none of the known ones.
+        model: `clip.model.CLIP`, float32, in evaluation mode, on `device`.
+        resolution: Side of the square images it takes, in pixels.
+        embedding_dim: Length of an embedding.
+        context_length: Tokens in a text, start and end included.
+        device: Where it computes.
+        fingerprint: First 16 hex digits of the SHA-256 of the weights.
+    """
+
+    name: str
+    model: Any
+    resolution: int
+    embedding_dim: int
+    context_length: int
+    device: torch.device
+    fingerprint: str
+
+    @torch.inference_mode()
+    def encode_image(self, pixels: np.ndarray) -> np.ndarray:
+        """Embed images.
+
+        Args:
+            pixels: RGB in 0..255, uint8, shape (n, resolution, resolution, 3).
+
+        Returns:
+            Embeddings as the model gives them (not normalised), float32, shape (n, embedding_dim).
+
+        Raises:
+            BackboneError: Another type or shape.
+        """
+        side = self.resolution
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (side, side, 3):
+            raise BackboneError(
+                f"{self.name} takes uint8 images of shape (n, {side}, {side}, 3), not {pixels.dtype} "
+                f"{pixels.shape}; decode them with resolution={side}"
+            )
+        if not len(pixels):
+            return np.empty((0, self.embedding_dim), np.float32)
+        images = torch.from_numpy(np.array(pixels)).to(self.device).permute(0, 3, 1, 2).float()
+        mean, std = (torch.from_numpy(255 * value).to(self.device)[:, None, None] for value in (CLIP_MEAN, CLIP_STD))
+        images, visual = (images - mean) / std, self.model.visual
+        embeddings = vit_embeddings(visual, images) if hasattr(visual, "transformer") else visual(images)
+        return embeddings.float().cpu().numpy()
+
+    @torch.inference_mode()
+    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
+        """Embed texts: not normalised, float32, shape (len(texts), embedding_dim).
+
+        Raises:
+            BackboneError: A text is longer than the context.
+        """
+        if not len(texts):
+            return np.empty((0, self.embedding_dim), np.float32)
+        return self.model.encode_text(self.tokenize(texts).to(self.device)).float().cpu().numpy()
+
+    def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
+        """Tokens of each text between start and end tokens, zero-padded: int64, (len(texts), context_length).
+
+        Raises:
+            BackboneError: A text is longer than the context, or the model has another vocabulary than CLIP's.
+        """
+        tokenizer = _tokenizer()
+        start, end = tokenizer.encoder["<|startoftext|>"], tokenizer.encoder["<|endoftext|>"]
+        if end >= self.model.vocab_size:
+            raise BackboneError(
+                f"{self.name} knows {self.model.vocab_size} tokens and CLIP's vocabulary has {end + 1}; "
+                "it can embed images, not texts"
+            )
+        tokens = torch.zeros(len(texts), self.context_length, dtype=torch.long)
+        for row, text in zip(tokens, [texts] if isinstance(texts, str) else texts, strict=True):
+            encoded = [start, *tokenizer.encode(text), end]
+            if len(encoded) > self.context_length:
+                raise BackboneError(
+                    f"{text[:60]!r}… is {len(encoded)} tokens long and {self.name} takes "
+                    f"{self.context_length}; shorten it"
+                )
+            row[: len(encoded)] = torch.tensor(encoded)
+        return tokens
+
+
+@cache
+def _tokenizer() -> Any:
+    return clip_package().simple_tokenizer.SimpleTokenizer()
+
+
+def load_backbone(
+    name: str,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    download_root: str | Path | None = None,
+    progress: bool = True,
+) -> Backbone:
+    """Load a backbone in float32.
+
+    A checkpoint in a file may have any CLIP shape openai-clip can express: heads are 64 wide (or one head
+    in narrower towers) and the activation is QuickGELU. Neither can be read off the weights.
+
+    Args:
+        name: A short name of `BACKBONES`, `tiny`, or the path of a checkpoint.
+        weights: A checkpoint to use in place of OpenAI's download; it must have the shape that `name` says.
+        device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
+        download_root: Where OpenAI's files lie and are put; default: `clip` in HandCLIP's cache folder.
+        progress: Show the bar of a download.
+
+    Raises:
+        BackboneError: An unknown name or device, weights that cannot be had or read, or of another shape.
+    """
+    place = _device(device)
+    file = Path(weights).expanduser() if weights else None
+    if name not in SHAPES:
+        if file is not None or not Path(name).expanduser().exists():
+            raise BackboneError(
+                f"unknown backbone {name!r}; choose from {', '.join(SHAPES)}, "
+                "or give the path of a checkpoint as its name"
+            )
+        file = Path(name).expanduser()
+    elif name == "tiny" and file is None:
+        file = TINY_WEIGHTS
+    if file is None:
+        folder = Path(download_root).expanduser() if download_root else cache_folder() / "clip"
+        model: Any = _published(name, folder, progress)
+        shape = infer_shape(model.state_dict())
+    else:
+        model, shape = build_model(read_weights(file), file)
+        known = next((short for short, sizes in SHAPES.items() if sizes == shape), None)
+        if name in SHAPES and shape != SHAPES[name]:
+            remedy = f"use {known!r}" if known else f"give {str(file)!r} as its name"
+            raise BackboneError(f"{name} is a {SHAPES[name]}, but {file} holds a {shape}; {remedy} for this file")
+        name = known or file.stem
+    content = fingerprint(model)
+    if shape.patch_size is None:  # convolutions run 1.4 times as fast on a CPU with channels last
+        model.visual.to(memory_format=torch.channels_last)
+    return Backbone(
+        name=name,
+        fingerprint=content,
+        model=model.to(place),
+        resolution=shape.resolution,
+        embedding_dim=shape.embedding_dim,
+        context_length=shape.context_length,
+        device=place,
+    )
+
+
+def _published(name: str, folder: Path, progress: bool) -> Any:
+    try:
+        return load_published(BACKBONES[name], folder, progress)
+    except (OSError, HTTPException, RuntimeError) as error:
+        reason = str(getattr(error, "reason", None) or error) or type(error).__name__
+        file = published_file(BACKBONES[name])
+        raise BackboneError(
+            f"{name} could not be downloaded ({reason}) and {folder / file} is not there or is damaged. "
+            f"Either give the path of a checkpoint with weights=…, or put {file} into {folder} from a "
+            "machine with network, or use backbone=tiny, which needs no download."
+        ) from error
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BackboneError(f"device {name!r} cannot be used here ({reason}); choose auto or cpu") from error
+    return device

@@ -1,0 +1,253 @@
+"""openai-clip 1.0.1 and its quirks: what it imports, how it downloads, how its classes are built.
+
+Three of them are mended here. It takes `packaging` from `pkg_resources`, which current setuptools no
+longer has. It imports torchvision (over two seconds) for a transform that nothing here uses. And its
+`build_model` turns weights into half precision on the way, so full-precision checkpoints lose bits.
+"""
+
+import socket
+import sys
+import tempfile
+import urllib.request  # noqa: F401 - openai-clip uses it after a bare `import urllib`
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from http.client import HTTPException
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import packaging.version
+import torch
+
+from handclip_lib.errors import BackboneError
+
+STALLED_AFTER = 10.0  # seconds without a byte from the server before a download is given up
+
+
+@contextmanager
+def _packaging_in_pkg_resources() -> Iterator[None]:
+    """Let `from pkg_resources import packaging` work for a moment, whatever setuptools is installed."""
+    before = sys.modules.get("pkg_resources")
+    stand_in = ModuleType("pkg_resources")
+    stand_in.packaging = packaging  # type: ignore[attr-defined]
+    sys.modules["pkg_resources"] = stand_in
+    try:
+        yield
+    finally:
+        if before is None:
+            del sys.modules["pkg_resources"]
+        else:
+            sys.modules["pkg_resources"] = before
+
+
+@cache
+def clip_package() -> ModuleType:
+    """openai-clip as `sys.modules["clip"]`, its top level (and torchvision) imported at first use only.
+
+    `clip_package().model` and `.simple_tokenizer` are light; `.load` and the rest run `clip/__init__.py`.
+
+    Raises:
+        BackboneError: openai-clip is not installed.
+    """
+    if "clip" not in sys.modules:
+        spec = find_spec("clip")
+        if spec is None or spec.loader is None:
+            raise BackboneError("openai-clip is not installed; run: pip install openai-clip==1.0.1")
+        package, loader = module_from_spec(spec), spec.loader
+
+        def complete(name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            del package.__dict__["__getattr__"]
+            try:
+                with _packaging_in_pkg_resources():
+                    loader.exec_module(package)
+            except BaseException:
+                package.__dict__["__getattr__"] = complete
+                raise
+            return getattr(package, name)
+
+        sys.modules["clip"] = package
+        import_module("clip.model")
+        import_module("clip.simple_tokenizer")
+        package.__dict__["__getattr__"] = complete
+    return sys.modules["clip"]
+
+
+@contextmanager
+def _stalls_end() -> Iterator[None]:
+    """Give sockets made inside a time limit: openai-clip opens its address with none."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(STALLED_AFTER if before is None else before)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+@contextmanager
+def _tqdm_disabled(clip: ModuleType, disabled: bool) -> Iterator[None]:
+    module = sys.modules[clip.load.__module__]
+    before = vars(module)["tqdm"]
+    vars(module)["tqdm"] = partial(before, disable=disabled)
+    try:
+        yield
+    finally:
+        vars(module)["tqdm"] = before
+
+
+def published_file(architecture: str) -> str:
+    """The name of OpenAI's file, as it must lie in the download folder: `"ViT-B/16"` → `"ViT-B-16.pt"`."""
+    return architecture.replace("/", "-").replace("@", "-") + ".pt"
+
+
+def load_published(architecture: str, folder: Path, progress: bool = True) -> torch.nn.Module:
+    """One of OpenAI's nine models through `clip.load`, downloaded when `folder` has no sound copy.
+
+    openai-clip writes the download straight to its final name. Here it goes into a temporary folder
+    inside `folder` and is moved when its checksum is right, so a break leaves nothing half-written.
+
+    Args:
+        architecture: A name that `clip.available_models()` lists.
+        folder: Where the file is, or goes.
+        progress: Show openai-clip's progress bar.
+
+    Returns:
+        `clip.model.CLIP` on the CPU in float32, in evaluation mode.
+
+    Raises:
+        OSError, HTTPException, RuntimeError: There is no sound copy and the download failed.
+    """
+    clip = clip_package()
+    file = folder / published_file(architecture)
+    load = partial(clip.load, architecture, device="cpu", jit=False)
+    if file.is_file():
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("error", message=".*SHA256 checksum does not match")
+            try:
+                return load(download_root=str(folder))[0]
+            except UserWarning:  # damaged: a sound copy takes its place below
+                pass
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-", ignore_cleanup_errors=True) as fresh:
+        with _stalls_end(), _tqdm_disabled(clip, not progress), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            try:
+                model = load(download_root=fresh)[0]
+            except TypeError as error:  # no Content-Length: a proxy's page, not the file
+                raise HTTPException("the server did not say how long the file is") from error
+        (Path(fresh) / file.name).replace(file)
+    return model
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """The sizes that make one CLIP architecture; attention heads follow as width / 64, at least one.
+
+    `vision_layers` is a number for a ViT, four numbers for a ResNet, which has no `patch_size`.
+    """
+
+    embedding_dim: int
+    resolution: int
+    vision_layers: int | tuple[int, ...]
+    vision_width: int
+    patch_size: int | None
+    text_width: int
+    text_layers: int = 12
+    context_length: int = 77
+    vocab_size: int = 49408
+
+    def __str__(self) -> str:
+        vision = f"{self.vision_layers} layers of width {self.vision_width}, {self.resolution} px images"
+        kind = f"ResNet, {vision}" if self.patch_size is None else f"ViT, {vision}, patch {self.patch_size}"
+        text = f"text {self.text_layers} layers of width {self.text_width}"
+        text += f", {self.context_length} tokens of {self.vocab_size}"
+        return f"{kind}; embedding {self.embedding_dim}; {text}"
+
+
+def infer_shape(state: Mapping[str, torch.Tensor]) -> ClipShape:
+    """Read the sizes off a state dict, the way openai-clip's `build_model` does.
+
+    Raises:
+        KeyError, IndexError, ValueError: A tensor that gives a size is absent or cannot give it.
+    """
+    if "visual.proj" in state:
+        width, _, _, patch = state["visual.conv1.weight"].shape
+        layers: int | tuple[int, ...] = _count(state, "visual.transformer.resblocks.")
+        cells = state["visual.positional_embedding"].shape[0] - 1
+        step = patch
+    else:
+        width, patch, step = state["visual.layer1.0.conv1.weight"].shape[0], None, 32
+        layers = tuple(_count(state, f"visual.layer{stage}.") for stage in (1, 2, 3, 4))
+        cells = state["visual.attnpool.positional_embedding"].shape[0] - 1
+    grid = round(cells**0.5)
+    if grid < 1 or grid * grid != cells:
+        raise ValueError(f"its images are not square: {cells} cells")
+    context_length, text_width = state["positional_embedding"].shape
+    return ClipShape(
+        embedding_dim=state["text_projection"].shape[1],
+        resolution=grid * step,
+        vision_layers=layers,
+        vision_width=width,
+        patch_size=patch,
+        text_width=text_width,
+        text_layers=_count(state, "transformer.resblocks."),
+        context_length=context_length,
+        vocab_size=state["token_embedding.weight"].shape[0],
+    )
+
+
+def _count(state: Mapping[str, torch.Tensor], prefix: str) -> int:
+    blocks = {name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix)}
+    if not blocks:
+        raise KeyError(f"{prefix}0")
+    return len(blocks)
+
+
+def build_clip(shape: ClipShape) -> torch.nn.Module:
+    """openai-clip's `CLIP` of any shape on the meta device: sizes, no memory, no random initialisation.
+
+    Load it with `load_state_dict(state, assign=True)`, then `give_masks`.
+
+    Raises:
+        AssertionError, ValueError, RuntimeError: No CLIP has these sizes.
+    """
+    classes = clip_package().model
+    vit = shape.patch_size is not None
+    with torch.device("meta"):
+        model = classes.CLIP(
+            shape.embedding_dim,
+            shape.resolution,
+            shape.vision_layers,
+            # below 64 openai-clip would ask for zero heads; the tower is put in afterwards
+            max(64, shape.vision_width) if vit else shape.vision_width,
+            shape.patch_size,
+            shape.context_length,
+            shape.vocab_size,
+            shape.text_width,
+            max(1, shape.text_width // 64),
+            shape.text_layers,
+        )
+        if vit and shape.vision_width < 64:
+            model.visual = classes.VisionTransformer(
+                input_resolution=shape.resolution,
+                patch_size=shape.patch_size,
+                width=shape.vision_width,
+                layers=shape.vision_layers,
+                heads=1,
+                output_dim=shape.embedding_dim,
+            )
+    return model
+
+
+def give_masks(model: Any) -> None:
+    """Replace the causal masks of a model built on the meta device: they are in no state dict."""
+    mask = model.build_attention_mask()
+    for block in model.transformer.resblocks:
+        block.attn_mask = mask

@@ -1,0 +1,169 @@
+"""Read CLIP weights from a file somebody else wrote, without running any Python it may carry."""
+
+import hashlib
+import warnings
+import zipfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from handclip_lib.backbone.openai_clip import ClipShape, build_clip, give_masks, infer_shape
+from handclip_lib.errors import BackboneError
+
+FORMATS = "OpenAI's JIT archive, a state dict saved by torch.save (.pt, .pth), or .safetensors"
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_SIZES = (
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+)  # numbers kept beside the weights in JIT archives
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read a state dict in OpenAI's naming, on the CPU, in the precision it is stored in.
+
+    Args:
+        path: A JIT archive as OpenAI publishes them, a plain state dict (bare, or under `state_dict` or
+            `model`; with or without `module.` before each name), or a .safetensors file.
+
+    Returns:
+        Tensors by name.
+
+    Raises:
+        BackboneError: The file is absent, empty, cut short, of another kind, or holds Python objects.
+    """
+    if not path.exists():
+        raise BackboneError(f"no weights at {path}; check the path")
+    if path.is_dir():
+        raise BackboneError(f"{path} is a folder; give the path of a file: {FORMATS}")
+    try:
+        with path.open("rb") as file:
+            start = file.read(512).lstrip()
+    except OSError as error:
+        raise BackboneError(f"cannot read {path}: {error.strerror}") from error
+    if not start:
+        raise BackboneError(f"{path} is empty; download it again")
+    if start.startswith(b"<"):
+        raise BackboneError(f"{path} is a web page, not weights: the server sent an error page; download it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise BackboneError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` where it came from")
+    try:
+        found = _read(path, start)
+    except BackboneError:
+        raise
+    except Exception as error:  # the readers raise a dozen kinds for a damaged file
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BackboneError(f"{path} is damaged or no weights ({reason}); it should be {FORMATS}") from error
+    return _state_dict(found, path)
+
+
+def _read(path: Path, start: bytes) -> Any:
+    if path.suffix == ".safetensors":
+        return safetensors.torch.load_file(path)
+    if start.startswith(b"PK"):
+        if not zipfile.is_zipfile(path):
+            raise BackboneError(f"{path} is cut short: its end is missing; download it again")
+        with zipfile.ZipFile(path) as archive:
+            is_jit = any(name.endswith("/constants.pkl") for name in archive.namelist())
+        if is_jit:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", category=DeprecationWarning)
+                return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        if "weights only" in str(error).lower() and "GLOBAL" in str(error):
+            raise BackboneError(
+                f"{path} holds Python objects beside tensors, and reading those could run code, so it was "
+                "not opened; where you trust it, save its state_dict alone: torch.save(model.state_dict(), …)"
+            ) from error
+        raise
+
+
+def _state_dict(found: Any, path: Path) -> dict[str, torch.Tensor]:
+    for wrapper in _WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+            found = found[wrapper]
+            break
+    if not isinstance(found, Mapping):
+        raise BackboneError(f"{path} holds a {type(found).__name__}, not a state dict; it should be {FORMATS}")
+    state = {
+        str(name).removeprefix("module."): tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)
+    }
+    return {name: tensor for name, tensor in state.items() if name not in _SIZES}
+
+
+def build_model(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Any, ClipShape]:
+    """The CLIP model whose sizes the weights have, in float32 (half precision widens without loss).
+
+    Args:
+        state: What `read_weights` returned.
+        path: Where it came from, for messages.
+
+    Returns:
+        `clip.model.CLIP` on the CPU in evaluation mode, owning its memory, and its shape.
+
+    Raises:
+        BackboneError: A tower is absent, tensors are missing or too many, or sizes contradict each other.
+    """
+    if any(name.startswith(("vision_model.", "text_model.")) for name in state):
+        raise BackboneError(f"{path} is in the naming of Hugging Face transformers; OpenAI's is needed: {FORMATS}")
+    if not any(name.startswith("visual.") for name in state):
+        raise BackboneError(f"{path} has no image encoder (no tensor named visual.…), so it is no CLIP checkpoint")
+    if "token_embedding.weight" not in state or "text_projection" not in state:
+        raise BackboneError(f"{path} has no text encoder (token_embedding, text_projection): a whole CLIP is needed")
+    try:
+        shape = infer_shape(state)
+        model: Any = build_clip(shape)
+    except (KeyError, IndexError) as error:
+        raise BackboneError(f"{path} is no whole CLIP checkpoint: it lacks {error.args[0]}…") from error
+    except (ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
+        raise BackboneError(f"{path} has sizes that make no CLIP model: {error}") from error
+    _compare(model, state, shape, path)
+    state = {
+        # a fresh copy: a tensor that maps the file would change or crash with it
+        name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True).contiguous()
+        for name, tensor in state.items()
+    }
+    model.load_state_dict(state, assign=True)
+    give_masks(model)
+    return model.eval(), shape
+
+
+def _compare(model: Any, state: Mapping[str, torch.Tensor], shape: ClipShape, path: Path) -> None:
+    needed = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    missing = [name for name in needed if name not in state and not name.endswith("num_batches_tracked")]
+    unknown = [name for name in state if name not in needed]
+    other = [
+        f"{name} is {tuple(state[name].shape)} where {size} is needed"
+        for name, size in needed.items()
+        if name in state and tuple(state[name].shape) != size
+    ]
+    faults = [
+        f"{len(found)} {kind}: {', '.join(found[:3])}{' …' if len(found) > 3 else ''}"
+        for kind, found in (("missing", missing), ("unknown", unknown), ("of another size", other))
+        if found
+    ]
+    if faults:
+        raise BackboneError(f"the tensors of {path} make no CLIP model ({shape}): {'; '.join(faults)}")
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """Name weights by their content: SHA-256 over names, shapes and float32 bytes, as 16 hex digits.
+
+    The tensors are hashed side by side and their digests hashed together, sorted by name.
+    """
+
+    def digest(item: tuple[str, torch.Tensor]) -> bytes:
+        name, tensor = item
+        values = tensor.detach().cpu().contiguous().reshape(-1).numpy()
+        head = f"{name} {tuple(tensor.shape)} {values.dtype}\n".encode()
+        return hashlib.sha256(head + hashlib.sha256(values).digest()).digest()
+
+    with ThreadPoolExecutor(4) as pool:
+        digests = pool.map(digest, sorted(model.state_dict().items()))
+        return hashlib.sha256(b"".join(digests)).hexdigest()[:16]

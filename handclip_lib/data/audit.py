@@ -1,0 +1,121 @@
+"""What a researcher asks of a data set before training on it: counts, balance, sizes, and why images are missing."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pandas as pd
+from PIL import Image
+from tqdm.auto import tqdm
+
+from handclip_lib.data.splits import Split
+from handclip_lib.data.table import HandTable
+
+ATTRIBUTES = ("aspect", "gender", "skin_color", "age", "accessories", "nail_polish", "irregularities")
+AGE_BANDS = (0, 20, 25, 30, 40, 50, 60, 120)
+
+PUBLISHED_COUNTS = pd.DataFrame(
+    {
+        "dorsal_r": (72, 890, 72, 71, 1042, 971, 71, 290),
+        "dorsal_l": (73, 735, 73, 73, 1061, 988, 73, 290),
+        "palmar_r": (72, 905, 72, 71, 988, 917, 71, 290),
+        "palmar_l": (76, 928, 76, 75, 1023, 948, 75, 290),
+    },
+    index=[
+        "train identities",
+        "train",
+        "val",
+        "test identities",
+        "test",
+        "query",
+        "gallery aspect",
+        "gallery all",
+    ],
+)
+"""The standard protocol of 11k Hands, images and identities per aspect.
+
+Source: Baisa, "Multi-Branch with Attention Network for Hand-Based Person Recognition", ICPR 2022; counted from the
+metadata of 11k Hands (Afifi 2019).
+"""
+
+
+def split_counts(split: Split) -> pd.DataFrame:
+    """Count what a split holds, beside the published figure where the protocol has one.
+
+    Returns:
+        One row a count, columns `count`, `found` and, for the standard protocol, `published`. Query and gallery are
+        those of one draw.
+    """
+    roles, identity = split.images["role"], split.images["identity"]
+    draw, everything = split.draw(0, "aspect"), split.draw(0, "all")
+    found = {
+        "train identities": identity[roles == "train"].nunique(),
+        "train": int((roles == "train").sum()),
+        "val": int((roles == "val").sum()),
+        "test identities": identity[roles == "test"].nunique(),
+        "test": int((roles == "test").sum()),
+        "query": len(draw.query_paths),
+        "gallery aspect": len(draw.gallery_paths),
+        "gallery all": len(everything.gallery_paths),
+    }
+    frame = pd.DataFrame({"count": list(found), "found": list(found.values())})
+    aspect = split.meta["aspect"]
+    if split.meta["protocol"] == "standard" and aspect in PUBLISHED_COUNTS:
+        frame["published"] = PUBLISHED_COUNTS[aspect].to_numpy()
+    return frame
+
+
+def left_out_reasons(table: HandTable) -> pd.DataFrame:
+    """Group the images that were left out by reason: columns `reason`, `images`, `for example` (a path)."""
+    grouped = table.left_out.groupby("reason", sort=False)["path"]
+    frame = pd.DataFrame({"images": grouped.size(), "for example": grouped.first()})
+    return frame.sort_values("images", ascending=False).reset_index(names="reason")
+
+
+def attribute_counts(table: HandTable) -> pd.DataFrame:
+    """Count images and identities for each value of each attribute the data set records.
+
+    Returns:
+        Columns `attribute`, `value` (text; ages in bands of years), `images`, `identities`.
+    """
+    images = table.images
+    parts = []
+    for attribute in ATTRIBUTES:
+        values = images[attribute]
+        if values.isna().all() or values.astype("string").eq("").all():
+            continue
+        if attribute == "age":
+            bands = [f"{low}–{high - 1}" for low, high in zip(AGE_BANDS, AGE_BANDS[1:], strict=False)]
+            values = pd.cut(values.astype("Float64"), AGE_BANDS, right=False, labels=bands)
+        text = values.astype("string").replace({"True": "yes", "False": "no", "": "unknown"}).fillna("unknown")
+        grouped = images.groupby(text, sort=True)["identity"]
+        part = pd.DataFrame({"images": grouped.size(), "identities": grouped.nunique()})
+        parts.append(part.rename_axis("value").reset_index().assign(attribute=attribute))
+    if not parts:
+        return pd.DataFrame(columns=["attribute", "value", "images", "identities"])
+    return pd.concat(parts, ignore_index=True)[["attribute", "value", "images", "identities"]]
+
+
+def images_per_identity(table: HandTable) -> pd.Series:
+    """Number of images of each identity, most first; the index is the identity."""
+    return table.images.groupby("identity").size().sort_values(ascending=False, kind="stable")
+
+
+def image_sizes(table: HandTable, paths: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read the width and height in pixels from each file's header.
+
+    Args:
+        table: The images.
+        paths: Some of its paths; all by default. Each must be readable (see `decode_images`).
+
+    Returns:
+        Columns `path`, `width`, `height`.
+    """
+    paths = list(table.images["path"] if paths is None else paths)
+
+    def size(path: str) -> tuple[int, int]:
+        with Image.open(table.root / path) as image:
+            return image.size
+
+    with ThreadPoolExecutor() as pool:
+        sizes = list(tqdm(pool.map(size, paths), total=len(paths), desc="image sizes", unit="image", leave=False))
+    return pd.DataFrame({"path": paths, "width": [w for w, _ in sizes], "height": [h for _, h in sizes]})

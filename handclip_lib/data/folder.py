@@ -1,0 +1,88 @@
+"""Photographs in folders: one folder an identity, or the tree of splits that CLIP-FH's scripts write."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from handclip_lib.data.table import ASPECTS, IMAGE_SUFFIXES, HandTable, capture_number
+from handclip_lib.errors import DataError
+
+ROLE = re.compile(r"(train|val|query|gallery)([0-9]*)")
+
+
+def read_folder(root: Path | str) -> HandTable:
+    """Read a folder of folders; the identity of an image is the name of the folder it lies in.
+
+    A tree `[train_val_test_split_<aspect>/]{train,val,query0…,gallery0…}/<identity>/*.jpg` also gives its split: the
+    same photograph lies there once a draw, and is one row here. Its identity is the folder's name, never an index of
+    the folder among its sisters (an index differs from split to split, and matches nobody).
+
+    Raises:
+        DataError: The folder is absent, holds no image in a folder of its own, or one file name has two identities.
+    """
+    root = Path(root).absolute()
+    if not root.is_dir():
+        raise DataError(f"{root} does not exist; name the folder that holds one folder per identity")
+    tree = _split_tree(root)
+    if tree:
+        return _read_split_tree(root, tree, _aspect_of(root.name) or _aspect_of(tree[0].parent.name))
+    files, left_out = _image_files(root, root)
+    rows = [_row(root, file, _aspect_of(file.parent.parent.name)) for file in files if file.parent != root]
+    left_out |= {f.name: "it lies in no identity's folder" for f in files if f.parent == root}
+    if not rows:
+        raise DataError(f"{root} holds no photograph in a folder of its own; it needs <identity>/<photograph>")
+    return HandTable.build("folder", root, rows, left_out)
+
+
+def _split_tree(root: Path) -> list[Path]:
+    """The folders of roles, when the tree is one of splits."""
+    candidates = [root, *sorted(root.glob("train_val_test_split_*"))]
+    trees = [
+        sorted(f for f in top.iterdir() if f.is_dir() and ROLE.fullmatch(f.name))
+        for top in candidates
+        if top.is_dir() and {"train", "query0", "gallery0"} <= {f.name for f in top.iterdir()}
+    ]
+    if len(trees) > 1:
+        names = ", ".join(tree[0].parent.name for tree in trees)
+        raise DataError(f"{root} holds several splits ({names}); name one of them as data_root")
+    return trees[0] if trees else []
+
+
+def _read_split_tree(root: Path, roles: list[Path], aspect: str) -> HandTable:
+    rows: dict[str, dict[str, object]] = {}
+    given, left_out = [], {}
+    for folder in roles:
+        match = ROLE.fullmatch(folder.name)
+        assert match is not None  # `_split_tree` kept only those that match
+        files, faults = _image_files(root, folder)
+        left_out |= faults
+        for file in files:
+            first = rows.setdefault(file.name, _row(root, file, aspect))
+            if first["identity"] != file.parent.name:
+                raise DataError(
+                    f"{root}: {file.name} lies under the identities {first['identity']!r} and {file.parent.name!r}; "
+                    "keep the right one"
+                )
+            given.append({"path": first["path"], "role": match[1], "trial": int(match[2] or -1)})
+    split = pd.DataFrame(given, columns=["path", "role", "trial"])
+    return HandTable.build("folder", root, rows.values(), left_out, split)
+
+
+def _image_files(root: Path, top: Path) -> tuple[list[Path], dict[str, str]]:
+    """Image files below a folder in a stable order, and those that are empty."""
+    files = sorted(f for f in top.rglob("*") if f.is_file() and f.suffix.lower() in IMAGE_SUFFIXES)
+    empty = {f.relative_to(root).as_posix(): "the file is empty (0 bytes)" for f in files if f.stat().st_size == 0}
+    return [f for f in files if f.relative_to(root).as_posix() not in empty], empty
+
+
+def _aspect_of(folder_name: str) -> str:
+    return next((aspect for aspect in ASPECTS if folder_name.endswith(aspect)), "")
+
+
+def _row(root: Path, file: Path, aspect: str) -> dict[str, object]:
+    view, _, side = aspect.partition("_")
+    return {
+        "path": file.relative_to(root).as_posix(), "identity": file.parent.name.strip(), "aspect": aspect,
+        "view": view, "side": {"r": "right", "l": "left"}.get(side, ""), "capture": capture_number(file.name),
+    }  # fmt: skip

@@ -1,0 +1,107 @@
+"""The one table that every data set becomes: a row an image, with identity, aspect and attributes."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from handclip_lib.errors import DataError
+
+ASPECTS = ("dorsal_r", "dorsal_l", "palmar_r", "palmar_l")
+DTYPES = {
+    "path": "object", "identity": "object", "side": "object", "view": "object", "aspect": "object",
+    "capture": "Int64", "gender": "object", "age": "Int64", "skin_color": "object",
+    "accessories": "boolean", "nail_polish": "boolean", "irregularities": "boolean",
+}  # fmt: skip
+COLUMNS = tuple(DTYPES)
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+def identity_order(identity: str) -> tuple[int, int, str]:
+    """Sort key of identities: those that are whole numbers first, as numbers, then text."""
+    return (0, int(identity), identity) if re.fullmatch(r"[0-9]+", identity) else (1, 0, identity)
+
+
+def capture_number(name: str) -> int | None:
+    """The number of the photograph: the last run of digits in its file name, `None` without one."""
+    digits = re.findall(r"[0-9]+", Path(name).stem)
+    return int(digits[-1]) if digits and len(digits[-1]) <= 18 else None
+
+
+@dataclass(frozen=True)
+class HandTable:
+    """A data set of hand photographs.
+
+    Attributes:
+        dataset: "11k", "hd", "folder" or "drawn".
+        root: Absolute folder that the paths are relative to.
+        images: One row an image, the columns of `COLUMNS`. `path` is POSIX text relative to `root`, `identity` is
+            stripped text, `aspect` one of `ASPECTS` or "", `capture` the number of the photograph (bursts are
+            consecutive), the attributes are missing (NA) where the data set does not record them.
+        left_out: `path` and `reason` of each image that is not in `images`.
+        given_split: `path`, `role`, `trial` where the folders themselves say the split, else None.
+    """
+
+    dataset: str
+    root: Path
+    images: pd.DataFrame
+    left_out: pd.DataFrame
+    given_split: pd.DataFrame | None = None
+
+    @classmethod
+    def build(
+        cls,
+        dataset: str,
+        root: Path,
+        rows: Iterable[Mapping[str, object]],
+        left_out: Mapping[str, str],
+        given_split: pd.DataFrame | None = None,
+    ) -> "HandTable":
+        """Make a table from rows with any of the columns, give each column its type, and validate it."""
+        frame = pd.DataFrame(list(rows)).reindex(columns=list(COLUMNS))
+        for text in ("side", "view", "aspect"):
+            frame[text] = frame[text].fillna("")
+        frame = frame.astype(DTYPES)
+        reasons = pd.DataFrame({"path": list(left_out), "reason": list(left_out.values())}, dtype="object")
+        return cls(dataset, Path(root), frame, reasons, given_split).validated()
+
+    def validated(self) -> "HandTable":
+        """Return the table itself when it can be used.
+
+        Raises:
+            DataError: It is empty, or a path repeats, or an identity is empty, or an aspect is unknown.
+        """
+        if self.images.empty:
+            why = "; ".join(f"{n} × {reason}" for reason, n in self.left_out["reason"].value_counts().head(3).items())
+            raise DataError(f"{self.root} holds no usable image{': ' + why if why else ''}; name another data_root")
+        repeated = self.images["path"][self.images["path"].duplicated()]
+        if len(repeated):
+            raise DataError(f"{self.root}: {repeated.iloc[0]!r} is listed more than once; keep one row an image")
+        empty = self.images["path"][self.images["identity"].str.strip() == ""]
+        if len(empty):
+            raise DataError(f"{self.root}: {empty.iloc[0]!r} has no identity; give it one or remove its row")
+        unknown = set(self.images["aspect"]) - {*ASPECTS, ""}
+        if unknown:
+            raise DataError(f"{self.root}: unknown aspect {sorted(unknown)[0]!r}; choose from {', '.join(ASPECTS)}")
+        return self
+
+    def absolute(self, paths: Iterable[str]) -> list[Path]:
+        """The files of some paths."""
+        return [self.root / path for path in paths]
+
+    def where(self, mask: "pd.Series[bool]") -> "HandTable":
+        """The table of the images where `mask` (aligned with `images`) is true."""
+        kept = mask.fillna(False).astype(bool)
+        return replace(self, images=self.images[kept].reset_index(drop=True)).validated()
+
+    def without(self, failures: Mapping[str, str]) -> "HandTable":
+        """The table less the images that could not be read; they go to `left_out` with their reasons."""
+        if not failures:
+            return self
+        failed = self.images["path"].isin(list(failures))
+        more = pd.DataFrame({"path": list(failures), "reason": list(failures.values())}, dtype="object")
+        images = self.images[~failed].reset_index(drop=True)
+        left_out = pd.concat([self.left_out, more], ignore_index=True)
+        return replace(self, images=images, left_out=left_out).validated()

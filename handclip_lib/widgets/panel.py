@@ -1,0 +1,115 @@
+"""One pattern for every interactive figure: a pure function of its controls, drawn at once and on each change."""
+
+import base64
+import html
+import inspect
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import ipywidgets
+from matplotlib.figure import Figure
+
+PIXELS_PER_INCH = 110
+
+
+class Panel:
+    """Controls above a figure; exported HTML, GitHub and a headless run see the figure as a PNG.
+
+    The function is called once when the panel is built, so a notebook that nobody clicks still has the figure,
+    and a fault in that first call stops the run. A fault after a click is shown in the panel as text.
+
+    Args:
+        function: Pure `function(**values) -> Figure`; nothing is shown or saved in it, pyplot is not involved.
+        alt: What the figure shows, for readers who cannot see it; the controls' values are added to it.
+        **controls: One per argument of `function`: an ipywidgets control with its first value, or what
+            `ipywidgets.interact` accepts: (low, high) for a slider, a list or dict of choices, True or False,
+            text. Such a control starts at the function's default for that argument, where it has one.
+
+    Raises:
+        TypeError: A control cannot be made of what was given, or the function returns something else.
+        Exception: Whatever `function` raises for the first values.
+    """
+
+    def __init__(self, function: Callable[..., Figure], *, alt: str, **controls: Any):
+        self._function = function
+        self._alt = alt
+        self._controls = {name: _control(name, given, function) for name, given in controls.items()}
+        self._picture = ipywidgets.HTML()
+        self._error = ""
+        self.figure = self._drawn()
+        self._show()
+        for control in self._controls.values():
+            control.observe(self._redraw, names="value")
+        row = ipywidgets.Layout(display="flex", flex_flow="row wrap")
+        self.widget = ipywidgets.VBox(
+            [ipywidgets.Box(list(self._controls.values()), layout=row), self._picture]
+        )
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The controls' present values, by argument name."""
+        return {name: control.value for name, control in self._controls.items()}
+
+    @property
+    def alt(self) -> str:
+        """The alternative text of the present figure, with the controls' labels that led to it."""
+        state = ", ".join(
+            f"{control.description}: {getattr(control, 'label', None) or control.value}"
+            for control in self._controls.values()
+        )
+        return f"{self._alt} ({state})" if state else self._alt
+
+    def _drawn(self) -> Figure:
+        figure = self._function(**self.values)
+        if not isinstance(figure, Figure):
+            name = getattr(self._function, "__name__", "the panel's function")
+            raise TypeError(f"{name} returned {type(figure).__name__}; a panel needs a matplotlib Figure")
+        self._png = _png(figure)
+        return figure
+
+    def _redraw(self, _change: object) -> None:
+        try:
+            self.figure = self._drawn()
+            self._error = ""
+        except Exception as error:  # a callback's exception would vanish in the server's log
+            self._error = f"{type(error).__name__}: {error}"
+        self._show()
+
+    def _show(self) -> None:
+        if self._error:
+            self._picture.value = f'<pre role="alert">{html.escape(self._error)}</pre>'
+            return
+        picture = base64.b64encode(self._png).decode()
+        self._picture.value = (
+            f'<img style="max-width: 100%" alt="{html.escape(self.alt)}" src="data:image/png;base64,{picture}">'
+        )
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The live view, and beside it what a reader without a kernel sees."""
+        data = self.widget._repr_mimebundle_() or {}
+        if self._error:
+            return data | {"text/plain": self._error}, {}
+        picture = base64.b64encode(self._png).decode()
+        return data | {"text/plain": self.alt, "image/png": picture}, {"image/png": {"alt": self.alt}}
+
+
+def _control(name: str, given: Any, function: Callable[..., Figure]) -> ipywidgets.ValueWidget:
+    """A labelled control that reports a value once it is settled, not while a slider is dragged."""
+    argument = inspect.signature(function).parameters.get(name)
+    default = argument.default if argument else inspect.Parameter.empty
+    control = ipywidgets.interactive.widget_from_abbrev(given, default)
+    if not isinstance(control, ipywidgets.ValueWidget):
+        raise TypeError(f"no control can be made of {name}={given!r}: give a range, choices, a bool or text")
+    if not control.description:
+        control.description = name.replace("_", " ")
+    control.style.description_width = "initial"
+    if control.has_trait("continuous_update"):
+        control.continuous_update = False
+    return control
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=PIXELS_PER_INCH)
+    return buffer.getvalue()

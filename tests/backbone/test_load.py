@@ -1,0 +1,143 @@
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from handclip_lib.backbone.load import BACKBONES, SHAPES, load_backbone
+from handclip_lib.backbone.openai_clip import clip_package
+from handclip_lib.errors import BackboneError
+
+
+@pytest.fixture(scope="module")
+def small(checkpoints, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "small.pt"
+    checkpoints.write_checkpoint(path, checkpoints.SMALL_VIT)
+    return load_backbone(str(path), device="cpu")
+
+
+def _photographs(n: int, side: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("tower", ["SMALL_VIT", "SMALL_RESNET"])
+def test_images_are_normalised_as_clip_does_and_embedded_as_by_the_plain_model(checkpoints, tmp_path, tower):
+    path, shape = tmp_path / "small.pt", getattr(checkpoints, tower)
+    checkpoints.write_checkpoint(path, shape)
+    backbone, plain = load_backbone(str(path), device="cpu"), checkpoints.random_clip(shape)
+    pixels = _photographs(5, shape.resolution)
+    mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+    normalised = torch.tensor((pixels / 255.0 - mean) / std).permute(0, 3, 1, 2).float()
+    expected = plain.encode_image(normalised).detach().numpy()
+    got = backbone.encode_image(pixels)
+    assert got.dtype == np.float32
+    assert got.shape == (5, shape.embedding_dim)
+    assert np.linalg.norm(got - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+def test_a_read_only_and_an_empty_batch_are_fine(small):
+    pixels = _photographs(3, 32)
+    pixels.flags.writeable = False
+    np.testing.assert_allclose(small.encode_image(pixels[::-1])[::-1], small.encode_image(pixels), rtol=1e-4)
+    assert small.encode_image(pixels[:0]).shape == (0, 32)
+    assert small.encode_text([]).shape == (0, 32)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((2, 33, 33, 3), np.uint8),
+        np.zeros((2, 3, 32, 32), np.uint8),
+        np.zeros((32, 32, 3), np.uint8),
+        np.zeros((2, 32, 32, 3), np.float32),
+    ],
+)
+def test_images_of_another_kind_are_refused(small, pixels):
+    with pytest.raises(BackboneError, match=r"\(n, 32, 32, 3\)"):
+        small.encode_image(pixels)
+
+
+def test_tokens_are_openai_clips(small):
+    texts = ["A photo of a right dorsal hand.", "", "naïve 手 😀 &amp; <script>"]
+    assert torch.equal(small.tokenize(texts), clip_package().tokenize(texts).long())
+    assert small.tokenize("one text").shape == (1, 77)
+
+
+def test_texts_are_embedded_as_the_plain_model_does(checkpoints, small):
+    texts = ["A photo of a left palmar hand.", "dark skin"]
+    plain = checkpoints.random_clip(checkpoints.SMALL_VIT)
+    expected = plain.encode_text(clip_package().tokenize(texts)).detach().numpy()
+    np.testing.assert_allclose(small.encode_text(texts), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_text_that_is_too_long_is_refused(small):
+    with pytest.raises(BackboneError, match=r"'hand hand .* takes 77"):
+        small.tokenize(["hand " * 100])
+
+
+def test_a_name_and_a_file_that_disagree_are_refused_with_the_right_name(checkpoints, tmp_path):
+    path = tmp_path / "weights.pt"
+    checkpoints.write_checkpoint(path, SHAPES["tiny"])
+    with pytest.raises(BackboneError, match=r"(?s)vitb16 is a ViT.*768.*holds a ViT.*128.*use 'tiny'"):
+        load_backbone("vitb16", weights=path, device="cpu")
+    checkpoints.write_checkpoint(path, checkpoints.SMALL_RESNET)
+    with pytest.raises(BackboneError, match=r"holds a ResNet.*weights\.pt' as its name"):
+        load_backbone("vitb16", weights=path, device="cpu")
+
+
+def test_a_path_may_be_the_name_and_known_shapes_get_theirs(checkpoints, tmp_path, small):
+    assert small.name == "small"
+    path = tmp_path / "mine.pt"
+    checkpoints.write_checkpoint(path, SHAPES["tiny"])
+    assert load_backbone(str(path), device="cpu").name == "tiny"
+    assert load_backbone("tiny", weights=path, device="cpu").fingerprint != load_backbone("tiny").fingerprint
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(BackboneError) as failed:
+        load_backbone("vit-b-16")
+    assert all(name in str(failed.value) for name in [*BACKBONES, "tiny"])
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", ""])
+def test_a_device_that_is_not_here_is_refused(device):
+    with pytest.raises(BackboneError, match="device"):
+        load_backbone("tiny", device=device)
+
+
+def test_tiny_is_small_quick_and_knows_hands():
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import torch, time; start = time.perf_counter();"
+            "from handclip_lib.backbone.load import load_backbone, TINY_WEIGHTS; load_backbone('tiny');"
+            "print(time.perf_counter() - start, TINY_WEIGHTS.stat().st_size)",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seconds, size = map(float, done.stdout.split())
+    assert size <= 8_000_000
+    assert seconds < 5  # under one on an idle machine; tests share theirs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["jit", "state_dict"])
+@pytest.mark.parametrize("name", ["vitb16", "rn50"])
+def test_the_true_architectures_load_and_embed(checkpoints, tmp_path, name, kind):
+    path = tmp_path / "weights.pt"
+    stored = checkpoints.write_checkpoint(path, SHAPES[name], kind)
+    start = time.perf_counter()
+    backbone = load_backbone(name, weights=path, device="cpu")
+    assert time.perf_counter() - start < 30
+    assert all(torch.equal(backbone.model.state_dict()[key], value.float()) for key, value in stored.items())
+    got = backbone.encode_image(_photographs(2, 224))
+    assert got.shape == (2, SHAPES[name].embedding_dim)
+    assert np.isfinite(got).all()
+    other = "rn50" if name == "vitb16" else "vitb16"
+    with pytest.raises(BackboneError, match=f"use '{name}'"):
+        load_backbone(other, weights=path, device="cpu")

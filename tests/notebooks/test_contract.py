@@ -1,0 +1,71 @@
+"""The contract every notebook keeps, read from its source without running it."""
+
+import ast
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from handclip_lib import config
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+MODELS = {"01_data_exploration": config.DataExploration, "05_evaluation": config.Evaluation}
+pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def _code(path: Path) -> list:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def _parameters(path: Path):
+    (cell,) = [cell for cell in _code(path) if "parameters" in cell.metadata.get("tags", [])]
+    return cell
+
+
+def test_is_valid_and_committed_without_outputs(path: Path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert all(not cell.outputs and cell.execution_count is None for cell in _code(path))
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+def test_parameters_are_annotated_literals_equal_to_the_models_defaults(path: Path):
+    body = ast.parse(_parameters(path).source).body
+    assert all(isinstance(statement, ast.AnnAssign) for statement in body)
+    written = {statement.target.id: ast.literal_eval(statement.value) for statement in body}
+    assert written == {name: field.default for name, field in MODELS[path.stem].model_fields.items()}
+
+
+def test_every_parameter_has_a_comment_for_papermills_help(path: Path):
+    assert [line for line in _parameters(path).source.splitlines() if line.strip() and "  # " not in line] == []
+
+
+def test_every_parameter_is_read(path: Path):
+    cells = "\n".join(cell.source for cell in _code(path))
+    read = {
+        node.attr for node in ast.walk(ast.parse(cells))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "config"
+    }  # fmt: skip
+    assert set(MODELS[path.stem].model_fields) <= read
+
+
+def test_the_guard_follows_the_parameters(path: Path):
+    cells = _code(path)
+    guard = cells[cells.index(_parameters(path)) + 1].source
+    assert f"start({MODELS[path.stem].__name__}, globals())" in guard
+
+
+def test_cells_are_short_and_only_tell_the_story(path: Path):
+    forbidden = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Try, ast.For, ast.While, ast.Lambda)
+    for cell in _code(path):
+        if "parameters" in cell.metadata.get("tags", []):
+            continue
+        assert len(cell.source.splitlines()) <= 12, cell.source
+        assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, forbidden)], cell.source
+
+
+def test_headings_explain_each_step(path: Path):
+    first = nbformat.read(path, as_version=4).cells[0]
+    assert first.cell_type == "markdown"
+    assert first.source.startswith(f"# {path.stem[:2]}")
+    assert all(word in first.source for word in ("**Question.**", "**Needs.**", "**Writes.**", "**Time.**"))

@@ -1,0 +1,135 @@
+import base64
+import io
+
+import ipywidgets
+import nbformat
+import papermill
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from handclip_lib.widgets.panel import Panel
+
+
+def bars(count: int = 3, colour: str = "red", grid: bool = False) -> Figure:
+    figure = Figure(figsize=(3, 2), layout="constrained")
+    axes = figure.subplots()
+    axes.bar(range(count), range(1, count + 1), color=colour)
+    axes.grid(grid)
+    return figure
+
+
+def _bundle(panel: Panel) -> tuple[dict, dict]:
+    return panel._repr_mimebundle_()
+
+
+def test_draws_once_when_built_and_once_per_change():
+    calls = []
+
+    def function(count: int) -> Figure:
+        calls.append(count)
+        return bars(count)
+
+    control = ipywidgets.IntSlider(4, 1, 9)
+    panel = Panel(function, alt="bars", count=control)
+    first = panel.figure
+    assert calls == [4]
+    control.value = 7
+    assert calls == [4, 7]
+    assert panel.values == {"count": 7}
+    assert panel.figure is not first
+    assert len(panel.figure.axes[0].patches) == 7
+
+
+def test_the_bundle_carries_a_png_with_alt_text_beside_the_live_view():
+    data, metadata = _bundle(Panel(bars, alt="Bars of rising height", count=(1, 9)))
+    assert set(data) == {"application/vnd.jupyter.widget-view+json", "text/plain", "image/png"}
+    with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as image:
+        assert image.size == (330, 220)  # 3×2 inches at 110 pixels
+    assert metadata["image/png"]["alt"] == "Bars of rising height (count: 3)"
+
+
+def test_the_png_follows_the_controls():
+    panel = Panel(bars, alt="bars", count=(1, 9), colour=["red", "blue"])
+    before = _bundle(panel)[0]["image/png"]
+    panel._controls["colour"].value = "blue"
+    assert _bundle(panel)[0]["image/png"] != before
+    assert "colour: blue" in _bundle(panel)[1]["image/png"]["alt"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "given", "kind", "first"),
+    [
+        ("count", (1, 9), ipywidgets.IntSlider, 3),  # the function's default
+        ("colour", ["blue", "red"], ipywidgets.Dropdown, "red"),
+        ("colour", "green", ipywidgets.Text, "green"),
+        ("grid", True, ipywidgets.Checkbox, True),
+    ],
+)
+def test_shorthand_becomes_a_labelled_control(argument: str, given: object, kind: type, first: object):
+    panel = Panel(bars, alt="bars", **{argument: given})
+    control = panel._controls[argument]
+    assert type(control) is kind
+    assert control.description == argument
+    assert panel.values == {argument: first}
+
+
+def test_a_dragged_slider_redraws_only_when_it_is_let_go():
+    assert Panel(bars, alt="bars", count=(1, 9))._controls["count"].continuous_update is False
+
+
+def test_a_fault_at_the_start_stops_the_run():
+    with pytest.raises(ZeroDivisionError):
+        Panel(lambda count: bars(1 // count), alt="bars", count=ipywidgets.IntSlider(0, 0, 3))
+
+
+def test_a_fault_after_a_click_is_shown_escaped_and_the_next_change_recovers():
+    def function(name: str) -> Figure:
+        if name.startswith("<"):
+            raise ValueError(f"no identity {name}")
+        return bars()
+
+    panel = Panel(function, alt="bars", name="1000007")
+    good = panel.figure
+    panel._controls["name"].value = "<script>alert(1)</script>"
+    data, metadata = _bundle(panel)
+    assert data["text/plain"] == "ValueError: no identity <script>alert(1)</script>"
+    assert "image/png" not in data
+    assert metadata == {}
+    assert "<script" not in panel._picture.value
+    assert panel.figure is good
+    panel._controls["name"].value = "1000008"
+    assert "image/png" in _bundle(panel)[0]
+
+
+def test_alt_text_is_escaped_in_the_live_view():
+    panel = Panel(bars, alt='"><img src=x onerror=alert(1)>', count=(1, 9))
+    assert panel._picture.value.count("<img") == 1
+
+
+def test_refuses_what_is_no_control_and_what_is_no_figure():
+    with pytest.raises(TypeError, match="count=None"):
+        Panel(bars, alt="bars", count=None)
+    with pytest.raises(TypeError, match="returned int"):
+        Panel(lambda: 3, alt="three")
+
+
+def test_a_headless_notebook_keeps_the_figure(tmp_path):
+    source = (
+        "from matplotlib.figure import Figure\n"
+        "from handclip_lib.widgets.panel import Panel\n"
+        "def draw(count=3):\n"
+        "    figure = Figure(figsize=(3, 2))\n"
+        "    figure.subplots().bar(range(count), range(count))\n"
+        "    return figure\n"
+        "Panel(draw, alt='Bars', count=(1, 9))"
+    )
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source)],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+    )
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    papermill.execute_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", progress_bar=False)
+    (output,) = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].outputs
+    assert base64.b64decode(output.data["image/png"]).startswith(b"\x89PNG")
+    assert output.metadata["image/png"]["alt"] == "Bars (count: 3)"
