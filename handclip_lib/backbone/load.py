@@ -122,8 +122,9 @@ class Backbone:
                 f"{self.name} knows {self.model.vocab_size} tokens and CLIP's vocabulary has {end + 1}; "
                 "it can embed images, not texts"
             )
+        texts = [texts] if isinstance(texts, str) else texts
         tokens = torch.zeros(len(texts), self.context_length, dtype=torch.long)
-        for row, text in zip(tokens, [texts] if isinstance(texts, str) else texts, strict=True):
+        for row, text in zip(tokens, texts, strict=True):
             encoded = [start, *tokenizer.encode(text), end]
             if len(encoded) > self.context_length:
                 raise BackboneError(

@@ -12,8 +12,8 @@ import numpy as np
 HEIGHT, WIDTH = 180, 240
 THUMB, INDEX, MIDDLE, RING, LITTLE = range(5)
 # Mean proportions after Garrett (1971), "The adult human hand: some anthropometric considerations".
-_LENGTH = np.array([0.50, 0.465, 0.515, 0.475, 0.385])  # from the pivot (thumb: from the wrist)
-_RADIUS = np.array([0.061, 0.055, 0.057, 0.053, 0.046])
+_LENGTH = np.array([0.515, 0.480, 0.532, 0.492, 0.400])  # from the pivot (thumb: from the wrist)
+_RADIUS = np.array([0.060, 0.052, 0.054, 0.050, 0.043])
 _PIVOT = np.array([[0.100, -0.46], [0.157, -0.105], [0.053, -0.085], [-0.053, -0.100], [-0.150, -0.145]])
 _JOINTS = np.array([[0.40, 0.71], [0.50, 0.76], [0.50, 0.76], [0.50, 0.76], [0.49, 0.74]])
 _REST = np.array([0.70, 0.10, 0.0, -0.09, -0.24])  # radians from +y towards +x
@@ -72,13 +72,13 @@ def anatomy_of(subject_seed: int, side: str) -> Anatomy:
         radius=radius,
         joints=_JOINTS + person.normal(0, 0.014, (5, 2)),
         bulge=np.abs(person.normal(0.05, 0.045, (5, 2))),
-        taper=person.normal(0.20, 0.05, 5),
+        taper=person.normal(0.24, 0.05, 5),
         curve=person.normal(0, 0.05, 5),
         pivot=pivot,
         wrist=0.152 * (1 + broad + 0.6 * stout + person.normal(0, 0.05)),
         thenar=0.098 * (1 + stout + person.normal(0, 0.08)),
         melanin=float(person.beta(2.2, 3.0)),
-        hue=person.normal(0, 0.018, 3),
+        hue=person.normal(0, 0.03) * np.array([0.6, 0.1, -1.0]),
         nail=np.array([1.45, 1.27]) * (1 + person.normal(0, 0.10, 2)),
         finger_lines=finger_lines,
         knuckle_lines=knuckle_lines,
@@ -164,14 +164,14 @@ def _palm(anatomy: Anatomy, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, n
     parts = [((0.0, -0.55), (0.0, -2.6), wrist, wrist * 1.5)]
     for finger in (INDEX, MIDDLE, RING, LITTLE):
         carpal = (float(pivot[finger, 0]) * 0.62, -0.50)
-        parts.append((carpal, tuple(pivot[finger]), radius[finger] * 1.35, radius[finger] * 1.12))
+        parts.append((carpal, tuple(pivot[finger]), radius[finger] * 1.40, radius[finger] * 1.10))
     parts.append((tuple(pivot[THUMB] * [0.7, 1.0]), (0.085, -0.25), anatomy.thenar, anatomy.thenar * 0.8))
     parts.append(((-0.085, -0.48), tuple(pivot[LITTLE] + [0.025, -0.03]), 0.068, radius[LITTLE] * 1.25))
     distance, height = None, None
     for start, end, first, last in parts:
         one, risen = _capsule(x, y, start, end, first, last)
         distance = one if distance is None else _smooth_min(distance, one, 0.07)
-        height = risen if height is None else -_smooth_min(-height, -risen, 0.06)
+        height = risen if height is None else -_smooth_min(-height, -risen, 0.10)
     assert distance is not None
     assert height is not None
     return distance, height

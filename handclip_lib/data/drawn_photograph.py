@@ -109,18 +109,18 @@ def _pose(values: np.ndarray) -> Pose:
         thumb_bend=float(0.35 + 0.30 * np.tanh(values[8])),
         rotation=float(0.26 * np.tanh(values[9])),
         scale=float(scale),
-        centre=(float(120 + 42 * np.tanh(values[10])), float(min(down, 177 - 0.47 * scale))),
+        centre=(float(120 + 42 * np.tanh(values[10])), float(min(down, 177 - 0.48 * scale))),
     )
 
 
 def _light(values: np.ndarray) -> Light:
-    shift = values[1:4] - values[1:4].mean()
+    warm, green = np.tanh(values[1:3])
     return Light(
-        gain=float(1.02 * np.exp(0.16 * np.tanh(values[0]))),
-        tint=np.exp(0.05 * shift),
+        gain=float(0.99 * np.exp(0.16 * np.tanh(values[0]))),
+        tint=np.exp(warm * np.array([0.09, 0.0, -0.11]) + green * np.array([-0.02, 0.03, -0.01])),
         contrast=float(1.08 + 0.09 * np.tanh(values[4])),
         direction=np.array([0.9 * np.tanh(values[5]), -0.45 + 0.4 * np.tanh(values[6])]),
-        relief=float(0.42 + 0.14 * np.tanh(values[7])),
+        relief=float(0.52 + 0.14 * np.tanh(values[7])),
         shadow=float(0.17 + 0.14 * np.tanh(values[8])),
         shadow_offset=np.array([11 * np.tanh(values[9]), 3 + 4 * np.tanh(values[10])]),
         fog=np.maximum(values[11:15] - 0.3, 0) * 0.8,

@@ -20,8 +20,8 @@ from handclip_lib.data.drawn_hand import (
 )
 
 # Very fair, fair, medium, dark: skin under white light.
-_TONES = np.array([[0.93, 0.76, 0.68], [0.86, 0.66, 0.55], [0.70, 0.48, 0.36], [0.40, 0.25, 0.18]])
-_PALM = np.array([0.89, 0.68, 0.59])
+_TONES = np.array([[0.91, 0.76, 0.69], [0.84, 0.65, 0.55], [0.69, 0.49, 0.38], [0.40, 0.26, 0.19]])
+_PALM = np.array([0.90, 0.71, 0.635])
 _POLISH = np.array([[0.72, 0.06, 0.12], [0.95, 0.93, 0.92], [0.16, 0.10, 0.16], [0.86, 0.36, 0.55], [0.18, 0.28, 0.55]])
 
 
@@ -88,7 +88,7 @@ def _skin(anatomy: Anatomy, surface: Surface, view: str, flush: float) -> np.nda
     place = anatomy.melanin * 3
     tone = np.array([np.interp(place, range(4), _TONES[:, channel]) for channel in range(3)])
     if view == "palmar":
-        tone = 0.40 * tone + 0.60 * _PALM * (0.72 + 0.28 * tone / _TONES[0])
+        tone = 0.32 * tone + 0.68 * _PALM * (0.70 + 0.30 * tone[1] / _TONES[0, 1])
     tone = tone * (1 + anatomy.hue)
     red = np.full((HEIGHT, WIDTH), flush, np.float32)
     for field in surface.fingers:  # blood shows at the tips, and on the back at the joints

@@ -42,9 +42,7 @@ class Panel:
         for control in self._controls.values():
             control.observe(self._redraw, names="value")
         row = ipywidgets.Layout(display="flex", flex_flow="row wrap")
-        self.widget = ipywidgets.VBox(
-            [ipywidgets.Box(list(self._controls.values()), layout=row), self._picture]
-        )
+        self.widget = ipywidgets.VBox([ipywidgets.Box(list(self._controls.values()), layout=row), self._picture])
 
     @property
     def values(self) -> dict[str, Any]:
@@ -89,7 +87,7 @@ class Panel:
         """The live view, and beside it what a reader without a kernel sees."""
         data = self.widget._repr_mimebundle_() or {}
         if self._error:
-            return data | {"text/plain": self._error}, {}
+            return data | {"text/plain": self._error, "text/html": self._picture.value}, {}
         picture = base64.b64encode(self._png).decode()
         return data | {"text/plain": self.alt, "image/png": picture}, {"image/png": {"alt": self.alt}}
 

@@ -1,0 +1,152 @@
+"""The manifest of a split: which image trains, validates, is tested, and in which draws it is the gallery's."""
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from handclip_lib.errors import DataError
+
+COLUMNS = ["path", "identity", "aspect", "capture", "role", "gallery_in"]
+ROLES = ("train", "val", "test", "other", "distractor")
+GALLERIES = ("aspect", "all")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One query/gallery draw. Captures are -1 where unknown; identities are text."""
+
+    query_paths: np.ndarray
+    query_ids: np.ndarray
+    query_captures: np.ndarray
+    gallery_paths: np.ndarray
+    gallery_ids: np.ndarray
+    gallery_captures: np.ndarray
+
+
+@dataclass(frozen=True)
+class Split:
+    """A seeded split with its draws.
+
+    Attributes:
+        meta: dataset, protocol, aspect, seed, draws, cutoff (or None), unqueryable (test identities that can never be
+            a query), counts, notes.
+        images: One row an image: path, identity, aspect, capture, role, and `gallery_in`, the numbers of the draws in
+            which it is a gallery image. A test image is a query in the other draws. Role "other" is a test image of
+            another aspect, whose gallery identity is "<aspect>/<identity>"; "distractor" is in every gallery.
+        checksum: SHA-256 of the rows (in order of path) and the meta.
+    """
+
+    meta: dict[str, Any]
+    images: pd.DataFrame
+    checksum: str
+
+    @classmethod
+    def build(cls, meta: dict[str, Any], images: pd.DataFrame) -> "Split":
+        """Put the rows in order and compute the checksum."""
+        images = images[COLUMNS].sort_values("path", kind="stable").reset_index(drop=True)
+        images["capture"] = images["capture"].astype("Int64")
+        return cls(meta, images, _checksum(meta, images))
+
+    def paths(self, role: str) -> list[str]:
+        """Paths of the images with a role, in order of path."""
+        if role not in ROLES:
+            raise DataError(f"unknown role {role!r}; choose from {', '.join(ROLES)}")
+        return self.images.loc[self.images["role"] == role, "path"].tolist()
+
+    def identities(self, role: str) -> set[str]:
+        """Identities of the images with a role."""
+        return set(self.images.loc[self.images["role"] == role, "identity"])
+
+    def evaluated_paths(self) -> list[str]:
+        """Every image that some draw needs: test images, and gallery images of other aspects and people."""
+        role = self.images["role"]
+        needed = (role == "test") | (role == "distractor") | ((role == "other") & (self.images["gallery_in"] != ""))
+        return self.images.loc[needed, "path"].tolist()
+
+    def draw(self, trial: int, gallery: str = "aspect") -> Draw:
+        """One of the draws.
+
+        Args:
+            trial: 0 … draws - 1.
+            gallery: "aspect" holds one image a test identity (CLIP-FH's task); "all" adds the other aspects' gallery
+                images as other identities (MBA-Net's). Distractors are in both.
+        """
+        if gallery not in GALLERIES:
+            raise DataError(f"unknown gallery {gallery!r}; choose from {', '.join(GALLERIES)}")
+        if not 0 <= trial < self.meta["draws"]:
+            raise DataError(f"draw {trial} does not exist; this split has {self.meta['draws']}, from 0")
+        images = self.images
+        chosen = images["gallery_in"].map(lambda text: str(trial) in text.split())
+        test = images["role"] == "test"
+        in_gallery = (test & chosen) | (images["role"] == "distractor")
+        if gallery == "all":
+            in_gallery |= (images["role"] == "other") & chosen
+        query, held = images[test & ~chosen], images[in_gallery]
+        foreign = held["role"] == "other"
+        gallery_ids = held["identity"].where(~foreign, held["aspect"] + "/" + held["identity"])
+        return Draw(
+            query["path"].to_numpy(object), query["identity"].to_numpy(str), _captures(query),
+            held["path"].to_numpy(object), gallery_ids.to_numpy(str), _captures(held),
+        )  # fmt: skip
+
+    def write(self, folder: Path | str) -> Path:
+        """Write `split.csv` and `split.json` (meta and checksum) into a folder; return the CSV's path."""
+        folder = Path(folder)
+        _write(folder / "split.csv", _csv(self.images))
+        _write(folder / "split.json", json.dumps({"checksum": self.checksum, **self.meta}, indent=1) + "\n")
+        return folder / "split.csv"
+
+    @classmethod
+    def read(cls, path: Path | str) -> "Split":
+        """Read a manifest from its CSV or its folder.
+
+        Raises:
+            DataError: A file is absent or damaged, or the rows were changed after the split was made.
+        """
+        path = Path(path)
+        csv = path / "split.csv" if path.is_dir() else path
+        try:
+            meta = json.loads(csv.with_suffix(".json").read_text())
+            images = pd.read_csv(csv, dtype=str, keep_default_na=False)[COLUMNS]
+            images["capture"] = images["capture"].replace("", pd.NA).astype("Int64")
+            stored = meta.pop("checksum")
+        except FileNotFoundError as error:
+            raise DataError(f"{error.filename} does not exist; a split is the pair split.csv and split.json") from error
+        except (OSError, KeyError, ValueError) as error:
+            raise DataError(f"{csv} is not a split manifest ({error}); make the split again") from error
+        split = cls.build(meta, images)
+        if split.checksum != stored:
+            raise DataError(f"{csv} was changed after it was made (its checksum differs); make the split again")
+        return split
+
+
+def _captures(rows: pd.DataFrame) -> np.ndarray:
+    return rows["capture"].fillna(-1).to_numpy(np.int64)
+
+
+def _csv(images: pd.DataFrame) -> str:
+    buffer = StringIO()
+    images.to_csv(buffer, index=False, lineterminator="\n")
+    return buffer.getvalue()
+
+
+def _checksum(meta: dict[str, Any], images: pd.DataFrame) -> str:
+    text = json.dumps(meta, sort_keys=True) + "\n" + _csv(images)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, newline="", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}); free space or name another folder") from error

@@ -1,0 +1,206 @@
+"""Seeded, identity-disjoint splits: the published protocols, and a proportional one for other data."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from handclip_lib.data.hd import is_distractor
+from handclip_lib.data.manifest import Draw, Split
+from handclip_lib.data.table import ASPECTS, HandTable, identity_order
+from handclip_lib.errors import DataError
+
+__all__ = ["CUTOFFS", "Draw", "Split", "make_split", "refuse_leak"]
+
+CUTOFFS = {"dorsal_r": 1050, "dorsal_l": 1037, "palmar_r": 1051, "palmar_l": 1042}
+"""Largest identity that trains, per aspect of 11k Hands. Source: Baisa, ICPR 2022."""
+HD_CUTOFF = 447
+TRAIN_SHARE = 0.5
+PROTOCOLS = ("auto", "standard", "hd", "proportional", "given")
+
+
+def make_split(
+    table: HandTable, aspect: str = "dorsal_r", protocol: str = "auto", seed: int = 0, draws: int = 10
+) -> Split:
+    """Split a table into train, val and test images, and draw queries and galleries.
+
+    A draw takes one gallery image of each test identity; its other test images are queries. Images are drawn by a
+    keyed hash of seed, draw and file name, so that the split is the same on every machine and in every folder order.
+
+    Args:
+        table: The images.
+        aspect: One of `ASPECTS`, or "all" for every image ("all" needs the proportional protocol: the published
+            cut-offs differ between aspects, and pooled they would test subjects that trained).
+        protocol: "standard" (11k Hands: identities up to the aspect's cut-off train), "hd", "proportional" (half of
+            the identities train), "given" (the folders say it), or "auto" for the data set's own.
+        seed: Seed of every draw.
+        draws: Number of query/gallery draws.
+
+    Raises:
+        DataError: The protocol does not fit the data, or there are too few identities for it.
+    """
+    protocol = _own_protocol(table) if protocol == "auto" else protocol
+    if protocol == "given":
+        return _given(table, aspect, seed)
+    notes: list[str] = []
+    images = _without_accessories(table.images, notes)
+    trains, cutoff = _rule(table, images, aspect, protocol, seed)
+    own = images if aspect == "all" or not (images["aspect"] != "").any() else images[images["aspect"] == aspect]
+    if own.empty:
+        there = ", ".join(sorted(set(images["aspect"]))) or "none"
+        raise DataError(f"{table.root} has no image of aspect {aspect!r}; it has {there}")
+    parts = [_one_aspect(own, trains, seed, draws, notes)]
+    if aspect != "all" and len(own) < len(images):
+        for other in [a for a in ASPECTS if a != aspect]:
+            rows = images[images["aspect"] == other]
+            if rows.empty:
+                notes.append(f"gallery 'all' has no images of {other}: the data set has none")
+                continue
+            other_trains, _ = _rule(table, images, other, protocol, seed)
+            foreign = _one_aspect(rows, other_trains, seed, draws, [])
+            parts.append(foreign[foreign["role"] == "test"].assign(role="other"))
+    rows = pd.concat(parts, ignore_index=True)
+    return _finished(table, rows, aspect, protocol, seed, draws, cutoff, notes)
+
+
+def refuse_leak(trained: Split, tested: Split) -> None:
+    """Refuse to test people that trained.
+
+    Raises:
+        DataError: Some identities train or validate in one split and are tested in the other.
+    """
+    if trained.meta["dataset"] != tested.meta["dataset"]:
+        return
+    both = (trained.identities("train") | trained.identities("val")) & tested.identities("test")
+    if both:
+        some = ", ".join(sorted(both, key=identity_order)[:5])
+        raise DataError(
+            f"{len(both)} identities of the test split trained the model ({some}{', …' if len(both) > 5 else ''}); "
+            f"evaluate on the split it was trained with ({trained.meta['aspect']}, {trained.meta['protocol']}), "
+            "or train and test on one proportional split"
+        )
+
+
+def _own_protocol(table: HandTable) -> str:
+    if table.given_split is not None:
+        return "given"
+    return {"11k": "standard", "hd": "hd"}.get(table.dataset, "proportional")
+
+
+def _without_accessories(images: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    worn = images["accessories"].fillna(False).astype(bool)
+    if worn.any():
+        notes.append(f"{int(worn.sum())} images with accessories left out by the protocol")
+    return images[~worn]
+
+
+def _rule(
+    table: HandTable, images: pd.DataFrame, aspect: str, protocol: str, seed: int
+) -> tuple[Callable[[str], bool], int | None]:
+    """Which identities train, and the cut-off where there is one."""
+    if protocol == "proportional":
+        identities = sorted(set(images["identity"][~is_distractor(images)]), key=lambda i: _key(seed, "identity", i))
+        chosen = set(identities[: round(len(identities) * TRAIN_SHARE)])
+        return chosen.__contains__, None
+    if protocol == "standard":
+        if aspect == "all":
+            raise DataError(
+                "aspect='all' under the standard protocol would test subjects that trained: its cut-offs differ "
+                "between aspects (1039, 1043, 1046 and 1050 train dorsal_r and test dorsal_l); use protocol='proportional'"
+            )
+        cutoff = CUTOFFS.get(aspect)
+        if cutoff is None:
+            raise DataError(f"unknown aspect {aspect!r}; choose from {', '.join(ASPECTS)}")
+    elif protocol == "hd":
+        cutoff = HD_CUTOFF
+    else:
+        raise DataError(f"unknown protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}")
+    words = [identity for identity in set(images["identity"]) if not identity.isdecimal()]
+    if words:
+        raise DataError(
+            f"{table.root}: identity {min(words)!r} is not a number, which protocol={protocol!r} compares with its "
+            f"cut-off {cutoff}; use protocol='proportional'"
+        )
+    return lambda identity: int(identity) <= cutoff, cutoff
+
+
+def _one_aspect(
+    images: pd.DataFrame, trains: Callable[[str], bool], seed: int, draws: int, notes: list[str]
+) -> pd.DataFrame:
+    """Give each image a role and its gallery draws."""
+    rows = images[["path", "identity", "aspect", "capture"]].copy()
+    rows["role"], rows["gallery_in"] = "test", ""
+    distractor = is_distractor(rows)
+    rows.loc[distractor, "role"] = "distractor"
+    lonely = 0
+    for identity, group in rows[~distractor].groupby("identity", sort=False):
+        if trains(str(identity)):
+            rows.loc[group.index, "role"] = "train"
+            # A subject's only image trains: validating on it would leave nothing to match it with.
+            lonely += len(group) == 1
+            if len(group) > 1:
+                rows.loc[_drawn(group, seed, "val"), "role"] = "val"
+        else:
+            for trial in range(draws):
+                index = _drawn(group, seed, str(trial))
+                rows.loc[index, "gallery_in"] = f"{rows.loc[index, 'gallery_in']} {trial}".strip()
+    if lonely:
+        notes.append(f"{lonely} train identities have one image: it trains, and they have no val image")
+    return rows
+
+
+def _drawn(group: pd.DataFrame, seed: int, purpose: str) -> int:
+    """Index of the image with the smallest keyed hash."""
+    names = group["path"].map(lambda path: path.rsplit("/", 1)[-1])
+    return min(group.index, key=lambda index: (_key(seed, purpose, names[index]), group.loc[index, "path"]))
+
+
+def _key(seed: int, purpose: str, name: str) -> bytes:
+    return hashlib.blake2b(f"{seed}|{purpose}|{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def _given(table: HandTable, aspect: str, seed: int) -> Split:
+    """The split that the folders themselves say."""
+    given = table.given_split
+    if given is None:
+        raise DataError(f"{table.root} says no split of its own; use protocol='proportional'")
+    given = given[given["path"].isin(table.images["path"])]
+    rows = table.images[["path", "identity", "aspect", "capture"]].copy()
+    galleries = given[given["role"] == "gallery"].groupby("path")["trial"].agg(lambda t: " ".join(map(str, sorted(t))))
+    rows["gallery_in"] = rows["path"].map(galleries).fillna("")
+    role = given.drop_duplicates("path").set_index("path")["role"]
+    rows["role"] = rows["path"].map(role).replace({"query": "test", "gallery": "test"})
+    both = set(rows.loc[rows["role"].isin(["train", "val"]), "identity"]) & set(
+        rows.loc[rows["role"] == "test", "identity"]
+    )
+    if both:
+        raise DataError(
+            f"{table.root}: identity {min(both)!r} lies in both train and query/gallery; people must not be in both"
+        )
+    draws = int(given["trial"].max()) + 1
+    here = next((a for a in rows["aspect"] if a), "")
+    if here and aspect not in (here, "all"):
+        raise DataError(f"{table.root} is a split of {here}; say -p aspect {here}")
+    return _finished(table, rows.dropna(subset=["role"]), here or aspect, "given", seed, draws, None, [])
+
+
+def _finished(
+    table: HandTable, rows: pd.DataFrame, aspect: str, protocol: str, seed: int, draws: int,
+    cutoff: int | None, notes: Sequence[str],
+) -> Split:  # fmt: skip
+    test = rows[rows["role"] == "test"]
+    per_identity = test.groupby("identity").size()
+    unqueryable = sorted(per_identity.index[per_identity == 1], key=identity_order)
+    if len(per_identity) < 2 or len(unqueryable) == len(per_identity):
+        raise DataError(
+            f"{table.root}, aspect {aspect}, protocol {protocol}: {len(per_identity)} test identities, of which "
+            f"{len(per_identity) - len(unqueryable)} have two images or more; at least two identities and one query "
+            "are needed. Use more photographs, another aspect, or protocol='proportional'"
+        )
+    counts = {role: int(n) for role, n in rows["role"].value_counts().sort_index().items()}
+    meta: dict[str, Any] = {
+        "dataset": table.dataset, "protocol": protocol, "aspect": aspect, "seed": seed, "draws": draws,
+        "cutoff": cutoff, "counts": counts, "unqueryable": unqueryable, "notes": list(notes),
+    }  # fmt: skip
+    return Split.build(meta, rows)

@@ -1,0 +1,68 @@
+"""How far a figure would move with other people: the bootstrap over identities."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from handclip_lib.errors import EvaluationError
+
+BLOCK = 4_000_000  # resampled weights at once
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its bootstrap interval; `estimate`, `low` and `high` are numbers, or arrays of one a column."""
+
+    estimate: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    level: float
+    n_identities: int
+
+
+def identity_bootstrap(
+    values: np.ndarray, identities: np.ndarray, samples: int = 1000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Interval of a mean over queries, resampling identities rather than queries.
+
+    A subject's queries rise and fall together, so resampling queries gives intervals that are too narrow. Identities
+    are drawn with replacement, each with all its queries; the figure is the mean over the queries drawn.
+
+    Args:
+        values: float (n,) or (n, m), such as 1 for a hit; NaN (an unmatched query) is left out.
+        identities: (n,), the identity of each value.
+        samples: Number of resamples.
+        seed: Seed of the resampling.
+        level: Share of resamples inside the interval, 0..1.
+
+    Raises:
+        EvaluationError: Fewer than two identities have a value, or an argument is out of range.
+
+    Source: Davison & Hinkley, "Bootstrap Methods and their Application", 1997, §3.8 (clusters), percentile interval.
+    """
+    values = np.asarray(values, np.float64)
+    table = values[:, None] if values.ndim == 1 else values
+    if len(table) != len(identities):
+        raise EvaluationError(f"{len(table)} values but {len(identities)} identities; one each is wanted")
+    if samples < 2 or not 0 < level < 1:
+        raise EvaluationError(f"samples={samples}, level={level}: at least 2 and a share between 0 and 1 are wanted")
+    kept = np.isfinite(table).all(1)
+    codes = np.unique(np.asarray(identities)[kept], return_inverse=True)[1].ravel()
+    n = int(codes.max(initial=-1)) + 1
+    if n < 2:
+        raise EvaluationError(f"{n} identities have a value; an interval over identities needs at least two")
+    sums = np.zeros((n, table.shape[1]))
+    np.add.at(sums, codes, table[kept])
+    counts = np.bincount(codes).astype(np.float64)
+
+    rng = np.random.default_rng(seed)
+    means = []
+    for start in range(0, samples, max(1, BLOCK // n)):
+        rows = min(max(1, BLOCK // n), samples - start)
+        weights = rng.multinomial(n, np.full(n, 1 / n), size=rows).astype(np.float64)
+        means.append(weights @ sums / (weights @ counts)[:, None])
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    estimate = sums.sum(0) / counts.sum()
+    if values.ndim == 1:
+        return Interval(estimate[0], low[0], high[0], level, n)
+    return Interval(estimate, low, high, level, n)

@@ -1,0 +1,276 @@
+import csv
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from handclip_lib.data import drawn
+from handclip_lib.data.drawn import draw_dataset, draw_image, is_drawn, subject_seed
+from handclip_lib.data.drawn_hand import anatomy_of
+from handclip_lib.data.drawn_photograph import DRAWN_ASPECTS, shot_of, subject_of
+from handclip_lib.errors import DataError
+
+REPOSITORY = Path(__file__).parents[2]
+KNOWN_MEANS = [237.217, 234.933, 229.739, 232.478]
+# In the image, the thumb of a right hand's back and of a left palm lies to the right (fingers down).
+THUMB_ON_THE_RIGHT = {"dorsal_r": True, "palmar_l": True, "dorsal_l": False, "palmar_r": False}
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "HandInfo.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def pixels_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "Hands").iterdir())}
+
+
+def mask_of(image: np.ndarray) -> np.ndarray:
+    """Skin: clearly darker in blue than the white paper or its bluish fog."""
+    red, blue = image[..., 0].astype(int), image[..., 2].astype(int)
+    return (red - blue > 25) | (image.mean(axis=2) < 110)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_dataset(tmp_path_factory.mktemp("drawn") / "set", 6, 4, seed=3, progress=False, workers=1)
+
+
+@pytest.mark.parametrize("aspect", DRAWN_ASPECTS)
+def test_a_photograph_is_a_hand_on_white_paper_from_the_top_edge(aspect: str):
+    for subject in range(4):
+        image = draw_image(subject, aspect, 0)
+        assert image.shape == (180, 240, 3)
+        assert image.dtype == np.uint8
+        mask = mask_of(image)
+        assert 0.08 < mask.mean() < 0.6
+        assert mask[0].any(), "the arm enters at the top"
+        assert not mask[-1].any(), "the fingers end inside the picture"
+        assert np.median(image[-4:]) > 180, "the paper is bright"
+
+
+@pytest.mark.parametrize("aspect", DRAWN_ASPECTS)
+def test_the_thumb_is_on_its_side(aspect: str):
+    # Level with the palm, above the fingers' base, only the thumb sticks out: it draws the upper
+    # half's outer edge away from the middle finger, the lowest point of the hand.
+    outward = []
+    for subject in range(12):
+        mask = mask_of(draw_image(subject, aspect, 0))
+        rows = np.flatnonzero(mask.any(axis=1))
+        tip = np.flatnonzero(mask[rows[-1] - 2]).mean()
+        palm = np.flatnonzero(mask[: rows[-1] * 6 // 10].any(axis=0))
+        outward.append((palm[-1] - tip) - (tip - palm[0]))
+    right = np.mean(np.array(outward) > 0)
+    assert (right if THUMB_ON_THE_RIGHT[aspect] else 1 - right) > 0.8
+
+
+def test_the_same_key_draws_the_same_pixels_here_and_in_another_process():
+    here = draw_image(7, "palmar_l", 2)
+    np.testing.assert_array_equal(here, draw_image(7, "palmar_l", 2))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        np.testing.assert_array_equal(here, pool.apply(draw_image, (7, "palmar_l", 2)))
+
+
+def test_the_pixels_of_a_seed_are_known():
+    # Means, not a checksum: another machine's exp may round a pixel the other way.
+    means = [draw_image(subject_seed(0, 0), aspect, 0).mean() for aspect in DRAWN_ASPECTS]
+    assert means == pytest.approx(KNOWN_MEANS, abs=0.05)
+
+
+def test_back_and_palm_differ_in_colour_and_lines():
+    back, palm = (np.stack([draw_image(s, a, 0) for s in range(8)]) for a in ("dorsal_r", "palmar_r"))
+    bright = [np.mean([image[mask_of(image)].mean() for image in images]) for images in (back, palm)]
+    assert bright[1] > bright[0] + 8, "palms are lighter"
+    assert np.abs(back[:, :, ::-1].astype(int) - palm).mean() > 8, "and not a mirrored back"
+
+
+def test_photographs_of_a_sitting_are_near_duplicates_and_sittings_are_not():
+    near, far = [], []
+    for subject in range(10):
+        shots = [shot_of(subject_of(subject), "dorsal_r", k) for k in range(6)]
+        images = [draw_image(subject, "dorsal_r", k).astype(int) for k in range(6)]
+        for k in range(5):
+            same = shots[k].worn.cloth == shots[k + 1].worn.cloth  # the cloth is drawn once a sitting
+            (near if same else far).append(np.abs(images[k] - images[k + 1]).mean())
+    assert len(near) > 5
+    assert len(far) > 5
+    assert min(near) > 0.5, "not copies"
+    assert np.median(near) < 0.5 * np.median(far)
+
+
+def test_a_hand_keeps_its_shape_while_circumstances_change():
+    one, again, other = anatomy_of(1, "right"), anatomy_of(1, "right"), anatomy_of(2, "right")
+    left = anatomy_of(1, "left")
+    np.testing.assert_array_equal(one.length, again.length)
+    assert np.abs(one.length - other.length).max() > 3 * np.abs(one.length - left.length).max() > 0
+    assert not np.array_equal(one.palm_lines, left.palm_lines), "the lines of each hand are its own"
+
+
+def test_colour_varies_between_sittings_as_much_as_between_people():
+    def colour(subject: int, photograph: int) -> np.ndarray:
+        image = draw_image(subject, "palmar_r", photograph)
+        return image[mask_of(image)].mean(axis=0)
+
+    colours = np.array([[colour(subject, k) for k in (0, 4, 8)] for subject in range(12)])
+    within = colours.std(axis=1, ddof=1).mean()
+    between = colours.mean(axis=1).std(axis=0, ddof=1).mean()
+    assert within > between
+
+
+def test_the_data_set_has_the_layout_and_the_words_of_11k_hands(small: Path):
+    rows = rows_of(small)
+    assert (
+        (small / "HandInfo.csv")
+        .read_bytes()
+        .startswith(
+            b'id,age,gender,skinColor,accessories,nailPolish,aspectOfHand,imageName,irregularities\r\n"0000000",'
+        )
+    )
+    assert [row["imageName"] for row in rows] == [f"Hand_{n:07d}.jpg" for n in range(1, 6 * 4 * 4 + 1)]
+    assert [row["id"] for row in rows] == [f"{n // 16:07d}" for n in range(96)], "captures are consecutive"
+    assert {row["aspectOfHand"] for row in rows} == {
+        "dorsal right", "dorsal left", "palmar right", "palmar left"
+    }  # fmt: skip
+    assert {row["gender"] for row in rows} <= {"male", "female"}
+    assert {row["skinColor"] for row in rows} <= {"very fair", "fair", "medium", "dark"}
+    for flag in ("accessories", "nailPolish", "irregularities"):
+        assert {row[flag] for row in rows} <= {"0", "1"}
+    assert all(18 <= int(row["age"]) <= 75 for row in rows)
+    for path in (small / "Hands").iterdir():
+        with Image.open(path) as image:
+            assert (image.size, image.mode, image.format) == ((240, 180), "RGB", "JPEG")
+
+
+def test_the_words_match_the_published_metadata(small: Path, hands11k_metadata: Path):
+    with hands11k_metadata.open(newline="") as file:
+        published = list(csv.DictReader(file))
+    assert list(rows_of(small)[0]) == list(published[0])
+    for column in ("gender", "skinColor", "accessories", "nailPolish", "aspectOfHand", "irregularities"):
+        assert {row[column] for row in rows_of(small)} <= {row[column] for row in published}, column
+
+
+def test_attributes_occur_and_every_subject_keeps_photographs_without_accessories():
+    subjects = [subject_of(subject_seed(0, number)) for number in range(140)]
+    worn = [[shot_of(s, aspect, k).worn for k in range(5)] for s in subjects for aspect in DRAWN_ASPECTS]
+    accessories = {shot.accessory for shots in worn for shot in shots}
+    assert accessories == {"", "ring", "watch", "sleeve"}
+    assert 0.03 < np.mean([shot.polish >= 0 for shots in worn for shot in shots]) < 0.25
+    assert all(any(shot.accessory == "" for shot in shots) for shots in worn)
+    assert {subject.skin_color for subject in subjects} == {"very fair", "fair", "medium", "dark"}
+
+
+def test_what_is_written_is_what_was_drawn(small: Path):
+    read = np.asarray(Image.open(small / "Hands" / "Hand_0000022.jpg")).astype(int)  # subject 1, second aspect
+    drawn_again = draw_image(subject_seed(3, 1), DRAWN_ASPECTS[1], 1)
+    assert np.abs(read - drawn_again).mean() < 3
+
+
+def test_one_and_two_processes_write_the_same_files(tmp_path: Path):
+    one = draw_dataset(tmp_path / "one", 13, 2, progress=False, workers=1)
+    two = draw_dataset(tmp_path / "two", 13, 2, progress=False, workers=2)
+    assert pixels_of(one) == pixels_of(two)
+    assert (one / "HandInfo.csv").read_bytes() == (two / "HandInfo.csv").read_bytes()
+
+
+def test_an_unguarded_script_draws_too(tmp_path: Path):
+    script = tmp_path / "script.py"
+    call = f"draw_dataset({str(tmp_path / 'set')!r}, 13, 2, progress=False, workers=2)"
+    script.write_text(f"from handclip_lib.data.drawn import draw_dataset\n{call}\n")
+    subprocess.run([sys.executable, script], check=True, cwd=REPOSITORY, env=_environment(), timeout=120)
+    assert len(pixels_of(tmp_path / "set")) == 13 * 2 * 4
+
+
+def test_a_complete_folder_is_kept_and_any_other_is_redrawn(tmp_path: Path):
+    folder = draw_dataset(tmp_path / "set", 2, 1, progress=False)
+    before = (folder / "drawn.json").stat().st_mtime_ns
+    draw_dataset(folder, 2, 1, progress=False)
+    assert (folder / "drawn.json").stat().st_mtime_ns == before
+    (folder / "Hands" / "Hand_0000003.jpg").unlink()
+    draw_dataset(folder, 2, 1, progress=False)
+    assert len(pixels_of(folder)) == 8
+    first = pixels_of(folder)
+    draw_dataset(folder, 2, 1, seed=1, progress=False)
+    assert json.loads((folder / "drawn.json").read_text())["seed"] == 1
+    assert pixels_of(folder) != first
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".set.lock"] == ["set"], "nothing left over"
+
+
+def test_an_error_midway_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fails_at_the_second(hands: Path, seed: int, number: int, images: int):
+        if number == 1:
+            raise OSError("No space left on device")
+        return original(hands, seed, number, images)
+
+    original = drawn._draw_subject
+    monkeypatch.setattr(drawn, "_draw_subject", fails_at_the_second)
+    with pytest.raises(DataError, match=r"cannot draw into .*No space left"):
+        draw_dataset(tmp_path / "set", 3, 1, progress=False, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] in ([".set.lock"], [])
+
+
+def test_a_killed_process_leaves_no_folder_and_the_next_one_clears_up(tmp_path: Path):
+    call = f"draw_dataset(Path({str(tmp_path / 'set')!r}), 400, 5, progress=False, workers=1)"
+    code = f"from pathlib import Path; from handclip_lib.data.drawn import draw_dataset; {call}"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, env=_environment())
+    try:
+        patience = time.monotonic() + 60
+        while not list(tmp_path.glob(".set.drawing-*/new/Hands/*.jpg")):
+            assert process.poll() is None
+            assert time.monotonic() < patience
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    assert not (tmp_path / "set").exists()
+    draw_dataset(tmp_path / "set", 1, 1, progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".set.lock") == ["set"]
+
+
+def test_a_folder_with_something_else_in_it_is_refused_and_untouched(tmp_path: Path):
+    (tmp_path / "photographs").mkdir()
+    (tmp_path / "photographs" / "mine.jpg").write_bytes(b"precious")
+    with pytest.raises(DataError, match="not drawn here"):
+        draw_dataset(tmp_path / "photographs", 1, 1, progress=False)
+    assert (tmp_path / "photographs" / "mine.jpg").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("recipe", [b"", b"[1]", b"\xff\xfe{", b'{"version": 1}'])
+def test_a_damaged_recipe_means_not_drawn(tmp_path: Path, recipe: bytes):
+    folder = draw_dataset(tmp_path / "set", 1, 1, progress=False)
+    good = json.loads((folder / "drawn.json").read_text())
+    assert is_drawn(folder, good)
+    (folder / "drawn.json").write_bytes(recipe)
+    assert not is_drawn(folder, good)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"subjects": 0}, "subjects must be at least 1, got 0"),
+        ({"images_per_aspect": -1}, "images_per_aspect must be at least 1, got -1"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"workers": 0}, "workers must be at least 1, got 0"),
+    ],
+)
+def test_counts_out_of_bounds_are_refused(tmp_path: Path, arguments: dict[str, int], message: str):
+    with pytest.raises(DataError, match=message):
+        draw_dataset(tmp_path / "set", **arguments)
+    assert not (tmp_path / "set").exists()
+
+
+def test_unknown_aspect_and_negative_key_are_refused():
+    with pytest.raises(DataError, match="unknown aspect 'dorsal right': choose from dorsal_r"):
+        draw_image(0, "dorsal right", 0)
+    with pytest.raises(DataError, match="must not be negative"):
+        draw_image(-1, "dorsal_r", 0)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY)}

@@ -1,0 +1,74 @@
+from typing import ClassVar
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+from handclip_lib.config import DataExploration, Evaluation, resolve
+from handclip_lib.errors import ConfigError
+
+
+class Training(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    notebook: ClassVar[str] = "99_test"
+    n_ctx: int = Field(4, ge=1, le=16, description="context tokens")
+    lr: float = Field(1e-3, gt=0, description="learning rate")
+    name: str = Field("x", description="a name")
+    flip: bool = Field(False, description="flip")
+
+
+def test_defaults_fill_what_the_notebook_does_not_say():
+    assert resolve(Training, {"n_ctx": 8}) == Training(n_ctx=8)
+
+
+def test_text_that_papermill_left_as_text_becomes_a_number():
+    assert resolve(Training, {"lr": "1e-3", "n_ctx": "8"}) == Training(lr=1e-3, n_ctx=8)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"n_cxt": 8}, ["n_cxt", "did you mean n_ctx?"]),
+        ({"n_ctx": 0}, ["n_ctx=0", "greater than or equal to 1", "context tokens"]),
+        ({"n_ctx": 2.5}, ["n_ctx=2.5", "fractional"]),
+        ({"n_ctx": "eight"}, ["n_ctx='eight'", "whole number", "4"]),
+        ({"n_ctx": True}, ["n_ctx=True", "number is wanted"]),
+        ({"n_ctx": None}, ["n_ctx=None"]),
+        ({"name": 7}, ["name=7", "-r name"]),
+        ({"flip": "yes"}, ["flip='yes'", "true or false"]),
+        ({"flip": 1}, ["flip=1", "true or false"]),
+        ({"lr": float("nan")}, ["lr=nan"]),
+    ],
+)
+def test_a_fault_names_the_value_and_the_remedy(values, words):
+    with pytest.raises(ConfigError) as caught:
+        resolve(Training, values)
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+def test_all_faults_come_in_one_message():
+    with pytest.raises(ConfigError, match="4 parameters are wrong") as caught:
+        resolve(Training, {"n_cxt": 8, "n_ctx": 99, "name": 7, "lr": "fast"})
+    assert len(str(caught.value).splitlines()) == 5
+
+
+def test_in_a_notebook_only_parameter_cells_are_held_to_the_model():
+    history = ["", "import math", "n_ctx: int = 4  # tokens\nlr: float = 1e-3", "# Parameters\nn_ctx = 8\n", "k = 3"]
+    namespace = {"In": history, "n_ctx": 8, "lr": 1e-3, "k": 3, "math": None, "_": 1}
+    assert resolve(Training, namespace) == Training(n_ctx=8)
+    with pytest.raises(ConfigError, match=r"n_cxt: no such parameter; did you mean n_ctx\?"):
+        resolve(Training, {**namespace, "In": [*history[:3], "# Parameters\nn_cxt = 8\n"], "n_cxt": 8})
+
+
+def test_a_choice_names_its_nearest_match():
+    with pytest.raises(ConfigError, match="did you mean vitb16"):
+        resolve(Evaluation, {"backbone": "vitb61"})
+
+
+def test_real_photographs_need_their_folder():
+    with pytest.raises(ConfigError, match="-p data_root FOLDER"):
+        resolve(DataExploration, {"dataset": "11k"})
+
+
+def test_every_field_has_help():
+    for model in (DataExploration, Evaluation):
+        assert [name for name, field in model.model_fields.items() if not field.description] == []
