@@ -4,6 +4,7 @@
 """
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,9 @@ def write_checkpoint(path: Path, shape: ClipShape, kind: str = "state_dict", see
             model.register_buffer(name, torch.tensor(value))
         image = torch.zeros(1, 3, shape.resolution, shape.resolution)
         text = torch.zeros(1, shape.context_length, dtype=torch.long)
-        torch.jit.trace(model, (image, text), check_trace=False).save(str(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.jit.trace(model, (image, text), check_trace=False).save(str(path))
     elif kind == "safetensors":
         safetensors.torch.save_file(model.state_dict(), path)
     else:

@@ -128,7 +128,7 @@ def load_published(architecture: str, folder: Path, progress: bool = True) -> to
     load = partial(clip.load, architecture, device="cpu", jit=False)
     if file.is_file():
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", category=FutureWarning)  # torch on torch.jit
             warnings.filterwarnings("error", message=".*SHA256 checksum does not match")
             try:
                 return load(download_root=str(folder))[0]
@@ -137,7 +137,7 @@ def load_published(architecture: str, folder: Path, progress: bool = True) -> to
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-", ignore_cleanup_errors=True) as fresh:
         with _stalls_end(), _tqdm_disabled(clip, not progress), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", category=FutureWarning)  # torch on torch.jit
             try:
                 model = load(download_root=fresh)[0]
             except TypeError as error:  # no Content-Length: a proxy's page, not the file

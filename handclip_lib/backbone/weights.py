@@ -52,7 +52,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     if start.startswith(b"version https://git-lfs"):
         raise BackboneError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` where it came from")
     try:
-        found = _read(path, start)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch on TorchScript's future and on pickle protocols
+            found = _read(path, start)
     except BackboneError:
         raise
     except Exception as error:  # the readers raise a dozen kinds for a damaged file
@@ -70,9 +72,7 @@ def _read(path: Path, start: bytes) -> Any:
         with zipfile.ZipFile(path) as archive:
             is_jit = any(name.endswith("/constants.pkl") for name in archive.namelist())
         if is_jit:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", category=DeprecationWarning)
-                return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
+            return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -167,13 +167,11 @@ def _palm(anatomy: Anatomy, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, n
         parts.append((carpal, tuple(pivot[finger]), radius[finger] * 1.40, radius[finger] * 1.10))
     parts.append((tuple(pivot[THUMB] * [0.7, 1.0]), (0.085, -0.25), anatomy.thenar, anatomy.thenar * 0.8))
     parts.append(((-0.085, -0.48), tuple(pivot[LITTLE] + [0.025, -0.03]), 0.068, radius[LITTLE] * 1.25))
-    distance, height = None, None
-    for start, end, first, last in parts:
-        one, risen = _capsule(x, y, start, end, first, last)
-        distance = one if distance is None else _smooth_min(distance, one, 0.07)
-        height = risen if height is None else -_smooth_min(-height, -risen, 0.10)
-    assert distance is not None
-    assert height is not None
+    distance, height = _capsule(x, y, *parts[0])
+    for part in parts[1:]:
+        one, risen = _capsule(x, y, *part)
+        distance = _smooth_min(distance, one, 0.07)
+        height = -_smooth_min(-height, -risen, 0.10)
     return distance, height
 
 
@@ -208,7 +206,8 @@ def _finger(anatomy: Anatomy, finger: int, points, stops, window, x, y) -> Finge
         girth += anatomy.bulge[finger, joint] * np.exp(-(((ticks - stops[joint + 1]) / 0.035) ** 2))
     if finger == THUMB:  # the ball of the thumb, where it leaves the palm
         girth += 0.45 * np.exp(-((ticks / 0.13) ** 2))
-    along = across = off = None
+    along, across = np.zeros_like(x), np.zeros_like(x)
+    off = np.full_like(x, np.inf)
     for phalanx in range(3):
         start, (dx, dy) = points[phalanx], points[phalanx + 1] - points[phalanx]
         size = float(np.hypot(dx, dy))
@@ -217,13 +216,9 @@ def _finger(anatomy: Anatomy, finger: int, points, stops, window, x, y) -> Finge
         forward, sideways = px * dx + py * dy, px * dy - py * dx
         beyond = forward - np.clip(forward, 0, np.float32(size))
         away = np.sqrt(beyond * beyond + sideways * sideways)
-        forward = forward + np.float32(stops[phalanx])
-        if along is None:
-            along, across, off = forward, sideways, away
-        else:
-            near = away < off
-            along, across = np.where(near, forward, along), np.where(near, sideways, across)
-            off = np.minimum(off, away)
+        near = away < off
+        along = np.where(near, forward + np.float32(stops[phalanx]), along)
+        across, off = np.where(near, sideways, across), np.where(near, away, off)
     local = (radius * np.interp(along, ticks, girth)).astype(np.float32)
     distance = off - local
     height = np.sqrt(np.maximum(local * local - off * off, 0))

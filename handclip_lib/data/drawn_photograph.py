@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from handclip_lib.data.drawn_hand import Pose, anatomy_of, generator, surface_of
-from handclip_lib.data.drawn_skin import Light, Worn, render
+from handclip_lib.data.drawn_light import Light
+from handclip_lib.data.drawn_skin import Worn, render
 from handclip_lib.errors import DataError
 
 DRAWN_ASPECTS = ("dorsal_r", "palmar_r", "dorsal_l", "palmar_l")

@@ -1,4 +1,4 @@
-"""The look of a drawn hand: skin, lines, nails, what is worn, and the photograph's light.
+"""The look of a drawn hand: skin, lines, nails, and what is worn.
 
 Fields are float32 of shape (180, 240); colours are RGB in 0..1.
 """
@@ -6,7 +6,6 @@ Fields are float32 of shape (180, 240); colours are RGB in 0..1.
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from handclip_lib.data.drawn_hand import (
@@ -18,28 +17,12 @@ from handclip_lib.data.drawn_hand import (
     FingerField,
     Surface,
 )
+from handclip_lib.data.drawn_light import Light, bump, mottle, paper, relief
 
 # Very fair, fair, medium, dark: skin under white light.
 _TONES = np.array([[0.91, 0.76, 0.69], [0.84, 0.65, 0.55], [0.69, 0.49, 0.38], [0.40, 0.26, 0.19]])
-_PALM = np.array([0.90, 0.71, 0.635])
+_PALM = np.array([0.94, 0.76, 0.685])
 _POLISH = np.array([[0.72, 0.06, 0.12], [0.95, 0.93, 0.92], [0.16, 0.10, 0.16], [0.86, 0.36, 0.55], [0.18, 0.28, 0.55]])
-
-
-@dataclass(frozen=True)
-class Light:
-    """One photograph's light and camera."""
-
-    gain: float
-    tint: np.ndarray  # (3,) factors of red, green, blue
-    contrast: float
-    direction: np.ndarray  # (2,) where the light comes from, in the image
-    relief: float
-    shadow: float
-    shadow_offset: np.ndarray  # (2,) pixels right and down
-    fog: np.ndarray  # (4,) how grey each corner of the paper is
-    blur: float  # pixels
-    noise: float  # 0..1 units
-    flush: float  # redness of the skin on the day
 
 
 @dataclass(frozen=True)
@@ -71,14 +54,14 @@ def render(anatomy: Anatomy, surface: Surface, view: str, light: Light, worn: Wo
     _marks(skin, anatomy, surface, view)
     for field in surface.fingers:
         _nail(skin, anatomy, field, view, worn.polish)
-    skin *= (1 + 0.05 * _mottle(rng, 12))[..., None]
-    skin *= _relief(surface, light, scale)
+    skin *= (1 + 0.05 * mottle(rng, 12))[..., None]
+    skin *= relief(surface, light, scale)
     cover = np.clip(0.5 - surface.distance * np.float32(scale), 0, 1)
     cover = _wear(skin, cover, surface, worn, scale)
-    paper = _paper(cover, light)
+    background = paper(cover, light)
     lit = np.clip(skin * (light.gain * light.tint), 0, 1.2).astype(np.float32)
     lit = 0.5 + (lit - 0.5) * np.float32(light.contrast)
-    image = paper + cover[..., None] * (lit - paper)
+    image = background + cover[..., None] * (lit - background)
     image = gaussian_filter(image, (light.blur, light.blur, 0), truncate=3)
     image += rng.standard_normal(image.shape, dtype=np.float32) * np.float32(light.noise)
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
@@ -88,15 +71,15 @@ def _skin(anatomy: Anatomy, surface: Surface, view: str, flush: float) -> np.nda
     place = anatomy.melanin * 3
     tone = np.array([np.interp(place, range(4), _TONES[:, channel]) for channel in range(3)])
     if view == "palmar":
-        tone = 0.32 * tone + 0.68 * _PALM * (0.70 + 0.30 * tone[1] / _TONES[0, 1])
+        tone = 0.32 * tone + 0.68 * _PALM * (0.74 + 0.26 * tone[1] / _TONES[0, 1])
     tone = tone * (1 + anatomy.hue)
     red = np.full((HEIGHT, WIDTH), flush, np.float32)
     for field in surface.fingers:  # blood shows at the tips, and on the back at the joints
-        tip = _bump((field.along - field.length) ** 2, 0.07)
+        tip = bump((field.along - field.length) ** 2, 0.07)
         red[field.window] += np.where(field.distance < 0.01, tip * np.float32(0.5), 0)
     for pivot in anatomy.pivot[1:]:
         away = (surface.x - np.float32(pivot[0])) ** 2 + (surface.y - np.float32(pivot[1])) ** 2
-        red += np.float32(0.7 if view == "dorsal" else 0.35) * _bump(away, 0.047)
+        red += np.float32(0.7 if view == "dorsal" else 0.35) * bump(away, 0.047)
     change = np.array([0.02, -0.10, -0.085], np.float32)
     return (tone.astype(np.float32) * (1 + red[..., None] * change)).astype(np.float32)
 
@@ -104,7 +87,7 @@ def _skin(anatomy: Anatomy, surface: Surface, view: str, flush: float) -> np.nda
 def _lines(skin: np.ndarray, anatomy: Anatomy, surface: Surface, view: str, scale: float) -> None:
     """Creases of the palm, or knuckles and veins of the back, darken the skin."""
     depth = np.zeros((HEIGHT, WIDTH), np.float32)
-    thin = np.float32(max(0.0045, 0.60 / scale))  # never thinner than the pixels can carry
+    thin = max(0.0045, 0.60 / scale)  # never thinner than the pixels can carry
     for field in surface.fingers:
         part = _finger_lines(anatomy, field, view, thin)
         part *= (field.distance < 0.006) & (field.along > 0.05)
@@ -117,16 +100,15 @@ def _lines(skin: np.ndarray, anatomy: Anatomy, surface: Surface, view: str, scal
     skin *= 1 - np.minimum(depth, 1)[..., None] * np.array([0.36, 0.50, 0.52], np.float32)
 
 
-def _finger_lines(anatomy: Anatomy, field: FingerField, view: str, thin: np.float32) -> np.ndarray:
+def _finger_lines(anatomy: Anatomy, field: FingerField, view: str, thin: float) -> np.ndarray:
     """Bent strokes across the finger at its joints, in the finger's own coordinates."""
     middle, end = anatomy.joints[field.finger] * field.length
     if view == "palmar":
         bundles = anatomy.finger_lines[field.finger]
-        places = (field.length * 0.215, middle, end)
-        reach, counts = 0.45, (1, 3, 2)
+        places, counts, reach = [field.length * 0.215, middle, end], [1, 3, 2], 1.0
     else:
         bundles = anatomy.knuckle_lines[field.finger]
-        places, reach, counts = (middle, end), 0.72, (4, 3)
+        places, counts, reach = [middle, end], [4, 3], 0.72
     if field.finger == THUMB:
         places, counts = places[-2:], counts[-2:]
     total = np.zeros_like(field.along)
@@ -136,44 +118,37 @@ def _finger_lines(anatomy: Anatomy, field: FingerField, view: str, thin: np.floa
             fade = strength if number == 0 or view == "dorsal" else strength * 0.5
             line = field.along - np.float32(place + shift) - np.float32(slant) * field.across
             line = line - np.float32(bow) * field.across**2
-            side = field.across / np.float32(field.radius * (reach + 0.55 * (view == "palmar")))
-            total += np.float32(max(fade, 0.05)) * _bump(line * line, thin) * np.clip(2 - 2 * side * side, 0, 1)
+            side = field.across / np.float32(field.radius * reach)
+            total += np.float32(max(fade, 0.05)) * bump(line * line, thin) * np.clip(2 - 2 * side * side, 0, 1)
     if view == "dorsal":  # the loose, darker skin over the joint
         for place in (middle, end):
-            total += np.float32(0.13) * _bump((field.along - np.float32(place)) ** 2, 0.03)
+            total += np.float32(0.13) * bump((field.along - np.float32(place)) ** 2, 0.03)
     return total
 
 
-def _palm_lines(anatomy: Anatomy, surface: Surface, thin: np.float32) -> np.ndarray:
+def _palm_lines(anatomy: Anatomy, surface: Surface, thin: float) -> np.ndarray:
     """Heart, head and life line, and short minor ones."""
     x, y = surface.x, surface.y
     (h0, h1, h2, h3), (m0, m1, m2, m3), (l0, l1, l2, l3) = anatomy.palm_lines
     heart = y + np.float32(0.118 + 0.014 * h0) - np.float32(0.26 + 0.09 * h1) * x
     heart -= np.float32(1.1 + 1.1 * h2) * (x + 0.02) ** 2
     span = _between(x, -0.20, 0.075 + 0.03 * h3)
-    total = np.float32(0.62) * _bump(heart * heart, thin) * span
+    total = np.float32(0.62) * bump(heart * heart, thin) * span
     head = y + np.float32(0.235 + 0.018 * m0) - np.float32(0.34 + 0.11 * m1) * x
     head += np.float32(0.9 + 0.8 * m2) * (x - 0.05) ** 2
     span = _between(x, -0.11 - 0.03 * m3, 0.175)
-    total = np.maximum(total, np.float32(0.62) * _bump(head * head, thin) * span)
+    total = np.maximum(total, np.float32(0.62) * bump(head * head, thin) * span)
     across = (x - np.float32(0.175 + 0.010 * l0)) / np.float32(0.165 + 0.016 * l1)
     down = (y + np.float32(0.405 + 0.012 * l2)) / np.float32(0.225 + 0.015 * l3)
     life = (np.hypot(across, down) - 1) * np.float32(0.18)
     span = _between(y, -0.54, -0.19) * (x < 0.17)
-    total = np.maximum(total, np.float32(0.70) * _bump(life * life, thin * 1.15) * span)
+    total = np.maximum(total, np.float32(0.70) * bump(life * life, thin * 1.15) * span)
     for cx, cy, angle, length, depth in anatomy.minor_lines:
         along = (x - cx) * np.float32(np.cos(angle)) + (y - cy) * np.float32(np.sin(angle))
         aside = (y - cy) * np.float32(np.cos(angle)) - (x - cx) * np.float32(np.sin(angle))
-        stroke = _bump(aside * aside, thin) * _bump(along * along, length)
+        stroke = bump(aside * aside, thin) * bump(along * along, length)
         total = np.maximum(total, np.float32(depth) * stroke)
     return total
-
-
-def _bump(squared: np.ndarray, width: float) -> np.ndarray:
-    """exp(-squared / width²) cut to compact support: no denormals, and no libm that differs by platform."""
-    rest = np.maximum(1 - squared * np.float32(0.2 / (width * width)), 0)
-    square = rest * rest
-    return square * square * rest  # (1 - q/5)^5 is close to exp(-q)
 
 
 def _between(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -190,7 +165,7 @@ def _veins(anatomy: Anatomy, surface: Surface) -> np.ndarray:
         middle = -0.105 + 0.07 * number + 0.018 * place
         course = np.float32(middle) * (1 + (y + 0.1) * 0.7) + np.float32(0.10 * slope) * (y + 0.3)
         course += np.float32(0.010 * (0.4 + abs(wave))) * np.sin(y * np.float32(17) + np.float32(3 * phase))
-        stroke = _bump((x - course) ** 2, 0.012) * _between(y, -0.62, -0.13)
+        stroke = bump((x - course) ** 2, 0.012) * _between(y, -0.62, -0.13)
         total = np.maximum(total, np.float32(min(abs(depth) * 0.45, 0.8)) * stroke)
     return total
 
@@ -199,7 +174,7 @@ def _marks(skin: np.ndarray, anatomy: Anatomy, surface: Surface, view: str) -> N
     for mark_x, mark_y, radius, depth in anatomy.marks[int(view == "palmar")]:
         if depth > 0:
             away = (surface.x - np.float32(mark_x)) ** 2 + (surface.y - np.float32(mark_y)) ** 2
-            spot = np.float32(depth) * _bump(away, radius)
+            spot = np.float32(depth) * bump(away, radius)
             skin *= 1 - spot[..., None] * np.array([0.55, 0.70, 0.75], np.float32)
 
 
@@ -219,7 +194,7 @@ def _nail(skin: np.ndarray, anatomy: Anatomy, field: FingerField, view: str, pol
     side = (field.across - aside) / np.float32(wide / 2)
     edge = 1 - np.sqrt(forward**4 + np.abs(side) ** 3)
     plate = np.clip(edge * 5 + 0.5, 0, 1)
-    outline = _bump(edge * edge, 0.17)
+    outline = bump(edge * edge, 0.17)
     base = skin[field.window]
     base *= 1 - (0.16 * outline)[..., None]
     if polish >= 0:
@@ -234,20 +209,6 @@ def _blend(skin: np.ndarray, window, share: np.ndarray, colour: np.ndarray) -> N
     part += share[..., None].astype(np.float32) * (colour.astype(np.float32) - part)
 
 
-def _relief(surface: Surface, light: Light, scale: float) -> np.ndarray:
-    """Roundness: light on the slope of the height field, and less light in the valleys between fingers."""
-    height = gaussian_filter(surface.height, 0.8, truncate=2)
-    down, right = np.gradient(height * np.float32(scale))
-    steep = np.sqrt(right * right + down * down + np.float32(1.2))
-    lean = (np.float32(light.direction[0]) * right + np.float32(light.direction[1]) * down) / steep
-    flat = np.float32(np.sqrt(1.2)) / steep
-    shade = 1 + np.float32(light.relief) * (-lean * 0.55 + (flat - 1) * 0.75)
-    valley = 1 - np.clip(height / np.float32(0.034), 0, 1)
-    shade = np.clip(shade, 0.35, 1.25)
-    dark = np.array([0.22, 0.34, 0.36], np.float32) * (valley * valley)[..., None]
-    return shade[..., None] * (1 - dark)
-
-
 def _wear(skin: np.ndarray, cover: np.ndarray, surface: Surface, worn: Worn, scale: float) -> np.ndarray:
     """Draw an accessory; a sleeve is wider than the arm, so the covered part is returned."""
     cloth = np.array(worn.cloth)
@@ -255,7 +216,7 @@ def _wear(skin: np.ndarray, cover: np.ndarray, surface: Surface, worn: Worn, sca
     if worn.accessory == "ring":
         field = surface.fingers[RING]
         band = np.clip((0.011 - np.abs(field.along - 0.36 * field.length)) * scale + 0.5, 0, 1)
-        gleam = 0.75 + 0.5 * _bump((field.across + 0.012) ** 2, 0.012)
+        gleam = 0.75 + 0.5 * bump((field.across + 0.012) ** 2, 0.012)
         band = band * (field.distance < 0.008)
         _blend(skin, field.window, band, np.array([0.80, 0.62, 0.26]))
         skin[field.window] *= 1 + band[..., None].astype(np.float32) * (gleam[..., None] - 1).astype(np.float32)
@@ -269,28 +230,3 @@ def _wear(skin: np.ndarray, cover: np.ndarray, surface: Surface, worn: Worn, sca
         skin *= 1 + hem[..., None] * (folds[..., None] - 1)
         return np.maximum(cover, hem * np.clip((0.045 - surface.distance) * scale, 0, 1)).astype(np.float32)
     return cover
-
-
-def _paper(cover: np.ndarray, light: Light) -> np.ndarray:
-    """Overexposed white paper, greyer towards some corners, with the hand's shadow."""
-    right = np.linspace(0, 1, WIDTH, dtype=np.float32)[None, :]
-    down = np.linspace(0, 1, HEIGHT, dtype=np.float32)[:, None]
-    top = light.fog[0] * (1 - right) ** 2 + light.fog[1] * right**2
-    low = light.fog[2] * (1 - right) ** 2 + light.fog[3] * right**2
-    fog = (1 - down) ** 2 * top + down**2 * low
-    paper = 1.02 - fog[..., None] * np.array([0.20, 0.13, 0.12], np.float32)
-    small = np.asarray(Image.fromarray(cover).resize((WIDTH // 4, HEIGHT // 4), Image.Resampling.BOX))
-    soft = Image.fromarray(gaussian_filter(small, 1.8)).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
-    right_by, down_by = (round(float(by)) for by in light.shadow_offset)
-    reach = 16  # more than any offset
-    wide = np.pad(np.asarray(soft), reach, mode="edge")
-    cast = wide[reach - down_by : reach - down_by + HEIGHT, reach - right_by : reach - right_by + WIDTH]
-    paper = paper * (1 - np.float32(light.shadow) * cast[..., None] * np.array([1.0, 0.93, 0.90], np.float32))
-    tint = 0.8 + 0.2 * np.clip(light.gain * light.tint, 0.6, 1.3)
-    return np.minimum(paper * tint, 1).astype(np.float32)
-
-
-def _mottle(rng: np.random.Generator, cells: int) -> np.ndarray:
-    """Smooth noise of unit height."""
-    grid = rng.standard_normal((cells * 3 // 4, cells), dtype=np.float32)
-    return np.asarray(Image.fromarray(grid).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))

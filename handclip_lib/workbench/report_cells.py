@@ -15,6 +15,8 @@ from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
+from handclip_lib.errors import RunError
+
 TEMPLATES = Path(__file__).parent
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 DISPLAY_PRIORITY = (
@@ -57,10 +59,14 @@ def notebook_cells(path: Path) -> Cells:
     """Convert an executed notebook.
 
     Raises:
-        nbformat.reader.NotJSONError: The file is damaged.
-        nbformat.ValidationError: The file is JSON, but no notebook.
+        RunError: The file cannot be read, or is no notebook.
     """
-    notebook = nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except (OSError, ValueError, nbformat.ValidationError) as error:
+        reason = str(error).partition("\n")[0]
+        raise RunError(f"{path} is no readable notebook ({reason}); run it again") from error
     notebook.cells = [cell for cell in notebook.cells if not _is_from_papermill(cell)]
     errors = []
     for cell in notebook.cells:

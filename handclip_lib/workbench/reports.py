@@ -36,12 +36,7 @@ def render_report(run_folder: Path) -> Path:
     run_folder = Path(run_folder)
     run = _record(run_folder)
     notebook = run_folder / "executed.ipynb"
-    cells = Cells("", "", "", [], {}, "")
-    if notebook.is_file():
-        try:
-            cells = notebook_cells(notebook)
-        except (ValueError, KeyError, AttributeError, OSError) as error:  # nbformat's faults are ValueErrors
-            raise RunError(f"{notebook} is no readable notebook ({error}); run it again") from error
+    cells = notebook_cells(notebook) if notebook.is_file() else Cells("", "", "", [], {}, "")
     parameters = _parameter_rows(run.get("parameters") or {}, cells.defaults)
     tables = {
         "Parameters": parameters,

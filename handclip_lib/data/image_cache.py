@@ -1,0 +1,127 @@
+"""Decoded pixels on disk: memory-mapped, built by one process at a time, checked when opened, rebuilt when damaged."""
+
+import json
+import logging
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from tqdm.auto import tqdm
+
+from handclip_lib.errors import DataError
+
+logger = logging.getLogger(__name__)
+Decode = Callable[[int], "np.ndarray | str"]
+
+
+def kept_pixels(
+    folder: Path, keys: Sequence[str], resolution: int, decode: Decode, pool: ThreadPoolExecutor, progress: bool
+) -> tuple[np.ndarray, dict[int, str]]:
+    """The pixels of the images with these keys, from the cache or decoded into it.
+
+    Args:
+        folder: The cache's folder.
+        keys: A key of each image's content and transform.
+        resolution: Side in pixels.
+        decode: Decodes image `i` to uint8 (resolution, resolution, 3), or returns the reason it cannot.
+        pool: Threads to decode in.
+        progress: Show a progress bar.
+
+    Returns:
+        uint8 (n decoded, resolution, resolution, 3), memory-mapped, and the reason for each image not decoded, by its
+        place in `keys`.
+
+    Raises:
+        DataError: The folder cannot be written.
+    """
+    name = blake2b("".join(keys).encode(), digest_size=16).hexdigest()
+    pixels_file, facts_file = folder / f"{name}.npy", folder / f"{name}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = _open(pixels_file, facts_file)
+        if kept is not None:
+            return kept
+        with FileLock(folder / f"{name}.lock"):
+            kept = _open(pixels_file, facts_file)  # another process may have built it while this one waited
+            if kept is not None:
+                return kept
+            _build(pixels_file, facts_file, len(keys), resolution, decode, pool, progress)
+            kept = _open(pixels_file, facts_file)
+    except OSError as error:
+        raise DataError(
+            f"the image cache {folder} cannot be written ({error.strerror or error}); free space there, "
+            "or name another folder in the environment variable HANDCLIP_CACHE"
+        ) from error
+    if kept is None:
+        raise DataError(f"the image cache {pixels_file} was damaged while it was written; check that disk")
+    return kept
+
+
+def _build(
+    pixels_file: Path,
+    facts_file: Path,
+    n: int,
+    resolution: int,
+    decode: Decode,
+    pool: ThreadPoolExecutor,
+    progress: bool,
+) -> None:
+    failed: dict[int, str] = {}
+    checksum = 0
+    bar = tqdm(total=n, desc="decoding images", unit="image", disable=not progress)
+    with tempfile.TemporaryDirectory(dir=pixels_file.parent, prefix="building-") as private:
+        raw = Path(private) / "raw"
+        with raw.open("wb") as file:
+            for row, decoded in enumerate(pool.map(decode, range(n))):
+                bar.update()
+                if isinstance(decoded, str):
+                    failed[row] = decoded
+                    continue
+                block = np.ascontiguousarray(decoded).tobytes()
+                checksum = zlib.crc32(block, checksum)
+                file.write(block)
+        bar.close()
+        shape = (n - len(failed), resolution, resolution, 3)
+        ready = Path(private) / "pixels.npy"
+        with ready.open("wb") as file, raw.open("rb") as source:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            while chunk := source.read(2**24):
+                file.write(chunk)
+        facts = Path(private) / "facts.json"
+        facts.write_text(json.dumps({"crc32": checksum, "shape": shape, "failed": failed}))
+        os.replace(ready, pixels_file)
+        os.replace(facts, facts_file)
+
+
+def _open(pixels_file: Path, facts_file: Path) -> tuple[np.ndarray, dict[int, str]] | None:
+    """What is kept, or None when there is nothing or it is damaged."""
+    try:
+        facts = json.loads(facts_file.read_text())
+        failed = {int(row): reason for row, reason in facts["failed"].items()}
+        shape = tuple(facts["shape"])
+        if not shape[0]:
+            return np.empty(shape, np.uint8), failed
+        pixels = np.load(pixels_file, mmap_mode="r")
+        sound = pixels.dtype == np.uint8 and pixels.shape == shape and _checksum(pixels) == facts["crc32"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError):
+        sound = False
+    if sound:
+        return pixels, failed
+    logger.warning("the image cache %s is damaged; it is built again", pixels_file)
+    return None
+
+
+def _checksum(pixels: np.ndarray) -> int:
+    checksum = 0
+    for start in range(0, len(pixels), 64):
+        checksum = zlib.crc32(np.ascontiguousarray(pixels[start : start + 64]), checksum)
+    return checksum

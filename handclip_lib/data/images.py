@@ -1,0 +1,175 @@
+"""From files to the pixels a model sees: one path for training and evaluation, decoded once and kept."""
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm.auto import tqdm
+
+from handclip_lib.data.image_cache import kept_pixels
+from handclip_lib.data.places import cache_folder
+from handclip_lib.errors import DataError
+
+CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
+CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+FITS = ("stretch", "crop", "pad")
+DECODER = 1  # goes into the cache's key: raise it when the pixels of some file would change
+MOST_PIXELS = 89_478_485  # Pillow's own limit, a quarter of a gigabyte of RGB
+WHITE = (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """Decoded images of one square size.
+
+    Attributes:
+        paths: The images that could be decoded, in the order given.
+        pixels: uint8 (n, resolution, resolution, 3), RGB, memory-mapped.
+        failures: Reason for each image that could not be decoded.
+        content_keys: A key of each image's file content and transform.
+    """
+
+    paths: tuple[str, ...]
+    pixels: np.ndarray
+    failures: dict[str, str]
+    content_keys: tuple[str, ...]
+
+    def rows(self, paths: Iterable[str]) -> np.ndarray:
+        """Rows of `pixels` for some paths.
+
+        Raises:
+            DataError: A path is not among the decoded images.
+        """
+        row = {path: i for i, path in enumerate(self.paths)}
+        try:
+            return np.array([row[path] for path in paths], np.int64)
+        except KeyError as error:
+            why = self.failures.get(error.args[0], "it was not among the images to decode")
+            raise DataError(f"{error.args[0]} is not decoded: {why}") from error
+
+    def select(self, paths: Sequence[str]) -> "DecodedImages":
+        """The images of some paths, in that order."""
+        rows = self.rows(paths)
+        keys = tuple(self.content_keys[i] for i in rows)
+        return replace(self, paths=tuple(paths), pixels=self.pixels[rows], content_keys=keys)
+
+
+def decode_images(
+    root: Path | str,
+    paths: Iterable[str],
+    resolution: int,
+    fit: str = "stretch",
+    cache: Path | None = None,
+    progress: bool = True,
+) -> DecodedImages:
+    """Decode images to RGB squares, in threads; what was decoded before is read from the cache.
+
+    The cache is keyed by the files' content and the transform, so a changed file is decoded anew. A large JPEG is
+    decoded at a reduced size, never below the size wanted, and then resized (bicubic, antialiased).
+
+    Args:
+        root: Folder the paths are relative to.
+        paths: Images.
+        resolution: Side in pixels of the square.
+        fit: "stretch" keeps the whole hand and changes its proportions (the habit of re-identification), "crop"
+            resizes the shorter side and cuts the longer (OpenAI's preprocessing), "pad" adds white.
+        cache: Folder of the cache; `cache_folder()/images` by default.
+        progress: Show a progress bar.
+
+    Raises:
+        DataError: No image can be decoded, `fit` is unknown, or the cache cannot be written.
+    """
+    root, paths = Path(root), tuple(paths)
+    if fit not in FITS:
+        raise DataError(f"unknown fit {fit!r}; choose from {', '.join(FITS)}")
+    if not paths:
+        raise DataError(f"{root}: no images to decode")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        bar = tqdm(total=len(paths), desc="reading images", unit="image", disable=not progress, leave=False)
+        keys = []
+        for key in pool.map(lambda path: _content_key(root / path, resolution, fit), paths):
+            keys.append(key)
+            bar.update()
+        bar.close()
+
+        def decode(row: int) -> np.ndarray | str:
+            return decode_file(root / paths[row], resolution, fit)
+
+        folder = cache if cache is not None else cache_folder() / "images"
+        pixels, failed = kept_pixels(folder, keys, resolution, decode, pool, progress)
+    if len(failed) == len(paths):
+        first = next(iter(failed.values()))
+        raise DataError(f"{root}: none of the {len(paths)} images can be decoded; {paths[0]}: {first}")
+    good = [row for row in range(len(paths)) if row not in failed]
+    return DecodedImages(
+        tuple(paths[row] for row in good), pixels,
+        {paths[row]: reason for row, reason in failed.items()}, tuple(keys[row] for row in good),
+    )  # fmt: skip
+
+
+def decode_file(path: Path, resolution: int, fit: str = "stretch") -> np.ndarray | str:
+    """Decode one file to uint8 (resolution, resolution, 3), or say why it cannot be done and what to do."""
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                return f"{image.width}×{image.height} pixels are too many (at most 89 megapixels); make it smaller"
+            image.draft("RGB", _draft_size(image.size, resolution, fit))
+            return np.asarray(_fitted(_rgb(ImageOps.exif_transpose(image)), resolution, fit))
+    except FileNotFoundError:
+        return "the file is absent"
+    except Image.DecompressionBombError:
+        return "its pixels are too many (at most 89 megapixels); make it smaller"
+    except UnidentifiedImageError:
+        empty = path.stat().st_size == 0
+        return "the file is empty (0 bytes); copy it again" if empty else "it is not an image Pillow can read"
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        return f"it is damaged or cut short ({error}); copy it again"
+
+
+def _content_key(path: Path, resolution: int, fit: str) -> str:
+    digest = blake2b(f"{DECODER}|{resolution}|{fit}|".encode(), digest_size=16)
+    try:
+        digest.update(path.read_bytes())
+    except OSError:
+        digest.update(b"absent")
+    return digest.hexdigest()
+
+
+def _draft_size(size: tuple[int, int], resolution: int, fit: str) -> tuple[int, int]:
+    """The smallest size a JPEG may be decoded to: both sides of the result stay at or above what is wanted."""
+    if fit == "stretch":
+        return resolution, resolution
+    scale = resolution / (min(size) if fit == "crop" else max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Any mode as 8-bit RGB; transparency lies over white, as the hands do."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, np.float64)
+        deep = values.max(initial=0) > 255 or image.mode.startswith("I;16")
+        image = Image.fromarray(np.clip(values / (257 if deep else 1), 0, 255).round().astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        over = image.convert("RGBA")
+        white = Image.new("RGBA", over.size, (*WHITE, 255))
+        image = Image.alpha_composite(white, over)
+    return image.convert("RGB")
+
+
+def _fitted(image: Image.Image, resolution: int, fit: str) -> Image.Image:
+    width, height = image.size
+    square = (resolution, resolution)
+    if fit == "stretch":
+        return image.resize(square, Image.Resampling.BICUBIC)
+    if fit == "pad":
+        return ImageOps.pad(image, square, Image.Resampling.BICUBIC, WHITE)
+    short = min(width, height)
+    size = (int(resolution * width / short), int(resolution * height / short))
+    left, top = round((size[0] - resolution) / 2), round((size[1] - resolution) / 2)
+    resized = image.resize(size, Image.Resampling.BICUBIC)
+    return resized.crop((left, top, left + resolution, top + resolution))

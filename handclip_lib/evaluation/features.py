@@ -1,0 +1,138 @@
+"""Embeddings of images: each file is encoded once, whatever the number of draws, and a killed run resumes."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from handclip_lib.data.images import DecodedImages
+from handclip_lib.data.places import cache_folder
+from handclip_lib.errors import EvaluationError
+
+BLOCK = 512  # images between two saves
+
+
+@dataclass(frozen=True)
+class Features:
+    """Embeddings by path.
+
+    Attributes:
+        paths: One a row.
+        embeddings: float32 (n, embedding size), each of Euclidean length 1, so that a dot product is the cosine.
+    """
+
+    paths: tuple[str, ...]
+    embeddings: np.ndarray
+
+    @classmethod
+    def normalised(cls, paths: Iterable[str], embeddings: np.ndarray) -> "Features":
+        """Scale each embedding to length 1.
+
+        Raises:
+            EvaluationError: An embedding holds NaN or infinity, or is all zeros.
+        """
+        paths, embeddings = tuple(paths), np.asarray(embeddings, np.float32)
+        if embeddings.ndim != 2 or len(embeddings) != len(paths):
+            raise EvaluationError(
+                f"embeddings have shape {embeddings.shape} for {len(paths)} images; (n, size) is wanted"
+            )
+        length = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
+        bad = ~np.isfinite(length[:, 0]) | (length[:, 0] == 0)
+        if bad.any():
+            kind = "zero" if length[bad][0, 0] == 0 else "not finite"
+            raise EvaluationError(
+                f"the embedding of {paths[int(np.argmax(bad))]} is {kind} ({int(bad.sum())} of {len(paths)}); "
+                "check the weights, and use float32"
+            )
+        return cls(paths, (embeddings / length).astype(np.float32))
+
+    def of(self, paths: Iterable[str]) -> np.ndarray:
+        """Embeddings of some paths, float32 (n, size).
+
+        Raises:
+            EvaluationError: A path has no embedding.
+        """
+        row = {path: i for i, path in enumerate(self.paths)}
+        try:
+            return self.embeddings[[row[path] for path in paths]]
+        except KeyError as error:
+            raise EvaluationError(
+                f"{error.args[0]} has no embedding; extract the features of the whole split"
+            ) from error
+
+
+def extract_features(
+    encode: Callable[[np.ndarray], np.ndarray],
+    images: DecodedImages,
+    *,
+    encoder_key: str,
+    batch_size: int = 32,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> Features:
+    """Encode images, each distinct content once, and keep what is done on disk.
+
+    Labels are no argument: test features cannot depend on them.
+
+    Args:
+        encode: uint8 (b, r, r, 3) to float (b, size), such as `Backbone.encode_image`.
+        images: Decoded images.
+        encoder_key: Names the encoder's weights, such as `Backbone.fingerprint`: another key is another cache.
+        batch_size: Images at once.
+        cache: Folder; `cache_folder()/features` by default.
+        progress: Show a progress bar.
+
+    Raises:
+        EvaluationError: An embedding is not finite or zero, or the cache cannot be written.
+    """
+    key = blake2b("|".join((encoder_key, *images.content_keys)).encode(), digest_size=16).hexdigest()
+    folder = (cache if cache is not None else cache_folder() / "features") / key
+    distinct, place = np.unique(np.array(images.content_keys), return_inverse=True)
+    first = np.full(len(distinct), -1)
+    first[place[::-1]] = np.arange(len(place))[::-1]
+    bar = tqdm(total=len(distinct), desc="encoding images", unit="image", disable=not progress)
+    blocks = []
+    for start in range(0, len(distinct), BLOCK):
+        rows = first[start : start + BLOCK]
+        file = folder / f"{start:08d}.npy"
+        block = _kept(file, len(rows))
+        if block is None:
+            parts = []
+            for i in range(0, len(rows), batch_size):
+                parts.append(np.asarray(encode(images.pixels[rows[i : i + batch_size]]), np.float32))
+                bar.update(len(parts[-1]))
+            block = np.concatenate(parts)
+            # Checked before it is kept: a damaged embedding must not come back from the cache.
+            Features.normalised([images.paths[row] for row in rows], block)
+            _keep(file, block)
+        else:
+            bar.update(len(rows))
+        blocks.append(block)
+    bar.close()
+    return Features.normalised(images.paths, np.concatenate(blocks)[place.ravel()])
+
+
+def _kept(file: Path, n: int) -> np.ndarray | None:
+    try:
+        block = np.load(file)
+    except (OSError, ValueError, EOFError):
+        return None
+    return block if block.ndim == 2 and len(block) == n and np.isfinite(block).all() else None
+
+
+def _keep(file: Path, block: np.ndarray) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as private:
+            np.save(private, block)
+        os.replace(private.name, file)
+    except OSError as error:
+        raise EvaluationError(
+            f"the feature cache {file.parent} cannot be written ({error.strerror or error}); free space there, "
+            "or name another folder in the environment variable HANDCLIP_CACHE"
+        ) from error

@@ -1,0 +1,199 @@
+"""A model under the protocol: all draws of a split, either gallery, with spread, and what rests on bursts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from handclip_lib.data.manifest import Draw, Split
+from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.retrieval import RetrievalMetrics, retrieval_metrics
+from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap
+
+CMC_DEPTH = 20
+
+
+@dataclass(frozen=True)
+class ProtocolResult:
+    """One model on one gallery.
+
+    Attributes:
+        model: Name of the model.
+        gallery: "aspect" or "all".
+        burst: Queries within ± this many captures of their gallery image are left out; 0 for none.
+        draws: Metrics of each draw.
+        per_query: A row a draw and query: draw, path, identity, first_match_rank, average_precision, hit (rank-1),
+            match_path and match_score (the best match), wrong_path and wrong_score (the best image of someone else).
+        rank1: Rank-1 with its interval over identities, as `identity_bootstrap` gives it.
+        cmc: CMC at 1…20 (or the gallery's size) over all draws, with its interval.
+        unqueryable: Test identities with one image, which are never a query.
+    """
+
+    model: str
+    gallery: str
+    burst: int
+    draws: list[RetrievalMetrics]
+    per_query: pd.DataFrame
+    rank1: Interval
+    cmc: Interval
+    unqueryable: int
+
+    def summary(self) -> dict[str, Any]:
+        """One row of a results table: shares in 0..1, means over the draws."""
+        hits = self.per_query.groupby("identity")[["hit", "average_precision"]].mean().mean()
+        draws = self.draws
+        return {
+            "model": self.model, "gallery": self.gallery, "burst": self.burst,
+            "rank1": float(np.mean([d.rank(1) for d in draws])),
+            "rank1_low": float(self.rank1.low), "rank1_high": float(self.rank1.high),
+            "rank1_sd": float(np.std([d.rank(1) for d in draws], ddof=1)) if len(draws) > 1 else float("nan"),
+            "rank5": float(np.mean([d.rank(5) for d in draws])),
+            "rank10": float(np.mean([d.rank(10) for d in draws])),
+            "map": float(np.mean([d.map for d in draws])),
+            "map_trapezoid": float(np.mean([d.map_trapezoid for d in draws])),
+            "minp": float(np.mean([d.minp for d in draws])),
+            "rank1_macro": float(hits["hit"]), "map_macro": float(hits["average_precision"]),
+            "n_query": float(np.mean([(d.first_match_rank > 0).sum() for d in draws])),
+            "n_gallery": draws[0].n_gallery,
+            "n_unmatched": float(np.mean([d.n_unmatched for d in draws])),
+            "n_left_out_burst": float(np.mean([d.n_excluded for d in draws])),
+            "n_unqueryable": self.unqueryable,
+            "tied_share": float(np.mean([d.tied_share for d in draws])),
+        }  # fmt: skip
+
+
+def evaluate_split(
+    features: Features,
+    split: Split,
+    gallery: str = "aspect",
+    *,
+    model: str = "model",
+    burst: int = 0,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> ProtocolResult:
+    """Evaluate a model on every draw of a split; each file's embedding serves all of them.
+
+    Args:
+        features: Embeddings of at least `split.evaluated_paths()`.
+        split: The manifest.
+        gallery: "aspect" or "all": different tasks, so results name theirs.
+        model: Name for tables and figures.
+        burst: Leave out a query within ± this many capture numbers of its own subject's gallery image: neighbours
+            are near-duplicates of one sitting. 0 leaves out none.
+        bootstrap: Resamples of the identities.
+        seed: Seed of the resampling.
+
+    Raises:
+        EvaluationError: An embedding is missing, or the data set has no capture numbers to find bursts by.
+    """
+    draws, tables = [], []
+    for trial in range(split.meta["draws"]):
+        draw = split.draw(trial, gallery)
+        similarity = features.of(draw.query_paths) @ features.of(draw.gallery_paths).T
+        excluded = in_burst(draw, burst) if burst else None
+        draws.append(retrieval_metrics(similarity, draw.query_ids, draw.gallery_ids, exclude=excluded))
+        tables.append(_per_query(trial, draw, similarity, draws[-1]))
+    per_query = pd.concat(tables, ignore_index=True)
+    ranks, identity = per_query["first_match_rank"].to_numpy(), per_query["identity"].to_numpy()
+    depth = min(CMC_DEPTH, draws[0].n_gallery)
+    within = (ranks[:, None] <= np.arange(1, depth + 1)).astype(np.float64)
+    cmc = identity_bootstrap(within, identity, bootstrap, seed)
+    rank1 = Interval(cmc.estimate[0], cmc.low[0], cmc.high[0], cmc.level, cmc.n_identities)
+    unqueryable = len(split.meta["unqueryable"])
+    return ProtocolResult(model, gallery, burst, draws, per_query, rank1, cmc, unqueryable)
+
+
+def in_burst(draw: Draw, burst: int) -> np.ndarray:
+    """True for each query within ± `burst` captures of a gallery image of its own identity; bool (n_query,)."""
+    if (draw.query_captures < 0).any():
+        path = draw.query_paths[np.argmax(draw.query_captures < 0)]
+        raise EvaluationError(f"burst={burst}: the file name of {path!r} has no capture number; use burst=0")
+    own = draw.query_ids[:, None] == draw.gallery_ids[None, :]
+    near = np.abs(draw.query_captures[:, None] - draw.gallery_captures[None, :]) <= burst
+    return (own & near).any(1)
+
+
+def compare_table(results: Sequence[ProtocolResult]) -> pd.DataFrame:
+    """A row a result, the columns of `ProtocolResult.summary`."""
+    return pd.DataFrame([result.summary() for result in results])
+
+
+def burst_share(
+    features: Features, split: Split, bursts: Sequence[int] = (0, 1, 2, 5), *, model: str = "model"
+) -> pd.DataFrame:
+    """How much of rank-1 rests on near-duplicates: rank-1 as queries near their gallery image are left out.
+
+    Returns:
+        Columns model, burst, rank1 and the share `left_out` of queries, both in 0..1, and `n_query`, all queries of
+        all draws. A burst that leaves no query has rank1 NaN.
+    """
+    hits, near = [], []
+    for trial in range(split.meta["draws"]):
+        draw = split.draw(trial, "aspect")
+        similarity = features.of(draw.query_paths) @ features.of(draw.gallery_paths).T
+        hits.append(retrieval_metrics(similarity, draw.query_ids, draw.gallery_ids).first_match_rank == 1)
+        near.append([in_burst(draw, burst) if burst else np.zeros(len(draw.query_paths), bool) for burst in bursts])
+    hit, left_out = np.concatenate(hits), np.concatenate(near, axis=1)
+    rows = []
+    for burst, out in zip(bursts, left_out, strict=True):
+        rank1 = float(hit[~out].mean()) if (~out).any() else float("nan")
+        rows.append(
+            {"model": model, "burst": burst, "rank1": rank1, "left_out": float(out.mean()), "n_query": len(out)}
+        )
+    return pd.DataFrame(rows)
+
+
+def near_duplicates(features: Features, split: Split, threshold: float = 0.98, most: int = 1000) -> pd.DataFrame:
+    """Pairs of evaluated images, of the split's own aspect, that look nearly the same.
+
+    Args:
+        features: Embeddings; `pixel_embeddings` is what near-duplicates are usually looked for with.
+        split: The manifest.
+        threshold: Cosine from which a pair counts, -1..1.
+        most: Pairs listed at most, the most alike first.
+
+    Returns:
+        Columns path_a, path_b, cosine, same_identity, capture_distance (NA where unknown).
+    """
+    images = split.images[split.images["role"] == "test"].reset_index(drop=True)
+    embeddings = features.of(images["path"].tolist())
+    first, second, cosine = [], [], []
+    for start in range(0, len(images), 512):
+        block = embeddings[start : start + 512] @ embeddings.T
+        row, column = np.nonzero(block >= threshold)
+        upper = column > row + start
+        first.append(row[upper] + start)
+        second.append(column[upper])
+        cosine.append(block[row[upper], column[upper]])
+    a, b, score = np.concatenate(first), np.concatenate(second), np.concatenate(cosine)
+    order = np.argsort(-score, kind="stable")[:most]
+    left, right = images.iloc[a[order]].reset_index(drop=True), images.iloc[b[order]].reset_index(drop=True)
+    return pd.DataFrame(
+        {
+            "path_a": left["path"], "path_b": right["path"], "cosine": score[order].astype(float),
+            "same_identity": left["identity"] == right["identity"],
+            "capture_distance": (left["capture"] - right["capture"]).abs(),
+        }
+    )  # fmt: skip
+
+
+def _per_query(trial: int, draw: Draw, similarity: np.ndarray, metrics: RetrievalMetrics) -> pd.DataFrame:
+    """What each query found; queries that are unmatched or left out have no row."""
+    own = draw.query_ids[:, None] == draw.gallery_ids[None, :]
+    match, wrong = np.where(own, similarity, -np.inf), np.where(own, -np.inf, similarity)
+    best, worst = match.argmax(1), wrong.argmax(1)
+    row = np.arange(len(own))
+    table = pd.DataFrame(
+        {
+            "draw": trial, "path": draw.query_paths, "identity": draw.query_ids,
+            "first_match_rank": metrics.first_match_rank, "average_precision": metrics.average_precision,
+            "hit": (metrics.first_match_rank == 1).astype(float),
+            "match_path": draw.gallery_paths[best], "match_score": match[row, best],
+            "wrong_path": draw.gallery_paths[worst], "wrong_score": wrong[row, worst],
+        }
+    )  # fmt: skip
+    return table[metrics.first_match_rank > 0]

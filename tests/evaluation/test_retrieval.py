@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+
+from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation import retrieval
+from handclip_lib.evaluation.retrieval import TiedScoresWarning, retrieval_metrics
+
+pytestmark = pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.retrieval.TiedScoresWarning")
+
+
+def oracle(similarity, query_ids, gallery_ids, query_cameras=None, gallery_cameras=None):
+    """Sort each row, other identities first among ties, and count by hand."""
+    ranks, standard, trapezoid, inp = [], [], [], []
+    for q, identity in enumerate(query_ids):
+        items = []
+        for g, other in enumerate(gallery_ids):
+            same_camera = query_cameras is not None and query_cameras[q] == gallery_cameras[g]
+            if not (identity == other and same_camera):
+                items.append((-similarity[q][g], identity == other))
+        matches = [is_match for _, is_match in sorted(items)]
+        places = [place for place, is_match in enumerate(matches, 1) if is_match]
+        if not places:
+            ranks.append(0)
+            for values in (standard, trapezoid, inp):
+                values.append(np.nan)
+            continue
+        precision = [found / place for found, place in enumerate(places, 1)]
+        before = [1.0 if place == 1 else found / (place - 1) for found, place in enumerate(places)]
+        ranks.append(places[0])
+        standard.append(np.mean(precision))
+        trapezoid.append(np.mean([(a + b) / 2 for a, b in zip(before, precision, strict=True)]))
+        inp.append(len(places) / places[-1])
+    return np.array(ranks), np.array(standard), np.array(trapezoid), np.array(inp)
+
+
+cases = st.tuples(
+    st.integers(1, 7), st.integers(1, 9), st.integers(1, 4), st.integers(1, 5), st.booleans(), st.integers(0, 2**31)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(cases)
+def test_equals_the_brute_force_oracle(case):
+    n_query, n_gallery, n_identity, n_level, with_cameras, seed = case
+    rng = np.random.default_rng(seed)
+    similarity = rng.integers(0, n_level, (n_query, n_gallery)) / 4 - 0.5  # few levels: many ties
+    query_ids, gallery_ids = rng.integers(0, n_identity, n_query), rng.integers(0, n_identity, n_gallery)
+    cameras = (rng.integers(0, 2, n_query), rng.integers(0, 2, n_gallery)) if with_cameras else ()
+    ranks, standard, trapezoid, inp = oracle(similarity, query_ids, gallery_ids, *cameras)
+    if not ranks.any():
+        with pytest.raises(EvaluationError, match="all query identities are missing"):
+            retrieval_metrics(similarity, query_ids, gallery_ids, *cameras)
+        return
+    metrics = retrieval_metrics(similarity, query_ids, gallery_ids, *cameras)
+    assert metrics.first_match_rank.tolist() == ranks.tolist()
+    np.testing.assert_allclose(metrics.average_precision, standard, rtol=1e-12)
+    np.testing.assert_allclose(metrics.average_precision_trapezoid, trapezoid, rtol=1e-12)
+    np.testing.assert_allclose(metrics.inverse_negative_penalty, inp, rtol=1e-12)
+    assert metrics.n_unmatched == (ranks == 0).sum()
+    matched = ranks[ranks > 0]
+    np.testing.assert_allclose(metrics.cmc, [(matched <= k).mean() for k in range(1, n_gallery + 1)])
+
+
+def test_blocks_change_nothing(monkeypatch):
+    rng = np.random.default_rng(1)
+    similarity = rng.integers(0, 9, (40, 30)).astype(np.float32)
+    ids = rng.integers(0, 6, 40), rng.integers(0, 6, 30)
+    whole = retrieval_metrics(similarity, *ids)
+    monkeypatch.setattr(retrieval, "BLOCK_BYTES", 30 * 4 * 3)
+    blocks = retrieval_metrics(similarity, *ids)
+    np.testing.assert_array_equal(whole.average_precision, blocks.average_precision)
+    assert whole.tied_share == blocks.tied_share > 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31))
+def test_equals_sklearn_where_no_scores_are_tied(seed):
+    rng = np.random.default_rng(seed)
+    gallery_ids = np.repeat(np.arange(4), 3)
+    similarity = rng.permuted(np.tile(np.linspace(-1, 1, 12), (4, 1)), axis=1)
+    metrics = retrieval_metrics(similarity, np.arange(4), gallery_ids)
+    expected = [average_precision_score(gallery_ids == q, similarity[q]) for q in range(4)]
+    np.testing.assert_allclose(metrics.average_precision, expected, rtol=1e-12)
+
+
+def test_three_identities_by_hand():
+    # Query a sees a 0.9 (match), b 0.8, a 0.1 (match), c 0.5: matches at ranks 1 and 4, AP = (1 + 2/4) / 2 = 0.75.
+    # Query b sees a 0.6, b 0.6 (tied with a: comes after it), b 0.2, c 0.1: ranks 2, 3, AP = (1/2 + 2/3) / 2 = 7/12.
+    gallery = np.array(["a", "b", "a", "c"]), np.array(["a", "b", "b", "c"])
+    first = retrieval_metrics(np.array([[0.9, 0.8, 0.1, 0.5]]), np.array(["a"]), gallery[0])
+    second = retrieval_metrics(np.array([[0.6, 0.6, 0.2, 0.1]]), np.array(["b"]), gallery[1])
+    assert (first.map, first.rank(1), first.minp) == (0.75, 1.0, 0.5)
+    assert second.map == pytest.approx(7 / 12)
+    assert (second.rank(1), second.rank(2), second.tied_share) == (0.0, 1.0, 1.0)
+
+
+def test_one_gallery_image_each_makes_ap_the_reciprocal_rank():
+    rng = np.random.default_rng(0)
+    metrics = retrieval_metrics(rng.normal(size=(50, 20)), rng.integers(0, 20, 50), np.arange(20))
+    np.testing.assert_allclose(metrics.average_precision, 1 / metrics.first_match_rank)
+    assert metrics.map_trapezoid == pytest.approx((metrics.map + metrics.rank(1)) / 2)
+
+
+def test_identities_above_two_to_the_24_stay_apart():
+    metrics = retrieval_metrics(np.array([[0.1, 0.9]]), np.array([2**24 + 1]), np.array([2**24, 2**24 + 1]))
+    assert metrics.rank(1) == 1
+    with pytest.raises(EvaluationError, match="floats merge ids"):
+        retrieval_metrics(np.eye(2), np.array([1.0, 2.0]), np.array([1, 2]))
+
+
+def test_collapsed_embeddings_are_warned_of():
+    with pytest.warns(TiedScoresWarning, match="collapsed"):
+        metrics = retrieval_metrics(np.ones((5, 5)), np.arange(5), np.arange(5))
+    assert metrics.rank(1) == 0, "a tie never helps"
+
+
+def test_excluded_queries_are_in_no_mean():
+    metrics = retrieval_metrics(
+        np.eye(3)[:, [0, 2, 1]], np.arange(3), np.arange(3), exclude=np.array([False, True, True])
+    )
+    assert (metrics.rank(1), metrics.n_excluded, metrics.n_unmatched) == (1.0, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((np.array([[np.nan, 1.0]]), [1], [1, 2]), r"similarity\[0, 0\] is nan"),
+        ((np.zeros((0, 2)), [], [1, 2]), "neither empty"),
+        ((np.zeros(3), [1], [1, 2]), "shape"),
+        ((np.zeros((1, 2)), [1, 2], [1, 2]), r"query_ids has shape \(2,\)"),
+        ((np.zeros((1, 2)), ["1"], [1, 2]), "one kind"),
+        ((np.zeros((1, 2)), [3], [1, 2]), "all query identities are missing"),
+        ((np.zeros((1, 2)), [1], [1, 2], [0]), "gallery_cameras is missing"),
+        ((np.zeros((1, 2)), [1], [1, 2], [0], [0, 0]), "Leave the cameras out"),
+    ],
+)
+def test_bad_input_is_named(arguments, words):
+    with pytest.raises(EvaluationError, match=words):
+        retrieval_metrics(*[np.asarray(argument) for argument in arguments])
