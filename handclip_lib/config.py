@@ -67,6 +67,8 @@ class Evaluation(Parameters):
     top_k: int = Field(8, ge=1, le=20, description="gallery images shown for a query")
 
 
+NOTEBOOKS: dict[str, type[Parameters]] = {model.notebook: model for model in (DataExploration, Evaluation)}
+
 P = TypeVar("P", bound=BaseModel)
 
 

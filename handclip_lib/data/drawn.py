@@ -1,6 +1,7 @@
 """Drawn hands: a data set in the layout of 11k Hands that needs no download and no licence."""
 
 import csv
+import glob
 import json
 import multiprocessing
 import os
@@ -117,7 +118,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _replace(folder: Path, recipe: dict[str, int], progress: bool, workers: int | None) -> None:
-    for left in folder.parent.glob(f".{folder.name}.drawing-*"):  # of a process that was killed
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.drawing-*"):  # of a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     private = folder.parent / f".{folder.name}.drawing-{os.getpid()}"
     try:
@@ -149,7 +150,8 @@ def _draw_subjects(folder: Path, recipe: dict[str, int], workers: int | None) ->
     hands, seed, images = folder / "Hands", recipe["seed"], recipe["images_per_aspect"]
     left = set(range(recipe["subjects"]))
     cores = min(workers or os.cpu_count() or 1, os.cpu_count() or 1, len(left))
-    if cores > 1 and recipe["images"] >= _WORTH_PROCESSES:
+    may_start = not multiprocessing.current_process().daemon  # a pool's worker may have no children
+    if cores > 1 and may_start and recipe["images"] >= _WORTH_PROCESSES:
         pool = ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn"))
         try:
             tasks = {pool.submit(_draw_subject, hands, seed, number, images): number for number in left}

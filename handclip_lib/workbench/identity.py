@@ -1,0 +1,86 @@
+"""What makes a run the run it is: its parameters, notebook, library and data, hashed before a kernel starts."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from handclip_lib.config import Parameters
+from handclip_lib.data.places import find_data_root, project_root
+
+PACKAGES = ("handclip", "torch", "openai-clip", "numpy", "pandas", "pillow", "papermill", "matplotlib")
+LIBRARY = Path(__file__).parents[1]
+
+
+def reports_folder() -> Path:
+    """`HANDCLIP_REPORTS`, or `reports/` of the project."""
+    named = os.environ.get("HANDCLIP_REPORTS")
+    return Path(named).expanduser().absolute() if named else project_root() / "reports"
+
+
+def run_id(config: Parameters, notebook_source: str) -> str:
+    """`<notebook>-<backbone>-<dataset>-<aspect>-<hash>`; the same for the same work on the same data."""
+    digest = hashlib.sha256()
+    for part in (
+        json.dumps(config.model_dump(), sort_keys=True),
+        notebook_source,
+        _library_stamp(),
+        _data_stamp(config),
+    ):
+        digest.update(part.encode() + b"\0")
+    words = [config.notebook, getattr(config, "backbone", None), config.dataset, config.aspect, digest.hexdigest()[:8]]
+    return "-".join(word for word in words if word)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on, read without importing them."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """The commit of the project and whether files differ from it, or None outside a checkout."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(LIBRARY.parent), *words], capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _library_stamp() -> str:
+    digest = hashlib.sha256()
+    for file in sorted([*LIBRARY.rglob("*.py"), *LIBRARY.rglob("*.safetensors")]):
+        digest.update(file.relative_to(LIBRARY).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _data_stamp(config: Parameters) -> str:
+    """Names and sizes of the data set's files: cheap, and enough to notice that the data changed."""
+    if config.dataset == "drawn":
+        return ""
+    root = find_data_root(config.data_root)
+    digest = hashlib.sha256()
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        for name in sorted(files):
+            file = os.path.join(folder, name)  # noqa: PTH118 - a large tree: plain text is three times faster
+            digest.update(f"{os.path.relpath(file, root)}|{os.path.getsize(file)}\n".encode("utf-8", "replace"))  # noqa: PTH202
+    return digest.hexdigest()

@@ -1,0 +1,198 @@
+"""Run a notebook to a report: parameters checked before a kernel starts, an honest status, a whole report."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from handclip_lib.config import NOTEBOOKS, Parameters, resolve
+from handclip_lib.data.places import project_root
+from handclip_lib.errors import ConfigError, RunError
+from handclip_lib.workbench.identity import reports_folder, run_id
+from handclip_lib.workbench.record import now, read_record, write_record, write_text
+from handclip_lib.workbench.runs import RUN_FOLDER, new_record
+
+GRACE = 20.0  # seconds a notebook has to end after it was asked to
+
+
+@dataclass(frozen=True)
+class Launched:
+    """How a launch ended: its folder, its status ("skipped" when it had succeeded before) and the report."""
+
+    folder: Path
+    status: str
+    error: str | None
+    report: Path | None
+
+
+def find_notebook(name: str) -> Path:
+    """A notebook by number ("05"), name or path.
+
+    Raises:
+        ConfigError: There is no such notebook; the message lists those there are.
+    """
+    folder = project_root() / "notebooks"
+    stem = Path(name).stem if name.endswith(".ipynb") else name
+    found = [notebook for notebook in NOTEBOOKS if notebook == stem or notebook.startswith(f"{stem.zfill(2)}_")]
+    path = (
+        Path(name)
+        if name.endswith(".ipynb") and Path(name).is_file()
+        else folder / f"{found[0] if found else stem}.ipynb"
+    )
+    if not found or not path.is_file():
+        raise ConfigError(f"no notebook {name!r} in {folder}; choose from {', '.join(NOTEBOOKS)} or their numbers")
+    return path
+
+
+def gather(files: Sequence[str], typed: Sequence[tuple[str, str]], raw: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Merge parameters: files in their order, then `-p` (typed as papermill types them), then `-r` (text).
+
+    Raises:
+        ConfigError: A file is absent, is not YAML, or is not a mapping of names to values.
+    """
+    merged: dict[str, Any] = {}
+    for file in files:
+        try:
+            values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"-f {file}: {error.strerror}; name a YAML file of parameters") from error
+        except (yaml.YAMLError, UnicodeError) as error:
+            raise ConfigError(f"-f {file} is not YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(values or {}, dict):
+            raise ConfigError(f"-f {file} holds a {type(values).__name__}; lines of `name: value` are wanted")
+        merged |= values or {}
+    return merged | {name: _typed(value) for name, value in typed} | dict(raw)
+
+
+def launch(notebook: Path, parameters: Mapping[str, Any], *, force: bool = False) -> Launched:
+    """Run a notebook in its own folder, and write the report and the index.
+
+    A run of the same parameters, notebook, library and data that succeeded is not run again, unless forced.
+
+    Raises:
+        ConfigError: All parameter faults at once, before anything is started.
+        RunError: The reports folder cannot be written, or the same run is under way.
+    """
+    model = NOTEBOOKS[notebook.stem]
+    config = resolve(model, dict(parameters))
+    folder = reports_folder() / "runs" / run_id(config, _source(notebook))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f".{folder.name}.lock", timeout=0):
+            record = read_record(folder)
+            if record and record["status"] == "succeeded" and not force:
+                return Launched(folder, "skipped", None, folder / "report.html")
+            return _run(notebook, config, folder)
+    except Timeout as error:
+        raise RunError(f"{folder.name} is being run by another process; wait for it, or change a parameter") from error
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be written ({error.strerror or error}); free space there, or name another folder in "
+            "the environment variable HANDCLIP_REPORTS"
+        ) from error
+
+
+def _run(notebook: Path, config: Parameters, folder: Path) -> Launched:
+    from handclip_lib.workbench.reports import render_report, write_index
+
+    record = new_record(folder, config) | {"command": shlex.join(["handclip", *sys.argv[1:]])}
+    write_record(folder, record)
+    write_text(folder / "parameters.yml", yaml.safe_dump(config.model_dump(), sort_keys=False))
+    began = time.monotonic()
+    private = folder / ".executing.ipynb"
+    command = [sys.executable, "-m", "papermill", str(notebook), str(private), "-f", str(folder / "parameters.yml")]
+    command += ["--cwd", str(Path.cwd()), "--no-request-save-on-cell-execute", "--autosave-cell-every", "5"]
+    code, stopped_by = _papermill(command, {**os.environ, RUN_FOLDER: str(folder)})
+    record = read_record(folder) or record
+    if private.exists():
+        os.replace(private, folder / "executed.ipynb")
+    status, error = _outcome(code, stopped_by, record, folder / "executed.ipynb")
+    record |= {"status": status, "error": error, "finished": now(), "seconds": round(time.monotonic() - began, 1)}
+    write_record(folder, record)
+    report = render_report(folder) if (folder / "executed.ipynb").exists() else None
+    write_index(folder.parent)
+    return Launched(folder, status, error, report)
+
+
+def _papermill(command: list[str], environment: dict[str, str]) -> tuple[int, int | None]:
+    """Run papermill in a process of its own, so that whatever ends it leaves us to tell the truth."""
+    child = subprocess.Popen(command, env=environment, start_new_session=True)
+    with _asked_to_stop() as asked:
+        while True:
+            try:
+                return child.wait(0.2), asked[0] if asked else None
+            except subprocess.TimeoutExpired:
+                if asked:
+                    break
+    child.send_signal(signal.SIGINT)
+    try:
+        child.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+    return child.wait(), asked[0]
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them."""
+    asked: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: asked.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _outcome(code: int, stopped_by: int | None, record: Mapping[str, Any], executed: Path) -> tuple[str, str | None]:
+    if stopped_by is not None:
+        return "interrupted", f"stopped by {signal.Signals(stopped_by).name}"
+    if code == 0 and record.get("reached_the_end"):
+        return "succeeded", None
+    if code == 0:
+        return "failed", "the notebook ended without run.finish(...)"
+    return "failed", _error_of(executed) or f"papermill ended with code {code}"
+
+
+def _error_of(executed: Path) -> str | None:
+    """The error a cell of an executed notebook ended with."""
+    try:
+        cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError):
+        return None
+    outputs = [output for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]
+    return f"{outputs[-1]['ename']}: {outputs[-1]['evalue']}" if outputs else None
+
+
+def _source(notebook: Path) -> str:
+    """The code of a notebook, for the hash of a run: prose may change without making another run."""
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{notebook} is not a notebook ({error})") from error
+    return "\0".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
+def _typed(value: str) -> Any:
+    """Type a value as `papermill -p` does."""
+    if value in ("True", "False", "true", "false"):
+        return value.lower() == "true"
+    if value in ("None", "none", "Null", "null"):
+        return None
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value

@@ -1,0 +1,89 @@
+"""`run.json`: the one record of what a run is and how it ended, written atomically."""
+
+import json
+import os
+import socket
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from handclip_lib.errors import RunError
+
+STATUSES = ("running", "succeeded", "failed", "interrupted", "died")
+
+
+def now() -> str:
+    """The time, ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        RunError: The folder is read-only, full or absent.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
+            private = Path(file.name)
+            try:
+                file.write(text)
+                file.flush()
+            except OSError:
+                private.unlink()
+                raise
+        private.chmod(0o644)
+        os.replace(private, path)
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be written ({error.strerror or error}); free space there, or name another folder for "
+            "runs and reports in the environment variable HANDCLIP_REPORTS"
+        ) from error
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write `run.json`."""
+    write_text(folder / "run.json", json.dumps(record, indent=1, default=str) + "\n")
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Read `run.json`, or None where there is none that can be read.
+
+    A run whose record says "running" although its process is gone is "died".
+    """
+    try:
+        record = json.loads((folder / "run.json").read_text())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(record, dict) or "id" not in record:
+        return None
+    if record.get("status") == "running" and not _alive(record.get("process") or {}):
+        record["status"] = "died"
+    return record
+
+
+def this_process() -> dict[str, Any]:
+    """What tells this process from another of the same number."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "began": _began(os.getpid())}
+
+
+def _alive(process: dict[str, Any]) -> bool:
+    if process.get("host") != socket.gethostname():
+        return True  # another machine's process cannot be seen from here
+    try:
+        os.kill(int(process["pid"]), 0)
+    except PermissionError:
+        pass
+    except (OSError, KeyError, ValueError):
+        return False
+    return _began(int(process["pid"])) == process.get("began")
+
+
+def _began(pid: int) -> str | None:
+    """When a process began, in clock ticks since boot; None where the system does not say."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None

@@ -1,0 +1,196 @@
+"""One run of a notebook: its parameters, its folder, and what it shows and keeps there."""
+
+import atexit
+import html
+import io
+import json
+import logging
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from handclip_lib.config import Parameters, resolve
+from handclip_lib.errors import RunError
+from handclip_lib.workbench.identity import git_state, reports_folder, run_id, versions
+from handclip_lib.workbench.record import now, read_record, this_process, write_record, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from handclip_lib.data.manifest import Split
+
+P = TypeVar("P", bound=Parameters)
+DPI = 144
+RUN_FOLDER = "HANDCLIP_RUN"  # set by the launcher, which then keeps the status
+logger = logging.getLogger("handclip")
+
+
+def start(model: type[P], namespace: Mapping[str, Any]) -> "tuple[P, Run]":
+    """The guard cell: check the parameters and open the run's folder.
+
+    Args:
+        model: The notebook's parameters.
+        namespace: Its `globals()`.
+
+    Raises:
+        ConfigError: All parameter faults at once.
+        RunError: The run's folder cannot be written.
+    """
+    config = resolve(model, namespace)
+    launched = os.environ.get(RUN_FOLDER)
+    folder = Path(launched) if launched else reports_folder() / "runs" / run_id(config, "by hand")
+    run = Run(folder, config, keeps_status=not launched)
+    print(f"run {folder.name}\n{folder}")
+    return config, run
+
+
+class Run:
+    """The folder of one run: `run.json`, tables, figures, the split, and the status.
+
+    Started by a person or by plain papermill, a run keeps its own status: "failed" when a cell raises,
+    "interrupted" when the kernel ends first. Started by the launcher, the launcher keeps it.
+    """
+
+    def __init__(self, folder: Path, config: Parameters, *, keeps_status: bool = True):
+        self.folder = folder
+        self._began = time.monotonic()
+        self._keeps_status = keeps_status
+        self._record: dict[str, Any] = (None if keeps_status else read_record(folder)) or new_record(folder, config)
+        self._save()
+        if keeps_status:
+            self._watch()
+
+    def show(self, figure: "Figure", name: str, alt: str) -> None:
+        """Save a figure as `figures/<name>.png` and show it in the notebook.
+
+        Args:
+            figure: The figure.
+            name: Lower-case letters, digits and underscores.
+            alt: What the figure shows, for those who cannot see it; its caption in the report.
+        """
+        _checked_name(name)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=DPI)
+        path = self.folder / "figures" / f"{name}.png"
+        try:
+            path.parent.mkdir(exist_ok=True)
+            private = path.with_name(f".{path.name}.part")
+            private.write_bytes(buffer.getvalue())
+            os.replace(private, path)
+        except OSError as error:
+            raise RunError(
+                f"{path} cannot be written ({error.strerror}); free space or set HANDCLIP_REPORTS"
+            ) from error
+        width = int(figure.get_figwidth() * 96)
+        _display({"image/png": buffer.getvalue(), "text/plain": alt}, {"image/png": {"alt": alt, "width": width}})
+
+    def table(self, frame: "pd.DataFrame", name: str, caption: str, percent: Iterable[str] = ()) -> None:
+        """Save a table as `<name>.csv`, in full precision, and show it with a caption.
+
+        Args:
+            frame: The table; its text is escaped.
+            name: Lower-case letters, digits and underscores.
+            caption: What the table says.
+            percent: Columns of shares in 0..1 to show in percent.
+        """
+        _checked_name(name)
+        write_text(self.folder / f"{name}.csv", frame.to_csv(index=False))
+        formats = {column: _percent if column in set(percent) else _number for column in frame.columns}
+        table = frame.to_html(index=False, escape=True, border=0, na_rep="", formatters=formats, justify="left")
+        table = table.replace(">", f"><caption>{html.escape(caption)}</caption>", 1)
+        _display({"text/html": table, "text/plain": frame.to_string(index=False)}, {})
+
+    def split(self, split: "Split") -> None:
+        """Store the manifest and its checksum with the run."""
+        split.write(self.folder)
+        self._record["split"] = {"checksum": split.checksum, **split.meta}
+        self._save()
+
+    def finish(self, **metrics: float | int | str) -> None:
+        """Record the headline figures and that the run came to its end."""
+        write_text(self.folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        self._record["metrics"] = metrics
+        self._record["reached_the_end"] = True
+        self._close("succeeded") if self._keeps_status else self._save()
+        print(f"finished: {self.folder}")
+
+    def _close(self, status: str, error: str | None = None) -> None:
+        seconds = round(time.monotonic() - self._began, 1)
+        self._record |= {"status": status, "error": error, "finished": now(), "seconds": seconds}
+        self._save()
+
+    def _save(self) -> None:
+        write_record(self.folder, self._record)
+
+    def _watch(self) -> None:
+        """Keep the status honest when a cell raises or the kernel ends."""
+        global _watched
+        if _watched is not None:
+            atexit.unregister(_watched._at_exit)
+            if _watched.folder != self.folder and _watched._record["status"] == "running":
+                _watched._close("interrupted", "the guard cell started another run")
+        else:
+            shell = _shell()
+            if shell is not None:
+                shell.events.register("post_run_cell", _after_cell)
+        _watched = self
+        atexit.register(self._at_exit)
+
+    def _at_exit(self) -> None:
+        if self._record["status"] == "running":
+            self._close("interrupted", "the kernel ended before the run did")
+
+
+_watched: Run | None = None
+
+
+def _after_cell(result: Any) -> None:
+    error = result.error_in_exec or result.error_before_exec
+    if error is not None and _watched is not None and _watched._record["status"] == "running":
+        _watched._close("failed", f"{type(error).__name__}: {error}")
+
+
+def new_record(folder: Path, config: Parameters) -> dict[str, Any]:
+    """The record of a run that begins now."""
+    return {
+        "id": folder.name, "notebook": config.notebook, "status": "running", "error": None,
+        "parameters": config.model_dump(),
+        "defaults": {name: field.default for name, field in type(config).model_fields.items()},
+        "seed": config.seed, "started": now(), "finished": None, "seconds": None, "metrics": {}, "split": None,
+        "reached_the_end": False, "versions": versions(), "git": git_state(), "process": this_process(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }  # fmt: skip
+
+
+def _checked_name(name: str) -> None:
+    if not re.fullmatch(r"[a-z0-9_]+", name):
+        raise RunError(f"name={name!r}: use lower-case letters, digits and underscores")
+
+
+def _percent(value: Any) -> str:
+    return f"{100 * value:.1f} %" if isinstance(value, float | int) and value == value else ""
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if value == value else ""
+    return str(value)
+
+
+def _shell() -> Any:
+    """The IPython shell this runs in, without importing IPython where there is none."""
+    module = sys.modules.get("IPython")
+    return module.get_ipython() if module else None
+
+
+def _display(data: dict[str, Any], metadata: dict[str, Any]) -> None:
+    if _shell() is not None:
+        from IPython.display import display
+
+        display(data, metadata=metadata, raw=True)
