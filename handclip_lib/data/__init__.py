@@ -1,0 +1,1 @@
+"""Photographs of hands on disk: every data set becomes one table, tables become splits, files become pixels."""

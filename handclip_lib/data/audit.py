@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pandas as pd
 from PIL import Image
@@ -64,6 +65,23 @@ def split_counts(split: Split) -> pd.DataFrame:
     return frame
 
 
+def split_facts(split: Split) -> pd.DataFrame:
+    """What a reader must know of a split to read its figures: columns `fact` and `value` (text)."""
+    meta = split.meta
+    alone = meta["unqueryable"]
+    names = f" ({', '.join(alone[:8])}{', …' if len(alone) > 8 else ''})" if alone else ""
+    facts = {
+        "protocol": meta["protocol"],
+        "aspect": meta["aspect"],
+        "identities up to this one train": "—" if meta["cutoff"] is None else str(meta["cutoff"]),
+        "draws, seed": f"{meta['draws']}, {meta['seed']}",
+        "test identities with one image, never a query": f"{len(alone)}{names}",
+        **{f"note {number}": note for number, note in enumerate(meta["notes"], 1)},
+        "checksum of the manifest": split.checksum[:16],
+    }
+    return pd.DataFrame({"fact": list(facts), "value": list(facts.values())})
+
+
 def left_out_reasons(table: HandTable) -> pd.DataFrame:
     """Group the images that were left out by reason: columns `reason`, `images`, `for example` (a path)."""
     grouped = table.left_out.groupby("reason", sort=False)["path"]
@@ -84,7 +102,7 @@ def attribute_counts(table: HandTable) -> pd.DataFrame:
         if values.isna().all() or values.astype("string").eq("").all():
             continue
         if attribute == "age":
-            bands = [f"{low}–{high - 1}" for low, high in zip(AGE_BANDS, AGE_BANDS[1:], strict=False)]
+            bands = [f"{low}–{high - 1}" for low, high in pairwise(AGE_BANDS)]
             values = pd.cut(values.astype("Float64"), AGE_BANDS, right=False, labels=bands)
         text = values.astype("string").replace({"True": "yes", "False": "no", "": "unknown"}).fillna("unknown")
         grouped = images.groupby(text, sort=True)["identity"]

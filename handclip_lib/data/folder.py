@@ -58,22 +58,53 @@ def _read_split_tree(root: Path, roles: list[Path], aspect: str) -> HandTable:
         files, faults = _image_files(root, folder)
         left_out |= faults
         for file in files:
-            first = rows.setdefault(file.name, _row(root, file, aspect))
-            if first["identity"] != file.parent.name:
+            if file.parent.parent != folder:
+                left_out[file.relative_to(root).as_posix()] = f"it does not lie in {folder.name}/<identity>/"
+                continue
+            row = _row(root, file, aspect)
+            first = rows.setdefault(file.name, row)
+            if first["identity"] != row["identity"]:
                 raise DataError(
-                    f"{root}: {file.name} lies under the identities {first['identity']!r} and {file.parent.name!r}; "
+                    f"{root}: {file.name} lies under the identities {first['identity']!r} and {row['identity']!r}; "
                     "keep the right one"
                 )
             given.append({"path": first["path"], "role": match[1], "trial": int(match[2] or -1)})
     split = pd.DataFrame(given, columns=["path", "role", "trial"])
-    return HandTable.build("folder", root, rows.values(), left_out, split)
+    _refuse_half_draws(root, roles)
+    return HandTable.build("folder", root, rows.values(), left_out | _elsewhere(root, roles, set(rows)), split)
+
+
+def _refuse_half_draws(root: Path, roles: list[Path]) -> None:
+    """Refuse a tree in which a draw has only its queries or only its gallery."""
+    names = {folder.name for folder in roles}
+    for name in sorted(names):
+        other = name.replace("query", "gallery") if "query" in name else name.replace("gallery", "query")
+        if other not in names:
+            raise DataError(f"{root} holds {name}/ but no {other}/; add it, or remove {name}/")
+
+
+def _elsewhere(root: Path, roles: list[Path], used: set[str]) -> dict[str, str]:
+    """The photographs of folders that are no role (`train_all`, `test`) and lie in no role's folder either."""
+    found = {}
+    for folder in sorted(f for f in roles[0].parent.iterdir() if f.is_dir() and f not in roles):
+        files, _ = _image_files(root, folder)
+        reason = f"it lies only in {folder.name}/, which is neither train, val, query nor gallery"
+        found |= {f.relative_to(root).as_posix(): reason for f in files if f.name not in used}
+    return found
 
 
 def _image_files(root: Path, top: Path) -> tuple[list[Path], dict[str, str]]:
-    """Image files below a folder in a stable order, and those that are empty."""
-    files = sorted(f for f in top.rglob("*") if f.is_file() and f.suffix.lower() in IMAGE_SUFFIXES)
-    empty = {f.relative_to(root).as_posix(): "the file is empty (0 bytes)" for f in files if f.stat().st_size == 0}
-    return [f for f in files if f.relative_to(root).as_posix() not in empty], empty
+    """Image files below a folder in a stable order (hidden ones are no photographs), and those that are empty."""
+    files, empty = [], {}
+    for file in sorted(f for f in top.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()):
+        path = file.relative_to(root)
+        if any(part.startswith(".") for part in path.parts):
+            continue
+        if file.stat().st_size == 0:
+            empty[path.as_posix()] = "the file is empty (0 bytes)"
+        else:
+            files.append(file)
+    return files, empty
 
 
 def _aspect_of(folder_name: str) -> str:

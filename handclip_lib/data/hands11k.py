@@ -1,17 +1,18 @@
 """11k Hands (Afifi 2019): `Hands/*.jpg` described by `HandInfo.csv`, with the quirks of the published file."""
 
-from collections import Counter
-from pathlib import Path
+import re
+from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 
-from handclip_lib.data.table import HandTable, capture_number
+from handclip_lib.data.table import IMAGE_SUFFIXES, HandTable, capture_number
 from handclip_lib.errors import DataError
 
-METADATA = "HandInfo.csv"
+METADATA, FOLDER = "HandInfo.csv", "Hands"
 NEEDED = ("id", "accessories", "aspectOfHand", "imageName")
-OPTIONAL = {"age": "age", "gender": "gender", "skinColor": "skin_color"}
+WORDS = {"gender": "gender", "skinColor": "skin_color"}
 FLAGS = {"accessories": "accessories", "nailPolish": "nail_polish", "irregularities": "irregularities"}
+AGE, FLAG = re.compile(r"[0-9]{1,3}"), re.compile(r"[01]")
 VIEWS = {"dorsal", "palmar"}
 SIDES = {"right", "left"}
 
@@ -37,31 +38,37 @@ def read_hands11k(
     """
     root = Path(root).absolute()
     csv = Path(metadata) if metadata is not None else _find_metadata(root)
-    frame = _read_csv(csv)
-    if require_images and not (root / "Hands").is_dir():
-        raise DataError(f"{root} has {csv.name} but no folder Hands/; put the photographs there")
-    present = _file_sizes(root / "Hands") if require_images else None
+    frame, notes = _read_csv(csv)
+    if require_images and not (root / FOLDER).is_dir():
+        raise DataError(f"{root} has {csv.name} but no folder {FOLDER}/; put the photographs there")
+    sizes = _file_sizes(root / FOLDER) if require_images else None
+    twice = frame["imageName"].duplicated(keep=False)
     rows, left_out = [], {}
-    seen: set[str] = set()
-    repeated = {name for name, n in Counter(frame["imageName"]).items() if n > 1}
-    for record in frame.to_dict("records"):
-        name = str(record["imageName"])
-        path = f"Hands/{name}"
-        reason = _fault(record, present) or (_repeat_fault(frame, name) if name in repeated else None)
+    for line, repeated, record in zip(frame.index + 2, twice, frame.to_dict("records"), strict=True):
+        path = f"{FOLDER}/{record['imageName']}" if record["imageName"] else f"{csv.name}, line {line}"
+        reason = _fault(record, sizes)
+        if not reason and repeated:
+            reason = _disagreement(frame[frame["imageName"] == record["imageName"]])
         if reason:
             left_out[path] = reason
-        elif name not in seen:
+        else:
             rows.append(_row(record, path))
-            seen.add(name)
-    if not rows and require_images and left_out:
-        first, reason = next(iter(left_out.items()))
-        raise DataError(f"{root}: none of the {len(frame)} images of {csv.name} can be used; {first}: {reason}")
-    return HandTable.build(dataset, root, rows, left_out)
+    if not rows and require_images:
+        path, reason = next(iter(left_out.items()))
+        raise DataError(
+            f"{root}: none of the {len(frame)} images that {csv.name} names can be used; {path}: {reason}; "
+            f"put the photographs into {root / FOLDER}"
+        )
+    named = set(frame["imageName"])
+    for name in sorted(sizes or ()):
+        if name not in named and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+            left_out[f"{FOLDER}/{name}"] = f"not named in {METADATA}"
+    return HandTable.build(dataset, root, rows, left_out, notes=[*notes, *_unknown_attributes(frame)])
 
 
 def _find_metadata(root: Path) -> Path:
     if not root.is_dir():
-        raise DataError(f"{root} does not exist; name the folder that holds Hands/ and {METADATA}")
+        raise DataError(f"{root} is not a folder; name the one that holds {FOLDER}/ and {METADATA}")
     if (root / METADATA).is_file():
         return root / METADATA
     if (root.parent / METADATA).is_file():
@@ -70,12 +77,13 @@ def _find_metadata(root: Path) -> Path:
     if inner:
         raise DataError(f"{root} holds no {METADATA}, but {inner} does: name that folder")
     what = "is empty" if not any(root.iterdir()) else f"holds no {METADATA}"
-    raise DataError(f"{root} {what}; 11k Hands needs {METADATA} beside the folder Hands/")
+    raise DataError(f"{root} {what}; 11k Hands needs {METADATA} beside the folder {FOLDER}/")
 
 
-def _read_csv(csv: Path) -> pd.DataFrame:
+def _read_csv(csv: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The rows as stripped text, each once, and what was put right."""
     try:
-        frame = pd.read_csv(csv, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+        frame = pd.read_csv(csv, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except FileNotFoundError as error:
         raise DataError(f"{csv} does not exist; it is the file {METADATA} of 11k Hands") from error
     except (OSError, UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -84,51 +92,74 @@ def _read_csv(csv: Path) -> pd.DataFrame:
     missing = [name for name in NEEDED if name not in frame.columns]
     if missing:
         raise DataError(
-            f"{csv} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has {list(frame.columns)}"
+            f"{csv} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has {', '.join(frame.columns)}. "
+            f"Add what is missing or download {METADATA} again"
         )
+    if not frame.columns.is_unique:
+        raise DataError(f"{csv} has a column twice: {', '.join(frame.columns)}; keep one of each")
     if frame.empty:
         raise DataError(f"{csv} has a header but no rows; download {METADATA} again")
-    return frame.apply(lambda column: column.str.strip())
+    stripped = frame.apply(lambda column: column.str.strip())
+    notes = []
+    spaced = frame.loc[frame["id"] != stripped["id"], ["id", "imageName"]]
+    if len(spaced):
+        first = f"{spaced['id'].iloc[0]!r} of {spaced['imageName'].iloc[0]}"
+        notes.append(f"spaces around the id of {len(spaced)} images were ignored ({first})")
+    rows = stripped.drop_duplicates()
+    if len(rows) < len(stripped):
+        notes.append(f"{len(stripped) - len(rows)} rows of {csv.name} repeat another row and count once")
+    return rows, notes
 
 
 def _file_sizes(folder: Path) -> dict[str, int]:
     return {entry.name: entry.stat().st_size for entry in folder.iterdir() if entry.is_file()}
 
 
-def _fault(record: dict, present: dict[str, int] | None) -> str | None:
+def _fault(record: dict[str, str], sizes: dict[str, int] | None) -> str | None:
     """Why a row cannot be used, or None."""
     name, words = record["imageName"], record["aspectOfHand"].lower().split()
-    if not name or "/" in name or "\\" in name or name in {".", ".."}:
-        return f"its imageName {name!r} is not a plain file name"
+    if not name:
+        return "its imageName is empty"
+    if name in {".", ".."} or PureWindowsPath(name).name != name:
+        return "it names a file outside the data set: an imageName is a plain file name"
     if not record["id"]:
         return "its id is empty"
     if len(words) != 2 or words[0] not in VIEWS or words[1] not in SIDES:
-        return f"its aspectOfHand {record['aspectOfHand']!r} is not 'dorsal right', 'dorsal left', 'palmar right' or 'palmar left'"
-    flags = [column for column in FLAGS if record.get(column, "") not in {"", "0", "1"}]
-    if flags:
-        return f"its {flags[0]} {record[flags[0]]!r} is neither 0 nor 1"
-    if record.get("age", "") and not record["age"].isdigit():
-        return f"its age {record['age']!r} is not a whole number"
-    if present is not None and name not in present:
-        return "named in HandInfo.csv but absent from Hands/"
-    if present is not None and present[name] == 0:
+        return f"its aspectOfHand {record['aspectOfHand']!r} is none of dorsal/palmar right/left"
+    if record["accessories"] and not FLAG.fullmatch(record["accessories"]):
+        return f"its accessories {record['accessories']!r} is neither 0 nor 1"
+    if sizes is not None and name not in sizes:
+        return f"named in {METADATA} but absent from {FOLDER}/"
+    if sizes is not None and sizes[name] == 0:
         return "the file is empty (0 bytes)"
     return None
 
 
-def _repeat_fault(frame: pd.DataFrame, name: str) -> str | None:
-    identities = frame.loc[frame["imageName"] == name, "id"].unique()
-    return f"listed under {len(identities)} ids: {', '.join(identities[:3])}" if len(identities) > 1 else None
+def _disagreement(rows: pd.DataFrame) -> str:
+    """Why rows of one image that differ cannot be used: nothing says which of them is right."""
+    column = next(name for name in rows.columns if rows[name].nunique() > 1)
+    return f"listed {len(rows)} times with a different {column}: {', '.join(rows[column].unique()[:3])}"
 
 
-def _row(record: dict, path: str) -> dict[str, object]:
+def _unknown_attributes(frame: pd.DataFrame) -> list[str]:
+    """Notes on attributes that cannot be read: the image stays, its attribute is unknown."""
+    notes = []
+    for column, pattern in {"age": AGE, "nailPolish": FLAG, "irregularities": FLAG}.items():
+        if column in frame.columns:
+            wrong = frame[column][(frame[column] != "") & ~frame[column].str.fullmatch(pattern)]
+            if len(wrong):
+                notes.append(f"{column} of {len(wrong)} images is unknown: {wrong.iloc[0]!r} cannot be read")
+    return notes
+
+
+def _row(record: dict[str, str], path: str) -> dict[str, object]:
     view, side = record["aspectOfHand"].lower().split()
     row: dict[str, object] = {
         "path": path, "identity": record["id"], "side": side, "view": view, "aspect": f"{view}_{side[0]}",
         "capture": capture_number(path),
     }  # fmt: skip
-    row |= {ours: record[theirs] for theirs, ours in OPTIONAL.items() if record.get(theirs)}
-    row |= {ours: record[theirs] == "1" for theirs, ours in FLAGS.items() if record.get(theirs)}
-    if "age" in row:
-        row["age"] = int(str(row["age"]))
+    row |= {ours: record[theirs] for theirs, ours in WORDS.items() if record.get(theirs)}
+    row |= {ours: record[theirs] == "1" for theirs, ours in FLAGS.items() if FLAG.fullmatch(record.get(theirs, ""))}
+    if AGE.fullmatch(record.get("age", "")):
+        row["age"] = int(record["age"])
     return row

@@ -24,11 +24,11 @@ def read_hd(root: Path | str) -> HandTable:
     """
     root = Path(root).absolute()
     if not (root / IDENTITIES).is_dir():
-        raise DataError(f"{root} holds no folder {IDENTITIES!r}; name the folder that holds 'Original Images'")
+        raise DataError(_misplaced(root))
     rows, left_out = [], {}
     for folder, offset in ((IDENTITIES, 0), (DISTRACTORS, DISTRACTOR_OFFSET)):
         for file in sorted((root / folder).glob("*")):
-            if file.suffix.lower() not in IMAGE_SUFFIXES:
+            if file.suffix.lower() not in IMAGE_SUFFIXES or not file.is_file():
                 continue
             path = file.relative_to(root).as_posix()
             number = re.match(r"([0-9]+)_", file.name)
@@ -38,15 +38,24 @@ def read_hd(root: Path | str) -> HandTable:
                 left_out[path] = "the file is empty (0 bytes)"
             else:
                 identity = str(int(number[1]) + offset)
-                rows.append(
-                    {
-                        "path": path,
-                        "identity": identity,
-                        "view": "dorsal",
-                        "capture": capture_number(file.name),
-                    }
-                )
-    return HandTable.build("hd", root, rows, left_out)
+                capture = capture_number(file.name)
+                rows.append({"path": path, "identity": identity, "view": "dorsal", "capture": capture})
+    without = f"{DISTRACTORS!r} is absent: the gallery has no distractors, which makes the task easier than published"
+    notes = [] if (root / DISTRACTORS).is_dir() else [without]
+    return HandTable.build("hd", root, rows, left_out, notes=notes)
+
+
+def _misplaced(root: Path) -> str:
+    """Say why a folder is not the HD data set, and which folder may be meant."""
+    if not root.is_dir():
+        return f"{root} is not a folder; name the folder that holds 'Original Images'"
+    above = next((folder for folder in root.parents if (folder / IDENTITIES).is_dir()), None)
+    if above:
+        return f"{root} is inside the data set; name the folder above it: {above}"
+    inner = next((folder for folder in sorted(root.iterdir()) if (folder / IDENTITIES).is_dir()), None)
+    if inner:
+        return f"{root} holds no folder {IDENTITIES!r}, but {inner} does: name that folder"
+    return f"{root} holds no folder {IDENTITIES!r}; name the folder that holds 'Original Images'"
 
 
 def is_distractor(images: pd.DataFrame) -> "pd.Series[bool]":

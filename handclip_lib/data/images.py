@@ -131,6 +131,21 @@ def decode_file(path: Path, resolution: int, fit: str = "stretch") -> np.ndarray
         return f"it is damaged or cut short ({error}); copy it again"
 
 
+def compare_fits(path: Path, resolution: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """A photograph as it is, uint8 (height, width, 3), and as a model sees it under each fit.
+
+    Raises:
+        DataError: It cannot be decoded.
+    """
+    results = {fit: decode_file(path, resolution, fit) for fit in FITS}
+    for seen in results.values():
+        if isinstance(seen, str):
+            raise DataError(f"{path}: {seen}")
+    with Image.open(path) as image:
+        original = np.asarray(_rgb(ImageOps.exif_transpose(image)))
+    return original, {fit: np.asarray(seen) for fit, seen in results.items()}
+
+
 def _content_key(path: Path, resolution: int, fit: str) -> str:
     digest = blake2b(f"{DECODER}|{resolution}|{fit}|".encode(), digest_size=16)
     try:

@@ -1,6 +1,8 @@
 """Open a data set by name."""
 
+from collections.abc import Callable
 from difflib import get_close_matches
+from pathlib import Path
 
 from handclip_lib.data.folder import read_folder
 from handclip_lib.data.hands11k import read_hands11k
@@ -9,7 +11,8 @@ from handclip_lib.data.places import cache_folder, find_data_root
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import DataError
 
-DATASETS = ("drawn", "11k", "hd", "folder")
+READERS: dict[str, Callable[[Path], HandTable]] = {"11k": read_hands11k, "hd": read_hd, "folder": read_folder}
+DATASETS = ("drawn", *READERS)
 
 
 def open_dataset(
@@ -28,19 +31,20 @@ def open_dataset(
     Raises:
         DataError: The name is unknown, or the folder is not such a data set.
     """
-    match dataset:
-        case "drawn":
-            from handclip_lib.data.drawn import draw_dataset
+    if dataset == "drawn":
+        from handclip_lib.data.drawn import draw_dataset
 
-            folder = cache_folder() / "drawn" / f"{drawn_subjects}x{drawn_images}-seed{seed}"
-            root = draw_dataset(folder, subjects=drawn_subjects, images_per_aspect=drawn_images, seed=seed)
-            return read_hands11k(root, dataset="drawn")
-        case "11k":
-            return read_hands11k(find_data_root(data_root))
-        case "hd":
-            return read_hd(find_data_root(data_root))
-        case "folder":
-            return read_folder(find_data_root(data_root))
-    near = get_close_matches(dataset, DATASETS, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise DataError(f"unknown dataset {dataset!r}; {hint}choose from {', '.join(DATASETS)}")
+        folder = cache_folder() / "drawn" / f"{drawn_subjects}x{drawn_images}-seed{seed}"
+        root = draw_dataset(folder, subjects=drawn_subjects, images_per_aspect=drawn_images, seed=seed)
+        return read_hands11k(root, dataset="drawn")
+    if dataset not in READERS:
+        near = get_close_matches(dataset.lower(), DATASETS, 1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise DataError(f"unknown dataset {dataset!r}; {hint}choose from {', '.join(DATASETS)}")
+    root = find_data_root(data_root)
+    try:
+        return READERS[dataset](root)
+    except OSError as error:
+        raise DataError(
+            f"{root} cannot be read ({error}); make its files readable or name another data_root"
+        ) from error

@@ -19,9 +19,12 @@ COLUMNS = tuple(DTYPES)
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
 
-def identity_order(identity: str) -> tuple[int, int, str]:
+def identity_order(identity: str) -> tuple[int, int, str, str]:
     """Sort key of identities: those that are whole numbers first, as numbers, then text."""
-    return (0, int(identity), identity) if re.fullmatch(r"[0-9]+", identity) else (1, 0, identity)
+    if not re.fullmatch(r"[0-9]+", identity):
+        return 1, 0, identity, identity
+    digits = identity.lstrip("0")  # longer is larger: `int()` refuses a number of more than 4300 digits
+    return 0, len(digits), digits, identity
 
 
 def capture_number(name: str) -> int | None:
@@ -42,6 +45,7 @@ class HandTable:
             consecutive), the attributes are missing (NA) where the data set does not record them.
         left_out: `path` and `reason` of each image that is not in `images`.
         given_split: `path`, `role`, `trial` where the folders themselves say the split, else None.
+        notes: What was put right while reading, one sentence each.
     """
 
     dataset: str
@@ -49,6 +53,7 @@ class HandTable:
     images: pd.DataFrame
     left_out: pd.DataFrame
     given_split: pd.DataFrame | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def build(
@@ -58,14 +63,18 @@ class HandTable:
         rows: Iterable[Mapping[str, object]],
         left_out: Mapping[str, str],
         given_split: pd.DataFrame | None = None,
+        notes: Iterable[str] = (),
     ) -> "HandTable":
         """Make a table from rows with any of the columns, give each column its type, and validate it."""
-        frame = pd.DataFrame(list(rows)).reindex(columns=list(COLUMNS))
+        rows = list(rows)
+        unwritable = {str(row["path"]): "its name is not valid UTF-8; rename it" for row in rows if _unwritable(row)}
+        left_out = {_writable(path): reason for path, reason in {**left_out, **unwritable}.items()}
+        frame = pd.DataFrame([row for row in rows if not _unwritable(row)]).reindex(columns=list(COLUMNS))
         for text in ("side", "view", "aspect"):
             frame[text] = frame[text].fillna("")
         frame = frame.astype(DTYPES)
         reasons = pd.DataFrame({"path": list(left_out), "reason": list(left_out.values())}, dtype="object")
-        return cls(dataset, Path(root), frame, reasons, given_split).validated()
+        return cls(dataset, Path(root), frame, reasons, given_split, tuple(notes)).validated()
 
     def validated(self) -> "HandTable":
         """Return the table itself when it can be used.
@@ -79,7 +88,7 @@ class HandTable:
         repeated = self.images["path"][self.images["path"].duplicated()]
         if len(repeated):
             raise DataError(f"{self.root}: {repeated.iloc[0]!r} is listed more than once; keep one row an image")
-        empty = self.images["path"][self.images["identity"].str.strip() == ""]
+        empty = self.images["path"][self.images["identity"].fillna("").str.strip() == ""]
         if len(empty):
             raise DataError(f"{self.root}: {empty.iloc[0]!r} has no identity; give it one or remove its row")
         unknown = set(self.images["aspect"]) - {*ASPECTS, ""}
@@ -105,3 +114,12 @@ class HandTable:
         images = self.images[~failed].reset_index(drop=True)
         left_out = pd.concat([self.left_out, more], ignore_index=True)
         return replace(self, images=images, left_out=left_out).validated()
+
+
+def _writable(text: str) -> str:
+    """Text that any UTF-8 file can hold; the bytes of a file name that is not UTF-8 become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _unwritable(row: Mapping[str, object]) -> bool:
+    return _writable(str(row["path"])) != row["path"]

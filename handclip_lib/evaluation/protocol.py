@@ -1,6 +1,6 @@
 """A model under the protocol: all draws of a split, either gallery, with spread, and what rests on bursts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,16 @@ from handclip_lib.evaluation.retrieval import RetrievalMetrics, retrieval_metric
 from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap
 
 CMC_DEPTH = 20
+SHARES = (
+    "rank1", "rank1_low", "rank1_high", "rank1_sd", "rank5", "rank10", "map", "map_trapezoid", "minp", "rank1_macro",
+    "map_macro", "tied_share", "left_out",
+)  # fmt: skip
+"""Columns of tables that are shares in 0..1."""
+HEADLINE = ("model", "gallery", "rank1", "rank1_low", "rank1_high", "rank5", "rank10", "map", "map_trapezoid", "minp")
+DETAILS = (
+    "model", "gallery", "rank1_sd", "rank1_macro", "map_macro", "n_query", "n_gallery", "n_unmatched",
+    "n_left_out_burst", "n_unqueryable", "tied_share",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -107,6 +117,37 @@ def evaluate_split(
     return ProtocolResult(model, gallery, burst, draws, per_query, rank1, cmc, unqueryable)
 
 
+def evaluate_models(
+    features: Mapping[str, Features], split: Split, *, burst: int = 0, bootstrap: int = 1000, seed: int = 0
+) -> list[ProtocolResult]:
+    """Evaluate several models by name, the model of interest first, on each gallery the split has."""
+    galleries = ("aspect", "all") if "other" in set(split.images["role"]) else ("aspect",)
+    return [
+        evaluate_split(embeddings, split, gallery, model=model, burst=burst, bootstrap=bootstrap, seed=seed)
+        for gallery in galleries
+        for model, embeddings in features.items()
+    ]
+
+
+def headline(results: Sequence[ProtocolResult]) -> dict[str, float | int | str]:
+    """The figures a run is known by: the first model on the first gallery, and the better floor beside it."""
+    first, *others = [result.summary() for result in results if result.gallery == results[0].gallery]
+    names = (
+        "model",
+        "gallery",
+        "rank1",
+        "rank1_low",
+        "rank1_high",
+        "map",
+        "map_trapezoid",
+        "minp",
+        "n_query",
+        "n_gallery",
+    )
+    floors = {"best_floor_rank1": max(other["rank1"] for other in others)} if others else {}
+    return {name: first[name] for name in names} | {"n_unqueryable": first["n_unqueryable"]} | floors
+
+
 def in_burst(draw: Draw, burst: int) -> np.ndarray:
     """True for each query within ± `burst` captures of a gallery image of its own identity; bool (n_query,)."""
     if (draw.query_captures < 0).any():
@@ -117,9 +158,9 @@ def in_burst(draw: Draw, burst: int) -> np.ndarray:
     return (own & near).any(1)
 
 
-def compare_table(results: Sequence[ProtocolResult]) -> pd.DataFrame:
-    """A row a result, the columns of `ProtocolResult.summary`."""
-    return pd.DataFrame([result.summary() for result in results])
+def compare_table(results: Sequence[ProtocolResult], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """A row a result; some columns of `ProtocolResult.summary` (such as `HEADLINE` or `DETAILS`), all by default."""
+    return pd.DataFrame([result.summary() for result in results], columns=None if columns is None else list(columns))
 
 
 def burst_share(
@@ -145,6 +186,14 @@ def burst_share(
             {"model": model, "burst": burst, "rank1": rank1, "left_out": float(out.mean()), "n_query": len(out)}
         )
     return pd.DataFrame(rows)
+
+
+def burst_shares(features: Mapping[str, Features], split: Split, bursts: Sequence[int] = (0, 1, 2, 5)) -> pd.DataFrame:
+    """`burst_share` of several models, one below the other; without capture numbers, burst 0 only."""
+    known = (split.images.loc[split.images["role"] == "test", "capture"].notna()).all()
+    steps = bursts if known else (0,)
+    tables = [burst_share(embeddings, split, steps, model=model) for model, embeddings in features.items()]
+    return pd.concat(tables, ignore_index=True)
 
 
 def near_duplicates(features: Features, split: Split, threshold: float = 0.98, most: int = 1000) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from typing import Any
 import ipywidgets
 from matplotlib.figure import Figure
 
-PIXELS_PER_INCH = 110
+DPI = 144  # one and a half pixels a CSS pixel, for dense screens
 
 
 class Panel:
@@ -80,7 +80,8 @@ class Panel:
             return
         picture = base64.b64encode(self._png).decode()
         self._picture.value = (
-            f'<img style="max-width: 100%" alt="{html.escape(self.alt)}" src="data:image/png;base64,{picture}">'
+            f'<img style="width: {_width(self.figure)}px; max-width: 100%" alt="{html.escape(self.alt)}"'
+            f' src="data:image/png;base64,{picture}">'
         )
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -89,7 +90,8 @@ class Panel:
         if self._error:
             return data | {"text/plain": self._error, "text/html": self._picture.value}, {}
         picture = base64.b64encode(self._png).decode()
-        return data | {"text/plain": self.alt, "image/png": picture}, {"image/png": {"alt": self.alt}}
+        about = {"alt": self.alt, "width": _width(self.figure)}
+        return data | {"text/plain": self.alt, "image/png": picture}, {"image/png": about}
 
 
 def _control(name: str, given: Any, function: Callable[..., Figure]) -> ipywidgets.ValueWidget:
@@ -107,7 +109,12 @@ def _control(name: str, given: Any, function: Callable[..., Figure]) -> ipywidge
     return control
 
 
+def _width(figure: Figure) -> int:
+    """Width in CSS pixels."""
+    return round(figure.get_figwidth() * 96)
+
+
 def _png(figure: Figure) -> bytes:
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=PIXELS_PER_INCH)
+    figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()

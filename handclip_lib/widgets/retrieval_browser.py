@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import GALLERIES, Draw, Split
+from handclip_lib.data.table import ASPECTS
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.retrieval import retrieval_metrics
 from handclip_lib.plots.retrieval import ranked_gallery
@@ -53,7 +54,7 @@ def retrieval_browser(
         held = ranking.draw
         columns = ranking.best(row, top_k)
         titles = [
-            f"{rank}. {held.gallery_ids[column]}\n{ranking.similarity[row, column]:.3f}"
+            f"{rank}. {_in_two_lines(held.gallery_ids[column])}\n{ranking.similarity[row, column]:.3f}"
             for rank, column in zip(ranking.ranks(row, columns), columns, strict=True)
         ]
         pixels = images.pixels[images.rows([held.query_paths[row], *held.gallery_paths[columns]])]
@@ -74,7 +75,7 @@ def retrieval_browser(
 
     for control in controls.values():
         control.observe(follow, names="value")  # before the panel's own, so that it draws within the new range
-    alt = f"A query and the {top_k} gallery images ranked first for it; green frames are the same person, red ones are not"
+    alt = f"A query and its {top_k} best gallery images; green frames are the same person, red ones someone else"
     return Panel(show, alt=alt, **controls, query=number)
 
 
@@ -120,3 +121,9 @@ class Ranking:
         place = np.empty(len(ranked), np.int64)
         place[ranked] = np.arange(1, len(ranked) + 1)
         return place[columns].tolist()
+
+
+def _in_two_lines(identity: str) -> str:
+    """Another aspect's gallery identity, "<aspect>/<identity>", is wider than a photograph."""
+    aspect, slash, rest = identity.partition("/")
+    return f"{aspect}/\n{rest}" if slash and aspect in ASPECTS else identity

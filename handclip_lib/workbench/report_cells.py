@@ -1,10 +1,8 @@
 """An executed notebook as a fragment of inert HTML: cleaned, captioned, with anchors for a table of contents."""
 
-import ast
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nbformat
 from bleach import clean
@@ -22,10 +20,12 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 DISPLAY_PRIORITY = (
     "image/png", "image/jpeg", "image/svg+xml", "text/html", "text/markdown", "text/latex", "text/plain",
 )  # fmt: skip
-TAGS = frozenset(
-    "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6"
-    " hr i img kbd li mark ol p pre s small span strong sub summary sup table tbody td tfoot th thead tr u ul".split()
-)
+TAGS = frozenset({
+    "a", "abbr", "b", "blockquote", "br", "caption", "code", "col", "colgroup", "dd", "del", "details", "div", "dl",
+    "dt", "em", "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "img", "kbd", "li", "mark",
+    "ol", "p", "pre", "s", "small", "span", "strong", "sub", "summary", "sup", "table", "tbody", "td", "tfoot", "th",
+    "thead", "tr", "u", "ul",
+})  # fmt: skip
 SWALLOWED = ["script", "style", "iframe", "object", "embed", "template", "noscript", "svg", "math", "link", "meta"]
 ATTRIBUTES = frozenset({"alt", "class", "colspan", "height", "open", "rowspan", "scope", "start", "title", "width"})
 STYLES = ["background-color", "color", "font-style", "font-weight", "text-align"]
@@ -43,7 +43,7 @@ class Cells:
         style: CSS of the highlighted code.
         title: Text of the first heading, "" without one.
         contents: (level 2 or 3, anchor, text) of each heading.
-        defaults: Value and comment of each annotated literal in the cell tagged `parameters`.
+        comments: What the cell tagged `parameters` says of each.
         error: Name and message of the first error, "" without one.
     """
 
@@ -51,7 +51,7 @@ class Cells:
     style: str
     title: str
     contents: list[tuple[int, str, str]]
-    defaults: dict[str, tuple[Any, str]]
+    comments: dict[str, str]
     error: str
 
 
@@ -85,8 +85,7 @@ def notebook_cells(path: Path) -> Cells:
     for table in soup.find_all("table"):
         _make_legible(soup, table)
     style = HtmlFormatter(style="default").get_style_defs(".highlight")
-    error = errors[0] if errors else ""
-    return Cells(str(soup), style, title, contents, _defaults(notebook), error)
+    return Cells(str(soup), style, title, contents, _comments(notebook), errors[0] if errors else "")
 
 
 def cleaned(text: str) -> str:
@@ -94,6 +93,8 @@ def cleaned(text: str) -> str:
     soup = BeautifulSoup(text, "html.parser")
     for element in soup.find_all(SWALLOWED):
         element.decompose()
+    for picture in soup.find_all("img", src=lambda source: source is None or not PICTURE.match(source)):
+        picture.decompose()
     return clean(
         str(soup),
         tags=TAGS,
@@ -137,7 +138,7 @@ def _is_worth_showing(output: NotebookNode) -> bool:
 
 def _anchored(soup: BeautifulSoup) -> tuple[str, list[tuple[int, str, str]]]:
     """Take the title out, give every other heading of the prose an anchor, and list them."""
-    title, contents = "", []
+    title, contents = "", list[tuple[int, str, str]]()
     for number, heading in enumerate(soup.select(".prose h1, .prose h2, .prose h3")):
         text = heading.get_text(" ", strip=True)
         if heading.name == "h1" and not title:
@@ -145,16 +146,16 @@ def _anchored(soup: BeautifulSoup) -> tuple[str, list[tuple[int, str, str]]]:
             heading.decompose()
             continue
         heading.name = "h3" if heading.name == "h3" else "h2"
-        heading["id"] = f"section-{number}"
-        contents.append((int(heading.name[1]), heading["id"], text))
+        heading["id"] = anchor = f"section-{number}"
+        contents.append((int(heading.name[1]), anchor, text))
     return title, contents
 
 
 def _caption(soup: BeautifulSoup, title: str) -> None:
     """Number the figures; where alternative text is missing, the heading above stands in."""
     for number, figure in enumerate(soup.select(".cell figure"), start=1):
-        picture = figure.img
-        described = picture["alt"]
+        (picture,) = figure.select("img")
+        described = str(picture["alt"])
         if not described:
             heading = figure.find_previous(["h2", "h3"])
             picture["alt"] = heading.get_text(" ", strip=True) if heading else title or f"Figure {number}"
@@ -184,22 +185,9 @@ def _make_legible(soup: BeautifulSoup, table: Tag) -> None:
                 cell["class"] = "number"
 
 
-def _defaults(notebook: NotebookNode) -> dict[str, tuple[Any, str]]:
-    """Read the `parameters` cell: annotated literals with a comment each."""
-    found: dict[str, tuple[Any, str]] = {}
-    for cell in notebook.cells:
-        if "parameters" not in cell.metadata.get("tags", []):
-            continue
-        try:
-            statements = ast.parse(cell.source).body
-        except SyntaxError:
-            continue
-        lines = cell.source.splitlines()
-        for statement in statements:
-            if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
-                continue
-            rest = lines[(statement.end_lineno or 1) - 1].encode()[statement.end_col_offset or 0 :].decode()
-            if isinstance(statement.value, ast.Constant | ast.UnaryOp | ast.List | ast.Tuple | ast.Dict):
-                value = ast.literal_eval(statement.value)
-                found[statement.target.id] = (value, rest.strip().removeprefix("#").strip())
-    return found
+def _comments(notebook: NotebookNode) -> dict[str, str]:
+    """What the `parameters` cell says of each parameter: `name: type = literal  # comment`."""
+    sources = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    lines = [line for source in sources for line in source.splitlines()]
+    found = [re.fullmatch(r"(\w+)\s*:[^#]*=.*?  # (.*)", line) for line in lines]
+    return {match[1]: match[2] for match in found if match}

@@ -3,8 +3,6 @@
 import base64
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,10 @@ import jinja2
 from markupsafe import Markup
 
 from handclip_lib.errors import RunError
+from handclip_lib.workbench.record import read_record, write_text
 
 FOLDER = Path(__file__).parent / "report"
-TONES = {"succeeded": "good", "failed": "bad", "interrupted": "bad", "damaged": "bad"}
+TONES = {"succeeded": "good", "running": "wait", "unknown": "wait"}
 
 
 def render_report(run_folder: Path) -> Path:
@@ -37,19 +36,19 @@ def render_report(run_folder: Path) -> Path:
     run = _record(run_folder)
     notebook = run_folder / "executed.ipynb"
     cells = notebook_cells(notebook) if notebook.is_file() else Cells("", "", "", [], {}, "")
-    parameters = _parameter_rows(run.get("parameters") or {}, cells.defaults)
+    parameters = _parameter_rows(run, cells.comments)
     tables = {
         "Parameters": parameters,
         "Metrics": _rows(run.get("metrics")),
         "Software": _rows(run.get("versions")),
-        "Record": _rows({name: run.get(name) for name in ("command", "host", "git", "split", "seed")}),
+        "Record": _rows({name: run.get(name) for name in ("command", "process", "git", "split", "seed")}),
     }
     contents = [*cells.contents, (2, "about-run", "About this run")]
     page = _environment().get_template("page.html.j2")
     text = page.render(
         run=run,
-        title=cells.title or str(run.get("stage") or run["id"]),
-        tone=TONES.get(run["status"], "wait"),
+        title=cells.title or str(run.get("notebook") or run["id"]),
+        tone=TONES.get(run["status"], "bad"),
         facts=_facts(run, parameters),
         contents=contents,
         failure=_failure(run, cells.error),
@@ -58,7 +57,9 @@ def render_report(run_folder: Path) -> Path:
         style=Markup((FOLDER / "report.css").read_text("utf-8") + cells.style),
         tables=[(heading, rows) for heading, rows in tables.items() if rows],
     )
-    return _written(run_folder / "report.html", text)
+    path = run_folder / "report.html"
+    write_text(path, text)
+    return path
 
 
 def write_index(runs_folder: Path) -> Path:
@@ -91,21 +92,17 @@ def write_index(runs_folder: Path) -> Path:
         script=Markup(script),
         digest=digest,
     )  # fmt: skip
-    return _written(runs_folder.parent / "index.html", text)
+    path = runs_folder.parent / "index.html"
+    write_text(path, text)
+    return path
 
 
 def _record(run_folder: Path) -> dict[str, Any]:
     """Read `run.json`; `id` and `status` are always there afterwards, as text."""
-    path = run_folder / "run.json"
-    try:
-        run = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(f"{path} does not exist; {run_folder} is not the folder of a run") from error
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}); run it again") from error
-    if not isinstance(run, dict):
-        raise RunError(f"{path} holds no record of a run; run it again")
-    return run | {"id": str(run.get("id") or run_folder.name), "status": str(run.get("status") or "unknown")}
+    run = read_record(run_folder)
+    if run is None:
+        raise RunError(f"{run_folder / 'run.json'} is absent or damaged; run the notebook again")
+    return run | {"id": str(run["id"]), "status": str(run.get("status") or "unknown")}
 
 
 def _facts(run: Mapping[str, Any], parameters: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -126,13 +123,14 @@ def _facts(run: Mapping[str, Any], parameters: list[dict[str, Any]]) -> list[tup
 def _identifier(value: object, key: str) -> str:
     """A commit or checksum, short enough to read; a working tree with changes is named so."""
     if isinstance(value, Mapping):
-        return _identifier(value.get(key), key) + (" with local changes" if value.get("dirty") else "")
+        return _identifier(value.get(key), key) + (" with local changes" if value.get("changed") else "")
     return str(value)[:12] if value else ""
 
 
 def _moment(value: object) -> str:
-    """An ISO 8601 time to the minute."""
-    return str(value)[:16].replace("T", " ") if value else ""
+    """An ISO 8601 time to the minute; runs record UTC."""
+    zone = " UTC" if str(value).endswith("+00:00") else ""
+    return str(value)[:16].replace("T", " ") + zone if value else ""
 
 
 def _duration(seconds: object) -> str:
@@ -149,15 +147,20 @@ def _failure(run: Mapping[str, Any], error: str) -> str:
     return str(run.get("error") or error or f"It ended as {run['status']!r}, without a message from the notebook.")
 
 
-def _parameter_rows(values: Mapping[str, Any], defaults: Mapping[str, tuple[Any, str]]) -> list[dict[str, Any]]:
-    rows = []
-    for name, value in values.items():
-        default, comment = defaults.get(name, (value, ""))
-        rows.append(
-            {"name": name, "value": _text(value), "default": _text(default), "help": comment}
-            | {"changed": _text(value) != _text(default)}
-        )
-    return rows
+def _parameter_rows(run: Mapping[str, Any], comments: Mapping[str, str]) -> list[dict[str, Any]]:
+    """A row a parameter, with its default and whether the run differs from it."""
+    values, defaults = _mapping(run.get("parameters")), _mapping(run.get("defaults"))
+    return [
+        {
+            "name": name, "value": _text(value), "default": _text(defaults.get(name, value)),
+            "changed": defaults.get(name, value) != value, "help": comments.get(name, ""),
+        }
+        for name, value in values.items()
+    ]  # fmt: skip
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _rows(values: object, prefix: str = "") -> list[dict[str, Any]]:
@@ -174,16 +177,15 @@ def _text(value: object) -> str:
 
 
 def _index_row(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = run.get("parameters") if isinstance(run.get("parameters"), Mapping) else {}
-    metrics = {row["name"].rpartition(".")[2]: row["value"] for row in reversed(_rows(run.get("metrics")))}
+    parameters, metrics = _mapping(run.get("parameters")), _mapping(run.get("metrics"))
     pictures = sorted((folder / "figures").glob("*.png"), key=lambda path: (path.stat().st_mtime, path.name))
     place = folder.parent.name
     seconds = run.get("seconds")
     return {
         "id": run["id"],
         "status": run["status"],
-        "tone": TONES.get(run["status"], "wait"),
-        "stage": str(run.get("stage") or ""),
+        "tone": TONES.get(run["status"], "bad"),
+        "notebook": str(run.get("notebook") or ""),
         "backbone": str(parameters.get("backbone") or ""),
         "dataset": str(parameters.get("dataset") or ""),
         "aspect": str(parameters.get("aspect") or ""),
@@ -198,29 +200,8 @@ def _index_row(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _percent(fraction: object) -> str:
-    try:
-        return f"{100 * float(str(fraction)):.1f}"
-    except ValueError:
-        return ""
+    return f"{100 * fraction:.1f}" if isinstance(fraction, int | float) else ""
 
 
 def _environment() -> jinja2.Environment:
     return jinja2.Environment(loader=jinja2.FileSystemLoader(FOLDER), autoescape=True)
-
-
-def _written(path: Path, text: str) -> Path:
-    """Write a file whole or not at all."""
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as stream:
-            temporary = Path(stream.name)
-            stream.write(text)
-        temporary.chmod(0o644)  # a temporary file is its owner's alone, a report is to be shared
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise RunError(f"{path} cannot be written ({error}); free space, or set HANDCLIP_REPORTS") from error
-    return path

@@ -74,7 +74,7 @@ def run_folder(tmp_path: Path) -> Path:
     (folder / "figures").mkdir(parents=True)
     (folder / "figures" / "first figure.png").write_bytes(buffer.getvalue())
     nbformat.write(v4.new_notebook(cells=cells), folder / "executed.ipynb")
-    record = {"id": HOSTILE[2], "stage": HOSTILE[0], "status": "failed", "error": HOSTILE[0], "seconds": 9}
+    record = {"id": HOSTILE[2], "notebook": HOSTILE[0], "status": "failed", "error": HOSTILE[0], "seconds": 9}
     record |= {"parameters": {"data_root": HOSTILE[0]}, "metrics": {"rank1": 0.5}, "started": "2026-11-21T10:00"}
     (folder / "run.json").write_text(json.dumps(record))
     return folder
@@ -85,8 +85,7 @@ def test_a_report_needs_no_network_and_runs_nothing(watched: Watched, run_folder
     assert beyond == []
     assert watched.faults == []
     pictures = watched.page.evaluate("[...document.images].map(i => [i.alt, i.complete && i.naturalWidth > 0])")
-    figures = [picture for picture in pictures if picture[1]]
-    assert [alt for alt, _ in figures] == HOSTILE
+    assert pictures == [[name, True] for name in HOSTILE]
     assert watched.page.locator(".outcome pre").inner_text() == HOSTILE[0]
 
 
@@ -123,10 +122,11 @@ def test_the_index_sorts_shows_thumbnails_and_runs_nothing_foreign(watched: Watc
     better.mkdir()
     better.joinpath("run.json").write_text(json.dumps({"id": "better", "metrics": {"rank1": 0.953}}))
     render_report(run_folder)
-    beyond = watched.open(write_index(run_folder.parent))
-    assert beyond == [(run_folder / "figures" / "first figure.png").as_uri()]
+    index = write_index(run_folder.parent)
+    watched.open(index)
+    watched.page.wait_for_function("document.images.length == 1 && document.images[0].naturalWidth == 300")
+    assert watched.requests == [index.as_uri(), (run_folder / "figures" / "first figure.png").as_uri()]
     assert watched.faults == []
-    assert watched.page.evaluate("[...document.images].map(i => i.naturalWidth)") == [300]
     names = watched.page.locator("tbody th")
     assert names.all_inner_texts() == [HOSTILE[2], "better"]
     button = watched.page.get_by_role("button", name="Rank-1")

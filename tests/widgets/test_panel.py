@@ -45,8 +45,8 @@ def test_the_bundle_carries_a_png_with_alt_text_beside_the_live_view():
     data, metadata = _bundle(Panel(bars, alt="Bars of rising height", count=(1, 9)))
     assert set(data) == {"application/vnd.jupyter.widget-view+json", "text/plain", "image/png"}
     with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as image:
-        assert image.size == (330, 220)  # 3×2 inches at 110 pixels
-    assert metadata["image/png"]["alt"] == "Bars of rising height (count: 3)"
+        assert image.size == (432, 288)  # 3×2 inches at 144 pixels
+    assert metadata == {"image/png": {"alt": "Bars of rising height (count: 3)", "width": 288}}
 
 
 def test_the_png_follows_the_controls():

@@ -1,0 +1,25 @@
+"""The models of an evaluation: the encoder in question, and the two floors every table carries."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from handclip_lib.data.images import DecodedImages
+from handclip_lib.evaluation.features import Features, extract_features
+from handclip_lib.evaluation.floors import histogram_embeddings, pixel_embeddings
+
+
+def embed_with_floors(
+    name: str,
+    encode: Callable[[np.ndarray], np.ndarray],
+    images: DecodedImages,
+    *,
+    encoder_key: str,
+    batch_size: int = 32,
+) -> dict[str, Features]:
+    """Embed images by an encoder (first), by their pixels, and by their histogram; see `extract_features`."""
+    return {
+        name: extract_features(encode, images, encoder_key=encoder_key, batch_size=batch_size),
+        "floor: pixels": pixel_embeddings(images),
+        "floor: histogram": histogram_embeddings(images),
+    }

@@ -1,0 +1,120 @@
+"""Figures of a data set: counts, balance, samples, near-duplicates, sizes, and what the transform does."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from handclip_lib.plots.style import COLOURS, QUIET, figure_with_axes, picture_grid
+
+
+def protocol_counts(frame: pd.DataFrame) -> Figure:
+    """What the split holds, beside the published count where there is one; rows of `split_counts`."""
+    figure, (axis,) = figure_with_axes(height=3.4)
+    place = np.arange(len(frame))
+    published = "published" in frame
+    bars = axis.barh(
+        place - 0.2 * published, frame["found"], 0.4 if published else 0.6, color=COLOURS[0], label="found"
+    )
+    axis.bar_label(bars, padding=3, fontsize=9)
+    if published:
+        bars = axis.barh(place + 0.2, frame["published"], 0.4, color=COLOURS[4], hatch="//", label="published")
+        axis.bar_label(bars, padding=3, fontsize=9)
+        axis.legend(loc="lower right")
+    axis.set_yticks(place, frame["count"])
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.set_xlabel("images (identities where the row says so)")
+    axis.margins(x=0.08)
+    return figure
+
+
+def attribute_balance(frame: pd.DataFrame) -> Figure:
+    """Images and identities of each value of each attribute; rows of `attribute_counts`."""
+    attributes = list(dict.fromkeys(frame["attribute"]))
+    columns = min(3, max(1, len(attributes)))
+    rows = max(1, -(-len(attributes) // columns))
+    figure, axes = figure_with_axes(rows, columns, height=2.3 * rows)
+    for axis, attribute in zip(axes, attributes, strict=False):
+        part = frame[frame["attribute"] == attribute]
+        bars = axis.barh(np.arange(len(part)), part["images"], color=COLOURS[0])
+        axis.bar_label(bars, [f"{n} ids" for n in part["identities"]], padding=3, fontsize=9)
+        axis.set_yticks(np.arange(len(part)), part["value"], parse_math=False)
+        axis.set_title(attribute.replace("_", " "), parse_math=False)
+        axis.invert_yaxis()
+        axis.grid(axis="y", visible=False)
+        axis.margins(x=0.25)
+    for axis in axes[len(attributes) :]:
+        axis.remove()
+    figure.supxlabel("images", fontsize=10)
+    return figure
+
+
+def images_per_identity(counts: "pd.Series[int]") -> Figure:
+    """Images of each identity, most first: how much of a figure a few subjects carry."""
+    figure, (axis,) = figure_with_axes(height=2.9)
+    values = counts.to_numpy()
+    axis.bar(np.arange(len(values)), values, width=1.0, color=COLOURS[0])
+    axis.set(xlabel=f"{len(values)} identities, most images first", ylabel="images", xlim=(-0.5, len(values) - 0.5))
+    top = min(10, len(values))
+    share = values[:top].sum() / values.sum()
+    lines = f"{values.sum():,} images, median {np.median(values):.0f} an identity\nthe first {top} identities hold {share:.0%}"
+    single = int((values == 1).sum())
+    axis.text(
+        0.99, 0.95, f"{lines}\n{single} identities have one image", transform=axis.transAxes, ha="right", va="top"
+    )
+    return figure
+
+
+def sample_grid(pixels: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+    """Photographs with their titles, which are literal text from the data set."""
+    return picture_grid(pixels, titles, columns=min(6, max(1, len(pixels))), size=1.5)[0]
+
+
+def near_duplicate_pairs(pairs: pd.DataFrame, left: Sequence[np.ndarray], right: Sequence[np.ndarray]) -> Figure:
+    """Pairs of images that look nearly the same, one above the other; rows of `near_duplicates`."""
+    shown = min(6, len(pairs))
+    if not shown:
+        figure, (axis,) = figure_with_axes(height=1.0)
+        axis.set_axis_off()
+        axis.text(0.5, 0.5, "no two images look nearly the same", ha="center", va="center")
+        return figure
+    above = []
+    for pair in pairs.head(shown).itertuples():
+        distance = "unknown" if pd.isna(pair.capture_distance) else str(pair.capture_distance)
+        who = "same identity" if pair.same_identity else "DIFFERENT identities"
+        above.append(f"cosine {pair.cosine:.3f}\n{who}\ncaptures apart: {distance}")
+    blank = [""] * shown
+    return picture_grid([*left[:shown], *right[:shown]], [*above, *blank], columns=shown, size=1.3)[0]
+
+
+def image_sizes(sizes: pd.DataFrame) -> Figure:
+    """Width and height of the photographs in pixels, one dot a size with its number of images."""
+    figure, (axis,) = figure_with_axes(height=3.0)
+    grouped = sizes.groupby(["width", "height"]).size().sort_values(ascending=False)
+    width, height = (grouped.index.get_level_values(i).to_numpy() for i in (0, 1))
+    axis.scatter(width, height, s=40 + 300 * grouped.to_numpy() / grouped.max(), color=COLOURS[0], alpha=0.6)
+    for w, h, n in list(zip(width, height, grouped, strict=True))[:8]:
+        axis.annotate(f"{w}×{h}: {n:,} images", (w, h), (12, 0), textcoords="offset points", va="center")
+    axis.set(xlabel="width in pixels", ylabel="height in pixels")
+    axis.set_xlim(0, width.max() * 1.35)
+    axis.set_ylim(0, height.max() * 1.35)
+    return figure
+
+
+def transform_steps(original: np.ndarray, results: Mapping[str, np.ndarray]) -> Figure:
+    """A photograph, and what the model sees of it under each fit."""
+    titles = [f"photograph {original.shape[1]}×{original.shape[0]}", *results]
+    return picture_grid([original, *results.values()], titles, columns=len(results) + 1, size=2.1)[0]
+
+
+def capture_distances(pairs: pd.DataFrame) -> Figure:
+    """How far apart in capture number near-duplicates of one identity lie: bursts sit at one."""
+    figure, (axis,) = figure_with_axes(height=2.6)
+    same = pairs[pairs["same_identity"]]["capture_distance"].dropna().astype(int).clip(upper=15)
+    counts = same.value_counts().reindex(range(1, 16), fill_value=0)
+    axis.bar(counts.index, counts.to_numpy(), color=QUIET)
+    axis.set_xticks(range(1, 16), [*map(str, range(1, 15)), "15+"])
+    axis.set(xlabel="captures apart", ylabel="near-duplicate pairs of one identity")
+    return figure
