@@ -84,6 +84,8 @@ def split_facts(split: Split) -> pd.DataFrame:
 
 def left_out_reasons(table: HandTable) -> pd.DataFrame:
     """Group the images that were left out by reason: columns `reason`, `images`, `for example` (a path)."""
+    if table.left_out.empty:
+        return pd.DataFrame({"reason": ["nothing is left out"], "images": [0], "for example": [""]})
     grouped = table.left_out.groupby("reason", sort=False)["path"]
     frame = pd.DataFrame({"images": grouped.size(), "for example": grouped.first()})
     return frame.sort_values("images", ascending=False).reset_index(names="reason")

@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from handclip_lib.data.audit import attribute_counts, left_out_reasons, split_counts
-from handclip_lib.data.hands11k import METADATA
+from handclip_lib.data.hands11k import FOLDER, METADATA
 from handclip_lib.data.hd import IDENTITIES
 from handclip_lib.data.images import decode_file
 from handclip_lib.data.open import READERS, open_dataset
@@ -107,12 +107,14 @@ def check(root: Path | str, dataset: str = "auto", deep: bool = False, progress:
 def recognised(root: Path) -> str:
     """Name the data set whose layout a folder has, or which holds the folder; "folder" when it has none."""
     try:
-        near = [root, root.parent, *sorted(folder for folder in root.iterdir() if folder.is_dir())]
+        near = [root, *sorted(folder for folder in root.iterdir() if folder.is_dir())]
     except OSError as error:
         raise DataError(f"{root} cannot be read ({error}); make it readable or name another folder") from error
-    if any((folder / METADATA).is_file() for folder in near):
+    # Trees of splits are written into the data set's folder, so only Hands/ itself belongs to the folder above it.
+    if any((folder / METADATA).is_file() for folder in [*near, *[root.parent] * (root.name == FOLDER)]):
         return "11k"
-    return "hd" if any((folder / IDENTITIES).is_dir() for folder in [*near, *root.parents]) else "folder"
+    original = IDENTITIES.split("/")[0]
+    return "hd" if original in root.parts or any((folder / IDENTITIES).is_dir() for folder in near) else "folder"
 
 
 def _split_or_reason(table: HandTable, aspect: str) -> pd.DataFrame | str:

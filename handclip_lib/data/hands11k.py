@@ -91,10 +91,9 @@ def _read_csv(csv: Path) -> tuple[pd.DataFrame, list[str]]:
     frame.columns = frame.columns.str.strip()
     missing = [name for name in NEEDED if name not in frame.columns]
     if missing:
-        raise DataError(
-            f"{csv} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has {', '.join(frame.columns)}. "
-            f"Add what is missing or download {METADATA} again"
-        )
+        lacks = f"lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}"
+        it_has = ", ".join(frame.columns)
+        raise DataError(f"{csv} {lacks}; it has {it_has}. Add what is missing or download {METADATA} again")
     if not frame.columns.is_unique:
         raise DataError(f"{csv} has a column twice: {', '.join(frame.columns)}; keep one of each")
     if frame.empty:

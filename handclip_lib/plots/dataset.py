@@ -59,11 +59,12 @@ def images_per_identity(counts: "pd.Series[int]") -> Figure:
     axis.set(xlabel=f"{len(values)} identities, most images first", ylabel="images", xlim=(-0.5, len(values) - 0.5))
     top = min(10, len(values))
     share = values[:top].sum() / values.sum()
-    lines = f"{values.sum():,} images, median {np.median(values):.0f} an identity\nthe first {top} identities hold {share:.0%}"
     single = int((values == 1).sum())
-    axis.text(
-        0.99, 0.95, f"{lines}\n{single} identities have one image", transform=axis.transAxes, ha="right", va="top"
-    )
+    axis.set_title(
+        f"{values.sum():,} images, median {np.median(values):.0f} an identity; the first {top} identities hold "
+        f"{share:.0%}; {single} identities have one image",
+        loc="left", fontsize=10,
+    )  # fmt: skip
     return figure
 
 
@@ -116,5 +117,5 @@ def capture_distances(pairs: pd.DataFrame) -> Figure:
     counts = same.value_counts().reindex(range(1, 16), fill_value=0)
     axis.bar(counts.index, counts.to_numpy(), color=QUIET)
     axis.set_xticks(range(1, 16), [*map(str, range(1, 15)), "15+"])
-    axis.set(xlabel="captures apart", ylabel="near-duplicate pairs of one identity")
+    axis.set(xlabel="captures apart, near-duplicates of one identity", ylabel="pairs")
     return figure

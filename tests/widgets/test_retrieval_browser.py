@@ -9,7 +9,8 @@ from handclip_lib.widgets.retrieval_browser import Ranking, retrieval_browser
 
 # Three people; the gallery holds a0, b0, c0. Angles in degrees place the embeddings on a circle.
 ANGLES = {"a0": 0, "a1": 5, "a2": 100, "b0": 90, "b1": 80, "c0": 180, "c1": 70}
-# a1 → a0 (right); a2 → b0 (10° away), c0 (80°), a0 (100°): rank 3; b1 → b0 (right); c1 → b0 (20°), a0 (70°), c0 (110°): rank 3
+# a1 → a0 (right); a2 → b0 (10° away), c0 (80°), a0 (100°): rank 3;
+# b1 → b0 (right); c1 → b0 (20°), a0 (70°), c0 (110°): rank 3
 
 
 @pytest.fixture
@@ -89,7 +90,8 @@ def test_the_number_of_queries_follows_the_choice(features, split, images):
 
 
 def test_a_choice_without_queries_says_so(features, split, images):
-    same = Features(features.paths, np.eye(3, dtype=np.float32)[["abc".index(path[0]) if path[0] in "abc" else 0 for path in features.paths]])  # fmt: skip
+    corner = {"a": (1.0, 0.0, 0.0), "b": (0.0, 1.0, 0.0), "c": (0.0, 0.0, 1.0), "o": (1.0, 0.0, 0.0)}
+    same = Features.normalised(features.paths, np.array([corner[path[0]] for path in features.paths]))
     panel = retrieval_browser(same, split, images)
     panel._controls["queries"].value = "wrong"
     text = panel._repr_mimebundle_()[0]["text/plain"]

@@ -168,7 +168,10 @@ def test_a_run_that_ended_before_its_notebook_still_has_a_report(tmp_path: Path)
         ('<img src="https://a.example/i.png">', ""),
         ('<img src="data:image/svg+xml;base64,AAAA">', ""),
         ('<img alt="a" src="data:image/png;base64,AAAA">', '<img alt="a" src="data:image/png;base64,AAAA">'),
-        ('<img alt="a" src="data:image/png;base64,AAAA" srcset="//a 2x">', '<img alt="a" src="data:image/png;base64,AAAA">'),
+        (
+            '<img alt="a" src="data:image/png;base64,AAAA" srcset="//a 2x">',
+            '<img alt="a" src="data:image/png;base64,AAAA">',
+        ),
         ('<a href="javascript:alert(1)">a</a>', "<a>a</a>"),
         ('<a href="https://a.example">a</a>', '<a href="https://a.example">a</a>'),
         ('<iframe src="https://a.example"></iframe>', ""),

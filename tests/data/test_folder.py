@@ -1,0 +1,104 @@
+from pathlib import Path
+
+import pytest
+
+from handclip_lib.data.folder import read_folder
+from handclip_lib.errors import DataError
+
+
+def put(root: Path, *paths: str, content: bytes = b"photograph") -> Path:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+    return root
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Two draws of the CLIP-FH tree; 7 and 12 are tested, and 12 comes second in one folder and first in another."""
+    return put(
+        tmp_path / "train_val_test_split_palmar_l",
+        "train/3/Hand_0000001.jpg", "val/3/Hand_0000002.jpg", "train_all/3/Hand_0000001.jpg",
+        "query0/12/Hand_0000005.jpg", "query0/7/Hand_0000003.jpg",
+        "gallery0/12/Hand_0000006.jpg", "gallery0/7/Hand_0000004.jpg",
+        "query1/12/Hand_0000006.jpg", "gallery1/12/Hand_0000005.jpg", "gallery1/7/Hand_0000004.jpg",
+        "test/7/Hand_0000003.jpg",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_the_tree_of_splits_gives_one_row_a_photograph_and_its_draws(tree, above):
+    table = read_folder(tree.parent if above else tree)
+    images = table.images.set_index(table.images["path"].str[-5:-4])
+    assert images["identity"].to_dict() == {"1": "3", "2": "3", "3": "7", "4": "7", "5": "12", "6": "12"}
+    assert set(images["aspect"]) == {"palmar_l"}
+    assert set(images["side"]) == {"left"}
+    assert images.loc["6", "capture"] == 6
+    given = table.given_split
+    assert {tuple(row) for row in given.assign(path=given["path"].str[-5:-4]).to_numpy()} == {
+        ("1", "train", -1), ("2", "val", -1), ("3", "query", 0), ("5", "query", 0), ("4", "gallery", 0),
+        ("6", "gallery", 0), ("6", "query", 1), ("5", "gallery", 1), ("4", "gallery", 1),
+    }  # fmt: skip
+    assert table.left_out.empty
+    assert all(path.is_file() for path in table.absolute(table.images["path"]))
+
+
+def test_a_photograph_under_two_identities_is_refused(tree):
+    put(tree, "query1/13/Hand_0000005.jpg")
+    with pytest.raises(DataError, match=r"Hand_0000005.jpg lies under the identities '(12|13)' and '(12|13)'"):
+        read_folder(tree)
+
+
+def test_photographs_out_of_place_are_left_out(tree):
+    put(tree, "train/Hand_0000020.jpg", "query0/7/deep/Hand_0000021.jpg", "test/7/Hand_0000022.jpg", "train/3/a.txt")
+    put(tree, "gallery0/7/Hand_0000023.jpg", content=b"")
+    left_out = read_folder(tree).left_out
+    assert dict(zip(left_out["path"], left_out["reason"], strict=True)) == {
+        "train/Hand_0000020.jpg": "it does not lie in train/<identity>/",
+        "query0/7/deep/Hand_0000021.jpg": "it does not lie in query0/<identity>/",
+        "test/7/Hand_0000022.jpg": "it lies only in test/, which is neither train, val, query nor gallery",
+        "gallery0/7/Hand_0000023.jpg": "the file is empty (0 bytes)",
+    }
+
+
+def test_a_draw_without_its_gallery_is_refused(tree):
+    put(tree, "query2/7/Hand_0000004.jpg")
+    with pytest.raises(DataError, match="holds query2/ but no gallery2/; add it, or remove query2/"):
+        read_folder(tree)
+
+
+def test_several_trees_must_be_told_apart(tree):
+    put(tree.parent / "train_val_test_split_dorsal_r", "train/1/a.jpg", "query0/2/b.jpg", "gallery0/2/c.jpg")
+    with pytest.raises(DataError, match="several splits.*dorsal_r.*palmar_l.*name one"):
+        read_folder(tree.parent)
+
+
+def test_any_folder_of_folders_is_read_by_the_names_of_its_folders(tmp_path):
+    put(tmp_path, "anna/1.jpg", "anna/2.PNG", "<b>&/hand 3.jpeg", "007/4.jpg", "7/4.jpg", "lost.jpg", ".cache/5.jpg")
+    put(tmp_path, "anna/._1.jpg", "anna/notes.txt")
+    table = read_folder(tmp_path)
+    assert table.images.set_index("path")["identity"].to_dict() == {
+        "anna/1.jpg": "anna", "anna/2.PNG": "anna", "<b>&/hand 3.jpeg": "<b>&", "007/4.jpg": "007", "7/4.jpg": "7",
+    }  # fmt: skip
+    assert table.left_out.to_dict("records") == [{"path": "lost.jpg", "reason": "it lies in no identity's folder"}]
+    assert table.given_split is None
+
+
+def test_folders_named_after_aspects_give_the_aspect_and_share_identities(tmp_path):
+    table = read_folder(put(tmp_path, "dorsal_r/5/1.jpg", "hands_palmar_l/5/2.jpg"))
+    assert table.images["aspect"].tolist() == ["dorsal_r", "palmar_l"]
+    assert table.images["identity"].tolist() == ["5", "5"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [((), "no photograph in a folder of its own"), (("a.jpg",), "no photograph in a folder"), (("1/a.txt",), "needs")],
+)
+def test_a_folder_without_folders_of_photographs_is_refused(files, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        read_folder(put(tmp_path, *files))
+
+
+def test_an_absent_folder_is_refused(tmp_path):
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        read_folder(tmp_path / "nowhere")

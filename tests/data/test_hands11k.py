@@ -1,0 +1,190 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from handclip_lib.data.hands11k import read_hands11k
+from handclip_lib.errors import DataError
+
+COLUMNS = "id,age,gender,skinColor,accessories,nailPolish,aspectOfHand,imageName,irregularities".split(",")
+GOOD = ["0000000", "27", "male", "fair", "0", "0", "dorsal right", "Hand_0000002.jpg", "0"]
+
+
+def written(root: Path, *changes: dict[str, str], images: bool = True) -> Path:
+    """A data set of a good row a change; each row has an image of its own unless the change names one."""
+    (root / "Hands").mkdir(parents=True)
+    rows = [dict(zip(COLUMNS, GOOD, strict=True)) | {"imageName": f"Hand_{i:07d}.jpg"} for i in range(len(changes))]
+    rows = [row | change for row, change in zip(rows, changes, strict=True)]
+    pd.DataFrame(rows).to_csv(root / "HandInfo.csv", index=False)
+    for row in rows:
+        if images and row["imageName"] and Path(row["imageName"]).name == row["imageName"]:
+            Image.new("RGB", (8, 6)).save(root / "Hands" / row["imageName"])
+    return root
+
+
+def reasons(table) -> dict[str, str]:
+    return dict(zip(table.left_out["path"], table.left_out["reason"], strict=True))
+
+
+def test_a_row_becomes_an_image_with_its_attributes(tmp_path):
+    change = {"id": "0001057", "aspectOfHand": "palmar left", "imageName": "Hand_0000042.jpg", "accessories": "1"}
+    table = read_hands11k(written(tmp_path, change))
+    assert table.images.iloc[0].to_dict() == {
+        "path": "Hands/Hand_0000042.jpg", "identity": "0001057", "side": "left", "view": "palmar",
+        "aspect": "palmar_l", "capture": 42, "gender": "male", "age": 27, "skin_color": "fair", "accessories": True,
+        "nail_polish": False, "irregularities": False,
+    }  # fmt: skip
+    assert (table.dataset, table.root, len(table.left_out), table.notes) == ("11k", tmp_path, 0, ())
+
+
+def test_ids_that_differ_only_by_spaces_are_one_subject_and_it_is_noted(tmp_path):
+    table = read_hands11k(written(tmp_path, {"id": "1200000 "}, {"id": "1200000"}, {"id": " 1200000"}))
+    assert table.images["identity"].unique().tolist() == ["1200000"]
+    assert table.notes == ("spaces around the id of 2 images were ignored ('1200000 ' of Hand_0000000.jpg)",)
+
+
+@pytest.mark.parametrize("identity", ["<script>alert(1)</script>", "../../x", "=1+1", 'naïve, "quoted"'])
+def test_an_identity_is_only_text(identity, tmp_path):
+    table = read_hands11k(written(tmp_path / "data", {"id": identity}))
+    assert table.images["identity"].tolist() == [identity]
+    assert table.images["path"].tolist() == ["Hands/Hand_0000000.jpg"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"imageName": "../../../etc/passwd"}, "it names a file outside the data set"),
+        ({"imageName": "..\\x.jpg"}, "it names a file outside the data set"),
+        ({"imageName": "/etc/passwd"}, "it names a file outside the data set"),
+        ({"imageName": ".."}, "it names a file outside the data set"),
+        ({"imageName": ""}, "its imageName is empty"),
+        ({"id": "  "}, "its id is empty"),
+        ({"aspectOfHand": "dorsal"}, "its aspectOfHand 'dorsal' is none of dorsal/palmar right/left"),
+        ({"aspectOfHand": "right dorsal"}, "its aspectOfHand 'right dorsal' is none of"),
+        ({"accessories": "yes"}, "its accessories 'yes' is neither 0 nor 1"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_left_out_with_its_reason(change, reason, tmp_path):
+    table = read_hands11k(written(tmp_path, {}, change))
+    assert len(table.images) == 1
+    assert [text.startswith(reason) for text in table.left_out["reason"]] == [True]
+
+
+def test_rows_without_a_name_are_counted_one_by_one(tmp_path):
+    table = read_hands11k(written(tmp_path, {"imageName": "", "id": "1"}, {}, {"imageName": "", "id": "2"}))
+    assert table.left_out["path"].tolist() == ["HandInfo.csv, line 2", "HandInfo.csv, line 4"]
+
+
+def test_files_that_are_absent_empty_or_unlisted_are_left_out(tmp_path):
+    written(tmp_path, {}, {}, {})
+    (tmp_path / "Hands" / "Hand_0000001.jpg").unlink()
+    (tmp_path / "Hands" / "Hand_0000002.jpg").write_bytes(b"")
+    (tmp_path / "Hands" / "Hand_0000009.jpg").write_bytes(b"more")
+    (tmp_path / "Hands" / "Thumbs.db").write_bytes(b"no photograph")
+    assert reasons(read_hands11k(tmp_path)) == {
+        "Hands/Hand_0000001.jpg": "named in HandInfo.csv but absent from Hands/",
+        "Hands/Hand_0000002.jpg": "the file is empty (0 bytes)",
+        "Hands/Hand_0000009.jpg": "not named in HandInfo.csv",
+    }
+
+
+def test_an_image_with_two_ids_is_left_out_and_a_repeated_row_counts_once(tmp_path):
+    twice, disputed = {"imageName": "Hand_0000007.jpg"}, {"imageName": "Hand_0000008.jpg"}
+    table = read_hands11k(written(tmp_path, twice, twice, disputed | {"id": "5"}, disputed | {"id": "6"}))
+    assert table.images["path"].tolist() == ["Hands/Hand_0000007.jpg"]
+    assert reasons(table) == {"Hands/Hand_0000008.jpg": "listed 2 times with a different id: 5, 6"}
+    assert table.notes == ("1 rows of HandInfo.csv repeat another row and count once",)
+
+
+def test_an_attribute_that_cannot_be_read_is_unknown_and_costs_no_image(tmp_path):
+    table = read_hands11k(written(tmp_path, {"age": "²", "nailPolish": "?"}, {"age": ""}, {"age": "9" * 30}))
+    assert table.images["age"].isna().all()
+    assert table.images["nail_polish"].isna().tolist() == [True, False, False]
+    assert table.notes == (
+        "age of 2 images is unknown: '²' cannot be read",
+        "nailPolish of 1 images is unknown: '?' cannot be read",
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace(",", ",\t"),
+        lambda text: "\n".join('"' + line.replace(",", '","') + '"' for line in text.splitlines()),
+        lambda text: text.replace("\n", "\n\n"),
+        lambda text: text.replace("irregularities", "irregularities,more").replace("jpg,0", "jpg,0,x"),
+    ],
+    ids=["byte-order mark", "CRLF", "white space", "quoted", "blank lines", "one more column"],
+)
+def test_the_csv_may_be_written_in_any_usual_way(change, tmp_path):
+    csv = written(tmp_path, {}, {"id": "1"}) / "HandInfo.csv"
+    plain = read_hands11k(tmp_path).images
+    csv.write_bytes(change(csv.read_text()).encode())
+    pd.testing.assert_frame_equal(read_hands11k(tmp_path).images, plain)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"id,age,imageName\n1,2,a.jpg\n", "lacks the columns accessories, aspectOfHand; it has id, age, imageName"),
+        (b"id;accessories;aspectOfHand;imageName\n", "lacks the columns id, accessories"),
+        (b"id,accessories,aspectOfHand,imageName\n", "has a header but no rows"),
+        (b"id,accessories,aspectOfHand,imageName, id\n1,0,dorsal right,a.jpg,2\n", "has a column twice"),
+        (b"", "cannot be read as a table"),
+        (b"\xff\xfe\x00id", "cannot be read as a table"),
+        (b"id,accessories,aspectOfHand,imageName\n1,0,dorsal right,a.jpg\n1,2,3,4,5\n", "cannot be read as a table"),
+    ],
+)
+def test_a_csv_that_is_not_one_says_what_is_wrong_and_what_to_do(content, message, tmp_path):
+    (written(tmp_path, {}) / "HandInfo.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message) as error:
+        read_hands11k(tmp_path)
+    assert str(tmp_path / "HandInfo.csv") in str(error.value)
+    assert any(remedy in str(error.value) for remedy in ("download", "keep one of each"))
+
+
+def test_a_folder_that_is_not_the_data_set_is_told_from_one_near_it(tmp_path):
+    root = written(tmp_path / "11k", {})
+    (tmp_path / "empty").mkdir()
+    for folder, message in {
+        tmp_path / "nowhere": "is not a folder",
+        tmp_path / "empty": "is empty; 11k Hands needs HandInfo.csv",
+        root / "Hands": f"is inside the data set; name its parent: {root}",
+        tmp_path: f"but {root} does: name that folder",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            read_hands11k(folder)
+
+
+def test_metadata_without_photographs_is_an_error_unless_asked_for(tmp_path):
+    written(tmp_path, {}, {}, images=False)
+    with pytest.raises(DataError, match="none of the 2 images that HandInfo.csv names can be used.*absent.*put the"):
+        read_hands11k(tmp_path)
+    assert len(read_hands11k(tmp_path, require_images=False).images) == 2
+    (tmp_path / "Hands").rmdir()
+    with pytest.raises(DataError, match="has HandInfo.csv but no folder Hands/"):
+        read_hands11k(tmp_path)
+    with pytest.raises(DataError, match="other.csv does not exist"):
+        read_hands11k(tmp_path, metadata=tmp_path / "other.csv", require_images=False)
+
+
+def test_the_published_metadata_has_189_subjects(hands11k_metadata, tmp_path):
+    table = read_hands11k(tmp_path, metadata=hands11k_metadata, require_images=False)
+    assert len(table.images) == 11_076
+    assert table.images["identity"].nunique() == 189
+    assert table.images.loc[table.images["path"] == "Hands/Hand_0009853.jpg", "identity"].item() == "1200000"
+    assert table.notes == ("spaces around the id of 1 images were ignored ('1200000 ' of Hand_0009853.jpg)",)
+    assert not table.images.isna().any(axis=None)
+
+
+def test_the_real_sample_has_the_counts_of_its_description(hands11k_sample):
+    table = read_hands11k(hands11k_sample)
+    assert (len(table.images), len(table.left_out), table.images["identity"].nunique()) == (764, 0, 175)
+    bare = table.where(~table.images["accessories"]).images
+    counts = bare.groupby("aspect")["identity"].agg(["size", "nunique"])
+    assert counts.loc["dorsal_r"].tolist() == [284, 105]
+    assert counts.loc["palmar_r"].tolist() == [241, 109]
