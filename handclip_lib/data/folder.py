@@ -51,7 +51,8 @@ def _split_tree(root: Path) -> list[Path]:
 
 def _read_split_tree(root: Path, roles: list[Path], aspect: str) -> HandTable:
     rows: dict[str, dict[str, object]] = {}
-    given, left_out = [], {}
+    given: list[dict[str, object]] = []
+    left_out: dict[str, str] = {}
     for folder in roles:
         match = ROLE.fullmatch(folder.name)
         assert match is not None  # `_split_tree` kept only those that match
@@ -85,7 +86,7 @@ def _refuse_half_draws(root: Path, roles: list[Path]) -> None:
 
 def _elsewhere(root: Path, roles: list[Path], used: set[str]) -> dict[str, str]:
     """The photographs of folders that are no role (`train_all`, `test`) and lie in no role's folder either."""
-    found = {}
+    found: dict[str, str] = {}
     for folder in sorted(f for f in roles[0].parent.iterdir() if f.is_dir() and f not in roles):
         files, _ = _image_files(root, folder)
         reason = f"it lies only in {folder.name}/, which is neither train, val, query nor gallery"

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import pandas as pd
 
@@ -114,7 +115,7 @@ def _file_sizes(folder: Path) -> dict[str, int]:
     return {entry.name: entry.stat().st_size for entry in folder.iterdir() if entry.is_file()}
 
 
-def _fault(record: dict[str, str], sizes: dict[str, int] | None) -> str | None:
+def _fault(record: dict[Any, str], sizes: dict[str, int] | None) -> str | None:
     """Why a row cannot be used, or None."""
     name, words = record["imageName"], record["aspectOfHand"].lower().split()
     if not name:
@@ -151,7 +152,7 @@ def _unknown_attributes(frame: pd.DataFrame) -> list[str]:
     return notes
 
 
-def _row(record: dict[str, str], path: str) -> dict[str, object]:
+def _row(record: dict[Any, str], path: str) -> dict[str, object]:
     view, side = record["aspectOfHand"].lower().split()
     row: dict[str, object] = {
         "path": path, "identity": record["id"], "side": side, "view": view, "aspect": f"{view}_{side[0]}",

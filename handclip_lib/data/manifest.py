@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from handclip_lib.errors import DataError
+from handclip_lib.files import whole_file
 
 COLUMNS = ["path", "identity", "aspect", "capture", "role", "gallery_in"]
 ROLES = ("train", "val", "test", "other", "distractor")
@@ -145,8 +144,7 @@ def _checksum(meta: dict[str, Any], images: pd.DataFrame) -> str:
 
 def _write(path: Path, text: str) -> None:
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, newline="", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(file.name, path)
+        with whole_file(path) as private:
+            private.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}); free space or name another folder") from error

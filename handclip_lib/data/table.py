@@ -70,9 +70,9 @@ class HandTable:
         unwritable = {str(row["path"]): "its name is not valid UTF-8; rename it" for row in rows if _unwritable(row)}
         left_out = {_writable(path): reason for path, reason in {**left_out, **unwritable}.items()}
         frame = pd.DataFrame([row for row in rows if not _unwritable(row)]).reindex(columns=list(COLUMNS))
+        frame = frame.astype(DTYPES)  # before filling: a column that no row has starts as float64
         for text in ("side", "view", "aspect"):
-            frame[text] = frame[text].fillna("")
-        frame = frame.astype(DTYPES)
+            frame[text] = frame[text].astype("object").where(frame[text].notna(), "")
         reasons = pd.DataFrame({"path": list(left_out), "reason": list(left_out.values())}, dtype="object")
         return cls(dataset, Path(root), frame, reasons, given_split, tuple(notes)).validated()
 

@@ -1,7 +1,5 @@
 """Embeddings of images: each file is encoded once, whatever the number of draws, and a killed run resumes."""
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -13,6 +11,7 @@ from tqdm.auto import tqdm
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.places import cache_folder
 from handclip_lib.errors import EvaluationError
+from handclip_lib.files import whole_file
 
 BLOCK = 512  # images between two saves
 
@@ -127,10 +126,8 @@ def _kept(file: Path, n: int) -> np.ndarray | None:
 
 def _keep(file: Path, block: np.ndarray) -> None:
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as private:
+        with whole_file(file) as private:
             np.save(private, block)
-        os.replace(private.name, file)
     except OSError as error:
         raise EvaluationError(
             f"the feature cache {file.parent} cannot be written ({error.strerror or error}); free space there, "

@@ -120,7 +120,7 @@ def _run(notebook: Path, config: Parameters, folder: Path) -> Launched:
     status, error = _outcome(code, stopped_by, record, folder / "executed.ipynb")
     record |= {"status": status, "error": error, "finished": now(), "seconds": round(time.monotonic() - began, 1)}
     write_record(folder, record)
-    report = render_report(folder) if (folder / "executed.ipynb").exists() else None
+    report = render_report(folder)
     write_index(folder.parent)
     return Launched(folder, status, error, report)
 

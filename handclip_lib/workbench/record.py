@@ -3,12 +3,12 @@
 import json
 import os
 import socket
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from handclip_lib.errors import RunError
+from handclip_lib.files import whole_file
 
 STATUSES = ("running", "succeeded", "failed", "interrupted", "died")
 
@@ -25,17 +25,8 @@ def write_text(path: Path, text: str) -> None:
         RunError: The folder is read-only, full or absent.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
-            private = Path(file.name)
-            try:
-                file.write(text)
-                file.flush()
-            except OSError:
-                private.unlink()
-                raise
-        private.chmod(0o644)
-        os.replace(private, path)
+        with whole_file(path) as private:
+            private.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RunError(
             f"{path} cannot be written ({error.strerror or error}); free space there, or name another folder for "

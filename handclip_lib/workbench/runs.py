@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import shlex
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from handclip_lib.config import Parameters, resolve
 from handclip_lib.errors import RunError
+from handclip_lib.files import whole_file
 from handclip_lib.workbench.identity import git_state, reports_folder, run_id, versions
 from handclip_lib.workbench.record import now, read_record, this_process, write_record, write_text
 
@@ -79,10 +79,8 @@ class Run:
         figure.savefig(buffer, format="png", dpi=DPI)
         path = self.folder / "figures" / f"{name}.png"
         try:
-            path.parent.mkdir(exist_ok=True)
-            private = path.with_name(f".{path.name}.part")
-            private.write_bytes(buffer.getvalue())
-            os.replace(private, path)
+            with whole_file(path) as private:
+                private.write_bytes(buffer.getvalue())
         except OSError as error:
             raise RunError(
                 f"{path} cannot be written ({error.strerror}); free space or set HANDCLIP_REPORTS"
@@ -164,7 +162,7 @@ def new_record(folder: Path, config: Parameters) -> dict[str, Any]:
         "defaults": {name: field.default for name, field in type(config).model_fields.items()},
         "seed": config.seed, "started": now(), "finished": None, "seconds": None, "metrics": {}, "split": None,
         "reached_the_end": False, "versions": versions(), "git": git_state(), "process": this_process(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": f"notebooks/{config.notebook}.ipynb in a kernel of its own",
     }  # fmt: skip
 
 

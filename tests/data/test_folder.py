@@ -69,7 +69,7 @@ def test_a_draw_without_its_gallery_is_refused(tree):
 
 def test_several_trees_must_be_told_apart(tree):
     put(tree.parent / "train_val_test_split_dorsal_r", "train/1/a.jpg", "query0/2/b.jpg", "gallery0/2/c.jpg")
-    with pytest.raises(DataError, match="several splits.*dorsal_r.*palmar_l.*name one"):
+    with pytest.raises(DataError, match=r"several splits.*dorsal_r.*palmar_l.*name one"):
         read_folder(tree.parent)
 
 

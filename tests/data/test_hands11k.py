@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -7,18 +8,19 @@ from PIL import Image
 from handclip_lib.data.hands11k import read_hands11k
 from handclip_lib.errors import DataError
 
-COLUMNS = "id,age,gender,skinColor,accessories,nailPolish,aspectOfHand,imageName,irregularities".split(",")
-GOOD = ["0000000", "27", "male", "fair", "0", "0", "dorsal right", "Hand_0000002.jpg", "0"]
+GOOD = {
+    "id": "0000000", "age": "27", "gender": "male", "skinColor": "fair", "accessories": "0", "nailPolish": "0",
+    "aspectOfHand": "dorsal right", "imageName": "", "irregularities": "0",
+}  # fmt: skip
 
 
 def written(root: Path, *changes: dict[str, str], images: bool = True) -> Path:
     """A data set of a good row a change; each row has an image of its own unless the change names one."""
     (root / "Hands").mkdir(parents=True)
-    rows = [dict(zip(COLUMNS, GOOD, strict=True)) | {"imageName": f"Hand_{i:07d}.jpg"} for i in range(len(changes))]
-    rows = [row | change for row, change in zip(rows, changes, strict=True)]
+    rows = [GOOD | {"imageName": f"Hand_{i:07d}.jpg"} | change for i, change in enumerate(changes)]
     pd.DataFrame(rows).to_csv(root / "HandInfo.csv", index=False)
     for row in rows:
-        if images and row["imageName"] and Path(row["imageName"]).name == row["imageName"]:
+        if images and re.fullmatch(r"Hand_\d+\.jpg", row["imageName"]):
             Image.new("RGB", (8, 6)).save(root / "Hands" / row["imageName"])
     return root
 
@@ -162,13 +164,13 @@ def test_a_folder_that_is_not_the_data_set_is_told_from_one_near_it(tmp_path):
 
 def test_metadata_without_photographs_is_an_error_unless_asked_for(tmp_path):
     written(tmp_path, {}, {}, images=False)
-    with pytest.raises(DataError, match="none of the 2 images that HandInfo.csv names can be used.*absent.*put the"):
+    with pytest.raises(DataError, match=r"none of the 2 images that HandInfo.csv names can be used.*absent.*put the"):
         read_hands11k(tmp_path)
     assert len(read_hands11k(tmp_path, require_images=False).images) == 2
     (tmp_path / "Hands").rmdir()
-    with pytest.raises(DataError, match="has HandInfo.csv but no folder Hands/"):
+    with pytest.raises(DataError, match=r"has HandInfo\.csv but no folder Hands/"):
         read_hands11k(tmp_path)
-    with pytest.raises(DataError, match="other.csv does not exist"):
+    with pytest.raises(DataError, match=r"other\.csv does not exist"):
         read_hands11k(tmp_path, metadata=tmp_path / "other.csv", require_images=False)
 
 

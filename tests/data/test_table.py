@@ -97,7 +97,7 @@ def test_a_relative_data_root_is_sought_here_and_then_in_the_project(tmp_path, m
 def test_a_data_root_that_cannot_be_is_refused_by_name(typed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file.csv").touch()
-    with pytest.raises(DataError, match="data_root.*name (the|a) folder"):
+    with pytest.raises(DataError, match=r"data_root.*name (the|a) folder"):
         find_data_root(typed)
 
 
