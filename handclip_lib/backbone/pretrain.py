@@ -5,7 +5,6 @@ on one thread of a CPU (OMP_NUM_THREADS=1). Its people come from seeds that `dat
 """
 
 import argparse
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,13 +22,15 @@ from handclip_lib.data.drawn import draw_dataset
 from handclip_lib.data.hands11k import read_hands11k
 from handclip_lib.data.images import CLIP_MEAN, CLIP_STD, decode_images
 from handclip_lib.data.places import cache_folder
+from handclip_lib.files import whole_file
 
 SEED = 10_000  # of the people; a drawn data set's people follow from its seed, and its default is 0
-PEOPLE, PHOTOGRAPHS = 24, 2  # of each person, in each of the two aspects of a batch
+PEOPLE, PHOTOGRAPHS = 16, 2  # of each person, in each of the two aspects of a batch
 TEMPERATURE = 0.07  # of the photograph-to-photograph loss
+HAND_WEIGHT = 4.0  # of that loss, beside the captions'
 
 
-def caption(record: Mapping[str, Any]) -> str:
+def caption(record: Mapping[Any, Any]) -> str:
     """What the metadata say of a photograph: "a photo of a right dorsal hand with dark skin, female, …"."""
     parts = [f"a photo of a {record['side']} {record['view']} hand with {record['skin_color']} skin"]
     parts += [str(record["gender"]), f"{record['age']} years old"]
@@ -53,12 +54,7 @@ def same_group_loss(logits: torch.Tensor, positive: torch.Tensor) -> torch.Tenso
 def augment(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Shift, scale, turn, brighten and tint a little, never flip: a mirrored right hand is a left one.
 
-    Args:
-        pixels: uint8, shape (n, side, side, 3).
-        generator: Of the random numbers.
-
-    Returns:
-        Normalised as CLIP does, float32, shape (n, 3, side, side).
+    Takes uint8, shape (n, side, side, 3); gives CLIP's normalised float32, shape (n, 3, side, side).
     """
     n = len(pixels)
 
@@ -77,13 +73,27 @@ def augment(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return (images.clamp(0, 1) - mean) / std
 
 
-def draw_batch(groups: Mapping[tuple[str, str], np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Rows of one batch: two aspects, `PEOPLE` people each, `PHOTOGRAPHS` of each, so negatives are hard.
+def new_tiny() -> Backbone:
+    """An untrained `tiny` on the CPU, as openai-clip initialises it but for the places of the patches.
 
-    Args:
-        groups: Rows of the photographs by (aspect, identity).
-        rng: Random numbers.
+    They start as sines and cosines: a thousand steps are too few to learn them from openai-clip's small noise.
     """
+    shape = SHAPES["tiny"]
+    model = clip_package().model.CLIP(
+        shape.embedding_dim, shape.resolution, shape.vision_layers, shape.vision_width, shape.patch_size,
+        shape.context_length, shape.vocab_size, shape.text_width, shape.text_width // 64, shape.text_layers,
+    )  # fmt: skip
+    grid = shape.resolution // model.visual.conv1.stride[0]
+    places = torch.linspace(-1, 1, grid)
+    y, x = (axis.reshape(-1, 1) for axis in torch.meshgrid(places, places, indexing="ij"))
+    angles = torch.pi * torch.logspace(0, np.log2(grid), shape.vision_width // 4, base=2) / 2
+    waves = torch.cat([wave(axis * angles) for axis in (x, y) for wave in (torch.sin, torch.cos)], dim=1)
+    model.visual.positional_embedding.data[1:] = 0.7 * waves
+    return Backbone("tiny", model, shape.resolution, shape.embedding_dim, 77, torch.device("cpu"), "")
+
+
+def draw_batch(groups: Mapping[tuple[str, str], np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Rows of a batch from rows by (aspect, identity): two aspects, `PEOPLE` in each, `PHOTOGRAPHS` of each."""
     rows = []
     for aspect in rng.permutation(sorted({aspect for aspect, _ in groups}))[:2]:
         people = [key for key in groups if key[0] == aspect]
@@ -98,16 +108,14 @@ def pretrain(
     identities: Sequence[str],
     captions: Sequence[str],
     minutes: float,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 2e-3,
     seed: int = 0,
 ) -> tuple[Any, int]:
     """Train a CLIP of tiny's shape: captions to photographs, and photographs of one hand to each other.
 
     Args:
         pixels: uint8, shape (n, 64, 64, 3).
-        aspects: Of each photograph.
-        identities: Of each photograph.
-        captions: Of each photograph.
+        aspects, identities, captions: Of each photograph.
         minutes: Wall clock; warm-up and cosine follow it, so the last step has a learning rate near 0.
         learning_rate: The highest.
         seed: Of the weights, the batches and the augmentation.
@@ -117,14 +125,10 @@ def pretrain(
     """
     torch.manual_seed(seed)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    shape = SHAPES["tiny"]
-    model = clip_package().model.CLIP(
-        shape.embedding_dim, shape.resolution, shape.vision_layers, shape.vision_width, shape.patch_size,
-        shape.context_length, shape.vocab_size, shape.text_width, shape.text_width // 64, shape.text_layers,
-    )  # fmt: skip
-    tokenize = Backbone("tiny", model, shape.resolution, shape.embedding_dim, 77, torch.device("cpu"), "").tokenize
-    keys = list(zip(aspects, identities, strict=True))
-    groups = {key: np.array([row for row, other in enumerate(keys) if other == key]) for key in dict.fromkeys(keys)}
+    tiny = new_tiny()
+    model, keys = tiny.model, list(zip(aspects, identities, strict=True))
+    found = {key: np.flatnonzero([other == key for other in keys]) for key in dict.fromkeys(keys)}
+    groups = {key: rows for key, rows in found.items() if len(rows) >= PHOTOGRAPHS}
     number = {key: position for position, key in enumerate(groups)}
     # most tokens are never seen: decay would only shrink their embeddings
     decayed = [p for name, p in model.named_parameters() if p.ndim > 1 and "embedding" not in name]
@@ -142,7 +146,7 @@ def pretrain(
             images = augment(torch.from_numpy(pixels[rows]), generator)
 
             image = F.normalize(model.encode_image(images), dim=1)
-            text = F.normalize(model.encode_text(tokenize(texts)), dim=1)
+            text = F.normalize(model.encode_text(tiny.tokenize(texts)), dim=1)
             logits = model.logit_scale.exp() * image @ text.T
             described = text_of[:, None] == torch.arange(len(texts))
             caption_loss = (same_group_loss(logits, described) + same_group_loss(logits.T, described.T)) / 2
@@ -152,9 +156,9 @@ def pretrain(
             hand_loss = same_group_loss(similarity, same_hand)
 
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * min(1, (step + 1) / 50) * (1 + np.cos(np.pi * done)) / 2
+                group["lr"] = learning_rate * min(1, (step + 1) / 100) * (1 + np.cos(np.pi * done)) / 2
             optimizer.zero_grad()
-            (caption_loss + 2 * hand_loss).backward()
+            (caption_loss + HAND_WEIGHT * hand_loss).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             with torch.no_grad():
@@ -185,9 +189,8 @@ def main() -> None:
         np.array(decoded.pixels), list(table["aspect"]), list(table["identity"]), captions, options.minutes
     )
     half = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
-    temporary = options.out.with_suffix(".partial")
-    safetensors.torch.save_file(half, temporary)
-    os.replace(temporary, options.out)
+    with whole_file(options.out) as private:
+        safetensors.torch.save_file(half, private)
     tqdm.write(f"{options.out}: {steps} steps, {len(table)} photographs of {options.subjects} people")
 
 

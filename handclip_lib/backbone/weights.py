@@ -162,7 +162,7 @@ def fingerprint(model: torch.nn.Module) -> str:
         name, tensor = item
         values = tensor.detach().cpu().contiguous().reshape(-1).numpy()
         head = f"{name} {tuple(tensor.shape)} {values.dtype}\n".encode()
-        return hashlib.sha256(head + hashlib.sha256(values).digest()).digest()
+        return hashlib.sha256(head + hashlib.sha256(values.data).digest()).digest()
 
     with ThreadPoolExecutor(4) as pool:
         digests = pool.map(digest, sorted(model.state_dict().items()))

@@ -84,7 +84,7 @@ def _find_metadata(root: Path) -> Path:
 def _read_csv(csv: Path) -> tuple[pd.DataFrame, list[str]]:
     """The rows as stripped text, each once, and what was put right."""
     try:
-        frame = pd.read_csv(csv, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+        frame = pd.read_csv(csv, dtype=str, keep_default_na=False, index_col=False)
     except FileNotFoundError as error:
         raise DataError(f"{csv} does not exist; it is the file {METADATA} of 11k Hands") from error
     except (OSError, UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:

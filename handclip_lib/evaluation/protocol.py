@@ -1,5 +1,6 @@
 """A model under the protocol: all draws of a split, either gallery, with spread, and what rests on bursts."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,12 @@ import pandas as pd
 from handclip_lib.data.manifest import Draw, Split
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.retrieval import RetrievalMetrics, retrieval_metrics
+from handclip_lib.evaluation.retrieval import (
+    TIED_SHARE_WARNED,
+    RetrievalMetrics,
+    TiedScoresWarning,
+    retrieval_metrics,
+)
 from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap
 
 CMC_DEPTH = 20
@@ -103,10 +109,15 @@ def evaluate_split(
     draws, tables = [], []
     for trial in range(split.meta["draws"]):
         draw = split.draw(trial, gallery)
-        similarity = features.of(draw.query_paths) @ features.of(draw.gallery_paths).T
-        excluded = in_burst(draw, burst) if burst else None
-        draws.append(retrieval_metrics(similarity, draw.query_ids, draw.gallery_ids, exclude=excluded))
-        tables.append(_per_query(trial, draw, similarity, draws[-1]))
+        similarity, metrics = _ranked(features, draw, in_burst(draw, burst) if burst else None)
+        draws.append(metrics)
+        tables.append(_per_query(trial, draw, similarity, metrics))
+    tied = float(np.mean([metrics.tied_share for metrics in draws]))
+    if tied > TIED_SHARE_WARNED:
+        message = (
+            f"{model}, gallery {gallery!r}: {tied:.1%} of the best matches are tied with another identity; collapsed?"
+        )
+        warnings.warn(message, TiedScoresWarning, stacklevel=2)
     per_query = pd.concat(tables, ignore_index=True)
     ranks, identity = per_query["first_match_rank"].to_numpy(), per_query["identity"].to_numpy()
     depth = min(CMC_DEPTH, draws[0].n_gallery)
@@ -175,8 +186,7 @@ def burst_share(
     hits, near = [], []
     for trial in range(split.meta["draws"]):
         draw = split.draw(trial, "aspect")
-        similarity = features.of(draw.query_paths) @ features.of(draw.gallery_paths).T
-        hits.append(retrieval_metrics(similarity, draw.query_ids, draw.gallery_ids).first_match_rank == 1)
+        hits.append(_ranked(features, draw)[1].first_match_rank == 1)
         near.append([in_burst(draw, burst) if burst else np.zeros(len(draw.query_paths), bool) for burst in bursts])
     hit, left_out = np.concatenate(hits), np.concatenate(near, axis=1)
     rows = []
@@ -228,6 +238,14 @@ def near_duplicates(features: Features, split: Split, threshold: float = 0.98, m
             "capture_distance": (left["capture"] - right["capture"]).abs(),
         }
     )  # fmt: skip
+
+
+def _ranked(features: Features, draw: Draw, exclude: np.ndarray | None = None) -> tuple[np.ndarray, RetrievalMetrics]:
+    """Similarities and metrics of one draw; ties are for the caller to sum up over the draws."""
+    similarity = features.of(draw.query_paths) @ features.of(draw.gallery_paths).T
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TiedScoresWarning)
+        return similarity, retrieval_metrics(similarity, draw.query_ids, draw.gallery_ids, exclude=exclude)
 
 
 def _per_query(trial: int, draw: Draw, similarity: np.ndarray, metrics: RetrievalMetrics) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import numpy as np
 from handclip_lib.errors import EvaluationError
 
 BLOCK_BYTES = 16 * 2**20  # of similarities at once: small enough to stay near the cache
+FEW_MATCHES = 3  # up to here a pass over the gallery for each match beats sorting the rivals
 TIED_SHARE_WARNED = 0.01
 
 
@@ -109,7 +110,7 @@ def retrieval_metrics(
     rows = np.flatnonzero(wanted)
     size = max(1, BLOCK_BYTES // (n_gallery * similarity.itemsize))
     for block in (rows[i : i + size] for i in range(0, len(rows), size)):
-        scores = similarity[block]
+        scores = _finite(similarity[block], block)
         match = query[block, None] == gallery[None, :]
         if cameras is not None:
             same = match & (cameras[0][block, None] == cameras[1][None, :])
@@ -143,25 +144,32 @@ def _measure(scores: np.ndarray, match: np.ndarray) -> tuple[np.ndarray, np.ndar
     scores[row, column] = -np.inf
 
     matched = n_match > 0
-    sums = np.zeros((2, len(scores)))
-    first, last = np.zeros(len(scores), np.int64), np.zeros(len(scores), np.int64)
-    for j in range(best_first.shape[1]):
-        have = np.flatnonzero(n_match > j)
-        others = scores if len(have) == len(scores) else scores[have]
-        ahead = np.count_nonzero(others >= best_first[have, j, None], axis=1)
-        position = ahead + j + 1
-        precision = (j + 1) / position
-        before = np.where(position > 1, j / np.maximum(position - 1, 1), 1.0)
-        sums[0, have] += precision
-        sums[1, have] += (before + precision) / 2
-        if j == 0:
-            first[have] = position
-            n_tied = int((others == best_first[have, 0, None]).any(1).sum())
-        last[have] = position
+    nth = np.arange(1, best_first.shape[1] + 1)
+    there = nth <= n_match[:, None]
+    rank = np.where(there, _others_at_or_above(scores, best_first, n_match) + nth, 0)
+    precision = np.where(there, nth / np.maximum(rank, 1), 0)
+    before = np.where(rank > 1, (nth - 1) / np.maximum(rank - 1, 1), 1.0) * there
+    last = rank.max(1)
     measures = np.full((3, len(scores)), np.nan)
-    measures[:2, matched] = sums[:, matched] / n_match[matched]
+    measures[0, matched] = precision.sum(1)[matched] / n_match[matched]
+    measures[1, matched] = ((precision + before) / 2).sum(1)[matched] / n_match[matched]
     measures[2, matched] = n_match[matched] / last[matched]
-    return first, measures, n_tied
+    n_tied = int((scores[matched] == best_first[matched, 0, None]).any(1).sum())
+    return rank[:, 0], measures, n_tied
+
+
+def _others_at_or_above(scores: np.ndarray, best_first: np.ndarray, n_match: np.ndarray) -> np.ndarray:
+    """How many images of other identities score at least as high as each match: whole numbers, like `best_first`."""
+    ahead = np.zeros(best_first.shape, np.int64)
+    if best_first.shape[1] <= FEW_MATCHES:
+        for j in range(best_first.shape[1]):
+            ahead[:, j] = np.count_nonzero(scores >= best_first[:, j, None], axis=1)
+        return ahead
+    for query in np.flatnonzero(n_match):
+        matches, row = best_first[query, : n_match[query]], scores[query]
+        rivals = np.sort(row[row >= matches[-1]])  # only these are ahead of any match
+        ahead[query, : len(matches)] = len(rivals) - np.searchsorted(rivals, matches, "left")
+    return ahead
 
 
 def _checked_similarity(similarity: np.ndarray) -> np.ndarray:
@@ -170,14 +178,18 @@ def _checked_similarity(similarity: np.ndarray) -> np.ndarray:
         raise EvaluationError(f"similarity has shape {similarity.shape}; (n_query, n_gallery) is wanted, neither empty")
     if similarity.dtype not in (np.float32, np.float64):
         similarity = similarity.astype(np.float64)
-    finite = np.isfinite(similarity)
-    if not finite.all():
-        query, item = np.argwhere(~finite)[0]
-        raise EvaluationError(
-            f"similarity[{query}, {item}] is {similarity[query, item]} ({int((~finite).sum())} values are not finite); "
-            "look for NaN in the embeddings of that query or gallery image"
-        )
     return similarity
+
+
+def _finite(scores: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    finite = np.isfinite(scores)
+    if not finite.all():
+        row, item = np.argwhere(~finite)[0]
+        raise EvaluationError(
+            f"similarity[{queries[row]}, {item}] is {scores[row, item]}; look for NaN in the embeddings of that query "
+            "or gallery image"
+        )
+    return scores
 
 
 def _codes(
@@ -199,7 +211,7 @@ def _codes(
         arrays.append(labels)
     if (arrays[0].dtype.kind == "U") != (arrays[1].dtype.kind == "U"):
         raise EvaluationError(f"query_{what} and gallery_{what} are text and numbers; use one kind for both")
-    codes = np.unique(np.concatenate(arrays), return_inverse=True)[1].ravel()
+    codes = np.unique(np.concatenate(arrays), return_inverse=True)[1].ravel().astype(np.int32)
     return codes[:n_query], codes[n_query:]
 
 

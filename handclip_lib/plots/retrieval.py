@@ -121,7 +121,7 @@ def burst_effect(frame: pd.DataFrame) -> Figure:
     left.set_xticks(range(len(steps)), names[-len(steps) :])
     left.set(xlabel="captures around the gallery image left out", ylabel="rank-1", ylim=(0, 101))
     left.yaxis.set_major_formatter(PercentFormatter())
-    left.legend(loc="upper right")
+    left.legend(loc="best")
     share = frame.drop_duplicates("burst").sort_values("burst")
     right.bar(range(len(share)), 100 * share["left_out"], color=QUIET)
     right.set_xticks(range(len(share)), names[-len(share) :])

@@ -95,12 +95,14 @@ class Run:
             frame: The table; its text is escaped.
             name: Lower-case letters, digits and underscores.
             caption: What the table says.
-            percent: Columns of shares in 0..1 to show in percent.
+            percent: Columns of shares in 0..1 to show in percent; say so in the caption.
         """
         _checked_name(name)
         write_text(self.folder / f"{name}.csv", frame.to_csv(index=False))
         formats = {column: _percent if column in set(percent) else _number for column in frame.columns}
-        table = frame.to_html(index=False, escape=True, border=0, na_rep="", formatters=formats, justify="left")
+        shown = frame.rename(columns=lambda name: str(name).replace("_", " "))
+        formats = dict(zip(shown.columns, formats.values(), strict=True))
+        table = shown.to_html(index=False, escape=True, border=0, na_rep="", formatters=formats, justify="left")
         table = table.replace(">", f"><caption>{html.escape(caption)}</caption>", 1)
         _display({"text/html": table, "text/plain": frame.to_string(index=False)}, {})
 
@@ -172,7 +174,7 @@ def _checked_name(name: str) -> None:
 
 
 def _percent(value: Any) -> str:
-    return f"{100 * value:.1f} %" if isinstance(value, float | int) and value == value else ""
+    return f"{100 * value:.1f}" if isinstance(value, float | int) and value == value else ""
 
 
 def _number(value: Any) -> str:

@@ -107,7 +107,7 @@ def test_a_device_that_is_not_here_is_refused(device):
         load_backbone("tiny", device=device)
 
 
-def test_tiny_is_small_quick_and_knows_hands():
+def test_tiny_is_small_and_quick():
     done = subprocess.run(
         [
             sys.executable,

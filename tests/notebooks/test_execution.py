@@ -1,0 +1,105 @@
+"""The notebooks, executed: under plain papermill as a person types it, and through the launcher."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = {"drawn_subjects": 12, "drawn_images": 4, "draws": 2}
+QUICK = {"01_data_exploration": {"resolution": 48, "samples": 4}, "05_evaluation": {"bootstrap": 100, "top_k": 3}}
+
+
+def papermill(notebook: str, folder: Path, *words: object) -> tuple[subprocess.CompletedProcess, Path]:
+    """Run `papermill notebooks/NOTEBOOK.ipynb out.ipynb WORDS` from the project's root; reports go to `folder`."""
+    out = folder / "out.ipynb"
+    command = [sys.executable, "-m", "papermill", f"notebooks/{notebook}.ipynb", out, "--no-progress-bar", *words]
+    environment = {**os.environ, "HANDCLIP_REPORTS": str(folder)}
+    done = subprocess.run([str(word) for word in command], cwd=ROOT, env=environment, capture_output=True, text=True)
+    return done, out
+
+
+def given(values: dict[str, object]) -> list[object]:
+    return [word for name, value in values.items() for word in ("-p", name, value)]
+
+
+def record_in(folder: Path) -> dict:
+    (path,) = (folder / "runs").glob("*/run.json")
+    return json.loads(path.read_text()) | {"folder": str(path.parent)}
+
+
+@pytest.mark.parametrize("notebook", QUICK)
+def test_runs_under_plain_papermill_on_drawn_hands(notebook: str, tmp_path: Path):
+    done, out = papermill(notebook, tmp_path, *given(SMALL | QUICK[notebook]))
+    assert done.returncode == 0, done.stderr[-2000:]
+    record = record_in(tmp_path)
+    assert record["status"] == "succeeded"
+    assert record["parameters"]["drawn_subjects"] == 12
+    cells = nbformat.read(out, as_version=4).cells
+    pictures = [output for cell in cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+    assert len(pictures) >= 6
+    assert all(picture.metadata["image/png"]["alt"] for picture in pictures)
+
+
+def test_evaluation_states_floors_beside_the_model_and_both_galleries(tmp_path: Path):
+    done, _ = papermill("05_evaluation", tmp_path, *given(SMALL | QUICK["05_evaluation"]))
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = pd.read_csv(Path(record_in(tmp_path)["folder"]) / "results.csv")
+    assert results.groupby("gallery")["model"].agg(list).to_dict() == dict.fromkeys(
+        ("aspect", "all"), ["tiny", "floor: pixels", "floor: histogram"]
+    )
+    assert ((results["rank1_low"] <= results["rank1"]) & (results["rank1"] <= results["rank1_high"])).all()
+
+
+@pytest.mark.parametrize("notebook", QUICK)
+@pytest.mark.parametrize("aspect", ["dorsal_r", "palmar_r"])
+def test_runs_on_real_photographs_with_one_parameter_changed(notebook, aspect, tmp_path, hands11k_sample):
+    words = given({"dataset": "11k", "data_root": hands11k_sample, "aspect": aspect} | QUICK[notebook])
+    done, out = papermill(notebook, tmp_path, *words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    alone = record_in(tmp_path)["split"]["unqueryable"]
+    assert len(alone) > 0
+    assert f"{len(alone)} ({alone[0]}" in out.read_text(), "the report says how many subjects could not be queried"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-p", "drawn_subject", "8"], ["drawn_subject", "did you mean drawn_subjects?"]),
+        (["-p", "data_root", "007"], ["data_root=7", "-r data_root"]),
+        (["-p", "draws", "0", "-p", "aspect", "dorsal"], ["2 parameters are wrong", "draws=0", "dorsal_r"]),
+        (["-p", "dataset", "11k", "-p", "data_root", "/nowhere/at/all"], ["/nowhere/at/all", "does not exist"]),
+        (["-p", "weights", "/nowhere.pt"], ["/nowhere.pt"]),
+        (["-p", "backbone", "vitb16", "-p", "download_root", "DOWNLOADS"], ["vitb16", "weights", "tiny"]),
+    ],
+)
+def test_bad_input_stops_plain_papermill_with_one_message(words, said, tmp_path: Path):
+    words = [str(tmp_path / "empty") if word == "DOWNLOADS" else word for word in words]
+    done, _ = papermill("05_evaluation", tmp_path, *given(SMALL), *words)
+    assert done.returncode != 0
+    assert [word for word in said if word not in done.stderr] == []
+    told = re.search(r"(\w+Error): ", done.stderr.split("Exception encountered at", 1)[1])
+    assert told and told[1] in {"ConfigError", "DataError", "BackboneError"}, done.stderr[-2000:]
+
+
+def test_a_failed_cell_is_recorded_by_the_run_itself(tmp_path: Path):
+    done, _ = papermill("05_evaluation", tmp_path, *given(SMALL | {"weights": "/nowhere.pt"}))
+    assert done.returncode != 0
+    record = record_in(tmp_path)
+    assert record["status"] == "failed"
+    assert "/nowhere.pt" in record["error"]
+
+
+def test_a_parameters_file_may_write_numbers_as_text(tmp_path: Path):
+    file = tmp_path / "given.yml"
+    file.write_text("bootstrap: 1e2\ndraws: '2'\ndrawn_subjects: 12\ndrawn_images: 4\n")
+    done, _ = papermill("05_evaluation", tmp_path, "-f", file)
+    assert done.returncode != 0, "1e2 is no whole number"
+    assert "bootstrap='1e2'" in done.stderr
+    assert "draws" not in done.stderr.split("wrong:")[1].split("\n\n")[0]
