@@ -123,5 +123,5 @@ def _open(pixels_file: Path, facts_file: Path) -> tuple[np.ndarray, dict[int, st
 def _checksum(pixels: np.ndarray) -> int:
     checksum = 0
     for start in range(0, len(pixels), 64):
-        checksum = zlib.crc32(np.ascontiguousarray(pixels[start : start + 64]), checksum)
+        checksum = zlib.crc32(np.ascontiguousarray(pixels[start : start + 64]).data, checksum)
     return checksum

@@ -107,7 +107,8 @@ def _rule(
         if aspect == "all":
             raise DataError(
                 "aspect='all' under the standard protocol would test subjects that trained: its cut-offs differ "
-                "between aspects (1039, 1043, 1046 and 1050 train dorsal_r and test dorsal_l); use protocol='proportional'"
+                "between aspects (1039, 1043, 1046 and 1050 train dorsal_r and test dorsal_l); "
+                "use protocol='proportional'"
             )
         cutoff = CUTOFFS.get(aspect)
         if cutoff is None:
@@ -142,9 +143,9 @@ def _one_aspect(
             if len(group) > 1:
                 rows.loc[_drawn(group, seed, "val"), "role"] = "val"
         else:
-            for trial in range(draws):
-                index = _drawn(group, seed, str(trial))
-                rows.loc[index, "gallery_in"] = f"{rows.loc[index, 'gallery_in']} {trial}".strip()
+            held = pd.Series([_drawn(group, seed, str(trial)) for trial in range(draws)])
+            for index, trials in held.groupby(held):
+                rows.at[index, "gallery_in"] = " ".join(map(str, trials.index))
     if lonely:
         notes.append(f"{lonely} train identities have one image: it trains, and they have no val image")
     return rows

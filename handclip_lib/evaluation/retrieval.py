@@ -126,7 +126,9 @@ def retrieval_metrics(
         message = f"{tied} of {matched} best matches are tied with another identity: the embeddings may have collapsed"
         warnings.warn(message, TiedScoresWarning, stacklevel=2)
     n_excluded = n_query - len(rows)
-    return RetrievalMetrics(rank, *per_query, n_gallery, len(rows) - matched, n_excluded, tied / matched)
+    standard, trapezoid, inverse = per_query
+    n_unmatched = len(rows) - matched
+    return RetrievalMetrics(rank, standard, trapezoid, inverse, n_gallery, n_unmatched, n_excluded, tied / matched)
 
 
 def _measure(scores: np.ndarray, match: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -240,7 +242,8 @@ def _nothing_matched(filtered: bool, n_query: int) -> str:
         return "every query is left out by `exclude`; leave fewer out"
     if filtered:
         return (
-            f"all query identities are missing from the gallery ({n_query} queries), once gallery images of the query's "
-            "own identity and camera are ignored: with one camera the filter removes every match. Leave the cameras out"
+            f"all query identities are missing from the gallery ({n_query} queries), once gallery images of the "
+            "query's own identity and camera are ignored: with one camera the filter removes every match. "
+            "Leave the cameras out"
         )
     return f"all query identities are missing from the gallery ({n_query} queries); are both from one split?"

@@ -83,7 +83,7 @@ def near_duplicate_pairs(pairs: pd.DataFrame, left: Sequence[np.ndarray], right:
         return figure
     above = []
     for pair in pairs.head(shown).itertuples():
-        distance = "unknown" if pd.isna(pair.capture_distance) else str(pair.capture_distance)
+        distance = "unknown" if pair.capture_distance is pd.NA else str(pair.capture_distance)
         who = "same identity" if pair.same_identity else "DIFFERENT identities"
         above.append(f"cosine {pair.cosine:.3f}\n{who}\ncaptures apart: {distance}")
     blank = [""] * shown

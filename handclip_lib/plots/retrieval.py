@@ -101,7 +101,7 @@ def score_histogram(genuine: np.ndarray, impostor: np.ndarray) -> Figure:
     edges = np.linspace(min(genuine.min(), impostor.min()), max(genuine.max(), impostor.max()), 60)
     for scores, colour, hatch, label in ((impostor, OTHER, "//", "two people"), (genuine, MATCH, "", "one person")):
         axis.hist(
-            scores, edges, density=True, color=colour, alpha=0.55, hatch=hatch, edgecolor="white", lw=0,
+            scores, edges.tolist(), density=True, color=colour, alpha=0.55, hatch=hatch, edgecolor="white", lw=0,
             label=f"{label} ({len(scores):,} pairs, mean {scores.mean():.2f})",
         )  # fmt: skip
     axis.set(xlabel="cosine similarity of a query and a gallery image", ylabel="density")

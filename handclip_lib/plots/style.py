@@ -1,6 +1,7 @@
 """One look for all figures: colours that colour-blind readers tell apart, sizes that a report shows legibly."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -11,16 +12,14 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MATCH, OTHER, QUERY, QUIET = "#009E73", "#D55E00", "#333333", "#8C8C8C"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 WIDTH = 9.0  # inches: the width of a report's column
-LOOK = {
+LOOK: Any = {
     "font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10, "legend.fontsize": 9, "xtick.labelsize": 9,
     "ytick.labelsize": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "grid.color": "#E5E5E5", "axes.axisbelow": True, "legend.frameon": False, "text.parse_math": False,
 }  # fmt: skip
 
 
-def figure_with_axes(
-    rows: int = 1, columns: int = 1, height: float = 3.6, **options: object
-) -> tuple[Figure, list[Axes]]:
+def figure_with_axes(rows: int = 1, columns: int = 1, height: float = 3.6, **options: Any) -> tuple[Figure, list[Axes]]:
     """A figure of the report's width with a grid of axes, row by row, in our look, without pyplot."""
     with mpl.rc_context(LOOK):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")

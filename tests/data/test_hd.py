@@ -57,7 +57,8 @@ def test_a_gallery_without_distractors_is_noted(root):
 
 
 def test_a_folder_that_is_not_the_data_set_is_told_from_one_near_it(root, tmp_path_factory):
-    above = root.parent
+    above = tmp_path_factory.mktemp("above")
+    root = root.rename(above / "hd")
     empty = tmp_path_factory.mktemp("empty")
     for folder, message in {
         root / "nowhere": "is not a folder",
