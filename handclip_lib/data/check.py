@@ -63,7 +63,7 @@ class CheckReport:
         yield from _protocols(self.protocols)
         reasons = left_out_reasons(self.table)
         yield f"\nLeft out: {len(self.table.left_out)} images"
-        for row in reasons.itertuples(index=False):
+        for row in reasons[reasons["images"] > 0].itertuples(index=False):
             yield f"  {row.images} × {row.reason} ({row[2]})"
         notes = list(self.table.notes)
         for kind, paths in self.converted.items():

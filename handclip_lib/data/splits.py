@@ -43,7 +43,7 @@ def make_split(
     protocol = _own_protocol(table) if protocol == "auto" else protocol
     if protocol == "given":
         return _given(table, aspect, seed)
-    notes: list[str] = []
+    notes = list(table.notes)
     images = _without_accessories(table.images, notes)
     trains, cutoff = _rule(table, images, aspect, protocol, seed)
     own = images if aspect == "all" or not (images["aspect"] != "").any() else images[images["aspect"] == aspect]
@@ -183,7 +183,7 @@ def _given(table: HandTable, aspect: str, seed: int) -> Split:
     here = next((a for a in rows["aspect"] if a), "")
     if here and aspect not in (here, "all"):
         raise DataError(f"{table.root} is a split of {here}; say -p aspect {here}")
-    return _finished(table, rows.dropna(subset=["role"]), here or aspect, "given", seed, draws, None, [])
+    return _finished(table, rows.dropna(subset=["role"]), here or aspect, "given", seed, draws, None, table.notes)
 
 
 def _finished(
