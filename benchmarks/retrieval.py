@@ -5,18 +5,21 @@ import numpy as np
 from benchmarks.side_by_side import compare, heading
 from handclip_lib.evaluation.retrieval import retrieval_metrics
 
+TOP = (1, 5, 10)
+
 
 def sort_each_query(similarity: np.ndarray, query_ids: np.ndarray, gallery_ids: np.ndarray) -> tuple[float, float]:
-    """Rank-1 and mAP the published evaluators' way: sort the gallery of each query, walk down the matches."""
-    first, average = [], []
-    for row, identity in zip(similarity, query_ids, strict=True):
-        matches = gallery_ids[np.argsort(-row)] == identity
-        if not matches.any():
-            continue
-        places = np.flatnonzero(matches)
-        first.append(places[0] == 0)
-        average.append(np.mean(np.arange(1, len(places) + 1) / (places + 1)))
-    return float(np.mean(first)), float(np.mean(average))
+    """Rank-1 and mAP as CLIP-FH's evaluator works them out: per query a full sort, then a Python loop over matches."""
+    hits, average = dict.fromkeys(TOP, 0), []
+    for query, identity in enumerate(query_ids):
+        order = np.argsort(similarity[query])[::-1]
+        found = gallery_ids[order] == identity
+        for k in TOP:
+            hits[k] += bool(np.any(found[:k]))
+        places = np.nonzero(found)[0]
+        precision = [nth / (place + 1) for nth, place in enumerate(places, 1)]
+        average.append(np.mean(precision) if precision else 0.0)
+    return hits[1] / len(query_ids), float(np.mean(average))
 
 
 def case(n_query: int, n_gallery: int, n_identity: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -119,7 +119,7 @@ class Split:
             stored = meta.pop("checksum")
         except FileNotFoundError as error:
             raise DataError(f"{error.filename} does not exist; a split is the pair split.csv and split.json") from error
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise DataError(f"{csv} is not a split manifest ({error}); make the split again") from error
         split = cls.build(meta, images)
         if split.checksum != stored:

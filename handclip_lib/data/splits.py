@@ -1,6 +1,7 @@
 """Seeded, identity-disjoint splits: the published protocols, and a proportional one for other data."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +32,8 @@ def make_split(
     Args:
         table: The images.
         aspect: One of `ASPECTS`, or "all" for every image ("all" needs the proportional protocol: the published
-            cut-offs differ between aspects, and pooled they would test subjects that trained).
+            cut-offs differ between aspects, and pooled they would test subjects that trained). A data set that
+            records no aspect is taken whole, whichever is named, and its split says "all".
         protocol: "standard" (11k Hands: identities up to the aspect's cut-off train), "hd", "proportional" (half of
             the identities train), "given" (the folders say it), or "auto" for the data set's own.
         seed: Seed of every draw.
@@ -40,18 +42,25 @@ def make_split(
     Raises:
         DataError: The protocol does not fit the data, or there are too few identities for it.
     """
+    if aspect not in (*ASPECTS, "all"):
+        raise DataError(f"unknown aspect {aspect!r}; choose from {', '.join(ASPECTS)}, all")
+    if draws < 1:
+        raise DataError(f"draws={draws}: at least one draw is needed")
     protocol = _own_protocol(table) if protocol == "auto" else protocol
     if protocol == "given":
         return _given(table, aspect, seed)
     notes = list(table.notes)
     images = _without_accessories(table.images, notes)
     trains, cutoff = _rule(table, images, aspect, protocol, seed)
-    own = images if aspect == "all" or not (images["aspect"] != "").any() else images[images["aspect"] == aspect]
+    there = [a for a in ASPECTS if (images["aspect"] == a).any()]
+    if not there and cutoff not in CUTOFFS.values():
+        aspect = "all"  # the rows know no aspect, so nothing may be labelled with the one that was asked for
+    own = images[images["aspect"] == aspect] if there and aspect != "all" else images
     if own.empty:
-        there = ", ".join(sorted(set(images["aspect"]))) or "none"
-        raise DataError(f"{table.root} has no image of aspect {aspect!r}; it has {there}")
+        holds = ", ".join(there) or "only images with accessories, which the protocol leaves out"
+        raise DataError(f"{table.root} has no image of aspect {aspect!r} to split; it has {holds}")
     parts = [_one_aspect(own, trains, seed, draws, notes)]
-    if aspect != "all" and len(own) < len(images):
+    if there and aspect != "all":
         for other in [a for a in ASPECTS if a != aspect]:
             rows = images[images["aspect"] == other]
             if rows.empty:
@@ -65,7 +74,7 @@ def make_split(
 
 
 def refuse_leak(trained: Split, tested: Split) -> None:
-    """Refuse to test people that trained.
+    """Refuse to test people that trained; identities of two data sets are taken for different people.
 
     Raises:
         DataError: Some identities train or validate in one split and are tested in the other.
@@ -101,7 +110,7 @@ def _rule(
     """Which identities train, and the cut-off where there is one."""
     if protocol == "proportional":
         identities = sorted(set(images["identity"][~is_distractor(images)]), key=lambda i: _key(seed, "identity", i))
-        chosen = set(identities[: round(len(identities) * TRAIN_SHARE)])
+        chosen = set(identities[: int(len(identities) * TRAIN_SHARE)])
         return chosen.__contains__, None
     if protocol == "standard":
         if aspect == "all":
@@ -110,20 +119,19 @@ def _rule(
                 "between aspects (1039, 1043, 1046 and 1050 train dorsal_r and test dorsal_l); "
                 "use protocol='proportional'"
             )
-        cutoff = CUTOFFS.get(aspect)
-        if cutoff is None:
-            raise DataError(f"unknown aspect {aspect!r}; choose from {', '.join(ASPECTS)}")
+        cutoff = CUTOFFS[aspect]
     elif protocol == "hd":
         cutoff = HD_CUTOFF
     else:
         raise DataError(f"unknown protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}")
-    words = [identity for identity in set(images["identity"]) if not identity.isdecimal()]
+    last = identity_order(str(cutoff))
+    words = [identity for identity in set(images["identity"]) if identity_order(identity)[0] != last[0]]
     if words:
         raise DataError(
             f"{table.root}: identity {min(words)!r} is not a number, which protocol={protocol!r} compares with its "
             f"cut-off {cutoff}; use protocol='proportional'"
         )
-    return lambda identity: int(identity) <= cutoff, cutoff
+    return lambda identity: identity_order(identity) <= last, cutoff
 
 
 def _one_aspect(
@@ -131,30 +139,32 @@ def _one_aspect(
 ) -> pd.DataFrame:
     """Give each image a role and its gallery draws."""
     rows = images[["path", "identity", "aspect", "capture"]].copy()
-    rows["role"], rows["gallery_in"] = "test", ""
-    distractor = is_distractor(rows)
-    rows.loc[distractor, "role"] = "distractor"
+    people = rows[~is_distractor(rows)]
+    roles: dict[str, str] = {}
+    galleries: dict[str, list[str]] = defaultdict(list)
     lonely = 0
-    for identity, group in rows[~distractor].groupby("identity", sort=False):
+    for identity, group in people.groupby("identity", sort=False):
+        paths = group["path"].tolist()
         if trains(str(identity)):
-            rows.loc[group.index, "role"] = "train"
+            roles |= dict.fromkeys(paths, "train")
             # A subject's only image trains: validating on it would leave nothing to match it with.
-            lonely += len(group) == 1
-            if len(group) > 1:
-                rows.loc[_drawn(group, seed, "val"), "role"] = "val"
+            lonely += len(paths) == 1
+            if len(paths) > 1:
+                roles[_drawn(paths, seed, "val")] = "val"
         else:
-            held = pd.Series([_drawn(group, seed, str(trial)) for trial in range(draws)])
-            for index, trials in held.groupby(held):
-                rows.at[index, "gallery_in"] = " ".join(map(str, trials.index))
+            roles |= dict.fromkeys(paths, "test")
+            for trial in map(str, range(draws)):
+                galleries[_drawn(paths, seed, trial)].append(trial)
     if lonely:
         notes.append(f"{lonely} train identities have one image: it trains, and they have no val image")
+    rows["role"] = [roles.get(path, "distractor") for path in rows["path"]]
+    rows["gallery_in"] = [" ".join(galleries.get(path, [])) for path in rows["path"]]
     return rows
 
 
-def _drawn(group: pd.DataFrame, seed: int, purpose: str) -> int:
-    """Index of the image with the smallest keyed hash."""
-    names = group["path"].map(lambda path: path.rsplit("/", 1)[-1])
-    return min(group.index, key=lambda index: (_key(seed, purpose, names[index]), group.loc[index, "path"]))
+def _drawn(paths: Sequence[str], seed: int, purpose: str) -> str:
+    """The image whose file name has the smallest keyed hash."""
+    return min(paths, key=lambda path: (_key(seed, purpose, path.rsplit("/", 1)[-1]), path))
 
 
 def _key(seed: int, purpose: str, name: str) -> bytes:
@@ -166,24 +176,43 @@ def _given(table: HandTable, aspect: str, seed: int) -> Split:
     given = table.given_split
     if given is None:
         raise DataError(f"{table.root} says no split of its own; use protocol='proportional'")
-    given = given[given["path"].isin(table.images["path"])]
-    rows = table.images[["path", "identity", "aspect", "capture"]].copy()
-    galleries = given[given["role"] == "gallery"].groupby("path")["trial"].agg(lambda t: " ".join(map(str, sorted(t))))
-    rows["gallery_in"] = rows["path"].map(galleries).fillna("")
-    role = given.drop_duplicates("path").set_index("path")["role"]
-    rows["role"] = rows["path"].map(role).replace({"query": "test", "gallery": "test"})
-    both = set(rows.loc[rows["role"].isin(["train", "val"]), "identity"]) & set(
-        rows.loc[rows["role"] == "test", "identity"]
-    )
+    given = given.merge(table.images[["path", "identity"]], on="path")
+    trains = given["role"].isin(["train", "val"])
+    # Folders query/ and gallery/ without a number are no draw: trees of ten draws hold them as the first once more.
+    tested = given[~trains & (given["trial"] >= 0)]
+    both = set(given.loc[trains, "identity"]) & set(tested["identity"])
     if both:
-        raise DataError(
-            f"{table.root}: identity {min(both)!r} lies in both train and query/gallery; people must not be in both"
-        )
-    draws = int(given["trial"].max()) + 1
+        some = min(both, key=identity_order)
+        raise DataError(f"{table.root}: identity {some!r} lies in both train/val and query/gallery; keep it in one")
+    draws = _whole_draws(table, tested)
+    rows = table.images[["path", "identity", "aspect", "capture"]].copy()
+    galleries = (
+        tested[tested["role"] == "gallery"].groupby("path")["trial"].agg(lambda t: " ".join(map(str, sorted(t))))
+    )
+    rows["gallery_in"] = rows["path"].map(galleries).fillna("")
+    role = given[trains].drop_duplicates("path").set_index("path")["role"]
+    rows["role"] = rows["path"].map(role).where(~rows["path"].isin(tested["path"]), "test")
     here = next((a for a in rows["aspect"] if a), "")
     if here and aspect not in (here, "all"):
         raise DataError(f"{table.root} is a split of {here}; say -p aspect {here}")
-    return _finished(table, rows.dropna(subset=["role"]), here or aspect, "given", seed, draws, None, table.notes)
+    return _finished(table, rows.dropna(subset=["role"]), here or "all", "given", seed, draws, None, table.notes)
+
+
+def _whole_draws(table: HandTable, tested: pd.DataFrame) -> int:
+    """The number of draws, each of which must hold every test image once: as a query, or in the gallery."""
+    numbers = sorted(set(tested["trial"]))
+    absent = set(range(len(numbers))) - set(numbers)
+    if absent:
+        raise DataError(f"{table.root} has {len(numbers)} draws but no query{min(absent)}/; number them from 0")
+    places = tested.drop_duplicates(["path", "trial", "role"]).groupby(["path", "trial"]).size().unstack(fill_value=0)
+    wrong = places.stack()[lambda n: n != 1]
+    if len(wrong):
+        path, trial = wrong.index[0]
+        raise DataError(
+            f"{table.root}: {path} lies in {'both' if wrong.iloc[0] else 'neither'} of query{trial}/ and "
+            f"gallery{trial}/ ({len(wrong)} such cases); each draw must hold every test image once"
+        )
+    return len(numbers)
 
 
 def _finished(

@@ -58,26 +58,33 @@ class ProtocolResult:
     unqueryable: int
 
     def summary(self) -> dict[str, Any]:
-        """One row of a results table: shares in 0..1, means over the draws."""
+        """One row of a results table: shares in 0..1, means over the queries of all draws (`macro`: over identities).
+
+        `rank1_sd` is the spread of the draws' rank-1; `n_…` are counts a draw.
+        """
         hits = self.per_query.groupby("identity")[["hit", "average_precision"]].mean().mean()
         draws = self.draws
+        matched = [int((d.first_match_rank > 0).sum()) for d in draws]
+
+        def mean(shares: list[float]) -> float:
+            # Left-out queries differ between draws, and the interval is that of the mean over queries.
+            return float(np.average(shares, weights=matched))
+
         return {
             "model": self.model, "gallery": self.gallery, "burst": self.burst,
-            "rank1": float(np.mean([d.rank(1) for d in draws])),
+            "rank1": mean([d.rank(1) for d in draws]),
             "rank1_low": float(self.rank1.low), "rank1_high": float(self.rank1.high),
             "rank1_sd": float(np.std([d.rank(1) for d in draws], ddof=1)) if len(draws) > 1 else float("nan"),
-            "rank5": float(np.mean([d.rank(5) for d in draws])),
-            "rank10": float(np.mean([d.rank(10) for d in draws])),
-            "map": float(np.mean([d.map for d in draws])),
-            "map_trapezoid": float(np.mean([d.map_trapezoid for d in draws])),
-            "minp": float(np.mean([d.minp for d in draws])),
+            "rank5": mean([d.rank(5) for d in draws]), "rank10": mean([d.rank(10) for d in draws]),
+            "map": mean([d.map for d in draws]), "map_trapezoid": mean([d.map_trapezoid for d in draws]),
+            "minp": mean([d.minp for d in draws]),
             "rank1_macro": float(hits["hit"]), "map_macro": float(hits["average_precision"]),
-            "n_query": float(np.mean([(d.first_match_rank > 0).sum() for d in draws])),
+            "n_query": float(np.mean(matched)),
             "n_gallery": draws[0].n_gallery,
             "n_unmatched": float(np.mean([d.n_unmatched for d in draws])),
             "n_left_out_burst": float(np.mean([d.n_excluded for d in draws])),
             "n_unqueryable": self.unqueryable,
-            "tied_share": float(np.mean([d.tied_share for d in draws])),
+            "tied_share": mean([d.tied_share for d in draws]),
         }  # fmt: skip
 
 
@@ -144,27 +151,23 @@ def headline(results: Sequence[ProtocolResult]) -> dict[str, float | int | str]:
     """The figures a run is known by: the first model on the first gallery, and the better floor beside it."""
     first, *others = [result.summary() for result in results if result.gallery == results[0].gallery]
     names = (
-        "model",
-        "gallery",
-        "rank1",
-        "rank1_low",
-        "rank1_high",
-        "map",
-        "map_trapezoid",
-        "minp",
-        "n_query",
-        "n_gallery",
-    )
+        "model", "gallery", "rank1", "rank1_low", "rank1_high", "map", "map_trapezoid", "minp", "n_query", "n_gallery",
+    )  # fmt: skip
     floors = {"best_floor_rank1": max(other["rank1"] for other in others)} if others else {}
     return {name: first[name] for name in names} | {"n_unqueryable": first["n_unqueryable"]} | floors
 
 
 def in_burst(draw: Draw, burst: int) -> np.ndarray:
     """True for each query within ± `burst` captures of a gallery image of its own identity; bool (n_query,)."""
-    if (draw.query_captures < 0).any():
-        path = draw.query_paths[np.argmax(draw.query_captures < 0)]
-        raise EvaluationError(f"burst={burst}: the file name of {path!r} has no capture number; use burst=0")
+    if burst < 0:
+        raise EvaluationError(f"burst={burst}: a number of captures is wanted, 0 or more")
     own = draw.query_ids[:, None] == draw.gallery_ids[None, :]
+    needed = own.any(0)  # of a distractor the capture number is never asked
+    paths = np.concatenate([draw.query_paths, draw.gallery_paths[needed]])
+    unknown = np.concatenate([draw.query_captures, draw.gallery_captures[needed]]) < 0
+    if unknown.any():
+        path = paths[np.argmax(unknown)]
+        raise EvaluationError(f"burst={burst}: the file name of {path!r} has no capture number; use burst=0")
     near = np.abs(draw.query_captures[:, None] - draw.gallery_captures[None, :]) <= burst
     return (own & near).any(1)
 

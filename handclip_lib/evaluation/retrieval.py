@@ -7,7 +7,7 @@ import numpy as np
 
 from handclip_lib.errors import EvaluationError
 
-BLOCK_BYTES = 16 * 2**20  # of similarities at once: small enough to stay near the cache
+BLOCK_BYTES = 4 * 2**20  # of similarities at once: near the cache, and under 200 MB even if all are matches
 FEW_MATCHES = 3  # up to here a pass over the gallery for each match beats sorting the rivals
 TIED_SHARE_WARNED = 0.01
 
@@ -28,7 +28,7 @@ class RetrievalMetrics:
         n_gallery: Gallery size.
         n_unmatched: Queries without a match in the gallery: counted here, in no mean.
         n_excluded: Queries left out by `exclude`.
-        tied_share: Share of the matched queries whose best match is tied with another identity.
+        tied_share: Share of the matched queries whose best match has exactly the score of another identity's image.
     """
 
     first_match_rank: np.ndarray
@@ -81,17 +81,18 @@ def retrieval_metrics(
 
     The average precision is the mean of the precision at the rank of each match. A query without a match is excluded
     and counted (Zheng 2015 skips it silently). Ties are broken pessimistically: an image of another identity comes
-    before every match of the same score, so a tie never helps and the order of the gallery never matters.
+    before every match of the same score, so a tie never helps; matches tied with each other take the next ranks in
+    turn. The order of the gallery never matters.
 
     Args:
         similarity: float (n_query, n_gallery), larger is more alike; finite.
-        query_ids: Identities, whole numbers or text, (n_query,). Floating point is refused: float32 merges
-            identities above 2^24.
+        query_ids: Identities, whole numbers or text, (n_query,), none missing. Floating point is refused: float32
+            merges identities above 2^24.
         gallery_ids: Identities, (n_gallery,).
         query_cameras: With `gallery_cameras`, gallery images of the query's identity *and* camera are ignored, as
             on Market-1501. Off for hands.
         gallery_cameras: Cameras, (n_gallery,).
-        exclude: bool (n_query,), true for queries to leave out.
+        exclude: bool (n_query,), true for queries to leave out; their similarities are not looked at.
 
     Raises:
         EvaluationError: A shape, type or value is wrong, or no query has a match.
@@ -108,9 +109,10 @@ def retrieval_metrics(
     per_query = np.full((3, n_query), np.nan)
     tied = 0
     rows = np.flatnonzero(wanted)
-    size = max(1, BLOCK_BYTES // (n_gallery * similarity.itemsize))
+    precision = similarity.dtype if similarity.dtype == np.float32 else np.dtype(np.float64)
+    size = max(1, BLOCK_BYTES // (n_gallery * precision.itemsize))
     for block in (rows[i : i + size] for i in range(0, len(rows), size)):
-        scores = _finite(similarity[block], block)
+        scores = _finite(similarity[block].astype(precision, copy=False), block)
         match = query[block, None] == gallery[None, :]
         if cameras is not None:
             same = match & (cameras[0][block, None] == cameras[1][None, :])
@@ -137,7 +139,7 @@ def _measure(scores: np.ndarray, match: np.ndarray) -> tuple[np.ndarray, np.ndar
     `scores` is overwritten: the matches leave, so that what remains are the images of other identities.
     """
     n_match = match.sum(1)
-    row, column = np.nonzero(match)
+    row, column = np.divmod(np.flatnonzero(match), match.shape[1])  # faster than np.nonzero
     found = scores[row, column]
     order = np.lexsort((-found, row))
     place = np.arange(len(row)) - np.repeat(np.cumsum(n_match) - n_match, n_match)
@@ -156,7 +158,8 @@ def _measure(scores: np.ndarray, match: np.ndarray) -> tuple[np.ndarray, np.ndar
     measures[0, matched] = precision.sum(1)[matched] / n_match[matched]
     measures[1, matched] = ((precision + before) / 2).sum(1)[matched] / n_match[matched]
     measures[2, matched] = n_match[matched] / last[matched]
-    n_tied = int((scores[matched] == best_first[matched, 0, None]).any(1).sum())
+    best = np.where(matched, best_first[:, 0], np.nan)
+    n_tied = int((scores == best[:, None].astype(scores.dtype)).any(1).sum())
     return rank[:, 0], measures, n_tied
 
 
@@ -174,12 +177,21 @@ def _others_at_or_above(scores: np.ndarray, best_first: np.ndarray, n_match: np.
     return ahead
 
 
+def _array(name: str, values: object) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as fault:  # ragged lists; tensors with a gradient or on a GPU
+        raise EvaluationError(
+            f"{name} cannot be read as a numpy array ({fault}); for a tensor: `.detach().cpu().numpy()`"
+        ) from fault
+
+
 def _checked_similarity(similarity: np.ndarray) -> np.ndarray:
-    similarity = np.asarray(similarity)
+    similarity = _array("similarity", similarity)
     if similarity.ndim != 2 or 0 in similarity.shape:
         raise EvaluationError(f"similarity has shape {similarity.shape}; (n_query, n_gallery) is wanted, neither empty")
-    if similarity.dtype not in (np.float32, np.float64):
-        similarity = similarity.astype(np.float64)
+    if similarity.dtype.kind not in "fiu":
+        raise EvaluationError(f"similarity is {similarity.dtype}; real numbers are wanted")
     return similarity
 
 
@@ -198,23 +210,31 @@ def _codes(
     what: str, query: np.ndarray, gallery: np.ndarray, n_query: int, n_gallery: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Whole-number codes, equal where the labels are equal."""
-    arrays = []
-    for side, labels, n in (("query", query, n_query), ("gallery", gallery, n_gallery)):
-        labels = np.asarray(labels)
-        if labels.dtype.kind == "O":
-            kinds = {type(label) for label in labels.tolist()}
-            labels = labels.astype(str) if kinds == {str} else np.array(labels.tolist())
-        if labels.shape != (n,):
-            raise EvaluationError(f"{side}_{what} has shape {labels.shape}; ({n},) is wanted, one for each of them")
-        if labels.dtype.kind not in "iuU":
-            raise EvaluationError(
-                f"{side}_{what} are {labels.dtype}; whole numbers or text are wanted (floats merge ids)"
-            )
-        arrays.append(labels)
-    if (arrays[0].dtype.kind == "U") != (arrays[1].dtype.kind == "U"):
+    left = _labels(f"query_{what}", query, n_query)
+    right = _labels(f"gallery_{what}", gallery, n_gallery)
+    if left.dtype.kind != right.dtype.kind:
         raise EvaluationError(f"query_{what} and gallery_{what} are text and numbers; use one kind for both")
-    codes = np.unique(np.concatenate(arrays), return_inverse=True)[1].ravel().astype(np.int32)
+    codes = np.unique(np.concatenate([left, right]), return_inverse=True)[1].ravel().astype(np.int32)
     return codes[:n_query], codes[n_query:]
+
+
+def _labels(name: str, values: np.ndarray, n: int) -> np.ndarray:
+    """Labels as int64 or text, (n,): a missing one is refused, for it would match every other missing one."""
+    # numpy would turn a list like [1, "1"] into text, and so merge the two
+    labels = _array(name, values) if hasattr(values, "dtype") else np.array(values, dtype=object)
+    if labels.shape != (n,):
+        raise EvaluationError(f"{name} has shape {labels.shape}; ({n},) is wanted, one for each of them")
+    if labels.dtype.kind in "OT":
+        wanted = str if isinstance(labels[0], str) else (int, np.integer)
+        for i, label in enumerate(labels.tolist()):
+            if not isinstance(label, wanted) or isinstance(label, bool):
+                raise EvaluationError(f"{name}[{i}] is {label!r}; all whole numbers or all text are wanted")
+        labels = np.array(labels.tolist())
+    if labels.dtype.kind == "U":
+        return labels
+    if labels.dtype.kind not in "iu" or labels.max() > np.iinfo(np.int64).max:
+        raise EvaluationError(f"{name} are {labels.dtype}; int64 or text is wanted, none missing (floats merge ids)")
+    return labels.astype(np.int64)  # numpy compares int64 with uint64 as float64
 
 
 def _cameras(
@@ -231,7 +251,7 @@ def _cameras(
 
 
 def _checked_mask(exclude: np.ndarray, n_query: int) -> np.ndarray:
-    exclude = np.asarray(exclude)
+    exclude = _array("exclude", exclude)
     if exclude.shape != (n_query,) or exclude.dtype != bool:
         raise EvaluationError(f"exclude is {exclude.dtype} {exclude.shape}; bool ({n_query},) is wanted")
     return exclude

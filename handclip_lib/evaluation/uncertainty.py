@@ -29,7 +29,7 @@ def identity_bootstrap(
     are drawn with replacement, each with all its queries; the figure is the mean over the queries drawn.
 
     Args:
-        values: float (n,) or (n, m), such as 1 for a hit; NaN (an unmatched query) is left out.
+        values: float (n,) or (n, m), such as 1 for a hit; a row with NaN (an unmatched query) is left out.
         identities: (n,), the identity of each value.
         samples: Number of resamples.
         seed: Seed of the resampling.
@@ -41,12 +41,14 @@ def identity_bootstrap(
     Source: Davison & Hinkley, "Bootstrap Methods and their Application", 1997, §3.8 (clusters), percentile interval.
     """
     values = np.asarray(values, np.float64)
+    if values.ndim not in (1, 2) or np.isinf(values).any():
+        raise EvaluationError(f"values have shape {values.shape}; (n,) or (n, m) without infinities is wanted")
     table = values[:, None] if values.ndim == 1 else values
     if len(table) != len(identities):
         raise EvaluationError(f"{len(table)} values but {len(identities)} identities; one each is wanted")
     if samples < 2 or not 0 < level < 1:
         raise EvaluationError(f"samples={samples}, level={level}: at least 2 and a share between 0 and 1 are wanted")
-    kept = np.isfinite(table).all(1)
+    kept = ~np.isnan(table).any(1)
     codes = np.unique(np.asarray(identities)[kept], return_inverse=True)[1].ravel()
     n = int(codes.max(initial=-1)) + 1
     if n < 2:

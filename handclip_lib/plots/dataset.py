@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from handclip_lib.plots.style import COLOURS, QUIET, figure_with_axes, picture_grid
+from handclip_lib.plots.style import COLOURS, QUIET, figure_with_axes, in_our_look, picture_grid
 
 
+@in_our_look
 def protocol_counts(frame: pd.DataFrame) -> Figure:
     """What the split holds, beside the published count where there is one; rows of `split_counts`."""
     figure, (axis,) = figure_with_axes(height=3.4)
@@ -30,6 +31,7 @@ def protocol_counts(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+@in_our_look
 def attribute_balance(frame: pd.DataFrame) -> Figure:
     """Images and identities of each value of each attribute; rows of `attribute_counts`."""
     attributes = list(dict.fromkeys(frame["attribute"]))
@@ -44,13 +46,14 @@ def attribute_balance(frame: pd.DataFrame) -> Figure:
         axis.set_title(attribute.replace("_", " "), parse_math=False)
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
-        axis.margins(x=0.25)
+        axis.margins(x=0.4)
     for axis in axes[len(attributes) :]:
         axis.remove()
     figure.supxlabel("images", fontsize=10)
     return figure
 
 
+@in_our_look
 def images_per_identity(counts: "pd.Series[int]") -> Figure:
     """Images of each identity, most first: how much of a figure a few subjects carry."""
     figure, (axis,) = figure_with_axes(height=2.9)
@@ -68,11 +71,13 @@ def images_per_identity(counts: "pd.Series[int]") -> Figure:
     return figure
 
 
+@in_our_look
 def sample_grid(pixels: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
     """Photographs with their titles, which are literal text from the data set."""
     return picture_grid(pixels, titles, columns=min(6, max(1, len(pixels))), size=1.5)[0]
 
 
+@in_our_look
 def near_duplicate_pairs(pairs: pd.DataFrame, left: Sequence[np.ndarray], right: Sequence[np.ndarray]) -> Figure:
     """Pairs of images that look nearly the same, one above the other; rows of `near_duplicates`."""
     shown = min(6, len(pairs))
@@ -90,6 +95,7 @@ def near_duplicate_pairs(pairs: pd.DataFrame, left: Sequence[np.ndarray], right:
     return picture_grid([*left[:shown], *right[:shown]], [*above, *blank], columns=shown, size=1.3)[0]
 
 
+@in_our_look
 def image_sizes(sizes: pd.DataFrame) -> Figure:
     """Width and height of the photographs in pixels, one dot a size with its number of images."""
     figure, (axis,) = figure_with_axes(height=3.0)
@@ -104,12 +110,14 @@ def image_sizes(sizes: pd.DataFrame) -> Figure:
     return figure
 
 
+@in_our_look
 def transform_steps(original: np.ndarray, results: Mapping[str, np.ndarray]) -> Figure:
     """A photograph, and what the model sees of it under each fit."""
     titles = [f"photograph {original.shape[1]}×{original.shape[0]}", *results]
     return picture_grid([original, *results.values()], titles, columns=len(results) + 1, size=2.1)[0]
 
 
+@in_our_look
 def capture_distances(pairs: pd.DataFrame) -> Figure:
     """How far apart in capture number near-duplicates of one identity lie: bursts sit at one."""
     figure, (axis,) = figure_with_axes(height=2.6)

@@ -17,13 +17,16 @@ from handclip_lib.plots.style import (
     QUERY,
     QUIET,
     figure_with_axes,
+    in_our_look,
     picture_grid,
 )
 
 MOST_IN_MATRIX = 400
+MOST_LABELS = 30
 GALLERY_TITLES = {"aspect": "gallery: same aspect", "all": "gallery: all aspects"}
 
 
+@in_our_look
 def cmc_curves(results: Sequence[ProtocolResult]) -> Figure:
     """CMC of each model with its band over identities; one panel a gallery."""
     galleries = list(dict.fromkeys(result.gallery for result in results))
@@ -46,14 +49,16 @@ def cmc_curves(results: Sequence[ProtocolResult]) -> Figure:
     return figure
 
 
+@in_our_look
 def draw_spread(results: Sequence[ProtocolResult]) -> Figure:
     """Rank-1 of each draw (dots) and of all draws with the interval over identities (bar)."""
+    models = list(dict.fromkeys(result.model for result in results))
     figure, (axis,) = figure_with_axes(height=0.5 * len(results) + 1.2)
     for row, result in enumerate(results):
         values = 100 * np.array([draw.rank(1) for draw in result.draws])
         axis.plot(values, np.full(len(values), row), ".", color=QUIET, ms=9, alpha=0.7)
         estimate, low, high = (100 * float(v) for v in (result.rank1.estimate, result.rank1.low, result.rank1.high))
-        colour, marker = _look(row)
+        colour, marker = _look(models.index(result.model))
         axis.errorbar(
             estimate, row + 0.22, xerr=[[estimate - low], [high - estimate]], fmt=marker, color=colour, capsize=4
         )
@@ -65,6 +70,7 @@ def draw_spread(results: Sequence[ProtocolResult]) -> Figure:
     return figure
 
 
+@in_our_look
 def similarity_matrix(similarity: np.ndarray, identities: Sequence[str]) -> Figure:
     """Cosine between images, in the order of their identities, with a line where the identity changes.
 
@@ -85,20 +91,25 @@ def similarity_matrix(similarity: np.ndarray, identities: Sequence[str]) -> Figu
         axis.axvline(edge, color="white", lw=0.4)
     starts = np.concatenate([[-0.5], edges, [n - 0.5]])
     middles = (starts[1:] + starts[:-1]) / 2
-    every = -(-len(middles) // 25)
-    labels = names[np.concatenate([[0], np.ceil(edges).astype(int)])] if n else []
-    axis.set_xticks(middles[::every], labels[::every], rotation=90, parse_math=False)
-    axis.set_yticks(middles[::every], labels[::every], parse_math=False)
+    labels = names[np.concatenate([[0], np.ceil(edges).astype(int)])]
+    named = [0]
+    for i in range(1, len(middles)):
+        if middles[i] - middles[named[-1]] >= n / MOST_LABELS:  # closer labels would overlap
+            named.append(i)
+    axis.set_xticks(middles[named], labels[named], rotation=90, parse_math=False)
+    axis.set_yticks(middles[named], labels[named], parse_math=False)
     note = f" (first {n} of {len(identities)} images)" if n < len(identities) else ""
     axis.set_title(f"cosine similarity, images ordered by identity{note}")
     figure.colorbar(picture, ax=axis, label="cosine", shrink=0.8)
     return figure
 
 
+@in_our_look
 def score_histogram(genuine: np.ndarray, impostor: np.ndarray) -> Figure:
     """Distribution of the cosine of pairs of one person and of two people, each scaled to an area of one."""
     figure, (axis,) = figure_with_axes(height=3.2)
-    edges = np.linspace(min(genuine.min(), impostor.min()), max(genuine.max(), impostor.max()), 60)
+    ends = np.array([min(genuine.min(), impostor.min()), max(genuine.max(), impostor.max())], np.float64)
+    edges = np.histogram_bin_edges(ends, 60)  # also where all scores are equal
     for scores, colour, hatch, label in ((impostor, OTHER, "//", "two people"), (genuine, MATCH, "", "one person")):
         axis.hist(
             scores, edges.tolist(), density=True, color=colour, alpha=0.55, hatch=hatch, edgecolor="white", lw=0,
@@ -109,6 +120,7 @@ def score_histogram(genuine: np.ndarray, impostor: np.ndarray) -> Figure:
     return figure
 
 
+@in_our_look
 def burst_effect(frame: pd.DataFrame) -> Figure:
     """Rank-1 as queries close in capture to their gallery image are left out; `burst_share`'s rows, any models."""
     figure, (left, right) = figure_with_axes(1, 2, height=3.2, width_ratios=(2, 1))
@@ -130,6 +142,7 @@ def burst_effect(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+@in_our_look
 def ranked_gallery(
     query: np.ndarray, query_title: str, gallery: Sequence[np.ndarray], titles: Sequence[str], is_match: Sequence[bool]
 ) -> Figure:

@@ -1,9 +1,11 @@
 """One look for all figures: colours that colour-blind readers tell apart, sizes that a report shows legibly."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -16,28 +18,54 @@ LOOK: Any = {
     "font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10, "legend.fontsize": 9, "xtick.labelsize": 9,
     "ytick.labelsize": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "grid.color": "#E5E5E5", "axes.axisbelow": True, "legend.frameon": False, "text.parse_math": False,
+    "text.usetex": False,
 }  # fmt: skip
+in_our_look = mpl.rc_context(LOOK)
+"""Decorator of every figure: a text takes its look, and `$` its meaning, when it is made, not when it is drawn."""
+CHARACTER = 0.075  # inches: mean width of a character at 9 pt
 
 
 def figure_with_axes(rows: int = 1, columns: int = 1, height: float = 3.6, **options: Any) -> tuple[Figure, list[Axes]]:
     """A figure of the report's width with a grid of axes, row by row, in our look, without pyplot."""
-    with mpl.rc_context(LOOK):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, **options)
-        return figure, list(axes.ravel())
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False, **options).ravel())
+    for axis in axes:
+        axis.tick_params(labelsize=9)  # ticks may be made after the decorator's end
+    return figure, axes
 
 
-def picture_grid(pixels: Sequence, titles: Sequence[str], columns: int, size: float) -> tuple[Figure, list[Axes]]:
-    """Images in rows, each with its title as literal text; returns the figure and the axes of the images."""
-    rows = -(-len(pixels) // columns)
-    lines = max((title.count("\n") + 1 for title in titles), default=0)
-    figure, axes = figure_with_axes(rows, columns, height=rows * (size + 0.18 * lines))
+def picture_grid(
+    pixels: Sequence[np.ndarray], titles: Sequence[str], columns: int, size: float
+) -> tuple[Figure, list[Axes]]:
+    """Images in rows of equal length, each with its title as literal text, wrapped to its width.
+
+    Args:
+        pixels: uint8 (height, width, 3) each.
+        titles: A title for each.
+        columns: Images in a row, at most.
+        size: Height of an image in inches, at most.
+
+    Returns:
+        The figure and the axes of the images.
+    """
+    rows = max(1, -(-len(pixels) // columns))
+    columns = max(1, -(-len(pixels) // rows))
+    width = WIDTH / columns
+    wrapped = [_wrap(title, int(width / CHARACTER)) for title in titles]
+    tall = min(size, width * max((image.shape[0] / image.shape[1] for image in pixels), default=0.1))
+    lines = sum(max(t.count("\n") + 1 for t in wrapped[i : i + columns]) for i in range(0, len(wrapped), columns))
+    figure, axes = figure_with_axes(rows, columns, height=rows * (tall + 0.12) + 0.16 * lines)
     for axis in axes:
         axis.set_xticks([])
         axis.set_yticks([])
         axis.grid(False)
+        axis.set_anchor("N")
         axis.spines[:].set_visible(False)
-    for axis, image, title in zip(axes, pixels, titles, strict=False):
+    for axis, image, title in zip(axes, pixels, wrapped, strict=False):
         axis.imshow(image)
         axis.set_title(title, fontsize=9, parse_math=False)
     return figure, axes[: len(pixels)]
+
+
+def _wrap(title: str, width: int) -> str:
+    return "\n".join(part for line in title.split("\n") for part in textwrap.wrap(line, width) or [""])

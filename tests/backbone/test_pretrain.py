@@ -37,17 +37,17 @@ def test_augmentation_moves_a_mark_a_little_and_never_mirrors_it():
     light = (images - images.amin(dim=(2, 3), keepdim=True)).sum(dim=1)
     across = (light * torch.arange(64)).sum(dim=(1, 2)) / light.sum(dim=(1, 2))
     assert across.min() > 40
-    assert across.std() > 1
+    assert across.std() > 0.5
 
 
 def test_a_batch_has_two_photographs_of_each_hand_in_two_aspects():
-    groups = {(aspect, str(person)): np.arange(4) for aspect in "abcd" for person in range(20)}
+    groups = {(aspect, str(person)): np.arange(4) for aspect in "abcd" for person in range(30)}
     groups = {key: rows + 4 * number for number, (key, rows) in enumerate(groups.items())}
     rows = draw_batch(groups, np.random.default_rng(0))
     hands, counts = np.unique(rows // 4, return_counts=True)
-    assert len(rows) == len(set(rows)) == 64
+    assert len(rows) == len(set(rows)) == 96
     assert set(counts) == {2}
-    assert len(set(hands // 20)) == 2
+    assert len(set(hands // 30)) == 2
 
 
 def test_training_brings_photographs_of_a_hand_together():
@@ -73,7 +73,7 @@ def test_tiny_knows_people_it_never_saw(tmp_path):
     tiny = load_backbone("tiny", device="cpu")
     decoded = decode_images(tmp_path / "drawn", list(table["path"]), tiny.resolution, cache=tmp_path)
     images = tiny.encode_image(np.array(decoded.pixels))
-    texts = tiny.encode_text([f"a photo of a right {view} hand" for view in ("dorsal", "palmar")])
+    texts = tiny.encode_text([f"a photo of a right {view} hand with medium skin" for view in ("dorsal", "palmar")])
     guessed = (texts / np.linalg.norm(texts, axis=1, keepdims=True) @ images.T).argmax(axis=0)
     assert np.mean(guessed == (table["view"] == "palmar")) > 0.8
     images /= np.linalg.norm(images, axis=1, keepdims=True)

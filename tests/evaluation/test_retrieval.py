@@ -1,4 +1,8 @@
+import tracemalloc
+import warnings
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,6 +115,60 @@ def test_identities_above_two_to_the_24_stay_apart():
         retrieval_metrics(np.eye(2), np.array([1.0, 2.0]), np.array([1, 2]))
 
 
+def test_whole_numbers_of_different_kinds_stay_apart():
+    ids = [2**53, 2**53 + 1]  # as float64, which is what numpy compares int64 with uint64 in, these are one number
+    metrics = retrieval_metrics(np.eye(2), np.array(ids, np.uint64), np.array(ids, np.int64))
+    assert metrics.rank(1) == 1
+
+
+def test_text_in_any_form_is_text():
+    similarity = np.array([[0.9, 0.1], [0.2, 0.8]])
+    for query, gallery in (
+        (["a", "b"], np.array(["a", "b"], object)),
+        (pd.Series(["a", "b"]), np.array(["a", "b"], np.dtypes.StringDType())),
+    ):
+        assert retrieval_metrics(similarity, query, gallery).rank(1) == 1
+
+
+def test_a_share_of_ties_up_to_one_percent_is_no_warning():
+    similarity = np.eye(100)
+    similarity[0, 1] = 1  # one query of a hundred
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metrics = retrieval_metrics(similarity, np.arange(100), np.arange(100))
+    assert (metrics.tied_share, metrics.rank(1)) == (0.01, 0.99)
+    similarity[1, 2] = 1
+    with pytest.warns(TiedScoresWarning, match="2 of 100"):
+        retrieval_metrics(similarity, np.arange(100), np.arange(100))
+
+
+def test_ties_among_matches_or_among_others_are_not_ties_at_the_decision():
+    metrics = retrieval_metrics(np.array([[0.9, 0.9, 0.5, 0.5]]), np.array([1]), np.array([1, 1, 2, 3]))
+    assert (metrics.tied_share, metrics.map, metrics.minp) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8])
+def test_every_real_type_ranks_alike_and_the_input_is_not_changed(dtype):
+    rng = np.random.default_rng(2)
+    similarity = rng.integers(-50, 50, (30, 20)).astype(dtype)
+    before, ids = similarity.copy(), (rng.integers(0, 5, 30), rng.integers(0, 5, 20))
+    metrics = retrieval_metrics(similarity, *ids)
+    expected = retrieval_metrics(similarity.astype(np.float64), *ids)
+    np.testing.assert_array_equal(metrics.average_precision, expected.average_precision)
+    np.testing.assert_array_equal(similarity, before)
+
+
+@pytest.mark.parametrize("n_identity", [1, 40])
+def test_working_memory_stays_below_200_megabytes(n_identity):
+    similarity = np.random.default_rng(3).random((700, 8000), dtype=np.float32)
+    ids = np.arange(700) % n_identity, np.arange(8000) % n_identity
+    tracemalloc.start()
+    retrieval_metrics(similarity, *ids)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200e6
+
+
 def test_collapsed_embeddings_are_warned_of():
     with pytest.warns(TiedScoresWarning, match="collapsed"):
         metrics = retrieval_metrics(np.ones((5, 5)), np.arange(5), np.arange(5))
@@ -135,8 +193,19 @@ def test_excluded_queries_are_in_no_mean():
         ((np.zeros((1, 2)), [3], [1, 2]), "all query identities are missing"),
         ((np.zeros((1, 2)), [1], [1, 2], [0]), "gallery_cameras is missing"),
         ((np.zeros((1, 2)), [1], [1, 2], [0], [0, 0]), "Leave the cameras out"),
+        ((np.zeros((1, 2)), None, [1, 2]), r"query_ids has shape \(\)"),
+        ((np.array([["a", "b"]]), [1], [1, 2]), "similarity is <U1; real numbers"),
+        ((np.ones((1, 2), complex), [1], [1, 2]), "similarity is complex128; real numbers"),
+        ((np.zeros((1, 2)), ["a"], ["a", np.nan]), r"gallery_ids\[1\] is nan"),
+        ((np.zeros((1, 2)), ["a"], ["a", 1]), r"gallery_ids\[1\] is 1; all whole numbers or all text"),
+        ((np.zeros((1, 2)), [1], [1, True]), r"gallery_ids\[1\] is True"),
+        ((np.zeros((1, 2)), [1], [1, 2**70]), "gallery_ids are object; int64"),
+        ((np.zeros((2, 2)), [1, 1], [[1], [1, 2]]), r"gallery_ids\[0\] is \[1\]"),
+        (([[1, 2], [3]], [1, 1], [1, 2]), "similarity cannot be read as a numpy array"),
+        ((np.zeros((1, 2)), [1], [1, 2], None, None, [0]), r"exclude is int64 \(1,\); bool \(1,\)"),
+        ((np.zeros((1, 2)), [1], [1, 2], None, None, [True]), "every query is left out by `exclude`"),
     ],
 )
 def test_bad_input_is_named(arguments, words):
     with pytest.raises(EvaluationError, match=words):
-        retrieval_metrics(*[np.asarray(argument) for argument in arguments])
+        retrieval_metrics(*arguments)
