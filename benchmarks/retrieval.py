@@ -52,7 +52,7 @@ def main() -> None:
             f"{title}: sorting each query : counting",
             lambda cases=cases: [sort_each_query(*arguments) for arguments in cases],
             lambda cases=cases: [retrieval_metrics(*arguments) for arguments in cases],
-            repeats=3,
+            repeats=9,
         )
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import packaging.version
 import torch
+from torch.overrides import TorchFunctionMode
 
 from handclip_lib.errors import BackboneError
 
@@ -210,17 +211,29 @@ def _count(state: Mapping[str, torch.Tensor], prefix: str) -> int:
     return len(blocks)
 
 
-def build_clip(shape: ClipShape) -> torch.nn.Module:
-    """openai-clip's `CLIP` of any shape on the meta device: sizes, no memory, no random initialisation.
+class _NoRandomNumbers(TorchFunctionMode):
+    """Leave tensors as they are allocated: weights follow, and openai-clip's initial ones take seconds.
 
-    Load it with `load_state_dict(state, assign=True)`, then `give_masks`.
+    The meta device would do the same, but it imports torch's compiler (a thousand modules).
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):
+            return args[0] if args else (kwargs or {})["tensor"]
+        return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
+
+
+def build_clip(shape: ClipShape) -> torch.nn.Module:
+    """openai-clip's `CLIP` of any shape with weights that are still anything: load a whole state dict into it.
 
     Raises:
         AssertionError, ValueError, RuntimeError: No CLIP has these sizes.
     """
     classes = clip_package().model
     vit = shape.patch_size is not None
-    with torch.device("meta"):
+    with _NoRandomNumbers():
         model = classes.CLIP(
             shape.embedding_dim,
             shape.resolution,
@@ -244,10 +257,3 @@ def build_clip(shape: ClipShape) -> torch.nn.Module:
                 output_dim=shape.embedding_dim,
             )
     return model
-
-
-def give_masks(model: Any) -> None:
-    """Replace the causal masks of a model built on the meta device: they are in no state dict."""
-    mask = model.build_attention_mask()
-    for block in model.transformer.resblocks:
-        block.attn_mask = mask

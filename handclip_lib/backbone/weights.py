@@ -11,7 +11,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from handclip_lib.backbone.openai_clip import ClipShape, build_clip, give_masks, infer_shape
+from handclip_lib.backbone.openai_clip import ClipShape, build_clip, infer_shape
 from handclip_lib.errors import BackboneError
 
 FORMATS = "OpenAI's JIT archive, a state dict saved by torch.save (.pt, .pth), or .safetensors"
@@ -130,7 +130,6 @@ def build_model(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Any, Cli
         for name, tensor in state.items()
     }
     model.load_state_dict(state, assign=True)
-    give_masks(model)
     return model.eval(), shape
 
 

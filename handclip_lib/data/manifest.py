@@ -114,7 +114,11 @@ class Split:
         csv = path / "split.csv" if path.is_dir() else path
         try:
             meta = json.loads(csv.with_suffix(".json").read_text())
-            images = pd.read_csv(csv, dtype=str, keep_default_na=False)[COLUMNS]
+            text = csv.read_bytes().decode()
+            if text.partition("\n")[0].endswith("\r"):  # git or an editor ended the lines its own way
+                text = text.replace("\r\n", "\n")
+            # A file name may hold a carriage return, so only the line feed ends a row.
+            images = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False, lineterminator="\n")[COLUMNS]
             images["capture"] = images["capture"].replace("", pd.NA).astype("Int64")
             stored = meta.pop("checksum")
         except FileNotFoundError as error:

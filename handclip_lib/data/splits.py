@@ -53,7 +53,7 @@ def make_split(
     images = _without_accessories(table.images, notes)
     trains, cutoff = _rule(table, images, aspect, protocol, seed)
     there = [a for a in ASPECTS if (images["aspect"] == a).any()]
-    if not there and cutoff not in CUTOFFS.values():
+    if not there and protocol != "standard":
         aspect = "all"  # the rows know no aspect, so nothing may be labelled with the one that was asked for
     own = images[images["aspect"] == aspect] if there and aspect != "all" else images
     if own.empty:
@@ -178,8 +178,7 @@ def _given(table: HandTable, aspect: str, seed: int) -> Split:
         raise DataError(f"{table.root} says no split of its own; use protocol='proportional'")
     given = given.merge(table.images[["path", "identity"]], on="path")
     trains = given["role"].isin(["train", "val"])
-    # Folders query/ and gallery/ without a number are no draw: trees of ten draws hold them as the first once more.
-    tested = given[~trains & (given["trial"] >= 0)]
+    tested = given[~trains & (given["trial"] >= 0)]  # query/ and gallery/ without a number are no draw
     both = set(given.loc[trains, "identity"]) & set(tested["identity"])
     if both:
         some = min(both, key=identity_order)
@@ -201,15 +200,18 @@ def _given(table: HandTable, aspect: str, seed: int) -> Split:
 def _whole_draws(table: HandTable, tested: pd.DataFrame) -> int:
     """The number of draws, each of which must hold every test image once: as a query, or in the gallery."""
     numbers = sorted(set(tested["trial"]))
+    if not numbers:
+        raise DataError(f"{table.root} has no photograph in query0/ and gallery0/; put the test images there")
     absent = set(range(len(numbers))) - set(numbers)
     if absent:
         raise DataError(f"{table.root} has {len(numbers)} draws but no query{min(absent)}/; number them from 0")
-    places = tested.drop_duplicates(["path", "trial", "role"]).groupby(["path", "trial"]).size().unstack(fill_value=0)
-    wrong = places.stack()[lambda n: n != 1]
-    if len(wrong):
-        path, trial = wrong.index[0]
+    places = tested.groupby(["path", "trial"])["role"].nunique().to_dict()
+    paths = dict.fromkeys(tested["path"])
+    wrong = [(path, trial) for path in paths for trial in numbers if places.get((path, trial)) != 1]
+    if wrong:
+        path, trial = wrong[0]
         raise DataError(
-            f"{table.root}: {path} lies in {'both' if wrong.iloc[0] else 'neither'} of query{trial}/ and "
+            f"{table.root}: {path} lies in {'both' if wrong[0] in places else 'neither'} of query{trial}/ and "
             f"gallery{trial}/ ({len(wrong)} such cases); each draw must hold every test image once"
         )
     return len(numbers)

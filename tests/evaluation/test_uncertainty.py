@@ -41,6 +41,19 @@ def test_covers_the_truth_where_resampling_queries_does_not():
     assert naive / 300 < 0.85
 
 
+def test_resampling_queries_of_the_same_people_is_too_narrow():
+    values, identities = clustered(np.random.default_rng(7))
+    interval, naive = identity_bootstrap(values, identities), identity_bootstrap(values, np.arange(len(values)))
+    assert interval.estimate == naive.estimate
+    assert interval.high - interval.low > 1.5 * (naive.high - naive.low)
+
+
+def test_a_wider_level_is_a_wider_interval():
+    values, identities = clustered(np.random.default_rng(7))
+    narrow, wide = (identity_bootstrap(values, identities, level=level) for level in (0.5, 0.99))
+    assert wide.low < narrow.low < narrow.estimate < narrow.high < wide.high
+
+
 def test_columns_are_resampled_together_and_the_seed_decides():
     values = np.random.default_rng(1).random((30, 2))
     identities = np.arange(30) // 3
@@ -61,6 +74,9 @@ def test_unmatched_queries_are_left_out():
         ([np.nan, np.nan], [1, 2], {}, "0 identities"),
         ([1.0], [1, 2], {}, "1 values but 2"),
         ([1.0, 0.0], [1, 2], {"level": 95}, "level=95"),
+        ([1.0, 0.0], [1, 2], {"samples": 1}, "samples=1"),
+        ([1.0, np.inf], [1, 2], {}, "without infinities"),
+        ([[[1.0]], [[0.0]]], [1, 2], {}, r"shape \(2, 1, 1\)"),
     ],
 )
 def test_bad_input_is_named(values, identities, options, words):

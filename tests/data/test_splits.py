@@ -1,0 +1,316 @@
+"""The protocols: who trains, who is tested, which image stands in which gallery."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handclip_lib.data.folder import read_folder
+from handclip_lib.data.hands11k import read_hands11k
+from handclip_lib.data.hd import read_hd
+from handclip_lib.data.splits import CUTOFFS, make_split, refuse_leak
+from handclip_lib.data.table import ASPECTS, HandTable
+from handclip_lib.errors import DataError
+
+# Baisa's standard protocol: train ids, train, val, test ids, test, query, gallery "aspect", gallery "all"
+STANDARD = {
+    "dorsal_r": (72, 890, 72, 71, 1042, 971, 71, 290),
+    "dorsal_l": (73, 735, 73, 73, 1061, 988, 73, 290),
+    "palmar_r": (72, 905, 72, 71, 988, 917, 71, 290),
+    "palmar_l": (76, 928, 76, 75, 1023, 948, 75, 290),
+}
+
+
+@pytest.fixture(scope="module")
+def hands11k(hands11k_metadata) -> HandTable:
+    return read_hands11k(hands11k_metadata.parent, metadata=hands11k_metadata, require_images=False)
+
+
+def table_of(images: dict[str, int], aspects=("dorsal_r",), dataset="folder", **attributes) -> HandTable:
+    """`images` photographs of each identity and aspect."""
+    rows = [
+        {"path": f"{aspect}/{identity}/{identity}_{aspect}_{n}.jpg", "identity": identity, "aspect": aspect}
+        | {"capture": n, **attributes}
+        for aspect in aspects
+        for identity, count in images.items()
+        for n in range(count)
+    ]
+    return HandTable.build(dataset, Path("/photographs"), rows, {})
+
+
+def tree(root: Path, *paths: str) -> HandTable:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"photograph")
+    return read_folder(root)
+
+
+def by_role(split, role, column="path"):
+    return set(split.images.loc[split.images["role"] == role, column])
+
+
+@pytest.mark.parametrize("aspect", ASPECTS)
+def test_the_standard_protocol_has_the_published_counts(hands11k, aspect):
+    split = make_split(hands11k, aspect)
+    assert split.meta["protocol"] == "standard"
+    for trial in range(10):
+        draw, everyone = split.draw(trial), split.draw(trial, "all")
+        assert STANDARD[aspect] == (
+            len(split.identities("train")), len(split.paths("train")), len(split.paths("val")),
+            len(split.identities("test")), len(split.paths("test")),
+            len(draw.query_paths), len(draw.gallery_paths), len(everyone.gallery_paths),
+        )  # fmt: skip
+        assert everyone.query_paths.tolist() == draw.query_paths.tolist()
+
+
+@pytest.mark.parametrize("aspect", ASPECTS)
+def test_the_standard_protocol_trains_up_to_the_cut_off_without_accessories(hands11k, aspect):
+    split = make_split(hands11k, aspect)
+    facts = hands11k.images.set_index("path").loc[split.images["path"]]
+    assert not facts["accessories"].any()
+    assert max(map(int, split.identities("train"))) == CUTOFFS[aspect] == split.meta["cutoff"]
+    assert min(map(int, split.identities("test"))) > CUTOFFS[aspect]
+    assert split.identities("val") == split.identities("train")
+    assert set(split.images.loc[split.images["role"] != "other", "aspect"]) == {aspect}
+    assert any("3211 images with accessories" in note for note in split.meta["notes"])
+
+
+def test_a_draw_is_the_smallest_hash_of_seed_draw_and_file_name(hands11k):
+    split = make_split(hands11k, "palmar_l", seed=3)
+    test = split.images[split.images["role"] == "test"]
+    for trial in (0, 9):
+        draw = split.draw(trial)
+        expected = {}
+        for path, identity in zip(test["path"], test["identity"], strict=True):
+            key = hashlib.blake2b(f"3|{trial}|{Path(path).name}".encode(), digest_size=8).digest()
+            expected[identity] = min(expected.get(identity, (key, path)), (key, path))
+        assert dict(zip(draw.gallery_ids, draw.gallery_paths, strict=True)) == {i: p for i, (_, p) in expected.items()}
+        assert set(draw.query_paths) == set(test["path"]) - set(draw.gallery_paths)
+
+
+def test_gallery_all_adds_the_galleries_of_the_other_aspects_as_other_identities(hands11k):
+    split = make_split(hands11k, "dorsal_r")
+    draw = split.draw(4, "all")
+    foreign = {i: p for i, p in zip(draw.gallery_ids, draw.gallery_paths, strict=True) if "/" in i}
+    expected = {}
+    for aspect in ("dorsal_l", "palmar_r", "palmar_l"):
+        own = make_split(hands11k, aspect).draw(4)
+        expected |= {f"{aspect}/{i}": p for i, p in zip(own.gallery_ids, own.gallery_paths, strict=True)}
+    assert foreign == expected
+    assert not set(draw.query_ids) & set(foreign)
+
+
+def test_draws_differ_and_the_seed_decides(hands11k):
+    split, again, other = (make_split(hands11k, seed=seed) for seed in (0, 0, 1))
+    assert split.checksum == again.checksum != other.checksum
+    assert len({tuple(split.draw(trial).gallery_paths) for trial in range(10)}) == 10
+
+
+def test_the_real_sample_says_what_its_gallery_lacks_and_who_cannot_be_queried(hands11k_sample):
+    table = read_hands11k(hands11k_sample)
+    split = make_split(table, "dorsal_r")
+    lacking = [note for note in split.meta["notes"] if "gallery 'all' has no images of" in note]
+    assert [note.split()[6] for note in lacking] == ["dorsal_l:", "palmar_l:"]
+    images = table.images[(table.images["aspect"] == "dorsal_r") & ~table.images["accessories"].astype(bool)]
+    sizes = images[images["identity"].astype(int) > 1050].groupby("identity").size()
+    assert set(split.meta["unqueryable"]) == set(sizes.index[sizes == 1])
+    assert split.meta["unqueryable"] == sorted(split.meta["unqueryable"], key=int)
+    assert len(split.draw(0).query_paths) == (sizes - 1).sum()
+    assert len(split.draw(0, "all").gallery_paths) > len(split.draw(0).gallery_paths) == len(sizes)
+
+
+def test_a_split_is_the_same_on_every_machine_and_in_every_order():
+    table = table_of({"0001": 3, "2": 1, "1200000": 4, "é": 2, "7": 5}, aspects=("dorsal_r", "palmar_r"))
+    split = make_split(table, "dorsal_r", draws=3)
+    assert split.checksum == "9bcc1779b0da6caa259977ff5136b89efcc37fa216a8ba449822c97238686d4c"
+    shuffled = table.where(table.images["path"] != "")
+    shuffled.images[:] = table.images.sample(frac=1, random_state=1).to_numpy()
+    assert shuffled.images["path"].tolist() != table.images["path"].tolist()
+    assert make_split(shuffled, "dorsal_r", draws=3).checksum == split.checksum
+
+
+def test_a_test_identity_with_one_image_is_always_gallery_and_never_a_query():
+    split = make_split(table_of({"1": 2, "2000": 1, "1999": 1, "3000": 3}), protocol="standard")
+    assert split.meta["unqueryable"] == ["1999", "2000"]
+    for trial in range(10):
+        draw = split.draw(trial)
+        assert sorted(draw.gallery_ids) == ["1999", "2000", "3000"]
+        assert draw.query_ids.tolist() == ["3000", "3000"]
+
+
+def test_a_train_identity_with_one_image_keeps_it_for_training():
+    split = make_split(table_of({"1": 1, "2": 3, "2000": 2, "3000": 2}), protocol="standard")
+    assert split.identities("train") == {"1", "2"}
+    assert split.identities("val") == {"2"}
+    assert split.meta["notes"][0].startswith("1 train identities have one image")
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.dictionaries(st.text("ab12é", min_size=1, max_size=3), st.integers(2, 5), min_size=4, max_size=12),
+    st.integers(0, 5),
+)
+def test_proportional_splits_never_share_a_person_over_the_aspects(images, seed):
+    table = table_of(images, aspects=ASPECTS)
+    splits = [make_split(table, aspect, "proportional", seed) for aspect in (*ASPECTS, "all")]
+    trained = splits[0].identities("train")
+    assert len(trained) == len(images) // 2
+    for split in splits:
+        assert split.identities("train") == split.identities("val") == trained
+        assert split.identities("test") == set(images) - trained
+        for other in splits:
+            refuse_leak(split, other)
+    pooled = splits[-1]
+    assert len(pooled.images) == len(table.images)
+    assert len(pooled.draw(0).gallery_paths) == len(images) - len(trained)
+
+
+def test_half_the_identities_are_drawn_by_hash_not_by_their_order():
+    table = table_of({str(identity): 2 for identity in range(40)})
+    halves = [make_split(table, seed=seed).identities("train") for seed in range(3)]
+    assert all(len(half) == 20 for half in halves)
+    assert len({frozenset(half) for half in [*halves, set(map(str, range(20)))]}) == 4
+
+
+def test_drawn_hands_are_split_without_accessories_too():
+    table = table_of({str(i): 4 for i in range(6)}, dataset="drawn")
+    table.images.loc[table.images["capture"] == 0, "accessories"] = True
+    split = make_split(table)
+    assert split.meta["protocol"] == "proportional"
+    assert len(split.images) == 18
+    assert split.meta["notes"][0] == "6 images with accessories left out by the protocol"
+
+
+def test_data_without_aspects_is_taken_whole_and_not_labelled_with_one():
+    split = make_split(table_of({str(i): 2 for i in range(6)}, aspects=("",)), "palmar_r")
+    assert split.meta["aspect"] == "all"
+    assert len(split.images) == 12
+    assert split.meta["notes"] == []
+
+
+def test_hd_has_the_published_counts(tmp_path):
+    def write(folder, identities, images):
+        (tmp_path / "Original Images" / folder).mkdir(parents=True, exist_ok=True)
+        for n in range(images):
+            identity = identities[n % len(identities)]
+            (tmp_path / "Original Images" / folder / f"{identity}_{n:04d}.jpg").write_bytes(b"x")
+
+    write("1-501", range(197, 448), 2407)  # 251 identities, 447 the last
+    write("1-501", range(448, 699), 2243)
+    write("502-712", range(502, 713), 1342)
+    split = make_split(read_hd(tmp_path))
+    assert (split.meta["protocol"], split.meta["cutoff"], split.meta["aspect"]) == ("hd", 447, "all")
+    assert len(split.identities("train")) == len(split.identities("test")) == 251
+    assert (len(split.paths("train")), len(split.paths("val")), len(split.paths("test"))) == (2156, 251, 2243)
+    draw = split.draw(7)
+    assert (len(draw.query_paths), len(draw.gallery_paths)) == (1992, 1593)
+    distractors = {i for i in draw.gallery_ids if int(i) > 1000}
+    assert distractors == {str(i + 1000) for i in range(502, 713)}
+    proportional = make_split(read_hd(tmp_path), protocol="proportional")
+    assert len(proportional.identities("train")) == len(proportional.identities("test")) == 251
+
+
+GIVEN = (
+    "train/1/a.jpg", "train/1/b.jpg", "val/1/c.jpg",
+    "gallery0/2/d.jpg", "query0/2/e.jpg", "query0/2/f.jpg", "gallery0/30/g.jpg", "query0/30/h.jpg",
+    "gallery1/2/f.jpg", "query1/2/e.jpg", "query1/2/d.jpg", "gallery1/30/g.jpg", "query1/30/h.jpg",
+)  # fmt: skip
+
+
+def test_a_tree_of_splits_is_split_as_its_folders_say(tmp_path):
+    split = make_split(tree(tmp_path, *GIVEN, "gallery/2/d.jpg", "query/2/e.jpg"), draws=7)
+    assert (split.meta["protocol"], split.meta["draws"]) == ("given", 2)
+    names = {role: {Path(path).name for path in split.paths(role)} for role in ("train", "val", "test")}
+    assert names == {
+        "train": {"a.jpg", "b.jpg"},
+        "val": {"c.jpg"},
+        "test": {"d.jpg", "e.jpg", "f.jpg", "g.jpg", "h.jpg"},
+    }
+    for trial, gallery, query in ((0, "dg", "efh"), (1, "fg", "deh")):
+        draw = split.draw(trial)
+        assert sorted(Path(p).stem for p in draw.gallery_paths) == list(gallery)
+        assert sorted(Path(p).stem for p in draw.query_paths) == list(query)
+        assert sorted(draw.gallery_ids) == ["2", "30"]
+
+
+@pytest.mark.parametrize(
+    ("added", "words"),
+    [
+        (("train/2/z.jpg",), "identity '2' lies in both train/val and query/gallery"),
+        (("train/2/d.jpg", "train/2/e.jpg", "train/2/f.jpg"), "identity '2' lies in both"),
+        (("val/30/h.jpg",), "identity '30' lies in both"),
+        (("gallery3/2/d.jpg", "query3/2/e.jpg"), "has 3 draws but no query2/; number them from 0"),
+        (("gallery1/40/z.jpg",), "gallery1/40/z.jpg lies in neither of query0/ and gallery0/"),
+        (("gallery1/2/e.jpg",), "lies in both of query1/ and gallery1/"),
+    ],
+)
+def test_a_tree_that_leaks_or_lacks_images_is_refused(tmp_path, added, words):
+    with pytest.raises(DataError, match=words):
+        make_split(tree(tmp_path, *GIVEN, *added))
+
+
+def test_a_tree_without_test_images_is_refused(tmp_path):
+    for folder in ("query0", "gallery0"):
+        (tmp_path / folder).mkdir()
+    with pytest.raises(DataError, match="no photograph in query0/ and gallery0/"):
+        make_split(tree(tmp_path, "train/1/a.jpg"))
+
+
+def test_a_tree_of_another_aspect_is_refused(tmp_path):
+    root = tmp_path / "train_val_test_split_palmar_l"
+    table = tree(root, *GIVEN)
+    assert make_split(table, "all").meta["aspect"] == make_split(table, "palmar_l").meta["aspect"] == "palmar_l"
+    with pytest.raises(DataError, match="is a split of palmar_l; say -p aspect palmar_l"):
+        make_split(table, "dorsal_r")
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "words"),
+    [
+        ({"1": 2, "2000": 2}, {"protocol": "standard"}, "1 test identities, of which 1 have two images"),
+        ({"1": 2, "2000": 1, "2001": 1}, {"protocol": "standard"}, "2 test identities, of which 0 have two images"),
+        ({"1": 2, "2": 2}, {}, "1 test identities.*Use more photographs"),
+        ({"1": 2, "2000": 2, "anna": 2}, {"protocol": "standard"}, "'anna' is not a number.*protocol='proportional'"),
+        ({"1": 2, "2000": 2, "٣": 2}, {"protocol": "standard"}, "'٣' is not a number"),
+        ({"1": 2, "2": 2}, {"aspect": "dorsal"}, "unknown aspect 'dorsal'; choose from dorsal_r, .*all"),
+        ({"1": 2, "2": 2}, {"aspect": "palmar_l"}, "no image of aspect 'palmar_l' to split; it has dorsal_r"),
+        ({"1": 2, "2": 2}, {"protocol": "standart"}, "unknown protocol 'standart'; choose from auto, standard"),
+        ({"1": 2, "2": 2}, {"protocol": "given"}, "says no split of its own"),
+        ({"1": 2, "2": 2}, {"draws": 0}, "draws=0"),
+        ({"1": 2, "2": 2}, {"aspect": "all", "protocol": "standard"}, "1039, 1043, 1046 and 1050.*'proportional'"),
+    ],
+)
+def test_what_cannot_be_split_is_refused_with_a_remedy(images, options, words):
+    with pytest.raises(DataError, match=words):
+        make_split(table_of(images), **options)
+
+
+def test_data_that_is_all_accessories_says_so():
+    with pytest.raises(DataError, match="only images with accessories"):
+        make_split(table_of({"1": 2, "2": 2, "3": 2}, accessories=True))
+
+
+def test_an_identity_is_compared_as_a_number_however_long():
+    split = make_split(table_of({"0001050": 2, "1051": 2, "9" * 5000: 2}), protocol="standard")
+    assert split.identities("train") == {"0001050"}
+    assert split.identities("test") == {"1051", "9" * 5000}
+
+
+def test_a_person_who_trains_one_aspect_is_not_tested_on_another(hands11k):
+    trained, tested = make_split(hands11k, "dorsal_r"), make_split(hands11k, "dorsal_l")
+    with pytest.raises(
+        DataError, match=r"4 identities .*\(0001039, 0001043, 0001046, 0001050\).*dorsal_r, standard.*proportional"
+    ):
+        refuse_leak(trained, tested)
+    refuse_leak(trained, trained)
+    refuse_leak(tested, trained)  # 1037 < 1050: who trains dorsal_l trains dorsal_r or is not in it
+
+
+def test_the_same_number_in_another_data_set_is_another_person():
+    images = {str(identity): 2 for identity in range(1, 20)}
+    trained, tested = (make_split(table_of(images, dataset="drawn"), seed=seed) for seed in (0, 1))
+    with pytest.raises(DataError, match=r"identities of the test split trained the model \(.*, …\)"):
+        refuse_leak(trained, tested)
+    refuse_leak(trained, make_split(table_of(images), seed=1))
