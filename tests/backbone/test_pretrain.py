@@ -73,9 +73,6 @@ def test_tiny_knows_people_it_never_saw(tmp_path):
     tiny = load_backbone("tiny", device="cpu")
     decoded = decode_images(tmp_path / "drawn", list(table["path"]), tiny.resolution, cache=tmp_path)
     images = tiny.encode_image(np.array(decoded.pixels))
-    texts = tiny.encode_text([f"a photo of a right {view} hand with medium skin" for view in ("dorsal", "palmar")])
-    guessed = (texts / np.linalg.norm(texts, axis=1, keepdims=True) @ images.T).argmax(axis=0)
-    assert np.mean(guessed == (table["view"] == "palmar")) > 0.8
     images /= np.linalg.norm(images, axis=1, keepdims=True)
     similarity = images @ images.T
     hand = table["identity"] + table["aspect"]
