@@ -28,9 +28,12 @@ def identity_order(identity: str) -> tuple[int, int, str, str]:
 
 
 def capture_number(name: str) -> int | None:
-    """The number of the photograph: the last run of digits in its file name, `None` without one."""
+    """The number of the photograph: the last run of digits in its file name, `None` without one.
+
+    Numbers of more than 15 digits (timestamps glued to counters) are none: pandas may carry them as floats.
+    """
     digits = re.findall(r"[0-9]+", Path(name).stem)
-    return int(digits[-1]) if digits and len(digits[-1]) <= 18 else None
+    return int(digits[-1]) if digits and len(digits[-1]) <= 15 else None
 
 
 @dataclass(frozen=True)

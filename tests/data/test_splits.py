@@ -308,6 +308,12 @@ def test_a_person_who_trains_one_aspect_is_not_tested_on_another(hands11k):
     refuse_leak(tested, trained)  # 1037 < 1050: who trains dorsal_l trains dorsal_r or is not in it
 
 
+def test_a_person_who_trains_with_one_image_only_leaks_too():
+    table = table_of({"1": 2, "1040": 1, "2000": 2, "2001": 2}, aspects=("dorsal_r", "dorsal_l"), dataset="11k")
+    with pytest.raises(DataError, match=r"1 identities .*\(1040\)"):
+        refuse_leak(make_split(table, "dorsal_r"), make_split(table, "dorsal_l"))
+
+
 def test_the_same_number_in_another_data_set_is_another_person():
     images = {str(identity): 2 for identity in range(1, 20)}
     trained, tested = (make_split(table_of(images, dataset="drawn"), seed=seed) for seed in (0, 1))
