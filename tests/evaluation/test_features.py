@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from handclip_lib.data.images import DecodedImages
+from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation import features as module
+from handclip_lib.evaluation.features import Features, extract_features
+
+
+def images(n: int = 10, copies: int = 0) -> DecodedImages:
+    """`n` images of random pixels, the first `copies` of them twice under another name."""
+    pixels = np.random.default_rng(0).integers(0, 255, (n, 8, 8, 3), np.uint8)
+    order = [*range(n), *range(copies)]
+    paths = tuple(f"{place}.jpg" for place in range(len(order)))
+    return DecodedImages(paths, pixels[order], {}, tuple(f"key{i}" for i in order))
+
+
+class Encoder:
+    """Sums of colours; counts the images it was given, and can break after some."""
+
+    def __init__(self, breaks_after: int = 10**9):
+        self.seen, self.breaks_after = 0, breaks_after
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        if self.seen + len(pixels) > self.breaks_after:
+            raise RuntimeError("killed")
+        self.seen += len(pixels)
+        return pixels.reshape(len(pixels), -1)[:, :12].astype(np.float64) + 1
+
+
+def extract(encoder, decoded, tmp_path, key="weights"):
+    return extract_features(encoder, decoded, encoder_key=key, batch_size=2, cache=tmp_path, progress=False)
+
+
+def test_embeddings_are_those_of_the_encoder_scaled_to_length_one(tmp_path):
+    decoded = images()
+    found = extract(Encoder(), decoded, tmp_path)
+    plain = Encoder()(np.asarray(decoded.pixels))
+    np.testing.assert_allclose(found.embeddings, plain / np.linalg.norm(plain, axis=1, keepdims=True), rtol=1e-6)
+    assert found.embeddings.dtype == np.float32
+    np.testing.assert_array_equal(found.of(["3.jpg", "1.jpg"]), found.embeddings[[3, 1]])
+
+
+def test_each_content_is_encoded_once_and_kept(tmp_path):
+    decoded, encoder = images(10, copies=4), Encoder()
+    found = extract(encoder, decoded, tmp_path)
+    assert encoder.seen == 10
+    np.testing.assert_array_equal(found.embeddings[10:], found.embeddings[:4])
+    assert extract(Encoder(breaks_after=0), decoded, tmp_path).embeddings.tolist() == found.embeddings.tolist()
+    other = Encoder()
+    extract(other, decoded, tmp_path, key="other weights")
+    assert other.seen == 10
+
+
+def test_a_killed_run_resumes_at_the_last_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", 4)
+    decoded = images()
+    with pytest.raises(RuntimeError, match="killed"):
+        extract(Encoder(breaks_after=6), decoded, tmp_path)
+    again = Encoder()
+    resumed = extract(again, decoded, tmp_path)
+    assert again.seen == 6, "the block of four that was whole is not encoded again"
+    np.testing.assert_array_equal(resumed.embeddings, extract(Encoder(), decoded, tmp_path / "fresh").embeddings)
+
+
+def test_a_damaged_block_is_encoded_again(tmp_path):
+    decoded = images()
+    first = extract(Encoder(), decoded, tmp_path)
+    (block,) = tmp_path.rglob("*.npy")
+    block.write_bytes(block.read_bytes()[:50])
+    again = Encoder()
+    np.testing.assert_array_equal(extract(again, decoded, tmp_path).embeddings, first.embeddings)
+    assert again.seen == 10
+
+
+@pytest.mark.parametrize(("value", "words"), [(np.nan, "not finite"), (np.inf, "not finite"), (0.0, "zero")])
+def test_an_embedding_that_means_nothing_is_refused_by_path_and_not_kept(value, words, tmp_path):
+    def encode(pixels):
+        embeddings = np.ones((len(pixels), 3))
+        embeddings[0] = value
+        return embeddings
+
+    with pytest.raises(EvaluationError, match=rf"\d\.jpg is {words}"):
+        extract(encode, images(), tmp_path)
+    assert list(tmp_path.rglob("*.npy")) == []
+
+
+def test_a_path_without_an_embedding_is_named():
+    with pytest.raises(EvaluationError, match=r"b\.jpg has no embedding"):
+        Features.normalised(["a.jpg"], np.ones((1, 2))).of(["b.jpg"])
+    with pytest.raises(EvaluationError, match=r"\(3, 2\) for 1 images"):
+        Features.normalised(["a.jpg"], np.ones((3, 2)))
