@@ -1,0 +1,110 @@
+import json
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from handclip_lib.config import Evaluation
+from handclip_lib.errors import ConfigError, RunError
+from handclip_lib.workbench import start
+from handclip_lib.workbench.identity import run_id
+from handclip_lib.workbench.record import read_record, this_process, write_record
+from handclip_lib.workbench.runs import Run
+
+
+@pytest.fixture(autouse=True)
+def reports(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path / "reports"))
+    return tmp_path / "reports"
+
+
+def test_a_run_tells_its_story_in_run_json(reports: Path):
+    config, run = start(Evaluation, {"draws": 3})
+    assert run.folder.parent == reports / "runs"
+    record = read_record(run.folder)
+    assert (record["status"], record["parameters"]["draws"], record["defaults"]["draws"]) == ("running", 3, 10)
+    assert record["versions"]["torch"][0].isdigit()
+    run.finish(rank1=0.5)
+    record = read_record(run.folder)
+    assert (record["status"], record["metrics"], record["error"]) == ("succeeded", {"rank1": 0.5}, None)
+    assert json.loads((run.folder / "metrics.json").read_text()) == {"rank1": 0.5}
+    assert config.draws == 3
+
+
+def test_bad_parameters_make_no_folder(reports: Path):
+    with pytest.raises(ConfigError, match="did you mean draws"):
+        start(Evaluation, {"draw": 3})
+    assert not reports.exists()
+
+
+def test_another_run_ends_the_one_before(reports: Path):
+    _, first = start(Evaluation, {"draws": 3})
+    _, second = start(Evaluation, {"draws": 4})
+    assert (read_record(first.folder)["status"], read_record(second.folder)["status"]) == ("interrupted", "running")
+    second.finish()
+
+
+def test_a_table_is_kept_whole_and_shown_escaped(reports: Path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("handclip_lib.workbench.runs._display", lambda data, metadata: shown.append(data))
+    _, run = start(Evaluation, {})
+    frame = pd.DataFrame({"identity": ["<script>alert(1)</script>"], "rank_1": [1 / 3], "n": [7]})
+    run.table(frame, "people", "who & what", percent=["rank_1"])
+    assert pd.read_csv(run.folder / "people.csv")["rank_1"][0] == 1 / 3
+    page = shown[0]["text/html"]
+    assert "<script" not in page
+    assert all(text in page for text in ("&lt;script&gt;", "who &amp; what", ">33.3<", "rank 1", ">7<"))
+    run.finish()
+
+
+def test_a_figure_is_saved_under_a_plain_name(reports: Path):
+    _, run = start(Evaluation, {})
+    figure = Figure()
+    figure.subplots().plot(np.arange(3))
+    run.show(figure, "curve", "a rising line")
+    assert (run.folder / "figures" / "curve.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(RunError, match="lower-case"):
+        run.show(figure, "../../x", "elsewhere")
+    run.finish()
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="HANDCLIP_REPORTS"):
+        Run(tmp_path / "file" / "run", Evaluation())
+
+
+@pytest.mark.parametrize(
+    ("process", "status"),
+    [
+        ({"pid": 2**22 + 1}, "died"),
+        ({"began": "1"}, "died"),
+        ({}, "running"),
+        ({"host": "another machine", "pid": 1}, "running"),
+    ],
+)
+def test_a_run_whose_process_is_gone_has_died(process, status, tmp_path: Path):
+    assert this_process() == {"host": socket.gethostname(), "pid": os.getpid(), "began": this_process()["began"]}
+    write_record(tmp_path, {"id": "x", "status": "running", "process": this_process() | process})
+    assert read_record(tmp_path)["status"] == status
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"status": "running"}'])
+def test_a_damaged_record_is_none(content, tmp_path: Path):
+    (tmp_path / "run.json").write_text(content)
+    assert read_record(tmp_path) is None
+
+
+def test_the_id_follows_parameters_notebook_and_data(tmp_path: Path):
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    config = Evaluation(dataset="folder", data_root=str(tmp_path))
+    ids = [run_id(config, "code"), run_id(config, "other code"), run_id(config.model_copy(update={"seed": 1}), "code")]
+    (tmp_path / "b.jpg").write_bytes(b"2")
+    ids.append(run_id(config, "code"))
+    assert len(set(ids)) == 4
+    assert all(name.startswith("05_evaluation-tiny-folder-dorsal_r-") for name in ids)
+    assert run_id(config, "code") == ids[-1]
