@@ -2,19 +2,19 @@
 
 import json
 import logging
-import os
-import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from filelock import FileLock
 from tqdm.auto import tqdm
 
 from handclip_lib.errors import DataError
+from handclip_lib.files import whole_file
 
 logger = logging.getLogger(__name__)
 Decode = Callable[[int], "np.ndarray | str"]
@@ -75,29 +75,28 @@ def _build(
     failed: dict[int, str] = {}
     checksum = 0
     bar = tqdm(total=n, desc="decoding images", unit="image", disable=not progress)
-    with tempfile.TemporaryDirectory(dir=pixels_file.parent, prefix="building-") as private:
-        raw = Path(private) / "raw"
-        with raw.open("wb") as file:
+    with whole_file(pixels_file) as private:
+        with private.open("wb") as file:
+            _write_header(file, (n, resolution, resolution, 3))
             for row, decoded in enumerate(pool.map(decode, range(n))):
                 bar.update()
                 if isinstance(decoded, str):
                     failed[row] = decoded
                     continue
-                block = np.ascontiguousarray(decoded).tobytes()
+                block = np.ascontiguousarray(decoded).data
                 checksum = zlib.crc32(block, checksum)
                 file.write(block)
+            shape = (n - len(failed), resolution, resolution, 3)
+            file.seek(0)
+            _write_header(file, shape)
         bar.close()
-        shape = (n - len(failed), resolution, resolution, 3)
-        ready = Path(private) / "pixels.npy"
-        with ready.open("wb") as file, raw.open("rb") as source:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            while chunk := source.read(2**24):
-                file.write(chunk)
-        facts = Path(private) / "facts.json"
-        facts.write_text(json.dumps({"crc32": checksum, "shape": shape, "failed": failed}))
-        os.replace(ready, pixels_file)
-        os.replace(facts, facts_file)
+        with whole_file(facts_file) as facts:
+            facts.write_text(json.dumps({"crc32": checksum, "shape": shape, "failed": failed}))
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """The head of a .npy file; numpy leaves room in it, so another count of images takes as many bytes."""
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def _open(pixels_file: Path, facts_file: Path) -> tuple[np.ndarray, dict[int, str]] | None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from hashlib import blake2b
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +147,7 @@ def compare_fits(path: Path, resolution: int) -> tuple[np.ndarray, dict[str, np.
 
 
 def _content_key(path: Path, resolution: int, fit: str) -> str:
-    digest = blake2b(f"{DECODER}|{resolution}|{fit}|".encode(), digest_size=16)
+    digest = sha256(f"{DECODER}|{resolution}|{fit}|".encode())
     try:
         digest.update(path.read_bytes())
     except OSError:
