@@ -27,7 +27,8 @@ def make_split(
     """Split a table into train, val and test images, and draw queries and galleries.
 
     A draw takes one gallery image of each test identity; its other test images are queries. Images are drawn by a
-    keyed hash of seed, draw and file name, so that the split is the same on every machine and in every folder order.
+    keyed hash of seed, draw, identity and file name, so that the split is the same on every machine and in every
+    folder order, and identities whose files have the same names (1.jpg, 2.jpg …) are drawn for themselves.
 
     Args:
         table: The images.
@@ -150,11 +151,11 @@ def _one_aspect(
             # A subject's only image trains: validating on it would leave nothing to match it with.
             lonely += len(paths) == 1
             if len(paths) > 1:
-                roles[_drawn(paths, seed, "val")] = "val"
+                roles[_drawn(paths, seed, f"val|{identity}")] = "val"
         else:
             roles |= dict.fromkeys(paths, "test")
             for trial in map(str, range(draws)):
-                galleries[_drawn(paths, seed, trial)].append(trial)
+                galleries[_drawn(paths, seed, f"{trial}|{identity}")].append(trial)
     if lonely:
         notes.append(f"{lonely} train identities have one image: it trains, and they have no val image")
     rows["role"] = [roles.get(path, "distractor") for path in rows["path"]]
