@@ -10,18 +10,19 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
 from PIL import Image
 from tqdm.auto import tqdm
 
-from handclip_lib.data.drawn_photograph import DRAWN_ASPECTS, draw_image, shot_of, subject_of
+from handclip_lib.data.drawn_photograph import DRAWN_ASPECTS, STAYS, draw_image, shot_of, subject_of
 from handclip_lib.errors import DataError
 
 __all__ = ["RECIPE_VERSION", "draw_dataset", "draw_image", "is_drawn", "subject_seed"]
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 _HEADER = "id,age,gender,skinColor,accessories,nailPolish,aspectOfHand,imageName,irregularities\r\n"
 _SIDE = {"r": "right", "l": "left"}
 _QUALITY = 92
@@ -42,6 +43,7 @@ def draw_dataset(
     seed: int = 0,
     progress: bool = True,
     workers: int | None = None,
+    stays: float = STAYS,
 ) -> Path:
     """Draw a data set in the layout of 11k Hands: `Hands/*.jpg`, `HandInfo.csv` and the recipe, `drawn.json`.
 
@@ -54,6 +56,7 @@ def draw_dataset(
         images_per_aspect: photographs of each person in each of the four aspects, at least 1.
         seed: non-negative; the same seed draws the same people everywhere.
         progress: show a bar.
+        stays: chance, 0..1, that a burst belongs to the sitting of the burst before it.
         workers: processes, at most the machine's cores; None: all cores, 1: this process.
 
     Returns:
@@ -62,13 +65,14 @@ def draw_dataset(
     Raises:
         DataError: a number is out of bounds, or the folder holds something that was not drawn here.
     """
-    _require_counts(subjects, images_per_aspect, seed, workers)
+    _require_counts(subjects, images_per_aspect, seed, workers, stays)
     folder = Path(folder).absolute()
     recipe = {
         "version": RECIPE_VERSION,
         "subjects": subjects,
         "images_per_aspect": images_per_aspect,
         "seed": seed,
+        "stays": stays,
         "images": subjects * images_per_aspect * len(DRAWN_ASPECTS),
     }
     if is_drawn(folder, recipe):
@@ -84,7 +88,7 @@ def draw_dataset(
     return folder
 
 
-def is_drawn(folder: Path, recipe: dict[str, int]) -> bool:
+def is_drawn(folder: Path, recipe: dict[str, Any]) -> bool:
     """Whether a folder holds the complete data set of a recipe (as `drawn.json` records it)."""
     try:
         if json.loads((folder / "drawn.json").read_text()) != recipe:
@@ -95,7 +99,7 @@ def is_drawn(folder: Path, recipe: dict[str, int]) -> bool:
     return drawn == recipe["images"] and (folder / "HandInfo.csv").is_file()
 
 
-def _require_counts(subjects: int, images_per_aspect: int, seed: int, workers: int | None) -> None:
+def _require_counts(subjects: int, images_per_aspect: int, seed: int, workers: int | None, stays: float) -> None:
     bounds = {
         "subjects": (subjects, 1),
         "images_per_aspect": (images_per_aspect, 1),
@@ -105,6 +109,8 @@ def _require_counts(subjects: int, images_per_aspect: int, seed: int, workers: i
     for name, (value, least) in bounds.items():
         if value < least:
             raise DataError(f"{name} must be at least {least}, got {value}")
+    if not 0 <= stays <= 1:
+        raise DataError(f"stays must lie in 0..1, got {stays}")
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         # A worker is importing an unguarded script: drawing here would wait for its own parent.
         raise DataError("draw_dataset was called while a worker started: guard it by if __name__ == '__main__'")
@@ -117,7 +123,7 @@ def _refuse_foreign(folder: Path) -> None:
         raise DataError(f"{folder} holds something that was not drawn here: choose an empty or a new folder")
 
 
-def _replace(folder: Path, recipe: dict[str, int], progress: bool, workers: int | None) -> None:
+def _replace(folder: Path, recipe: dict[str, Any], progress: bool, workers: int | None) -> None:
     for left in folder.parent.glob(f".{glob.escape(folder.name)}.drawing-*"):  # of a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     private = folder.parent / f".{folder.name}.drawing-{os.getpid()}"
@@ -130,7 +136,7 @@ def _replace(folder: Path, recipe: dict[str, int], progress: bool, workers: int 
         shutil.rmtree(private, ignore_errors=True)
 
 
-def _draw_into(folder: Path, recipe: dict[str, int], progress: bool, workers: int | None) -> None:
+def _draw_into(folder: Path, recipe: dict[str, Any], progress: bool, workers: int | None) -> None:
     (folder / "Hands").mkdir(parents=True)
     rows: dict[int, list[Row]] = {}
     with tqdm(total=recipe["images"], desc="drawing hands", unit="image", disable=not progress) as bar:
@@ -145,16 +151,16 @@ def _draw_into(folder: Path, recipe: dict[str, int], progress: bool, workers: in
     (folder / "drawn.json").write_text(json.dumps(recipe, indent=2) + "\n")
 
 
-def _draw_subjects(folder: Path, recipe: dict[str, int], workers: int | None) -> Iterator[tuple[int, list[Row]]]:
+def _draw_subjects(folder: Path, recipe: dict[str, Any], workers: int | None) -> Iterator[tuple[int, list[Row]]]:
     """Draw every subject, in processes where that pays; yields (number, rows) in any order."""
-    hands, seed, images = folder / "Hands", recipe["seed"], recipe["images_per_aspect"]
+    hands, seed, images, stays = folder / "Hands", recipe["seed"], recipe["images_per_aspect"], recipe["stays"]
     left = set(range(recipe["subjects"]))
     cores = min(workers or os.cpu_count() or 1, os.cpu_count() or 1, len(left))
     may_start = not multiprocessing.current_process().daemon  # a pool's worker may have no children
     if cores > 1 and may_start and recipe["images"] >= _WORTH_PROCESSES:
         pool = ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn"))
         try:
-            tasks = {pool.submit(_draw_subject, hands, seed, number, images): number for number in left}
+            tasks = {pool.submit(_draw_subject, hands, seed, number, images, stays): number for number in left}
             for task in as_completed(tasks):
                 yield tasks[task], task.result()
                 left.discard(tasks[task])
@@ -163,10 +169,10 @@ def _draw_subjects(folder: Path, recipe: dict[str, int], workers: int | None) ->
         finally:
             pool.shutdown(cancel_futures=True)
     for number in sorted(left):
-        yield number, _draw_subject(hands, seed, number, images)
+        yield number, _draw_subject(hands, seed, number, images, stays)
 
 
-def _draw_subject(hands: Path, seed: int, number: int, images_per_aspect: int) -> list[Row]:
+def _draw_subject(hands: Path, seed: int, number: int, images_per_aspect: int, stays: float) -> list[Row]:
     """Draw and write all photographs of one subject; captures run consecutively over the four aspects."""
     subject = subject_of(subject_seed(seed, number))
     rows: list[Row] = []
@@ -176,9 +182,9 @@ def _draw_subject(hands: Path, seed: int, number: int, images_per_aspect: int) -
         for photograph in range(images_per_aspect):
             capture += 1
             name = f"Hand_{capture:07d}.jpg"
-            image = Image.fromarray(draw_image(subject.seed, aspect, photograph))
+            image = Image.fromarray(draw_image(subject.seed, aspect, photograph, stays))
             image.save(hands / name, quality=_QUALITY)
-            worn = shot_of(subject, aspect, photograph).worn
+            worn = shot_of(subject, aspect, photograph, stays).worn
             accessories, polish = int(worn.accessory != ""), int(worn.polish >= 0)
             about = (f"{number:07d}", subject.age, subject.gender, subject.skin_color, accessories, polish)
             rows.append((*about, aspect_text, name, int(subject.irregular)))

@@ -12,12 +12,18 @@ import numpy as np
 HEIGHT, WIDTH = 180, 240
 THUMB, INDEX, MIDDLE, RING, LITTLE = range(5)
 # Mean proportions after Garrett (1971), "The adult human hand: some anthropometric considerations".
-_LENGTH = np.array([0.515, 0.480, 0.532, 0.492, 0.400])  # from the pivot (thumb: from the wrist)
-_RADIUS = np.array([0.060, 0.052, 0.054, 0.050, 0.043])
-_PIVOT = np.array([[0.100, -0.46], [0.157, -0.105], [0.053, -0.085], [-0.053, -0.100], [-0.150, -0.145]])
+_LENGTH = np.array([0.535, 0.480, 0.532, 0.492, 0.400])  # from the pivot (thumb: from the wrist)
+_RADIUS = np.array([0.066, 0.059, 0.061, 0.058, 0.050])
+_PIVOT = np.array([[0.110, -0.46], [0.172, -0.105], [0.058, -0.085], [-0.058, -0.100], [-0.166, -0.145]])
 _JOINTS = np.array([[0.40, 0.71], [0.50, 0.76], [0.50, 0.76], [0.50, 0.76], [0.49, 0.74]])
-_REST = np.array([0.70, 0.10, 0.0, -0.09, -0.24])  # radians from +y towards +x
-_FAN = np.array([0.16, 0.10, 0.015, -0.075, -0.17])  # what one unit of spread adds
+_REST = np.array([0.70, 0.065, 0.0, -0.06, -0.15])  # radians from +y towards +x
+_MOUNDS = (
+    (0.115, -0.36, 0.075, 0.120, 0.045),
+    (-0.120, -0.36, 0.060, 0.130, 0.030),
+    (-0.125, -0.20, 0.040, 0.060, 0.012),
+    (0.02, -0.27, 0.070, 0.090, -0.016),
+)  # x, y, width, length, height
+_FAN = np.array([0.16, 0.095, 0.015, -0.070, -0.17])  # what one unit of spread adds
 
 
 def generator(*key: int) -> np.random.Generator:
@@ -45,8 +51,16 @@ class Anatomy:
     knuckle_lines: np.ndarray  # (5, 2, 4, 4): the same for the back
     palm_lines: np.ndarray  # (3, 4): heart, head, life × shape
     minor_lines: np.ndarray  # (9, 5): x, y, angle, length, depth
+    knuckles: np.ndarray  # (4,) how far the knuckles of the back stand out
+    tendons: np.ndarray  # (4,) the same of the tendons that lead to them
+    mounds: np.ndarray  # (4, 2) balls of the palm: place and height, in standard units
     veins: np.ndarray  # (4, 5): x, slope, wave, phase, depth
     marks: np.ndarray  # (2, 5, 4): view × mark × (x, y, radius, depth)
+
+
+def is_female(subject_seed: int) -> bool:
+    """The recorded gender of a subject, which the hand's breadth follows a little."""
+    return bool(generator(subject_seed, 3).random() < 0.6)
 
 
 def anatomy_of(subject_seed: int, side: str) -> Anatomy:
@@ -58,25 +72,25 @@ def anatomy_of(subject_seed: int, side: str) -> Anatomy:
     """
     person = generator(subject_seed, 1)
     hand = generator(subject_seed, 2, int(side == "left"))
-    stout, broad = person.normal(0, [0.08, 0.06])
-    length = _LENGTH * (1 + person.normal(0, 0.050, 5) + hand.normal(0, 0.006, 5))
-    radius = _RADIUS * (1 + stout + person.normal(0, 0.045, 5) + hand.normal(0, 0.006, 5))
-    pivot = _PIVOT * [1 + broad + 0.5 * stout, 1.0] + person.normal(0, 0.008, (5, 2))
+    stout, broad = person.normal(-0.04 if is_female(subject_seed) else 0.06, [0.09, 0.06])
+    length = _LENGTH * (1 + person.normal(0, 0.065, 5) + hand.normal(0, 0.006, 5))
+    radius = _RADIUS * (1 + stout + person.normal(0, 0.060, 5) + hand.normal(0, 0.006, 5))
+    pivot = _PIVOT * [1 + broad + 0.5 * stout, 1.0] + person.normal(0, 0.011, (5, 2))
     finger_lines = hand.normal(0, 1, (5, 3, 3, 4)) * [0.020, 0.20, 3.0, 0.10] + [0, 0.36, 0, 0]
-    knuckle_lines = hand.normal(0, 1, (5, 2, 4, 4)) * [0.022, 0.13, 4.0, 0.10] + [0, 0.17, 0, 0]
-    minor = hand.uniform([-0.17, -0.46, 0, 0.03, 0.08], [0.14, -0.06, np.pi, 0.13, 0.26], (9, 5))
-    marks = hand.uniform([-0.17, -0.45, 0.004, 0.25], [0.17, 0.15, 0.012, 0.75], (2, 5, 4))
-    marks[..., 3] *= hand.random((2, 5)) < [[0.45], [0.15]]
+    knuckle_lines = hand.normal(0, 1, (5, 2, 4, 4)) * [0.022, 0.16, 4.0, 0.12] + [0, 0.20, 0, 0]
+    minor = hand.uniform([-0.17, -0.46, 0, 0.04, 0.15], [0.14, -0.06, np.pi, 0.16, 0.50], (9, 5))
+    marks = hand.uniform([-0.17, -0.45, 0.006, 0.35], [0.17, 0.15, 0.015, 0.85], (2, 5, 4))
+    marks[..., 3] *= hand.random((2, 5)) < [[0.60], [0.25]]
     return Anatomy(
         length=length,
         radius=radius,
-        joints=_JOINTS + person.normal(0, 0.014, (5, 2)),
-        bulge=np.abs(person.normal(0.05, 0.045, (5, 2))),
-        taper=person.normal(0.24, 0.05, 5),
-        curve=person.normal(0, 0.05, 5),
+        joints=_JOINTS + person.normal(0, 0.020, (5, 2)),
+        bulge=np.abs(person.normal(0.04, 0.045, (5, 2))),
+        taper=person.normal(0.20, 0.07, 5),
+        curve=person.normal(0, 0.07, 5),
         pivot=pivot,
-        wrist=0.152 * (1 + broad + 0.6 * stout + person.normal(0, 0.05)),
-        thenar=0.098 * (1 + stout + person.normal(0, 0.08)),
+        wrist=0.166 * (1 + broad + 0.6 * stout + person.normal(0, 0.08)),
+        thenar=0.110 * (1 + stout + person.normal(0, 0.12)),
         melanin=float(person.beta(2.2, 3.0)),
         hue=person.normal(0, 0.03) * np.array([0.6, 0.1, -1.0]),
         nail=np.array([1.45, 1.27]) * (1 + person.normal(0, 0.10, 2)),
@@ -84,6 +98,9 @@ def anatomy_of(subject_seed: int, side: str) -> Anatomy:
         knuckle_lines=knuckle_lines,
         palm_lines=hand.normal(0, 1, (3, 4)),
         minor_lines=minor,
+        knuckles=np.abs(person.normal(0.013, 0.008, 4)),
+        tendons=np.abs(person.normal(0.005, 0.005)) * (1 + person.normal(0, 0.3, 4)),
+        mounds=person.normal(0, 1, (4, 2)),
         veins=hand.normal(0, 1, (4, 5)),
         marks=marks,
     )
@@ -126,25 +143,28 @@ class Surface:
     fingers: tuple[FingerField, ...]
 
 
-def surface_of(anatomy: Anatomy, pose: Pose, mirrored: bool) -> Surface:
+def surface_of(anatomy: Anatomy, pose: Pose, view: str, mirrored: bool) -> Surface:
     """Distance field and height of the hand in an image.
 
     Args:
         anatomy: the person's hand.
         pose: how it is held.
+        view: "dorsal" or "palmar", whose heights differ.
         mirrored: thumb to the left (palmar right and dorsal left).
     """
     x, y = _hand_coordinates(pose, mirrored)
-    palm, height = _palm(anatomy, x, y)
+    palm = _palm(anatomy, x, y)
+    height = _dome(palm) + _rises(anatomy, view, x, y)
     fingers = tuple(_fingers(anatomy, pose, x, y))
-    free = np.full_like(palm, 9.0)
+    free, risen = np.full_like(palm, 9.0), np.zeros_like(palm)
     for field in fingers[1:]:
         free[field.window] = np.minimum(free[field.window], field.distance)
-        height[field.window] = -_smooth_min(-height[field.window], -field.height, 0.012)
+        risen[field.window] = np.maximum(risen[field.window], field.height)
+    height = -_smooth_min(-height, -risen, 0.02)
     distance = _smooth_min(palm, free, 0.022)
     thumb = fingers[THUMB]
     distance[thumb.window] = _smooth_min(distance[thumb.window], thumb.distance, 0.07)
-    height[thumb.window] = -_smooth_min(-height[thumb.window], -thumb.height, 0.02)
+    height[thumb.window] = -_smooth_min(-height[thumb.window], -thumb.height, 0.04)
     return Surface(x, y, distance, height, fingers)
 
 
@@ -158,26 +178,59 @@ def _hand_coordinates(pose: Pose, mirrored: bool) -> tuple[np.ndarray, np.ndarra
     return cos * right - sin * down, sin * right + cos * down
 
 
-def _palm(anatomy: Anatomy, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Forearm, four metacarpals and the two balls of the hand, smoothly joined."""
+def _palm(anatomy: Anatomy, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Outline of forearm, four metacarpals up to the webs, and the two balls of the hand, smoothly joined."""
     wrist, pivot, radius = anatomy.wrist, anatomy.pivot, anatomy.radius
     parts = [((0.0, -0.55), (0.0, -2.6), wrist, wrist * 1.5)]
     for finger in (INDEX, MIDDLE, RING, LITTLE):
-        carpal = (float(pivot[finger, 0]) * 0.62, -0.50)
-        parts.append((carpal, tuple(pivot[finger]), radius[finger] * 1.40, radius[finger] * 1.10))
+        carpal = (float(pivot[finger, 0]) * 0.74, -0.48)
+        web = (float(pivot[finger, 0]) * 1.01, float(pivot[finger, 1]) + 0.045)
+        parts.append((carpal, web, radius[finger] * 1.35, radius[finger] * 1.04))
     parts.append((tuple(pivot[THUMB] * [0.7, 1.0]), (0.085, -0.25), anatomy.thenar, anatomy.thenar * 0.8))
     parts.append(((-0.085, -0.48), tuple(pivot[LITTLE] + [0.025, -0.03]), 0.068, radius[LITTLE] * 1.25))
-    distance, height = _capsule(x, y, *parts[0])
+    distance = _capsule(x, y, *parts[0])
     for part in parts[1:]:
-        one, risen = _capsule(x, y, *part)
-        distance = _smooth_min(distance, one, 0.07)
-        height = -_smooth_min(-height, -risen, 0.10)
-    return distance, height
+        distance = _smooth_min(distance, _capsule(x, y, *part), 0.07)
+    return distance
+
+
+def _dome(distance: np.ndarray) -> np.ndarray:
+    """Height over the table of a body with rounded edges and a flat top."""
+    rest = 1 - np.clip(-distance / np.float32(0.085), 0, 1)
+    return np.float32(0.062) * np.sqrt(1 - rest * rest)
+
+
+def _rises(anatomy: Anatomy, view: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """What stands out: knuckles and tendons of the back, the balls and pads of the palm."""
+    total = np.zeros_like(x)
+    if view == "dorsal":
+        for number, (px, py) in enumerate(anatomy.pivot[1:]):
+            total += _hill(x - np.float32(px), y - np.float32(py), 0.050, 0.042) * np.float32(anatomy.knuckles[number])
+            ahead = np.clip((y + np.float32(0.52)) / np.float32(py + 0.52), 0, 1)
+            course = np.float32(0.03) + np.float32(px - 0.03) * ahead
+            ridge = _hill(x - course, np.zeros_like(x), 0.020, 1) * np.clip((np.float32(py) - y) * 12, 0, 1)
+            total += ridge * np.clip((y + np.float32(0.50)) * 6, 0, 1) * np.float32(anatomy.tendons[number])
+        return total
+    for (px, py, wide, long, risen), (moved, more) in zip(_MOUNDS, anatomy.mounds, strict=True):
+        hill = _hill(x - np.float32(px + 0.008 * moved), y - np.float32(py), wide, long)
+        total += hill * np.float32(risen * (1 + 0.2 * more))
+    for px, py in anatomy.pivot[1:]:
+        total += _hill(x - np.float32(px * 0.97), y - np.float32(py + 0.02), 0.050, 0.040) * np.float32(0.010)
+    return total
+
+
+def _hill(x: np.ndarray, y: np.ndarray, wide: float, long: float) -> np.ndarray:
+    """A rounded hill of height 1 that ends at about twice its width and length."""
+    rest = np.maximum(1 - 0.25 * ((x / np.float32(wide)) ** 2 + (y / np.float32(long)) ** 2), 0)
+    return rest * rest
 
 
 def _fingers(anatomy: Anatomy, pose: Pose, x: np.ndarray, y: np.ndarray) -> Iterator[FingerField]:
+    angles_of = _REST + _FAN * pose.spread + pose.finger
+    angles_of[INDEX] = max(angles_of[INDEX], angles_of[MIDDLE])  # fingers lie side by side, never across each other
+    angles_of[RING:] = np.minimum.accumulate(angles_of[MIDDLE:])[1:]
     for finger in range(5):
-        angle = _REST[finger] + _FAN[finger] * pose.spread + pose.finger[finger]
+        angle = angles_of[finger]
         turn = anatomy.curve[finger] - (pose.thumb_bend if finger == THUMB else 0.0)
         length, radius = float(anatomy.length[finger]), float(anatomy.radius[finger])
         stops = np.array([0.0, *anatomy.joints[finger], 1.0]) * (length - radius * 0.8)
@@ -225,14 +278,13 @@ def _finger(anatomy: Anatomy, finger: int, points, stops, window, x, y) -> Finge
     return FingerField(finger, window, along, across, distance, height, length, radius)
 
 
-def _capsule(x, y, start, end, first: float, last: float) -> tuple[np.ndarray, np.ndarray]:
-    """Signed distance to a tapered capsule and its height above the table."""
+def _capsule(x, y, start, end, first: float, last: float) -> np.ndarray:
+    """Signed distance to a tapered capsule."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     px, py = x - np.float32(start[0]), y - np.float32(start[1])
     share = np.clip((px * np.float32(dx) + py * np.float32(dy)) / np.float32(dx * dx + dy * dy), 0, 1)
     away = np.hypot(px - share * np.float32(dx), py - share * np.float32(dy))
-    radius = np.float32(first) + share * np.float32(last - first)
-    return away - radius, np.sqrt(np.maximum(radius * radius - away * away, 0))
+    return away - (np.float32(first) + share * np.float32(last - first))
 
 
 def _smooth_min(one: np.ndarray, other: np.ndarray, width: float) -> np.ndarray:

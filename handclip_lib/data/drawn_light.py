@@ -21,6 +21,7 @@ class Light:
     contrast: float
     direction: np.ndarray  # (2,) where the light comes from, in the image
     relief: float
+    falloff: np.ndarray  # (2,) how much lighter it is on the right and at the bottom
     shadow: float
     shadow_offset: np.ndarray  # (2,) pixels right and down
     fog: np.ndarray  # (4,) how grey each corner of the paper is
@@ -43,10 +44,10 @@ def relief(surface: Surface, light: Light, scale: float) -> np.ndarray:
     steep = np.sqrt(right * right + down * down + np.float32(1.2))
     lean = (np.float32(light.direction[0]) * right + np.float32(light.direction[1]) * down) / steep
     flat = np.float32(np.sqrt(1.2)) / steep
-    shade = 1 + np.float32(light.relief) * (-lean * 0.55 + (flat - 1) * 0.75)
-    valley = 1 - np.clip(height / np.float32(0.034), 0, 1)
-    shade = np.clip(shade, 0.35, 1.25)
-    dark = np.array([0.22, 0.34, 0.36], np.float32) * (valley * valley)[..., None]
+    shade = 1 + np.float32(light.relief) * (-lean * 0.60 + (flat - 1) * 0.75)
+    valley = 1 - np.clip(height / np.float32(0.036), 0, 1)
+    shade = np.clip(shade, 0.42, 1.30)
+    dark = np.array([0.42, 0.54, 0.58], np.float32) * (valley * valley)[..., None]
     return shade[..., None] * (1 - dark)
 
 
@@ -57,7 +58,7 @@ def paper(cover: np.ndarray, light: Light) -> np.ndarray:
     top = light.fog[0] * (1 - right) ** 2 + light.fog[1] * right**2
     low = light.fog[2] * (1 - right) ** 2 + light.fog[3] * right**2
     fog = (1 - down) ** 2 * top + down**2 * low
-    sheet = 1.02 - fog[..., None] * np.array([0.20, 0.13, 0.12], np.float32)
+    sheet = 1.05 - fog[..., None] * np.array([0.20, 0.13, 0.12], np.float32)
     small = np.asarray(Image.fromarray(cover).resize((WIDTH // 4, HEIGHT // 4), Image.Resampling.BOX))
     soft = Image.fromarray(gaussian_filter(small, 1.8)).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
     right_by, down_by = (round(float(by)) for by in light.shadow_offset)
@@ -67,6 +68,13 @@ def paper(cover: np.ndarray, light: Light) -> np.ndarray:
     sheet = sheet * (1 - np.float32(light.shadow) * cast[..., None] * np.array([1.0, 0.93, 0.90], np.float32))
     tint = 0.8 + 0.2 * np.clip(light.gain * light.tint, 0.6, 1.3)
     return np.minimum(sheet * tint, 1).astype(np.float32)
+
+
+def falloff(light: Light) -> np.ndarray:
+    """The lamp is nearer to one side: a factor around 1 for each pixel."""
+    right = np.linspace(-0.5, 0.5, WIDTH, dtype=np.float32)[None, :]
+    down = np.linspace(-0.5, 0.5, HEIGHT, dtype=np.float32)[:, None]
+    return 1 + np.float32(light.falloff[0]) * right + np.float32(light.falloff[1]) * down
 
 
 def mottle(rng: np.random.Generator, cells: int) -> np.ndarray:

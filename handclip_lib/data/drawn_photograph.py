@@ -15,6 +15,11 @@ from handclip_lib.data.drawn_skin import Worn, render
 from handclip_lib.errors import DataError
 
 DRAWN_ASPECTS = ("dorsal_r", "palmar_r", "dorsal_l", "palmar_l")
+_RENEWED = np.array([0.15, 0.2, 1, 1, 1, 1, 1, 1, 0.8, 0.4, 0.3] + [0] * 9)  # of the pose, at each burst
+STAYS = 0.15
+"""Chance that the next burst belongs to the same sitting."""
+_CLOTH = ((0.05, 0.05, 0.06), (0.09, 0.10, 0.20), (0.35, 0.04, 0.07), (0.30, 0.30, 0.32), (0.80, 0.79, 0.76),
+          (0.16, 0.22, 0.14), (0.28, 0.20, 0.15), (0.62, 0.30, 0.42), (0.20, 0.33, 0.48))  # fmt: skip
 _SKIN = ("very fair", "fair", "medium", "dark")
 
 
@@ -40,13 +45,14 @@ class Shot:
     worn: Worn
 
 
-def draw_image(subject_seed: int, aspect: str, photograph: int) -> np.ndarray:
+def draw_image(subject_seed: int, aspect: str, photograph: int, stays: float = STAYS) -> np.ndarray:
     """Draw one photograph of one person.
 
     Args:
         subject_seed: non-negative; the person.
         aspect: one of DRAWN_ASPECTS.
-        photograph: non-negative; neighbours may belong to one sitting and then differ little.
+        photograph: non-negative; neighbours may belong to one burst and then differ little.
+        stays: chance that the next burst belongs to the same sitting, 0..1.
 
     Returns:
         uint8 RGB, shape (180, 240, 3).
@@ -57,8 +63,8 @@ def draw_image(subject_seed: int, aspect: str, photograph: int) -> np.ndarray:
     _require_key(subject_seed, aspect, photograph)
     view, side = aspect.split("_")
     anatomy = anatomy_of(subject_seed, "right" if side == "r" else "left")
-    shot = shot_of(subject_of(subject_seed), aspect, photograph)
-    surface = surface_of(anatomy, shot.pose, mirrored=aspect in ("palmar_r", "dorsal_l"))
+    shot = shot_of(subject_of(subject_seed), aspect, photograph, stays)
+    surface = surface_of(anatomy, shot.pose, view, mirrored=aspect in ("palmar_r", "dorsal_l"))
     rng = generator(subject_seed, 5, DRAWN_ASPECTS.index(aspect), photograph)
     return render(anatomy, surface, view, shot.light, shot.worn, shot.pose.scale, rng)
 
@@ -81,60 +87,67 @@ def subject_of(subject_seed: int) -> Subject:
     )
 
 
-def shot_of(subject: Subject, aspect: str, photograph: int) -> Shot:
+def shot_of(subject: Subject, aspect: str, photograph: int, stays: float = STAYS) -> Shot:
     """Circumstances of a photograph: those of its sitting, moved a little from shot to shot."""
     number = DRAWN_ASPECTS.index(aspect)
-    sitting = _sitting(subject.seed, number, photograph)
+    sitting, burst = sitting_of(subject.seed, aspect, photograph, stays)
     day = generator(subject.seed, 4, number, sitting)
+    held = generator(subject.seed, 8, number, burst)
     moved = generator(subject.seed, 6, number, photograph)
-    chance, change = day.normal(size=40), moved.normal(size=40)
+    chance, change, again = day.normal(size=40), moved.normal(size=40), held.normal(size=20)
     # Worn things change between sittings; the first is without, so every subject keeps usable photographs.
     wearing, polished = (day.random(2) < [0.55, 0.75]).tolist()
-    cloth = day.uniform(0.12, 0.75, 3)
     worn = Worn(
         accessory=subject.wears if wearing and sitting > 0 else "",
         polish=subject.polish if polished else -1,
-        cloth=(float(cloth[0]), float(cloth[1]), float(cloth[2])),
+        cloth=_CLOTH[day.integers(len(_CLOTH))],
     )
-    values = chance + 0.16 * change
-    return Shot(_pose(values[:20]), _light(values[20:]), worn)
+    pose = (1 - _RENEWED) * chance[:20] + np.sqrt(1 - (1 - _RENEWED) ** 2) * again
+    return Shot(_pose(pose + 0.16 * change[:20]), _light(chance[20:] + 0.08 * change[20:]), worn)
+
+
+def sitting_of(subject_seed: int, aspect: str, photograph: int, stays: float = STAYS) -> tuple[int, int]:
+    """Sitting and burst of a photograph: bursts of one to three near-duplicates, in order, one or two to a sitting.
+
+    Within a sitting light and clothes stay and the hand is held anew for each burst; between sittings all changes.
+    """
+    rng = generator(subject_seed, 7, DRAWN_ASPECTS.index(aspect))
+    sizes = rng.choice([1, 2, 3], p=[0.5, 0.38, 0.12], size=photograph + 1)
+    burst = int(np.searchsorted(np.cumsum(sizes), photograph, side="right"))
+    stayed = generator(subject_seed, 9, DRAWN_ASPECTS.index(aspect)).random(burst) < stays
+    return burst - int(stayed.sum()), burst
 
 
 def _pose(values: np.ndarray) -> Pose:
     """Pose from standard normal values; tanh keeps the hand in the picture."""
-    scale = 156 * np.exp(0.15 * np.tanh(values[0]))
-    down = 74 + 19 * np.tanh(values[1])
+    scale = 152 * np.exp(0.15 * np.tanh(values[0]))
+    down = 80 + 17 * np.tanh(values[1])
     return Pose(
-        spread=float(0.75 + 0.95 * np.tanh(values[2])),
-        finger=values[3:8] * [0.16, 0.035, 0.025, 0.03, 0.05],
-        thumb_bend=float(0.35 + 0.30 * np.tanh(values[8])),
-        rotation=float(0.26 * np.tanh(values[9])),
+        spread=float(0.50 + 0.90 * np.tanh(values[2])),
+        finger=np.tanh(values[3:8] / 2) * 2 * [0.12, 0.035, 0.025, 0.03, 0.05],
+        thumb_bend=float(0.26 + 0.20 * np.tanh(values[8])),
+        rotation=float(0.22 * np.tanh(values[9])),
         scale=float(scale),
-        centre=(float(120 + 42 * np.tanh(values[10])), float(min(down, 177 - 0.48 * scale))),
+        centre=(float(120 + 28 * np.tanh(values[10])), float(min(down, 177 - 0.48 * scale))),
     )
 
 
 def _light(values: np.ndarray) -> Light:
     warm, green = np.tanh(values[1:3])
     return Light(
-        gain=float(0.99 * np.exp(0.16 * np.tanh(values[0]))),
-        tint=np.exp(warm * np.array([0.09, 0.0, -0.11]) + green * np.array([-0.02, 0.03, -0.01])),
-        contrast=float(1.08 + 0.09 * np.tanh(values[4])),
-        direction=np.array([0.9 * np.tanh(values[5]), -0.45 + 0.4 * np.tanh(values[6])]),
-        relief=float(0.52 + 0.14 * np.tanh(values[7])),
+        gain=float(0.99 * np.exp(0.26 * np.tanh(values[0]))),
+        tint=np.exp(warm * np.array([0.09, 0.0, -0.12]) + green * np.array([-0.02, 0.03, -0.01])),
+        contrast=float(1.22 + 0.14 * np.tanh(values[4])),
+        direction=np.array([0.65 * np.tanh(values[5]), -0.45 + 0.4 * np.tanh(values[6])]),
+        relief=float(0.80 + 0.22 * np.tanh(values[7])),
+        falloff=np.array([0.25 * np.tanh(values[18]), 0.30 + 0.30 * np.tanh(values[19])]),
         shadow=float(0.17 + 0.14 * np.tanh(values[8])),
         shadow_offset=np.array([11 * np.tanh(values[9]), 3 + 4 * np.tanh(values[10])]),
-        fog=np.maximum(values[11:15] - 0.3, 0) * 0.8,
+        fog=np.maximum(values[11:15] - 0.3, 0) * 0.6,
         blur=float(0.45 + 0.3 * np.tanh(values[15])),
         noise=float(0.010 + 0.006 * np.tanh(values[16])),
         flush=float(0.45 * np.tanh(values[17])),
     )
-
-
-def _sitting(subject_seed: int, aspect: int, photograph: int) -> int:
-    """Which sitting a photograph belongs to: bursts of one to three shots, in order."""
-    sizes = generator(subject_seed, 7, aspect).choice([1, 2, 3], p=[0.5, 0.38, 0.12], size=photograph + 1)
-    return int(np.searchsorted(np.cumsum(sizes), photograph, side="right"))
 
 
 def _require_key(subject_seed: int, aspect: str, photograph: int) -> None:

@@ -17,11 +17,11 @@ from handclip_lib.data.drawn_hand import (
     FingerField,
     Surface,
 )
-from handclip_lib.data.drawn_light import Light, bump, mottle, paper, relief
+from handclip_lib.data.drawn_light import Light, bump, falloff, mottle, paper, relief
 
 # Very fair, fair, medium, dark: skin under white light.
 _TONES = np.array([[0.91, 0.76, 0.69], [0.84, 0.65, 0.55], [0.69, 0.49, 0.38], [0.40, 0.26, 0.19]])
-_PALM = np.array([0.94, 0.76, 0.685])
+_PALM = np.array([0.95, 0.755, 0.685])
 _POLISH = np.array([[0.72, 0.06, 0.12], [0.95, 0.93, 0.92], [0.16, 0.10, 0.16], [0.86, 0.36, 0.55], [0.18, 0.28, 0.55]])
 
 
@@ -54,8 +54,8 @@ def render(anatomy: Anatomy, surface: Surface, view: str, light: Light, worn: Wo
     _marks(skin, anatomy, surface, view)
     for field in surface.fingers:
         _nail(skin, anatomy, field, view, worn.polish)
-    skin *= (1 + 0.05 * mottle(rng, 12))[..., None]
-    skin *= relief(surface, light, scale)
+    _grain(skin, view, rng)
+    skin *= relief(surface, light, scale) * falloff(light)[..., None]
     cover = np.clip(0.5 - surface.distance * np.float32(scale), 0, 1)
     cover = _wear(skin, cover, surface, worn, scale)
     background = paper(cover, light)
@@ -71,7 +71,7 @@ def _skin(anatomy: Anatomy, surface: Surface, view: str, flush: float) -> np.nda
     place = anatomy.melanin * 3
     tone = np.array([np.interp(place, range(4), _TONES[:, channel]) for channel in range(3)])
     if view == "palmar":
-        tone = 0.32 * tone + 0.68 * _PALM * (0.74 + 0.26 * tone[1] / _TONES[0, 1])
+        tone = 0.30 * tone + 0.76 * _PALM * (0.74 + 0.26 * tone[1] / _TONES[0, 1])
     tone = tone * (1 + anatomy.hue)
     red = np.full((HEIGHT, WIDTH), flush, np.float32)
     for field in surface.fingers:  # blood shows at the tips, and on the back at the joints
@@ -82,6 +82,14 @@ def _skin(anatomy: Anatomy, surface: Surface, view: str, flush: float) -> np.nda
         red += np.float32(0.7 if view == "dorsal" else 0.35) * bump(away, 0.047)
     change = np.array([0.02, -0.10, -0.085], np.float32)
     return (tone.astype(np.float32) * (1 + red[..., None] * change)).astype(np.float32)
+
+
+def _grain(skin: np.ndarray, view: str, rng) -> None:
+    """Uneven skin: broad patches, blood showing in the palm, and the net of fine furrows that the back has more of."""
+    fine = gaussian_filter(rng.standard_normal((HEIGHT, WIDTH), dtype=np.float32), 0.6, truncate=2)
+    skin *= (1 + 0.05 * mottle(rng, 12) + (0.060 if view == "dorsal" else 0.040) * fine)[..., None]
+    blood = mottle(rng, 32) * np.float32(0.025 if view == "dorsal" else 0.040)
+    skin *= 1 - blood[..., None] * np.array([0.15, 1.0, 0.85], np.float32)
 
 
 def _lines(skin: np.ndarray, anatomy: Anatomy, surface: Surface, view: str, scale: float) -> None:
@@ -105,7 +113,7 @@ def _finger_lines(anatomy: Anatomy, field: FingerField, view: str, thin: float) 
     middle, end = anatomy.joints[field.finger] * field.length
     if view == "palmar":
         bundles = anatomy.finger_lines[field.finger]
-        places, counts, reach = [field.length * 0.215, middle, end], [1, 3, 2], 1.0
+        places, counts, reach = [field.length * 0.26, middle, end], [2, 3, 2], 1.0
     else:
         bundles = anatomy.knuckle_lines[field.finger]
         places, counts, reach = [middle, end], [4, 3], 0.72
@@ -121,8 +129,10 @@ def _finger_lines(anatomy: Anatomy, field: FingerField, view: str, thin: float) 
             side = field.across / np.float32(field.radius * reach)
             total += np.float32(max(fade, 0.05)) * bump(line * line, thin) * np.clip(2 - 2 * side * side, 0, 1)
     if view == "dorsal":  # the loose, darker skin over the joint
-        for place in (middle, end):
-            total += np.float32(0.13) * bump((field.along - np.float32(place)) ** 2, 0.03)
+        for place, dark, long in ((middle, 0.30, 0.030), (end, 0.16, 0.018)):
+            ahead = (field.along - np.float32(place)) / np.float32(long)
+            side = field.across / np.float32(field.radius * 0.62)
+            total += np.float32(dark) * bump(ahead * ahead + side * side, 1.0)
     return total
 
 
@@ -130,25 +140,31 @@ def _palm_lines(anatomy: Anatomy, surface: Surface, thin: float) -> np.ndarray:
     """Heart, head and life line, and short minor ones."""
     x, y = surface.x, surface.y
     (h0, h1, h2, h3), (m0, m1, m2, m3), (l0, l1, l2, l3) = anatomy.palm_lines
-    heart = y + np.float32(0.118 + 0.014 * h0) - np.float32(0.26 + 0.09 * h1) * x
+    heart = y + np.float32(0.118 + 0.022 * h0) - np.float32(0.26 + 0.12 * h1) * x
     heart -= np.float32(1.1 + 1.1 * h2) * (x + 0.02) ** 2
     span = _between(x, -0.20, 0.075 + 0.03 * h3)
-    total = np.float32(0.62) * bump(heart * heart, thin) * span
-    head = y + np.float32(0.235 + 0.018 * m0) - np.float32(0.34 + 0.11 * m1) * x
+    total = _fold(heart, 0.50, thin) * span
+    head = y + np.float32(0.235 + 0.026 * m0) - np.float32(0.34 + 0.14 * m1) * x
     head += np.float32(0.9 + 0.8 * m2) * (x - 0.05) ** 2
     span = _between(x, -0.11 - 0.03 * m3, 0.175)
-    total = np.maximum(total, np.float32(0.62) * bump(head * head, thin) * span)
-    across = (x - np.float32(0.175 + 0.010 * l0)) / np.float32(0.165 + 0.016 * l1)
-    down = (y + np.float32(0.405 + 0.012 * l2)) / np.float32(0.225 + 0.015 * l3)
+    total = np.maximum(total, _fold(head, 0.52, thin) * span)
+    across = (x - np.float32(0.175 + 0.014 * l0)) / np.float32(0.165 + 0.022 * l1)
+    down = (y + np.float32(0.405 + 0.018 * l2)) / np.float32(0.225 + 0.015 * l3)
     life = (np.hypot(across, down) - 1) * np.float32(0.18)
     span = _between(y, -0.54, -0.19) * (x < 0.17)
-    total = np.maximum(total, np.float32(0.70) * bump(life * life, thin * 1.15) * span)
+    total = np.maximum(total, _fold(life, 0.60, thin * 1.15) * span)
     for cx, cy, angle, length, depth in anatomy.minor_lines:
         along = (x - cx) * np.float32(np.cos(angle)) + (y - cy) * np.float32(np.sin(angle))
         aside = (y - cy) * np.float32(np.cos(angle)) - (x - cx) * np.float32(np.sin(angle))
         stroke = bump(aside * aside, thin) * bump(along * along, length)
         total = np.maximum(total, np.float32(depth) * stroke)
     return total
+
+
+def _fold(away: np.ndarray, depth: float, thin: float) -> np.ndarray:
+    """A crease with the soft shade of the skin that bends into it."""
+    squared = away * away
+    return np.float32(depth) * (bump(squared, thin) + np.float32(0.25) * bump(squared, 4 * thin))
 
 
 def _between(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -162,11 +178,11 @@ def _veins(anatomy: Anatomy, surface: Surface) -> np.ndarray:
     x, y = surface.x, surface.y
     total = np.zeros_like(x)
     for number, (place, slope, wave, phase, depth) in enumerate(anatomy.veins):
-        middle = -0.105 + 0.07 * number + 0.018 * place
-        course = np.float32(middle) * (1 + (y + 0.1) * 0.7) + np.float32(0.10 * slope) * (y + 0.3)
+        middle = -0.105 + 0.07 * number + 0.026 * place
+        course = np.float32(middle) * (1 + (y + 0.1) * 0.7) + np.float32(0.14 * slope) * (y + 0.3)
         course += np.float32(0.010 * (0.4 + abs(wave))) * np.sin(y * np.float32(17) + np.float32(3 * phase))
         stroke = bump((x - course) ** 2, 0.012) * _between(y, -0.62, -0.13)
-        total = np.maximum(total, np.float32(min(abs(depth) * 0.45, 0.8)) * stroke)
+        total = np.maximum(total, np.float32(min(abs(depth) * 0.75, 1.2)) * stroke)
     return total
 
 

@@ -18,7 +18,7 @@ CUTOFFS = {"dorsal_r": 1050, "dorsal_l": 1037, "palmar_r": 1051, "palmar_l": 104
 """Largest identity that trains, per aspect of 11k Hands. Source: Baisa, ICPR 2022."""
 HD_CUTOFF = 447
 TRAIN_SHARE = 0.5
-PROTOCOLS = ("auto", "standard", "hd", "proportional", "given")
+PROTOCOLS = ("auto", "standard", "hd", "proportional", "given", "test_only")
 
 
 def make_split(
@@ -32,11 +32,12 @@ def make_split(
 
     Args:
         table: The images.
-        aspect: One of `ASPECTS`, or "all" for every image ("all" needs the proportional protocol: the published
-            cut-offs differ between aspects, and pooled they would test subjects that trained). A data set that
-            records no aspect is taken whole, whichever is named, and its split says "all".
+        aspect: One of `ASPECTS`, or "all" for every image ("all" needs the proportional or the test_only protocol:
+            the published cut-offs differ between aspects, and pooled they would test subjects that trained). A data
+            set that records no aspect is taken whole, whichever is named, and its split says "all".
         protocol: "standard" (11k Hands: identities up to the aspect's cut-off train), "hd", "proportional" (half of
-            the identities train), "given" (the folders say it), or "auto" for the data set's own.
+            the identities train), "given" (the folders say it), "test_only" (no identity trains: for a model that
+            has seen nobody of this data set, twice as many are tested), or "auto" for the data set's own.
         seed: Seed of every draw.
         draws: Number of query/gallery draws.
 
@@ -109,6 +110,8 @@ def _rule(
     table: HandTable, images: pd.DataFrame, aspect: str, protocol: str, seed: int
 ) -> tuple[Callable[[str], bool], int | None]:
     """Which identities train, and the cut-off where there is one."""
+    if protocol == "test_only":
+        return lambda identity: False, None
     if protocol == "proportional":
         identities = sorted(set(images["identity"][~is_distractor(images)]), key=lambda i: _key(seed, "identity", i))
         chosen = set(identities[: int(len(identities) * TRAIN_SHARE)])

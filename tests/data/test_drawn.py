@@ -111,10 +111,10 @@ def test_a_complete_folder_is_kept_and_any_other_is_redrawn(tmp_path: Path):
 
 
 def test_an_error_midway_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def fails_at_the_second(hands: Path, seed: int, number: int, images: int):
+    def fails_at_the_second(hands: Path, seed: int, number: int, *rest):
         if number == 1:
             raise OSError("No space left on device")
-        return original(hands, seed, number, images)
+        return original(hands, seed, number, *rest)
 
     original = drawn._draw_subject
     monkeypatch.setattr(drawn, "_draw_subject", fails_at_the_second)

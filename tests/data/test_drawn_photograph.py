@@ -7,10 +7,10 @@ import pytest
 from handclip_lib.data import drawn_photograph
 from handclip_lib.data.drawn import subject_seed
 from handclip_lib.data.drawn_hand import Pose, anatomy_of
-from handclip_lib.data.drawn_photograph import DRAWN_ASPECTS, draw_image, shot_of, subject_of
+from handclip_lib.data.drawn_photograph import DRAWN_ASPECTS, draw_image, shot_of, sitting_of, subject_of
 from handclip_lib.errors import DataError
 
-KNOWN_MEANS = [237.217, 236.799, 229.739, 234.097]
+KNOWN_MEANS = [229.927, 235.004, 225.088, 230.768]
 # In the image, the thumb of a right hand's back and of a left palm lies to the right (fingers down).
 THUMB_ON_THE_RIGHT = {"dorsal_r": True, "palmar_l": True, "dorsal_l": False, "palmar_r": False}
 
@@ -78,6 +78,37 @@ def test_photographs_of_a_sitting_are_near_duplicates_and_sittings_are_not():
     assert len(far) > 5
     assert min(near) > 0.5, "not copies"
     assert np.median(near) < 0.5 * np.median(far)
+
+
+def test_bursts_hold_one_to_three_photographs_in_order_and_stay_as_often_as_said():
+    for stays in (0.0, 0.5, 1.0):
+        stayed = []
+        for subject in range(60):
+            places = [sitting_of(subject, "palmar_l", k, stays) for k in range(12)]
+            bursts = [burst for _, burst in places]
+            assert bursts == sorted(bursts)
+            assert set(np.bincount(bursts)[:-1]) <= {1, 2, 3}, "the last may go on"
+            sittings = {burst: sitting for sitting, burst in places}
+            steps = np.diff([sittings[burst] for burst in sorted(sittings)])
+            assert set(steps) <= {0, 1}
+            stayed.extend(steps == 0)
+        assert np.mean(stayed) == pytest.approx(stays, abs=0.08)
+
+
+def test_light_and_cloth_stay_through_a_sitting_and_change_after_it():
+    shots = {k: shot_of(subject_of(5), "dorsal_r", k, 0.5) for k in range(30)}
+    places = {k: sitting_of(5, "dorsal_r", k, 0.5) for k in shots}
+    pairs = {"burst": [], "sitting": [], "other": []}
+    for k in range(29):
+        same_sitting, same_burst = (places[k][n] == places[k + 1][n] for n in (0, 1))
+        kind = "burst" if same_burst else "sitting" if same_sitting else "other"
+        turned = abs(shots[k].pose.rotation - shots[k + 1].pose.rotation)
+        pairs[kind].append((abs(shots[k].light.gain - shots[k + 1].light.gain), turned))
+        if same_sitting:
+            assert shots[k].worn == shots[k + 1].worn
+    gain, turned = ({kind: np.mean([pair[n] for pair in found]) for kind, found in pairs.items()} for n in (0, 1))
+    assert max(gain["burst"], gain["sitting"]) < 0.5 * gain["other"]
+    assert turned["burst"] < 0.6 * min(turned["sitting"], turned["other"])
 
 
 def test_a_hand_keeps_its_shape_while_circumstances_change():

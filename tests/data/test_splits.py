@@ -292,6 +292,15 @@ def test_data_that_is_all_accessories_says_so():
         make_split(table_of({"1": 2, "2": 2, "3": 2}, accessories=True))
 
 
+def test_test_only_tests_everybody_and_trains_nobody():
+    table = table_of({"1": 3, "2": 1, "anna": 2, "2000": 2}, aspects=("dorsal_r", "palmar_r"))
+    for aspect in ("dorsal_r", "all"):
+        split = make_split(table, aspect, protocol="test_only")
+        assert split.identities("test") == {"1", "2", "anna", "2000"}
+        assert not split.identities("train") | split.identities("val")
+    assert set(make_split(table, "dorsal_r", protocol="test_only").images["role"]) == {"test", "other"}
+
+
 def test_an_identity_is_compared_as_a_number_however_long():
     split = make_split(table_of({"0001050": 2, "1051": 2, "9" * 5000: 2}), protocol="standard")
     assert split.identities("train") == {"0001050"}
