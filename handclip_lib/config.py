@@ -1,6 +1,7 @@
 """The parameters of each notebook: name, type, bounds, help; and the guard that refuses all faults at once."""
 
 import ast
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, TypeVar
@@ -11,11 +12,20 @@ from handclip_lib.errors import ConfigError
 
 Dataset = Literal["drawn", "11k", "hd", "folder"]
 Aspect = Literal["dorsal_r", "dorsal_l", "palmar_r", "palmar_l", "all"]
-Protocol = Literal["auto", "standard", "hd", "proportional", "given"]
+Protocol = Literal["auto", "standard", "hd", "proportional", "given", "test_only"]
 Fit = Literal["stretch", "crop", "pad"]
 BackboneName = Literal[
     "tiny", "vitb16", "vitb32", "vitl14", "vitl14_336", "rn50", "rn101", "rn50x4", "rn50x16", "rn50x64"
 ]  # fmt: skip
+Context = Literal["identity", "shared"]
+Optimizer = Literal["adam", "adamw"]
+PromptMeasure = Literal["val_image_to_text@1", "val_text_to_image@1", "image_to_text@1", "text_to_image@1", "loss"]
+
+SLOT, NAME = "{}", "{name}"
+TEMPLATES = {"identity": "A photo of a {} hand.", "shared": "A photo of a {} hand of {name}."}
+"""Template of each kind of context where none is given. Source of the first: CLIP-ReID's, with "hand" for "person"."""
+PLACEHOLDER = "X"
+_RUN = re.compile(rf"(?<!\S){PLACEHOLDER}(?: {PLACEHOLDER})*(?!\S)")
 
 
 class Parameters(BaseModel):
@@ -27,7 +37,7 @@ class Parameters(BaseModel):
     dataset: Dataset = Field("drawn", description="drawn, 11k, hd or folder")
     data_root: str = Field("", description="folder of the photographs; unused for drawn hands")
     aspect: Aspect = Field("dorsal_r", description="dorsal_r, dorsal_l, palmar_r, palmar_l or all")
-    protocol: Protocol = Field("auto", description="auto, standard, hd, proportional or given")
+    protocol: Protocol = Field("auto", description="auto, standard, hd, proportional, given or test_only")
     draws: int = Field(10, ge=1, le=100, description="query/gallery draws")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of every draw")
     fit: Fit = Field("stretch", description="stretch, crop or pad a photograph to the square the model sees")
@@ -50,16 +60,68 @@ class DataExploration(Parameters):
     samples: int = Field(12, ge=2, le=60, description="photographs shown at once")
 
 
-class Evaluation(Parameters):
-    """Parameters of notebook 05."""
-
-    notebook: ClassVar[str] = "05_evaluation"
+class WithBackbone(Parameters):
+    """What every notebook asks that embeds photographs."""
 
     backbone: BackboneName = Field("tiny", description="tiny, or one of OpenAI's nine models by short name")
     weights: str = Field("", description="file of CLIP weights; empty for the published ones")
     download_root: str = Field("", description="folder that holds or receives OpenAI's files; empty for the cache")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     batch_size: int = Field(32, ge=1, le=4096, description="images encoded at once")
+
+
+class PromptLearning(WithBackbone):
+    """Parameters of notebook 02."""
+
+    notebook: ClassVar[str] = "02_prompt_learning"
+
+    n_ctx: int = Field(4, ge=1, le=75, description="learnt tokens in a prompt")
+    context: Context = Field("identity", description="identity or shared")
+    template: str = Field("", description="text with {} for the learnt tokens; several are parted by |")
+    ctx_init: str = Field("", description="text whose n_ctx tokens the learning starts from; empty for noise")
+    epochs: int = Field(40, ge=1, le=10_000, description="epochs; each shows every training image once")
+    n_identities: int = Field(16, ge=2, le=4096, description="identities in a batch")
+    n_images: int = Field(4, ge=1, le=256, description="images of each identity in a batch")
+    optimizer: Optimizer = Field("adam", description="adam or adamw")
+    learning_rate: float = Field(0.02, gt=0, le=10, description="highest learning rate")
+    weight_decay: float = Field(0.0, ge=0, le=10, description="of the optimizer")
+    warm_up: int = Field(2, ge=0, le=1000, description="epochs in which the learning rate rises")
+    temperature: float = Field(0.07, gt=0, le=100, description="what similarities are divided by; CLIP-ReID: 1")
+    normalize: bool = Field(True, description="compare by the cosine; CLIP-ReID: false")
+    context_weight: float = Field(0.0, ge=0, le=1e6, description="weight of the mean squared context in the loss")
+    select_by: PromptMeasure = Field("val_image_to_text@1", description="measure that chooses the epoch, or loss")
+    patience: int = Field(0, ge=0, le=10_000, description="epochs without a better one before it stops; 0: never")
+    trial_epochs: int = Field(10, ge=1, le=10_000, description="epochs of a training started in the panel")
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The templates, one or several."""
+        return templates_of(self.template, self.context)
+
+    def options(self) -> dict[str, Any]:
+        """What a training takes, by name."""
+        names = (
+            "epochs", "n_identities", "n_images", "optimizer", "learning_rate", "weight_decay", "warm_up",
+            "temperature", "normalize", "context_weight", "select_by", "patience", "seed",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+    def faults(self) -> list[str]:
+        """Faults of the templates too."""
+        found = super().faults()
+        for template in self.templates:
+            try:
+                split_template(template, self.n_ctx, self.context)
+            except ConfigError as error:
+                found.append(str(error))
+        return found
+
+
+class Evaluation(WithBackbone):
+    """Parameters of notebook 05."""
+
+    notebook: ClassVar[str] = "05_evaluation"
+
     burst: int = Field(
         0, ge=0, le=1000, description="leave out queries within this many captures of their gallery image"
     )
@@ -67,7 +129,56 @@ class Evaluation(Parameters):
     top_k: int = Field(8, ge=1, le=20, description="gallery images shown for a query")
 
 
-NOTEBOOKS: dict[str, type[Parameters]] = {model.notebook: model for model in (DataExploration, Evaluation)}
+NOTEBOOKS: dict[str, type[Parameters]] = {
+    model.notebook: model for model in (DataExploration, PromptLearning, Evaluation)
+}
+
+
+def templates_of(text: str, context: str) -> tuple[str, ...]:
+    """The templates in a text, parted by |; the context's own where there is none."""
+    given = tuple(part.strip() for part in text.split("|") if part.strip())
+    return given or (TEMPLATES[context],)
+
+
+def split_template(template: str, n_ctx: int, context: str) -> tuple[str, str]:
+    """What stands before and after the learnt tokens.
+
+    The slot is written `{}`, or spelt out as `n_ctx` words "X" ("A photo of a X X X X hand.").
+
+    Args:
+        template: The template.
+        n_ctx: Learnt tokens.
+        context: "identity", whose prompts are told apart by their learnt tokens alone, or "shared", whose template
+            has the identity's name at `{name}`.
+
+    Raises:
+        ConfigError: No slot or several, another number of X, or a name where none belongs or none where one does.
+    """
+    marks = [template.split(SLOT)] if SLOT in template else [_RUN.split(template)]
+    count = len(marks[0]) - 1
+    if count != 1:
+        raise ConfigError(
+            f"template={template!r} has {count} slots for the learnt tokens; write {SLOT} once, "
+            f"as in {TEMPLATES[context]!r}"
+        )
+    if SLOT not in template:
+        spelt = _RUN.search(template)
+        words = len(spelt.group().split()) if spelt else 0
+        if words != n_ctx:
+            raise ConfigError(
+                f"template={template!r} spells {words} X and n_ctx={n_ctx}; write {SLOT} in place of them, or as many"
+            )
+    before, after = marks[0]
+    names = template.count(NAME)
+    if context == "identity" and names:
+        raise ConfigError(f"template={template!r} names the identity, which context='identity' does not: drop {NAME}")
+    if context == "shared" and names != 1:
+        raise ConfigError(
+            f"template={template!r} has {names} places for the name; with context='shared' prompts differ by it "
+            f"alone: write {NAME} once, as in {TEMPLATES['shared']!r}"
+        )
+    return before, after
+
 
 P = TypeVar("P", bound=BaseModel)
 

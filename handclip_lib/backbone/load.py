@@ -44,7 +44,7 @@ SHAPES = {
     "rn50x4": ClipShape(640, 288, (4, 6, 10, 6), 80, None, 640),
     "rn50x16": ClipShape(768, 384, (6, 8, 18, 8), 96, None, 768),
     "rn50x64": ClipShape(1024, 448, (3, 15, 36, 10), 128, None, 1024),
-    "tiny": ClipShape(64, 64, 3, 128, 8, 64, text_layers=2),
+    "tiny": ClipShape(128, 128, (2, 2, 2, 2), 16, None, 64, text_layers=2),
 }
 TINY_WEIGHTS = Path(__file__).with_name("tiny.safetensors")
 
@@ -98,6 +98,11 @@ class Backbone:
         embeddings = vit_embeddings(visual, images) if hasattr(visual, "transformer") else visual(images)
         return embeddings.float().cpu().numpy()
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether the model has CLIP's vocabulary, without which it embeds images only."""
+        return bool(self.model.vocab_size > self.end_token)
+
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
         """Embed texts: not normalised, float32, shape (len(texts), embedding_dim).
@@ -115,17 +120,10 @@ class Backbone:
         Raises:
             BackboneError: A text is longer than the context, or the model has another vocabulary than CLIP's.
         """
-        tokenizer = _tokenizer()
-        start, end = tokenizer.encoder["<|startoftext|>"], tokenizer.encoder["<|endoftext|>"]
-        if end >= self.model.vocab_size:
-            raise BackboneError(
-                f"{self.name} knows {self.model.vocab_size} tokens and CLIP's vocabulary has {end + 1}; "
-                "it can embed images, not texts"
-            )
         texts = [texts] if isinstance(texts, str) else texts
         tokens = torch.zeros(len(texts), self.context_length, dtype=torch.long)
         for row, text in zip(tokens, texts, strict=True):
-            encoded = [start, *tokenizer.encode(text), end]
+            encoded = [self.start_token, *self.encode_words(text), self.end_token]
             if len(encoded) > self.context_length:
                 raise BackboneError(
                     f"{text[:60]!r}… is {len(encoded)} tokens long and {self.name} takes "
@@ -133,6 +131,34 @@ class Backbone:
                 )
             row[: len(encoded)] = torch.tensor(encoded)
         return tokens
+
+    def encode_words(self, text: str) -> list[int]:
+        """Tokens of a text, without start and end.
+
+        Raises:
+            BackboneError: The model has another vocabulary than CLIP's.
+        """
+        if not self.reads_text:
+            raise BackboneError(
+                f"{self.name} knows {self.model.vocab_size} tokens and CLIP's vocabulary has {self.end_token + 1}; "
+                "it can embed images, not texts"
+            )
+        return list(_tokenizer().encode(text))
+
+    def words(self, tokens: Sequence[int]) -> list[str]:
+        """What each token stands for, for messages and tables."""
+        tokenizer = _tokenizer()
+        return [tokenizer.decode([token]).strip() or tokenizer.decoder[token] for token in tokens]
+
+    @property
+    def start_token(self) -> int:
+        """The token every text starts with."""
+        return int(_tokenizer().encoder["<|startoftext|>"])
+
+    @property
+    def end_token(self) -> int:
+        """The token every text ends with, the highest of all; its place holds the text's embedding."""
+        return int(_tokenizer().encoder["<|endoftext|>"])
 
 
 @cache

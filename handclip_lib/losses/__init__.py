@@ -1,0 +1,1 @@
+"""Losses: plain functions of embeddings and identities."""
