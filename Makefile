@@ -8,6 +8,7 @@ STAMP := $(VENV)/.installed
 
 demo: $(STAMP)  ## the notebooks on drawn hands, to a report
 	$(BIN)/handclip run 01 --force
+	$(BIN)/handclip run 02 --force
 	$(BIN)/handclip run 05 --force
 
 test: $(STAMP)  ## every test; those that lack a browser or the photographs say so and skip
@@ -25,6 +26,7 @@ lint: $(STAMP)
 bench: $(STAMP)  ## our way beside the peers', in one process: ratios
 	$(BIN)/python -m benchmarks.images
 	$(BIN)/python -m benchmarks.retrieval
+	$(BIN)/python -m benchmarks.prompts
 
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

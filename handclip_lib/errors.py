@@ -27,3 +27,7 @@ class EvaluationError(HandClipError):
 
 class RunError(HandClipError):
     """A run folder or report cannot be written, found or reused."""
+
+
+class TrainingError(HandClipError):
+    """A training cannot start, go on, or be resumed as it is."""

@@ -23,10 +23,12 @@ class Features:
     Attributes:
         paths: One a row.
         embeddings: float32 (n, embedding size), each of Euclidean length 1, so that a dot product is the cosine.
+        lengths: float32 (n,): what they were divided by, see `raw`; None where that is unknown.
     """
 
     paths: tuple[str, ...]
     embeddings: np.ndarray
+    lengths: np.ndarray | None = None
 
     @classmethod
     def normalised(cls, paths: Iterable[str], embeddings: np.ndarray) -> "Features":
@@ -48,7 +50,14 @@ class Features:
                 f"the embedding of {paths[int(np.argmax(bad))]} is {kind} ({int(bad.sum())} of {len(paths)}); "
                 "check the weights, and use float32"
             )
-        return cls(paths, (embeddings / length).astype(np.float32))
+        return cls(paths, (embeddings / length).astype(np.float32), length[:, 0].astype(np.float32))
+
+    @property
+    def raw(self) -> "Features":
+        """The same as the model gave them, not of length 1: what a loss without normalisation takes."""
+        if self.lengths is None:
+            raise EvaluationError("the lengths of these embeddings are unknown; extract the features again")
+        return Features(self.paths, self.embeddings * self.lengths[:, None])
 
     def of(self, paths: Iterable[str]) -> np.ndarray:
         """Embeddings of some paths, float32 (n, size).

@@ -10,6 +10,7 @@ from typing import Any
 import ipywidgets
 from matplotlib.figure import Figure
 
+MOST_FRAMES = 12  # that the report's style can show
 DPI = 144  # one and a half pixels a CSS pixel, for dense screens
 
 
@@ -22,6 +23,8 @@ class Panel:
     Args:
         function: Pure `function(**values) -> Figure`; nothing is shown or saved in it, pyplot is not involved.
         alt: What the figure shows, for readers who cannot see it; the controls' values are added to it.
+        button: Text of a button that must be pressed for another figure: for functions that take long.
+        frames: Name of a control with at most 12 choices, each of whose figures a report without a kernel holds too.
         **controls: One per argument of `function`: an ipywidgets control with its first value, or what
             `ipywidgets.interact` accepts: (low, high) for a slider, a list or dict of choices, True or False,
             text. Such a control starts at the function's default for that argument, where it has one.
@@ -31,18 +34,26 @@ class Panel:
         Exception: Whatever `function` raises for the first values.
     """
 
-    def __init__(self, function: Callable[..., Figure], *, alt: str, **controls: Any):
+    def __init__(
+        self, function: Callable[..., Figure], *, alt: str, button: str = "", frames: str = "", **controls: Any
+    ):
         self._function = function
-        self._alt = alt
+        self._alt, self._frames = alt, frames
         self._controls = {name: _control(name, given, function) for name, given in controls.items()}
         self._picture = ipywidgets.HTML()
         self._error = ""
         self.figure = self._drawn()
         self._show()
-        for control in self._controls.values():
-            control.observe(self._redraw, names="value")
+        shown: list[ipywidgets.Widget] = list(self._controls.values())
+        if button:
+            self.button = ipywidgets.Button(description=button)
+            self.button.on_click(self._pressed)
+            shown.append(self.button)
+        else:
+            for control in self._controls.values():
+                control.observe(self._redraw, names="value")
         row = ipywidgets.Layout(display="flex", flex_flow="row wrap")
-        self.widget = ipywidgets.VBox([ipywidgets.Box(list(self._controls.values()), layout=row), self._picture])
+        self.widget = ipywidgets.VBox([ipywidgets.Box(shown, layout=row), self._picture])
 
     @property
     def values(self) -> dict[str, Any]:
@@ -65,6 +76,13 @@ class Panel:
             raise TypeError(f"{name} returned {type(figure).__name__}; a panel needs a matplotlib Figure")
         self._png = _png(figure)
         return figure
+
+    def _pressed(self, button: ipywidgets.Button) -> None:
+        button.disabled = True  # a second press would wait and then do it all again
+        try:
+            self._redraw(button)
+        finally:
+            button.disabled = False
 
     def _redraw(self, _change: object) -> None:
         try:
@@ -90,8 +108,19 @@ class Panel:
         if self._error:
             return data | {"text/plain": self._error, "text/html": self._picture.value}, {}
         picture = base64.b64encode(self._png).decode()
-        about = {"alt": self.alt, "width": _width(self.figure)}
+        about: dict[str, Any] = {"alt": self.alt, "width": _width(self.figure)}
+        if self._frames:
+            about["frames"] = self._frame_pictures()
         return data | {"text/plain": self.alt, "image/png": picture}, {"image/png": about}
+
+    def _frame_pictures(self) -> list[list[str]]:
+        """Label and base64 PNG of the figure at each choice of the control named by `frames`."""
+        values, name = self.values, self._frames
+        options = self._controls[name]._options_full
+        if len(options) > MOST_FRAMES:
+            raise TypeError(f"frames={name!r} has {len(options)} choices; a report holds at most {MOST_FRAMES}")
+        figures = [(label, self._function(**values | {name: value})) for label, value in options]
+        return [[label, base64.b64encode(_png(figure)).decode()] for label, figure in figures]
 
 
 def _control(name: str, given: Any, function: Callable[..., Figure]) -> ipywidgets.ValueWidget:

@@ -154,8 +154,8 @@ def _anchored(soup: BeautifulSoup) -> tuple[str, list[tuple[int, str, str]]]:
 def _caption(soup: BeautifulSoup, title: str) -> None:
     """Number the figures; where alternative text is missing, the heading above stands in."""
     for number, figure in enumerate(soup.select(".cell figure"), start=1):
-        (picture,) = figure.select("img")
-        described = str(picture["alt"])
+        picture, *_ = figure.select("img")
+        described = str(figure.get("aria-label") or picture["alt"])
         if not described:
             heading = figure.find_previous(["h2", "h3"])
             picture["alt"] = heading.get_text(" ", strip=True) if heading else title or f"Figure {number}"

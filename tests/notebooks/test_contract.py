@@ -1,6 +1,8 @@
 """The contract every notebook keeps, read from its source without running it."""
 
 import ast
+import inspect
+import re
 from pathlib import Path
 
 import nbformat
@@ -9,7 +11,13 @@ import pytest
 from handclip_lib import config
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-MODELS = {"01_data_exploration": config.DataExploration, "05_evaluation": config.Evaluation}
+MODELS = {
+    "01_data_exploration": config.DataExploration,
+    "02_prompt_learning": config.PromptLearning,
+    "05_evaluation": config.Evaluation,
+}
+READ_BY = {"02_prompt_learning": (config.PromptLearning.options, config.PromptLearning.templates.fget)}
+"""Methods of the model whose parameters the notebook reads by calling them."""
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -46,6 +54,9 @@ def test_every_parameter_is_read(path: Path):
         node.attr for node in ast.walk(ast.parse(cells))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "config"
     }  # fmt: skip
+    for method in READ_BY.get(path.stem, ()):
+        assert method.__name__ in read
+        read |= set(re.findall(r"\w+", inspect.getsource(method)))
     assert set(MODELS[path.stem].model_fields) <= read
 
 

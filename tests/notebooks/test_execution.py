@@ -13,7 +13,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"drawn_subjects": 12, "drawn_images": 4, "draws": 2}
-QUICK = {"01_data_exploration": {"resolution": 48, "samples": 4}, "05_evaluation": {"bootstrap": 100, "top_k": 3}}
+QUICK = {
+    "01_data_exploration": {"resolution": 48, "samples": 4},
+    "02_prompt_learning": {"epochs": 3, "trial_epochs": 1, "n_ctx": 2},
+    "05_evaluation": {"bootstrap": 100, "top_k": 3},
+}
 
 
 def papermill(notebook: str, folder: Path, *words: object) -> tuple[subprocess.CompletedProcess, Path]:

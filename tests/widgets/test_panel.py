@@ -133,3 +133,32 @@ def test_a_headless_notebook_keeps_the_figure(tmp_path):
     (output,) = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].outputs
     assert base64.b64decode(output.data["image/png"]).startswith(b"\x89PNG")
     assert output.metadata["image/png"]["alt"] == "Bars (count: 3)"
+
+
+def test_with_a_button_only_a_press_draws_again():
+    calls = []
+
+    def function(count: int) -> Figure:
+        calls.append(count)
+        return bars(count)
+
+    panel = Panel(function, alt="bars", button="train", count=ipywidgets.IntSlider(4, 1, 9))
+    assert calls == [4], "a headless run has the figure without a press"
+    panel._controls["count"].value = 7
+    assert calls == [4]
+    panel.button.click()
+    assert calls == [4, 7]
+    assert not panel.button.disabled
+    assert panel.button.description == "train"
+
+
+def test_frames_hold_the_figure_of_every_choice_and_the_control_stays():
+    choice = ipywidgets.SelectionSlider(options=[("one", 1), ("six", 6)], value=6)
+    panel = Panel(bars, alt="bars", frames="count", count=choice)
+    frames = _bundle(panel)[1]["image/png"]["frames"]
+    assert [label for label, _ in frames] == ["one", "six"]
+    assert frames[0][1] != frames[1][1] == _bundle(panel)[0]["image/png"]
+    assert choice.value == 6
+    many = ipywidgets.SelectionSlider(options=range(1, 14), value=2)
+    with pytest.raises(TypeError, match="13 choices; a report holds at most 12"):
+        _bundle(Panel(bars, alt="bars", frames="count", count=many))

@@ -49,7 +49,7 @@ def test_a_notebook_is_found_by_number_name_or_path(name):
 
 
 def test_an_unknown_notebook_lists_those_there_are():
-    with pytest.raises(ConfigError, match="01_data_exploration, 05_evaluation"):
+    with pytest.raises(ConfigError, match="01_data_exploration, 02_prompt_learning, 05_evaluation"):
         find_notebook("09")
 
 
@@ -104,7 +104,8 @@ def _started(reports: Path, process: subprocess.Popen) -> Path:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         for folder in (reports / "runs").glob("01_*"):
-            if "finished" in (folder / "run.json").read_text() and _processes_naming(str(folder)):
+                record = folder / "run.json"  # written a moment after its folder
+            if record.is_file() and "finished" in record.read_text() and _processes_naming(str(folder)):
                 time.sleep(3)
                 return folder
         time.sleep(0.2)

@@ -1,0 +1,1 @@
+"""What is learnt on top of a backbone."""

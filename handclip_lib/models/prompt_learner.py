@@ -1,0 +1,177 @@
+"""Learnt prompts: context tokens of each identity (CLIP-ReID), or shared ones beside the identity's name (CoOp)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from handclip_lib.backbone.load import Backbone
+from handclip_lib.backbone.text import PromptText
+from handclip_lib.config import TEMPLATES
+from handclip_lib.errors import ConfigError
+from handclip_lib.models.prompt_template import build_prompts
+
+CONTEXTS = ("identity", "shared")
+SPREAD = 0.02  # of the first values, as CoOp and CLIP-ReID have it
+
+
+class PromptLearner(torch.nn.Module):
+    """Text features of identities whose prompts hold `n_ctx` learnt token embeddings.
+
+    Only `context` learns; the backbone is read and never changed. Several templates: their *features* are averaged.
+
+    Attributes:
+        context: float32, shape (n_identities, n_ctx, width) or, shared, (n_ctx, width).
+        identities: In the order of the rows.
+        templates: The templates in use.
+
+    Sources: Li et al., "CLIP-ReID", AAAI 2023 (identity); Zhou et al., "Learning to Prompt for Vision-Language
+        Models", IJCV 2022 (shared).
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        identities: Sequence[str],
+        *,
+        n_ctx: int = 4,
+        context: str = "identity",
+        templates: Sequence[str] = (),
+        ctx_init: str = "",
+        names: Sequence[str] | None = None,
+        seed: int = 0,
+    ):
+        """Build the prompts and the first context.
+
+        Args:
+            backbone: The frozen CLIP.
+            identities: At least two, all different.
+            n_ctx: Learnt tokens in a prompt, at least 1.
+            context: "identity" or "shared".
+            templates: One or several, see `config.split_template`; none: the one of `config.TEMPLATES`.
+            ctx_init: Text whose token embeddings the context starts from; it must have `n_ctx` tokens. Without it
+                the start is normal noise.
+            names: What stands at `{name}`; the identities themselves by default. Equal names make equal prompts.
+            seed: Of the noise.
+
+        Raises:
+            ConfigError: A value is out of bounds, or a template or `ctx_init` does not fit.
+            BackboneError: The backbone has no vocabulary.
+        """
+        super().__init__()
+        if context not in CONTEXTS:
+            raise ConfigError(f"context={context!r}; choose from {', '.join(CONTEXTS)}")
+        if not isinstance(n_ctx, int) or n_ctx < 1:
+            raise ConfigError(f"n_ctx={n_ctx!r}: a prompt learns at least one token")
+        if len(set(identities)) != len(identities) or len(identities) < 2:
+            raise ConfigError(f"{len(identities)} identities: prompts are learnt to tell at least two different ones")
+        self.identities, self.templates = tuple(identities), tuple(templates) or (TEMPLATES[context],)
+        given = self.identities if names is None else tuple(names)
+        if len(given) != len(self.identities):
+            raise ConfigError(f"{len(given)} names for {len(self.identities)} identities; give each one")
+        self._prompts = [build_prompts(backbone, template, n_ctx, context, given) for template in self.templates]
+        self._texts = [PromptText(backbone.model, *prompts, n_ctx) for prompts in self._prompts]
+        first = _first_context(backbone, n_ctx, ctx_init, seed, len(self.identities) if context == "identity" else 1)
+        self.context = torch.nn.Parameter(first if context == "identity" else first[0])
+
+    @property
+    def shared(self) -> bool:
+        """Whether all identities have the same context."""
+        return self.context.ndim == 2
+
+    @property
+    def tokens(self) -> list[Tensor]:
+        """Tokens of each template, int64 (n_identities, context_length); learnt places hold that of "X"."""
+        return [prompts.tokens for prompts in self._prompts]
+
+    def encode_text(self, rows: Tensor) -> Tensor:
+        """Text features of some identities, not normalised.
+
+        Args:
+            rows: int64, shape (k,): numbers of the identities; give each once and index the result, a repeated one
+                is computed again.
+
+        Returns:
+            float32, shape (k, embedding_dim).
+        """
+        rows = rows.to(self.context.device)
+        return torch.stack([text.encode(rows, self._contexts(rows)) for text in self._texts]).mean(dim=0)
+
+    def encode_text_plainly(self, rows: Tensor) -> Tensor:
+        """The same by openai-clip's own modules: the oracle of `encode_text`."""
+        rows = rows.to(self.context.device)
+        return torch.stack([text.encode_plainly(rows, self._contexts(rows)) for text in self._texts]).mean(dim=0)
+
+    @torch.no_grad()
+    def text_features(self, block: int = 64) -> np.ndarray:
+        """Text features of all identities, not normalised: float32, shape (n_identities, embedding_dim)."""
+        rows = torch.arange(len(self.identities))
+        return torch.cat([self.encode_text(part) for part in rows.split(block)]).cpu().numpy()
+
+    def _contexts(self, rows: Tensor) -> Tensor:
+        return self.context.expand(len(rows), -1, -1) if self.shared else self.context[rows]
+
+
+def _first_context(backbone: Backbone, n_ctx: int, ctx_init: str, seed: int, n: int) -> Tensor:
+    vocabulary = backbone.model.token_embedding.weight.detach()
+    if not ctx_init:
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(n, n_ctx, vocabulary.shape[1], generator=generator)
+        return (SPREAD * noise).to(vocabulary.device)
+    tokens = backbone.encode_words(ctx_init)
+    if len(tokens) != n_ctx:
+        raise ConfigError(
+            f"ctx_init={ctx_init!r} is {len(tokens)} tokens ({backbone.words(tokens)}) and n_ctx={n_ctx}; "
+            "give a text of as many tokens, or another n_ctx"
+        )
+    return vocabulary[tokens].expand(n, -1, -1).clone()
+
+
+@torch.no_grad()
+def nearest_words(backbone: Backbone, context: np.ndarray, k: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Vocabulary words whose embeddings are nearest to learnt tokens.
+
+    Args:
+        backbone: Whose vocabulary is searched.
+        context: Learnt tokens, float32, shape (..., width).
+        k: Words for each.
+
+    Returns:
+        Words, text of shape (..., k), nearest first, and their Euclidean distances, float32. A distance near the
+        token's own length means that no word is near: the token says nothing in words.
+    """
+    vocabulary = backbone.model.token_embedding.weight.detach()
+    wanted = torch.from_numpy(np.asarray(context, np.float32)).to(vocabulary.device)
+    found = torch.cdist(wanted.reshape(-1, wanted.shape[-1]), vocabulary).topk(k, dim=1, largest=False)
+    words = np.array([backbone.words(row) for row in found.indices.tolist()], dtype=object)
+    shape = (*wanted.shape[:-1], k)
+    return words.reshape(shape), found.values.cpu().numpy().reshape(shape)
+
+
+def prompt_table(backbone: Backbone, learner: PromptLearner) -> pd.DataFrame:
+    """The first identity's prompt of each template: columns template, tokens (their number), prompt."""
+    rows = []
+    for template, tokens in zip(learner.templates, learner.tokens, strict=True):
+        own = tokens[0, : int(tokens[0].argmax()) + 1].tolist()
+        rows.append((template, len(own), " · ".join(backbone.words(own))))
+    return pd.DataFrame(rows, columns=["template", "tokens", "prompt"])
+
+
+def word_table(backbone: Backbone, learner: PromptLearner, k: int = 3) -> pd.DataFrame:
+    """Nearest words of every learnt token: columns identity, token, length, then word and distance of the k nearest."""
+    context = learner.context.detach().cpu().numpy()
+    names = ["(all)"] if learner.shared else learner.identities
+    context = context[None] if learner.shared else context
+    words, distances = nearest_words(backbone, context, k)
+    rows = []
+    for number, name in enumerate(names):
+        for token in range(context.shape[1]):
+            row: dict[str, object] = {"identity": name, "token": token + 1}
+            row["length"] = float(np.linalg.norm(context[number, token]))
+            for place in range(k):
+                row[f"word_{place + 1}"] = words[number, token, place]
+                row[f"distance_{place + 1}"] = float(distances[number, token, place])
+            rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,224 @@
+"""Figures of prompt learning: results in, `Figure` out; shares become percent here and nowhere else."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from scipy.cluster.hierarchy import leaves_list, linkage
+
+from handclip_lib.plots.style import (
+    COLOURS,
+    MARKERS,
+    MATCH,
+    OTHER,
+    QUIET,
+    WIDTH,
+    figure_with_axes,
+    in_our_look,
+    picture_grid,
+)
+
+LOSSES = {"loss": "loss", "image_to_text": "image→text", "text_to_image": "text→image"}
+HITS = {
+    "image_to_text@1": "image→text@1", "image_to_text@5": "image→text@5", "text_to_image@1": "text→image@1",
+    "val_image_to_text@1": "image→text@1, validation",
+}  # fmt: skip
+MOST_LABELS = 30
+
+
+@in_our_look
+def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
+    """Loss and its terms, hits by identity, prompt norm and variance, and gradient norm, over epochs.
+
+    Args:
+        history: `PromptResult.history`.
+        best_epoch: The epoch that was chosen; a dashed line marks it.
+    """
+    figure, (loss, hits, norms, gradients) = figure_with_axes(2, 2, height=5.8, sharex=True)
+    epoch = history["epoch"]
+    _lines(loss, epoch, history, LOSSES, 1)
+    _lines(hits, epoch, history, HITS, 100)
+    hits.yaxis.set_major_formatter(PercentFormatter())
+    hits.set(ylim=(-2, 102), title=f"hits by identity (dashed: epoch {best_epoch}, chosen)")
+    loss.set_title("loss and its terms")
+    _lines(norms, epoch, history, {"prompt_norm": "mean length of a learnt token"}, 1)
+    spread = norms.twinx()
+    spread.plot(epoch, history["prompt_variance"], color=COLOURS[1], marker=MARKERS[1], ms=3)
+    spread.tick_params(labelsize=9, colors=COLOURS[1])
+    spread.grid(False)
+    spread.set_ylabel("variance over identities", color=COLOURS[1])
+    norms.set_title("learnt tokens")
+    _lines(gradients, epoch, history, {"gradient_norm": "length of the context's gradient"}, 1)
+    gradients.set_title("gradient")
+    for axis in (norms, gradients):
+        axis.set_xlabel("epoch")
+    for axis in (loss, hits, norms, gradients):
+        axis.axvline(best_epoch, color=QUIET, ls="--", lw=1)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+@in_our_look
+def prompt_norms(epochs: Sequence[int], contexts: np.ndarray) -> Figure:
+    """Length of every learnt token: over epochs (mean and range over identities), and at the end by identity.
+
+    Args:
+        epochs: Of the snapshots.
+        contexts: Learnt tokens, shape (snapshots, n_identities, n_ctx, width) or, shared, (snapshots, n_ctx, width).
+    """
+    if contexts.ndim == 3:
+        contexts = contexts[:, None]
+    lengths = np.linalg.norm(contexts, axis=-1)  # (snapshots, identities, tokens)
+    figure, (left, right) = figure_with_axes(1, 2, height=3.6, width_ratios=(1, 1.1))
+    for token in range(lengths.shape[2]):
+        colour = COLOURS[token % len(COLOURS)]
+        own = lengths[:, :, token]
+        left.fill_between(epochs, own.min(axis=1), own.max(axis=1), color=colour, alpha=0.12, lw=0)
+        marker = MARKERS[token % len(MARKERS)]
+        left.plot(epochs, own.mean(axis=1), color=colour, marker=marker, ms=4, label=f"token {token + 1}")
+    left.set(xlabel="epoch", ylabel="length", title="mean over identities, band: lowest to highest")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left.set_ylim(bottom=0)
+    left.legend(loc="lower right", ncols=2 if lengths.shape[2] > 4 else 1)
+    order = np.argsort(lengths[-1].mean(axis=1))
+    seaborn.heatmap(lengths[-1][order], ax=right, cmap="viridis", xticklabels=range(1, lengths.shape[2] + 1),
+                    yticklabels=False, cbar_kws={"label": "length"})  # fmt: skip
+    right.set(xlabel="learnt token", title="at the end, one row an identity")
+    right.set_ylabel("identity, shortest first")
+    return figure
+
+
+def cluster_order(text: np.ndarray) -> np.ndarray:
+    """An order of the identities in which similar texts are neighbours: average linkage of the cosine, (n,)."""
+    if len(text) < 3:
+        return np.arange(len(text))
+    return leaves_list(linkage(_unit(text), "average", "cosine", optimal_ordering=True))
+
+
+@in_our_look
+def prompt_similarity(text: np.ndarray, identities: Sequence[str], order: np.ndarray, title: str) -> Figure:
+    """Cosine between the texts of all identities.
+
+    Args:
+        text: Text features, shape (n_identities, size).
+        identities: Their names.
+        order: Rows in the order to draw, such as `cluster_order` of the last epoch.
+        title: What is shown.
+    """
+    similarity = (_unit(text) @ _unit(text).T)[np.ix_(order, order)]
+    names = np.asarray(identities)[order]
+    figure, (axis,) = figure_with_axes(height=6.4)
+    seaborn.heatmap(similarity, ax=axis, cmap="viridis", vmin=-0.2, vmax=1, square=True, xticklabels=False,
+                    yticklabels=False, cbar_kws={"label": "cosine", "shrink": 0.8})  # fmt: skip
+    _name_some(axis, names)
+    off = similarity[~np.eye(len(similarity), dtype=bool)]
+    axis.set_title(f"{title}: mean cosine of two identities' texts {off.mean():.2f}, highest {off.max():.2f}")
+    return figure
+
+
+@in_our_look
+def image_text_matrices(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> Figure:
+    """Cosine of images (rows, by identity) and identities' texts (columns), before and after the training.
+
+    Args:
+        before, after: Shape (n, n_identities), rows in order of identity.
+        labels: Identity's number of each row, ascending, (n,).
+    """
+    figure, axes = figure_with_axes(1, 2, height=5.4)
+    for axis, matrix, title in zip(axes, (before, after), ("before", "after"), strict=True):
+        standard = (matrix - matrix.mean(axis=1, keepdims=True)) / (matrix.std(axis=1, keepdims=True) + 1e-9)
+        picture = axis.imshow(standard, aspect="auto", cmap="RdBu_r", vmin=-4, vmax=4, interpolation="nearest")
+        axis.grid(False)
+        hits = np.mean(matrix.argmax(axis=1) == labels)
+        axis.set(title=f"{title}: {100 * hits:.0f} % nearest to their own", xlabel="text of identity number")
+    axes[0].set_ylabel("image, ordered by identity")
+    figure.colorbar(picture, ax=axes, label="cosine, standard deviations above its row's mean", shrink=0.8)
+    return figure
+
+
+@in_our_look
+def identity_hits(by_identity: pd.DataFrame) -> Figure:
+    """Margin and hits of every identity, the least recognised first; `PromptTask.by_identity`'s frame."""
+    figure, (left, right) = figure_with_axes(1, 2, height=3.4, width_ratios=(2.4, 1))
+    place = np.arange(len(by_identity))
+    own = by_identity["image_to_text@1"].to_numpy() == 1
+    for mask, colour, marker, label in ((own, MATCH, "o", "all images hit"), (~own, OTHER, "X", "some miss")):
+        left.plot(place[mask], by_identity["margin"][mask], marker, color=colour, ms=5, ls="", label=label)
+    left.axhline(0, color=QUIET, lw=1)
+    left.set(
+        xlabel="identity, least recognised first", ylabel="own cosine − best other", title="margin, mean of images"
+    )
+    left.legend(loc="lower right")
+    bins = np.linspace(0, 100, 11)
+    right.hist(100 * by_identity["image_to_text@1"], bins.tolist(), color=COLOURS[0])
+    right.xaxis.set_major_formatter(PercentFormatter())
+    right.set(xlabel="image→text@1", ylabel="identities", title="hits by identity")
+    return figure
+
+
+@in_our_look
+def confused_hands(pairs: Sequence[tuple[str, np.ndarray, str, np.ndarray]]) -> Figure:
+    """Side by side: a photograph, and one of the identity whose text is nearer to it.
+
+    Args:
+        pairs: Identity, its photograph, the other identity, and that one's; photographs uint8 (height, width, 3).
+    """
+    pixels = [picture for _, own, _, other in pairs for picture in (own, other)]
+    titles = [title for own, _, other, _ in pairs for title in (own, f"taken for {other}:")]
+    return picture_grid(pixels, titles, columns=6, size=1.5)[0]
+
+
+@in_our_look
+def identity_sheet(
+    name: str, photographs: Sequence[np.ndarray], captions: Sequence[str], own: np.ndarray, rivals: pd.Series
+) -> Figure:
+    """One identity: its photographs, the cosine of each to its own text, and the texts most often nearer.
+
+    Args:
+        name: The identity.
+        photographs: uint8 (height, width, 3) each.
+        captions: Below each.
+        own: Cosine of each photograph and the identity's own text.
+        rivals: Highest mean cosine of other identities' texts to these photographs, by identity, descending.
+    """
+    columns = max(1, len(photographs))
+    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
+    grid = figure.add_gridspec(2, columns, height_ratios=(1, 1))
+    for column, (pixels, caption) in enumerate(zip(photographs, captions, strict=True)):
+        axis = figure.add_subplot(grid[0, column])
+        axis.imshow(pixels)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.grid(False)
+        axis.spines[:].set_visible(False)
+        axis.set_title(caption, fontsize=9, parse_math=False)
+    axis = figure.add_subplot(grid[1, :])
+    names, values = [f"{name} (own)", *rivals.index], [float(own.mean()), *rivals]
+    axis.barh(range(len(names)), values, color=[MATCH] + [OTHER] * len(rivals), height=0.7)
+    axis.set_yticks(range(len(names)), names, parse_math=False)
+    axis.invert_yaxis()
+    axis.tick_params(labelsize=9)
+    axis.set_xlabel("mean cosine of these photographs and an identity's text")
+    return figure
+
+
+def _lines(axis: Axes, epoch: pd.Series, history: pd.DataFrame, names: dict[str, str], factor: float) -> None:
+    for number, (column, label) in enumerate(names.items()):
+        if column in history:
+            axis.plot(epoch, factor * history[column], color=COLOURS[number], marker=MARKERS[number], ms=3, label=label)
+    axis.legend(loc="best")
+
+
+def _name_some(axis: Axes, names: np.ndarray) -> None:
+    every = max(1, -(-len(names) // MOST_LABELS))
+    places = np.arange(0, len(names), every)
+    axis.set_xticks(places + 0.5, names[places], rotation=90, fontsize=9, parse_math=False)
+    axis.set_yticks(places + 0.5, names[places], rotation=0, fontsize=9, parse_math=False)
+
+
+def _unit(text: np.ndarray) -> np.ndarray:
+    return text / np.linalg.norm(text, axis=1, keepdims=True)

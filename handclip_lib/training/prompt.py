@@ -1,0 +1,316 @@
+"""Prompt learning: both encoders frozen, only the context learns (CLIP-ReID stage 1, CLIP-FH stage 2a)."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from handclip_lib.backbone.load import Backbone
+from handclip_lib.config import templates_of
+from handclip_lib.data.batches import identity_batches
+from handclip_lib.errors import TrainingError
+from handclip_lib.losses.contrastive import supervised_contrastive
+from handclip_lib.models.prompt_learner import PromptLearner
+from handclip_lib.training.checkpoints import load_checkpoint, save_checkpoint
+from handclip_lib.training.schedule import warm_up_cosine
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+SNAPSHOTS = 24  # kept of a training, evenly spread, beside the start and the end
+
+
+@dataclass(frozen=True)
+class PromptResult:
+    """What a prompt training gives.
+
+    Attributes:
+        history: One row an epoch, from 0 (before training): the loss and its terms, positives per sample, what
+            `validate` returned, prompt norm, prompt variance, gradient norm, learning rate, seconds.
+        best_epoch: The epoch that `select_by` chose.
+        best: Its context, float32, as `PromptLearner.context`; the learner holds it too.
+        final: The context after the last epoch.
+        epochs: Epochs of the snapshots.
+        contexts: Context at each of them, float32, shape (snapshots, …).
+        text_features: Text features of all identities at each, float32, shape (snapshots, n_identities, size).
+    """
+
+    history: pd.DataFrame
+    best_epoch: int
+    best: np.ndarray
+    final: np.ndarray
+    epochs: tuple[int, ...]
+    contexts: np.ndarray
+    text_features: np.ndarray
+
+
+def fit_prompt(
+    learner: PromptLearner,
+    images: np.ndarray,
+    identities: np.ndarray,
+    *,
+    epochs: int = 30,
+    n_identities: int = 16,
+    n_images: int = 4,
+    optimizer: str = "adam",
+    learning_rate: float = 0.01,
+    weight_decay: float = 0.0,
+    warm_up: int = 2,
+    temperature: float = 1.0,
+    normalize: bool = False,
+    context_weight: float = 0.0,
+    validate: Callable[[np.ndarray], Mapping[str, float]] | None = None,
+    select_by: str = "loss",
+    patience: int = 0,
+    seed: int = 0,
+    folder: Path | None = None,
+    progress: bool = True,
+) -> PromptResult:
+    """Learn the context: SupCon(image→text) + SupCon(text→image) + context_weight · mean(context²).
+
+    The image features never change, so they are computed once, before. Only the distinct identities of a batch are
+    encoded; their features are then repeated for each of its images, which changes neither loss nor gradient.
+
+    Args:
+        learner: Trained in place; holds the best context at the end.
+        images: Image features, float32, shape (n, size); scaled as they should be compared (see `normalize`).
+        identities: Of each image, number of its row in the learner, int, shape (n,).
+        epochs: Each shows every image once.
+        n_identities, n_images: P and K of a batch.
+        optimizer: "adam" or "adamw".
+        learning_rate: The highest; see `warm_up_cosine`.
+        weight_decay: Of the optimizer.
+        warm_up: Epochs of the warm-up.
+        temperature, normalize: See `supervised_contrastive`. CLIP-ReID: 1 and no normalisation.
+        context_weight: λ, 0 or more.
+        validate: Takes text features (n_identities, size), not normalised, and returns measures by name.
+        select_by: The measure whose highest value is the best epoch (the loss: lowest; of equals the earliest).
+        patience: Epochs without a better one after which training stops; 0: never.
+        seed: Of the batches.
+        folder: Where `prompts.safetensors` is written after every epoch; a training that finds its own there goes
+            on from it, to the same history and weights as if it had not been interrupted.
+        progress: Show a bar.
+
+    Raises:
+        TrainingError: Too few identities, a value out of bounds, a loss that is no number, or a checkpoint of
+            another training.
+    """
+    _check(learner, images, identities, epochs, temperature, optimizer)
+    device = learner.context.device
+    labels = torch.as_tensor(np.asarray(identities, np.int64), device=device)
+    features = torch.as_tensor(np.asarray(images, np.float32), device=device)
+    options = {
+        "epochs": epochs, "n_identities": n_identities, "n_images": n_images, "optimizer": optimizer,
+        "learning_rate": learning_rate, "weight_decay": weight_decay, "warm_up": warm_up, "temperature": temperature,
+        "normalize": normalize, "context_weight": context_weight, "select_by": select_by, "patience": patience,
+        "seed": seed, "templates": list(learner.templates), "identities": list(learner.identities),
+        "images": float(np.abs(images).sum(dtype=np.float64)),
+    }  # fmt: skip
+    steps_of = [len(identity_batches(identities, n_identities, n_images, _rng(seed, e))) for e in range(epochs)]
+    before = np.concatenate([[0], np.cumsum(steps_of)])
+    adam = OPTIMIZERS[optimizer]([learner.context], lr=learning_rate, weight_decay=weight_decay)
+    kept = {0, epochs, *np.linspace(0, epochs, SNAPSHOTS + 2).astype(int).tolist()}
+    state = _State(learner, adam, options, folder / "prompts.safetensors" if folder else None)
+    if not state.resumed():
+        text = learner.text_features()
+        state.close_epoch({"epoch": 0, **_norms(learner), **(validate(text) if validate else {})}, text, True)
+    bar = tqdm(total=epochs, initial=state.epoch, desc="learning prompts", unit="epoch", disable=not progress)
+    while state.epoch < epochs and not state.stops(patience):
+        began, epoch, seen = time.monotonic(), state.epoch, []
+        for number, batch in enumerate(identity_batches(identities, n_identities, n_images, _rng(seed, epoch))):
+            rows = torch.as_tensor(batch, device=device)
+            step = int(before[epoch]) + number
+            for group in adam.param_groups:
+                group["lr"] = learning_rate * warm_up_cosine(step, int(before[-1]), int(before[min(warm_up, epochs)]))
+            distinct, place = labels[rows].unique(return_inverse=True)
+            image, prompt, ids = features[rows], learner.encode_text(distinct)[place], labels[rows]
+            i2t = supervised_contrastive(image, prompt, ids, ids, temperature, normalize)
+            t2i = supervised_contrastive(prompt, image, ids, ids, temperature, normalize)
+            squares = learner.context.square().mean()
+            loss = i2t + t2i + context_weight * squares
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss.item()} in epoch {epoch + 1}, batch {number + 1} of identities "
+                    f"{[learner.identities[i] for i in distinct.tolist()][:8]}: lower learning_rate={learning_rate:g} "
+                    f"or raise temperature={temperature:g}"
+                )
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            gradient = learner.context.grad.norm() if learner.context.grad is not None else torch.zeros(())
+            positives = (ids[:, None] == ids).sum() / len(ids)
+            seen.append([len(batch), *(v.item() for v in (loss, i2t, t2i, squares, positives, gradient))])
+        text = learner.text_features()
+        means = np.average(np.array(seen)[:, 1:], axis=0, weights=np.array(seen)[:, 0])
+        names = ("loss", "image_to_text", "text_to_image", "mean_square", "positives", "gradient_norm")
+        row = {"epoch": epoch + 1, **dict(zip(names, means.tolist(), strict=True)), **_norms(learner)}
+        row |= {"learning_rate": adam.param_groups[0]["lr"], **(validate(text) if validate else {})}
+        row["seconds"] = time.monotonic() - began
+        state.close_epoch(row, text, epoch + 1 in kept)
+        bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", select_by) if name in row})
+        bar.update()
+    bar.close()
+    return state.result()
+
+
+def try_prompt(
+    backbone: Backbone,
+    names: Sequence[str],
+    images: np.ndarray,
+    identities: np.ndarray,
+    *,
+    validate: Callable[[np.ndarray], Mapping[str, float]],
+    options: Mapping[str, Any],
+    n_ctx: int,
+    template: str,
+    temperature: float,
+    context_weight: float,
+) -> PromptResult:
+    """A training with other settings, from a fresh context, kept nowhere.
+
+    Args:
+        backbone: The frozen CLIP.
+        names: Names of the identities.
+        images, identities, validate: As `fit_prompt` takes them.
+        options: `context` and `seed` of the learner, and the options of `fit_prompt`.
+        n_ctx, template, temperature, context_weight: What is tried; several templates are parted by |.
+
+    Raises:
+        ConfigError, TrainingError: See `PromptLearner` and `fit_prompt`.
+    """
+    rest = {name: value for name, value in options.items() if name != "context"}
+    rest |= {"temperature": temperature, "context_weight": context_weight}
+    templates = templates_of(template, options["context"])
+    learner = PromptLearner(
+        backbone, names, n_ctx=n_ctx, context=options["context"], templates=templates, seed=options["seed"]
+    )
+    return fit_prompt(learner, images, identities, **rest, validate=validate)
+
+
+def _check(
+    learner: PromptLearner, images: np.ndarray, identities: np.ndarray, epochs: int, temperature: float, optimizer: str
+) -> None:
+    faults = []
+    if len(images) != len(identities):
+        faults.append(f"{len(images)} images and {len(identities)} identities: give each image one")
+    known = np.unique(identities)
+    if len(known) < 2:
+        faults.append(f"images of {len(known)} identities: prompts are learnt to tell at least two apart")
+    elif known[0] < 0 or known[-1] >= len(learner.identities):
+        faults.append(f"identity number {known[-1]}: the learner has {len(learner.identities)}, from 0")
+    if not np.isfinite(images).all():
+        faults.append("an image feature is not finite: check the weights")
+    if epochs < 1:
+        faults.append(f"epochs={epochs}: at least one")
+    if not temperature > 0:
+        faults.append(f"temperature={temperature}: more than 0")
+    if optimizer not in OPTIMIZERS:
+        faults.append(f"optimizer={optimizer!r}: choose from {', '.join(OPTIMIZERS)}")
+    if faults:
+        raise TrainingError("; ".join(faults))
+
+
+def _rng(seed: int, epoch: int) -> np.random.Generator:
+    """Batches depend on the seed and the epoch alone, so an interrupted training goes on as it would have."""
+    return np.random.default_rng([seed, epoch])
+
+
+def _norms(learner: PromptLearner) -> dict[str, float]:
+    """Mean length of a learnt token, and its variance over identities (shared: over tokens), mean over dimensions."""
+    context = learner.context.detach()
+    return {
+        "prompt_norm": context.norm(dim=-1).mean().item(),
+        "prompt_variance": context.var(dim=0, unbiased=False).mean().item(),
+    }
+
+
+class _State:
+    """Where a training stands, and its file."""
+
+    def __init__(self, learner: PromptLearner, adam: torch.optim.Optimizer, options: dict[str, Any], file: Path | None):
+        self._learner, self._adam, self._options, self._file = learner, adam, options, file
+        self._rows: list[dict[str, Any]] = []
+        self._best_epoch, self._best = 0, learner.context.detach().clone()
+        self._epochs: list[int] = []
+        self._contexts: list[Tensor] = []
+        self._texts: list[Tensor] = []
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return len(self._rows) - 1
+
+    def stops(self, patience: int) -> bool:
+        """Whether there was no better epoch for too long."""
+        return bool(patience) and self.epoch - self._best_epoch >= patience
+
+    def close_epoch(self, row: dict[str, Any], text: np.ndarray, snapshot: bool) -> None:
+        """Take an epoch's figures, keep its context where it is the best or a snapshot, and write the file."""
+        self._rows.append(row)
+        context = self._learner.context.detach().cpu().clone()
+        if self._is_better(row):
+            self._best_epoch, self._best = row["epoch"], context
+        if snapshot:
+            self._epochs.append(row["epoch"])
+            self._contexts.append(context)
+            self._texts.append(torch.from_numpy(text))
+        if self._file is not None:
+            self._write(context)
+
+    def _is_better(self, row: dict[str, Any]) -> bool:
+        name = self._options["select_by"]
+        if name not in row:
+            if row["epoch"]:
+                raise TrainingError(f"select_by={name!r} is not measured; choose from {', '.join(row)}")
+            return True
+        best = next(r for r in self._rows if r["epoch"] == self._best_epoch).get(name)
+        sign = -1 if name == "loss" else 1
+        return best is None or sign * row[name] > sign * best
+
+    def _write(self, context: Tensor) -> None:
+        assert self._file is not None
+        moments = {f"adam.{name}": value for name, value in self._adam.state[self._learner.context].items()}
+        tensors = {"context": context, "best": self._best, "contexts": torch.stack(self._contexts), **moments}
+        tensors["text_features"] = torch.stack(self._texts)
+        facts = {"options": self._options, "history": self._rows, "best_epoch": self._best_epoch}
+        save_checkpoint(self._file, tensors, facts | {"epochs": self._epochs})
+
+    def resumed(self) -> bool:
+        """Take up the training whose file is there; whether there was one."""
+        if self._file is None or not self._file.exists():
+            return False
+        tensors, facts = load_checkpoint(self._file)
+        other = [k for k, v in self._options.items() if facts["options"].get(k) != v]
+        if other:
+            raise TrainingError(
+                f"{self._file} is of a training with other {', '.join(other)}; delete it, or name another folder"
+            )
+        self._rows, self._best_epoch, self._epochs = facts["history"], facts["best_epoch"], facts["epochs"]
+        self._best = tensors["best"]
+        self._contexts, self._texts = list(tensors["contexts"]), list(tensors["text_features"])
+        parameter = self._learner.context
+        parameter.data.copy_(tensors["context"])
+        moments = {name.removeprefix("adam."): t for name, t in tensors.items() if name.startswith("adam.")}
+        if moments:
+            on = {name: t if name == "step" else t.to(parameter.device) for name, t in moments.items()}
+            self._adam.state[parameter] = on
+        return True
+
+    def result(self) -> PromptResult:
+        """The training's result; the learner takes the best context."""
+        final = self._learner.context.detach().cpu().clone()
+        self._learner.context.data.copy_(self._best)
+        return PromptResult(
+            history=pd.DataFrame(self._rows),
+            best_epoch=self._best_epoch,
+            best=self._best.cpu().numpy(),
+            final=final.numpy(),
+            epochs=tuple(self._epochs),
+            contexts=torch.stack(self._contexts).numpy(),
+            text_features=torch.stack(self._texts).numpy(),
+        )

@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from handclip_lib.errors import TrainingError
+from handclip_lib.training.checkpoints import load_checkpoint, save_checkpoint
+
+
+def test_what_was_saved_is_read_to_the_bit(tmp_path):
+    tensors = {"a": torch.randn(3, 4).T, "step": torch.tensor(7.0)}
+    facts = {"history": [{"epoch": 0, "loss": 0.1 + 0.2}], "name": "ü"}
+    save_checkpoint(tmp_path / "x.safetensors", tensors, facts)
+    read, known = load_checkpoint(tmp_path / "x.safetensors")
+    assert known == facts
+    assert all(torch.equal(read[name], value) for name, value in tensors.items())
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_damage_and_absence_are_named_with_a_remedy(tmp_path):
+    file = tmp_path / "x.safetensors"
+    with pytest.raises(TrainingError, match="delete it and train again"):
+        load_checkpoint(file)
+    save_checkpoint(file, {"a": torch.zeros(100)}, {})
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(TrainingError, match="is no checkpoint"):
+        load_checkpoint(file)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match=r"cannot be written.*free space, then run again: it resumes"):
+        save_checkpoint(tmp_path / "file" / "x.safetensors", {"a": torch.zeros(1)}, {})

@@ -1,0 +1,237 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from handclip_lib.backbone.load import Backbone
+from handclip_lib.backbone.openai_clip import clip_package
+from handclip_lib.data.batches import identity_batches
+from handclip_lib.errors import ConfigError, TrainingError
+from handclip_lib.models.prompt_learner import PromptLearner
+from handclip_lib.training.checkpoints import load_checkpoint
+from handclip_lib.training.prompt import fit_prompt, try_prompt
+
+NAMES = ["a", "b", "c", "d", "e"]
+REPOSITORY = Path(__file__).parents[2]
+
+
+def small_clip() -> Backbone:
+    torch.manual_seed(0)
+    model = clip_package().model.CLIP(24, 32, 1, 64, 32, 77, 49408, 64, 1, 2)
+    return Backbone("random", model.eval(), 32, 24, 77, torch.device("cpu"), "")
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return small_clip()
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[np.ndarray, np.ndarray]:
+    """Image features around one direction an identity; one identity has a single image."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(5), [6, 4, 3, 5, 1])
+    centres = rng.normal(size=(5, 24))
+    return (centres[labels] + 0.3 * rng.normal(size=(19, 24))).astype(np.float32), labels
+
+
+def hits(images: np.ndarray, labels: np.ndarray):
+    def validate(text: np.ndarray) -> dict[str, float]:
+        unit = text / np.linalg.norm(text, axis=1, keepdims=True)
+        return {"hits": float(((images @ unit.T).argmax(axis=1) == labels).mean())}
+
+    return validate
+
+
+def fit(backbone: Backbone, data, **options):
+    learner = PromptLearner(backbone, NAMES, n_ctx=3, seed=0)
+    given = {"epochs": 6, "n_identities": 3, "n_images": 2, "learning_rate": 0.05, "progress": False, "normalize": True}
+    given |= {"temperature": 0.1, "validate": hits(*data), "select_by": "hits"}
+    return learner, fit_prompt(learner, *data, **(given | options))
+
+
+def test_the_context_of_an_identity_moves_towards_its_images(backbone, data):
+    learner, result = fit(backbone, data, epochs=25)
+    history = result.history
+    assert history["loss"].iloc[-1] < 0.6 * history["loss"].iloc[1]
+    assert history["hits"].iloc[0] < 0.6
+    assert history["hits"].max() > 0.9
+    text = result.text_features[-1]
+    own = np.array([np.corrcoef(text[k], data[0][data[1] == k].mean(axis=0))[0, 1] for k in range(5)])
+    start = result.text_features[0]
+    before = np.array([np.corrcoef(start[k], data[0][data[1] == k].mean(axis=0))[0, 1] for k in range(5)])
+    assert (own > before).all()
+    np.testing.assert_array_equal(learner.context.detach().numpy(), result.best)
+    assert history["hits"][result.best_epoch] == history["hits"].max()
+
+
+def test_the_training_is_the_plain_loop_step_by_step(backbone, data):
+    images, labels = torch.from_numpy(data[0]), torch.from_numpy(data[1])
+    learner = PromptLearner(backbone, NAMES, n_ctx=3, seed=0)
+    adam = torch.optim.Adam([learner.context], lr=0.05)
+    epochs = [identity_batches(data[1], 3, 2, np.random.default_rng([0, epoch])) for epoch in range(2)]
+    steps, step, means = sum(map(len, epochs)), 0, []
+    for batches in epochs:
+        losses = []
+        for batch in batches:
+            adam.param_groups[0]["lr"] = 0.05 * (1 + np.cos(np.pi * step / steps)) / 2
+            rows = torch.from_numpy(batch)
+            image = torch.nn.functional.normalize(images[rows], dim=1)
+            text = torch.nn.functional.normalize(learner.encode_text_plainly(labels[rows]), dim=1)  # every sample
+            logits, same = image @ text.T / 0.1, (labels[rows][:, None] == labels[rows]).float()
+            share = same / same.sum(dim=1, keepdim=True)
+            loss = -(share * logits.log_softmax(1)).sum(1).mean() - (share * logits.T.log_softmax(1)).sum(1).mean()
+            loss = loss + 0.3 * learner.context.square().mean()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            losses.append(loss.item())
+            step += 1
+        means.append(np.average(losses, weights=[len(batch) for batch in batches]))
+    _, result = fit(backbone, data, epochs=2, warm_up=0, context_weight=0.3)
+    np.testing.assert_allclose(result.history["loss"][1:], means, rtol=1e-4)
+    np.testing.assert_allclose(result.final, learner.context.detach().numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_every_quantity_of_an_epoch_is_logged(backbone, data):
+    _, result = fit(backbone, data)
+    wanted = {
+        "epoch", "loss", "image_to_text", "text_to_image", "mean_square", "positives", "hits", "prompt_norm",
+        "prompt_variance", "gradient_norm", "learning_rate", "seconds",
+    }  # fmt: skip
+    assert wanted <= set(result.history.columns)
+    assert result.history["epoch"].tolist() == list(range(7))
+    assert result.history["positives"][1:].between(1, 2).all()
+    last = result.history.iloc[-1]
+    assert last["loss"] == pytest.approx(last["image_to_text"] + last["text_to_image"], rel=1e-5)
+    assert result.contexts.shape == (7, 5, 3, 64)
+    assert result.text_features.shape == (7, 5, 24)
+    norm = np.linalg.norm(result.final, axis=-1).mean()
+    assert last["prompt_norm"] == pytest.approx(norm, rel=1e-5)
+
+
+def test_nothing_but_the_context_changes(backbone, data):
+    before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
+    fit(backbone, data)
+    assert all(torch.equal(value, before[name]) for name, value in backbone.model.state_dict().items())
+
+
+def same(one, other):
+    drop = "seconds"
+    pd.testing.assert_frame_equal(one.history.drop(columns=drop), other.history.drop(columns=drop))
+    assert one.best_epoch == other.best_epoch
+    for name in ("best", "final", "contexts", "text_features"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_an_interrupted_training_goes_on_to_the_same_history_and_weights(backbone, data, tmp_path, optimizer):
+    _, whole = fit(backbone, data, optimizer=optimizer, weight_decay=0.01)
+    count = 0
+
+    def dies(text: np.ndarray) -> dict[str, float]:
+        nonlocal count
+        count += 1
+        if count == 5:
+            raise KeyboardInterrupt
+        return hits(*data)(text)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(backbone, data, optimizer=optimizer, weight_decay=0.01, folder=tmp_path, validate=dies)
+    assert load_checkpoint(tmp_path / "prompts.safetensors")[1]["history"][-1]["epoch"] == 3
+    learner, resumed = fit(backbone, data, optimizer=optimizer, weight_decay=0.01, folder=tmp_path)
+    same(whole, resumed)
+    np.testing.assert_array_equal(learner.context.detach().numpy(), whole.best)
+    began = time.monotonic()
+    _, again = fit(backbone, data, optimizer=optimizer, weight_decay=0.01, folder=tmp_path)
+    same(whole, again)
+    assert time.monotonic() - began < 5, "a finished training is only read"
+
+
+@pytest.mark.fault
+def test_a_killed_process_resumes_to_the_same_history_and_weights(backbone, data, tmp_path):
+    script = (
+        "import sys; sys.path.insert(0, 'tests/training')\n"
+        "import numpy as np, torch, time\n"
+        "from test_prompt import fit, hits, small_clip\n"
+        "rng = np.random.default_rng(0); labels = np.repeat(np.arange(5), [6, 4, 3, 5, 1])\n"
+        "centres = rng.normal(size=(5, 24))\n"
+        "data = ((centres[labels] + 0.3 * rng.normal(size=(19, 24))).astype(np.float32), labels)\n"
+        "def slow(text): time.sleep(0.2); return hits(*data)(text)\n"
+        "from pathlib import Path\n"
+        f"fit(small_clip(), data, epochs=12, folder=Path({str(tmp_path)!r}), validate=slow)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": "."})
+    file, patience = tmp_path / "prompts.safetensors", time.monotonic() + 60
+    while not file.exists() or load_checkpoint(file)[1]["history"][-1]["epoch"] < 3:
+        assert process.poll() is None
+        assert time.monotonic() < patience
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert load_checkpoint(file)[1]["history"][-1]["epoch"] < 12
+    _, resumed = fit(backbone, data, epochs=12, folder=tmp_path)
+    _, whole = fit(backbone, data, epochs=12)
+    same(whole, resumed)
+
+
+def test_a_checkpoint_of_another_training_is_refused(backbone, data, tmp_path):
+    fit(backbone, data, epochs=2, folder=tmp_path)
+    with pytest.raises(TrainingError, match="other learning_rate; delete it"):
+        fit(backbone, data, epochs=2, folder=tmp_path, learning_rate=0.1)
+
+
+def test_training_stops_when_nothing_gets_better(backbone, data):
+    _, result = fit(backbone, data, epochs=30, validate=lambda text: {"hits": 0.5}, patience=3)
+    assert result.best_epoch == 0
+    assert len(result.history) == 4
+
+
+def test_the_lowest_loss_may_choose(backbone, data):
+    _, result = fit(backbone, data, validate=None, select_by="loss")
+    assert result.best_epoch == result.history["loss"].idxmin()
+
+
+def test_a_shared_context_learns_too(backbone, data):
+    learner = PromptLearner(backbone, NAMES, n_ctx=3, context="shared", seed=0)
+    result = fit_prompt(
+        learner, *data, epochs=8, n_identities=3, n_images=2, learning_rate=0.05, normalize=True, temperature=0.1,
+        progress=False,
+    )  # fmt: skip
+    assert result.history["loss"].iloc[-1] < result.history["loss"].iloc[1]
+    assert result.contexts.shape[1:] == (3, 64)
+
+
+def test_other_settings_can_be_tried(backbone, data):
+    options = {"context": "identity", "seed": 0, "epochs": 2, "n_identities": 3, "progress": False}
+    tried = {"n_ctx": 2, "template": "{} hand | a {}", "temperature": 0.5, "context_weight": 0.1}
+    result = try_prompt(backbone, NAMES, *data, validate=hits(*data), options=options, **tried)
+    assert result.contexts.shape == (3, 5, 2, 64)
+    with pytest.raises(ConfigError, match="0 slots"):
+        try_prompt(backbone, NAMES, *data, validate=hits(*data), options=options, **(tried | {"template": "a hand"}))
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "words"),
+    [
+        (lambda images, labels: (images[:4], labels[:4]), {}, "images of 1 identities"),
+        (lambda images, labels: (images[:-1], labels), {}, "18 images and 19 identities"),
+        (lambda images, labels: (images, labels + 1), {}, "identity number 5: the learner has 5"),
+        (lambda images, labels: (images * np.nan, labels), {}, "not finite"),
+        (lambda images, labels: (images, labels), {"epochs": 0}, "epochs=0"),
+        (lambda images, labels: (images, labels), {"temperature": 0.0}, "temperature=0.0: more than 0"),
+        (lambda images, labels: (images, labels), {"optimizer": "sgd"}, "'sgd': choose from adam, adamw"),
+        (lambda images, labels: (images, labels), {"select_by": "rank1"}, "'rank1' is not measured; choose from epoch"),
+        (lambda images, labels: (images * 3e37, labels), {"normalize": False}, "the loss is .* batch 1 of identities"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(backbone, data, change, options, words):
+    with pytest.raises(TrainingError, match=words):
+        fit(backbone, change(*data), **options)

@@ -1,0 +1,81 @@
+import base64
+
+import numpy as np
+import pytest
+import torch
+
+from handclip_lib.backbone.load import Backbone
+from handclip_lib.backbone.openai_clip import clip_package
+from handclip_lib.data.images import decode_images
+from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.prompts import PromptTask
+from handclip_lib.models.prompt_learner import PromptLearner
+from handclip_lib.training.prompt import fit_prompt, try_prompt
+from handclip_lib.widgets.prompt_panels import identity_inspector, similarity_over_epochs, training_panel
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    from PIL import Image
+
+    root, rng = tmp_path_factory.mktemp("hands"), np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 3)
+    paths = [f"{number}.png" for number in range(12)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(root / path)
+    features = Features.normalised(paths, rng.normal(size=(4, 24))[labels] + 0.3 * rng.normal(size=(12, 24)))
+    task = PromptTask(("a", "b", "c", "$d$"), tuple(paths), labels, (), np.array([], np.int64), features)
+    torch.manual_seed(0)
+    model = clip_package().model.CLIP(24, 32, 1, 64, 32, 77, 49408, 64, 1, 2).eval()
+    backbone = Backbone("random", model, 32, 24, 77, torch.device("cpu"), "")
+    learner = PromptLearner(backbone, task.identities, n_ctx=2)
+    result = fit_prompt(
+        learner, task.images, task.labels, epochs=14, n_identities=4, learning_rate=0.05, normalize=True,
+        temperature=0.1, validate=task.accuracy, select_by="image_to_text@1", progress=False,
+    )  # fmt: skip
+    return result, task, decode_images(root, paths, 32, cache=root / "cache", progress=False), backbone
+
+
+def test_the_slider_holds_start_and_end_and_at_most_nine_epochs_for_the_report(trained):
+    result, task, _, _ = trained
+    panel = similarity_over_epochs(result, task)
+    frames = panel._repr_mimebundle_()[1]["image/png"]["frames"]
+    assert len(frames) == 9
+    assert (frames[0][0], frames[-1][0]) == ("0", "14")
+    assert len({png for _, png in frames}) == 9
+    panel._controls["epoch"].value = 0
+    assert "epoch: 0" in panel.alt
+    assert base64.b64decode(panel._repr_mimebundle_()[0]["image/png"])
+
+
+def test_the_inspector_lists_everybody_the_least_recognised_first_and_shows_each(trained):
+    panel = identity_inspector(*trained)
+    names = panel._controls["identity"].options
+    assert sorted(names) == ["$d$", "a", "b", "c"]
+    for name in names:
+        panel._controls["identity"].value = name
+        assert not panel._error
+        assert len(panel.figure.axes) == 3 + 1
+        assert panel.figure._suptitle.get_text().startswith(f"{name}: nearest words")
+
+
+def test_the_training_panel_trains_at_once_and_then_on_the_button(trained):
+    _, task, _, backbone = trained
+    calls = []
+
+    def train(**values):
+        calls.append(values)
+        options = {"context": "identity", "seed": 0, "epochs": 1, "n_identities": 4, "progress": False}
+        return try_prompt(
+            backbone, task.identities, task.images, task.labels, validate=task.accuracy, options=options, **values
+        )
+
+    panel = training_panel(train, n_ctx=2, template="a {} hand", temperature=1.0, context_weight=0.0)
+    assert calls == [{"n_ctx": 2, "template": "a {} hand", "temperature": 1.0, "context_weight": 0.0}]
+    panel._controls["n_ctx"].value = 3
+    assert len(calls) == 1
+    panel.button.click()
+    assert calls[1]["n_ctx"] == 3
+    panel._controls["template"].value = "no slot"
+    panel.button.click()
+    assert "0 slots" in panel._picture.value, "a fault is shown in the panel"
