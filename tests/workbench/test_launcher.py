@@ -104,7 +104,7 @@ def _started(reports: Path, process: subprocess.Popen) -> Path:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         for folder in (reports / "runs").glob("01_*"):
-                record = folder / "run.json"  # written a moment after its folder
+            record = folder / "run.json"  # written a moment after its folder
             if record.is_file() and "finished" in record.read_text() and _processes_naming(str(folder)):
                 time.sleep(3)
                 return folder
