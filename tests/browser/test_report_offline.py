@@ -134,3 +134,30 @@ def test_the_index_sorts_shows_thumbnails_and_runs_nothing_foreign(watched: Watc
     assert names.all_inner_texts() == [HOSTILE[2], "better"]
     button.click()
     assert names.all_inner_texts() == ["better", HOSTILE[2]]
+
+
+def test_a_slider_works_without_a_kernel_by_mouse_and_keyboard(watched: Watched, tmp_path: Path):
+    pictures = []
+    for colour in ("red", "green", "blue"):
+        buffer = io.BytesIO()
+        Image.new("RGB", (60, 40), colour).save(buffer, "png")
+        pictures.append([colour, base64.b64encode(buffer.getvalue()).decode()])
+    about = {"image/png": {"alt": "Colours", "frames": pictures}}
+    output = v4.new_output("display_data", data={"image/png": pictures[-1][1]}, metadata=about)
+    nbformat.write(v4.new_notebook(cells=[v4.new_code_cell("1", outputs=[output])]), tmp_path / "executed.ipynb")
+    (tmp_path / "run.json").write_text(json.dumps({"id": "x", "notebook": "02", "status": "succeeded"}))
+    assert watched.open(render_report(tmp_path)) == []
+
+    def shown() -> list[str]:
+        return [
+            picture.get_attribute("alt")
+            for picture in watched.page.locator(".frames img").all()
+            if picture.is_visible()
+        ]
+
+    assert shown() == ["Colours (blue)"]
+    watched.page.get_by_text("red", exact=True).click()
+    assert shown() == ["Colours (red)"]
+    watched.page.keyboard.press("ArrowRight")
+    assert shown() == ["Colours (green)"]
+    assert watched.faults == []

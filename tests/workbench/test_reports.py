@@ -290,3 +290,18 @@ def test_the_index_survives_hostile_and_damaged_runs(tmp_path: Path):
 
 def test_an_index_of_nothing_says_what_to_do(tmp_path: Path):
     assert "handclip run 01" in write_index(tmp_path / "runs").read_text("utf-8")
+
+
+def test_frames_are_a_slider_of_radio_buttons_and_their_labels_are_text(tmp_path: Path):
+    frames = [["0", _png()], [SCRIPT, _png()], ['"><img src=x>', _png()]]
+    about = {"image/png": {"alt": "Cosine over epochs", "width": 40, "frames": frames}}
+    page = _report(tmp_path, [_code("1", _display(about, png=_png()))])
+    assert not page.find_all("script")
+    (figure,) = page.select(".cell figure.frames")
+    buttons, labels, pictures = figure("input"), figure("label"), figure("img")
+    assert [label.text for label in labels] == ["0", SCRIPT, '"><img src=x>']
+    assert [label["for"] for label in labels] == [button["id"] for button in buttons]
+    assert len({button["name"] for button in buttons}) == 1
+    assert [button.has_attr("checked") for button in buttons] == [False, False, True]
+    assert pictures[0]["alt"] == "Cosine over epochs (0)"
+    assert figure.figcaption.text == "Figure 1. Cosine over epochs"
