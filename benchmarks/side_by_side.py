@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+TURN = 0.5  # seconds each way has at a turn, at least
+
 
 def allocated(way: Callable[[], object]) -> float:
     """Peak of what Python and numpy allocate, MiB."""
@@ -33,6 +35,15 @@ def _status(name: str) -> float:
     return int(line.split()[1]) / 1024
 
 
+def _seconds(way: Callable[[], object]) -> float:
+    """Mean seconds of a call, over half a second of calls: what is short is not judged by one cold call."""
+    began, calls = time.perf_counter(), 0
+    while calls == 0 or time.perf_counter() - began < TURN:
+        way()
+        calls += 1
+    return (time.perf_counter() - began) / calls
+
+
 def compare(
     row: str,
     peer: Callable[[], object],
@@ -45,9 +56,7 @@ def compare(
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
         for way, times in zip((peer, ours), seconds, strict=True):
-            began = time.perf_counter()
-            way()
-            times.append(time.perf_counter() - began)
+            times.append(_seconds(way))
     theirs, mine = median(seconds[0]), median(seconds[1])
     print(
         f"{row:<66} {theirs * 1e3:>10.1f} ms  {mine * 1e3:>9.1f} ms  {theirs / mine:>6.1f}×"
