@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from handclip_lib.backbone.load import load_backbone
-from handclip_lib.backbone.pretrain import augment
+from handclip_lib.data.augment import augment
 from handclip_lib.data.batches import identity_batches
 from handclip_lib.data.images import DecodedImages, decode_images
 from handclip_lib.data.manifest import Split

@@ -19,6 +19,9 @@ BackboneName = Literal[
 ]  # fmt: skip
 Context = Literal["identity", "shared"]
 Optimizer = Literal["adam", "adamw"]
+Head = Literal["linear", "arcface"]
+Precision = Literal["fp32", "bf16"]
+ImageMeasure = Literal["val_rank1", "val_map", "loss"]
 PromptMeasure = Literal["val_image_to_text@1", "val_text_to_image@1", "image_to_text@1", "text_to_image@1", "loss"]
 
 SLOT, NAME = "{}", "{name}"
@@ -117,6 +120,64 @@ class PromptLearning(WithBackbone):
         return found
 
 
+class ImageFinetune(WithBackbone):
+    """Parameters of notebook 03."""
+
+    notebook: ClassVar[str] = "03_image_finetune"
+
+    prompt_run: str = Field("", description="id of a run of 02, or latest; its texts are frozen targets; empty: none")
+    head: Head = Field("linear", description="linear or arcface")
+    unfreeze_blocks: int = Field(-1, ge=-1, le=200, description="last blocks of the image tower that learn; -1: all")
+    identity_weight: float = Field(0.5, ge=0, le=1e6, description="weight of the cross-entropy of identities")
+    triplet_weight: float = Field(0.0, ge=0, le=1e6, description="weight of the batch-hard triplet loss")
+    supcon_weight: float = Field(1.0, ge=0, le=1e6, description="weight of the contrastive loss between photographs")
+    text_weight: float = Field(0.0, ge=0, le=1e6, description="weight of image to text; needs prompt_run")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="of the cross-entropy of identities")
+    margin: float = Field(0.3, ge=0, le=2, description="of the triplet loss, embeddings of length 1")
+    arcface_scale: float = Field(30.0, gt=0, le=1000, description="scale of ArcFace")
+    arcface_margin: float = Field(0.3, ge=0, le=1.5, description="margin of ArcFace in radians")
+    temperature: float = Field(0.1, gt=0, le=100, description="of the contrastive and the image to text loss")
+    epochs: int = Field(20, ge=1, le=10_000, description="epochs")
+    n_identities: int = Field(32, ge=2, le=4096, description="identities in a batch")
+    n_images: int = Field(4, ge=1, le=256, description="images of each identity in a batch")
+    views: int = Field(2, ge=1, le=16, description="augmented views of each image in a batch")
+    learning_rate: float = Field(5e-4, gt=0, le=10, description="highest learning rate of the image tower")
+    head_learning_rate: float = Field(5e-3, gt=0, le=10, description="the same of the head")
+    weight_decay: float = Field(0.05, ge=0, le=10, description="of AdamW")
+    warm_up: int = Field(2, ge=0, le=1000, description="epochs in which the learning rates rise")
+    clip_gradient: float = Field(5.0, gt=0, le=1e6, description="largest length of the gradient")
+    augmentation: float = Field(1.0, ge=0, le=3, description="strength of the augmentation; 0: none")
+    flip: bool = Field(False, description="mirror half of the photographs: a right hand becomes a left one")
+    precision: Precision = Field("fp32", description="fp32 or bf16")
+    select_by: ImageMeasure = Field("val_rank1", description="measure that chooses the epoch, or loss")
+    patience: int = Field(0, ge=0, le=10_000, description="epochs without a better one before it stops; 0: never")
+    bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples of the identities for an interval")
+
+    @property
+    def weights_of(self) -> dict[str, float]:
+        """Weight of each loss term."""
+        names = {"identity": self.identity_weight, "triplet": self.triplet_weight, "supcon": self.supcon_weight}
+        return names | {"image_to_text": self.text_weight}
+
+    def options(self) -> dict[str, Any]:
+        """What a training takes, by name."""
+        names = (
+            "epochs", "n_identities", "n_images", "views", "learning_rate", "head_learning_rate", "weight_decay",
+            "warm_up", "clip_gradient", "label_smoothing", "margin", "temperature", "augmentation", "flip",
+            "precision", "select_by", "patience", "seed",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names} | {"weights": self.weights_of}
+
+    def faults(self) -> list[str]:
+        """Losses that do not fit together, too."""
+        found = super().faults()
+        if not any(self.weights_of.values()):
+            found.append("every loss has weight 0: give one of identity_weight, triplet_weight, supcon_weight more")
+        if self.text_weight and not self.prompt_run:
+            found.append(f"text_weight={self.text_weight:g}: needs the prompts of a run of 02: -p prompt_run latest")
+        return found
+
+
 class Evaluation(WithBackbone):
     """Parameters of notebook 05."""
 
@@ -130,7 +191,7 @@ class Evaluation(WithBackbone):
 
 
 NOTEBOOKS: dict[str, type[Parameters]] = {
-    model.notebook: model for model in (DataExploration, PromptLearning, Evaluation)
+    model.notebook: model for model in (DataExploration, PromptLearning, ImageFinetune, Evaluation)
 }
 
 

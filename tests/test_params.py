@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from handclip_lib.config import PromptLearning, resolve
+from handclip_lib.config import ImageFinetune, PromptLearning, resolve
 
 PARAMS = Path(__file__).parents[1] / "params"
-MODELS = {"prompt_learning": PromptLearning}
+MODELS = {"prompt_learning": PromptLearning, "image_finetune": ImageFinetune}
 FILES = sorted(PARAMS.rglob("*.yml"))
 
 

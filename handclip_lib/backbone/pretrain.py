@@ -31,11 +31,12 @@ from tqdm.auto import tqdm
 
 from handclip_lib.backbone.load import SHAPES, TINY_WEIGHTS, Backbone
 from handclip_lib.backbone.openai_clip import ClipShape, clip_package
+from handclip_lib.data.augment import augment, normalised
 from handclip_lib.data.captions import caption_of, described, facts_of
 from handclip_lib.data.drawn import draw_dataset, subject_seed
 from handclip_lib.data.drawn_photograph import DRAWN_ASPECTS, sitting_of
 from handclip_lib.data.hands11k import read_hands11k
-from handclip_lib.data.images import CLIP_MEAN, CLIP_STD, decode_images
+from handclip_lib.data.images import decode_images
 from handclip_lib.data.places import cache_folder
 from handclip_lib.errors import BackboneError
 from handclip_lib.files import whole_file
@@ -127,34 +128,6 @@ def image_losses(image: Tensor, headed: Tensor, hand: Tensor, sitting: Tensor) -
         "sitting": group_cross_entropy(cosine, same_sitting),
         "hand": group_cross_entropy((far @ far.T / TEMPERATURE).masked_fill(itself, -torch.inf), same_hand),
     }
-
-
-def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Move and turn, light and tint a little, and add noise; never flip: a mirrored right is a left hand.
-
-    Takes uint8, shape (n, side, side, 3); gives CLIP's normalised float32, shape (n, 3, side, side).
-    """
-    n = len(pixels)
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(n, *shape, generator=generator)
-
-    angle, size = uniform(-0.15, 0.15), uniform(0.88, 1.12)
-    cosine, sine = angle.cos() * size, angle.sin() * size
-    turn = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)
-    matrix = torch.cat([turn, uniform(-0.12, 0.12, 2, 1)], dim=2)
-    images = pixels.permute(0, 3, 1, 2).float() / 255
-    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    images = images * uniform(0.96, 1.04, 1, 1, 1) * uniform(0.986, 1.014, 3, 1, 1)
-    images = 0.5 + (images - 0.5) * uniform(0.95, 1.05, 1, 1, 1)
-    images = images + uniform(0, 0.02, 1, 1, 1) * torch.randn(images.shape, generator=generator)
-    return _normalised(images.clamp(0, 1))
-
-
-def _normalised(images: Tensor) -> Tensor:
-    mean, std = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
-    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def new_clip(tower: str, seed: int) -> Backbone:
@@ -255,7 +228,7 @@ def embed(visual: Any, pixels: np.ndarray, batch_size: int = 64) -> Tensor:
     parts = []
     for start in tqdm(range(0, len(pixels), batch_size), desc="embedding", unit="batch"):
         images = torch.from_numpy(np.array(pixels[start : start + batch_size])).permute(0, 3, 1, 2).float() / 255
-        parts.append(visual(_normalised(images)))
+        parts.append(visual(normalised(images)))
     return torch.cat(parts).clone()
 
 

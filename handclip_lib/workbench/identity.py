@@ -11,6 +11,8 @@ from typing import Any
 
 from handclip_lib.config import Parameters
 from handclip_lib.data.places import find_data_root, project_root
+from handclip_lib.errors import RunError
+from handclip_lib.workbench.record import find_run
 
 PACKAGES = ("handclip", "torch", "openai-clip", "numpy", "pandas", "pillow", "papermill", "matplotlib")
 LIBRARY = Path(__file__).parents[1]
@@ -30,6 +32,7 @@ def run_id(config: Parameters, notebook_source: str) -> str:
         notebook_source,
         _library_stamp(),
         _data_stamp(config),
+        _input_stamp(config),
     ):
         digest.update(part.encode() + b"\0")
     words = [config.notebook, getattr(config, "backbone", None), config.dataset, config.aspect, digest.hexdigest()[:8]]
@@ -63,6 +66,16 @@ def git_state() -> dict[str, Any] | None:
         }
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _input_stamp(config: Parameters) -> str:
+    """Which run "latest" means now."""
+    if getattr(config, "prompt_run", "") != "latest":
+        return ""
+    try:
+        return find_run(reports_folder() / "runs", "latest", "02_prompt_learning").name
+    except RunError:
+        return "none"  # the notebook says so
 
 
 def _library_stamp() -> str:

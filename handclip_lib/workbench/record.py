@@ -78,3 +78,29 @@ def _began(pid: int) -> str | None:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return None
+
+
+def find_run(runs: Path, name: str, notebook: str) -> Path:
+    """The folder of a run that succeeded.
+
+    Args:
+        runs: Folder that holds a folder for each run.
+        name: Id of the run, "latest" for the newest of the notebook, or a folder.
+        notebook: Which notebook's.
+
+    Raises:
+        RunError: There is none, or it is of another notebook or did not succeed.
+    """
+    if name == "latest":
+        records = [(read_record(folder), folder) for folder in runs.glob(f"{notebook}-*")]
+        done = [(record["started"], folder) for record, folder in records if record and record["status"] == "succeeded"]
+        if not done:
+            raise RunError(f"no run of {notebook} succeeded in {runs}; run it first: handclip run {notebook[:2]}")
+        return max(done)[1]
+    folder = Path(name) if Path(name).is_dir() else runs / name
+    record = read_record(folder)
+    if record is None:
+        raise RunError(f"{name!r} is no run in {runs}; `handclip runs` lists them, and latest takes the newest")
+    if record["notebook"] != notebook or record["status"] != "succeeded":
+        raise RunError(f"{name} is a run of {record['notebook']} that {record['status']}; one of {notebook} is needed")
+    return folder

@@ -17,7 +17,7 @@ from handclip_lib.config import Parameters, resolve
 from handclip_lib.errors import RunError
 from handclip_lib.files import whole_file
 from handclip_lib.workbench.identity import git_state, reports_folder, run_id, versions
-from handclip_lib.workbench.record import now, read_record, this_process, write_record, write_text
+from handclip_lib.workbench.record import find_run, now, read_record, this_process, write_record, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,6 +111,21 @@ class Run:
         split.write(self.folder)
         self._record["split"] = {"checksum": split.checksum, **split.meta}
         self._save()
+
+    def earlier(self, name: str, notebook: str) -> Path:
+        """The folder of an earlier run, and a note in the record that this one used it.
+
+        Args:
+            name: Id of the run, "latest" for the newest of the notebook that succeeded, or a folder.
+            notebook: Which notebook's, such as "02_prompt_learning".
+
+        Raises:
+            RunError: There is no such run, or it is of another notebook or did not succeed.
+        """
+        folder = find_run(self.folder.parent, name, notebook)
+        self._record.setdefault("inputs", {})[notebook] = folder.name
+        self._save()
+        return folder
 
     def finish(self, **metrics: float | int | str) -> None:
         """Record the headline figures and that the run came to its end."""

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from handclip_lib.config import Evaluation
+from handclip_lib.config import Evaluation, ImageFinetune, PromptLearning
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.workbench import start
 from handclip_lib.workbench.identity import run_id
@@ -108,3 +108,42 @@ def test_the_id_follows_parameters_notebook_and_data(tmp_path: Path):
     assert len(set(ids)) == 4
     assert all(name.startswith("05_evaluation-tiny-folder-dorsal_r-") for name in ids)
     assert run_id(config, "code") == ids[-1]
+
+
+def finished(reports: Path, draws: int, started: str, status: str = "succeeded") -> Path:
+    _, run = start(PromptLearning, {"draws": draws})
+    run.finish()
+    record = read_record(run.folder) | {"started": started, "status": status}
+    write_record(run.folder, record)
+    return run.folder
+
+
+def test_an_earlier_run_is_found_by_id_folder_or_latest_and_noted(reports: Path):
+    old = finished(reports, 3, "2026-01-01T00:00:00+00:00")
+    new = finished(reports, 4, "2026-01-02T00:00:00+00:00")
+    finished(reports, 5, "2026-01-03T00:00:00+00:00", "failed")
+    _, run = start(Evaluation, {})
+    assert run.earlier("latest", "02_prompt_learning") == new
+    assert read_record(run.folder)["inputs"] == {"02_prompt_learning": new.name}
+    assert run.earlier(old.name, "02_prompt_learning") == run.earlier(str(old), "02_prompt_learning") == old
+
+
+def test_a_run_that_cannot_be_used_is_refused_with_a_remedy(reports: Path):
+    _, run = start(Evaluation, {})
+    with pytest.raises(RunError, match=r"no run of 02_prompt_learning succeeded.*handclip run 02"):
+        run.earlier("latest", "02_prompt_learning")
+    failed = finished(reports, 5, "2026-01-03T00:00:00+00:00", "failed")
+    _, run = start(Evaluation, {})
+    with pytest.raises(RunError, match="is a run of 02_prompt_learning that failed"):
+        run.earlier(failed.name, "02_prompt_learning")
+    with pytest.raises(RunError, match="'nothing' is no run"):
+        run.earlier("nothing", "02_prompt_learning")
+
+
+def test_latest_is_another_run_once_there_is_a_newer_one(reports: Path):
+    config = ImageFinetune(prompt_run="latest", text_weight=1.0)
+    none = run_id(config, "")
+    finished(reports, 3, "2026-01-01T00:00:00+00:00")
+    first = run_id(config, "")
+    finished(reports, 4, "2026-01-02T00:00:00+00:00")
+    assert len({none, first, run_id(config, "")}) == 3

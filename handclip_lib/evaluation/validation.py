@@ -1,0 +1,68 @@
+"""Validation that test identities have no part in: the val images against the train images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from handclip_lib.data.images import DecodedImages
+from handclip_lib.data.manifest import Split
+from handclip_lib.data.table import identity_order
+from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.retrieval import retrieval_metrics
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The training half of a split, decoded.
+
+    Attributes:
+        identities: Training identities in their order; a label is a place in it.
+        pixels, labels: Training images, uint8 (n, side, side, 3), and their labels, int64 (n,).
+        val_pixels, val_labels: The same of the validation images, one for each identity that has two or more.
+    """
+
+    identities: tuple[str, ...]
+    pixels: np.ndarray
+    labels: np.ndarray
+    val_pixels: np.ndarray
+    val_labels: np.ndarray
+
+    def validate(self, encode: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+        """Rank-1 and mAP of the validation images as queries, the training images as gallery.
+
+        Args:
+            encode: uint8 images to embeddings (n, size), such as `Backbone.encode_image`.
+        """
+        query, gallery = (_unit(encode(pixels)) for pixels in (self.val_pixels, self.pixels))
+        found = retrieval_metrics(query @ gallery.T, self.val_labels, self.labels)
+        return {"val_rank1": found.rank(1), "val_map": found.map}
+
+
+def training_images(images: DecodedImages, split: Split) -> TrainingImages:
+    """Take the training and validation images of a split.
+
+    Args:
+        images: Decoded images of at least those.
+        split: The manifest.
+
+    Raises:
+        EvaluationError: Fewer than two identities train, or none has a validation image.
+    """
+    parts = {role: split.images[split.images["role"] == role] for role in ("train", "val")}
+    identities = tuple(sorted(set(parts["train"]["identity"]), key=identity_order))
+    if len(identities) < 2 or parts["val"].empty:
+        raise EvaluationError(
+            f"{len(identities)} identities train in this split (protocol {split.meta['protocol']!r}), "
+            f"{len(parts['val'])} with a validation image; choose another protocol or more data"
+        )
+    number = {identity: place for place, identity in enumerate(identities)}
+    found: list[np.ndarray] = []
+    for rows in parts.values():
+        found.append(np.array(images.pixels[images.rows(list(rows["path"]))]))
+        found.append(rows["identity"].map(number).to_numpy(np.int64))
+    return TrainingImages(identities, *found)
+
+
+def _unit(embeddings: np.ndarray) -> np.ndarray:
+    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)

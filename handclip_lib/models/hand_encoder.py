@@ -1,0 +1,90 @@
+"""An image tower that learns identities: a bottleneck of batch norm, and a classifier that training alone needs."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from handclip_lib.backbone.freeze import ALL, train_mode, unfreeze
+from handclip_lib.backbone.load import Backbone
+from handclip_lib.errors import ConfigError
+from handclip_lib.losses.arcface import arcface_logits
+
+HEADS = ("linear", "arcface")
+
+
+class HandEncoder(torch.nn.Module):
+    """The image tower of a backbone with BNNeck and an identity classifier.
+
+    The embedding that is evaluated is the tower's own, before the bottleneck, so that a trained tower is a CLIP
+    again and any CLIP can be put in its place.
+
+    Attributes:
+        visual: The tower; shared with the backbone, so training changes that.
+        neck: Batch norm without a learnt shift.
+        classifier: A direction for each training identity, shape (n_identities, embedding_dim).
+
+    Source: Luo et al., "Bag of Tricks and a Strong Baseline for Deep Person Re-Identification", 2019.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        n_identities: int,
+        *,
+        head: str = "linear",
+        unfreeze_blocks: int = ALL,
+        scale: float = 30.0,
+        margin: float = 0.5,
+        seed: int = 0,
+    ):
+        """Put the head on, and freeze what does not learn.
+
+        Args:
+            backbone: Whose image tower learns, in place.
+            n_identities: Training identities, at least 2.
+            head: "linear", or "arcface" with `scale` and `margin` (radians).
+            unfreeze_blocks: See `freeze.unfreeze`.
+            scale, margin: Of ArcFace.
+            seed: Of the classifier's first values.
+
+        Raises:
+            ConfigError: An unknown head, too few identities, or more blocks than there are.
+        """
+        super().__init__()
+        if head not in HEADS:
+            raise ConfigError(f"head={head!r}; choose from {', '.join(HEADS)}")
+        if n_identities < 2:
+            raise ConfigError(f"{n_identities} identities train; a classifier needs at least two")
+        self.visual: Any = backbone.model.visual
+        self.learning = unfreeze(self.visual, unfreeze_blocks)
+        self.neck = torch.nn.BatchNorm1d(backbone.embedding_dim)
+        self.neck.bias.requires_grad_(False)
+        generator = torch.Generator().manual_seed(seed)
+        first = torch.randn(n_identities, backbone.embedding_dim, generator=generator)
+        self.classifier = torch.nn.Parameter(first * (0.001 if head == "linear" else 1.0))
+        self._head, self._scale, self._margin = head, scale, margin
+        self.to(backbone.device)
+
+    def train(self, mode: bool = True) -> "HandEncoder":
+        """Training mode, but for what is frozen."""
+        super().train(mode)
+        if mode:
+            train_mode(self.visual, [m for m in self.learning if m is not self.visual] or [self.visual])
+        return self
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Embeddings, not normalised, float32 (n, embedding_dim), of normalised images (n, 3, side, side)."""
+        return self.visual(images).float()
+
+    def logits(self, embeddings: Tensor, identities: Tensor) -> Tensor:
+        """Logits of the identities, (n, n_identities); ArcFace puts its margin on the own one."""
+        bottled = self.neck(embeddings)
+        if self._head == "linear":
+            return F.linear(bottled, self.classifier)
+        return arcface_logits(bottled, self.classifier, identities, self._scale, self._margin)
+
+    def head_parameters(self) -> list[torch.nn.Parameter]:
+        """What learns beside the tower."""
+        return [self.neck.weight, self.classifier]

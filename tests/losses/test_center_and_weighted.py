@@ -1,0 +1,37 @@
+import pytest
+import torch
+
+from handclip_lib.errors import ConfigError
+from handclip_lib.losses.center import center_loss
+from handclip_lib.losses.weighted import WeightedLoss
+
+
+def test_centers_are_pulled_and_pull():
+    embeddings = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    centers = torch.zeros(3, 2, requires_grad=True)
+    loss = center_loss(embeddings, centers, torch.tensor([2, 0]))
+    assert loss.item() == pytest.approx(0.5 * (5 + 25) / 2)
+    loss.backward()
+    assert centers.grad.tolist() == [[-1.5, -2.0], [0.0, 0.0], [-0.5, -1.0]]
+    assert embeddings.grad.tolist() == [[0.5, 1.0], [1.5, 2.0]]
+
+
+def test_the_sum_is_weighted_and_terms_are_named():
+    loss = WeightedLoss({"a": lambda x: x, "b": lambda x: x**2, "c": lambda x: 1 / 0}, {"a": 2.0, "b": 0.5, "c": 0.0})
+    total, terms = loss(x=torch.tensor(3.0))
+    assert total.item() == 2 * 3 + 0.5 * 9
+    assert {name: value.item() for name, value in terms.items()} == {"a": 3, "b": 9}
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ({"d": 1.0}, "d: no such loss; choose from a"),
+        ({"a": -1.0}, "weight of a is -1.0"),
+        ({"a": float("nan")}, "weight of a is nan"),
+        ({"a": 0.0}, "every loss has weight 0"),
+    ],
+)
+def test_weights_that_make_no_sense_are_refused(weights, words):
+    with pytest.raises(ConfigError, match=words):
+        WeightedLoss({"a": lambda x: x}, weights)

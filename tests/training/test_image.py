@@ -1,0 +1,151 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from handclip_lib.backbone.load import Backbone
+from handclip_lib.backbone.openai_clip import clip_package
+from handclip_lib.errors import ConfigError, TrainingError
+from handclip_lib.models.hand_encoder import HandEncoder
+from handclip_lib.training.image import _groups, encode_images, fit_image
+
+WEIGHTS = {"identity": 1.0, "triplet": 1.0, "supcon": 0.5}
+
+
+def small() -> Backbone:
+    torch.manual_seed(0)
+    model = clip_package().model.CLIP(16, 32, (1, 1, 1, 1), 8, None, 77, 100, 64, 1, 1)
+    for name, parameter in model.visual.named_parameters():
+        if name.endswith("bn3.weight"):
+            torch.nn.init.ones_(parameter)
+    return Backbone("random", model.eval(), 32, 16, 77, torch.device("cpu"), "")
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[np.ndarray, np.ndarray]:
+    """Identities that are told by their colour; one has a single image."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(5), [5, 4, 4, 3, 1])
+    colours = rng.integers(0, 256, (5, 1, 1, 3))
+    return (colours[labels] + rng.integers(-40, 40, (17, 32, 32, 3))).clip(0, 255).astype(np.uint8), labels
+
+
+def nearest(data):
+    def validate(encode) -> dict[str, float]:
+        unit = encode(data[0])
+        unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+        similarity = unit @ unit.T - 2 * np.eye(len(unit))
+        return {"val_rank1": float((data[1][similarity.argmax(axis=1)] == data[1])[:16].mean())}
+
+    return validate
+
+
+def fit(data, encoder=None, **options):
+    encoder = encoder or HandEncoder(small(), 5)
+    given = {
+        "weights": WEIGHTS,
+        "epochs": 4,
+        "n_identities": 3,
+        "n_images": 2,
+        "learning_rate": 2e-3,
+        "progress": False,
+    }
+    return encoder, fit_image(encoder, *data, **(given | {"validate": nearest(data)} | options))
+
+
+def test_training_lowers_the_loss_and_holds_the_best_epoch(data):
+    encoder, result = fit(data, epochs=12, select_by="loss")
+    history = result.history
+    assert history["loss"].iloc[-1] < 0.8 * history["loss"].iloc[1]
+    assert result.best_epoch == history["loss"].idxmin()
+    wanted = {"identity", "triplet", "supcon", "gradient_norm", "learning_rate", "val_rank1", "seconds"}
+    assert wanted <= set(history.columns)
+    total = history["identity"] + history["triplet"] + 0.5 * history["supcon"]
+    np.testing.assert_allclose(history["loss"][1:], total[1:], rtol=1e-5)
+    assert not encoder.training
+
+
+def test_frozen_tensors_are_identical_and_the_rest_moves(data):
+    encoder = HandEncoder(small(), 5, head="arcface", unfreeze_blocks=1)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    fit(data, encoder, epochs=2, select_by="loss")
+    after = encoder.state_dict()
+    learning = {name for name, p in encoder.named_parameters() if p.requires_grad}
+    assert {"classifier", "neck.weight"} < learning
+    for name, value in before.items():
+        frozen = name not in learning and not name.startswith(("visual.layer4", "neck.running", "neck.num"))
+        assert torch.equal(after[name], value) if frozen else True, name
+    assert all(not torch.equal(after[name], before[name]) for name in learning if "k_proj.bias" not in name)
+
+
+def test_every_tensor_that_learns_is_in_exactly_one_group():
+    for blocks in (-1, 0, 2):
+        encoder = HandEncoder(small(), 5, unfreeze_blocks=blocks)
+        grouped = [id(p) for group in _groups(encoder, 1.0, 2.0, 0.1) for p in group["params"]]
+        assert sorted(grouped) == sorted(id(p) for p in encoder.parameters() if p.requires_grad)
+        rates = {id(p): group["lr"] for group in _groups(encoder, 1.0, 2.0, 0.1) for p in group["params"]}
+        assert rates[id(encoder.classifier)] == rates[id(encoder.neck.weight)] == 2.0
+
+
+def test_an_interrupted_training_goes_on_to_the_same_history_and_weights(data, tmp_path):
+    whole, expected = fit(data)
+    count = 0
+
+    def dies(encode) -> dict[str, float]:
+        nonlocal count
+        count += 1
+        if count == 4:
+            raise KeyboardInterrupt
+        return nearest(data)(encode)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, folder=tmp_path, validate=dies)
+    resumed, result = fit(data, folder=tmp_path)
+    pd.testing.assert_frame_equal(
+        result.history.drop(columns="seconds"), expected.history.drop(columns="seconds"), check_exact=True
+    )
+    assert result.best_epoch == expected.best_epoch
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+    with pytest.raises(TrainingError, match="other margin; delete it"):
+        fit(data, folder=tmp_path, margin=0.5)
+
+
+def test_texts_pull_images_and_stay(data):
+    texts = np.random.default_rng(1).normal(size=(5, 16)).astype(np.float32)
+    encoder, result = fit(data, weights={"image_to_text": 1.0}, text=texts, epochs=15, select_by="loss")
+    assert result.history["image_to_text"].iloc[-1] < 0.7 * result.history["image_to_text"].iloc[1]
+    unit = encode_images(encoder, data[0])
+    unit, texts = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (unit, texts))
+    assert ((unit @ texts.T).argmax(axis=1) == data[1]).mean() > 0.6
+
+
+def test_evaluation_sees_the_pictures_as_a_backbone_does(data):
+    backbone = small()
+    encoder = HandEncoder(backbone, 5)
+    np.testing.assert_allclose(encode_images(encoder, data[0]), backbone.encode_image(data[0]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_that_is_no_number_stops_at_its_batch_and_the_best_is_kept(data, tmp_path):
+    with pytest.raises(TrainingError, match="lower learning_rate=1e\\+30; the best epoch so far is kept"):
+        fit(data, learning_rate=1e30, warm_up=0, clip_gradient=1e30, folder=tmp_path)
+    assert (tmp_path / "image.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "error", "words"),
+    [
+        (lambda p, i: (p[:5], i[:5]), {}, TrainingError, "images of 1 identities"),
+        (lambda p, i: (p, i + 1), {}, TrainingError, "identity number 5: the classifier has 5"),
+        (lambda p, i: (p[1:], i), {}, TrainingError, "16 images and 17 identities"),
+        (lambda p, i: (p, i), {"weights": {"image_to_text": 1}}, TrainingError, "needs a text for each of 5"),
+        (lambda p, i: (p, i), {"weights": {"identity": -1}}, ConfigError, "weight of identity is -1"),
+        (lambda p, i: (p, i), {"weights": {"cosface": 1}}, ConfigError, "cosface: no such loss"),
+        (lambda p, i: (p, i), {"precision": "fp8"}, TrainingError, "precision='fp8'"),
+        (lambda p, i: (p, i), {"epochs": 0}, TrainingError, "epochs=0"),
+        (lambda p, i: (p, i), {"select_by": "rank1"}, TrainingError, "'rank1' is not measured"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(data, change, options, error, words):
+    with pytest.raises(error, match=words):
+        fit(change(*data), **options)
