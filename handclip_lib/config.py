@@ -19,6 +19,7 @@ BackboneName = Literal[
 ]  # fmt: skip
 Context = Literal["identity", "shared"]
 Optimizer = Literal["adam", "adamw"]
+Schedule = Literal["cosine", "one_cycle"]
 Head = Literal["linear", "arcface"]
 Precision = Literal["fp32", "bf16"]
 ImageMeasure = Literal["val_rank1", "val_map", "loss"]
@@ -111,19 +112,14 @@ class PromptLearning(WithBackbone):
 
     def faults(self) -> list[str]:
         """Faults of the templates too."""
-        found = super().faults()
-        for template in self.templates:
-            try:
-                split_template(template, self.n_ctx, self.context)
-            except ConfigError as error:
-                found.append(str(error))
-        return found
+        return super().faults() + template_faults(self.templates, self.n_ctx, self.context)
 
 
 class ImageFinetune(WithBackbone):
     """Parameters of notebook 03."""
 
     notebook: ClassVar[str] = "03_image_finetune"
+    learns_prompts: ClassVar[bool] = False
 
     prompt_run: str = Field("", description="id of a run of 02, or latest; its texts are frozen targets; empty: none")
     head: Head = Field("linear", description="linear or arcface")
@@ -131,7 +127,9 @@ class ImageFinetune(WithBackbone):
     identity_weight: float = Field(0.5, ge=0, le=1e6, description="weight of the cross-entropy of identities")
     triplet_weight: float = Field(0.0, ge=0, le=1e6, description="weight of the batch-hard triplet loss")
     supcon_weight: float = Field(1.0, ge=0, le=1e6, description="weight of the contrastive loss between photographs")
-    text_weight: float = Field(0.0, ge=0, le=1e6, description="weight of image to text; needs prompt_run")
+    center_weight: float = Field(0.0, ge=0, le=1e6, description="weight of the distance to the identity's centre")
+    text_weight: float = Field(0.0, ge=0, le=1e6, description="weight of image to text; needs prompts")
+    text_supcon_weight: float = Field(0.0, ge=0, le=1e6, description="contrastive of images and texts; needs prompts")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="of the cross-entropy of identities")
     margin: float = Field(0.3, ge=0, le=2, description="of the triplet loss, embeddings of length 1")
     arcface_scale: float = Field(30.0, gt=0, le=1000, description="scale of ArcFace")
@@ -143,7 +141,10 @@ class ImageFinetune(WithBackbone):
     views: int = Field(2, ge=1, le=16, description="augmented views of each image in a batch")
     learning_rate: float = Field(5e-4, gt=0, le=10, description="highest learning rate of the image tower")
     head_learning_rate: float = Field(5e-3, gt=0, le=10, description="the same of the head")
-    weight_decay: float = Field(0.05, ge=0, le=10, description="of AdamW")
+    center_learning_rate: float = Field(0.5, gt=0, le=10, description="learning rate of the centres, by SGD")
+    optimizer: Optimizer = Field("adamw", description="adam or adamw")
+    weight_decay: float = Field(0.05, ge=0, le=10, description="of the optimizer")
+    schedule: Schedule = Field("cosine", description="cosine or one_cycle")
     warm_up: int = Field(2, ge=0, le=1000, description="epochs in which the learning rates rise")
     clip_gradient: float = Field(5.0, gt=0, le=1e6, description="largest length of the gradient")
     augmentation: float = Field(1.0, ge=0, le=3, description="strength of the augmentation; 0: none")
@@ -157,14 +158,16 @@ class ImageFinetune(WithBackbone):
     def weights_of(self) -> dict[str, float]:
         """Weight of each loss term."""
         names = {"identity": self.identity_weight, "triplet": self.triplet_weight, "supcon": self.supcon_weight}
-        return names | {"image_to_text": self.text_weight}
+        names |= {"center": self.center_weight, "image_to_text": self.text_weight}
+        return names | {"text_supcon": self.text_supcon_weight}
 
     def options(self) -> dict[str, Any]:
         """What a training takes, by name."""
         names = (
-            "epochs", "n_identities", "n_images", "views", "learning_rate", "head_learning_rate", "weight_decay",
-            "warm_up", "clip_gradient", "label_smoothing", "margin", "temperature", "augmentation", "flip",
-            "precision", "select_by", "patience", "seed",
+            "epochs", "n_identities", "n_images", "views", "learning_rate", "head_learning_rate",
+            "center_learning_rate", "optimizer", "weight_decay", "schedule", "warm_up", "clip_gradient",
+            "label_smoothing", "margin", "temperature", "augmentation", "flip", "precision", "select_by",
+            "patience", "seed",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names} | {"weights": self.weights_of}
 
@@ -173,9 +176,44 @@ class ImageFinetune(WithBackbone):
         found = super().faults()
         if not any(self.weights_of.values()):
             found.append("every loss has weight 0: give one of identity_weight, triplet_weight, supcon_weight more")
-        if self.text_weight and not self.prompt_run:
-            found.append(f"text_weight={self.text_weight:g}: needs the prompts of a run of 02: -p prompt_run latest")
+        if (self.text_weight or self.text_supcon_weight) and not (self.prompt_run or self.learns_prompts):
+            found.append("text_weight and text_supcon_weight need the prompts of a run of 02: -p prompt_run latest")
         return found
+
+
+class JointTraining(ImageFinetune):
+    """Parameters of notebook 04: those of 03, and of the prompts it learns where `prompt_run` names none."""
+
+    notebook: ClassVar[str] = "04_joint_training"
+    learns_prompts: ClassVar[bool] = True
+
+    head: Head = Field("arcface", description="linear or arcface")
+    triplet_weight: float = Field(0.5, ge=0, le=1e6, description="weight of the batch-hard triplet loss")
+    center_weight: float = Field(0.0005, ge=0, le=1e6, description="weight of the distance to the identity's centre")
+    text_supcon_weight: float = Field(0.5, ge=0, le=1e6, description="contrastive of images and texts")
+    version: str = Field("", description="version of CLIP-FH this repeats, such as v5; empty: none")
+    n_ctx: int = Field(4, ge=1, le=75, description="learnt tokens in a prompt")
+    context: Context = Field("identity", description="identity or shared")
+    template: str = Field("", description="text with {} for the learnt tokens; several are parted by |")
+    prompt_epochs: int = Field(20, ge=1, le=10_000, description="epochs of the prompts")
+    prompt_learning_rate: float = Field(0.02, gt=0, le=10, description="highest learning rate of the prompts")
+    prompt_temperature: float = Field(0.07, gt=0, le=100, description="of the prompts' loss, cosine")
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The templates, one or several."""
+        return templates_of(self.template, self.context)
+
+    def prompt_options(self) -> dict[str, Any]:
+        """What the training of the prompts takes, by name."""
+        return {
+            "epochs": self.prompt_epochs, "learning_rate": self.prompt_learning_rate, "seed": self.seed,
+            "temperature": self.prompt_temperature, "normalize": True, "select_by": "val_image_to_text@1",
+        }  # fmt: skip
+
+    def faults(self) -> list[str]:
+        """Faults of the templates too."""
+        return super().faults() + template_faults(self.templates, self.n_ctx, self.context)
 
 
 class Evaluation(WithBackbone):
@@ -191,7 +229,7 @@ class Evaluation(WithBackbone):
 
 
 NOTEBOOKS: dict[str, type[Parameters]] = {
-    model.notebook: model for model in (DataExploration, PromptLearning, ImageFinetune, Evaluation)
+    model.notebook: model for model in (DataExploration, PromptLearning, ImageFinetune, JointTraining, Evaluation)
 }
 
 
@@ -199,6 +237,17 @@ def templates_of(text: str, context: str) -> tuple[str, ...]:
     """The templates in a text, parted by |; the context's own where there is none."""
     given = tuple(part.strip() for part in text.split("|") if part.strip())
     return given or (TEMPLATES[context],)
+
+
+def template_faults(templates: tuple[str, ...], n_ctx: int, context: str) -> list[str]:
+    """What `split_template` says of each template that is none."""
+    found = []
+    for template in templates:
+        try:
+            split_template(template, n_ctx, context)
+        except ConfigError as error:
+            found.append(str(error))
+    return found
 
 
 def split_template(template: str, n_ctx: int, context: str) -> tuple[str, str]:

@@ -1,25 +1,70 @@
-"""Parameter files: each is accepted by its notebook and says how it is run."""
+"""Parameter files: each is accepted by its notebook and says how it is run; every version of CLIP-FH trains."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
-from handclip_lib.config import ImageFinetune, PromptLearning, resolve
+from handclip_lib.backbone.load import Backbone
+from handclip_lib.backbone.openai_clip import clip_package
+from handclip_lib.config import ImageFinetune, JointTraining, PromptLearning, resolve
+from handclip_lib.models.hand_encoder import HandEncoder
+from handclip_lib.training.image import fit_image
 
 PARAMS = Path(__file__).parents[1] / "params"
-MODELS = {"prompt_learning": PromptLearning, "image_finetune": ImageFinetune}
+MODELS = {"prompt_learning": PromptLearning, "image_finetune": ImageFinetune, "joint_training": JointTraining}
 FILES = sorted(PARAMS.rglob("*.yml"))
+VERSIONS = [file for file in FILES if file.parent.name == "joint_training" and file.stem != "base"]
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def values_of(file: Path) -> dict:
+    """A file's values; a version of joint training is a delta over base.yml."""
+    base = file.with_name("base.yml")
+    merged = yaml.safe_load(base.read_text()) if base.exists() else {}
+    merged |= yaml.safe_load(file.read_text())
+    return merged | ({} if merged["dataset"] == "drawn" else {"data_root": "/anywhere"})
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_a_file_is_accepted_and_says_command_minutes_machine_and_expected_figures(file):
+    resolve(MODELS[file.parent.name], values_of(file))
     text = file.read_text()
-    values = yaml.safe_load(text)
-    if values["dataset"] != "drawn":
-        values |= {"data_root": "/anywhere"}
-    resolve(MODELS[file.parent.name], values)
     for word in ("command", "minutes", "machine", "expected"):
         assert f"# {word}:" in text
     assert str(file.relative_to(PARAMS.parent)) in text
     assert "TO_FILL" not in text
+
+
+def test_every_version_that_clipfh_describes_is_there():
+    assert {file.stem.removesuffix("_rn50") for file in VERSIONS} == {f"v{number}" for number in range(1, 11)}
+    for file in VERSIONS:
+        assert values_of(file)["version"] == file.stem.removesuffix("_rn50")
+        assert "# described as:" in file.read_text()
+        assert "# its code:" in file.read_text()
+
+
+@pytest.mark.parametrize("file", VERSIONS, ids=lambda file: file.stem)
+def test_every_version_trains_an_epoch(file):
+    config = resolve(JointTraining, values_of(file) | {"epochs": 1, "precision": "fp32", "n_identities": 4})
+    vit = config.backbone == "vitb16"
+    torch.manual_seed(0)
+    layers = 12 if vit else (1, 1, 1, 1)
+    model = clip_package().model.CLIP(16, 32, layers, 64 if vit else 8, 16 if vit else None, 77, 100, 64, 1, 1).eval()
+    encoder = HandEncoder(
+        Backbone("random", model, 32, 16, 77, torch.device("cpu"), ""), 4, head=config.head,
+        unfreeze_blocks=config.unfreeze_blocks, scale=config.arcface_scale, margin=config.arcface_margin,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 255, (12, 32, 32, 3), np.uint8), np.repeat(np.arange(4), 3)
+    before = {name: value.clone() for name, value in encoder.named_parameters()}
+    options = config.options() | {"select_by": "loss", "progress": False, "text": rng.normal(size=(4, 16))}
+    result = fit_image(encoder, pixels, labels, **options)
+    wanted = {name for name, weight in config.weights_of.items() if weight}
+    assert wanted <= set(result.history.columns)
+    moved = {name for name, value in encoder.named_parameters() if not torch.equal(value, before[name])}
+    assert "classifier" in moved
+    assert ("centers" in moved) == (config.center_weight > 0)
+    assert any(name.startswith("visual") for name in moved)
+    assert ("visual.conv1.weight" in moved) == (config.unfreeze_blocks == -1)

@@ -24,6 +24,7 @@ class HandEncoder(torch.nn.Module):
         visual: The tower; shared with the backbone, so training changes that.
         neck: Batch norm without a learnt shift.
         classifier: A direction for each training identity, shape (n_identities, embedding_dim).
+        centers: A centre for each, the same shape; only the centre loss moves them.
 
     Source: Luo et al., "Bag of Tricks and a Strong Baseline for Deep Person Re-Identification", 2019.
     """
@@ -64,6 +65,7 @@ class HandEncoder(torch.nn.Module):
         generator = torch.Generator().manual_seed(seed)
         first = torch.randn(n_identities, backbone.embedding_dim, generator=generator)
         self.classifier = torch.nn.Parameter(first * (0.001 if head == "linear" else 1.0))
+        self.centers = torch.nn.Parameter(torch.zeros(n_identities, backbone.embedding_dim))
         self._head, self._scale, self._margin = head, scale, margin
         self.to(backbone.device)
 

@@ -16,14 +16,18 @@ from tqdm.auto import tqdm
 from handclip_lib.data.augment import augment
 from handclip_lib.data.batches import identity_batches
 from handclip_lib.errors import TrainingError
-from handclip_lib.losses.contrastive import group_cross_entropy
+from handclip_lib.losses.center import center_loss
+from handclip_lib.losses.contrastive import group_cross_entropy, supervised_contrastive
 from handclip_lib.losses.triplet import batch_hard_triplet
 from handclip_lib.losses.weighted import WeightedLoss
 from handclip_lib.models.hand_encoder import HandEncoder
 from handclip_lib.training.checkpoints import load_checkpoint, save_checkpoint
-from handclip_lib.training.schedule import warm_up_cosine
+from handclip_lib.training.schedule import one_cycle, warm_up_cosine
 
 PRECISIONS = ("fp32", "bf16")
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+SCHEDULES = ("cosine", "one_cycle")
+WITH_TEXT = ("image_to_text", "text_supcon")
 ENCODED_AT_ONCE = 64
 
 
@@ -54,7 +58,10 @@ def fit_image(
     views: int = 2,
     learning_rate: float = 5e-4,
     head_learning_rate: float = 5e-3,
+    center_learning_rate: float = 0.5,
+    optimizer: str = "adamw",
     weight_decay: float = 0.05,
+    schedule: str = "cosine",
     warm_up: int = 2,
     clip_gradient: float = 5.0,
     label_smoothing: float = 0.1,
@@ -73,25 +80,29 @@ def fit_image(
     """Train the image tower and its head.
 
     Terms: `identity` (cross-entropy of the head's logits), `triplet` (batch-hard, on embeddings of length 1),
-    `supcon` (all photographs of an identity in the batch are alike), `image_to_text` (cross-entropy over the texts
-    of all identities, which are frozen).
+    `supcon` (all photographs of an identity in the batch are alike), `center` (distance to a learnt centre of the
+    identity, on embeddings of length 1), `image_to_text` (cross-entropy over the texts of all identities, which are
+    frozen), `text_supcon` (supervised contrastive between the batch's photographs and their texts, both ways).
 
     Args:
         encoder: Trained in place; holds the best epoch's weights at the end.
         pixels: uint8, shape (n, side, side, 3).
         identities: Of each image, its place among the encoder's identities, int64 (n,).
         weights: Of the terms, 0 or more; a term of weight 0 is not computed.
-        text: Frozen text features of all identities, (n_identities, size); `image_to_text` needs them.
+        text: Frozen text features of all identities, (n_identities, size); the terms with text need them.
         epochs: Each shows every image `views` times.
         n_identities, n_images: P and K of a batch.
         views: Augmented views of each image in a batch.
         learning_rate, head_learning_rate: The highest, of the tower and of what is put on it.
-        weight_decay: Of AdamW, on matrices and filters only.
-        warm_up: Epochs in which the rates rise; then half a cosine.
+        center_learning_rate: Of the centres, which plain SGD moves whatever the weight of their loss is.
+        optimizer: "adamw" or "adam" (whose weight decay is part of the gradient).
+        weight_decay: On matrices and filters only.
+        schedule: "cosine", after the warm-up, or "one_cycle"; both change with every step.
+        warm_up: Epochs in which the rates rise, with "cosine".
         clip_gradient: Largest length of the gradient, applied before the step.
         label_smoothing: Of `identity`.
         margin: Of `triplet`, in Euclidean distance of embeddings of length 1.
-        temperature: Of `supcon` and `image_to_text`, which compare by the cosine.
+        temperature: Of `supcon`, `image_to_text` and `text_supcon`, which compare by the cosine.
         augmentation, flip: See `augment`.
         precision: "fp32" or "bf16" (the tower under autocast; the weights stay float32).
         validate: Takes an encoder of uint8 images, in evaluation mode; returns measures by name.
@@ -105,27 +116,30 @@ def fit_image(
         ConfigError: A weight or term makes no sense.
         TrainingError: A value is out of bounds, a loss is no number, or the checkpoint is of another training.
     """
-    _check(encoder, pixels, identities, text, weights, epochs, views, precision)
+    _check(encoder, pixels, identities, text, weights, epochs, views, precision, optimizer, schedule)
     device = encoder.classifier.device
     texts = None if text is None else F.normalize(torch.as_tensor(np.asarray(text, np.float32), device=device), dim=1)
     loss_of = WeightedLoss(_terms(encoder, texts, label_smoothing, margin, temperature), weights)
     options = {
         "weights": dict(loss_of.weights), "epochs": epochs, "n_identities": n_identities, "n_images": n_images,
         "views": views, "learning_rate": learning_rate, "head_learning_rate": head_learning_rate,
+        "center_learning_rate": center_learning_rate, "optimizer": optimizer, "schedule": schedule,
         "weight_decay": weight_decay, "warm_up": warm_up, "clip_gradient": clip_gradient,
         "label_smoothing": label_smoothing, "margin": margin, "temperature": temperature,
         "augmentation": augmentation, "flip": flip, "precision": precision, "select_by": select_by,
         "patience": patience, "seed": seed, "images": int(pixels.astype(np.int64).sum()),
         "learning": [name for name, p in encoder.named_parameters() if p.requires_grad],
     }  # fmt: skip
-    optimizer = torch.optim.AdamW(_groups(encoder, learning_rate, head_learning_rate, weight_decay))
+    encoder.centers.requires_grad_("center" in loss_of.weights)
+    adam = OPTIMIZERS[optimizer](_groups(encoder, learning_rate, head_learning_rate, weight_decay))
+    sgd = torch.optim.SGD([encoder.centers], lr=center_learning_rate)
     steps_of = [len(identity_batches(identities, n_identities, n_images, _rng(seed, e))) for e in range(epochs)]
     before = np.concatenate([[0], np.cumsum(steps_of)])
-    state = _State(encoder, optimizer, options, folder / "image.safetensors" if folder else None)
+    state = _State(encoder, adam, options, folder / "image.safetensors" if folder else None)
     if not state.resumed():
         state.close_epoch({"epoch": 0, **_measured(encoder, validate)})
-    learning = [p for group in optimizer.param_groups for p in group["params"]]
-    highest = [group["lr"] for group in optimizer.param_groups]
+    learning = [p for group in adam.param_groups for p in group["params"]]
+    highest = [group["lr"] for group in adam.param_groups]
     bar = tqdm(total=epochs, initial=state.epoch, desc="fine-tuning", unit="epoch", disable=not progress)
     while state.epoch < epochs and not state.stops(patience):
         began, epoch, seen = time.monotonic(), state.epoch, []
@@ -135,8 +149,11 @@ def fit_image(
             ids = torch.as_tensor(identities[rows], device=device)
             generator = torch.Generator().manual_seed(int(_rng(seed, epoch, number).integers(2**62)))
             images = augment(torch.from_numpy(pixels[rows]).to(device), generator, augmentation, flip)
-            factor = warm_up_cosine(step, int(before[-1]), int(before[min(warm_up, epochs)]))
-            for group, rate in zip(optimizer.param_groups, highest, strict=True):
+            if schedule == "one_cycle":
+                factor = one_cycle(step, int(before[-1]))
+            else:
+                factor = warm_up_cosine(step, int(before[-1]), int(before[min(warm_up, epochs)]))
+            for group, rate in zip(adam.param_groups, highest, strict=True):
                 group["lr"] = rate * factor
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 embeddings = encoder.encode_image(images)
@@ -146,15 +163,18 @@ def fit_image(
                     f"the loss is {loss.item()} in epoch {epoch + 1}, batch {number + 1} of {len(rows)} images: lower "
                     f"learning_rate={learning_rate:g}; the best epoch so far is kept"
                 )
-            optimizer.zero_grad()
+            encoder.zero_grad()
             loss.backward()
             gradient = torch.nn.utils.clip_grad_norm_(learning, clip_gradient)
-            optimizer.step()
+            adam.step()
+            if encoder.centers.grad is not None:  # as if the centre loss had weight 1
+                encoder.centers.grad /= loss_of.weights["center"]
+                sgd.step()
             seen.append([len(rows), loss.item(), gradient.item(), *(value.item() for value in terms.values())])
         means = np.average(np.array(seen)[:, 1:], axis=0, weights=np.array(seen)[:, 0])
         names = ("loss", "gradient_norm", *terms)
         row = {"epoch": epoch + 1, **dict(zip(names, means.tolist(), strict=True))}
-        row |= {"learning_rate": optimizer.param_groups[0]["lr"], **_measured(encoder, validate)}
+        row |= {"learning_rate": adam.param_groups[0]["lr"], **_measured(encoder, validate)}
         row["seconds"] = time.monotonic() - began
         state.close_epoch(row)
         bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", select_by) if name in row})
@@ -190,25 +210,34 @@ def _terms(
         assert texts is not None
         return F.cross_entropy(F.normalize(embeddings, dim=1) @ texts.T / temperature, ids)
 
+    def text_supcon(embeddings: Tensor, ids: Tensor) -> Tensor:
+        assert texts is not None
+        pair = (embeddings, texts[ids])
+        both = [supervised_contrastive(*way, ids, ids, temperature, normalize=True) for way in (pair, pair[::-1])]
+        return both[0] + both[1]
+
     return {
         "identity": lambda embeddings, ids: F.cross_entropy(
             encoder.logits(embeddings, ids), ids, label_smoothing=label_smoothing
         ),
         "triplet": lambda embeddings, ids: batch_hard_triplet(F.normalize(embeddings, dim=1), ids, margin),
         "supcon": supcon,
+        "center": lambda embeddings, ids: center_loss(F.normalize(embeddings, dim=1), encoder.centers, ids),
         "image_to_text": image_to_text,
+        "text_supcon": text_supcon,
     }
 
 
 def _groups(encoder: HandEncoder, rate: float, head_rate: float, decay: float) -> list[dict[str, Any]]:
-    """Every tensor that learns, in exactly one group; weight decay on matrices and filters alone."""
+    """Every tensor that learns, but for the centres, in exactly one group; weight decay on matrices alone."""
     head = {id(p) for p in encoder.head_parameters()}
     groups = []
     for is_head, own_rate in ((False, rate), (True, head_rate)):
         for is_matrix, own_decay in ((True, decay), (False, 0.0)):
             found = [
                 p for p in encoder.parameters()
-                if p.requires_grad and (id(p) in head) == is_head and (p.ndim > 1) == is_matrix
+                if p.requires_grad and p is not encoder.centers
+                and (id(p) in head) == is_head and (p.ndim > 1) == is_matrix
             ]  # fmt: skip
             if found:
                 groups.append({"params": found, "lr": own_rate, "weight_decay": own_decay})
@@ -218,6 +247,7 @@ def _groups(encoder: HandEncoder, rate: float, head_rate: float, decay: float) -
 def _check(
     encoder: HandEncoder, pixels: np.ndarray, identities: np.ndarray, text: np.ndarray | None,
     weights: Mapping[str, float], epochs: int, views: int, precision: str,
+    optimizer: str, schedule: str,
 ) -> None:  # fmt: skip
     faults, count = [], len(encoder.classifier)
     if len(pixels) != len(identities):
@@ -226,14 +256,20 @@ def _check(
         faults.append(f"images of {len(np.unique(identities))} identities: at least two are needed")
     elif identities.min() < 0 or identities.max() >= count:
         faults.append(f"identity number {identities.max()}: the classifier has {count}, from 0")
-    if weights.get("image_to_text", 0) > 0 and (text is None or len(text) != count):
+    if any(weights.get(name, 0) > 0 for name in WITH_TEXT) and (text is None or len(text) != count):
         faults.append(
-            f"image_to_text needs a text for each of {count} identities, got {0 if text is None else len(text)}"
+            f"{' and '.join(WITH_TEXT)}: need a text for each of {count} identities, "
+            f"got {0 if text is None else len(text)}"
         )
     if epochs < 1 or views < 1:
         faults.append(f"epochs={epochs}, views={views}: at least one each")
-    if precision not in PRECISIONS:
-        faults.append(f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
+    for name, value, known in (
+        ("precision", precision, PRECISIONS),
+        ("optimizer", optimizer, OPTIMIZERS),
+        ("schedule", schedule, SCHEDULES),
+    ):
+        if value not in known:
+            faults.append(f"{name}={value!r}: choose from {', '.join(known)}")
     if faults:
         raise TrainingError("; ".join(faults))
 

@@ -3,6 +3,24 @@
 import math
 
 
+def one_cycle(step: int, steps: int, rise: float = 0.1) -> float:
+    """Factor of the learning rate: from 1/25 up to 1 over a share of the steps, then down to 1/250,000, by cosines.
+
+    Args:
+        step: 0 … steps − 1.
+        steps: Steps of the whole training.
+        rise: Share of the steps in which it rises, 0..1.
+
+    Source: Smith and Topin, "Super-Convergence", 2018, with torch's OneCycleLR's defaults.
+    """
+    first, last = 1 / 25, 1 / 250_000
+    top = rise * steps - 1
+    if step <= top:
+        return 1 + (first - 1) * (1 + math.cos(math.pi * step / top)) / 2 if top > 0 else 1.0
+    share = (step - top) / max(1e-9, steps - 1 - top)
+    return last + (1 - last) * (1 + math.cos(math.pi * share)) / 2
+
+
 def warm_up_cosine(step: int, steps: int, warm_up: int, least: float = 0.0) -> float:
     """Factor of the learning rate: a line up over `warm_up` steps, then half a cosine down to `least`.
 

@@ -15,12 +15,17 @@ MODELS = {
     "01_data_exploration": config.DataExploration,
     "02_prompt_learning": config.PromptLearning,
     "03_image_finetune": config.ImageFinetune,
+    "04_joint_training": config.JointTraining,
     "05_evaluation": config.Evaluation,
 }
 READ_BY = {
     "02_prompt_learning": (config.PromptLearning.options, config.PromptLearning.templates.fget),
     "03_image_finetune": (config.ImageFinetune.options, config.ImageFinetune.weights_of.fget),
-}
+    "04_joint_training": (
+        config.JointTraining.options, config.ImageFinetune.weights_of.fget, config.JointTraining.prompt_options,
+        config.JointTraining.templates.fget,
+    ),
+}  # fmt: skip
 """Methods of the model whose parameters the notebook reads by calling them."""
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 

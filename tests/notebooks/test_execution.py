@@ -17,6 +17,7 @@ QUICK = {
     "01_data_exploration": {"resolution": 48, "samples": 4},
     "02_prompt_learning": {"epochs": 3, "trial_epochs": 1, "n_ctx": 2},
     "03_image_finetune": {"epochs": 1, "n_identities": 4, "views": 1, "bootstrap": 100},
+    "04_joint_training": {"epochs": 1, "n_identities": 4, "views": 1, "prompt_epochs": 1, "bootstrap": 100},
     "05_evaluation": {"bootstrap": 100, "top_k": 3},
 }
 

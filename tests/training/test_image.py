@@ -73,14 +73,33 @@ def test_frozen_tensors_are_identical_and_the_rest_moves(data):
     learning = {name for name, p in encoder.named_parameters() if p.requires_grad}
     assert {"classifier", "neck.weight"} < learning
     for name, value in before.items():
-        frozen = name not in learning and not name.startswith(("visual.layer4", "neck.running", "neck.num"))
+        frozen = name not in learning - {"centers"} and not name.startswith(
+            ("visual.layer4", "neck.running", "neck.num")
+        )
         assert torch.equal(after[name], value) if frozen else True, name
-    assert all(not torch.equal(after[name], before[name]) for name in learning if "k_proj.bias" not in name)
+    moves = {name for name in learning if "k_proj.bias" not in name and name != "centers"}
+    assert all(not torch.equal(after[name], before[name]) for name in moves)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_every_loss_together_moves_centers_and_classifier(data, schedule, optimizer):
+    texts = np.random.default_rng(1).normal(size=(5, 16)).astype(np.float32)
+    weights = dict.fromkeys(("identity", "triplet", "supcon", "image_to_text", "text_supcon"), 0.5) | {"center": 5e-4}
+    encoder = HandEncoder(small(), 5, head="arcface")
+    first = encoder.classifier.detach().clone()
+    encoder, result = fit(
+        data, encoder, weights=weights, text=texts, select_by="loss", epochs=6, optimizer=optimizer, schedule=schedule
+    )
+    assert set(weights) <= set(result.history.columns)
+    assert not torch.equal(encoder.classifier, first)
+    assert (encoder.centers.norm(dim=1) > 0.02).all(), "the centres move whatever the weight of their loss"
 
 
 def test_every_tensor_that_learns_is_in_exactly_one_group():
     for blocks in (-1, 0, 2):
         encoder = HandEncoder(small(), 5, unfreeze_blocks=blocks)
+        encoder.centers.requires_grad_(False)
         grouped = [id(p) for group in _groups(encoder, 1.0, 2.0, 0.1) for p in group["params"]]
         assert sorted(grouped) == sorted(id(p) for p in encoder.parameters() if p.requires_grad)
         rates = {id(p): group["lr"] for group in _groups(encoder, 1.0, 2.0, 0.1) for p in group["params"]}
@@ -138,10 +157,11 @@ def test_a_loss_that_is_no_number_stops_at_its_batch_and_the_best_is_kept(data, 
         (lambda p, i: (p[:5], i[:5]), {}, TrainingError, "images of 1 identities"),
         (lambda p, i: (p, i + 1), {}, TrainingError, "identity number 5: the classifier has 5"),
         (lambda p, i: (p[1:], i), {}, TrainingError, "16 images and 17 identities"),
-        (lambda p, i: (p, i), {"weights": {"image_to_text": 1}}, TrainingError, "needs a text for each of 5"),
+        (lambda p, i: (p, i), {"weights": {"image_to_text": 1}}, TrainingError, "need.* a text for each of 5"),
         (lambda p, i: (p, i), {"weights": {"identity": -1}}, ConfigError, "weight of identity is -1"),
         (lambda p, i: (p, i), {"weights": {"cosface": 1}}, ConfigError, "cosface: no such loss"),
         (lambda p, i: (p, i), {"precision": "fp8"}, TrainingError, "precision='fp8'"),
+        (lambda p, i: (p, i), {"optimizer": "sgd", "schedule": "step"}, TrainingError, "'sgd'.*'step'"),
         (lambda p, i: (p, i), {"epochs": 0}, TrainingError, "epochs=0"),
         (lambda p, i: (p, i), {"select_by": "rank1"}, TrainingError, "'rank1' is not measured"),
     ],
