@@ -9,7 +9,8 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)  ## the notebooks on drawn hands, to a report
 	$(BIN)/handclip run 01 --force
 	$(BIN)/handclip run 02 --force
-	$(BIN)/handclip run 03 -p epochs 8 --force
+	$(BIN)/handclip run 03 -p epochs 6 --force
+	$(BIN)/handclip run 04 -p epochs 6 -p prompt_run latest --force
 	$(BIN)/handclip run 05 --force
 
 test: $(STAMP)  ## every test; those that lack a browser or the photographs say so and skip

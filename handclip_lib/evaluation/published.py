@@ -41,4 +41,4 @@ def beside_published(version: str, backbone: str, results: Sequence[ProtocolResu
         for row in (found if same.empty else same).to_dict("records"):
             row["model"] = f"CLIP-FH {version}, {row['backbone']}"
             rows.append({name: row[name] for name in COLUMNS})
-    return pd.DataFrame(rows).reindex(columns=list(COLUMNS)).fillna(dict.fromkeys(COLUMNS[3:], ""))
+    return pd.DataFrame(rows)
