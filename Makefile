@@ -29,6 +29,7 @@ bench: $(STAMP)  ## our way beside the peers', in one process: ratios
 	$(BIN)/python -m benchmarks.images
 	$(BIN)/python -m benchmarks.retrieval
 	$(BIN)/python -m benchmarks.prompts
+	$(BIN)/python -m benchmarks.fine_tune
 
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

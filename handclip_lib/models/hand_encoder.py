@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from handclip_lib.backbone.freeze import ALL, train_mode, unfreeze
+from handclip_lib.backbone.image_parts import frozen_part, learning_part
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.errors import ConfigError
 from handclip_lib.losses.arcface import arcface_logits
@@ -59,7 +60,7 @@ class HandEncoder(torch.nn.Module):
         if n_identities < 2:
             raise ConfigError(f"{n_identities} identities train; a classifier needs at least two")
         self.visual: Any = backbone.model.visual
-        self.learning = unfreeze(self.visual, unfreeze_blocks)
+        self.learning, self._last = unfreeze(self.visual, unfreeze_blocks), unfreeze_blocks
         self.neck = torch.nn.BatchNorm1d(backbone.embedding_dim)
         self.neck.bias.requires_grad_(False)
         generator = torch.Generator().manual_seed(seed)
@@ -76,9 +77,22 @@ class HandEncoder(torch.nn.Module):
             train_mode(self.visual, [m for m in self.learning if m is not self.visual] or [self.visual])
         return self
 
+    @property
+    def has_frozen_part(self) -> bool:
+        """Whether `frozen_part` does any work that is worth keeping."""
+        return self._last != ALL
+
+    def frozen_part(self, images: Tensor) -> Tensor:
+        """Activations before what learns, of normalised images; the same as long as the images are."""
+        return frozen_part(self.visual, images, self._last)
+
+    def learning_part(self, activations: Tensor) -> Tensor:
+        """Embeddings, not normalised, float32 (n, embedding_dim), from what `frozen_part` gave."""
+        return learning_part(self.visual, activations, self._last).float()
+
     def encode_image(self, images: Tensor) -> Tensor:
         """Embeddings, not normalised, float32 (n, embedding_dim), of normalised images (n, 3, side, side)."""
-        return self.visual(images).float()
+        return self.learning_part(self.frozen_part(images))
 
     def logits(self, embeddings: Tensor, identities: Tensor) -> Tensor:
         """Logits of the identities, (n, n_identities); ArcFace puts its margin on the own one."""

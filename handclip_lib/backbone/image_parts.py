@@ -1,0 +1,74 @@
+"""An image tower in two parts: what is frozen, and what learns; together they are the tower, with gradients.
+
+The frozen part keeps no graph, and its output can be kept and used again. A ViT's last block computes the class token
+alone, since nothing else of it is used, and attention is torch's fused one.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from handclip_lib.backbone.freeze import ALL, blocks_of
+
+
+def frozen_part(visual: Any, images: Tensor, last: int = ALL) -> Tensor:
+    """Activations before the last blocks, without a graph.
+
+    Args:
+        visual: openai-clip's image tower.
+        images: Normalised, shape (n, 3, side, side).
+        last: Blocks that learn, as in `freeze.unfreeze`; `ALL`: nothing is frozen, and the images come back.
+
+    Returns:
+        What `learning_part` takes: tokens (n, tokens, width) of a ViT, maps (n, channels, h, w) of a ResNet.
+    """
+    if last == ALL:
+        return images
+    with torch.no_grad():
+        blocks = blocks_of(visual)
+        return _through(visual, _entrance(visual, images), blocks[: len(blocks) - last])
+
+
+def learning_part(visual: Any, activations: Tensor, last: int = ALL) -> Tensor:
+    """Embeddings from what `frozen_part` gave, shape (n, embedding_dim), with gradients to what learns."""
+    blocks = blocks_of(visual)
+    x = _entrance(visual, activations) if last == ALL else activations
+    blocks = blocks if last == ALL else blocks[len(blocks) - last :]
+    if not hasattr(visual, "transformer"):
+        return visual.attnpool(_through(visual, x, blocks))
+    if blocks:
+        x = _block(blocks[-1], _through(visual, x, blocks[:-1]), 1)
+    return visual.ln_post(x[:, 0]) @ visual.proj
+
+
+def _entrance(visual: Any, images: Tensor) -> Tensor:
+    if hasattr(visual, "transformer"):
+        patches = visual.conv1(images).flatten(2).transpose(1, 2)
+        tokens = torch.cat([visual.class_embedding.to(patches.dtype).expand(len(images), 1, -1), patches], dim=1)
+        return visual.ln_pre(tokens + visual.positional_embedding.to(patches.dtype))
+    x = images
+    for number in (1, 2, 3):
+        convolution, norm, act = (getattr(visual, f"{kind}{number}") for kind in ("conv", "bn", "relu"))
+        x = act(norm(convolution(x)))
+    return visual.avgpool(x)
+
+
+def _through(visual: Any, x: Tensor, blocks: list[Any]) -> Tensor:
+    is_vit = hasattr(visual, "transformer")
+    for block in blocks:
+        x = _block(block, x, x.shape[1]) if is_vit else block(x)
+    return x
+
+
+def _block(block: Any, tokens: Tensor, n_kept: int) -> Tensor:
+    """One residual attention block, of which the first `n_kept` tokens come out."""
+    width, attention = tokens.shape[-1], block.attn
+    normed, weight, bias = block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias
+    query = F.linear(normed[:, :n_kept], weight[:width], bias[:width])
+    key, value = F.linear(normed, weight[width:], bias[width:]).chunk(2, dim=-1)
+    query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
+    attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    kept = tokens[:, :n_kept] + attention.out_proj(attended)
+    return kept + block.mlp(block.ln_2(kept))
