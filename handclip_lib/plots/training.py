@@ -8,7 +8,7 @@ from handclip_lib.plots.style import COLOURS, MARKERS, QUIET, figure_with_axes, 
 
 TERMS = {
     "loss": "weighted sum", "identity": "identity", "triplet": "triplet", "supcon": "contrastive",
-    "image_to_text": "image→text",
+    "center": "centre", "image_to_text": "image→text", "text_supcon": "image↔text",
 }  # fmt: skip
 VALIDATION = {"val_rank1": "rank-1", "val_map": "mAP"}
 

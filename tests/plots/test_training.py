@@ -17,4 +17,7 @@ def test_curves_show_the_terms_there_are_and_validation_in_percent():
     loss, validation, *_ = figure.axes
     assert [line.get_label() for line in loss.lines[:-1]] == ["weighted sum", "identity"]
     np.testing.assert_allclose(validation.lines[0].get_ydata(), [0, 50, 100, 90])
+    every = history.assign(**dict.fromkeys(["triplet", "supcon", "center", "image_to_text", "text_supcon"], 1.0))
+    drawn = [line.get_label() for line in image_curves(every, 2).axes[0].lines[:-1]]
+    assert len(drawn) == len(set(drawn)) == 7, "every term is drawn"
     assert "epoch 2, chosen" in validation.get_title()
