@@ -186,3 +186,18 @@ def test_keeping_what_is_frozen_changes_nothing(data, blocks):
     for name, value in runs[0][0].items():
         if value.is_floating_point():
             torch.testing.assert_close(runs[1][0][name], value, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("blocks", [-1, 1])
+@pytest.mark.parametrize("vit", [True, False])
+def test_half_precision_learns_and_keeps_float32_weights(data, vit, blocks):
+    backbone = small()
+    if vit:
+        torch.manual_seed(0)
+        model = clip_package().model.CLIP(16, 32, 2, 64, 16, 77, 100, 64, 1, 1).eval()
+        backbone = Backbone("random", model, 32, 16, 77, torch.device("cpu"), "")
+    encoder = HandEncoder(backbone, 5, unfreeze_blocks=blocks)
+    augmentation = 0.0 if blocks == 1 else 1.0
+    _, result = fit(data, encoder, precision="bf16", epochs=8, select_by="loss", augmentation=augmentation)
+    assert result.history["loss"].iloc[-1] < result.history["loss"].iloc[1]
+    assert {p.dtype for p in encoder.parameters()} == {torch.float32}
