@@ -3,7 +3,7 @@ from typing import ClassVar
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from handclip_lib.config import DataExploration, Evaluation, resolve
+from handclip_lib.config import DataExploration, Evaluation, ImageFinetune, JointTraining, PromptLearning, resolve
 from handclip_lib.errors import ConfigError
 
 
@@ -72,3 +72,25 @@ def test_real_photographs_need_their_folder():
 def test_every_field_has_help():
     for model in (DataExploration, Evaluation):
         assert [name for name, field in model.model_fields.items() if not field.description] == []
+
+
+def test_prompts_that_cannot_be_are_refused_together_before_anything_is_loaded():
+    with pytest.raises(ConfigError) as caught:
+        resolve(PromptLearning, {"n_ctx": 0, "epochs": "many"})
+    assert all(word in str(caught.value) for word in ("2 parameters", "n_ctx=0", "epochs='many'"))
+    with pytest.raises(ConfigError) as caught:
+        resolve(PromptLearning, {"template": "a hand | {} and {} | {} of {name}"})
+    assert all(word in str(caught.value) for word in ("3 parameters", "0 slots", "2 slots", "drop {name}"))
+    with pytest.raises(ConfigError, match="n_ctx=78"):
+        resolve(PromptLearning, {"n_ctx": 78})
+    assert resolve(PromptLearning, {"template": "a {} | the {}"}).templates == ("a {}", "the {}")
+
+
+def test_losses_that_do_not_fit_are_refused():
+    with pytest.raises(ConfigError, match="every loss has weight 0"):
+        resolve(ImageFinetune, {"identity_weight": 0, "supcon_weight": 0})
+    with pytest.raises(ConfigError, match="need the prompts of a run of 02: -p prompt_run latest"):
+        resolve(ImageFinetune, {"text_weight": 1})
+    with pytest.raises(ConfigError, match="triplet_weight=-1"):
+        resolve(JointTraining, {"triplet_weight": -1})
+    assert resolve(JointTraining, {"text_weight": 1}).weights_of["image_to_text"] == 1

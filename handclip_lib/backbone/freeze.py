@@ -1,6 +1,5 @@
 """Which part of an image tower learns."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -51,8 +50,3 @@ def train_mode(visual: Any, learning: list[torch.nn.Module]) -> None:
     visual.eval()
     for module in learning:
         module.train()
-
-
-def frozen_parameters(visual: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and values of what must not change."""
-    return ((name, p) for name, p in visual.named_parameters() if not p.requires_grad)

@@ -1,7 +1,8 @@
 """An image tower in two parts: what is frozen, and what learns; together they are the tower, with gradients.
 
 The frozen part keeps no graph, and its output can be kept and used again. A ViT's last block computes the class token
-alone, since nothing else of it is used, and attention is torch's fused one.
+alone, since nothing else of it is used, attention is torch's fused one on one product for queries, keys and values, and
+without gradients QuickGELU works in place. `visual(images)` is the plain twin; the tests hold the two together.
 """
 
 from typing import Any
@@ -66,9 +67,14 @@ def _block(block: Any, tokens: Tensor, n_kept: int) -> Tensor:
     """One residual attention block, of which the first `n_kept` tokens come out."""
     width, attention = tokens.shape[-1], block.attn
     normed, weight, bias = block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias
-    query = F.linear(normed[:, :n_kept], weight[:width], bias[:width])
-    key, value = F.linear(normed, weight[width:], bias[width:]).chunk(2, dim=-1)
+    if n_kept == tokens.shape[1]:
+        query, key, value = F.linear(normed, weight, bias).chunk(3, dim=-1)
+    else:
+        query = F.linear(normed[:, :n_kept], weight[:width], bias[:width])
+        key, value = F.linear(normed, weight[width:], bias[width:]).chunk(2, dim=-1)
     query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
     attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
     kept = tokens[:, :n_kept] + attention.out_proj(attended)
-    return kept + block.mlp(block.ln_2(kept))
+    hidden = block.mlp.c_fc(block.ln_2(kept))
+    gate = (1.702 * hidden).sigmoid()
+    return kept + block.mlp.c_proj(hidden * gate if torch.is_grad_enabled() else gate.mul_(hidden))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from handclip_lib.backbone.image_tower import vit_embeddings
+from handclip_lib.backbone.image_parts import learning_part
 from handclip_lib.backbone.openai_clip import (
     ClipShape,
     clip_package,
@@ -95,8 +95,7 @@ class Backbone:
         images = torch.from_numpy(np.array(pixels)).to(self.device).permute(0, 3, 1, 2).float()
         mean, std = (torch.from_numpy(255 * value).to(self.device)[:, None, None] for value in (CLIP_MEAN, CLIP_STD))
         images, visual = (images - mean) / std, self.model.visual
-        embeddings = vit_embeddings(visual, images) if hasattr(visual, "transformer") else visual(images)
-        return embeddings.float().cpu().numpy()
+        return learning_part(visual, images).float().cpu().numpy()
 
     @property
     def reads_text(self) -> bool:

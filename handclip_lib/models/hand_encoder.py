@@ -23,6 +23,7 @@ class HandEncoder(torch.nn.Module):
 
     Attributes:
         visual: The tower; shared with the backbone, so training changes that.
+        recipe: What it was made of: a training is resumed by the same only.
         neck: Batch norm without a learnt shift.
         classifier: A direction for each training identity, shape (n_identities, embedding_dim).
         centers: A centre for each, the same shape; only the centre loss moves them.
@@ -59,6 +60,10 @@ class HandEncoder(torch.nn.Module):
             raise ConfigError(f"head={head!r}; choose from {', '.join(HEADS)}")
         if n_identities < 2:
             raise ConfigError(f"{n_identities} identities train; a classifier needs at least two")
+        self.recipe = {
+            "backbone": backbone.fingerprint, "n_identities": n_identities, "head": head,
+            "unfreeze_blocks": unfreeze_blocks, "scale": scale, "margin": margin, "seed": seed,
+        }  # fmt: skip
         self.visual: Any = backbone.model.visual
         self.learning, self._last = unfreeze(self.visual, unfreeze_blocks), unfreeze_blocks
         self.neck = torch.nn.BatchNorm1d(backbone.embedding_dim)

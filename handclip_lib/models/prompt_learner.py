@@ -26,6 +26,7 @@ class PromptLearner(torch.nn.Module):
         context: float32, shape (n_identities, n_ctx, width) or, shared, (n_ctx, width).
         identities: In the order of the rows.
         templates: The templates in use.
+        recipe: What it was made of: a training is resumed by the same only.
 
     Sources: Li et al., "CLIP-ReID", AAAI 2023 (identity); Zhou et al., "Learning to Prompt for Vision-Language
         Models", IJCV 2022 (shared).
@@ -71,6 +72,10 @@ class PromptLearner(torch.nn.Module):
         given = self.identities if names is None else tuple(names)
         if len(given) != len(self.identities):
             raise ConfigError(f"{len(given)} names for {len(self.identities)} identities; give each one")
+        self.recipe = {
+            "backbone": backbone.fingerprint, "identities": self.identities, "n_ctx": n_ctx, "context": context,
+            "templates": self.templates, "ctx_init": ctx_init, "names": given, "seed": seed,
+        }  # fmt: skip
         self._prompts = [build_prompts(backbone, template, n_ctx, context, given) for template in self.templates]
         self._texts = [PromptText(backbone.model, *prompts, n_ctx) for prompts in self._prompts]
         first = _first_context(backbone, n_ctx, ctx_init, seed, len(self.identities) if context == "identity" else 1)

@@ -42,3 +42,23 @@ def load_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: opened.get_tensor(name) for name in opened.keys()}, facts  # noqa: SIM118
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise TrainingError(f"{file} is no checkpoint of a training ({error}); delete it and train again") from error
+
+
+def resume_checkpoint(file: Path | None, options: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The checkpoint of the same training, where there is one.
+
+    Args:
+        file: Where it would be; None: nowhere.
+        options: Everything that decides the training, JSON values; the checkpoint's facts hold its own as "options".
+
+    Raises:
+        TrainingError: The file is damaged, or of a training with other options.
+    """
+    if file is None or not file.exists():
+        return None
+    tensors, facts = load_checkpoint(file)
+    theirs, ours = facts.get("options", {}), json.loads(json.dumps(options))
+    other = [name for name in ours if theirs.get(name) != ours[name]]
+    if other:
+        raise TrainingError(f"{file} is of a training with other {', '.join(other)}; delete it, or name another folder")
+    return tensors, facts

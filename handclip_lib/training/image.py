@@ -21,7 +21,8 @@ from handclip_lib.losses.contrastive import group_cross_entropy, supervised_cont
 from handclip_lib.losses.triplet import batch_hard_triplet
 from handclip_lib.losses.weighted import WeightedLoss
 from handclip_lib.models.hand_encoder import HandEncoder
-from handclip_lib.training.checkpoints import load_checkpoint, save_checkpoint
+from handclip_lib.training.checkpoints import resume_checkpoint, save_checkpoint
+from handclip_lib.training.history import History
 from handclip_lib.training.schedule import one_cycle, warm_up_cosine
 
 PRECISIONS = ("fp32", "bf16")
@@ -131,7 +132,7 @@ def fit_image(
         "label_smoothing": label_smoothing, "margin": margin, "temperature": temperature,
         "augmentation": augmentation, "flip": flip, "precision": precision, "select_by": select_by,
         "patience": patience, "seed": seed, "images": int(pixels.astype(np.int64).sum()),
-        "learning": [name for name, p in encoder.named_parameters() if p.requires_grad],
+        "encoder": encoder.recipe, "text": None if text is None else float(np.abs(text).sum(dtype=np.float64)),
     }  # fmt: skip
     encoder.centers.requires_grad_("center" in loss_of.weights)
     adam = OPTIMIZERS[optimizer](_groups(encoder, learning_rate, head_learning_rate, weight_decay))
@@ -145,9 +146,9 @@ def fit_image(
     held = _held(encoder, pixels, precision) if reuses else None
     learning = [p for group in adam.param_groups for p in group["params"]]
     highest = [group["lr"] for group in adam.param_groups]
-    bar = tqdm(total=epochs, initial=state.epoch, desc="fine-tuning", unit="epoch", disable=not progress)
-    while state.epoch < epochs and not state.stops(patience):
-        began, epoch, seen = time.monotonic(), state.epoch, []
+    bar = tqdm(total=epochs, initial=state.history.epoch, desc="fine-tuning", unit="epoch", disable=not progress)
+    while state.history.epoch < epochs and not state.history.stops(patience):
+        began, epoch, seen = time.monotonic(), state.history.epoch, []
         encoder.train()
         for number, batch in enumerate(identity_batches(identities, n_identities, n_images, _rng(seed, epoch))):
             rows, step = np.tile(batch, views), int(before[epoch]) + number
@@ -306,29 +307,13 @@ class _State:
         self, encoder: HandEncoder, optimizer: torch.optim.Optimizer, options: dict[str, Any], file: Path | None
     ):
         self._encoder, self._optimizer, self._options, self._file = encoder, optimizer, options, file
-        self._rows: list[dict[str, Any]] = []
-        self._best_epoch, self._best = 0, self._copy()
-
-    @property
-    def epoch(self) -> int:
-        """Epochs done."""
-        return len(self._rows) - 1
-
-    def stops(self, patience: int) -> bool:
-        """Whether there was no better epoch for too long."""
-        return bool(patience) and self.epoch - self._best_epoch >= patience
+        self.history = History(options["select_by"])
+        self._best = self._copy()
 
     def close_epoch(self, row: dict[str, Any]) -> None:
         """Take an epoch's figures, keep its weights where they are the best, and write the file."""
-        name = self._options["select_by"]
-        if row["epoch"] and name not in row:
-            raise TrainingError(f"select_by={name!r} is not measured; choose from {', '.join(row)}")
-        if name in row:
-            best = next((r[name] for r in self._rows if r["epoch"] == self._best_epoch and name in r), None)
-            sign = -1 if name == "loss" else 1
-            if best is None or sign * row[name] > sign * best:
-                self._best_epoch, self._best = row["epoch"], self._copy()
-        self._rows.append(row)
+        if self.history.add(row):
+            self._best = self._copy()
         if self._file is not None:
             self._write(self._file)
 
@@ -340,25 +325,21 @@ class _State:
         tensors |= {f"best.{name}": value for name, value in self._best.items()}
         for number, moments in self._optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
-        facts = {"options": self._options, "history": self._rows, "best_epoch": self._best_epoch}
-        save_checkpoint(file, tensors, facts)
+        save_checkpoint(file, tensors, {"options": self._options, **self.history.facts()})
 
     def resumed(self) -> bool:
         """Take up the training whose file is there; whether there was one."""
-        if self._file is None or not self._file.exists():
+        found = resume_checkpoint(self._file, self._options)
+        if found is None:
             return False
-        tensors, facts = load_checkpoint(self._file)
-        other = [k for k, v in self._options.items() if facts.get("options", {}).get(k) != v]
-        if other:
-            raise TrainingError(
-                f"{self._file} is of a training with other {', '.join(other)}; delete it, or name another folder"
-            )
+        tensors, facts = found
+        self.history.restore(facts)
         parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "adam": {}}
         for name, value in tensors.items():
             kind, _, rest = name.partition(".")
             parts[kind][rest] = value
         self._encoder.load_state_dict(parts["now"])
-        self._best, self._best_epoch, self._rows = parts["best"], facts["best_epoch"], facts["history"]
+        self._best = parts["best"]
         stored = self._optimizer.state_dict()
         for name, value in parts["adam"].items():
             number, _, moment = name.partition(".")
@@ -370,4 +351,4 @@ class _State:
         """The training's result; the encoder takes the best epoch's weights."""
         self._encoder.load_state_dict(self._best)
         self._encoder.eval()
-        return ImageResult(pd.DataFrame(self._rows), self._best_epoch)
+        return ImageResult(self.history.frame(), self.history.best_epoch)

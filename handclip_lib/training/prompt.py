@@ -18,7 +18,8 @@ from handclip_lib.data.batches import identity_batches
 from handclip_lib.errors import TrainingError
 from handclip_lib.losses.contrastive import supervised_contrastive
 from handclip_lib.models.prompt_learner import PromptLearner
-from handclip_lib.training.checkpoints import load_checkpoint, save_checkpoint
+from handclip_lib.training.checkpoints import resume_checkpoint, save_checkpoint
+from handclip_lib.training.history import History
 from handclip_lib.training.schedule import warm_up_cosine
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -34,6 +35,7 @@ class PromptResult:
             `validate` returned, prompt norm, prompt variance, gradient norm, learning rate, seconds.
         best_epoch: The epoch that `select_by` chose.
         best: Its context, float32, as `PromptLearner.context`; the learner holds it too.
+        best_text: Its text features of all identities, not normalised, float32, shape (n_identities, size).
         final: The context after the last epoch.
         epochs: Epochs of the snapshots.
         contexts: Context at each of them, float32, shape (snapshots, …).
@@ -43,6 +45,7 @@ class PromptResult:
     history: pd.DataFrame
     best_epoch: int
     best: np.ndarray
+    best_text: np.ndarray
     final: np.ndarray
     epochs: tuple[int, ...]
     contexts: np.ndarray
@@ -108,8 +111,7 @@ def fit_prompt(
         "epochs": epochs, "n_identities": n_identities, "n_images": n_images, "optimizer": optimizer,
         "learning_rate": learning_rate, "weight_decay": weight_decay, "warm_up": warm_up, "temperature": temperature,
         "normalize": normalize, "context_weight": context_weight, "select_by": select_by, "patience": patience,
-        "seed": seed, "templates": list(learner.templates), "identities": list(learner.identities),
-        "images": float(np.abs(images).sum(dtype=np.float64)),
+        "seed": seed, "learner": learner.recipe, "images": float(np.abs(images).sum(dtype=np.float64)),
     }  # fmt: skip
     steps_of = [len(identity_batches(identities, n_identities, n_images, _rng(seed, e))) for e in range(epochs)]
     before = np.concatenate([[0], np.cumsum(steps_of)])
@@ -119,9 +121,9 @@ def fit_prompt(
     if not state.resumed():
         text = learner.text_features()
         state.close_epoch({"epoch": 0, **_norms(learner), **(validate(text) if validate else {})}, text, True)
-    bar = tqdm(total=epochs, initial=state.epoch, desc="learning prompts", unit="epoch", disable=not progress)
-    while state.epoch < epochs and not state.stops(patience):
-        began, epoch, seen = time.monotonic(), state.epoch, []
+    bar = tqdm(total=epochs, initial=state.history.epoch, desc="learning prompts", unit="epoch", disable=not progress)
+    while state.history.epoch < epochs and not state.history.stops(patience):
+        began, epoch, seen = time.monotonic(), state.history.epoch, []
         for number, batch in enumerate(identity_batches(identities, n_identities, n_images, _rng(seed, epoch))):
             rows = torch.as_tensor(batch, device=device)
             step = int(before[epoch]) + number
@@ -234,27 +236,17 @@ class _State:
 
     def __init__(self, learner: PromptLearner, adam: torch.optim.Optimizer, options: dict[str, Any], file: Path | None):
         self._learner, self._adam, self._options, self._file = learner, adam, options, file
-        self._rows: list[dict[str, Any]] = []
-        self._best_epoch, self._best = 0, learner.context.detach().clone()
+        self.history = History(options["select_by"])
+        self._best, self._best_text = learner.context.detach().clone(), torch.empty(0)
         self._epochs: list[int] = []
         self._contexts: list[Tensor] = []
         self._texts: list[Tensor] = []
 
-    @property
-    def epoch(self) -> int:
-        """Epochs done."""
-        return len(self._rows) - 1
-
-    def stops(self, patience: int) -> bool:
-        """Whether there was no better epoch for too long."""
-        return bool(patience) and self.epoch - self._best_epoch >= patience
-
     def close_epoch(self, row: dict[str, Any], text: np.ndarray, snapshot: bool) -> None:
         """Take an epoch's figures, keep its context where it is the best or a snapshot, and write the file."""
-        self._rows.append(row)
         context = self._learner.context.detach().cpu().clone()
-        if self._is_better(row):
-            self._best_epoch, self._best = row["epoch"], context
+        if self.history.add(row):
+            self._best, self._best_text = context, torch.from_numpy(text)
         if snapshot:
             self._epochs.append(row["epoch"])
             self._contexts.append(context)
@@ -262,36 +254,22 @@ class _State:
         if self._file is not None:
             self._write(context)
 
-    def _is_better(self, row: dict[str, Any]) -> bool:
-        name = self._options["select_by"]
-        if name not in row:
-            if row["epoch"]:
-                raise TrainingError(f"select_by={name!r} is not measured; choose from {', '.join(row)}")
-            return True
-        best = next(r for r in self._rows if r["epoch"] == self._best_epoch).get(name)
-        sign = -1 if name == "loss" else 1
-        return best is None or sign * row[name] > sign * best
-
     def _write(self, context: Tensor) -> None:
         assert self._file is not None
         moments = {f"adam.{name}": value for name, value in self._adam.state[self._learner.context].items()}
         tensors = {"context": context, "best": self._best, "contexts": torch.stack(self._contexts), **moments}
-        tensors["text_features"] = torch.stack(self._texts)
-        facts = {"options": self._options, "history": self._rows, "best_epoch": self._best_epoch}
-        save_checkpoint(self._file, tensors, facts | {"epochs": self._epochs})
+        tensors |= {"text_features": torch.stack(self._texts), "best_text": self._best_text}
+        facts = {"options": self._options, "epochs": self._epochs, **self.history.facts()}
+        save_checkpoint(self._file, tensors, facts)
 
     def resumed(self) -> bool:
         """Take up the training whose file is there; whether there was one."""
-        if self._file is None or not self._file.exists():
+        found = resume_checkpoint(self._file, self._options)
+        if found is None:
             return False
-        tensors, facts = load_checkpoint(self._file)
-        other = [k for k, v in self._options.items() if facts["options"].get(k) != v]
-        if other:
-            raise TrainingError(
-                f"{self._file} is of a training with other {', '.join(other)}; delete it, or name another folder"
-            )
-        self._rows, self._best_epoch, self._epochs = facts["history"], facts["best_epoch"], facts["epochs"]
-        self._best = tensors["best"]
+        tensors, facts = found
+        self.history.restore(facts)
+        self._epochs, self._best, self._best_text = facts["epochs"], tensors["best"], tensors["best_text"]
         self._contexts, self._texts = list(tensors["contexts"]), list(tensors["text_features"])
         parameter = self._learner.context
         parameter.data.copy_(tensors["context"])
@@ -306,9 +284,10 @@ class _State:
         final = self._learner.context.detach().cpu().clone()
         self._learner.context.data.copy_(self._best)
         return PromptResult(
-            history=pd.DataFrame(self._rows),
-            best_epoch=self._best_epoch,
+            history=self.history.frame(),
+            best_epoch=self.history.best_epoch,
             best=self._best.cpu().numpy(),
+            best_text=self._best_text.numpy(),
             final=final.numpy(),
             epochs=tuple(self._epochs),
             contexts=torch.stack(self._contexts).numpy(),

@@ -46,8 +46,7 @@ def identity_inspector(result: PromptResult, task: PromptTask, images: DecodedIm
 
     Identities are listed least recognised first.
     """
-    text = result.text_features[result.epochs.index(result.best_epoch)] if result.best_epoch in result.epochs else None
-    text = result.text_features[-1] if text is None else text
+    text = result.best_text
     names = task.by_identity(text)["identity"].tolist()
 
     def show(identity: str) -> Figure:

@@ -53,15 +53,15 @@ def test_features_and_gradients_are_those_of_the_plain_way(small, context, n_ctx
         assert_equal_ways(learner, torch.tensor([2, 0]))
 
 
-def test_they_are_for_every_template_of_the_parameter_files(small):
-    files = sorted((Path(__file__).parents[2] / "params" / "prompt_learning").glob("*.yml"))
-    templates = {yaml.safe_load(file.read_text())["template"] for file in files}
-    assert templates
-    for template in templates:
-        for n_ctx in range(1, 17):
-            given = template.replace("X X X X", "{}")
-            learner = PromptLearner(small, NAMES, n_ctx=n_ctx, templates=[given])
-            assert_equal_ways(learner, torch.tensor([2, 0]))
+def test_they_are_for_the_true_text_tower_at_every_length_and_file_template():
+    files = sorted((Path(__file__).parents[2] / "params").glob("*/*.yml"))
+    given = {yaml.safe_load(file.read_text()).get("template", "").replace("X X X X", "{}") for file in files}
+    true = text_clip(512, 12, 512)
+    for context, templates in (("identity", sorted(filter(None, given))), ("shared", TEMPLATES["shared"][:1])):
+        for template in templates:
+            for n_ctx in range(1, 17):
+                learner = PromptLearner(true, NAMES, n_ctx=n_ctx, context=context, templates=[template], seed=1)
+                assert_equal_ways(learner, torch.tensor([2, 0]))
 
 
 @pytest.mark.parametrize("context", ["identity", "shared"])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -128,6 +130,9 @@ def test_an_interrupted_training_goes_on_to_the_same_history_and_weights(data, t
         assert torch.equal(resumed.state_dict()[name], value), name
     with pytest.raises(TrainingError, match="other margin; delete it"):
         fit(data, folder=tmp_path, margin=0.5)
+    for other in (HandEncoder(replace(small(), fingerprint="other"), 5), HandEncoder(small(), 6)):
+        with pytest.raises(TrainingError, match="other encoder; delete it"):
+            fit(data, other, folder=tmp_path)
 
 
 def test_texts_pull_images_and_stay(data):
