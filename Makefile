@@ -41,7 +41,7 @@ $(STAMP): requirements.txt pyproject.toml
 	@touch $@
 
 pins: $(STAMP)  ## requirements.txt anew from pyproject.toml; name packages to upgrade in UPGRADE="--upgrade-package torch"
-	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --no-emit-index-url \
+	$(BIN)/uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 --no-emit-index-url \
 	  --no-annotate --custom-compile-command "make pins" --quiet $(UPGRADE) --output-file requirements.txt
 
 clean:
