@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from handclip_lib.backbone.image_parts import learning_part
+from handclip_lib.backbone.input_size import resize_input
 from handclip_lib.backbone.openai_clip import (
     ClipShape,
     clip_package,
@@ -18,8 +19,9 @@ from handclip_lib.backbone.openai_clip import (
     load_published,
     published_file,
 )
-from handclip_lib.backbone.weights import build_model, fingerprint, read_weights
-from handclip_lib.data.images import CLIP_MEAN, CLIP_STD
+from handclip_lib.backbone.weights import build_model, fingerprint, read_weights, stored_size
+from handclip_lib.data.augment import plain
+from handclip_lib.data.images import Resolution, height_and_width
 from handclip_lib.data.places import cache_folder
 from handclip_lib.errors import BackboneError
 
@@ -56,7 +58,7 @@ class Backbone:
     Attributes:
         name: Short name, or the file's stem where the shape is none of the known ones.
         model: `clip.model.CLIP`, float32, in evaluation mode, on `device`.
-        resolution: Side of the square images it takes, in pixels.
+        resolution: Side in pixels of the square images it takes, or their height and width.
         embedding_dim: Length of an embedding.
         context_length: Tokens in a text, start and end included.
         device: Where it computes.
@@ -65,7 +67,7 @@ class Backbone:
 
     name: str
     model: Any
-    resolution: int
+    resolution: Resolution
     embedding_dim: int
     context_length: int
     device: torch.device
@@ -76,7 +78,7 @@ class Backbone:
         """Embed images.
 
         Args:
-            pixels: RGB in 0..255, uint8, shape (n, resolution, resolution, 3).
+            pixels: RGB in 0..255, uint8, shape (n, height, width, 3).
 
         Returns:
             Embeddings as the model gives them (not normalised), float32, shape (n, embedding_dim).
@@ -84,18 +86,16 @@ class Backbone:
         Raises:
             BackboneError: Another type or shape.
         """
-        side = self.resolution
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (side, side, 3):
+        height, width = height_and_width(self.resolution)
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (height, width, 3):
             raise BackboneError(
-                f"{self.name} takes uint8 images of shape (n, {side}, {side}, 3), not {pixels.dtype} "
-                f"{pixels.shape}; decode them with resolution={side}"
+                f"{self.name} takes uint8 images of shape (n, {height}, {width}, 3), not {pixels.dtype} "
+                f"{pixels.shape}; decode them with resolution={self.resolution}"
             )
         if not len(pixels):
             return np.empty((0, self.embedding_dim), np.float32)
-        images = torch.from_numpy(np.array(pixels)).to(self.device).permute(0, 3, 1, 2).float()
-        mean, std = (torch.from_numpy(255 * value).to(self.device)[:, None, None] for value in (CLIP_MEAN, CLIP_STD))
-        images, visual = (images - mean) / std, self.model.visual
-        return learning_part(visual, images).float().cpu().numpy()
+        images = plain(torch.from_numpy(np.array(pixels)).to(self.device))
+        return learning_part(self.model.visual, images).float().cpu().numpy()
 
     @property
     def reads_text(self) -> bool:
@@ -170,6 +170,7 @@ def load_backbone(
     weights: str | Path | None = None,
     device: str = "auto",
     download_root: str | Path | None = None,
+    input_size: tuple[int, int] | None = None,
     progress: bool = True,
 ) -> Backbone:
     """Load a backbone in float32.
@@ -182,6 +183,8 @@ def load_backbone(
         weights: A checkpoint to use in place of OpenAI's download; it must have the shape that `name` says.
         device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
         download_root: Where OpenAI's files lie and are put; default: `clip` in HandCLIP's cache folder.
+        input_size: Height and width in pixels of the images it shall take, multiples of its patch; position
+            embeddings are interpolated. None: the size it was trained on.
         progress: Show the bar of a download.
 
     Raises:
@@ -198,17 +201,22 @@ def load_backbone(
         file = Path(name).expanduser()
     elif name == "tiny" and file is None:
         file = TINY_WEIGHTS
+    size = None
     if file is None:
         folder = Path(download_root).expanduser() if download_root else cache_folder() / "clip"
         model: Any = _published(name, folder, progress)
         shape = infer_shape(model.state_dict())
     else:
-        model, shape = build_model(read_weights(file), file)
+        size = stored_size(file)
+        model, shape = build_model(read_weights(file), file, size)
         known = next((short for short, sizes in SHAPES.items() if sizes == shape), None)
         if name in SHAPES and shape != SHAPES[name]:
             remedy = f"use {known!r}" if known else f"give {str(file)!r} as its name"
             raise BackboneError(f"{name} is a {SHAPES[name]}, but {file} holds a {shape}; {remedy} for this file")
         name = known or file.stem
+    now = size[0] if size else (shape.resolution, shape.resolution)
+    taken = input_size or now
+    resize_input(model.visual, now, taken)
     content = fingerprint(model)
     if shape.patch_size is None:  # convolutions run 1.4 times as fast on a CPU with channels last
         model.visual.to(memory_format=torch.channels_last)
@@ -216,7 +224,7 @@ def load_backbone(
         name=name,
         fingerprint=content,
         model=model.to(place),
-        resolution=shape.resolution,
+        resolution=taken[0] if taken[0] == taken[1] else taken,
         embedding_dim=shape.embedding_dim,
         context_length=shape.context_length,
         device=place,

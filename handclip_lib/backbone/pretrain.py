@@ -208,7 +208,7 @@ def train_images(backbone: Backbone, photographs: Photographs, recipe: Recipe, c
 
     def loss_of(rng: np.random.Generator, generator: torch.Generator) -> dict[str, Tensor]:
         rows = draw_batch(photographs, groups, recipe.hands, rng)
-        images = augment(torch.from_numpy(photographs.pixels[rows]), generator)
+        images = augment(torch.from_numpy(photographs.pixels[rows]), rng.integers(2**62, size=len(rows)).tolist())
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
             image = visual(images)
             headed = trained["head"](image)

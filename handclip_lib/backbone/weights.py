@@ -8,13 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 
+from handclip_lib.backbone.input_size import grid_of
 from handclip_lib.backbone.openai_clip import ClipShape, build_clip, infer_shape
 from handclip_lib.errors import BackboneError
 
 FORMATS = "OpenAI's JIT archive, a state dict saved by torch.save (.pt, .pth), or .safetensors"
+SIZE_FACT = "input_size"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _SIZES = (
     "input_resolution",
@@ -63,6 +66,26 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return _state_dict(found, path)
 
 
+def stored_size(path: Path) -> tuple[tuple[int, int], int] | None:
+    """Of weights that take images of another size than square: height and width, and the square's side before.
+
+    Only a .safetensors file tells, in its header, as `size_fact` wrote it.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safetensors.safe_open(path, "pt") as opened:
+            height, width, side = (int(number) for number in (opened.metadata() or {})[SIZE_FACT].split())
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError):
+        return None
+    return (height, width), side
+
+
+def size_fact(size: tuple[int, int], side: int) -> dict[str, str]:
+    """What a .safetensors file's header says of images that are not square."""
+    return {SIZE_FACT: f"{size[0]} {size[1]} {side}"}
+
+
 def _read(path: Path, start: bytes) -> Any:
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path)
@@ -97,12 +120,15 @@ def _state_dict(found: Any, path: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in state.items() if name not in _SIZES}
 
 
-def build_model(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Any, ClipShape]:
+def build_model(
+    state: Mapping[str, torch.Tensor], path: Path, size: tuple[tuple[int, int], int] | None = None
+) -> tuple[Any, ClipShape]:
     """The CLIP model whose sizes the weights have, in float32 (half precision widens without loss).
 
     Args:
         state: What `read_weights` returned.
         path: Where it came from, for messages.
+        size: What `stored_size` returned.
 
     Returns:
         `clip.model.CLIP` on the CPU in evaluation mode, owning its memory, and its shape.
@@ -116,7 +142,11 @@ def build_model(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Any, Cli
         raise BackboneError(f"{path} has no image encoder (no tensor named visual.…), so it is no CLIP checkpoint")
     if "token_embedding.weight" not in state or "text_projection" not in state:
         raise BackboneError(f"{path} has no text encoder (token_embedding, text_projection): a whole CLIP is needed")
+    place = "visual.positional_embedding" if "visual.proj" in state else "visual.attnpool.positional_embedding"
+    own = state.get(place)
     try:
+        if size is not None and own is not None:
+            state = {**state, place: own.new_zeros((size[1] // _step(state)) ** 2 + 1, own.shape[1])}
         shape = infer_shape(state)
         model: Any = build_clip(shape)
     except (KeyError, IndexError) as error:
@@ -130,7 +160,17 @@ def build_model(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Any, Cli
         for name, tensor in state.items()
     }
     model.load_state_dict(state, assign=True)
+    if size is not None and own is not None:
+        rows, columns = grid_of(model.visual, size[0])
+        if len(own) != rows * columns + 1:
+            raise BackboneError(f"{path} says images of {size[0]}, and has {len(own) - 1} places for patches")
+        holder = model.visual if place == "visual.positional_embedding" else model.visual.attnpool
+        holder.positional_embedding = torch.nn.Parameter(own.float().clone())
     return model.eval(), shape
+
+
+def _step(state: Mapping[str, torch.Tensor]) -> int:
+    return state["visual.conv1.weight"].shape[-1] if "visual.proj" in state else 32
 
 
 def _compare(model: Any, state: Mapping[str, torch.Tensor], shape: ClipShape, path: Path) -> None:

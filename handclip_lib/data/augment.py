@@ -1,4 +1,6 @@
-"""Random changes of training photographs; evaluation never sees them."""
+"""From pixels to what a tower takes, and random changes of training photographs; evaluation never sees those."""
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,7 @@ from handclip_lib.data.images import CLIP_MEAN, CLIP_STD
 
 
 def normalised(images: Tensor) -> Tensor:
-    """CLIP's normalisation of images in 0..1, float32 (n, 3, side, side), channels last in memory."""
+    """CLIP's normalisation of images in 0..1, float32 (n, 3, height, width), channels last in memory."""
     mean, std = (
         torch.tensor(values, dtype=torch.float32, device=images.device)[:, None, None]
         for values in (CLIP_MEAN, CLIP_STD)
@@ -16,36 +18,41 @@ def normalised(images: Tensor) -> Tensor:
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def augment(pixels: Tensor, generator: torch.Generator, strength: float = 1.0, flip: bool = False) -> Tensor:
+def plain(pixels: Tensor) -> Tensor:
+    """Photographs as they are: uint8 (n, height, width, 3) to CLIP's normalised float32 (n, 3, height, width)."""
+    return normalised(pixels.permute(0, 3, 1, 2).float() / 255)
+
+
+def augment(pixels: Tensor, seeds: Sequence[int], strength: float = 1.0, flip: bool = False) -> Tensor:
     """Move and turn, light and tint a little, and add noise.
 
+    Each image's change depends on its own seed alone, so a batch in pieces, on several processes, is the same batch.
+
     Args:
-        pixels: uint8, shape (n, side, side, 3).
-        generator: What chooses, on the CPU.
+        pixels: uint8, shape (n, height, width, 3).
+        seeds: Of each image, 0 … 2^63 − 1.
         strength: 1: shifts up to 12 %, turns up to 9°, scales 0.88 to 1.12, light ±4 %; 0: nothing changes.
         flip: Also mirror half of them. Off by default: a mirrored right hand is a left one.
 
     Returns:
-        CLIP's normalised float32, shape (n, 3, side, side).
+        CLIP's normalised float32, shape (n, 3, height, width).
     """
-    n = len(pixels)
-
-    def uniform(reach: float, *shape: int) -> Tensor:
-        return strength * reach * (2 * torch.rand(n, *shape, generator=generator) - 1)
-
-    images = pixels.permute(0, 3, 1, 2).float() / 255
-    angle, size = uniform(0.15), 1 + uniform(0.12)
-    cosine, sine = angle.cos() * size, angle.sin() * size
-    turn = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)
-    matrix = torch.cat([turn, uniform(0.12, 2, 1)], dim=2)
+    if not strength and not flip:
+        return plain(pixels)
+    images, device = pixels.permute(0, 3, 1, 2).float() / 255, pixels.device
+    generators = [torch.Generator(device).manual_seed(int(seed)) for seed in seeds]
+    drawn = torch.stack([torch.rand(11, generator=generator, device=device) for generator in generators])
+    reach = torch.tensor([0.15, 0.12, 0.12, 0.12, 0.04, 0.014, 0.014, 0.014, 0.05], device=device)
+    even = strength * reach * (2 * drawn[:, :9] - 1)  # turn, size, shift (2), light, tint (3), contrast
+    cosine, sine = even[:, 0].cos() * (1 + even[:, 1]), even[:, 0].sin() * (1 + even[:, 1])
+    rows = (torch.stack([cosine, -sine, even[:, 2]], 1), torch.stack([sine, cosine, even[:, 3]], 1))
+    matrix = torch.stack(rows, 1)
     if flip:
-        matrix[:, :, 0] *= torch.where(torch.rand(n, 1, generator=generator) < 0.5, -1.0, 1.0)
-    if strength or flip:
-        grid = F.affine_grid(matrix.to(images.device), list(images.shape), align_corners=False)
-        images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    light, tint, contrast = uniform(0.04, 1, 1, 1), uniform(0.014, 3, 1, 1), uniform(0.05, 1, 1, 1)
-    noise = strength * 0.02 * torch.rand(n, 1, 1, 1, generator=generator)
-    images = images * (1 + light).to(images.device) * (1 + tint).to(images.device)
-    images = 0.5 + (images - 0.5) * (1 + contrast).to(images.device)
-    images = images + (noise * torch.randn(images.shape, generator=generator)).to(images.device)
+        matrix[:, :, 0] *= torch.where(drawn[:, 9:10] < 0.5, -1.0, 1.0)
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    images = images * (1 + even[:, 4, None, None, None]) * (1 + even[:, 5:8, None, None])
+    images = 0.5 + (images - 0.5) * (1 + even[:, 8, None, None, None])
+    for image, generator, amount in zip(images, generators, 0.02 * strength * drawn[:, 10], strict=True):
+        image += amount * torch.randn(image.shape, generator=generator, device=device)
     return normalised(images.clamp(0, 1))

@@ -21,20 +21,20 @@ Decode = Callable[[int], "np.ndarray | str"]
 
 
 def kept_pixels(
-    folder: Path, keys: Sequence[str], resolution: int, decode: Decode, pool: ThreadPoolExecutor, progress: bool
+    folder: Path, keys: Sequence[str], size: tuple[int, int], decode: Decode, pool: ThreadPoolExecutor, progress: bool
 ) -> tuple[np.ndarray, dict[int, str]]:
     """The pixels of the images with these keys, from the cache or decoded into it.
 
     Args:
         folder: The cache's folder.
         keys: A key of each image's content and transform.
-        resolution: Side in pixels.
-        decode: Decodes image `i` to uint8 (resolution, resolution, 3), or returns the reason it cannot.
+        size: Height and width in pixels.
+        decode: Decodes image `i` to uint8 (height, width, 3), or returns the reason it cannot.
         pool: Threads to decode in.
         progress: Show a progress bar.
 
     Returns:
-        uint8 (n decoded, resolution, resolution, 3), memory-mapped, and the reason for each image not decoded, by its
+        uint8 (n decoded, height, width, 3), memory-mapped, and the reason for each image not decoded, by its
         place in `keys`.
 
     Raises:
@@ -51,7 +51,7 @@ def kept_pixels(
             kept = _open(pixels_file, facts_file)  # another process may have built it while this one waited
             if kept is not None:
                 return kept
-            _build(pixels_file, facts_file, len(keys), resolution, decode, pool, progress)
+            _build(pixels_file, facts_file, len(keys), size, decode, pool, progress)
             kept = _open(pixels_file, facts_file)
     except OSError as error:
         raise DataError(
@@ -67,7 +67,7 @@ def _build(
     pixels_file: Path,
     facts_file: Path,
     n: int,
-    resolution: int,
+    size: tuple[int, int],
     decode: Decode,
     pool: ThreadPoolExecutor,
     progress: bool,
@@ -77,7 +77,7 @@ def _build(
     bar = tqdm(total=n, desc="decoding images", unit="image", disable=not progress)
     with whole_file(pixels_file) as private:
         with private.open("wb") as file:
-            _write_header(file, (n, resolution, resolution, 3))
+            _write_header(file, (n, *size, 3))
             for row, decoded in enumerate(pool.map(decode, range(n))):
                 bar.update()
                 if isinstance(decoded, str):
@@ -86,7 +86,7 @@ def _build(
                 block = np.ascontiguousarray(decoded).data
                 checksum = zlib.crc32(block, checksum)
                 file.write(block)
-            shape = (n - len(failed), resolution, resolution, 3)
+            shape = (n - len(failed), *size, 3)
             file.seek(0)
             _write_header(file, shape)
         bar.close()

@@ -21,15 +21,17 @@ FITS = ("stretch", "crop", "pad")
 DECODER = 1  # goes into the cache's key: raise it when the pixels of some file would change
 MOST_PIXELS = 89_478_485  # Pillow's own limit, a quarter of a gigabyte of RGB
 WHITE = (255, 255, 255)
+Resolution = int | tuple[int, int]
+"""Side in pixels of a square, or height and width."""
 
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """Decoded images of one square size.
+    """Decoded images of one size.
 
     Attributes:
         paths: The images that could be decoded, in the order given.
-        pixels: uint8 (n, resolution, resolution, 3), RGB, memory-mapped.
+        pixels: uint8 (n, height, width, 3), RGB, memory-mapped.
         failures: Reason for each image that could not be decoded.
         content_keys: A key of each image's file content and transform.
     """
@@ -62,12 +64,12 @@ class DecodedImages:
 def decode_images(
     root: Path | str,
     paths: Iterable[str],
-    resolution: int,
+    resolution: Resolution,
     fit: str = "stretch",
     cache: Path | None = None,
     progress: bool = True,
 ) -> DecodedImages:
-    """Decode images to RGB squares, in threads; what was decoded before is read from the cache.
+    """Decode images to RGB of one size, in threads; what was decoded before is read from the cache.
 
     The cache is keyed by the files' content and the transform, so a changed file is decoded anew. A large JPEG is
     decoded at a reduced size, never below the size wanted, and then resized (bicubic, antialiased).
@@ -75,9 +77,9 @@ def decode_images(
     Args:
         root: Folder the paths are relative to.
         paths: Images.
-        resolution: Side in pixels of the square.
+        resolution: Side in pixels of the square, or height and width.
         fit: "stretch" keeps the whole hand and changes its proportions (the habit of re-identification), "crop"
-            resizes the shorter side and cuts the longer (OpenAI's preprocessing), "pad" adds white.
+            resizes until the size is covered and cuts the rest (OpenAI's preprocessing), "pad" adds white.
         cache: Folder of the cache; `cache_folder()/images` by default.
         progress: Show a progress bar.
 
@@ -101,7 +103,7 @@ def decode_images(
             return decode_file(root / paths[row], resolution, fit)
 
         folder = cache if cache is not None else cache_folder() / "images"
-        pixels, failed = kept_pixels(folder, keys, resolution, decode, pool, progress)
+        pixels, failed = kept_pixels(folder, keys, height_and_width(resolution), decode, pool, progress)
     if len(failed) == len(paths):
         first = next(iter(failed.values()))
         raise DataError(f"{root}: none of the {len(paths)} images can be decoded; {paths[0]}: {first}")
@@ -112,8 +114,13 @@ def decode_images(
     )  # fmt: skip
 
 
-def decode_file(path: Path, resolution: int, fit: str = "stretch") -> np.ndarray | str:
-    """Decode one file to uint8 (resolution, resolution, 3), or say why it cannot be done and what to do."""
+def height_and_width(resolution: Resolution) -> tuple[int, int]:
+    """Of a square by its side, or as they are."""
+    return (resolution, resolution) if isinstance(resolution, int) else resolution
+
+
+def decode_file(path: Path, resolution: Resolution, fit: str = "stretch") -> np.ndarray | str:
+    """Decode one file to uint8 (height, width, 3), or say why it cannot be done and what to do."""
     try:
         with Image.open(path) as image:
             if image.width * image.height > MOST_PIXELS:
@@ -131,7 +138,7 @@ def decode_file(path: Path, resolution: int, fit: str = "stretch") -> np.ndarray
         return f"it is damaged or cut short ({error}); copy it again"
 
 
-def compare_fits(path: Path, resolution: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def compare_fits(path: Path, resolution: Resolution) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """A photograph as it is, uint8 (height, width, 3), and as a model sees it under each fit.
 
     Raises:
@@ -146,7 +153,7 @@ def compare_fits(path: Path, resolution: int) -> tuple[np.ndarray, dict[str, np.
     return original, {fit: np.asarray(seen) for fit, seen in results.items()}
 
 
-def _content_key(path: Path, resolution: int, fit: str) -> str:
+def _content_key(path: Path, resolution: Resolution, fit: str) -> str:
     digest = sha256(f"{DECODER}|{resolution}|{fit}|".encode())
     try:
         digest.update(path.read_bytes())
@@ -155,11 +162,12 @@ def _content_key(path: Path, resolution: int, fit: str) -> str:
     return digest.hexdigest()
 
 
-def _draft_size(size: tuple[int, int], resolution: int, fit: str) -> tuple[int, int]:
-    """The smallest size a JPEG may be decoded to: both sides of the result stay at or above what is wanted."""
+def _draft_size(size: tuple[int, int], resolution: Resolution, fit: str) -> tuple[int, int]:
+    """The smallest width and height a JPEG may be decoded to: the result's sides stay at or above what is wanted."""
+    height, width = height_and_width(resolution)
     if fit == "stretch":
-        return resolution, resolution
-    scale = resolution / (min(size) if fit == "crop" else max(size))
+        return width, height
+    scale = (max if fit == "crop" else min)(width / size[0], height / size[1])
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
@@ -176,15 +184,16 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _fitted(image: Image.Image, resolution: int, fit: str) -> Image.Image:
-    width, height = image.size
-    square = (resolution, resolution)
+def _fitted(image: Image.Image, resolution: Resolution, fit: str) -> Image.Image:
+    height, width = height_and_width(resolution)
     if fit == "stretch":
-        return image.resize(square, Image.Resampling.BICUBIC)
+        return image.resize((width, height), Image.Resampling.BICUBIC)
     if fit == "pad":
-        return ImageOps.pad(image, square, Image.Resampling.BICUBIC, WHITE)
-    short = min(width, height)
-    size = (int(resolution * width / short), int(resolution * height / short))
-    left, top = round((size[0] - resolution) / 2), round((size[1] - resolution) / 2)
-    resized = image.resize(size, Image.Resampling.BICUBIC)
-    return resized.crop((left, top, left + resolution, top + resolution))
+        return ImageOps.pad(image, (width, height), Image.Resampling.BICUBIC, WHITE)
+    # The side that needs the larger scale is met exactly: OpenAI's way, for any proportions.
+    if width * image.height >= height * image.width:
+        size = (width, int(width * image.height / image.width))
+    else:
+        size = (int(height * image.width / image.height), height)
+    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+    return image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + width, top + height))

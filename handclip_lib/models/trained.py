@@ -10,7 +10,8 @@ import safetensors.torch
 import torch
 
 from handclip_lib.backbone.load import Backbone
-from handclip_lib.backbone.weights import fingerprint
+from handclip_lib.backbone.weights import fingerprint, size_fact
+from handclip_lib.data.images import height_and_width
 from handclip_lib.errors import BackboneError
 from handclip_lib.files import whole_file
 
@@ -79,6 +80,7 @@ def save_clip(backbone: Backbone, file: Path) -> Backbone:
         The same model under its new fingerprint, so that no cache takes it for the old one.
     """
     state = {name: value.detach().cpu().contiguous().clone() for name, value in backbone.model.state_dict().items()}
+    size, side = height_and_width(backbone.resolution), backbone.model.visual.input_resolution
     with whole_file(file) as private:
-        safetensors.torch.save_file(state, private)
+        safetensors.torch.save_file(state, private, None if size == (side, side) else size_fact(size, side))
     return replace(backbone, fingerprint=fingerprint(backbone.model))

@@ -83,6 +83,21 @@ def test_stretch_and_pad_keep_the_whole_picture(tmp_path: Path):
     np.testing.assert_array_equal(fits["pad"][4:28], picture().resize((32, 24), Image.Resampling.BICUBIC))
 
 
+@pytest.mark.parametrize("size", [(120, 90), (90, 120), (101, 67)])
+def test_a_portrait_is_filled_by_every_fit(size, tmp_path: Path):
+    picture(*size).save(tmp_path / "x.png")
+    fits = {fit: decode_file(tmp_path / "x.png", (48, 32), fit) for fit in module.FITS}
+    assert {seen.shape for seen in fits.values()} == {(48, 32, 3)}
+    np.testing.assert_array_equal(fits["stretch"], picture(*size).resize((32, 48), Image.Resampling.BICUBIC))
+    scale = max(32 / size[0], 48 / size[1])
+    whole = picture(*size).resize((int(size[0] * scale), int(size[1] * scale)), Image.Resampling.BICUBIC)
+    left, top = round((whole.width - 32) / 2), round((whole.height - 48) / 2)
+    np.testing.assert_array_equal(fits["crop"], whole.crop((left, top, left + 32, top + 48)))
+    (tmp_path / "y.jpg").write_bytes(b"")
+    images = decode_images(tmp_path, ["x.png", "y.jpg"], (48, 32), cache=tmp_path, progress=False)
+    np.testing.assert_array_equal(images.pixels, fits["stretch"][None])
+
+
 def test_reduced_decoding_does_not_change_what_a_model_sees(hands11k_fullres: Path):
     for path in sorted((hands11k_fullres / "Hands").glob("*.jpg"))[:6]:
         with Image.open(path) as image:
