@@ -5,11 +5,14 @@ alone, since nothing else of it is used, attention is torch's fused one on one p
 without gradients QuickGELU works in place. `visual(images)` is the plain twin; the tests hold the two together.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from handclip_lib.backbone.freeze import ALL, blocks_of
 
@@ -32,15 +35,22 @@ def frozen_part(visual: Any, images: Tensor, last: int = ALL) -> Tensor:
         return _through(visual, _entrance(visual, images), blocks[: len(blocks) - last])
 
 
-def learning_part(visual: Any, activations: Tensor, last: int = ALL) -> Tensor:
-    """Embeddings from what `frozen_part` gave, shape (n, embedding_dim), with gradients to what learns."""
+def learning_part(visual: Any, activations: Tensor, last: int = ALL, recompute: bool = False) -> Tensor:
+    """Embeddings from what `frozen_part` gave, shape (n, embedding_dim), with gradients to what learns.
+
+    Args:
+        visual: openai-clip's image tower.
+        activations: What `frozen_part` gave with the same `last`.
+        last: Blocks that learn.
+        recompute: Compute a ViT's blocks again for the gradient rather than keep what is inside them.
+    """
     blocks = blocks_of(visual)
     x = _entrance(visual, activations) if last == ALL else activations
     blocks = blocks if last == ALL else blocks[len(blocks) - last :]
     if not hasattr(visual, "transformer"):
         return visual.attnpool(_through(visual, x, blocks))
     if blocks:
-        x = _block(blocks[-1], _through(visual, x, blocks[:-1]), 1)
+        x = _kept(recompute)(blocks[-1], _through(visual, x, blocks[:-1], recompute), 1)
     return visual.ln_post(x[:, 0]) @ visual.proj
 
 
@@ -56,11 +66,15 @@ def _entrance(visual: Any, images: Tensor) -> Tensor:
     return visual.avgpool(x)
 
 
-def _through(visual: Any, x: Tensor, blocks: list[Any]) -> Tensor:
+def _through(visual: Any, x: Tensor, blocks: list[Any], recompute: bool = False) -> Tensor:
     is_vit = hasattr(visual, "transformer")
     for block in blocks:
-        x = _block(block, x, x.shape[1]) if is_vit else block(x)
+        x = _kept(recompute)(block, x, x.shape[1]) if is_vit else block(x)
     return x
+
+
+def _kept(recompute: bool) -> Callable[..., Tensor]:
+    return partial(checkpoint, _block, use_reentrant=False) if recompute and torch.is_grad_enabled() else _block
 
 
 def _block(block: Any, tokens: Tensor, n_kept: int) -> Tensor:

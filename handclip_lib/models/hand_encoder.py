@@ -22,6 +22,7 @@ class HandEncoder(torch.nn.Module):
     again and any CLIP can be put in its place.
 
     Attributes:
+        makes_texts: Whether `for_losses` gives texts of its own.
         visual: The tower; shared with the backbone, so training changes that.
         recipe: What it was made of: a training is resumed by the same only.
         neck: Batch norm without a learnt shift.
@@ -31,6 +32,8 @@ class HandEncoder(torch.nn.Module):
     Source: Luo et al., "Bag of Tricks and a Strong Baseline for Deep Person Re-Identification", 2019.
     """
 
+    makes_texts = False
+
     def __init__(
         self,
         backbone: Backbone,
@@ -38,6 +41,7 @@ class HandEncoder(torch.nn.Module):
         *,
         head: str = "linear",
         unfreeze_blocks: int = ALL,
+        recompute: bool = False,
         scale: float = 30.0,
         margin: float = 0.5,
         seed: int = 0,
@@ -49,17 +53,22 @@ class HandEncoder(torch.nn.Module):
             n_identities: Training identities, at least 2.
             head: "linear", or "arcface" with `scale` and `margin` (radians).
             unfreeze_blocks: See `freeze.unfreeze`.
+            recompute: Keep no activations inside a ViT's blocks and compute them again for the gradient: the same
+                gradient, less memory, more time.
             scale, margin: Of ArcFace.
             seed: Of the classifier's first values.
 
         Raises:
-            ConfigError: An unknown head, too few identities, or more blocks than there are.
+            ConfigError: An unknown head, too few identities, more blocks than there are, or `recompute` with a
+                ResNet.
         """
         super().__init__()
         if head not in HEADS:
             raise ConfigError(f"head={head!r}; choose from {', '.join(HEADS)}")
         if n_identities < 2:
             raise ConfigError(f"{n_identities} identities train; a classifier needs at least two")
+        if recompute and not hasattr(backbone.model.visual, "transformer"):
+            raise ConfigError("recompute=True: a ResNet's batch norms would count every image twice; leave it off")
         self.recipe = {
             "backbone": backbone.fingerprint, "n_identities": n_identities, "head": head,
             "unfreeze_blocks": unfreeze_blocks, "scale": scale, "margin": margin, "seed": seed,
@@ -72,7 +81,7 @@ class HandEncoder(torch.nn.Module):
         first = torch.randn(n_identities, backbone.embedding_dim, generator=generator)
         self.classifier = torch.nn.Parameter(first * (0.001 if head == "linear" else 1.0))
         self.centers = torch.nn.Parameter(torch.zeros(n_identities, backbone.embedding_dim))
-        self._head, self._scale, self._margin = head, scale, margin
+        self._head, self._scale, self._margin, self._recompute = head, scale, margin, recompute
         self.to(backbone.device)
 
     def train(self, mode: bool = True) -> "HandEncoder":
@@ -93,7 +102,11 @@ class HandEncoder(torch.nn.Module):
 
     def learning_part(self, activations: Tensor) -> Tensor:
         """Embeddings, not normalised, float32 (n, embedding_dim), from what `frozen_part` gave."""
-        return learning_part(self.visual, activations, self._last).float()
+        return learning_part(self.visual, activations, self._last, self._recompute).float()
+
+    def for_losses(self, activations: Tensor) -> dict[str, Tensor]:
+        """What the losses look at, from what `frozen_part` gave: "embeddings", not normalised."""
+        return {"embeddings": self.learning_part(activations)}
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Embeddings, not normalised, float32 (n, embedding_dim), of normalised images (n, 3, side, side)."""

@@ -13,22 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from handclip_lib.data.augment import augment
+from handclip_lib.data.augment import augment, plain
 from handclip_lib.data.batches import identity_batches
 from handclip_lib.errors import TrainingError
-from handclip_lib.losses.center import center_loss
-from handclip_lib.losses.contrastive import group_cross_entropy, supervised_contrastive
-from handclip_lib.losses.triplet import batch_hard_triplet
 from handclip_lib.losses.weighted import WeightedLoss
 from handclip_lib.models.hand_encoder import HandEncoder
-from handclip_lib.training.checkpoints import resume_checkpoint, save_checkpoint
-from handclip_lib.training.history import History
+from handclip_lib.training.image_state import CHECKPOINT, ImageState
+from handclip_lib.training.processes import Processes
 from handclip_lib.training.schedule import one_cycle, warm_up_cosine
+from handclip_lib.training.terms import WITH_TEXT, loss_terms
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 SCHEDULES = ("cosine", "one_cycle")
-WITH_TEXT = ("image_to_text", "text_supcon")
 ENCODED_AT_ONCE = 64
 
 
@@ -71,6 +68,8 @@ def fit_image(
     augmentation: float = 1.0,
     flip: bool = False,
     precision: str = "fp32",
+    encoded_at_once: int = 0,
+    average: float = 0.0,
     keeps_frozen: bool = True,
     validate: Callable[[Callable[[np.ndarray], np.ndarray]], Mapping[str, float]] | None = None,
     select_by: str = "val_rank1",
@@ -79,7 +78,7 @@ def fit_image(
     folder: Path | None = None,
     progress: bool = True,
 ) -> ImageResult:
-    """Train the image tower and its head.
+    """Train the image tower and its head, on one process or on those that `accelerate launch` started.
 
     Terms: `identity` (cross-entropy of the head's logits), `triplet` (batch-hard, on embeddings of length 1),
     `supcon` (all photographs of an identity in the batch are alike), `center` (distance to a learnt centre of the
@@ -106,7 +105,12 @@ def fit_image(
         margin: Of `triplet`, in Euclidean distance of embeddings of length 1.
         temperature: Of `supcon`, `image_to_text` and `text_supcon`, which compare by the cosine.
         augmentation, flip: See `augment`.
-        precision: "fp32" or "bf16" (the tower under autocast; the weights stay float32).
+        precision: "fp32", "bf16" or "fp16" (the tower under autocast, the last with a scaled loss; the weights stay
+            float32).
+        encoded_at_once: Images whose activations are in memory at once; 0: the whole batch. The gradient is that of
+            the whole batch, by encoding twice (Gao et al., "Scaling Deep Contrastive Learning Batch Size under
+            Memory Limited Setup", 2021); only batch norms, of a ResNet for one, see the pieces.
+        average: Decay a step of the weights' moving average, which is then validated and kept; 0: none.
         keeps_frozen: Without augmentation, compute the frozen blocks' activations of every image once and keep them in
             memory (ViT-B/16: 0.6 MB an image); the result is the same.
         validate: Takes an encoder of uint8 images, in evaluation mode; returns measures by name.
@@ -122,74 +126,101 @@ def fit_image(
     """
     _check(encoder, pixels, identities, text, weights, epochs, views, precision, optimizer, schedule)
     device = encoder.classifier.device
+    processes = Processes(device)
     texts = None if text is None else F.normalize(torch.as_tensor(np.asarray(text, np.float32), device=device), dim=1)
-    loss_of = WeightedLoss(_terms(encoder, texts, label_smoothing, margin, temperature), weights)
+    loss_of = WeightedLoss(loss_terms(encoder, texts, label_smoothing, margin, temperature), weights)
     options = {
         "weights": dict(loss_of.weights), "epochs": epochs, "n_identities": n_identities, "n_images": n_images,
         "views": views, "learning_rate": learning_rate, "head_learning_rate": head_learning_rate,
         "center_learning_rate": center_learning_rate, "optimizer": optimizer, "schedule": schedule,
         "weight_decay": weight_decay, "warm_up": warm_up, "clip_gradient": clip_gradient,
         "label_smoothing": label_smoothing, "margin": margin, "temperature": temperature,
-        "augmentation": augmentation, "flip": flip, "precision": precision, "select_by": select_by,
-        "patience": patience, "seed": seed, "images": int(pixels.astype(np.int64).sum()),
-        "encoder": encoder.recipe, "text": None if text is None else float(np.abs(text).sum(dtype=np.float64)),
+        "augmentation": augmentation, "flip": flip, "precision": precision, "encoded_at_once": encoded_at_once,
+        "average": average, "select_by": select_by, "patience": patience, "seed": seed,
+        "images": int(pixels.astype(np.int64).sum()), "encoder": encoder.recipe,
+        "text": None if text is None else float(np.abs(text).sum(dtype=np.float64)),
     }  # fmt: skip
     encoder.centers.requires_grad_("center" in loss_of.weights)
     adam = OPTIMIZERS[optimizer](_groups(encoder, learning_rate, head_learning_rate, weight_decay))
     sgd = torch.optim.SGD([encoder.centers], lr=center_learning_rate)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     steps_of = [len(identity_batches(identities, n_identities, n_images, _rng(seed, e))) for e in range(epochs)]
     before = np.concatenate([[0], np.cumsum(steps_of)])
-    state = _State(encoder, adam, options, folder / "image.safetensors" if folder else None)
+    state = ImageState(encoder, adam, scaler, options, folder / CHECKPOINT if folder else None)
+
+    def close_epoch(row: dict[str, Any]) -> None:
+        if processes.is_main and validate is not None:
+            row |= validate(lambda images: encode_images(state.evaluated, images))
+        if "seconds" in row:
+            row["seconds"] = time.monotonic() - began
+        state.close_epoch(processes.from_main(row), processes.is_main)
+        processes.wait()
+
     if not state.resumed():
-        state.close_epoch({"epoch": 0, **_measured(encoder, validate)})
+        close_epoch({"epoch": 0})
     reuses = encoder.has_frozen_part and not augmentation and not flip and keeps_frozen
     held = _held(encoder, pixels, precision) if reuses else None
     learning = [p for group in adam.param_groups for p in group["params"]]
     highest = [group["lr"] for group in adam.param_groups]
-    bar = tqdm(total=epochs, initial=state.history.epoch, desc="fine-tuning", unit="epoch", disable=not progress)
+    bar = tqdm(
+        total=epochs, initial=state.history.epoch, desc="fine-tuning", unit="epoch",
+        disable=not progress or not processes.is_main,
+    )  # fmt: skip
+
+    def outputs_of(some: Tensor) -> dict[str, Tensor]:
+        with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
+            return encoder.for_losses(encoder.frozen_part(some) if held is None else some)
+
     while state.history.epoch < epochs and not state.history.stops(patience):
         began, epoch, seen = time.monotonic(), state.history.epoch, []
         encoder.train()
         for number, batch in enumerate(identity_batches(identities, n_identities, n_images, _rng(seed, epoch))):
             rows, step = np.tile(batch, views), int(before[epoch]) + number
-            ids = torch.as_tensor(identities[rows], device=device)
-            generator = torch.Generator().manual_seed(int(_rng(seed, epoch, number).integers(2**62)))
+            ids, own = torch.as_tensor(identities[rows], device=device), processes.share(len(rows))
             if held is None:
-                images = augment(torch.from_numpy(pixels[rows]).to(device), generator, augmentation, flip)
+                seeds = _rng(seed, epoch, number).integers(2**62, size=len(rows)).tolist()
+                images = torch.from_numpy(pixels[rows[own]]).to(device)
+                inputs = augment(images, seeds[own], augmentation, flip)
+            else:
+                inputs = held[rows[own]].to(device)
             if schedule == "one_cycle":
                 factor = one_cycle(step, int(before[-1]))
             else:
                 factor = warm_up_cosine(step, int(before[-1]), int(before[min(warm_up, epochs)]))
             for group, rate in zip(adam.param_groups, highest, strict=True):
                 group["lr"] = rate * factor
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                embeddings = (
-                    encoder.encode_image(images) if held is None else encoder.learning_part(held[rows].to(device))
-                )
-            loss, terms = loss_of(embeddings=embeddings, ids=ids)
+            encoder.zero_grad()
+            pieces = list(inputs.split(encoded_at_once or len(inputs)))
+            outputs = _in_pieces(outputs_of, pieces) if len(pieces) > 1 else outputs_of(inputs)
+            loss, terms = loss_of(ids=ids, **processes.gather(outputs, len(rows)))
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss.item()} in epoch {epoch + 1}, batch {number + 1} of {len(rows)} images: lower "
                     f"learning_rate={learning_rate:g}; the best epoch so far is kept"
                 )
-            encoder.zero_grad()
-            loss.backward()
+            scaler.scale(loss).backward()
+            if len(pieces) > 1:
+                _backward_in_pieces(outputs_of, pieces, outputs)
+            processes.mean_gradients([*learning, encoder.centers])
+            scaler.unscale_(adam)
             gradient = torch.nn.utils.clip_grad_norm_(learning, clip_gradient)
-            adam.step()
+            scaler.step(adam)
             if encoder.centers.grad is not None:  # as if the centre loss had weight 1
+                scaler.unscale_(sgd)
                 encoder.centers.grad /= loss_of.weights["center"]
-                sgd.step()
+                scaler.step(sgd)
+            scaler.update()
+            state.stepped()
             seen.append([len(rows), loss.item(), gradient.item(), *(value.item() for value in terms.values())])
-        means = np.average(np.array(seen)[:, 1:], axis=0, weights=np.array(seen)[:, 0])
-        names = ("loss", "gradient_norm", *terms)
-        row = {"epoch": epoch + 1, **dict(zip(names, means.tolist(), strict=True))}
-        row |= {"learning_rate": adam.param_groups[0]["lr"], **_measured(encoder, validate)}
-        row["seconds"] = time.monotonic() - began
-        state.close_epoch(row)
+        means = _means(np.array(seen))
+        row = {"epoch": epoch + 1, **dict(zip(("loss", "gradient_norm", *terms), means.tolist(), strict=True))}
+        close_epoch(row | {"learning_rate": adam.param_groups[0]["lr"], "seconds": 0.0})
+        row = state.history.rows[-1]
         bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", select_by) if name in row})
         bar.update()
     bar.close()
-    return state.result()
+    state.put_best()
+    return ImageResult(state.history.frame(), state.history.best_epoch)
 
 
 @torch.inference_mode()
@@ -199,7 +230,7 @@ def encode_images(encoder: HandEncoder, pixels: np.ndarray) -> np.ndarray:
     device, parts = encoder.classifier.device, []
     for start in range(0, len(pixels), ENCODED_AT_ONCE):
         some = torch.from_numpy(np.array(pixels[start : start + ENCODED_AT_ONCE])).to(device)
-        parts.append(encoder.encode_image(augment(some, torch.Generator(), strength=0)).cpu().numpy())
+        parts.append(encoder.encode_image(plain(some)).cpu().numpy())
     return np.concatenate(parts)
 
 
@@ -210,43 +241,27 @@ def _held(encoder: HandEncoder, pixels: np.ndarray, precision: str) -> Tensor:
     device, parts = encoder.classifier.device, []
     for start in tqdm(range(0, len(pixels), ENCODED_AT_ONCE), desc="frozen blocks", unit="batch"):
         some = torch.from_numpy(np.array(pixels[start : start + ENCODED_AT_ONCE])).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            parts.append(encoder.frozen_part(augment(some, torch.Generator(), strength=0)).cpu())
+        with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
+            parts.append(encoder.frozen_part(plain(some)).cpu())
     return torch.cat(parts)
 
 
-def _measured(encoder: HandEncoder, validate: Callable[..., Mapping[str, float]] | None) -> dict[str, float]:
-    return dict(validate(lambda pixels: encode_images(encoder, pixels))) if validate else {}
+@torch.no_grad()
+def _in_pieces(outputs_of: Callable[[Tensor], dict[str, Tensor]], pieces: list[Tensor]) -> dict[str, Tensor]:
+    """Outputs of all pieces without their graphs, as the leaves that the loss's gradient comes back to."""
+    parts = [outputs_of(piece) for piece in pieces]
+    return {name: torch.cat([part[name] for part in parts]).requires_grad_() for name in parts[0]}
 
 
-def _terms(
-    encoder: HandEncoder, texts: Tensor | None, label_smoothing: float, margin: float, temperature: float
-) -> dict[str, Callable[..., Tensor]]:
-    def supcon(embeddings: Tensor, ids: Tensor) -> Tensor:
-        unit, itself = F.normalize(embeddings, dim=1), torch.eye(len(ids), dtype=torch.bool, device=ids.device)
-        logits = (unit @ unit.T / temperature).masked_fill(itself, -torch.inf)
-        return group_cross_entropy(logits, (ids[:, None] == ids) & ~itself)
-
-    def image_to_text(embeddings: Tensor, ids: Tensor) -> Tensor:
-        assert texts is not None
-        return F.cross_entropy(F.normalize(embeddings, dim=1) @ texts.T / temperature, ids)
-
-    def text_supcon(embeddings: Tensor, ids: Tensor) -> Tensor:
-        assert texts is not None
-        pair = (embeddings, texts[ids])
-        both = [supervised_contrastive(*way, ids, ids, temperature, normalize=True) for way in (pair, pair[::-1])]
-        return both[0] + both[1]
-
-    return {
-        "identity": lambda embeddings, ids: F.cross_entropy(
-            encoder.logits(embeddings, ids), ids, label_smoothing=label_smoothing
-        ),
-        "triplet": lambda embeddings, ids: batch_hard_triplet(F.normalize(embeddings, dim=1), ids, margin),
-        "supcon": supcon,
-        "center": lambda embeddings, ids: center_loss(F.normalize(embeddings, dim=1), encoder.centers, ids),
-        "image_to_text": image_to_text,
-        "text_supcon": text_supcon,
-    }
+def _backward_in_pieces(
+    outputs_of: Callable[[Tensor], dict[str, Tensor]], pieces: list[Tensor], outputs: dict[str, Tensor]
+) -> None:
+    """Hand the gradient of the outputs on to the weights, one piece's graph at a time."""
+    used = [name for name in outputs if outputs[name].grad is not None]
+    gradients = {name: outputs[name].grad.split([len(piece) for piece in pieces]) for name in used}  # type: ignore[union-attr]
+    for number, piece in enumerate(pieces):
+        again = outputs_of(piece)
+        torch.autograd.backward([again[name] for name in used], [gradients[name][number] for name in used])
 
 
 def _groups(encoder: HandEncoder, rate: float, head_rate: float, decay: float) -> list[dict[str, Any]]:
@@ -265,6 +280,13 @@ def _groups(encoder: HandEncoder, rate: float, head_rate: float, decay: float) -
     return groups
 
 
+def _means(seen: np.ndarray) -> np.ndarray:
+    """Means of columns 1 …, weighted by column 0, over finite values: fp16 tries scales whose gradients are not."""
+    finite = np.isfinite(seen[:, 1:])
+    weight = seen[:, :1] * finite
+    return (weight * np.where(finite, seen[:, 1:], 0)).sum(0) / np.maximum(weight.sum(0), 1e-12)
+
+
 def _check(
     encoder: HandEncoder, pixels: np.ndarray, identities: np.ndarray, text: np.ndarray | None,
     weights: Mapping[str, float], epochs: int, views: int, precision: str,
@@ -277,9 +299,11 @@ def _check(
         faults.append(f"images of {len(np.unique(identities))} identities: at least two are needed")
     elif identities.min() < 0 or identities.max() >= count:
         faults.append(f"identity number {identities.max()}: the classifier has {count}, from 0")
-    if any(weights.get(name, 0) > 0 for name in WITH_TEXT) and (text is None or len(text) != count):
+    needed = [name for name in WITH_TEXT if weights.get(name, 0) > 0]
+    needed = [name for name in needed if name == "image_to_text" or text is not None or not encoder.makes_texts]
+    if needed and (text is None or len(text) != count):
         faults.append(
-            f"{' and '.join(WITH_TEXT)}: need a text for each of {count} identities, "
+            f"{' and '.join(needed)}: need a text for each of {count} identities, "
             f"got {0 if text is None else len(text)}"
         )
     if epochs < 1 or views < 1:
@@ -298,57 +322,3 @@ def _check(
 def _rng(*key: int) -> np.random.Generator:
     """Depends on its key alone, so an interrupted training goes on as it would have."""
     return np.random.default_rng(list(key))
-
-
-class _State:
-    """Where a training stands, and its file."""
-
-    def __init__(
-        self, encoder: HandEncoder, optimizer: torch.optim.Optimizer, options: dict[str, Any], file: Path | None
-    ):
-        self._encoder, self._optimizer, self._options, self._file = encoder, optimizer, options, file
-        self.history = History(options["select_by"])
-        self._best = self._copy()
-
-    def close_epoch(self, row: dict[str, Any]) -> None:
-        """Take an epoch's figures, keep its weights where they are the best, and write the file."""
-        if self.history.add(row):
-            self._best = self._copy()
-        if self._file is not None:
-            self._write(self._file)
-
-    def _copy(self) -> dict[str, Tensor]:
-        return {name: value.detach().cpu().clone() for name, value in self._encoder.state_dict().items()}
-
-    def _write(self, file: Path) -> None:
-        tensors = {f"now.{name}": value for name, value in self._encoder.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in self._best.items()}
-        for number, moments in self._optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
-        save_checkpoint(file, tensors, {"options": self._options, **self.history.facts()})
-
-    def resumed(self) -> bool:
-        """Take up the training whose file is there; whether there was one."""
-        found = resume_checkpoint(self._file, self._options)
-        if found is None:
-            return False
-        tensors, facts = found
-        self.history.restore(facts)
-        parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "adam": {}}
-        for name, value in tensors.items():
-            kind, _, rest = name.partition(".")
-            parts[kind][rest] = value
-        self._encoder.load_state_dict(parts["now"])
-        self._best = parts["best"]
-        stored = self._optimizer.state_dict()
-        for name, value in parts["adam"].items():
-            number, _, moment = name.partition(".")
-            stored["state"].setdefault(int(number), {})[moment] = value
-        self._optimizer.load_state_dict(stored)
-        return True
-
-    def result(self) -> ImageResult:
-        """The training's result; the encoder takes the best epoch's weights."""
-        self._encoder.load_state_dict(self._best)
-        self._encoder.eval()
-        return ImageResult(self.history.frame(), self.history.best_epoch)

@@ -9,9 +9,16 @@ from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.errors import ConfigError, TrainingError
 from handclip_lib.models.hand_encoder import HandEncoder
+from handclip_lib.training.checkpoints import load_checkpoint
 from handclip_lib.training.image import _groups, encode_images, fit_image
 
 WEIGHTS = {"identity": 1.0, "triplet": 1.0, "supcon": 0.5}
+
+
+def small_vit() -> Backbone:
+    torch.manual_seed(0)
+    model = clip_package().model.CLIP(16, 32, 2, 64, 16, 77, 100, 64, 1, 1).eval()
+    return Backbone("random", model, 32, 16, 77, torch.device("cpu"), "")
 
 
 def small() -> Backbone:
@@ -108,8 +115,9 @@ def test_every_tensor_that_learns_is_in_exactly_one_group():
         assert rates[id(encoder.classifier)] == rates[id(encoder.neck.weight)] == 2.0
 
 
-def test_an_interrupted_training_goes_on_to_the_same_history_and_weights(data, tmp_path):
-    whole, expected = fit(data)
+@pytest.mark.parametrize("more", [{}, {"average": 0.5, "precision": "fp16", "weights": {**WEIGHTS, "center": 0.1}}])
+def test_an_interrupted_training_goes_on_to_the_same_history_and_weights(data, tmp_path, more):
+    whole, expected = fit(data, **more)
     count = 0
 
     def dies(encode) -> dict[str, float]:
@@ -120,8 +128,8 @@ def test_an_interrupted_training_goes_on_to_the_same_history_and_weights(data, t
         return nearest(data)(encode)
 
     with pytest.raises(KeyboardInterrupt):
-        fit(data, folder=tmp_path, validate=dies)
-    resumed, result = fit(data, folder=tmp_path)
+        fit(data, folder=tmp_path, validate=dies, **more)
+    resumed, result = fit(data, folder=tmp_path, **more)
     pd.testing.assert_frame_equal(
         result.history.drop(columns="seconds"), expected.history.drop(columns="seconds"), check_exact=True
     )
@@ -129,10 +137,10 @@ def test_an_interrupted_training_goes_on_to_the_same_history_and_weights(data, t
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
     with pytest.raises(TrainingError, match="other margin; delete it"):
-        fit(data, folder=tmp_path, margin=0.5)
+        fit(data, folder=tmp_path, margin=0.5, **more)
     for other in (HandEncoder(replace(small(), fingerprint="other"), 5), HandEncoder(small(), 6)):
         with pytest.raises(TrainingError, match="other encoder; delete it"):
-            fit(data, other, folder=tmp_path)
+            fit(data, other, folder=tmp_path, **more)
 
 
 def test_texts_pull_images_and_stay(data):
@@ -193,16 +201,92 @@ def test_keeping_what_is_frozen_changes_nothing(data, blocks):
             torch.testing.assert_close(runs[1][0][name], value, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("blocks", [-1, 1])
 @pytest.mark.parametrize("vit", [True, False])
-def test_half_precision_learns_and_keeps_float32_weights(data, vit, blocks):
-    backbone = small()
-    if vit:
-        torch.manual_seed(0)
-        model = clip_package().model.CLIP(16, 32, 2, 64, 16, 77, 100, 64, 1, 1).eval()
-        backbone = Backbone("random", model, 32, 16, 77, torch.device("cpu"), "")
+def test_half_precision_learns_and_keeps_float32_weights(data, vit, blocks, precision):
+    backbone = small_vit() if vit else small()
     encoder = HandEncoder(backbone, 5, unfreeze_blocks=blocks)
     augmentation = 0.0 if blocks == 1 else 1.0
-    _, result = fit(data, encoder, precision="bf16", epochs=8, select_by="loss", augmentation=augmentation)
+    _, result = fit(data, encoder, precision=precision, epochs=8, select_by="loss", augmentation=augmentation)
     assert result.history["loss"].iloc[-1] < result.history["loss"].iloc[1]
     assert {p.dtype for p in encoder.parameters()} == {torch.float32}
+
+
+def gentle(folder, **more):
+    """Rates at which a rounding stays one: Adam makes whole steps of gradients that are nearly nothing."""
+    folder.mkdir()
+    weights = dict.fromkeys(("identity", "triplet", "supcon"), 0.5) | {"center": 0.1}
+    # one view: the distance of equal images is a root of rounding errors
+    rates = {"learning_rate": 2e-6, "head_learning_rate": 2e-6, "center_learning_rate": 1e-3, "views": 1}
+    return {"weights": weights, "select_by": "loss", "validate": None, "folder": folder} | rates | more
+
+
+def compare(one, other, folders):
+    (_, result), (_, repeated) = one, other
+    for name in ("loss", "identity", "triplet", "supcon", "center", "gradient_norm"):
+        np.testing.assert_allclose(repeated.history[name][1:], result.history[name][1:], rtol=1e-4, err_msg=name)
+    gradients, again = (load_checkpoint(folder / "image.safetensors")[0] for folder in folders)
+    moments = [name for name in gradients if name.endswith(".exp_avg")]
+    assert len(moments) > 10
+    largest = max(gradients[name].norm() for name in moments)
+    for name in moments:
+        assert (again[name] - gradients[name]).norm() <= 1e-4 * gradients[name].norm() + 1e-7 * largest, name
+
+
+@pytest.mark.parametrize("blocks", [-1, 1])
+@pytest.mark.parametrize("augmentation", [0.0, 1.0])
+def test_encoding_a_batch_in_pieces_changes_nothing(data, tmp_path, blocks, augmentation):
+    folders = [tmp_path / "whole", tmp_path / "pieces"]
+    runs = [
+        fit(
+            data, HandEncoder(small_vit(), 5, unfreeze_blocks=blocks),
+            **gentle(folder, augmentation=augmentation, encoded_at_once=n),
+        )
+        for folder, n in zip(folders, (0, 5), strict=True)
+    ]  # fmt: skip
+    compare(*runs, folders)
+
+
+@pytest.mark.parametrize("blocks", [-1, 1])
+def test_computing_activations_again_changes_nothing(data, tmp_path, blocks):
+    folders = [tmp_path / "kept", tmp_path / "again"]
+    runs = [
+        fit(data, HandEncoder(small_vit(), 5, unfreeze_blocks=blocks, recompute=again), **gentle(folder))
+        for folder, again in zip(folders, (False, True), strict=True)
+    ]
+    compare(*runs, folders)
+    with pytest.raises(ConfigError, match="a ResNet's batch norms would count every image twice"):
+        HandEncoder(small(), 5, recompute=True)
+
+
+def test_the_average_is_that_of_the_weights_after_each_step(data):
+    """One batch an epoch, so that the weights after each step are those of trainings of as many epochs."""
+    options = {"n_identities": 5, "n_images": 5, "learning_rate": 1e-3, "warm_up": 0, "schedule": "cosine"}
+
+    averaged = []
+    fit(
+        data, HandEncoder(small_vit(), 5), epochs=3, average=0.75,
+        validate=lambda encode: averaged.append(encode(data[0])) or {"val_rank1": 0.0}, **options,
+    )  # fmt: skip
+    states = [_weights_after(data, steps, options) for steps in (1, 2, 3)]
+    wanted = states[0]
+    for state in states[1:]:
+        wanted = {n: 0.75 * wanted[n] + 0.25 * v if v.is_floating_point() else v for n, v in state.items()}
+    encoder = HandEncoder(small_vit(), 5)
+    encoder.load_state_dict(wanted)
+    np.testing.assert_allclose(encode_images(encoder, data[0]), averaged[-1], rtol=1e-4, atol=1e-5)
+
+
+def _weights_after(data, steps: int, options) -> dict[str, torch.Tensor]:
+    """The weights of the training of three epochs after some of them: kept by naming that epoch the best."""
+    count = -1
+
+    def best_at(encode) -> dict[str, float]:
+        nonlocal count
+        count += 1
+        return {"val_rank1": float(count == steps)}
+
+    encoder, result = fit(data, HandEncoder(small_vit(), 5), epochs=3, validate=best_at, **options)
+    assert result.best_epoch == steps
+    return {name: value.clone() for name, value in encoder.state_dict().items()}

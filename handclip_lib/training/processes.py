@@ -1,0 +1,91 @@
+"""One training on several processes: each encodes its share of a batch, all see the whole batch's loss."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as distributed
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, reduce
+from torch import Tensor
+
+
+class Processes:
+    """The processes of this training: one, or those that `accelerate launch` started.
+
+    Contrastive and triplet losses compare all images of a batch, so a batch is not cut into smaller ones: every
+    process computes the loss of the whole batch from the gathered embeddings, and the gradients that come back are
+    those of one process with that batch (to rounding; a batch norm inside a ResNet sees its process's share).
+    """
+
+    def __init__(self, device: torch.device):
+        """Join the others, where there are any.
+
+        Args:
+            device: Where this process computes.
+        """
+        self._state = PartialState(cpu=device.type == "cpu")
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one that validates and writes."""
+        return bool(self._state.is_main_process)
+
+    def share(self, count: int) -> slice:
+        """This process's part of `count` rows."""
+        edges = self._edges(count)
+        return slice(edges[self._state.process_index], edges[self._state.process_index + 1])
+
+    def gather(self, own: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+        """Rows of all processes in order, with gradients to this process's own.
+
+        Args:
+            own: Tensors of this process's share of rows.
+            count: Rows of all together.
+        """
+        if self._state.num_processes == 1:
+            return dict(own)
+        edges = self._edges(count)
+        return {name: _Gathered.apply(rows, edges, self._state.process_index) for name, rows in own.items()}
+
+    def mean_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Replace each gradient by its mean over the processes, which is the whole batch's."""
+        if self._state.num_processes > 1:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad = reduce(parameter.grad, "mean")
+
+    def from_main(self, value: Any) -> Any:
+        """What the main process has, in all of them."""
+        return broadcast_object_list([value])[0] if self._state.num_processes > 1 else value
+
+    def wait(self) -> None:
+        """Until all are here."""
+        self._state.wait_for_everyone()
+
+    def _edges(self, count: int) -> list[int]:
+        return np.linspace(0, count, self._state.num_processes + 1).round().astype(int).tolist()
+
+
+class _Gathered(torch.autograd.Function):
+    """Rows of all processes; backward hands on the own rows' gradient, times the number of processes.
+
+    Every process computes the same loss, so the gradient of the own rows is whole already; the factor makes up for
+    the mean that is taken of the weights' gradients.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, edges: list[int], index: int) -> Tensor:
+        ctx.edges, ctx.index = edges, index
+        sizes = np.diff(edges)
+        padded = own.new_zeros((int(sizes.max()), *own.shape[1:]))
+        padded[: len(own)] = own
+        parts = [torch.empty_like(padded) for _ in sizes]
+        distributed.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        start, end = ctx.edges[ctx.index : ctx.index + 2]
+        return gradients[0][start:end] * (len(ctx.edges) - 1), None, None

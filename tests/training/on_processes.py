@@ -1,0 +1,38 @@
+"""`accelerate launch … on_processes.py FOLDER`: a short training, its history and its encoder's weights."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from handclip_lib.backbone.load import Backbone
+from handclip_lib.backbone.openai_clip import clip_package
+from handclip_lib.models.hand_encoder import HandEncoder
+from handclip_lib.training.image import fit_image
+from handclip_lib.training.processes import Processes
+
+
+def train(folder: Path, **more) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(5), [5, 4, 4, 3, 1])
+    colours = rng.integers(0, 256, (5, 1, 1, 3))
+    pixels = (colours[labels] + rng.integers(-40, 40, (17, 32, 32, 3))).clip(0, 255).astype(np.uint8)
+    torch.manual_seed(0)
+    model = clip_package().model.CLIP(16, 32, 2, 64, 16, 77, 100, 64, 1, 1).eval()
+    encoder = HandEncoder(Backbone("random", model, 32, 16, 77, torch.device("cpu"), ""), 5, head="arcface")
+    texts = rng.normal(size=(5, 16)).astype(np.float32)
+    result = fit_image(
+        encoder, pixels, labels, text=texts, epochs=4, n_identities=3, n_images=3, views=1,
+        weights={"identity": 0.5, "triplet": 1.0, "supcon": 0.5, "center": 0.1, "text_supcon": 0.2},
+        learning_rate=1e-5, head_learning_rate=1e-5, center_learning_rate=1e-3, select_by="val_rank1",
+        validate=lambda encode: {"val_rank1": float(encode(pixels).sum())}, folder=folder, progress=False, **more,
+    )  # fmt: skip
+    if Processes(torch.device("cpu")).is_main:
+        result.history.to_csv(folder / "history.csv", index=False)
+        safetensors.torch.save_file({n: v.contiguous() for n, v in encoder.state_dict().items()}, folder / "weights.st")
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]))
