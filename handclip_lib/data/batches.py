@@ -12,7 +12,8 @@ def identity_batches(
 
     An identity's images are shuffled and cut into groups of `n_images`; a batch takes one group of each of the
     `n_identities` identities that have the most groups left, so large ones are not left over for the end. An
-    identity with one image is a group of one. The last batches may hold fewer identities.
+    identity with one image is a group of one. The last batches may hold fewer identities; a batch of a single image,
+    which no batch norm can take, joins the batch before it.
 
     Args:
         identities: Of each image, shape (n,).
@@ -35,4 +36,6 @@ def identity_batches(
         left = np.array([len(parts) for parts in groups])
         order = np.lexsort((rng.random(len(groups)), -left))[:n_identities]
         batches.append(np.concatenate([groups[number].pop() for number in order if groups[number]]))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [np.concatenate(batches[-2:])]
     return [batches[number] for number in rng.permutation(len(batches))]
