@@ -21,7 +21,8 @@ Context = Literal["identity", "shared"]
 Optimizer = Literal["adam", "adamw"]
 Schedule = Literal["cosine", "one_cycle"]
 Head = Literal["linear", "arcface"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Method = Literal["prompts_then_image", "promptsg"]
 ImageMeasure = Literal["val_rank1", "val_map", "loss"]
 PromptMeasure = Literal["val_image_to_text@1", "val_text_to_image@1", "image_to_text@1", "text_to_image@1", "loss"]
 
@@ -72,6 +73,15 @@ class WithBackbone(Parameters):
     download_root: str = Field("", description="folder that holds or receives OpenAI's files; empty for the cache")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     batch_size: int = Field(32, ge=1, le=4096, description="images encoded at once")
+    input_size: str = Field(
+        "", pattern=r"^(\d+x\d+)?$", description="height x width the model shall take, such as 256x128; empty: its own"
+    )
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of `input_size`, where it is given."""
+        height, _, width = self.input_size.partition("x")
+        return (int(height), int(width)) if width else None
 
 
 class PromptLearning(WithBackbone):
@@ -93,6 +103,7 @@ class PromptLearning(WithBackbone):
     temperature: float = Field(0.07, gt=0, le=100, description="what similarities are divided by; CLIP-ReID: 1")
     normalize: bool = Field(True, description="compare by the cosine; CLIP-ReID: false")
     context_weight: float = Field(0.0, ge=0, le=1e6, description="weight of the mean squared context in the loss")
+    diversity_weight: float = Field(0.0, ge=0, le=1e6, description="weight of the cosine between identities' texts")
     select_by: PromptMeasure = Field("val_image_to_text@1", description="measure that chooses the epoch, or loss")
     patience: int = Field(0, ge=0, le=10_000, description="epochs without a better one before it stops; 0: never")
     trial_epochs: int = Field(10, ge=1, le=10_000, description="epochs of a training started in the panel")
@@ -106,7 +117,7 @@ class PromptLearning(WithBackbone):
         """What a training takes, by name."""
         names = (
             "epochs", "n_identities", "n_images", "optimizer", "learning_rate", "weight_decay", "warm_up",
-            "temperature", "normalize", "context_weight", "select_by", "patience", "seed",
+            "temperature", "normalize", "context_weight", "diversity_weight", "select_by", "patience", "seed",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
@@ -123,6 +134,7 @@ class ImageFinetune(WithBackbone):
 
     prompt_run: str = Field("", description="id of a run of 02, or latest; its texts are frozen targets; empty: none")
     head: Head = Field("linear", description="linear or arcface")
+    neck_dim: int = Field(0, ge=0, le=65_536, description="width before the classifier; 0: that of the embedding")
     unfreeze_blocks: int = Field(-1, ge=-1, le=200, description="last blocks of the image tower that learn; -1: all")
     identity_weight: float = Field(0.5, ge=0, le=1e6, description="weight of the cross-entropy of identities")
     triplet_weight: float = Field(0.0, ge=0, le=1e6, description="weight of the batch-hard triplet loss")
@@ -149,7 +161,11 @@ class ImageFinetune(WithBackbone):
     clip_gradient: float = Field(5.0, gt=0, le=1e6, description="largest length of the gradient")
     augmentation: float = Field(1.0, ge=0, le=3, description="strength of the augmentation; 0: none")
     flip: bool = Field(False, description="mirror half of the photographs: a right hand becomes a left one")
-    precision: Precision = Field("fp32", description="fp32 or bf16")
+    precision: Precision = Field("fp32", description="fp32, bf16 or fp16")
+    encoded_at_once: int = Field(0, ge=0, le=65_536, description="images of a batch in memory at once; 0: all")
+    recompute: bool = Field(False, description="compute a ViT's activations twice to save memory")
+    average: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average a step; 0: none")
+    processes: int = Field(1, ge=1, le=64, description="processes that train together, such as one a GPU")
     select_by: ImageMeasure = Field("val_rank1", description="measure that chooses the epoch, or loss")
     patience: int = Field(0, ge=0, le=10_000, description="epochs without a better one before it stops; 0: never")
     bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples of the identities for an interval")
@@ -161,13 +177,21 @@ class ImageFinetune(WithBackbone):
         names |= {"center": self.center_weight, "image_to_text": self.text_weight}
         return names | {"text_supcon": self.text_supcon_weight}
 
+    def encoder_options(self) -> dict[str, Any]:
+        """What the encoder that learns takes, by name."""
+        return {
+            "head": self.head, "unfreeze_blocks": self.unfreeze_blocks, "neck_dim": self.neck_dim,
+            "recompute": self.recompute, "scale": self.arcface_scale, "margin": self.arcface_margin,
+            "seed": self.seed,
+        }  # fmt: skip
+
     def options(self) -> dict[str, Any]:
         """What a training takes, by name."""
         names = (
             "epochs", "n_identities", "n_images", "views", "learning_rate", "head_learning_rate",
             "center_learning_rate", "optimizer", "weight_decay", "schedule", "warm_up", "clip_gradient",
-            "label_smoothing", "margin", "temperature", "augmentation", "flip", "precision", "select_by",
-            "patience", "seed",
+            "label_smoothing", "margin", "temperature", "augmentation", "flip", "precision", "encoded_at_once",
+            "average", "select_by", "patience", "seed",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names} | {"weights": self.weights_of}
 
@@ -191,6 +215,8 @@ class JointTraining(ImageFinetune):
     triplet_weight: float = Field(0.5, ge=0, le=1e6, description="weight of the batch-hard triplet loss")
     center_weight: float = Field(0.0005, ge=0, le=1e6, description="weight of the distance to the identity's centre")
     text_supcon_weight: float = Field(0.5, ge=0, le=1e6, description="contrastive of images and texts")
+    method: Method = Field("prompts_then_image", description="prompts_then_image, or promptsg")
+    guide_layers: int = Field(2, ge=0, le=24, description="self-attention layers of promptsg")
     version: str = Field("", description="version of CLIP-FH this repeats, such as v5; empty: none")
     n_ctx: int = Field(4, ge=1, le=75, description="learnt tokens in a prompt")
     context: Context = Field("identity", description="identity or shared")
@@ -198,6 +224,7 @@ class JointTraining(ImageFinetune):
     prompt_epochs: int = Field(20, ge=1, le=10_000, description="epochs of the prompts")
     prompt_learning_rate: float = Field(0.02, gt=0, le=10, description="highest learning rate of the prompts")
     prompt_temperature: float = Field(0.07, gt=0, le=100, description="of the prompts' loss, cosine")
+    diversity_weight: float = Field(0.0, ge=0, le=1e6, description="of the cosine between identities' texts")
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -209,6 +236,7 @@ class JointTraining(ImageFinetune):
         return {
             "epochs": self.prompt_epochs, "learning_rate": self.prompt_learning_rate, "seed": self.seed,
             "temperature": self.prompt_temperature, "normalize": True, "select_by": "val_image_to_text@1",
+            "diversity_weight": self.diversity_weight,
         }  # fmt: skip
 
     def faults(self) -> list[str]:

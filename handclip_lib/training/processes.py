@@ -11,6 +11,12 @@ from accelerate.utils import broadcast_object_list, reduce
 from torch import Tensor
 
 
+def this_device(name: str) -> str:
+    """The device of this process: under `accelerate launch` its own GPU; else the name as it is."""
+    state = PartialState(cpu=name == "cpu" or not torch.cuda.is_available())
+    return str(state.device) if state.num_processes > 1 else name
+
+
 class Processes:
     """The processes of this training: one, or those that `accelerate launch` started.
 

@@ -17,6 +17,7 @@ from handclip_lib.config import templates_of
 from handclip_lib.data.batches import identity_batches
 from handclip_lib.errors import TrainingError
 from handclip_lib.losses.contrastive import supervised_contrastive
+from handclip_lib.losses.diversity import text_overlap
 from handclip_lib.models.prompt_learner import PromptLearner
 from handclip_lib.training.checkpoints import resume_checkpoint, save_checkpoint
 from handclip_lib.training.history import History
@@ -67,6 +68,7 @@ def fit_prompt(
     temperature: float = 1.0,
     normalize: bool = False,
     context_weight: float = 0.0,
+    diversity_weight: float = 0.0,
     validate: Callable[[np.ndarray], Mapping[str, float]] | None = None,
     select_by: str = "loss",
     patience: int = 0,
@@ -74,7 +76,10 @@ def fit_prompt(
     folder: Path | None = None,
     progress: bool = True,
 ) -> PromptResult:
-    """Learn the context: SupCon(image→text) + SupCon(text→image) + context_weight · mean(context²).
+    """Learn the context, by supervised contrastive losses both ways.
+
+    Loss: SupCon(image→text) + SupCon(text→image) + context_weight · mean(context²)
+    + diversity_weight · mean cosine between the texts of different identities.
 
     The image features never change, so they are computed once, before. Only the distinct identities of a batch are
     encoded; their features are then repeated for each of its images, which changes neither loss nor gradient.
@@ -91,6 +96,7 @@ def fit_prompt(
         warm_up: Epochs of the warm-up.
         temperature, normalize: See `supervised_contrastive`. CLIP-ReID: 1 and no normalisation.
         context_weight: λ, 0 or more.
+        diversity_weight: Of `text_overlap`, 0 or more.
         validate: Takes text features (n_identities, size), not normalised, and returns measures by name.
         select_by: The measure whose highest value is the best epoch (the loss: lowest; of equals the earliest).
         patience: Epochs without a better one after which training stops; 0: never.
@@ -110,7 +116,8 @@ def fit_prompt(
     options = {
         "epochs": epochs, "n_identities": n_identities, "n_images": n_images, "optimizer": optimizer,
         "learning_rate": learning_rate, "weight_decay": weight_decay, "warm_up": warm_up, "temperature": temperature,
-        "normalize": normalize, "context_weight": context_weight, "select_by": select_by, "patience": patience,
+        "normalize": normalize, "context_weight": context_weight,
+        "diversity_weight": diversity_weight, "select_by": select_by, "patience": patience,
         "seed": seed, "learner": learner.recipe, "images": float(np.abs(images).sum(dtype=np.float64)),
     }  # fmt: skip
     steps_of = [len(identity_batches(identities, n_identities, n_images, _rng(seed, e))) for e in range(epochs)]
@@ -130,11 +137,12 @@ def fit_prompt(
             for group in adam.param_groups:
                 group["lr"] = learning_rate * warm_up_cosine(step, int(before[-1]), int(before[min(warm_up, epochs)]))
             distinct, place = labels[rows].unique(return_inverse=True)
-            image, prompt, ids = features[rows], learner.encode_text(distinct)[place], labels[rows]
+            texts = learner.encode_text(distinct)
+            image, prompt, ids = features[rows], texts[place], labels[rows]
             i2t = supervised_contrastive(image, prompt, ids, ids, temperature, normalize)
             t2i = supervised_contrastive(prompt, image, ids, ids, temperature, normalize)
-            squares = learner.context.square().mean()
-            loss = i2t + t2i + context_weight * squares
+            squares, overlap = learner.context.square().mean(), text_overlap(texts)
+            loss = i2t + t2i + context_weight * squares + diversity_weight * overlap
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss.item()} in epoch {epoch + 1}, batch {number + 1} of identities "
@@ -146,10 +154,10 @@ def fit_prompt(
             adam.step()
             gradient = learner.context.grad.norm() if learner.context.grad is not None else torch.zeros(())
             positives = (ids[:, None] == ids).sum() / len(ids)
-            seen.append([len(batch), *(v.item() for v in (loss, i2t, t2i, squares, positives, gradient))])
+            seen.append([len(batch), *(v.item() for v in (loss, i2t, t2i, squares, overlap, positives, gradient))])
         text = learner.text_features()
         means = np.average(np.array(seen)[:, 1:], axis=0, weights=np.array(seen)[:, 0])
-        names = ("loss", "image_to_text", "text_to_image", "mean_square", "positives", "gradient_norm")
+        names = ("loss", "image_to_text", "text_to_image", "mean_square", "text_overlap", "positives", "gradient_norm")
         row = {"epoch": epoch + 1, **dict(zip(names, means.tolist(), strict=True)), **_norms(learner)}
         row |= {"learning_rate": adam.param_groups[0]["lr"], **(validate(text) if validate else {})}
         row["seconds"] = time.monotonic() - began

@@ -1,0 +1,77 @@
+"""`accelerate launch --num_processes N -m handclip_lib.training FOLDER`: one fine-tune on several processes.
+
+FOLDER holds `training.yml`: the notebook's name as `notebook`, its parameters, and as `texts` the folder of a prompt
+run, where one is wanted. The training goes on from the checkpoint in FOLDER, where there is one, and leaves
+`best.safetensors` and `final.safetensors` there. Notebooks 03 and 04 do this by themselves with `processes` above 1;
+on several machines start this on each, with `accelerate`'s own options and FOLDER on a shared disk.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from handclip_lib.backbone.load import load_backbone
+from handclip_lib.config import NOTEBOOKS, ImageFinetune, resolve
+from handclip_lib.data.images import decode_images
+from handclip_lib.data.open import open_dataset
+from handclip_lib.data.splits import make_split
+from handclip_lib.errors import ConfigError, HandClipError
+from handclip_lib.evaluation.validation import training_images
+from handclip_lib.models.trained import image_encoder, prompt_texts, save_trained
+from handclip_lib.training.image import fit_image
+from handclip_lib.training.processes import this_device
+from handclip_lib.training.together import PARAMETERS
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train; return the exit code: 0, or 2 for what cannot be trained."""
+    if len(arguments) != 1:
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        train(Path(arguments[0]))
+    except HandClipError as error:
+        print(f"handclip: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def train(folder: Path) -> None:
+    """Train as `training.yml` in a folder says.
+
+    Raises:
+        HandClipError: The file is absent or wrong, or the training cannot be done.
+    """
+    config, texts = _read(folder / PARAMETERS)
+    device = this_device(config.device)
+    model = load_backbone(config.backbone, config.weights, device, config.download_root, config.size, progress=False)
+    table = open_dataset(
+        config.dataset, config.data_root, drawn_subjects=config.drawn_subjects, drawn_images=config.drawn_images
+    )
+    images = decode_images(table.root, table.images["path"], model.resolution, config.fit, progress=False)
+    split = make_split(table.without(images.failures), config.aspect, config.protocol, config.seed, config.draws)
+    people = training_images(images, split)
+    encoder = image_encoder(model, len(people.identities), **config.encoder_options())
+    text = prompt_texts(model, texts, people.identities)
+    fit_image(
+        encoder, people.pixels, people.labels, **config.options(), text=text, validate=people.validate, folder=folder
+    )
+    save_trained(encoder, model, folder)
+
+
+def _read(file: Path) -> tuple[ImageFinetune, Path | None]:
+    try:
+        given = yaml.safe_load(file.read_text())
+        notebook, texts = given.pop("notebook"), given.pop("texts", None)
+    except (OSError, yaml.YAMLError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{file} gives no notebook and parameters ({error!r})") from error
+    model = NOTEBOOKS.get(notebook)
+    if model is None or not issubclass(model, ImageFinetune):
+        raise ConfigError(f"{file}: notebook={notebook!r} trains no image tower; 03_image_finetune does")
+    return resolve(model, given), Path(texts) if texts else None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,59 @@
+"""Start a training on several processes from a notebook."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+
+from handclip_lib.config import ImageFinetune
+from handclip_lib.errors import TrainingError
+from handclip_lib.files import whole_file
+
+PARAMETERS = "training.yml"
+LAST_LINES = 12
+
+
+def train_together(config: ImageFinetune, folder: Path, texts: Path | None = None) -> None:
+    """Train on `config.processes` processes, one a GPU where there are any; with one, do nothing.
+
+    The checkpoint lies in the folder afterwards, so that `fit_image` with the same arguments finds a finished
+    training and returns it. What the processes print is shown.
+
+    Args:
+        config: Of notebook 03 or 04.
+        folder: The run's.
+        texts: Folder of the run whose prompts are the texts; None: no texts.
+
+    Raises:
+        TrainingError: The training failed; the message has its last lines.
+    """
+    if config.processes == 1:
+        return
+    given = {"notebook": config.notebook, "texts": None if texts is None else str(texts.resolve())}
+    with whole_file(folder / PARAMETERS) as private:
+        private.write_text(yaml.safe_dump(given | config.model_dump(), sort_keys=False, allow_unicode=True))
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(config.processes),
+        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+        *(["--cpu"] if config.device == "cpu" or not torch.cuda.is_available() else ["--multi_gpu"]),
+        "-m", "handclip_lib.training", str(folder),
+    ]  # fmt: skip
+    threads = str(max(1, (os.cpu_count() or 1) // config.processes))
+    environment = {"OMP_NUM_THREADS": threads} | os.environ
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
+    lines: list[str] = []
+    try:
+        for line in process.stdout or ():
+            lines = [*lines[1 - LAST_LINES :], line.rstrip()]
+            print(line, end="")
+    finally:
+        if process.poll() is None:
+            process.terminate()
+    if process.wait():
+        said = next((line for line in lines if line.startswith("handclip: ")), "\n".join(lines))
+        raise TrainingError(f"{config.processes} processes could not train: {said}")
