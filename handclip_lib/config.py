@@ -231,6 +231,11 @@ class JointTraining(ImageFinetune):
         """The templates, one or several."""
         return templates_of(self.template, self.context)
 
+    def encoder_options(self) -> dict[str, Any]:
+        """The same, with the method and what it needs."""
+        template = self.templates[0] if self.method == "promptsg" else ""
+        return super().encoder_options() | {"method": self.method, "template": template, "layers": self.guide_layers}
+
     def prompt_options(self) -> dict[str, Any]:
         """What the training of the prompts takes, by name."""
         return {
@@ -241,7 +246,14 @@ class JointTraining(ImageFinetune):
 
     def faults(self) -> list[str]:
         """Faults of the templates too."""
-        return super().faults() + template_faults(self.templates, self.n_ctx, self.context)
+        if self.method != "promptsg":
+            return super().faults() + template_faults(self.templates, self.n_ctx, self.context)
+        found = template_faults(self.templates, 1, "identity")
+        if len(self.templates) > 1:
+            found.append(f"template={self.template!r}: promptsg takes one template")
+        if self.text_weight:
+            found.append("text_weight: promptsg has no text of an identity; text_supcon_weight compares with its own")
+        return super().faults() + found
 
 
 class Evaluation(WithBackbone):

@@ -44,14 +44,44 @@ def learning_part(visual: Any, activations: Tensor, last: int = ALL, recompute: 
         last: Blocks that learn.
         recompute: Compute a ViT's blocks again for the gradient rather than keep what is inside them.
     """
-    blocks = blocks_of(visual)
-    x = _entrance(visual, activations) if last == ALL else activations
-    blocks = blocks if last == ALL else blocks[len(blocks) - last :]
+    x, blocks = _learning(visual, activations, last)
     if not hasattr(visual, "transformer"):
         return visual.attnpool(_through(visual, x, blocks))
     if blocks:
         x = _kept(recompute)(blocks[-1], _through(visual, x, blocks[:-1], recompute), 1)
     return visual.ln_post(x[:, 0]) @ visual.proj
+
+
+def learning_tokens(visual: Any, activations: Tensor, last: int = ALL, recompute: bool = False) -> Tensor:
+    """The embedding and a token of every place in the image, in the embedding's space, with gradients.
+
+    A ViT's patch tokens go through its last norm and projection, as the class token does. A ResNet's places are the
+    projected values of its attention pooling, of which each head's part of the embedding is a weighted mean; to let
+    every position ask instead, as the mean does, would blur them into one another.
+
+    Args:
+        visual, activations, last, recompute: As `learning_part` has them.
+
+    Returns:
+        Shape (n, 1 + places, embedding_dim): row 0 is what `learning_part` gives, then the places, row by row of the
+        image.
+
+    Source: of a ResNet's places: Zhou et al., "Extract Free Dense Labels from CLIP", ECCV 2022.
+    """
+    x = _through(visual, *_learning(visual, activations, last), recompute)
+    if hasattr(visual, "transformer"):
+        return visual.ln_post(x) @ visual.proj
+    pool, positions = visual.attnpool, x.flatten(2).transpose(1, 2)
+    positions = positions + pool.positional_embedding[1:].to(x.dtype)
+    return torch.cat([pool(x)[:, None], pool.c_proj(pool.v_proj(positions))], dim=1)
+
+
+def _learning(visual: Any, activations: Tensor, last: int) -> tuple[Tensor, list[Any]]:
+    """What goes into the blocks that learn, and those."""
+    blocks = blocks_of(visual)
+    if last == ALL:
+        return _entrance(visual, activations), blocks
+    return activations, blocks[len(blocks) - last :]
 
 
 def _entrance(visual: Any, images: Tensor) -> Tensor:

@@ -25,9 +25,10 @@ class HandEncoder(torch.nn.Module):
         makes_texts: Whether `for_losses` gives texts of its own.
         visual: The tower; shared with the backbone, so training changes that.
         recipe: What it was made of: a training is resumed by the same only.
+        reduction: What comes before the neck: nothing, or a matrix to `neck_dim` values.
         neck: Batch norm without a learnt shift.
-        classifier: A direction for each training identity, shape (n_identities, embedding_dim).
-        centers: A centre for each, the same shape; only the centre loss moves them.
+        classifier: A direction for each training identity, shape (n_identities, neck_dim or embedding_dim).
+        centers: A centre for each, shape (n_identities, embedding_dim); only the centre loss moves them.
 
     Source: Luo et al., "Bag of Tricks and a Strong Baseline for Deep Person Re-Identification", 2019.
     """
@@ -41,6 +42,7 @@ class HandEncoder(torch.nn.Module):
         *,
         head: str = "linear",
         unfreeze_blocks: int = ALL,
+        neck_dim: int = 0,
         recompute: bool = False,
         scale: float = 30.0,
         margin: float = 0.5,
@@ -53,14 +55,15 @@ class HandEncoder(torch.nn.Module):
             n_identities: Training identities, at least 2.
             head: "linear", or "arcface" with `scale` and `margin` (radians).
             unfreeze_blocks: See `freeze.unfreeze`.
+            neck_dim: Values an embedding is reduced to before the neck, in training alone; 0: not reduced.
             recompute: Keep no activations inside a ViT's blocks and compute them again for the gradient: the same
                 gradient, less memory, more time.
             scale, margin: Of ArcFace.
-            seed: Of the classifier's first values.
+            seed: Of the head's first values.
 
         Raises:
-            ConfigError: An unknown head, too few identities, more blocks than there are, or `recompute` with a
-                ResNet.
+            ConfigError: An unknown head, too few identities, a width below 0, more blocks than there are, or
+                `recompute` with a ResNet.
         """
         super().__init__()
         if head not in HEADS:
@@ -69,18 +72,25 @@ class HandEncoder(torch.nn.Module):
             raise ConfigError(f"{n_identities} identities train; a classifier needs at least two")
         if recompute and not hasattr(backbone.model.visual, "transformer"):
             raise ConfigError("recompute=True: a ResNet's batch norms would count every image twice; leave it off")
-        self.recipe = {
+        if neck_dim < 0:
+            raise ConfigError(f"neck_dim={neck_dim}: give the values to reduce an embedding to, or 0 for all of them")
+        self.recipe: dict[str, Any] = {
             "backbone": backbone.fingerprint, "n_identities": n_identities, "head": head,
-            "unfreeze_blocks": unfreeze_blocks, "scale": scale, "margin": margin, "seed": seed,
+            "unfreeze_blocks": unfreeze_blocks, "neck_dim": neck_dim, "scale": scale, "margin": margin, "seed": seed,
         }  # fmt: skip
         self.visual: Any = backbone.model.visual
         self.learning, self._last = unfreeze(self.visual, unfreeze_blocks), unfreeze_blocks
-        self.neck = torch.nn.BatchNorm1d(backbone.embedding_dim)
+        size, width = backbone.embedding_dim, neck_dim or backbone.embedding_dim
+        self.neck = torch.nn.BatchNorm1d(width)
         self.neck.bias.requires_grad_(False)
         generator = torch.Generator().manual_seed(seed)
-        first = torch.randn(n_identities, backbone.embedding_dim, generator=generator)
+        first = torch.randn(n_identities, width, generator=generator)
         self.classifier = torch.nn.Parameter(first * (0.001 if head == "linear" else 1.0))
-        self.centers = torch.nn.Parameter(torch.zeros(n_identities, backbone.embedding_dim))
+        self.reduction: torch.nn.Module = torch.nn.Identity()
+        if neck_dim:
+            self.reduction = torch.nn.Linear(size, width, bias=False)  # the neck takes every mean away
+            self.reduction.weight.data = torch.randn(width, size, generator=generator) / size**0.5
+        self.centers = torch.nn.Parameter(torch.zeros(n_identities, size))
         self._head, self._scale, self._margin, self._recompute = head, scale, margin, recompute
         self.to(backbone.device)
 
@@ -114,11 +124,11 @@ class HandEncoder(torch.nn.Module):
 
     def logits(self, embeddings: Tensor, identities: Tensor) -> Tensor:
         """Logits of the identities, (n, n_identities); ArcFace puts its margin on the own one."""
-        bottled = self.neck(embeddings)
+        bottled = self.neck(self.reduction(embeddings))
         if self._head == "linear":
             return F.linear(bottled, self.classifier)
         return arcface_logits(bottled, self.classifier, identities, self._scale, self._margin)
 
     def head_parameters(self) -> list[torch.nn.Parameter]:
         """What learns beside the tower."""
-        return [self.neck.weight, self.classifier]
+        return [*self.reduction.parameters(), self.neck.weight, self.classifier]

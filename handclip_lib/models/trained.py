@@ -1,8 +1,9 @@
 """What earlier trainings left: prompts as texts, and a tuned image tower as a CLIP of its own."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -11,11 +12,93 @@ import torch
 
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.weights import fingerprint, size_fact
+from handclip_lib.data.augment import plain
 from handclip_lib.data.images import height_and_width
 from handclip_lib.errors import BackboneError
 from handclip_lib.files import whole_file
+from handclip_lib.models.guided_encoder import GuidedEncoder, save_guided
+from handclip_lib.models.hand_encoder import HandEncoder
 
 PROMPTS = "text_features.safetensors"
+BEST, FINAL = "best.safetensors", "final.safetensors"
+TRAINING = "image.safetensors"
+"""What `fit_image` writes: weights of the last and of the best epoch, and what it needs to go on."""
+ENCODED_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained image encoder to evaluate.
+
+    Attributes:
+        encode_image: uint8 images (n, height, width, 3) to embeddings, float32 (n, embedding_dim).
+        fingerprint: Of its weights.
+    """
+
+    encode_image: Callable[[np.ndarray], np.ndarray]
+    fingerprint: str
+
+
+def image_encoder(
+    backbone: Backbone,
+    n_identities: int,
+    *,
+    method: str = "prompts_then_image",
+    template: str = "",
+    layers: int = 2,
+    **head: Any,
+) -> HandEncoder | GuidedEncoder:
+    """The encoder that a method trains.
+
+    Args:
+        backbone: Whose image tower learns.
+        n_identities: Training identities.
+        method: "promptsg" for a `GuidedEncoder`, which takes `template` and `layers`; else a `HandEncoder`.
+        template, layers: See `GuidedEncoder`; an empty template is its own.
+        head: What both take, such as `head` and `unfreeze_blocks`.
+    """
+    if method != "promptsg":
+        return HandEncoder(backbone, n_identities, **head)
+    own = {"template": template} if template else {}
+    return GuidedEncoder(backbone, n_identities, layers=layers, **own, **head)
+
+
+@torch.inference_mode()
+def encode_images(encoder: HandEncoder | GuidedEncoder, pixels: np.ndarray) -> np.ndarray:
+    """Embeddings of uint8 images in evaluation mode, float32 (n, embedding_dim)."""
+    encoder.eval()
+    device, parts = encoder.classifier.device, []
+    for start in range(0, len(pixels), ENCODED_AT_ONCE):
+        some = torch.from_numpy(np.array(pixels[start : start + ENCODED_AT_ONCE])).to(device)
+        parts.append(encoder.encode_image(plain(some)).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def save_trained(encoder: HandEncoder | GuidedEncoder, backbone: Backbone, folder: Path) -> Trained:
+    """Write the best epoch's weights (`best.safetensors`) and the last one's (`final.safetensors`) after `fit_image`.
+
+    A `HandEncoder` is written as a CLIP, which `-p weights` takes; a `GuidedEncoder` for `load_guided`.
+
+    Args:
+        encoder: Holds the best weights, as `fit_image` leaves it.
+        backbone: The one it was made on.
+        folder: The run's, with the training's checkpoint.
+
+    Returns:
+        The best one, to evaluate.
+    """
+    best = {name: value.clone() for name, value in encoder.state_dict().items()}
+    with safetensors.safe_open(folder / TRAINING, "pt") as opened:
+        last = {name[4:]: opened.get_tensor(name) for name in opened.keys() if name.startswith("now.")}  # noqa: SIM118
+    for state, name in ((last, FINAL), (best, BEST)):
+        encoder.load_state_dict(state)
+        if isinstance(encoder, GuidedEncoder):
+            save_guided(encoder, backbone, folder / name)
+        else:
+            tuned = save_clip(backbone, folder / name)
+    if isinstance(encoder, GuidedEncoder):
+        return Trained(lambda pixels: encode_images(encoder, pixels), fingerprint(encoder))
+    return Trained(tuned.encode_image, tuned.fingerprint)
 
 
 def save_texts(file: Path, texts: np.ndarray, identities: Sequence[str], backbone: Backbone) -> None:

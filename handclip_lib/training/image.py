@@ -17,8 +17,10 @@ from handclip_lib.data.augment import augment, plain
 from handclip_lib.data.batches import identity_batches
 from handclip_lib.errors import TrainingError
 from handclip_lib.losses.weighted import WeightedLoss
+from handclip_lib.models.guided_encoder import GuidedEncoder
 from handclip_lib.models.hand_encoder import HandEncoder
-from handclip_lib.training.image_state import CHECKPOINT, ImageState
+from handclip_lib.models.trained import ENCODED_AT_ONCE, TRAINING, encode_images
+from handclip_lib.training.image_state import ImageState
 from handclip_lib.training.processes import Processes
 from handclip_lib.training.schedule import one_cycle, warm_up_cosine
 from handclip_lib.training.terms import WITH_TEXT, loss_terms
@@ -26,7 +28,6 @@ from handclip_lib.training.terms import WITH_TEXT, loss_terms
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 SCHEDULES = ("cosine", "one_cycle")
-ENCODED_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class ImageResult:
 
 
 def fit_image(
-    encoder: HandEncoder,
+    encoder: HandEncoder | GuidedEncoder,
     pixels: np.ndarray,
     identities: np.ndarray,
     *,
@@ -146,7 +147,7 @@ def fit_image(
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     steps_of = [len(identity_batches(identities, n_identities, n_images, _rng(seed, e))) for e in range(epochs)]
     before = np.concatenate([[0], np.cumsum(steps_of)])
-    state = ImageState(encoder, adam, scaler, options, folder / CHECKPOINT if folder else None)
+    state = ImageState(encoder, adam, scaler, options, folder / TRAINING if folder else None)
 
     def close_epoch(row: dict[str, Any]) -> None:
         if processes.is_main and validate is not None:
@@ -223,19 +224,8 @@ def fit_image(
     return ImageResult(state.history.frame(), state.history.best_epoch)
 
 
-@torch.inference_mode()
-def encode_images(encoder: HandEncoder, pixels: np.ndarray) -> np.ndarray:
-    """Embeddings of uint8 images in evaluation mode, float32 (n, embedding_dim)."""
-    encoder.eval()
-    device, parts = encoder.classifier.device, []
-    for start in range(0, len(pixels), ENCODED_AT_ONCE):
-        some = torch.from_numpy(np.array(pixels[start : start + ENCODED_AT_ONCE])).to(device)
-        parts.append(encoder.encode_image(plain(some)).cpu().numpy())
-    return np.concatenate(parts)
-
-
 @torch.no_grad()
-def _held(encoder: HandEncoder, pixels: np.ndarray, precision: str) -> Tensor:
+def _held(encoder: HandEncoder | GuidedEncoder, pixels: np.ndarray, precision: str) -> Tensor:
     """What the frozen blocks give for every image: with no augmentation it is the same in every epoch."""
     encoder.eval()
     device, parts = encoder.classifier.device, []
@@ -264,7 +254,7 @@ def _backward_in_pieces(
         torch.autograd.backward([again[name] for name in used], [gradients[name][number] for name in used])
 
 
-def _groups(encoder: HandEncoder, rate: float, head_rate: float, decay: float) -> list[dict[str, Any]]:
+def _groups(encoder: HandEncoder | GuidedEncoder, rate: float, head_rate: float, decay: float) -> list[dict[str, Any]]:
     """Every tensor that learns, but for the centres, in exactly one group; weight decay on matrices alone."""
     head = {id(p) for p in encoder.head_parameters()}
     groups = []
@@ -288,7 +278,7 @@ def _means(seen: np.ndarray) -> np.ndarray:
 
 
 def _check(
-    encoder: HandEncoder, pixels: np.ndarray, identities: np.ndarray, text: np.ndarray | None,
+    encoder: HandEncoder | GuidedEncoder, pixels: np.ndarray, identities: np.ndarray, text: np.ndarray | None,
     weights: Mapping[str, float], epochs: int, views: int, precision: str,
     optimizer: str, schedule: str,
 ) -> None:  # fmt: skip

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from handclip_lib.models.guided_encoder import GuidedEncoder
 from handclip_lib.models.hand_encoder import HandEncoder
 from handclip_lib.training.checkpoints import resume_checkpoint, save_checkpoint
 from handclip_lib.training.history import History
-
-CHECKPOINT = "image.safetensors"
 
 
 class ImageState:
@@ -24,7 +23,7 @@ class ImageState:
 
     def __init__(
         self,
-        encoder: HandEncoder,
+        encoder: HandEncoder | GuidedEncoder,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         options: dict[str, Any],
@@ -37,7 +36,7 @@ class ImageState:
         self._average = (
             AveragedModel(encoder, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
         )
-        self.evaluated = cast(HandEncoder, self._average.module) if self._average else encoder
+        self.evaluated = cast(HandEncoder | GuidedEncoder, self._average.module) if self._average else encoder
         self._best = self._copy()
 
     def stepped(self) -> None:

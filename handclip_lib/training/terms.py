@@ -9,13 +9,18 @@ from torch import Tensor
 from handclip_lib.losses.center import center_loss
 from handclip_lib.losses.contrastive import group_cross_entropy, supervised_contrastive
 from handclip_lib.losses.triplet import batch_hard_triplet
+from handclip_lib.models.guided_encoder import GuidedEncoder
 from handclip_lib.models.hand_encoder import HandEncoder
 
 WITH_TEXT = ("image_to_text", "text_supcon")
 
 
 def loss_terms(
-    encoder: HandEncoder, texts: Tensor | None, label_smoothing: float, margin: float, temperature: float
+    encoder: HandEncoder | GuidedEncoder,
+    texts: Tensor | None,
+    label_smoothing: float,
+    margin: float,
+    temperature: float,
 ) -> dict[str, Callable[..., Tensor]]:
     """Each takes `ids` (n,) and what `HandEncoder.for_losses` gave of the batch, and returns a number.
 

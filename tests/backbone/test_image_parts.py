@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from handclip_lib.backbone.freeze import ALL, blocks_of, unfreeze
-from handclip_lib.backbone.image_parts import frozen_part, learning_part
+from handclip_lib.backbone.image_parts import frozen_part, learning_part, learning_tokens
 from handclip_lib.backbone.openai_clip import clip_package
 
 
@@ -50,3 +50,55 @@ def test_every_number_of_blocks_splits_the_tower():
             torch.testing.assert_close(
                 learning_part(visual, frozen_part(visual, images, last), last), visual(images), rtol=1e-4, atol=1e-4
             )
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+@pytest.mark.parametrize("last", [ALL, 0, 1, 2, 4])
+def test_the_tokens_begin_with_the_embedding_and_have_its_gradients(kind, last):
+    visual = tower(kind)
+    unfreeze(visual, last)
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    plain = visual(images)
+    wanted = gradients(visual, plain)
+    tokens = learning_tokens(visual, frozen_part(visual, images, last), last)
+    assert tokens.shape == (3, 1 + (16 if kind == "vit" else 4), 48)
+    assert ((tokens[:, 0] - plain).norm() / plain.norm()).item() < 1e-5
+    found = gradients(visual, tokens[:, 0])
+    assert set(found) == set(wanted)
+    for name, gradient in wanted.items():
+        assert (found[name] - gradient).norm() <= 2e-5 * gradient.norm() + 1e-5, name
+    assert learning_tokens(visual, frozen_part(visual, images, last), last)[:, 1:].sum().requires_grad
+
+
+def test_a_vits_places_are_its_patches_in_the_embeddings_space():
+    visual, images = tower("vit"), torch.randn(2, 3, 64, 64)
+    seen = []
+    handle = visual.transformer.register_forward_hook(lambda module, given, out: seen.append(out))
+    visual(images)
+    handle.remove()
+    with torch.no_grad():
+        expected = visual.ln_post(seen[0].permute(1, 0, 2)) @ visual.proj
+        torch.testing.assert_close(learning_tokens(visual, images), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_resnets_places_are_the_values_its_pooling_weighs():
+    """The embedding by hand: of each head, the mean's attention over itself and the places, times the values."""
+    visual, images = tower("resnet"), torch.randn(2, 3, 64, 64)
+    pool, seen = visual.attnpool, []
+    handle = visual.layer4.register_forward_hook(lambda module, given, out: seen.append(out))
+    visual(images)
+    handle.remove()
+    with torch.no_grad():
+        tokens = learning_tokens(visual, images)
+        for number, columns in enumerate(seen[0].flatten(2).transpose(1, 2)):
+            positions = torch.cat([columns.mean(dim=0)[None], columns]) + pool.positional_embedding
+            query, key, value = (positions @ p.weight.T + p.bias for p in (pool.q_proj, pool.k_proj, pool.v_proj))
+            mean, *places = (pool.c_proj.weight @ one + pool.c_proj.bias for one in value)
+            torch.testing.assert_close(tokens[number, 1:], torch.stack(places), rtol=1e-4, atol=1e-4)
+            size, embedding = query.shape[1] // pool.num_heads, pool.c_proj.bias.clone()
+            for start in range(0, query.shape[1], size):
+                head = slice(start, start + size)
+                share = torch.softmax(key[:, head] @ query[0, head] / size**0.5, dim=0)
+                embedding += pool.c_proj.weight[:, head] @ (share @ value[:, head])
+            torch.testing.assert_close(tokens[number, 0], embedding, rtol=1e-4, atol=1e-4)
+            assert (mean - embedding).norm() > 1e-3 * embedding.norm()
