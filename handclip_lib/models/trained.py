@@ -59,7 +59,7 @@ def image_encoder(
     """
     if method != "promptsg":
         return HandEncoder(backbone, n_identities, **head)
-    own = {"template": template} if template else {}
+    own: dict[str, Any] = {"template": template} if template else {}
     return GuidedEncoder(backbone, n_identities, layers=layers, **own, **head)
 
 

@@ -9,8 +9,9 @@ from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.errors import ConfigError, TrainingError
 from handclip_lib.models.hand_encoder import HandEncoder
+from handclip_lib.models.trained import encode_images
 from handclip_lib.training.checkpoints import load_checkpoint
-from handclip_lib.training.image import _groups, encode_images, fit_image
+from handclip_lib.training.image import _groups, fit_image
 
 WEIGHTS = {"identity": 1.0, "triplet": 1.0, "supcon": 0.5}
 
