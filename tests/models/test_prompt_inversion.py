@@ -1,13 +1,17 @@
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 
 from handclip_lib.backbone.load import Backbone, load_backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.errors import BackboneError, ConfigError
 from handclip_lib.models.prompt_inversion import PromptGuidance, PromptInversion
 
-TEMPLATES = ("A photo of a {} hand.", "{}", "A captured frame showing a person's {} hand during surveillance.")
+FILES = sorted((Path(__file__).parents[2] / "params/promptsg").glob("*.yml"))
+TEMPLATES = ("A photo of a {} hand.", "{}", *sorted({yaml.safe_load(file.read_text())["template"] for file in FILES}))
 
 
 def text_clip(size: int = 48, width: int = 128, words: int = 49408) -> Backbone:
