@@ -1,0 +1,206 @@
+"""Figures of verification and open-set identification; shares become percent here and nowhere else."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from scipy.stats import norm
+
+from handclip_lib.evaluation.groups import GroupResult
+from handclip_lib.evaluation.open_set import OpenSetResult
+from handclip_lib.evaluation.verification import VerificationResult
+from handclip_lib.plots.retrieval import score_histogram
+from handclip_lib.plots.style import COLOURS, MARKERS, QUERY, QUIET, figure_with_axes, in_our_look
+
+SHADE = "#E3E3E3"
+DET_TICKS = np.array([0.0001, 0.0005, 0.002, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9])
+STEPS = 2000  # of a curve across its axis: more than a report has pixels
+GROUP_RATES = {"rank1": "rank-1", "fmr": "false match rate", "fnmr": "false non-match rate"}
+
+
+@in_our_look
+def roc_curves(results: Sequence[VerificationResult]) -> Figure:
+    """Genuine pairs accepted against FMR on a logarithmic axis, greyed where there are too few people for a claim."""
+    limit = max(result.verification.lowest_supported_fmr for result in results)
+    figure, (axis,) = figure_with_axes(height=4.2)
+    left = _log_axis(axis, limit, "impostor pairs accepted (FMR)")
+    for row, result in enumerate(results):
+        found, (colour, marker) = result.verification, _look(row)
+        label = f"{result.model} (EER {_percent(found.eer)})"
+        _log_steps(axis, found.fmr, 1 - found.fnmr, left, colour, label)
+        for point in result.points:
+            face = colour if point.supported else "white"
+            axis.plot(max(point.fmr, left), 100 * point.tar, marker, color=colour, ms=6, mfc=face, clip_on=False)
+    axis.set(ylim=(0, 101), ylabel="genuine pairs accepted (1 - FNMR)")
+    axis.yaxis.set_major_formatter(PercentFormatter())
+    _shade(axis, limit, results[0].verification.n_identities)
+    _words_above(axis, "marks: target FMR, hollow where unsupported")
+    return figure
+
+
+@in_our_look
+def det_curves(results: Sequence[VerificationResult]) -> Figure:
+    """FNMR against FMR, both on normal-deviate axes, on which normal scores give straight lines.
+
+    Source: Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
+    """
+    limit = max(result.verification.lowest_supported_fmr for result in results)
+    ticks = DET_TICKS[max(0, np.searchsorted(DET_TICKS, limit / 10, "right") - 1) :]
+    low, high = norm.ppf(ticks[0]), norm.ppf(ticks[-1])
+    figure, (axis,) = figure_with_axes(height=4.8)
+    for row, result in enumerate(results):
+        found, (colour, marker) = result.verification, _look(row)
+        fmr, fnmr = (norm.ppf(np.clip(share, ticks[0] / 10, 0.9999)) for share in (found.fmr, found.fnmr))
+        kept = _visible_steps((fmr - low) / (high - low), (fnmr - low) / (high - low))
+        label = f"{result.model} (EER {_percent(found.eer)})"
+        axis.step(fmr[kept], fnmr[kept], where="pre", color=colour, label=label)
+        if ticks[0] <= found.eer <= ticks[-1]:
+            axis.plot(norm.ppf(found.eer), norm.ppf(found.eer), marker, color=colour, ms=7, mfc="white", mew=1.5)
+    axis.plot([low, high], [low, high], color=QUIET, lw=0.8, ls=":")
+    for side in (axis.xaxis, axis.yaxis):
+        _deviates(side, ticks)
+    axis.set(xlim=(low, high), ylim=(low, high))
+    axis.set(xlabel="impostor pairs accepted (FMR)", ylabel="genuine pairs rejected (FNMR)")
+    _shade(axis, norm.ppf(min(limit, 0.9999)), results[0].verification.n_identities)
+    _words_above(axis, "marks on the dotted line: EER")
+    return figure
+
+
+@in_our_look
+def threshold_histogram(
+    genuine: np.ndarray, impostor: np.ndarray, thresholds: Mapping[str, float], title: str = ""
+) -> Figure:
+    """Distribution of the scores of pairs of one person and of two people, with a line at each named threshold."""
+    figure = score_histogram(genuine, impostor)
+    (axis,) = figure.axes
+    for (name, threshold), style in zip(thresholds.items(), ("-", "--", ":", "-.") * len(thresholds), strict=False):
+        axis.axvline(threshold, color=QUERY, lw=1.8, ls=style, label=f"{name}: {threshold:.3f}")
+    axis.set_xlabel("cosine similarity of two images")
+    figure.set_figheight(3.6)
+    _words_above(axis, title)
+    return figure
+
+
+def threshold_choice(result: VerificationResult, threshold: float) -> Figure:
+    """The scores of a model with one threshold, and what it does: FMR, FNMR and the pairs behind them."""
+    found = result.verification
+    place = int(np.searchsorted(found.thresholds, threshold))
+    accepted, rejected = found.n_impostor - int(found.curve.non_mated_below[place]), int(found.curve.mated_below[place])
+    fmr, fnmr = accepted / found.n_impostor, rejected / found.n_genuine
+    doubt = "" if fmr >= found.lowest_supported_fmr else ", too few for a claim"
+    title = (
+        f"FMR {_percent(fmr)}: {accepted:,} of {found.n_impostor:,} impostor pairs accepted"
+        f" ({found.n_identities} people{doubt})\n"
+        f"FNMR {_percent(fnmr)}: {rejected:,} of {found.n_genuine:,} genuine pairs rejected"
+    )
+    return threshold_histogram(result.pairs.genuine, result.pairs.impostor, {"threshold": threshold}, title)
+
+
+@in_our_look
+def open_set_curves(results: Sequence[OpenSetResult]) -> Figure:
+    """FNIR against FPIR on a logarithmic axis, greyed where too few people were held out for a claim."""
+    limit = max(result.lowest_supported_fpir for result in results)
+    figure, (axis,) = figure_with_axes(height=4.2)
+    left = _log_axis(axis, limit, "non-mated probes with a candidate (FPIR)")
+    for row, result in enumerate(results):
+        colour, marker = _look(row)
+        _log_steps(axis, result.fpir, result.fnir, left, colour, f"{result.model}, rank {result.rank}")
+        for point in result.points:
+            face = colour if point.supported else "white"
+            axis.plot(max(point.fpir, left), 100 * point.fnir, marker, color=colour, ms=6, mfc=face, clip_on=False)
+    first = results[0]
+    axis.set(ylim=(0, 101), ylabel="mated probes missed (FNIR)")
+    axis.yaxis.set_major_formatter(PercentFormatter())
+    _shade(axis, limit, first.n_non_mated_identities)
+    _words_above(
+        axis,
+        f"{first.n_mated_identities} people with a mate in the gallery of {first.n_gallery}, "
+        f"{first.n_non_mated_identities} without; marks: FNIR at a target FPIR, hollow where unsupported",
+    )
+    return figure
+
+
+@in_our_look
+def group_bars(result: GroupResult) -> Figure:
+    """Rank-1, FMR and FNMR of each group with intervals and counts; the line is everybody, small groups are grey."""
+    table = result.table
+    figure, axes = figure_with_axes(1, len(GROUP_RATES), height=0.3 * len(table) + 1.3, sharey=True)
+    for axis, (rate, title) in zip(axes, GROUP_RATES.items(), strict=True):
+        share, low, high = (100 * table[f"{rate}{end}"].to_numpy(float) for end in ("", "_low", "_high"))
+        claimed = table["supported"] if rate == "fmr" else np.ones(len(table), bool)
+        for row, (small, full) in enumerate(zip(table["small"], claimed, strict=True)):
+            colour = QUIET if small else COLOURS[0]
+            axis.barh(row, share[row], 0.65, color=colour if full else "white", edgecolor=colour, lw=1.2)
+        axis.hlines(np.arange(len(table)), low, high, color=QUERY, lw=1.5)
+        axis.plot(np.stack([low, high]), np.tile(np.arange(len(table)), (2, 1)), "|", color=QUERY, ms=7)
+        axis.axvline(share[0], color=QUERY, lw=1, ls="--")
+        axis.set(xlim=(0, min(100, 1.05 * np.nanmax([*share, *high, 1]))), title=title)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda percent, _: f"{percent:g}%"))
+        for row in np.flatnonzero(np.isnan(share)).tolist():
+            axis.text(0, row, " no pair", va="center", fontsize=9, backgroundcolor="white")
+        axis.grid(axis="y", visible=False)
+    groups = table["attribute"].str.replace("_", " ") + ": " + table["group"]
+    counts = zip(groups.str.removeprefix(": "), table["n_identities"], table["n_query"], strict=True)
+    names = [f"{group} ({people} people, {queries:.0f} queries)" for group, people, queries in counts]
+    axes[0].set_yticks(range(len(table)), names, parse_math=False)
+    axes[0].invert_yaxis()
+    figure.suptitle(
+        f"{result.model}, threshold {result.threshold:.3f}. Grey: fewer than 5 people. Hollow: too few for a claim",
+        fontsize=10, parse_math=False,
+    )  # fmt: skip
+    return figure
+
+
+def _log_axis(axis: Axes, limit: float, label: str) -> float:
+    """A logarithmic axis of shares in percent, from a decade below what can be claimed; its left end."""
+    left = 10.0 ** np.floor(np.log10(min(limit, 1) / 10) + 1e-9)
+    axis.set_xscale("log")
+    axis.set(xlim=(left, 1), xlabel=label)
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}%"))
+    axis.xaxis.set_minor_formatter(FuncFormatter(lambda share, _: ""))
+    return left
+
+
+def _log_steps(axis: Axes, share: np.ndarray, rate: np.ndarray, left: float, colour: str, label: str) -> None:
+    share = np.maximum(share, left / 10)  # a share of 0 lies beyond the left end
+    kept = _visible_steps(np.log(share) / np.log(left), rate)
+    axis.step(share[kept], 100 * rate[kept], where="pre", color=colour, label=label)
+
+
+def _deviates(side: Axis, ticks: np.ndarray) -> None:
+    side.set_major_locator(FixedLocator(norm.ppf(ticks)))
+    side.set_minor_locator(NullLocator())
+    side.set_major_formatter(FuncFormatter(lambda deviate, _: f"{100 * norm.cdf(deviate):.3g}%"))
+
+
+def _visible_steps(*coordinates: np.ndarray) -> np.ndarray:
+    """True where a curve has moved by a pixel, and at its end; coordinates in shares of the axes."""
+    cells = np.stack([np.round(values * STEPS) for values in coordinates])
+    moved = np.append(True, (np.diff(cells) != 0).any(0))
+    moved[-1] = True
+    return moved
+
+
+def _shade(axis: Axes, limit: float, people: int) -> None:
+    left, right = axis.get_xlim()
+    axis.axvspan(left, max(left, min(limit, right)), color=SHADE, lw=0, zorder=0, label=f"too few people ({people})")
+
+
+def _words_above(axis: Axes, title: str) -> None:
+    """The legend above the axes, where it hides no curve, and the title above it."""
+    figure = axis.get_figure(root=True)
+    if title and figure is not None:
+        figure.suptitle(title, fontsize=10, parse_math=False)
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2, columnspacing=1.2)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def _look(index: int) -> tuple[str, str]:
+    return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
