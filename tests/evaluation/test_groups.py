@@ -186,3 +186,12 @@ def test_what_cannot_be_left_out_is_refused(table, split, features):
     few = table.images[table.images["path"] != split.paths("test")[0]]
     with pytest.raises(EvaluationError, match=r"\.jpg is no row of the images table"):
         group_figures(features, split, few, 0.6)
+
+
+@pytest.mark.parametrize(("people", "small"), [(4, True), (5, False)])
+def test_small_is_fewer_than_five_people(table, split, features, people, small):
+    images = table.images.copy()
+    asking = sorted(split.identities("test") - set(split.meta["unqueryable"]))
+    images["skin_color"] = np.where(images["identity"].isin(asking[:people]), "dark", "fair")
+    found = group_figures(features, split, images, 0.6, ["skin_color"], bootstrap=10).table.set_index("group")
+    assert (found.loc["dark", "n_identities"], found.loc["dark", "small"]) == (people, small)
