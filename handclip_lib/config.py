@@ -166,7 +166,7 @@ class ImageFinetune(WithBackbone):
     recompute: bool = Field(False, description="compute a ViT's activations twice to save memory")
     average: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average a step; 0: none")
     processes: int = Field(1, ge=1, le=64, description="processes that train together, such as one a GPU")
-    select_by: ImageMeasure = Field("val_rank1", description="measure that chooses the epoch, or loss")
+    select_by: ImageMeasure = Field("val_map", description="measure that chooses the epoch, or loss")
     patience: int = Field(0, ge=0, le=10_000, description="epochs without a better one before it stops; 0: never")
     bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples of the identities for an interval")
 
