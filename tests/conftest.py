@@ -1,3 +1,4 @@
+import importlib.util
 import os
 from pathlib import Path
 
@@ -35,3 +36,12 @@ def hands11k_metadata() -> Path:
 def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory):
     """Tests never read or fill the user's cache."""
     os.environ["HANDCLIP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def saved_runs():
+    """tests/saved_runs.py: `small_split`, `features_of`, and `evaluated(folder)`, an evaluation kept on disk."""
+    spec = importlib.util.spec_from_file_location("saved_runs", Path(__file__).with_name("saved_runs.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -8,6 +8,9 @@ from handclip_lib.data.images import DecodedImages
 from handclip_lib.evaluation.features import Features, extract_features
 from handclip_lib.evaluation.floors import histogram_embeddings, pixel_embeddings
 
+FLOOR = "floor: "
+"""What the name of a model begins with that knows nothing about identity."""
+
 
 def embed_with_floors(
     name: str,
@@ -20,6 +23,6 @@ def embed_with_floors(
     """Embed images by an encoder (first), by their pixels, and by their histogram; see `extract_features`."""
     return {
         name: extract_features(encode, images, encoder_key=encoder_key, batch_size=batch_size),
-        "floor: pixels": pixel_embeddings(images),
-        "floor: histogram": histogram_embeddings(images),
+        f"{FLOOR}pixels": pixel_embeddings(images),
+        f"{FLOOR}histogram": histogram_embeddings(images),
     }

@@ -126,13 +126,24 @@ def evaluate_split(
         )
         warnings.warn(message, TiedScoresWarning, stacklevel=2)
     per_query = pd.concat(tables, ignore_index=True)
-    ranks, identity = per_query["first_match_rank"].to_numpy(), per_query["identity"].to_numpy()
-    depth = min(CMC_DEPTH, draws[0].n_gallery)
-    within = (ranks[:, None] <= np.arange(1, depth + 1)).astype(np.float64)
-    cmc = identity_bootstrap(within, identity, bootstrap, seed)
+    cmc = cmc_interval(per_query, draws[0].n_gallery, bootstrap, seed)
     rank1 = Interval(cmc.estimate[0], cmc.low[0], cmc.high[0], cmc.level, cmc.n_identities)
     unqueryable = len(split.meta["unqueryable"])
     return ProtocolResult(model, gallery, burst, draws, per_query, rank1, cmc, unqueryable)
+
+
+def cmc_interval(per_query: pd.DataFrame, n_gallery: int, bootstrap: int = 1000, seed: int = 0) -> Interval:
+    """CMC at 1…20 (or the gallery's size) over all draws, with its interval over identities.
+
+    Args:
+        per_query: Columns identity and first_match_rank, as in `ProtocolResult.per_query`.
+        n_gallery: Gallery size.
+        bootstrap: Resamples of the identities.
+        seed: Seed of the resampling.
+    """
+    depth = min(CMC_DEPTH, n_gallery)
+    within = per_query["first_match_rank"].to_numpy()[:, None] <= np.arange(1, depth + 1)
+    return identity_bootstrap(within.astype(np.float64), per_query["identity"].to_numpy(), bootstrap, seed)
 
 
 def evaluate_models(

@@ -40,14 +40,32 @@ def identity_bootstrap(
 
     Source: Davison & Hinkley, "Bootstrap Methods and their Application", 1997, §3.8 (clusters), percentile interval.
     """
+    if not 0 < level < 1:
+        raise EvaluationError(f"level={level}: a share between 0 and 1 is wanted")
+    estimate, means, n = resampled_means(values, identities, samples, seed)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return Interval(estimate, low, high, level, n)
+
+
+def resampled_means(
+    values: np.ndarray, identities: np.ndarray, samples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The mean over queries, and the same of each resample of the identities; see `identity_bootstrap`.
+
+    Returns:
+        Mean, a number or (m,); means of the resamples, (samples,) or (samples, m); number of identities.
+
+    Raises:
+        EvaluationError: Fewer than two identities have a value, or an argument is out of range.
+    """
     values = np.asarray(values, np.float64)
     if values.ndim not in (1, 2) or np.isinf(values).any():
         raise EvaluationError(f"values have shape {values.shape}; (n,) or (n, m) without infinities is wanted")
     table = values[:, None] if values.ndim == 1 else values
     if len(table) != len(identities):
         raise EvaluationError(f"{len(table)} values but {len(identities)} identities; one each is wanted")
-    if samples < 2 or not 0 < level < 1:
-        raise EvaluationError(f"samples={samples}, level={level}: at least 2 and a share between 0 and 1 are wanted")
+    if samples < 2:
+        raise EvaluationError(f"samples={samples}: at least 2 are wanted")
     kept = ~np.isnan(table).any(1)
     codes = np.unique(np.asarray(identities)[kept], return_inverse=True)[1].ravel()
     n = int(codes.max(initial=-1)) + 1
@@ -63,8 +81,5 @@ def identity_bootstrap(
         rows = min(max(1, BLOCK // n), samples - start)
         weights = rng.multinomial(n, np.full(n, 1 / n), size=rows).astype(np.float64)
         means.append(weights @ sums / (weights @ counts)[:, None])
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0)
-    estimate = sums.sum(0) / counts.sum()
-    if values.ndim == 1:
-        return Interval(estimate[0], low[0], high[0], level, n)
-    return Interval(estimate, low, high, level, n)
+    estimate, drawn = sums.sum(0) / counts.sum(), np.concatenate(means)
+    return (estimate[0], drawn[:, 0], n) if values.ndim == 1 else (estimate, drawn, n)
