@@ -1,9 +1,18 @@
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.published import COLUMNS, beside_published
+from handclip_lib.evaluation.published import (
+    BESIDE,
+    COLUMNS,
+    FACTS,
+    TABLE,
+    beside_literature,
+    beside_published,
+    published_figures,
+)
 
 RESULTS = [
     SimpleNamespace(gallery=gallery, summary=lambda: {"model": "tiny, joint", "rank1": 0.9, "map": 0.93})
@@ -29,3 +38,84 @@ def test_a_backbone_the_study_has_not_sees_both_and_no_version_sees_ours_alone()
 def test_an_unknown_version_is_refused_with_those_there_are():
     with pytest.raises(EvaluationError, match=r"'v99': CLIP-FH's joint training has v1, v2.*v10"):
         beside_published("v99", "vitb16", RESULTS)
+
+
+def ours(dataset="11k", aspect="dorsal_r", protocol="standard", galleries=((971, 71), (971, 290))) -> pd.DataFrame:
+    rows = [
+        {"model": "tiny", "dataset": dataset, "aspect": aspect, "protocol": protocol, "gallery": gallery,
+         "n_query": float(queries), "n_gallery": size, "rank1": 0.9, "map": 0.93, "map_trapezoid": 0.91}
+        for gallery, (queries, size) in zip(("aspect", "all"), galleries, strict=False)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_published_figures_are_shares_with_source_licence_gallery_and_definition():
+    table = published_figures()
+    assert len(table) > 80
+    assert table[["source", "license", "gallery", "map_definition"]].ne("").all(axis=None)
+    mba = table[(table["method"] == "MBA-Net") & (table["aspect"] == "dorsal_r")].iloc[0]
+    assert (mba["rank1"], mba["map"], mba["map_definition"], mba["gallery"]) == (0.9745, 0.9798, "trapezoid", "all")
+    zero_shot = table[table["method"] == "stage1 zero-shot, vitb16"].iloc[0]
+    assert (zero_shot["rank1"], zero_shot["map"], zero_shot["n_gallery"]) == (0.7142, 0.7898, 71)
+    # with one match a query it is (standard mAP + rank-1) / 2, so the standard one, 2 · mAP - rank-1, is no less
+    trapezoid = table[table["map_definition"] == "trapezoid"]
+    assert (2 * trapezoid["map"] - trapezoid["rank1"]).between(trapezoid["map"] - 1e-9, 1).all()
+
+
+def test_the_joint_figures_of_the_versions_agree_in_both_tables():
+    table = published_figures().set_index("method")
+    for row in pd.read_csv(TABLE).itertuples():
+        same = table.loc[[f"stage2 {row.version}, {row.backbone}"]]
+        assert (row.rank1, row.map) in set(zip(same["rank1"], same["map"], strict=True)), (row.version, row.backbone)
+
+
+def test_the_same_task_stands_beside_ours_with_the_same_definition_of_map():
+    beside, others = beside_literature(ours())
+    assert tuple(beside.columns) == BESIDE
+    for (gallery, definition), rows in beside.groupby(["gallery", "map_definition"]):
+        assert (gallery, definition) in {("aspect", "standard"), ("all", "trapezoid")}
+        assert rows["study"].tolist().count("ours") == 1
+        assert rows["study"].iloc[0] == "ours"
+        assert rows["map"].iloc[0] == {"standard": 0.93, "trapezoid": 0.91}[definition]
+        assert rows["n_gallery"].nunique() == 1
+    assert {"MBA-Net", "CLIP-FH", "CLIP-HandID"} <= set(beside["study"])
+    assert beside[beside["method"].str.startswith("stage2")]["note"].eq("epoch selected on test images").all()
+    assert others["reason"].ne("").all()
+    assert others["figures"].sum() + (beside["study"] != "ours").sum() == len(published_figures())
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        (ours(dataset="drawn"), "other data: ours is drawn"),
+        (ours(aspect="palmar_r"), "other aspect: ours is palmar_r"),
+        (ours(protocol="proportional"), "other protocol: ours is proportional, theirs standard"),
+        (ours(galleries=((179, 66), (179, 270))), "other images: ours has 179 queries and a gallery of 66, theirs 971"),
+        (ours(galleries=((971, 71),)), "other gallery: ours is aspect"),
+    ],
+)
+def test_another_task_is_listed_with_the_reason(table, reason):
+    beside, others = beside_literature(table)
+    dorsal = others[(others["dataset"] == "11k") & (others["aspect"] == "dorsal_r")]
+    assert any(found.startswith(reason) for found in dorsal["reason"])
+    named = beside[(beside["study"] != "ours") & (beside["aspect"] == "dorsal_r")]
+    assert len(named) == 0 or reason == "other gallery: ours is aspect"
+
+
+def test_figures_that_mean_nothing_are_beside_nobodys():
+    hd = ours("hd", "all", "hd", ((1992, 1593),))
+    beside, others = beside_literature(hd)
+    assert set(beside["study"]) == {"ours", "MBA-Net"}
+    assert "identities were read as folder indices: not a result" in set(others["reason"])
+    assert "trained on 11k Hands, dorsal right, and tested on HD" in set(others["reason"])
+    assert "its definition of mAP is not known" in set(others["reason"])
+
+
+def test_a_damaged_table_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("handclip_lib.evaluation.published.REFERENCE", tmp_path)
+    with pytest.raises(EvaluationError, match=r"literature\.csv is no table .*restore it from git"):
+        published_figures()
+    table = pd.DataFrame([dict.fromkeys(FACTS, "x") | {"rank1": 97.45, "map": 0.98, "map_definition": "standard"}])
+    table.to_csv(tmp_path / "literature.csv", index=False)
+    with pytest.raises(EvaluationError, match=r"literature\.csv: shares in 0\.\.1"):
+        published_figures()
