@@ -23,6 +23,8 @@ Schedule = Literal["cosine", "one_cycle"]
 Head = Literal["linear", "arcface"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Method = Literal["prompts_then_image", "promptsg"]
+Gallery = Literal["aspect", "all"]
+RunsOf = Literal["", "02_prompt_learning", "03_image_finetune", "04_joint_training", "05_evaluation"]
 ImageMeasure = Literal["val_rank1", "val_map", "loss"]
 PromptMeasure = Literal["val_image_to_text@1", "val_text_to_image@1", "image_to_text@1", "text_to_image@1", "loss"]
 
@@ -34,29 +36,38 @@ _RUN = re.compile(rf"(?<!\S){PLACEHOLDER}(?: {PLACEHOLDER})*(?!\S)")
 
 
 class Parameters(BaseModel):
-    """What every notebook asks: which photographs, which protocol."""
+    """What every notebook asks."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     notebook: ClassVar[str]
+
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of every draw")
+
+    def faults(self) -> list[str]:
+        """Faults that lie in a combination of values, each with its remedy."""
+        return []
+
+
+class WithData(Parameters):
+    """What every notebook asks that looks at photographs: which, and by which protocol."""
 
     dataset: Dataset = Field("drawn", description="drawn, 11k, hd or folder")
     data_root: str = Field("", description="folder of the photographs; unused for drawn hands")
     aspect: Aspect = Field("dorsal_r", description="dorsal_r, dorsal_l, palmar_r, palmar_l or all")
     protocol: Protocol = Field("auto", description="auto, standard, hd, proportional, given or test_only")
     draws: int = Field(10, ge=1, le=100, description="query/gallery draws")
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of every draw")
     fit: Fit = Field("stretch", description="stretch, crop or pad a photograph to the square the model sees")
     drawn_subjects: int = Field(140, ge=4, le=5000, description="subjects to draw")
     drawn_images: int = Field(5, ge=1, le=100, description="photographs a drawn subject and aspect")
 
     def faults(self) -> list[str]:
-        """Faults that lie in a combination of values, each with its remedy."""
+        """A data set without its folder, too."""
         if self.dataset != "drawn" and not self.data_root:
             return [f"data_root='': dataset={self.dataset!r} needs the folder of its photographs: -p data_root FOLDER"]
         return []
 
 
-class DataExploration(Parameters):
+class DataExploration(WithData):
     """Parameters of notebook 01."""
 
     notebook: ClassVar[str] = "01_data_exploration"
@@ -65,7 +76,7 @@ class DataExploration(Parameters):
     samples: int = Field(12, ge=2, le=60, description="photographs shown at once")
 
 
-class WithBackbone(Parameters):
+class WithBackbone(WithData):
     """What every notebook asks that embeds photographs."""
 
     backbone: BackboneName = Field("tiny", description="tiny, or one of OpenAI's nine models by short name")
@@ -268,8 +279,32 @@ class Evaluation(WithBackbone):
     top_k: int = Field(8, ge=1, le=20, description="gallery images shown for a query")
 
 
+class Analysis(Parameters):
+    """Parameters of notebook 06, which reads runs and looks at no photograph."""
+
+    notebook: ClassVar[str] = "06_analysis"
+
+    runs: str = Field("", description="ids parted by commas; empty: all on the split of the newest evaluated one")
+    reference: str = Field("", description="id the others are compared with; empty: the oldest of 05, or of all")
+    runs_of: RunsOf = Field(
+        "", description="notebook whose runs are taken alone, such as 03_image_finetune; empty: all"
+    )
+    dataset: Literal["", Dataset] = Field("", description="runs on this data set alone; empty: on all")
+    aspect: Literal["", Aspect] = Field("", description="runs on this aspect alone; empty: on all")
+    gallery: Gallery = Field("aspect", description="aspect or all")
+    sweep_parameter: str = Field("", description="parameter whose effect is shown, such as learning_rate; empty: none")
+    mapped_identities: int = Field(12, ge=1, le=40, description="identities that have a colour in the embedding map")
+    bootstrap: int = Field(10_000, ge=100, le=1_000_000, description="resamples of the identities for an interval")
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The runs asked for by id."""
+        return tuple(part.strip() for part in self.runs.split(",") if part.strip())
+
+
 NOTEBOOKS: dict[str, type[Parameters]] = {
-    model.notebook: model for model in (DataExploration, PromptLearning, ImageFinetune, JointTraining, Evaluation)
+    model.notebook: model
+    for model in (DataExploration, PromptLearning, ImageFinetune, JointTraining, Evaluation, Analysis)
 }
 
 

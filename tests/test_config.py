@@ -3,7 +3,15 @@ from typing import ClassVar
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from handclip_lib.config import DataExploration, Evaluation, ImageFinetune, JointTraining, PromptLearning, resolve
+from handclip_lib.config import (
+    Analysis,
+    DataExploration,
+    Evaluation,
+    ImageFinetune,
+    JointTraining,
+    PromptLearning,
+    resolve,
+)
 from handclip_lib.errors import ConfigError
 
 
@@ -70,7 +78,7 @@ def test_real_photographs_need_their_folder():
 
 
 def test_every_field_has_help():
-    for model in (DataExploration, Evaluation):
+    for model in (DataExploration, Evaluation, Analysis):
         assert [name for name, field in model.model_fields.items() if not field.description] == []
 
 
@@ -94,3 +102,14 @@ def test_losses_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match="triplet_weight=-1"):
         resolve(JointTraining, {"triplet_weight": -1})
     assert resolve(JointTraining, {"text_weight": 1}).weights_of["image_to_text"] == 1
+
+
+def test_an_analysis_asks_for_no_photograph():
+    assert not {"data_root", "draws", "backbone"} & set(Analysis.model_fields)
+    config = resolve(Analysis, {"runs": " 03_x-1, 05_y-2 ,", "dataset": "11k"})
+    assert config.ids == ("03_x-1", "05_y-2")
+    assert resolve(Analysis, {}).ids == ()
+    with pytest.raises(ConfigError, match="did you mean 03_image_finetune"):
+        resolve(Analysis, {"runs_of": "03_finetune"})
+    with pytest.raises(ConfigError, match=r"data_root: no such parameter"):
+        resolve(Analysis, {"data_root": "/photographs"})

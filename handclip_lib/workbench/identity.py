@@ -9,10 +9,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from handclip_lib.config import Parameters
+from handclip_lib.config import Analysis, Parameters
 from handclip_lib.data.places import find_data_root, project_root
 from handclip_lib.errors import RunError
-from handclip_lib.workbench.record import find_run
+from handclip_lib.workbench.record import find_run, read_record
 
 PACKAGES = ("handclip", "torch", "openai-clip", "numpy", "pandas", "pillow", "papermill", "matplotlib")
 LIBRARY = Path(__file__).parents[1]
@@ -25,7 +25,10 @@ def reports_folder() -> Path:
 
 
 def run_id(config: Parameters, notebook_source: str) -> str:
-    """`<notebook>-<backbone>-<dataset>-<aspect>-<hash>`; the same for the same work on the same data."""
+    """`<notebook>-<backbone>-<dataset>-<aspect>-<hash>`; the same for the same work on the same data.
+
+    A part that the notebook has not (06 has no backbone) is left out.
+    """
     digest = hashlib.sha256()
     for part in (
         json.dumps(config.model_dump(), sort_keys=True),
@@ -35,8 +38,8 @@ def run_id(config: Parameters, notebook_source: str) -> str:
         _input_stamp(config),
     ):
         digest.update(part.encode() + b"\0")
-    words = [config.notebook, getattr(config, "backbone", None), config.dataset, config.aspect, digest.hexdigest()[:8]]
-    return "-".join(word for word in words if word)
+    parts = (str(getattr(config, name, "")) for name in ("backbone", "dataset", "aspect"))
+    return "-".join(word for word in (config.notebook, *parts, digest.hexdigest()[:8]) if word)
 
 
 def versions() -> dict[str, str]:
@@ -69,7 +72,10 @@ def git_state() -> dict[str, Any] | None:
 
 
 def _input_stamp(config: Parameters) -> str:
-    """Which run "latest" means now."""
+    """Which run "latest" means now; of an analysis, the runs there are."""
+    if isinstance(config, Analysis):
+        records = [read_record(path.parent) for path in sorted((reports_folder() / "runs").glob("0[1-5]_*/run.json"))]
+        return "\n".join(f"{record['id']} {record['started']} {record['status']}" for record in records if record)
     if getattr(config, "prompt_run", "") != "latest":
         return ""
     try:
@@ -87,9 +93,10 @@ def _library_stamp() -> str:
 
 def _data_stamp(config: Parameters) -> str:
     """Names and sizes of the data set's files: cheap, and enough to notice that the data changed."""
-    if config.dataset == "drawn":
+    data_root = getattr(config, "data_root", "")
+    if not data_root or getattr(config, "dataset", "") == "drawn":
         return ""
-    root = find_data_root(config.data_root)
+    root = find_data_root(data_root)
     digest = hashlib.sha256()
     for folder, folders, files in os.walk(root):
         folders.sort()

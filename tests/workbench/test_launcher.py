@@ -51,7 +51,7 @@ def test_a_notebook_is_found_by_number_name_or_path(name):
 def test_an_unknown_notebook_lists_those_there_are():
     with pytest.raises(
         ConfigError,
-        match="01_data_exploration, 02_prompt_learning, 03_image_finetune, 04_joint_training, 05_evaluation",
+        match="01_data_exploration, 02_prompt_learning, 03_image_finetune, 04_joint_training, 05_evaluation, 06_ana",
     ):
         find_notebook("09")
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from handclip_lib.config import Evaluation, ImageFinetune, PromptLearning
+from handclip_lib.config import Analysis, Evaluation, ImageFinetune, PromptLearning
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.workbench import start
 from handclip_lib.workbench.identity import run_id
@@ -46,6 +46,21 @@ def test_another_run_ends_the_one_before(reports: Path):
     _, second = start(Evaluation, {"draws": 4})
     assert (read_record(first.folder)["status"], read_record(second.folder)["status"]) == ("interrupted", "running")
     second.finish()
+
+
+def test_an_analysis_is_another_one_when_there_are_other_runs(reports: Path):
+    config = Analysis()
+    empty = run_id(config, "source")
+    assert empty.startswith("06_analysis-") and empty.count("-") == 1, "it has no backbone, data set or aspect"
+    _, run = start(Evaluation, {"draws": 3})
+    begun = run_id(config, "source")
+    run.finish(rank1=0.5)
+    done = run_id(config, "source")
+    assert len({empty, begun, done}) == 3
+    _, analysis = start(Analysis, {})
+    assert analysis.folder.name.startswith("06_analysis-")
+    analysis.finish()
+    assert run_id(config, "source") == done, "an analysis is no run to analyse"
 
 
 def test_a_table_is_kept_whole_and_shown_escaped(reports: Path, monkeypatch):

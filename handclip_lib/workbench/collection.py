@@ -1,0 +1,176 @@
+"""The runs of a reports folder as tables: what there is, what differs, and which may be compared."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from handclip_lib.errors import RunError
+from handclip_lib.workbench.record import read_record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from handclip_lib.evaluation.comparison import Entry
+    from handclip_lib.evaluation.saved import SavedEvaluation
+
+EVALUATION = "per_query.csv"
+EVALUATES = ("03_image_finetune", "04_joint_training", "05_evaluation")
+CHECKPOINTS = {
+    "02_prompt_learning": "text_features.safetensors", "03_image_finetune": "best.safetensors",
+    "04_joint_training": "best.safetensors",
+}  # fmt: skip
+"""What a later notebook takes from a run."""
+METRICS = ("rank1", "rank1_low", "rank1_high", "map", "map_trapezoid")
+SHARES = METRICS
+"""Columns of `runs_table` that are shares in 0..1."""
+
+
+def find_records(
+    runs: Path, ids: Sequence[str] = (), notebook: str = "", dataset: str = "", aspect: str = ""
+) -> list[dict[str, Any]]:
+    """Records of the runs, the oldest first; those of notebook 06 are left out.
+
+    Args:
+        runs: Folder that holds a folder for each run.
+        ids: Runs to take; empty: all.
+        notebook: Take those of this notebook alone, such as "03_image_finetune"; empty: of all.
+        dataset: Likewise.
+        aspect: Likewise.
+
+    Returns:
+        `run.json` of each; of a damaged one its id, the status "damaged" and the reason.
+
+    Raises:
+        RunError: An id is of no run.
+    """
+    folders = [folder for folder in sorted(runs.glob("0[1-5]_*")) if folder.is_dir()]
+    unknown = [name for name in ids if name not in {folder.name for folder in folders}]
+    if unknown:
+        raise RunError(f"{unknown[0]!r} is no run in {runs} that can be compared; `handclip runs` lists them")
+    found = []
+    for folder in folders:
+        record = read_record(folder) or {"id": folder.name, "status": "damaged", "error": "run.json cannot be read"}
+        given = record.get("parameters") or {}
+        of = record.get("notebook") or folder.name.partition("-")[0]
+        if (
+            (not ids or folder.name in ids)
+            and (not notebook or of == notebook)
+            and (not dataset or given.get("dataset") == dataset)
+            and (not aspect or given.get("aspect") == aspect)
+        ):
+            found.append(record | {"id": folder.name, "notebook": of})
+    return sorted(found, key=lambda record: (str(record.get("started")), record["id"]))
+
+
+def runs_table(records: Sequence[Mapping[str, Any]], runs: Path) -> "pd.DataFrame":
+    """One row a run.
+
+    Returns:
+        Columns id, notebook, model, dataset, aspect, differs (parameters in which runs differ), `METRICS` in 0..1,
+        seconds, peak_memory_mb where any run recorded it, split (start of its checksum), status, and note: why a run
+        cannot be compared, or what is missing.
+    """
+    import pandas as pd
+
+    names = differing(records)
+    rows = []
+    for record in records:
+        given, metrics = record.get("parameters") or {}, record.get("metrics") or {}
+        row = {"id": record["id"], "notebook": record["notebook"], "model": metrics.get("model", "")}
+        row |= {name: given.get(name, "") for name in ("dataset", "aspect")}
+        row["differs"] = ", ".join(f"{name}={given[name]}" for name in names if name in given)
+        row |= {name: metrics.get(name) for name in METRICS}
+        row |= {"seconds": record.get("seconds"), "peak_memory_mb": _peak(record)}
+        row |= {"split": str((record.get("split") or {}).get("checksum") or "")[:12], "status": record["status"]}
+        rows.append(row | {"note": note_of(record, runs)})
+    columns = [
+        "id", "notebook", "model", "dataset", "aspect", "differs", *METRICS, "seconds", "peak_memory_mb", "split",
+        "status", "note",
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=columns)
+    table = table.astype(dict.fromkeys([*METRICS, "seconds", "peak_memory_mb"], "float64"))
+    return table.drop(columns="peak_memory_mb") if table["peak_memory_mb"].isna().all() else table
+
+
+def differing(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of parameters in which runs differ: runs that have one disagree, and one of them is not its default."""
+    values: dict[str, set[str]] = defaultdict(set)
+    changed = set()
+    for record in records:
+        defaults = record.get("defaults") or {}
+        for name, value in (record.get("parameters") or {}).items():
+            values[name].add(json.dumps(value, sort_keys=True, default=str))
+            if value != defaults.get(name, value):
+                changed.add(name)
+    return [name for name in values if len(values[name]) > 1 and name in changed and name not in ("dataset", "aspect")]
+
+
+def note_of(record: Mapping[str, Any], runs: Path) -> str:
+    """Why a run cannot be compared or used further; "" where nothing is missing."""
+    if record["status"] == "running":
+        return "it is not done yet"
+    if record["status"] != "succeeded":
+        return f"{record['status']}: {record.get('error') or 'no message'}"
+    checkpoint = CHECKPOINTS.get(record["notebook"])
+    if checkpoint and not (runs / record["id"] / checkpoint).is_file():
+        return f"no checkpoint: {checkpoint} is not there; run it again"
+    if record["notebook"] not in EVALUATES:
+        return f"{record['notebook'][:2]} evaluates no retrieval"
+    if not (runs / record["id"] / EVALUATION).is_file():
+        return f"no evaluation: {EVALUATION} is not there; run it again"
+    return ""
+
+
+def comparable_runs(
+    records: Sequence[Mapping[str, Any]], runs: Path, ids: Sequence[str] = ()
+) -> "list[SavedEvaluation]":
+    """Evaluations of the runs that succeeded on the split of the newest of them; of those asked for by id, all.
+
+    Raises:
+        RunError: No run has an evaluation.
+        EvaluationError: One is damaged.
+    """
+    from handclip_lib.evaluation.saved import load_evaluation
+
+    able = [
+        record for record in records if record["status"] == "succeeded" and (runs / record["id"] / EVALUATION).is_file()
+    ]
+    if not able:
+        raise RunError(
+            f"no run in {runs} that was asked for has an evaluation to compare; run one first: handclip run 05"
+        )
+    newest = max(able, key=lambda record: str(record.get("started")))["split"]["checksum"]
+    return [load_evaluation(runs / r["id"]) for r in able if ids or r["split"]["checksum"] == newest]
+
+
+def reference_of(evaluations: "Sequence[SavedEvaluation]", reference: str = "") -> str:
+    """Id of the run the others are compared with: as asked for, or the oldest of 05, or the oldest."""
+    of_05 = [evaluation.run for evaluation in evaluations if evaluation.run.startswith("05_")]
+    return reference or (of_05 or [evaluation.run for evaluation in evaluations])[0]
+
+
+def tasks_table(entries: "Sequence[Entry]") -> "pd.DataFrame":
+    """What entries reach on each gallery, with the task: what `beside_literature` takes; floors are left out."""
+    import pandas as pd
+
+    from handclip_lib.evaluation.models import FLOOR
+
+    rows = []
+    for entry in entries:
+        if entry.model.startswith(FLOOR):
+            continue
+        meta = json.loads((entry.evaluation.folder / "split.json").read_text(encoding="utf-8"))
+        for gallery, n_gallery in entry.evaluation.n_gallery.items():
+            queries = entry.queries(gallery)
+            row = {"model": entry.label, "gallery": gallery, "n_gallery": n_gallery}
+            row |= {name: meta[name] for name in ("dataset", "aspect", "protocol")}
+            row |= {"n_query": len(queries) / meta["draws"], "rank1": queries["hit"].mean()}
+            row |= {"map": queries["average_precision"].mean()}
+            rows.append(row | {"map_trapezoid": queries["average_precision_trapezoid"].mean()})
+    return pd.DataFrame(rows)
+
+
+def _peak(record: Mapping[str, Any]) -> Any:
+    return record.get("peak_memory_mb", (record.get("metrics") or {}).get("peak_memory_mb"))

@@ -1,0 +1,104 @@
+"""What changed between runs, and with what effect: sweeps of one parameter, seeds, learnt prompts."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from handclip_lib.errors import RunError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+
+def sweep_table(records: Sequence[Mapping[str, Any]], parameter: str) -> "pd.DataFrame":
+    """The effect of one parameter: the largest group of runs that differ in it and in nothing else but the seed.
+
+    Args:
+        records: Of `find_records`.
+        parameter: Its name; "" for none.
+
+    Returns:
+        Columns value, seed, id, rank1, map, seconds, ordered by value; empty where no two values were run.
+
+    Raises:
+        RunError: No run has such a parameter.
+    """
+    import pandas as pd
+
+    columns = ["value", "seed", "id", "rank1", "map", "seconds"]
+    done = _measured(records)
+    if parameter and not any(parameter in record["parameters"] for record in done):
+        known = sorted({name for record in done for name in record["parameters"]})
+        raise RunError(f"sweep_parameter={parameter!r} is no parameter of these runs; they have {', '.join(known)}")
+    groups = _alike([record for record in done if parameter in record["parameters"]], {parameter, "seed"})
+    groups = [group for group in groups if len({str(record["parameters"][parameter]) for record in group}) > 1]
+    rows = [
+        [record["parameters"][parameter], record["parameters"]["seed"], record["id"], *_figures(record)]
+        for record in max(groups, key=len, default=[])
+    ]
+    table = pd.DataFrame(rows, columns=columns)
+    by_value = table["value"].map(lambda value: (isinstance(value, str), value))
+    return table.iloc[by_value.argsort(kind="stable")].reset_index(drop=True) if len(table) else table
+
+
+def seeds_table(records: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
+    """Runs that differ in the seed alone: columns group, seed, id, rank1, map, seconds; empty where there are none.
+
+    The seed draws the split too, so the spread is that of other draws (and, with a proportional protocol, of other
+    people) as well as of another training.
+    """
+    import pandas as pd
+
+    rows = []
+    for group in _alike(_measured(records), {"seed"}):
+        if len({record["parameters"]["seed"] for record in group}) > 1:
+            name = (
+                f"{group[0]['metrics'].get('model', '')} ({group[0]['id'][:2]}-{group[0]['id'].rpartition('-')[2]} …)"
+            )
+            rows += [[name, record["parameters"]["seed"], record["id"], *_figures(record)] for record in group]
+    return pd.DataFrame(rows, columns=["group", "seed", "id", "rank1", "map", "seconds"])
+
+
+def prompt_lengths(runs: Path, records: Sequence[Mapping[str, Any]], most: int = 2) -> "dict[str, np.ndarray]":
+    """Length of every learnt token of the newest runs of 02, by run.
+
+    Returns:
+        Shape (n_identities, n_ctx), of a shared context (1, n_ctx), by id.
+
+    Raises:
+        TrainingError: A checkpoint is damaged.
+    """
+    from handclip_lib.training.checkpoints import load_checkpoint
+
+    able = [
+        record["id"]
+        for record in records
+        if record["notebook"] == "02_prompt_learning"
+        and record["status"] == "succeeded"
+        and (runs / record["id"] / "prompts.safetensors").is_file()
+    ]
+    found = {}
+    for name in able[-most:]:
+        context = load_checkpoint(runs / name / "prompts.safetensors")[0]["best"].float().norm(dim=-1)
+        found[name] = context.numpy().reshape(-1, context.shape[-1])
+    return found
+
+
+def _measured(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [r for r in records if r["status"] == "succeeded" and "rank1" in (r.get("metrics") or {})]
+
+
+def _alike(records: Iterable[Mapping[str, Any]], but: set[str]) -> list[list[Mapping[str, Any]]]:
+    """Runs of one notebook in groups that agree in every parameter but those named."""
+    groups = defaultdict(list)
+    for record in records:
+        rest = {name: value for name, value in record["parameters"].items() if name not in but}
+        groups[record["notebook"], json.dumps(rest, sort_keys=True, default=str)].append(record)
+    return list(groups.values())
+
+
+def _figures(record: Mapping[str, Any]) -> list[Any]:
+    return [record["metrics"]["rank1"], record["metrics"].get("map"), record.get("seconds")]

@@ -1,0 +1,137 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from handclip_lib.errors import EvaluationError, RunError
+from handclip_lib.evaluation.comparison import entries_of
+from handclip_lib.evaluation.published import beside_literature
+from handclip_lib.workbench.collection import (
+    METRICS,
+    comparable_runs,
+    differing,
+    find_records,
+    reference_of,
+    runs_table,
+    tasks_table,
+)
+
+DEFAULTS = {"dataset": "drawn", "aspect": "dorsal_r", "seed": 0}
+
+
+def a_record(name: str, started: int, status: str = "succeeded", **changes) -> dict:
+    parameters = DEFAULTS | changes.pop("parameters", {})
+    defaults = DEFAULTS | changes.pop("defaults", {})
+    notebook = name.partition("-")[0]
+    return {
+        "id": name, "notebook": notebook, "status": status, "error": None, "parameters": parameters,
+        "defaults": defaults, "seed": parameters["seed"], "started": f"2026-11-21T10:{started:02d}:00+00:00",
+        "seconds": 12.5, "metrics": {}, "split": {"checksum": "a" * 64}, **changes,
+    }  # fmt: skip
+
+
+def write(runs: Path, record: dict) -> Path:
+    folder = runs / record["id"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path: Path, saved_runs) -> Path:
+    """Two evaluated runs on one split, one on another, and five that cannot be compared, each in its own way."""
+    runs = tmp_path / "runs"
+    metrics = {"model": "tiny", **dict.fromkeys(METRICS, 0.5)}
+    for name, seed, started, noise in (("05_evaluation-tiny-e1", 0, 1, 1.5), ("03_image_finetune-tiny-f1", 0, 2, 0.5),
+                                       ("05_evaluation-tiny-e2", 1, 0, 1.5)):  # fmt: skip
+        saved, _, _ = saved_runs.evaluated(runs / name, noise, split=saved_runs.small_split(seed))
+        changes = {"parameters": {"seed": seed, "epochs": 6}, "defaults": {"epochs": 20}} if name[1] == "3" else {}
+        changes = changes or {"parameters": {"seed": seed, "top_k": 8}, "defaults": {"top_k": 8}}
+        write(runs, a_record(name, started, metrics=metrics, split={"checksum": saved.checksum}, **changes))
+    (runs / "03_image_finetune-tiny-f1" / "best.safetensors").write_text("")
+    prompts = write(runs, a_record("02_prompt_learning-tiny-p1", 3, parameters={"epochs": 40}, defaults={"epochs": 40}))
+    (prompts / "text_features.safetensors").write_text("")
+    write(runs, a_record("03_image_finetune-tiny-f2", 4, parameters={"epochs": 9}, defaults={"epochs": 20}))
+    (runs / "03_image_finetune-tiny-f2" / "best.safetensors").write_text("")
+    write(runs, a_record("04_joint_training-tiny-j1", 5))
+    write(runs, a_record("05_evaluation-tiny-x1", 6, "failed", error="DataError: /nowhere does not exist"))
+    (runs / "05_evaluation-tiny-d1").mkdir()
+    (runs / "05_evaluation-tiny-d1" / "run.json").write_text("{")
+    write(runs, a_record("06_analysis-a1", 7))
+    return runs
+
+
+def test_a_run_without_what_it_needs_is_listed_with_the_reason(runs: Path):
+    table = runs_table(find_records(runs), runs).set_index("id")
+    assert len(table) == 8
+    assert "06_analysis-a1" not in table.index
+    notes = table["note"].to_dict()
+    assert notes["05_evaluation-tiny-e1"] == notes["03_image_finetune-tiny-f1"] == ""
+    assert notes["02_prompt_learning-tiny-p1"] == "02 evaluates no retrieval"
+    assert notes["03_image_finetune-tiny-f2"] == "no evaluation: per_query.csv is not there; run it again"
+    assert notes["04_joint_training-tiny-j1"] == "no checkpoint: best.safetensors is not there; run it again"
+    assert notes["05_evaluation-tiny-x1"] == "failed: DataError: /nowhere does not exist"
+    assert notes["05_evaluation-tiny-d1"] == "damaged: run.json cannot be read"
+    assert table["rank1"].notna().sum() == 3
+    assert "peak_memory_mb" not in table
+
+
+def test_peak_memory_has_a_column_where_a_run_recorded_it(runs: Path):
+    write(runs, a_record("05_evaluation-tiny-m1", 9, peak_memory_mb=812.0))
+    table = runs_table(find_records(runs), runs).set_index("id")
+    assert table["peak_memory_mb"].dropna().to_dict() == {"05_evaluation-tiny-m1": 812.0}
+
+
+def test_records_are_filtered_and_the_oldest_comes_first(runs: Path):
+    ids = [record["id"] for record in find_records(runs, notebook="05_evaluation")]
+    assert [name[-2:] for name in ids] == ["e2", "e1", "x1", "d1"]
+    assert [r["id"] for r in find_records(runs, ["04_joint_training-tiny-j1"])] == ["04_joint_training-tiny-j1"]
+    assert find_records(runs, dataset="11k") == []
+    assert len(find_records(runs, aspect="dorsal_r")) == 7
+    with pytest.raises(RunError, match=r"'05_none' is no run in .*`handclip runs` lists them"):
+        find_records(runs, ["05_none"])
+    assert find_records(runs / "nowhere") == []
+    assert len(runs_table([], runs)) == 0
+
+
+def test_differing_parameters_are_those_somebody_changed(runs: Path):
+    records = find_records(runs)
+    assert differing(records) == ["seed", "epochs"], "top_k differs in no run; other notebooks' defaults do not count"
+    table = runs_table(records, runs).set_index("id")
+    assert table.loc["03_image_finetune-tiny-f1", "differs"] == "seed=0, epochs=6"
+    assert table.loc["05_evaluation-tiny-e2", "differs"] == "seed=1"
+    alone = [record for record in records if record["id"].endswith("f1")]
+    assert differing(alone) == []
+
+
+def test_compared_are_the_runs_on_the_split_of_the_newest(runs: Path):
+    found = comparable_runs(find_records(runs), runs)
+    assert [evaluation.run for evaluation in found] == ["05_evaluation-tiny-e1", "03_image_finetune-tiny-f1"]
+    ids = ["05_evaluation-tiny-e1", "05_evaluation-tiny-e2", "05_evaluation-tiny-x1"]
+    asked = comparable_runs(find_records(runs, ids), runs, ids)
+    assert [evaluation.run[-2:] for evaluation in asked] == ["e2", "e1"], "those asked for, if they are evaluated"
+    with pytest.raises(RunError, match="has an evaluation to compare; run one first: handclip run 05"):
+        comparable_runs(find_records(runs, notebook="02_prompt_learning"), runs)
+    (runs / "05_evaluation-tiny-e1" / "embeddings.safetensors").write_bytes(b"cut")
+    with pytest.raises(EvaluationError, match=r"run 05_evaluation-tiny-e1 .*run it again"):
+        comparable_runs(find_records(runs), runs)
+
+
+def test_the_reference_is_the_one_asked_for_or_the_oldest_of_05(runs: Path):
+    found = comparable_runs(find_records(runs), runs)
+    assert reference_of(found) == "05_evaluation-tiny-e1"
+    assert reference_of(found, "03_image_finetune-tiny-f1") == "03_image_finetune-tiny-f1"
+    assert reference_of(found[1:]) == "03_image_finetune-tiny-f1"
+
+
+def test_tasks_are_what_the_published_figures_are_compared_by(runs: Path):
+    found = comparable_runs(find_records(runs), runs)
+    table = tasks_table(entries_of(found, found[0].run))
+    assert table["gallery"].tolist() == ["aspect", "all"] * 2
+    assert set(table["protocol"]) == {"proportional"}
+    queries = found[0].queries("tiny", "aspect")
+    assert table["n_query"][0] == len(queries) / 3
+    assert table["map_trapezoid"][0] == pytest.approx(queries["average_precision_trapezoid"].mean())
+    beside, others = beside_literature(table)
+    assert len(beside) == 0
+    assert (others["reason"] == "other data: ours is folder").any()
