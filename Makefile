@@ -12,6 +12,7 @@ demo: $(STAMP)  ## the notebooks on drawn hands, to a report
 	$(BIN)/handclip run 03 -p epochs 6 --force
 	$(BIN)/handclip run 04 -p epochs 6 -p prompt_run latest --force
 	$(BIN)/handclip run 05 --force
+	$(BIN)/handclip run 06 --force
 
 test: $(STAMP)  ## every test; those that lack a browser or the photographs say so and skip
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs $(ARGS)

@@ -17,6 +17,7 @@ MODELS = {
     "03_image_finetune": config.ImageFinetune,
     "04_joint_training": config.JointTraining,
     "05_evaluation": config.Evaluation,
+    "06_analysis": config.Analysis,
 }
 READ_BY = {
     "02_prompt_learning": (config.PromptLearning.options, config.PromptLearning.templates.fget),
@@ -25,6 +26,7 @@ READ_BY = {
         config.JointTraining.options, config.ImageFinetune.weights_of.fget, config.JointTraining.prompt_options,
         config.JointTraining.templates.fget,
     ),
+    "06_analysis": (config.Analysis.ids.fget,),
 }  # fmt: skip
 """Methods of the model whose parameters the notebook reads by calling them."""
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -47,8 +47,7 @@ def test_runs_under_plain_papermill_on_drawn_hands(notebook: str, tmp_path: Path
     record = record_in(tmp_path)
     assert record["status"] == "succeeded"
     assert record["parameters"]["drawn_subjects"] == 12
-    cells = nbformat.read(out, as_version=4).cells
-    pictures = [output for cell in cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+    pictures = pictures_in(out)
     assert len(pictures) >= 6
     assert all(picture.metadata["image/png"]["alt"] for picture in pictures)
 
@@ -60,6 +59,39 @@ def test_evaluation_states_floors_beside_the_model_and_both_galleries(tmp_path: 
     models = ["tiny", "floor: pixels", "floor: histogram"]
     assert results.groupby("gallery")["model"].agg(list).to_dict() == {"aspect": models, "all": models}
     assert ((results["rank1_low"] <= results["rank1"]) & (results["rank1"] <= results["rank1_high"])).all()
+
+
+def pictures_in(out: Path) -> list:
+    cells = nbformat.read(out, as_version=4).cells
+    return [output for cell in cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+
+
+def test_analysis_compares_the_runs_there_are(tmp_path: Path):
+    done, _ = papermill("06_analysis", tmp_path)
+    assert done.returncode != 0
+    assert "run one first: handclip run 05" in done.stderr
+    for notebook in ("05_evaluation", "04_joint_training"):
+        done, _ = papermill(notebook, tmp_path, *given(SMALL | QUICK[notebook]))
+        assert done.returncode == 0, done.stderr[-2000:]
+    done, out = papermill("06_analysis", tmp_path, "-p", "bootstrap", 200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(pictures_in(out)) == 7
+    assert all(picture.metadata["image/png"]["alt"] for picture in pictures_in(out))
+    (folder,) = [path.parent for path in tmp_path.glob("runs/06_*/references.bib")]
+    files = {path.name for path in folder.iterdir()}
+    assert {"comparison.csv", "comparison.md", "comparison.tex", "not_comparable.csv", "runs.csv"} <= files
+    compared = pd.read_csv(folder / "comparison.csv")
+    assert [name.split(" (")[0] for name in compared["model"]] == [
+        "tiny",
+        "tiny, joint",
+        "floor: pixels",
+        "floor: histogram",
+    ]
+    alone = compared["run"][0]
+    done, out = papermill("06_analysis", tmp_path, "-p", "bootstrap", 200, "-p", "runs", alone)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(pictures_in(out)) == 6, "the difference of one run from itself is a sentence, no picture"
+    assert "There is no second run on this split" in out.read_text()
 
 
 @pytest.mark.parametrize("notebook", QUICK)
