@@ -129,6 +129,13 @@ class HandEncoder(torch.nn.Module):
             return F.linear(bottled, self.classifier)
         return arcface_logits(bottled, self.classifier, identities, self._scale, self._margin)
 
+    def scores(self, embeddings: Tensor) -> Tensor:
+        """What the classifier says where nobody knows the identity: logits, of ArcFace cosines, (n, n_identities)."""
+        bottled = self.neck(self.reduction(embeddings))
+        if self._head == "linear":
+            return F.linear(bottled, self.classifier)
+        return F.linear(F.normalize(bottled, dim=1), F.normalize(self.classifier, dim=1))
+
     def head_parameters(self) -> list[torch.nn.Parameter]:
         """What learns beside the tower."""
         return [*self.reduction.parameters(), self.neck.weight, self.classifier]

@@ -74,6 +74,14 @@ def encode_images(encoder: HandEncoder | GuidedEncoder, pixels: np.ndarray) -> n
     return np.concatenate(parts)
 
 
+@torch.inference_mode()
+def classify(encoder: HandEncoder | GuidedEncoder, pixels: np.ndarray) -> np.ndarray:
+    """Scores of the training identities for uint8 images, in evaluation mode, float32 (n, n_identities)."""
+    hand = encoder.hand if isinstance(encoder, GuidedEncoder) else encoder
+    embeddings = torch.from_numpy(encode_images(encoder, pixels)).to(encoder.classifier.device)
+    return hand.scores(embeddings).cpu().numpy()
+
+
 def save_trained(encoder: HandEncoder | GuidedEncoder, backbone: Backbone, folder: Path) -> Trained:
     """Write the best epoch's weights (`best.safetensors`) and the last one's (`final.safetensors`) after `fit_image`.
 

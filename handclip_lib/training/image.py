@@ -77,6 +77,7 @@ def fit_image(
     patience: int = 0,
     seed: int = 0,
     folder: Path | None = None,
+    watch: Callable[..., None] | None = None,
     progress: bool = True,
 ) -> ImageResult:
     """Train the image tower and its head, on one process or on those that `accelerate launch` started.
@@ -119,6 +120,7 @@ def fit_image(
         patience: Epochs without a better one after which training stops; 0: never.
         seed: Of batches and augmentation.
         folder: Where `image.safetensors` is written after every epoch; a training that finds its own goes on from it.
+        watch: Called with the history and the best epoch after every epoch, and with `last=True` at the end.
         progress: Show a bar.
 
     Raises:
@@ -155,7 +157,12 @@ def fit_image(
         if "seconds" in row:
             row["seconds"] = time.monotonic() - began
         state.close_epoch(processes.from_main(row), processes.is_main)
+        show(last=False)
         processes.wait()
+
+    def show(last: bool) -> None:
+        if processes.is_main and watch is not None:
+            watch(state.history.frame(), state.history.best_epoch, last=last)
 
     if not state.resumed():
         close_epoch({"epoch": 0})
@@ -220,6 +227,7 @@ def fit_image(
         bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", select_by) if name in row})
         bar.update()
     bar.close()
+    show(last=True)
     state.put_best()
     return ImageResult(state.history.frame(), state.history.best_epoch)
 

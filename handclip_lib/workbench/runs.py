@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 P = TypeVar("P", bound=Parameters)
 DPI = 144
+SECONDS_BETWEEN_FIGURES = 5.0
 RUN_FOLDER = "HANDCLIP_RUN"  # set by the launcher, which then keeps the status
 logger = logging.getLogger("handclip")
 
@@ -74,6 +75,9 @@ class Run:
             name: Lower-case letters, digits and underscores.
             alt: What the figure shows, for those who cannot see it; its caption in the report.
         """
+        self._display_figure(figure, name, alt, "display")
+
+    def _display_figure(self, figure: "Figure", name: str, alt: str, how: str) -> None:
         _checked_name(name)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=DPI)
@@ -86,7 +90,22 @@ class Run:
                 f"{path} cannot be written ({error.strerror}); free space or set HANDCLIP_REPORTS"
             ) from error
         width = int(figure.get_figwidth() * 96)
-        _display({"image/png": buffer.getvalue(), "text/plain": alt}, {"image/png": {"alt": alt, "width": width}})
+        bundle = {"image/png": buffer.getvalue(), "text/plain": alt}
+        about = {"image/png": {"alt": alt, "width": width}}
+        if how == "display":
+            _display(bundle, about)
+        else:
+            place = f"handclip-{self.folder.name}-{name}"
+            _display(bundle, about, display_id=place, update=how == "update")
+
+    def live(self, draw: "Callable[..., Figure]", name: str, alt: str) -> "Live":
+        """A figure that long work draws again and again while it goes on.
+
+        Args:
+            draw: Makes the figure of what the result is called with.
+            name, alt: As `show` takes them.
+        """
+        return Live(self, draw, name, alt)
 
     def table(self, frame: "pd.DataFrame", name: str, caption: str, percent: Iterable[str] = ()) -> None:
         """Save a table as `<name>.csv`, in full precision, and show it with a caption.
@@ -162,6 +181,22 @@ class Run:
             self._close("interrupted", "the kernel ended before the run did")
 
 
+class Live:
+    """A figure in one place of the notebook, drawn anew each time this is called, at most every few seconds."""
+
+    def __init__(self, run: Run, draw: "Callable[..., Figure]", name: str, alt: str):
+        self._run, self._draw, self._name, self._alt = run, draw, name, alt
+        self._drawn_at: float | None = None
+
+    def __call__(self, *values: Any, last: bool = False) -> None:
+        """Draw the figure of some values; `last` draws however short ago the one before was."""
+        if not last and self._drawn_at is not None and time.monotonic() - self._drawn_at < SECONDS_BETWEEN_FIGURES:
+            return
+        how = "first" if self._drawn_at is None else "update"
+        self._run._display_figure(self._draw(*values), self._name, self._alt, how)
+        self._drawn_at = time.monotonic()
+
+
 _watched: Run | None = None
 
 
@@ -204,8 +239,8 @@ def _shell() -> Any:
     return module.get_ipython() if module else None
 
 
-def _display(data: dict[str, Any], metadata: dict[str, Any]) -> None:
+def _display(data: dict[str, Any], metadata: dict[str, Any], **place: Any) -> None:
     if _shell() is not None:
         from IPython.display import display
 
-        display(data, metadata=metadata, raw=True)
+        display(data, metadata=metadata, raw=True, **place)

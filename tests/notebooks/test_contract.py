@@ -9,6 +9,7 @@ import nbformat
 import pytest
 
 from handclip_lib import config
+from handclip_lib.training.together import train_together
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 MODELS = {
@@ -20,12 +21,19 @@ MODELS = {
     "06_analysis": config.Analysis,
 }
 READ_BY = {
-    "02_prompt_learning": (config.PromptLearning.options, config.PromptLearning.templates.fget),
-    "03_image_finetune": (config.ImageFinetune.options, config.ImageFinetune.weights_of.fget),
+    "02_prompt_learning": (
+        config.PromptLearning.options, config.PromptLearning.templates.fget, config.WithBackbone.size.fget,
+    ),
+    "03_image_finetune": (
+        config.ImageFinetune.options, config.ImageFinetune.weights_of.fget, config.ImageFinetune.encoder_options,
+        config.WithBackbone.size.fget, train_together,
+    ),
     "04_joint_training": (
         config.JointTraining.options, config.ImageFinetune.weights_of.fget, config.JointTraining.prompt_options,
-        config.JointTraining.templates.fget,
+        config.JointTraining.templates.fget, config.JointTraining.encoder_options, config.ImageFinetune.encoder_options,
+        config.WithBackbone.size.fget, train_together,
     ),
+    "05_evaluation": (config.WithBackbone.size.fget,),
     "06_analysis": (config.Analysis.ids.fget,),
 }  # fmt: skip
 """Methods of the model whose parameters the notebook reads by calling them."""
@@ -66,7 +74,7 @@ def test_every_parameter_is_read(path: Path):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "config"
     }  # fmt: skip
     for method in READ_BY.get(path.stem, ()):
-        assert method.__name__ in read | {"weights_of"}, "options() reads that one"
+        assert method.__name__ in read | {"weights_of"} or f"{method.__name__}(config" in cells
         read |= set(re.findall(r"\w+", inspect.getsource(method)))
     assert set(MODELS[path.stem].model_fields) <= read
 

@@ -1,0 +1,43 @@
+"""How far training moved each part of an image tower from where it began."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from handclip_lib.backbone.freeze import blocks_of
+
+
+def weights_now(visual: Any) -> dict[str, Tensor]:
+    """A copy of a tower's parameters, on the CPU, to compare with later."""
+    return {name: value.detach().cpu().clone() for name, value in visual.named_parameters()}
+
+
+def layer_drift(visual: Any, before: Mapping[str, Tensor]) -> pd.DataFrame:
+    """Relative change of each part: ‖now − before‖ / ‖before‖ over all its parameters.
+
+    Args:
+        visual: openai-clip's image tower as it is now.
+        before: What `weights_now` gave.
+
+    Returns:
+        Columns part, parameters, drift (0 for a frozen part), from the input on: what comes before the blocks, each
+        block, what comes after them.
+    """
+    blocks = blocks_of(visual)
+    kind = "block" if hasattr(visual, "transformer") else "layer"
+    owner = {id(p): f"{kind} {n}" for n, block in enumerate(blocks, 1) for p in block.parameters()}
+    after = {"ln_post.weight", "ln_post.bias", "proj"}
+    parts: dict[str, list[float]] = {
+        name: [0, 0.0, 0.0] for name in ("input", *dict.fromkeys(owner.values()), "output")
+    }
+    for name, value in visual.named_parameters():
+        is_output = name in after or name.startswith("attnpool.")
+        part = parts[owner.get(id(value), "output" if is_output else "input")]
+        now, then = value.detach().cpu().double(), before[name].double()
+        part[0] += value.numel()
+        part[1] += float((now - then).square().sum())
+        part[2] += float(then.square().sum())
+    rows = [(name, int(count), (moved / length) ** 0.5) for name, (count, moved, length) in parts.items()]
+    return pd.DataFrame(rows, columns=["part", "parameters", "drift"])
