@@ -284,7 +284,9 @@ class Analysis(Parameters):
 
     notebook: ClassVar[str] = "06_analysis"
 
-    runs: str = Field("", description="ids parted by commas; empty: all on the split of the newest evaluated one")
+    runs: str = Field(
+        "", description="ids parted by commas; empty: all on the split of the reference, or of the newest"
+    )
     reference: str = Field("", description="id the others are compared with; empty: the oldest of 05, or of all")
     runs_of: RunsOf = Field(
         "", description="notebook whose runs are taken alone, such as 03_image_finetune; empty: all"
@@ -294,12 +296,22 @@ class Analysis(Parameters):
     gallery: Gallery = Field("aspect", description="aspect or all")
     sweep_parameter: str = Field("", description="parameter whose effect is shown, such as learning_rate; empty: none")
     mapped_identities: int = Field(12, ge=1, le=40, description="identities that have a colour in the embedding map")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the resampling and of the embedding map")
     bootstrap: int = Field(10_000, ge=100, le=1_000_000, description="resamples of the identities for an interval")
 
     @property
     def ids(self) -> tuple[str, ...]:
         """The runs asked for by id."""
         return tuple(part.strip() for part in self.runs.split(",") if part.strip())
+
+    def faults(self) -> list[str]:
+        """A sweep of what no notebook has, too."""
+        known = sorted({name for model in NOTEBOOKS.values() for name in model.model_fields})
+        if not self.sweep_parameter or self.sweep_parameter in known:
+            return super().faults()
+        near = get_close_matches(self.sweep_parameter, known, 1, 0.5)
+        remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
+        return [*super().faults(), f"sweep_parameter={self.sweep_parameter!r}: no notebook has it; {remedy}"]
 
 
 NOTEBOOKS: dict[str, type[Parameters]] = {

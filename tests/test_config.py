@@ -113,3 +113,6 @@ def test_an_analysis_asks_for_no_photograph():
         resolve(Analysis, {"runs_of": "03_finetune"})
     with pytest.raises(ConfigError, match=r"data_root: no such parameter"):
         resolve(Analysis, {"data_root": "/photographs"})
+    with pytest.raises(ConfigError, match=r"sweep_parameter='lerning_rate': no notebook has it; did you mean learning"):
+        resolve(Analysis, {"sweep_parameter": "lerning_rate"})
+    assert resolve(Analysis, {"sweep_parameter": "n_ctx"}).sweep_parameter == "n_ctx"

@@ -15,10 +15,10 @@ from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap, re
 
 MEASURES = {"rank1": "hit", "map": "average_precision"}
 """Measures that are compared, and the column of each query's value."""
-FIGURES = ("model", "run", "rank1", "rank1_low", "rank1_high", "map", "map_trapezoid")
+FIGURES = ("model", "rank1", "rank1_low", "rank1_high", "map", "map_trapezoid")
 DIFFERENCES = ("model", *(f"{m}_{part}" for m in MEASURES for part in ("gain", "gain_low", "gain_high", "p", "p_holm")))
 """Columns of a `comparison_table`: what each entry reaches, and what it gains over the first."""
-SHARES = tuple(name for name in (*FIGURES[2:], *DIFFERENCES[1:]) if not name.endswith(("_p", "_holm")))
+SHARES = tuple(name for name in (*FIGURES[1:], *DIFFERENCES[1:]) if not name.endswith(("_p", "_holm")))
 """Columns that are shares in 0..1, or differences of such."""
 
 
@@ -205,9 +205,9 @@ def comparison_table(
         seed: Seed of the resampling.
 
     Returns:
-        One row an entry, columns `FIGURES` and `DIFFERENCES`: rank-1 with its interval, mAP by both definitions; what
-        it gains over the first entry, with interval, p-value, and the p-value by Holm over all comparisons of the
-        table, rank-1 and mAP; NaN for the first itself.
+        One row an entry, columns `FIGURES`, `DIFFERENCES` and run: rank-1 with its interval, mAP by both definitions;
+        what it gains over the first entry, with interval, p-value, and the p-value by Holm over all comparisons of
+        the table, rank-1 and mAP; NaN for the first itself.
 
     Raises:
         EvaluationError: There are entries that cannot be compared with the first.
@@ -228,7 +228,7 @@ def comparison_table(
                 names = (f"{name}_gain", f"{name}_gain_low", f"{name}_gain_high", f"{name}_p")
                 row |= dict(zip(names, map(float, parts), strict=True))
         rows.append(row)
-    table = pd.DataFrame(rows, columns=list(dict.fromkeys([*FIGURES, *DIFFERENCES])))
+    table = pd.DataFrame(rows, columns=[*FIGURES, *DIFFERENCES[1:], "run"])
     tested = [f"{name}_p" for name in MEASURES]
     adjusted = holm(table[tested].to_numpy(np.float64)[1:].ravel()).reshape(-1, len(tested))
     table.loc[table.index[1:], [f"{name}_holm" for name in tested]] = adjusted

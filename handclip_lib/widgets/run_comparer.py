@@ -16,7 +16,7 @@ from handclip_lib.plots.style import COLOURS, MARKERS, QUIET, WIDTH, in_our_look
 from handclip_lib.widgets.panel import Panel
 
 MOST_QUERIES = 8  # listed a side
-LONGEST_PATH = 24
+LONGEST_NAME = 20
 
 
 def run_comparer(entries: Sequence[Entry], gallery: str = "aspect", *, samples: int = 1000, seed: int = 0) -> Panel:
@@ -110,14 +110,15 @@ def _listed(axis: Axes, queries: pd.DataFrame, label: str, rank: str) -> None:
     title = f"only {label}: {len(queries)} queries of {len(found)} photographs"
     axis.set_title(title, loc="left", fontsize=9, parse_math=False)
     lines = [
-        f"{_short(row[0])} of {row[1]}: {row[2]} {'draw' if row[2] == 1 else 'draws'}, the other's rank up to {row[3]}"
-        for row in found.head(MOST_QUERIES).itertuples(index=False, name=None)
+        f"{_short(path)} ({identity}): {draws} {'draw' if draws == 1 else 'draws'}, rank of the other ≤ {worst}"
+        for path, identity, draws, worst in found.head(MOST_QUERIES).itertuples(index=False, name=None)
     ]
     more = len(found) - len(lines)
     lines += [f"… and {more} more"] if more > 0 else []
-    axis.text(0, 1, "\n".join(lines) or "none", va="top", fontsize=9, parse_math=False, transform=axis.transAxes)
+    text = axis.text(0, 1, "\n".join(lines) or "none", va="top", fontsize=9, parse_math=False, transform=axis.transAxes)
+    text.set_in_layout(False)  # a long name must not take the curves' width
 
 
-def _short(path: object) -> str:
-    text = str(path)
-    return text if len(text) <= LONGEST_PATH else "…" + text[1 - LONGEST_PATH :]
+def _short(path: str) -> str:
+    name = path.rpartition("/")[2]
+    return name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]

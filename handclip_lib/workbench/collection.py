@@ -124,25 +124,35 @@ def note_of(record: Mapping[str, Any], runs: Path) -> str:
 
 
 def comparable_runs(
-    records: Sequence[Mapping[str, Any]], runs: Path, ids: Sequence[str] = ()
+    records: Sequence[Mapping[str, Any]], runs: Path, ids: Sequence[str] = (), reference: str = ""
 ) -> "list[SavedEvaluation]":
-    """Evaluations of the runs that succeeded on the split of the newest of them; of those asked for by id, all.
+    """Evaluations of the runs that succeeded on one split, the oldest first.
+
+    Args:
+        records: Of `find_records`.
+        runs: Folder that holds a folder for each run.
+        ids: Runs asked for: all of them are taken, whatever their split, for a comparison to refuse by name.
+        reference: Run whose split counts; empty: that of the newest.
 
     Raises:
-        RunError: No run has an evaluation.
+        RunError: No run has an evaluation, or the reference has none.
         EvaluationError: One is damaged.
     """
     from handclip_lib.evaluation.saved import load_evaluation
 
-    able = [
-        record for record in records if record["status"] == "succeeded" and (runs / record["id"] / EVALUATION).is_file()
-    ]
-    if not able:
+    splits = {
+        record["id"]: record["split"]["checksum"]
+        for record in records
+        if record["status"] == "succeeded" and (runs / record["id"] / EVALUATION).is_file()
+    }
+    if not splits:
         raise RunError(
             f"no run in {runs} that was asked for has an evaluation to compare; run one first: handclip run 05"
         )
-    newest = max(able, key=lambda record: str(record.get("started")))["split"]["checksum"]
-    return [load_evaluation(runs / r["id"]) for r in able if ids or r["split"]["checksum"] == newest]
+    if reference and reference not in splits:
+        raise RunError(f"reference={reference!r} has no evaluation among these runs; choose from {', '.join(splits)}")
+    wanted = splits[reference or list(splits)[-1]]
+    return [load_evaluation(runs / name) for name, split in splits.items() if ids or split == wanted]
 
 
 def reference_of(evaluations: "Sequence[SavedEvaluation]", reference: str = "") -> str:

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from handclip_lib.errors import RunError
-
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -22,17 +20,11 @@ def sweep_table(records: Sequence[Mapping[str, Any]], parameter: str) -> "pd.Dat
 
     Returns:
         Columns value, seed, id, rank1, map, seconds, ordered by value; empty where no two values were run.
-
-    Raises:
-        RunError: No run has such a parameter.
     """
     import pandas as pd
 
     columns = ["value", "seed", "id", "rank1", "map", "seconds"]
     done = _measured(records)
-    if parameter and not any(parameter in record["parameters"] for record in done):
-        known = sorted({name for record in done for name in record["parameters"]})
-        raise RunError(f"sweep_parameter={parameter!r} is no parameter of these runs; they have {', '.join(known)}")
     groups = _alike([record for record in done if parameter in record["parameters"]], {parameter, "seed"})
     groups = [group for group in groups if len({str(record["parameters"][parameter]) for record in group}) > 1]
     rows = [

@@ -137,7 +137,7 @@ def test_entries_begin_with_the_reference_and_end_with_its_floors(runs):
 
 def test_the_table_holds_the_figures_of_each_and_the_gain_over_the_first(runs):
     table = comparison_table(runs, samples=500, seed=4)
-    assert set(table.columns) == {*FIGURES, *DIFFERENCES}
+    assert set(table.columns) == {*FIGURES, *DIFFERENCES, "run"}
     for row, entry in zip(table.to_dict("records"), runs, strict=True):
         queries = entry.queries("aspect")
         interval = identity_bootstrap(queries["hit"].to_numpy(), queries["identity"].to_numpy(), 500, 4)

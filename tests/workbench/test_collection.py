@@ -110,6 +110,10 @@ def test_compared_are_the_runs_on_the_split_of_the_newest(runs: Path):
     ids = ["05_evaluation-tiny-e1", "05_evaluation-tiny-e2", "05_evaluation-tiny-x1"]
     asked = comparable_runs(find_records(runs, ids), runs, ids)
     assert [evaluation.run[-2:] for evaluation in asked] == ["e2", "e1"], "those asked for, if they are evaluated"
+    other = comparable_runs(find_records(runs), runs, reference="05_evaluation-tiny-e2")
+    assert [evaluation.run[-2:] for evaluation in other] == ["e2"], "the split of the reference"
+    with pytest.raises(RunError, match=r"reference='05_evaluation-tiny-x1' has no evaluation .*; choose from 05_eval"):
+        comparable_runs(find_records(runs), runs, reference="05_evaluation-tiny-x1")
     with pytest.raises(RunError, match="has an evaluation to compare; run one first: handclip run 05"):
         comparable_runs(find_records(runs, notebook="02_prompt_learning"), runs)
     (runs / "05_evaluation-tiny-e1" / "embeddings.safetensors").write_bytes(b"cut")
