@@ -23,6 +23,11 @@ Schedule = Literal["cosine", "one_cycle"]
 Head = Literal["linear", "arcface"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Method = Literal["prompts_then_image", "promptsg"]
+VERSIONS = {
+    "prompts_then_image": tuple(f"v{number}" for number in range(1, 11)),
+    "promptsg": tuple(f"promptsg v{number}" for number in range(1, 12)),
+}
+"""Versions of CLIP-FH by method."""
 Gallery = Literal["aspect", "all"]
 RunsOf = Literal["", "02_prompt_learning", "03_image_finetune", "04_joint_training", "05_evaluation"]
 ImageMeasure = Literal["val_rank1", "val_map", "loss"]
@@ -256,10 +261,13 @@ class JointTraining(ImageFinetune):
         }  # fmt: skip
 
     def faults(self) -> list[str]:
-        """Faults of the templates too."""
+        """Faults of the templates, and of the version, too."""
+        known = VERSIONS[self.method]
+        unknown = [f"version={self.version!r}: method={self.method!r} has {', '.join(known)}, or none: ''"]
+        found = unknown if self.version and self.version not in known else []
         if self.method != "promptsg":
-            return super().faults() + template_faults(self.templates, self.n_ctx, self.context)
-        found = template_faults(self.templates, 1, "identity")
+            return super().faults() + found + template_faults(self.templates, self.n_ctx, self.context)
+        found = found + template_faults(self.templates, 1, "identity")
         if len(self.templates) > 1:
             found.append(f"template={self.template!r}: promptsg takes one template")
         if self.text_weight:

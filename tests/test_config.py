@@ -116,3 +116,31 @@ def test_an_analysis_asks_for_no_photograph():
     with pytest.raises(ConfigError, match=r"sweep_parameter='lerning_rate': no notebook has it; did you mean learning"):
         resolve(Analysis, {"sweep_parameter": "lerning_rate"})
     assert resolve(Analysis, {"sweep_parameter": "n_ctx"}).sweep_parameter == "n_ctx"
+
+
+def test_a_version_belongs_to_its_method():
+    assert resolve(JointTraining, {"version": "v5"}).version == "v5"
+    assert resolve(JointTraining, {"method": "promptsg", "version": "promptsg v8"}).method == "promptsg"
+    for given in ({"version": "v11"}, {"method": "promptsg", "version": "v8"}):
+        with pytest.raises(ConfigError, match=r"version='v\d+': method='\w+' has"):
+            resolve(JointTraining, given)
+
+
+def test_promptsg_takes_one_template_and_no_text_of_identities():
+    with pytest.raises(ConfigError) as error:
+        resolve(JointTraining, {"method": "promptsg", "template": "a {} hand|one {} hand", "text_weight": 1})
+    assert "promptsg takes one template" in str(error.value)
+    assert "text_weight: promptsg has no text of an identity" in str(error.value)
+    with pytest.raises(ConfigError, match="has 0 slots"):
+        resolve(JointTraining, {"method": "promptsg", "template": "a hand"})
+
+
+@pytest.mark.parametrize(("given", "size"), [("", None), ("256x128", (256, 128))])
+def test_an_input_size_is_height_and_width(given, size):
+    assert resolve(ImageFinetune, {"input_size": given}).size == size
+
+
+@pytest.mark.parametrize("given", ["256", "256x", "x128", "a x b", "256×128", "-1x2"])
+def test_what_is_no_input_size_is_refused(given):
+    with pytest.raises(ConfigError, match="height x width"):
+        resolve(ImageFinetune, {"input_size": given})

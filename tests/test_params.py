@@ -7,16 +7,20 @@ import pytest
 import torch
 import yaml
 
+from handclip_lib.backbone.input_size import resize_input
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.config import ImageFinetune, JointTraining, PromptLearning, resolve
-from handclip_lib.models.hand_encoder import HandEncoder
+from handclip_lib.models.trained import image_encoder
 from handclip_lib.training.image import fit_image
 
 PARAMS = Path(__file__).parents[1] / "params"
-MODELS = {"prompt_learning": PromptLearning, "image_finetune": ImageFinetune, "joint_training": JointTraining}
+MODELS = {
+    "prompt_learning": PromptLearning, "image_finetune": ImageFinetune, "joint_training": JointTraining,
+    "promptsg": JointTraining,
+}  # fmt: skip
 FILES = sorted(PARAMS.rglob("*.yml"))
-VERSIONS = [file for file in FILES if file.parent.name == "joint_training" and file.stem != "base"]
+VERSIONS = [file for file in FILES if file.parent.name in ("joint_training", "promptsg") and file.stem != "base"]
 
 
 def values_of(file: Path) -> dict:
@@ -38,35 +42,48 @@ def test_a_file_is_accepted_and_says_command_minutes_machine_and_expected_figure
 
 
 def test_every_version_that_clipfh_describes_is_there():
-    assert {file.stem.removesuffix("_rn50") for file in VERSIONS} == {f"v{number}" for number in range(1, 11)}
-    for file in VERSIONS:
-        assert values_of(file)["version"] == file.stem.removesuffix("_rn50")
-        assert "# described as:" in file.read_text()
-        assert "# its code:" in file.read_text()
+    for folder, prefix, last in (("joint_training", "", 10), ("promptsg", "promptsg ", 11)):
+        files = [file for file in VERSIONS if file.parent.name == folder]
+        assert {file.stem.removesuffix("_rn50") for file in files} == {f"v{number}" for number in range(1, last + 1)}
+        for file in files:
+            assert values_of(file)["version"] == prefix + file.stem.removesuffix("_rn50")
+            assert "# described as:" in file.read_text()
+            assert "# its code:" in file.read_text()
 
 
-@pytest.mark.parametrize("file", VERSIONS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", VERSIONS, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_every_version_trains_an_epoch(file):
     config = resolve(
         JointTraining, values_of(file) | {"epochs": 1, "precision": "fp32", "n_identities": 2, "n_images": 2}
     )
-    vit = config.backbone == "vitb16"
+    vit, guided = config.backbone == "vitb16", config.method == "promptsg"
+    side = 32 if vit else 64
+    height, width = (side, side // 2) if config.size else (side, side)
     torch.manual_seed(0)
     layers = 12 if vit else (1, 1, 1, 1)
-    model = clip_package().model.CLIP(16, 32, layers, 64 if vit else 8, 16 if vit else None, 77, 100, 64, 1, 1).eval()
-    encoder = HandEncoder(
-        Backbone("random", model, 32, 16, 77, torch.device("cpu"), ""), 4, head=config.head,
-        unfreeze_blocks=config.unfreeze_blocks, scale=config.arcface_scale, margin=config.arcface_margin,
-    )  # fmt: skip
+    # the whole vocabulary where a template is read
+    model = (
+        clip_package()
+        .model.CLIP(16, side, layers, 64 if vit else 8, 16 if vit else None, 77, 49408 if guided else 100, 64, 1, 1)
+        .eval()
+    )
+    resize_input(model.visual, (side, side), (height, width))
+    backbone = Backbone("random", model, (height, width), 16, 77, torch.device("cpu"), "")
+    encoder = image_encoder(backbone, 4, **config.encoder_options())
     rng = np.random.default_rng(0)
-    pixels, labels = rng.integers(0, 255, (12, 32, 32, 3), np.uint8), np.repeat(np.arange(4), 3)
+    pixels, labels = rng.integers(0, 255, (12, height, width, 3), np.uint8), np.repeat(np.arange(4), 3)
     before = {name: value.clone() for name, value in encoder.named_parameters()}
-    options = config.options() | {"select_by": "loss", "progress": False, "text": rng.normal(size=(4, 16))}
-    result = fit_image(encoder, pixels, labels, **options)
+    options = config.options() | {"select_by": "loss", "progress": False}
+    result = fit_image(encoder, pixels, labels, **options, text=None if guided else rng.normal(size=(4, 16)))
     wanted = {name for name, weight in config.weights_of.items() if weight}
     assert wanted <= set(result.history.columns)
-    moved = {name for name, value in encoder.named_parameters() if not torch.equal(value, before[name])}
-    assert "classifier" in moved
+    moved = {
+        name.removeprefix("hand.") for name, value in encoder.named_parameters() if not torch.equal(value, before[name])
+    }
+    assert ("classifier" in moved) == (config.identity_weight > 0)
     assert ("centers" in moved) == (config.center_weight > 0)
     assert any(name.startswith("visual") for name in moved)
     assert ("visual.conv1.weight" in moved) == (config.unfreeze_blocks == -1)
+    if guided:
+        assert any(name.startswith("inversion") for name in moved)
+        assert any(name.startswith("guidance") for name in moved)

@@ -11,6 +11,8 @@ from handclip_lib.evaluation.protocol import ProtocolResult
 
 TABLE = Path(__file__).with_name("clipfh_joint.csv")
 """Joint training ("stage 2") on 11k Hands, dorsal right, gallery of 71: evaluation logs of the CLIP-FH study."""
+PROMPTSG_TABLE = Path(__file__).with_name("clipfh_promptsg.csv")
+"""PromptSG ("stage 3"), the same task; versions are named "promptsg v1" …; a version without figures was never run."""
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
 """`literature.csv` and `clipfh.csv`: published figures with source, licence, gallery and definition of mAP."""
 FACTS = (
@@ -29,7 +31,7 @@ def beside_published(version: str, backbone: str, results: Sequence[ProtocolResu
     """Our result of gallery "aspect", and CLIP-FH's of the same version.
 
     Args:
-        version: Such as "v5"; empty for none.
+        version: Such as "v5" or "promptsg v8"; empty for none.
         backbone: Short name; the study has vitb16 and rn50, and both are shown for any other.
         results: Of `evaluate_models`, ours first.
 
@@ -44,11 +46,13 @@ def beside_published(version: str, backbone: str, results: Sequence[ProtocolResu
         dict.fromkeys(COLUMNS, "") | {"model": f"ours: {ours['model']}", "rank1": ours["rank1"], "map": ours["map"]}
     ]
     if version:
-        table = pd.read_csv(TABLE, keep_default_na=False)
+        blank = {"rank1": [""], "map": [""]}
+        tables = [pd.read_csv(file, keep_default_na=False, na_values=blank) for file in (TABLE, PROMPTSG_TABLE)]
+        table = pd.concat(tables)
         found = table[table["version"] == version]
         if found.empty:
             known = ", ".join(dict.fromkeys(table["version"]))
-            raise EvaluationError(f"version={version!r}: CLIP-FH's joint training has {known}")
+            raise EvaluationError(f"version={version!r}: CLIP-FH has {known}")
         same = found[found["backbone"] == backbone]
         for row in (found if same.empty else same).to_dict("records"):
             row["model"] = f"CLIP-FH {version}, {row['backbone']}"

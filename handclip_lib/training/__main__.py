@@ -1,4 +1,6 @@
-"""`accelerate launch --num_processes N -m handclip_lib.training FOLDER`: one fine-tune on several processes.
+"""`accelerate launch --multi_gpu -m handclip_lib.training FOLDER`: one fine-tune on several processes.
+
+(On CPUs: `torchrun --nproc_per_node N -m handclip_lib.training FOLDER`.)
 
 FOLDER holds `training.yml`: the notebook's name as `notebook`, its parameters, and as `texts` the folder of a prompt
 run, where one is wanted. The training goes on from the checkpoint in FOLDER, where there is one, and leaves
@@ -45,7 +47,8 @@ def train(folder: Path) -> None:
         HandClipError: The file is absent or wrong, or the training cannot be done.
     """
     config, texts = _read(folder / PARAMETERS)
-    device = this_device(config.device)
+    device, processes = this_device(config.device)
+    print(processes)
     model = load_backbone(config.backbone, config.weights, device, config.download_root, config.size, progress=False)
     table = open_dataset(
         config.dataset, config.data_root, drawn_subjects=config.drawn_subjects, drawn_images=config.drawn_images
@@ -65,7 +68,7 @@ def _read(file: Path) -> tuple[ImageFinetune, Path | None]:
     try:
         given = yaml.safe_load(file.read_text())
         notebook, texts = given.pop("notebook"), given.pop("texts", None)
-    except (OSError, yaml.YAMLError, KeyError, AttributeError) as error:
+    except (OSError, yaml.YAMLError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(f"{file} gives no notebook and parameters ({error!r})") from error
     model = NOTEBOOKS.get(notebook)
     if model is None or not issubclass(model, ImageFinetune):

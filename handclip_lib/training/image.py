@@ -80,7 +80,7 @@ def fit_image(
     watch: Callable[..., None] | None = None,
     progress: bool = True,
 ) -> ImageResult:
-    """Train the image tower and its head, on one process or on those that `accelerate launch` started.
+    """Train the image tower and its head, on one process or on those that `accelerate launch` or `torchrun` started.
 
     Terms: `identity` (cross-entropy of the head's logits), `triplet` (batch-hard, on embeddings of length 1),
     `supcon` (all photographs of an identity in the batch are alike), `center` (distance to a learnt centre of the

@@ -11,14 +11,15 @@ from accelerate.utils import broadcast_object_list, reduce
 from torch import Tensor
 
 
-def this_device(name: str) -> str:
-    """The device of this process: under `accelerate launch` its own GPU; else the name as it is."""
+def this_device(name: str) -> tuple[str, str]:
+    """The device of this process, its own GPU where there are several, and a line that says which of them it is."""
     state = PartialState(cpu=name == "cpu" or not torch.cuda.is_available())
-    return str(state.device) if state.num_processes > 1 else name
+    device = str(state.device) if state.num_processes > 1 else name
+    return device, f"process {state.process_index + 1} of {state.num_processes} on {device}"
 
 
 class Processes:
-    """The processes of this training: one, or those that `accelerate launch` started.
+    """The processes of this training: one, or those that `accelerate launch` or `torchrun` started.
 
     Contrastive and triplet losses compare all images of a batch, so a batch is not cut into smaller ones: every
     process computes the loss of the whole batch from the gathered embeddings, and the gradients that come back are
@@ -32,6 +33,11 @@ class Processes:
             device: Where this process computes.
         """
         self._state = PartialState(cpu=device.type == "cpu")
+
+    @property
+    def count(self) -> int:
+        """How many they are."""
+        return int(self._state.num_processes)
 
     @property
     def is_main(self) -> bool:
@@ -50,28 +56,28 @@ class Processes:
             own: Tensors of this process's share of rows.
             count: Rows of all together.
         """
-        if self._state.num_processes == 1:
+        if self.count == 1:
             return dict(own)
         edges = self._edges(count)
         return {name: _Gathered.apply(rows, edges, self._state.process_index) for name, rows in own.items()}
 
     def mean_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replace each gradient by its mean over the processes, which is the whole batch's."""
-        if self._state.num_processes > 1:
+        if self.count > 1:
             for parameter in parameters:
                 if parameter.grad is not None:
                     parameter.grad = reduce(parameter.grad, "mean")
 
     def from_main(self, value: Any) -> Any:
         """What the main process has, in all of them."""
-        return broadcast_object_list([value])[0] if self._state.num_processes > 1 else value
+        return broadcast_object_list([value])[0] if self.count > 1 else value
 
     def wait(self) -> None:
         """Until all are here."""
         self._state.wait_for_everyone()
 
     def _edges(self, count: int) -> list[int]:
-        return np.linspace(0, count, self._state.num_processes + 1).round().astype(int).tolist()
+        return np.linspace(0, count, self.count + 1).round().astype(int).tolist()
 
 
 class _Gathered(torch.autograd.Function):

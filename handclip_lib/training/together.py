@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import torch
 import yaml
 
 from handclip_lib.config import ImageFinetune
@@ -35,10 +34,9 @@ def train_together(config: ImageFinetune, folder: Path, texts: Path | None = Non
     given = {"notebook": config.notebook, "texts": None if texts is None else str(texts.resolve())}
     with whole_file(folder / PARAMETERS) as private:
         private.write_text(yaml.safe_dump(given | config.model_dump(), sort_keys=False, allow_unicode=True))
+    # torch's own launcher, which `accelerate launch` calls for GPUs: that has no way to start several on a CPU
     command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(config.processes),
-        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
-        *(["--cpu"] if config.device == "cpu" or not torch.cuda.is_available() else ["--multi_gpu"]),
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(config.processes),
         "-m", "handclip_lib.training", str(folder),
     ]  # fmt: skip
     threads = str(max(1, (os.cpu_count() or 1) // config.processes))
@@ -46,14 +44,14 @@ def train_together(config: ImageFinetune, folder: Path, texts: Path | None = Non
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
-    lines: list[str] = []
+    said, lines = "", [""]
     try:
         for line in process.stdout or ():
             lines = [*lines[1 - LAST_LINES :], line.rstrip()]
+            said = said or (line.strip() if line.startswith("handclip: ") else "")
             print(line, end="")
     finally:
         if process.poll() is None:
             process.terminate()
     if process.wait():
-        said = next((line for line in lines if line.startswith("handclip: ")), "\n".join(lines))
-        raise TrainingError(f"{config.processes} processes could not train: {said}")
+        raise TrainingError(f"{config.processes} processes could not train: {said or chr(10).join(lines)}")

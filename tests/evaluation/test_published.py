@@ -29,6 +29,13 @@ def test_a_version_stands_beside_ours_in_shares():
     assert "ArcFace logits only feed a log line" in frame["what_its_code_did"][1]
 
 
+def test_promptsg_is_told_by_its_name_and_a_version_that_was_never_run_has_no_figure():
+    frame = beside_published("promptsg v8", "vitb16", RESULTS)
+    assert frame["model"].tolist() == ["ours: tiny, joint", "CLIP-FH promptsg v8, vitb16"]
+    assert frame["rank1"].tolist() == [0.9, 0.8586]
+    assert beside_published("promptsg v7", "vitb16", RESULTS)["rank1"].isna().tolist() == [False, True]
+
+
 def test_a_backbone_the_study_has_not_sees_both_and_no_version_sees_ours_alone():
     assert len(beside_published("v5", "tiny", RESULTS)) == 3
     assert len(beside_published("", "vitb16", RESULTS)) == 1
@@ -36,7 +43,7 @@ def test_a_backbone_the_study_has_not_sees_both_and_no_version_sees_ours_alone()
 
 
 def test_an_unknown_version_is_refused_with_those_there_are():
-    with pytest.raises(EvaluationError, match=r"'v99': CLIP-FH's joint training has v1, v2.*v10"):
+    with pytest.raises(EvaluationError, match=r"'v99': CLIP-FH has v1, v2.*v10, promptsg v1"):
         beside_published("v99", "vitb16", RESULTS)
 
 

@@ -1,4 +1,4 @@
-"""`accelerate launch … on_processes.py FOLDER`: a short training, its history and its encoder's weights."""
+"""`torchrun … on_processes.py FOLDER`: a short training, its history and its encoder's weights."""
 
 import sys
 from pathlib import Path
@@ -29,7 +29,9 @@ def train(folder: Path, **more) -> None:
         learning_rate=1e-5, head_learning_rate=1e-5, center_learning_rate=1e-3, select_by="val_rank1",
         validate=lambda encode: {"val_rank1": float(encode(pixels).sum())}, folder=folder, progress=False, **more,
     )  # fmt: skip
-    if Processes(torch.device("cpu")).is_main:
+    processes = Processes(torch.device("cpu"))
+    print(f"one of {processes.count} processes")
+    if processes.is_main:
         result.history.to_csv(folder / "history.csv", index=False)
         safetensors.torch.save_file({n: v.contiguous() for n, v in encoder.state_dict().items()}, folder / "weights.st")
 

@@ -23,13 +23,13 @@ def test_several_processes_train_as_one_with_the_same_batch(tmp_path, count):
     (tmp_path / "several").mkdir()
     module.train(tmp_path / "one")
     launch = [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(count),
-        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
-        str(SCRIPT), str(tmp_path / "several"),
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count), str(SCRIPT),
+        str(tmp_path / "several"),
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])}
     done = subprocess.run(launch, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count(f"one of {count} processes") == count
     one, several = (pd.read_csv(tmp_path / name / "history.csv") for name in ("one", "several"))
     assert list(one) == list(several)
     assert len(one) == 5

@@ -87,6 +87,27 @@ def test_a_figure_is_saved_under_a_plain_name(reports: Path):
     run.finish()
 
 
+def test_a_live_figure_is_one_display_drawn_anew_but_not_too_often(reports: Path, monkeypatch):
+    _, run = start(Evaluation, {"draws": 3})
+    shown, drawn, clock = [], [], [0.0]
+    monkeypatch.setattr("handclip_lib.workbench.runs._display", lambda *_, **place: shown.append(place))
+    monkeypatch.setattr("handclip_lib.workbench.runs.time.monotonic", lambda: clock[0])
+
+    def draw(value: int) -> Figure:
+        drawn.append(value)
+        return Figure()
+
+    live = run.live(draw, "curves", "a curve")
+    for value, now in enumerate((0, 1, 4, 6, 7)):
+        clock[0] = now
+        live(value)
+    live(9, last=True)
+    assert drawn == [0, 3, 9], "at least five seconds apart, and the last one always"
+    assert [place["update"] for place in shown] == [False, True, True]
+    assert len({place["display_id"] for place in shown}) == 1
+    assert (run.folder / "figures" / "curves.png").exists()
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="HANDCLIP_REPORTS"):

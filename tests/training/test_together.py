@@ -1,0 +1,74 @@
+import io
+from contextlib import redirect_stdout
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors
+
+from handclip_lib.backbone.load import load_backbone
+from handclip_lib.config import ImageFinetune
+from handclip_lib.errors import ConfigError, TrainingError
+from handclip_lib.training.__main__ import main, train
+from handclip_lib.training.checkpoints import load_checkpoint
+from handclip_lib.training.together import PARAMETERS, train_together
+
+SMALL = {
+    "drawn_subjects": 8, "drawn_images": 3, "epochs": 2, "n_identities": 2, "n_images": 2, "views": 1, "draws": 1,
+    "device": "cpu",
+}  # fmt: skip
+
+
+def config(**more) -> ImageFinetune:
+    return ImageFinetune(**SMALL | more)
+
+
+@pytest.mark.slow
+def test_a_notebook_trains_on_two_processes_as_on_one(tmp_path, capsys):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, processes in ((one, 1), (two, 2)):
+        folder.mkdir()
+        # frozen up to the last layer: batch norms inside a ResNet that learns see their process's share
+        train_together(config(processes=processes, unfreeze_blocks=0), folder)
+    assert "process 1 of 2" in capsys.readouterr().out
+    assert not list(one.iterdir()), "one process is the notebook's own"
+    (one / PARAMETERS).write_text((two / PARAMETERS).read_text())
+    train(one)
+    rows = [pd.DataFrame(load_checkpoint(folder / "image.safetensors")[1]["history"]) for folder in (one, two)]
+    assert len(rows[0]) == 3
+    for name in rows[0].columns.drop("seconds"):
+        np.testing.assert_allclose(rows[1][name], rows[0][name], rtol=1e-3, err_msg=name)
+    best = load_backbone("tiny", weights=two / "best.safetensors", device="cpu")
+    with safetensors.safe_open(two / "final.safetensors", "np") as final:
+        assert set(final.keys()) == set(best.model.state_dict())
+
+
+@pytest.mark.slow
+def test_what_a_process_says_of_a_fault_reaches_the_notebook(tmp_path):
+    shown = io.StringIO()
+    with (
+        pytest.raises(TrainingError, match=r"2 processes could not train: .*no weights at /nowhere\.pt"),
+        redirect_stdout(shown),
+    ):
+        train_together(config(processes=2, weights="/nowhere.pt"), tmp_path)
+    assert "/nowhere.pt" in shown.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "gives no notebook"),
+        ("- 1\n", "gives no notebook"),
+        ("epochs: 2\n", "gives no notebook"),
+        ("notebook: 05_evaluation\n", "'05_evaluation' trains no image tower"),
+        ("notebook: 03_image_finetune\nepoch: 3\n", "did you mean epochs"),
+    ],
+)
+def test_a_parameters_file_that_cannot_be_used_is_refused(tmp_path, capsys, text, said):
+    if text is not None:
+        (tmp_path / PARAMETERS).write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        train(tmp_path)
+    assert main([str(tmp_path)]) == 2
+    assert said in capsys.readouterr().err
+    assert main([]) == 2
