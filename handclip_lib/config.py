@@ -280,11 +280,23 @@ class Evaluation(WithBackbone):
 
     notebook: ClassVar[str] = "05_evaluation"
 
+    trained_run: str = Field("", description="id of a run of 03 or 04, or latest: its weights; empty: the backbone")
     burst: int = Field(
         0, ge=0, le=1000, description="leave out queries within this many captures of their gallery image"
     )
+    target_fmr: float = Field(0.01, gt=0, lt=1, description="FMR that the threshold is chosen for, on validation")
+    held_out: float = Field(0.5, gt=0, lt=1, description="share of test identities that an open gallery does not hold")
     bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples of the identities for an interval")
     top_k: int = Field(8, ge=1, le=20, description="gallery images shown for a query")
+
+    def faults(self) -> list[str]:
+        """Two models at once, too."""
+        if self.trained_run and (self.weights or self.input_size or self.backbone != "tiny"):
+            return [
+                *super().faults(),
+                f"trained_run={self.trained_run!r} brings its own backbone, weights and input_size: leave those out",
+            ]
+        return super().faults()
 
 
 class Analysis(Parameters):

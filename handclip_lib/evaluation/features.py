@@ -1,6 +1,6 @@
 """Embeddings of images: each file is encoded once, whatever the number of draws, and a killed run resumes."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -72,6 +72,24 @@ class Features:
             raise EvaluationError(
                 f"{error.args[0]} has no embedding; extract the features of the whole split"
             ) from error
+
+
+def joined(*parts: Mapping[str, Features]) -> dict[str, Features]:
+    """Features of the same models for several sets of images, each model's in one; a repeated path counts once.
+
+    Raises:
+        EvaluationError: The parts are not of the same models.
+    """
+    names = list(parts[0])
+    if any(list(part) != names for part in parts):
+        raise EvaluationError(f"features of {[list(part) for part in parts]}: the same models are wanted in each part")
+    together = {}
+    for name in names:
+        paths = np.array([path for part in parts for path in part[name].paths])
+        first = np.sort(np.unique(paths, return_index=True)[1])
+        embeddings = np.concatenate([part[name].embeddings for part in parts])[first]
+        together[name] = Features(tuple(paths[first].tolist()), embeddings)
+    return together
 
 
 def extract_features(

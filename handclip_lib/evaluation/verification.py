@@ -17,6 +17,11 @@ from handclip_lib.evaluation.uncertainty import Interval
 
 TARGETS = (1e-1, 1e-2, 1e-3)
 RULE_OF_THREE = 3.0
+RATES = (
+    *(f"{rate}{end}" for rate in ("eer", "fmr", "fnmr", "fnir", "rank1", "map") for end in ("", "_low", "_high")),
+    "fpir", "target", "tar", "fmr_validation", "fnmr_validation", "lowest_supported_fmr",
+)  # fmt: skip
+"""Columns of verification's, the open set's and the groups' tables that are shares in 0..1."""
 """No error in n independent trials leaves an error rate below 3/n open (95 %).
 Source: Hanley & Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA 1983."""
 

@@ -1,6 +1,6 @@
 """What earlier trainings left: prompts as texts, and a tuned image tower as a CLIP of its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ import safetensors
 import safetensors.torch
 import torch
 
-from handclip_lib.backbone.load import Backbone
+from handclip_lib.backbone.load import Backbone, load_backbone
 from handclip_lib.backbone.weights import fingerprint, size_fact
 from handclip_lib.data.augment import plain
-from handclip_lib.data.images import height_and_width
+from handclip_lib.data.images import Resolution, height_and_width
 from handclip_lib.errors import BackboneError
 from handclip_lib.files import whole_file
-from handclip_lib.models.guided_encoder import GuidedEncoder, save_guided
+from handclip_lib.models.guided_encoder import GuidedEncoder, load_guided, save_guided
 from handclip_lib.models.hand_encoder import HandEncoder
 
 PROMPTS = "text_features.safetensors"
@@ -33,10 +33,16 @@ class Trained:
     Attributes:
         encode_image: uint8 images (n, height, width, 3) to embeddings, float32 (n, embedding_dim).
         fingerprint: Of its weights.
+        name: For tables.
+        resolution: As `Backbone.resolution`.
+        reads_text: Whether it embeds texts of their own, as a CLIP does.
     """
 
     encode_image: Callable[[np.ndarray], np.ndarray]
     fingerprint: str
+    name: str
+    resolution: Resolution
+    reads_text: bool = False
 
 
 def image_encoder(
@@ -105,8 +111,38 @@ def save_trained(encoder: HandEncoder | GuidedEncoder, backbone: Backbone, folde
         else:
             tuned = save_clip(backbone, folder / name)
     if isinstance(encoder, GuidedEncoder):
-        return Trained(lambda pixels: encode_images(encoder, pixels), fingerprint(encoder))
-    return Trained(tuned.encode_image, tuned.fingerprint)
+        return _guided(encoder, backbone)
+    return Trained(tuned.encode_image, tuned.fingerprint, backbone.name, backbone.resolution)
+
+
+def load_trained(folder: Path, parameters: Mapping[str, Any], device: str = "auto") -> Backbone | Trained:
+    """The best weights of a run of notebook 03 or 04.
+
+    Args:
+        folder: The run's.
+        parameters: The run's, as its record has them.
+        device: See `load_backbone`.
+
+    Raises:
+        BackboneError: The run left no weights, they are damaged, or of another backbone.
+    """
+    file = folder / BEST
+    if not file.exists():
+        raise BackboneError(f"{folder.name} has no {BEST}: its training did not end; run notebook 03 or 04 again")
+    if parameters.get("method") != "promptsg":
+        return load_backbone(parameters["backbone"], file, device)
+    height, _, width = parameters["input_size"].partition("x")
+    size = (int(height), int(width)) if width else None
+    backbone = load_backbone(
+        parameters["backbone"], parameters["weights"] or None, device, parameters["download_root"] or None, size
+    )
+    return _guided(load_guided(backbone, file), backbone)
+
+
+def _guided(encoder: GuidedEncoder, backbone: Backbone) -> Trained:
+    return Trained(
+        lambda pixels: encode_images(encoder, pixels), fingerprint(encoder), backbone.name, backbone.resolution
+    )
 
 
 def save_texts(file: Path, texts: np.ndarray, identities: Sequence[str], backbone: Backbone) -> None:

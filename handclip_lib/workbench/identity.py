@@ -12,7 +12,7 @@ from typing import Any
 from handclip_lib.config import Analysis, Parameters
 from handclip_lib.data.places import find_data_root, project_root
 from handclip_lib.errors import RunError
-from handclip_lib.workbench.record import find_run, read_record
+from handclip_lib.workbench.record import PROMPTS_OF, TRAININGS, find_run, read_record
 
 PACKAGES = ("handclip", "torch", "openai-clip", "numpy", "pandas", "pillow", "papermill", "matplotlib")
 LIBRARY = Path(__file__).parents[1]
@@ -76,10 +76,13 @@ def _input_stamp(config: Parameters) -> str:
     if isinstance(config, Analysis):
         records = [read_record(path.parent) for path in sorted((reports_folder() / "runs").glob("0[1-5]_*/run.json"))]
         return "\n".join(f"{record['id']} {record['started']} {record['status']}" for record in records if record)
-    if getattr(config, "prompt_run", "") != "latest":
-        return ""
+    wanted = {"prompt_run": PROMPTS_OF, "trained_run": TRAININGS}
+    return " ".join(_latest(*of) for name, of in wanted.items() if getattr(config, name, "") == "latest")
+
+
+def _latest(*notebooks: str) -> str:
     try:
-        return find_run(reports_folder() / "runs", "latest", "02_prompt_learning").name
+        return find_run(reports_folder() / "runs", "latest", *notebooks).name
     except RunError:
         return "none"  # the notebook says so
 

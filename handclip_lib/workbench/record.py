@@ -11,6 +11,8 @@ from handclip_lib.errors import RunError
 from handclip_lib.files import whole_file
 
 STATUSES = ("running", "succeeded", "failed", "interrupted", "died")
+PROMPTS_OF, TRAININGS = ("02_prompt_learning",), ("03_image_finetune", "04_joint_training")
+"""Notebooks whose runs later ones take: prompts, and trained image towers."""
 
 
 def now() -> str:
@@ -80,27 +82,28 @@ def _began(pid: int) -> str | None:
         return None
 
 
-def find_run(runs: Path, name: str, notebook: str) -> Path:
+def find_run(runs: Path, name: str, *notebooks: str) -> Path:
     """The folder of a run that succeeded.
 
     Args:
         runs: Folder that holds a folder for each run.
-        name: Id of the run, "latest" for the newest of the notebook, or a folder.
-        notebook: Which notebook's.
+        name: Id of the run, "latest" for the newest of these notebooks, or a folder.
+        notebooks: Which notebooks' may be taken.
 
     Raises:
         RunError: There is none, or it is of another notebook or did not succeed.
     """
+    wanted = " or ".join(notebooks)
     if name == "latest":
-        records = [(read_record(folder), folder) for folder in runs.glob(f"{notebook}-*")]
+        records = [(read_record(folder), folder) for stem in notebooks for folder in runs.glob(f"{stem}-*")]
         done = [(record["started"], folder) for record, folder in records if record and record["status"] == "succeeded"]
         if not done:
-            raise RunError(f"no run of {notebook} succeeded in {runs}; run it first: handclip run {notebook[:2]}")
+            raise RunError(f"no run of {wanted} succeeded in {runs}; run it first: handclip run {notebooks[0][:2]}")
         return max(done)[1]
     folder = Path(name) if Path(name).is_dir() else runs / name
     record = read_record(folder)
     if record is None:
         raise RunError(f"{name!r} is no run in {runs}; `handclip runs` lists them, and latest takes the newest")
-    if record["notebook"] != notebook or record["status"] != "succeeded":
-        raise RunError(f"{name} is a run of {record['notebook']} that {record['status']}; one of {notebook} is needed")
+    if record["notebook"] not in notebooks or record["status"] != "succeeded":
+        raise RunError(f"{name} is a run of {record['notebook']} that {record['status']}; one of {wanted} is needed")
     return folder

@@ -17,7 +17,7 @@ from handclip_lib.config import Parameters, resolve
 from handclip_lib.errors import RunError
 from handclip_lib.files import whole_file
 from handclip_lib.workbench.identity import git_state, reports_folder, run_id, versions
-from handclip_lib.workbench.record import find_run, now, read_record, this_process, write_record, write_text
+from handclip_lib.workbench.record import TRAININGS, find_run, now, read_record, this_process, write_record, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +107,9 @@ class Run:
         """
         return Live(self, draw, name, alt)
 
-    def table(self, frame: "pd.DataFrame", name: str, caption: str, percent: Iterable[str] = ()) -> None:
+    def table(
+        self, frame: "pd.DataFrame", name: str, caption: str, percent: Iterable[str] = (), claims: str = "supported"
+    ) -> None:
         """Save a table as `<name>.csv`, in full precision, and show it with a caption.
 
         Args:
@@ -115,6 +117,7 @@ class Run:
             name: Lower-case letters, digits and underscores.
             caption: What the table says.
             percent: Columns of shares in 0..1 to show in percent; say so in the caption.
+            claims: Column, where the table has it, that is false in rows to show in grey.
         """
         _checked_name(name)
         write_text(self.folder / f"{name}.csv", frame.to_csv(index=False))
@@ -123,6 +126,8 @@ class Run:
         formats = dict(zip(shown.columns, formats.values(), strict=True))
         table = shown.to_html(index=False, escape=True, border=0, na_rep="", formatters=formats, justify="left")
         table = table.replace(">", f"><caption>{html.escape(caption)}</caption>", 1)
+        if claims in frame.columns:
+            table = _greyed(table, frame[claims].tolist())
         _display({"text/html": table, "text/plain": frame.to_string(index=False)}, {})
 
     def split(self, split: "Split") -> None:
@@ -131,20 +136,36 @@ class Run:
         self._record["split"] = {"checksum": split.checksum, **split.meta}
         self._save()
 
-    def earlier(self, name: str, notebook: str) -> Path:
+    def earlier(self, name: str, *notebooks: str) -> Path:
         """The folder of an earlier run, and a note in the record that this one used it.
 
         Args:
-            name: Id of the run, "latest" for the newest of the notebook that succeeded, or a folder.
-            notebook: Which notebook's, such as "02_prompt_learning".
+            name: Id of the run, "latest" for the newest of the notebooks that succeeded, or a folder.
+            notebooks: Which notebooks' may be taken, such as "02_prompt_learning".
 
         Raises:
             RunError: There is no such run, or it is of another notebook or did not succeed.
         """
-        folder = find_run(self.folder.parent, name, notebook)
-        self._record.setdefault("inputs", {})[notebook] = folder.name
+        folder = find_run(self.folder.parent, name, *notebooks)
+        self._record.setdefault("inputs", {})[folder.name.split("-")[0]] = folder.name
         self._save()
         return folder
+
+    def trained(self, name: str) -> "tuple[Path, dict[str, Any], Split] | None":
+        """Folder, parameters and split of an earlier training, by notebook 03 or 04.
+
+        Args:
+            name: As `earlier` takes it; empty: none.
+
+        Raises:
+            RunError, DataError: There is no such run, or its split is damaged.
+        """
+        if not name:
+            return None
+        from handclip_lib.data.manifest import Split
+
+        folder = self.earlier(name, *TRAININGS)
+        return folder, (read_record(folder) or {})["parameters"], Split.read(folder)
 
     def finish(self, **metrics: float | int | str) -> None:
         """Record the headline figures and that the run came to its end."""
@@ -221,6 +242,14 @@ def new_record(folder: Path, config: Parameters) -> dict[str, Any]:
 def _checked_name(name: str) -> None:
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise RunError(f"name={name!r}: use lower-case letters, digits and underscores")
+
+
+def _greyed(table: str, claimed: list[bool]) -> str:
+    """The table with the rows in grey that are no claim."""
+    head, body = table.split("<tbody>")
+    first, *rows = body.split("<tr>")
+    marks = ("<tr>" if claim else '<tr style="color: #8c8c8c">' for claim in claimed)
+    return head + "<tbody>" + first + "".join(mark + row for mark, row in zip(marks, rows, strict=True))
 
 
 def _percent(value: Any) -> str:

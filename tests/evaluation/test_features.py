@@ -4,7 +4,7 @@ import pytest
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation import features as module
-from handclip_lib.evaluation.features import Features, extract_features
+from handclip_lib.evaluation.features import Features, extract_features, joined
 
 
 def images(n: int = 10, copies: int = 0) -> DecodedImages:
@@ -90,3 +90,17 @@ def test_a_path_without_an_embedding_is_named():
         Features.normalised(["a.jpg"], np.ones((1, 2))).of(["b.jpg"])
     with pytest.raises(EvaluationError, match=r"\(3, 2\) for 1 images"):
         Features.normalised(["a.jpg"], np.ones((3, 2)))
+
+
+def test_joined_features_hold_each_path_once_and_refuse_other_models():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(4, 3))
+    first = {"a": Features.normalised("xyz", rows[:3]), "b": Features.normalised("xyz", -rows[:3])}
+    second = {"a": Features.normalised("wx", rows[[3, 0]]), "b": Features.normalised("wx", -rows[[3, 0]])}
+    both = joined(first, second)
+    for name, sign in (("a", 1), ("b", -1)):
+        assert sorted(both[name].paths) == list("wxyz")
+        unit = sign * rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        np.testing.assert_allclose(both[name].of("xyzw"), unit, rtol=1e-6)
+    with pytest.raises(EvaluationError, match="the same models"):
+        joined(first, {"a": second["a"]})

@@ -76,6 +76,17 @@ def test_a_table_is_kept_whole_and_shown_escaped(reports: Path, monkeypatch):
     run.finish()
 
 
+def test_rows_that_are_no_claim_are_grey(reports: Path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("handclip_lib.workbench.runs._display", lambda data, _: shown.append(data["text/html"]))
+    _, run = start(Evaluation, {"draws": 3})
+    frame = pd.DataFrame({"model": ["<tr>a", "b", "c"], "fnmr": [0.1, 0.2, 0.3], "supported": [True, False, True]})
+    run.table(frame, "targets", "errors")
+    rows = shown[0].split("<tbody>")[1].split("</tr>")[:3]
+    assert ["8c8c8c" in row for row in rows] == [False, True, False]
+    assert [f">{name}<" in row for name, row in zip("bc", rows[1:], strict=True)] == [True, True]
+
+
 def test_a_figure_is_saved_under_a_plain_name(reports: Path):
     _, run = start(Evaluation, {})
     figure = Figure()
