@@ -15,6 +15,11 @@ from handclip_lib.evaluation.pairs import Pairs, compared_pairs, validation_pair
 from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap
 from handclip_lib.evaluation.verification import RULE_OF_THREE, OperatingPoint, verification
 
+AT_FROZEN = (
+    "model", "threshold", "fmr_validation", "fmr", "fmr_low", "fmr_high", "fnmr_validation", "fnmr", "fnmr_low",
+    "fnmr_high",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class ThresholdRates:

@@ -1,6 +1,6 @@
 """Who is recognised worse: figures by group of people, all with one gallery and one threshold."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,10 @@ SMALL = 5
 """Identities below which a group is marked small."""
 AGE_BANDS = ("<20", "20-29", "30-39", "40+")
 UNKNOWN = "unknown"
+SHOWN = (
+    "attribute", "group", "n_identities", "rank1", "rank1_low", "rank1_high", "fmr", "fnmr", "fnmr_low", "fnmr_high",
+    "fnmr_ratio",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,11 @@ class GroupResult:
     threshold: float
     table: pd.DataFrame
     left_out: dict[str, str]
+
+
+def told(left_out: Mapping[str, str]) -> str:
+    """Which attributes have no groups, and why, as a sentence's end."""
+    return "; ".join(f"{name.replace('_', ' ')}: {why}" for name, why in left_out.items()) or "nothing"
 
 
 def group_figures(

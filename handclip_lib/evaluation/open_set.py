@@ -17,6 +17,7 @@ from handclip_lib.evaluation.uncertainty import Interval
 from handclip_lib.evaluation.verification import RULE_OF_THREE
 
 TARGETS = (0.1, 0.01)
+SHOWN = ("model", "target", "fnir", "fnir_low", "fnir_high", "fpir", "n_mated_identities", "n_non_mated_identities")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ RATES = (
     "fpir", "target", "tar", "fmr_validation", "fnmr_validation", "lowest_supported_fmr",
 )  # fmt: skip
 """Columns of verification's, the open set's and the groups' tables that are shares in 0..1."""
+EQUAL_ERRORS = ("model", "eer", "eer_low", "eer_high", "eer_threshold", "d_prime", "n_genuine", "n_impostor")
+AT_TARGETS = ("model", "target", "fnmr", "fnmr_low", "fnmr_high", "threshold", "supported")
 """No error in n independent trials leaves an error rate below 3/n open (95 %).
 Source: Hanley & Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA 1983."""
 

@@ -64,7 +64,7 @@ class Panel:
     def alt(self) -> str:
         """The alternative text of the present figure, with the controls' labels that led to it."""
         state = ", ".join(
-            f"{control.description}: {getattr(control, 'label', None) or control.value}"
+            f"{control.description}: {getattr(control, 'label', None) or _said(control.value)}"
             for control in self._controls.values()
         )
         return f"{self._alt} ({state})" if state else self._alt
@@ -136,6 +136,10 @@ def _control(name: str, given: Any, function: Callable[..., Figure]) -> ipywidge
     if control.has_trait("continuous_update"):
         control.continuous_update = False
     return control
+
+
+def _said(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _width(figure: Figure) -> int:

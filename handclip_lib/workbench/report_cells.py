@@ -111,7 +111,7 @@ def _is_allowed(tag: str, name: str, value: str) -> bool:
     if name == "href":
         return tag == "a" and re.match(r"https?://|mailto:|#", value) is not None
     if name == "style":
-        return tag in {"td", "th", "span"}
+        return tag in {"td", "th", "tr", "span"}
     return name in ATTRIBUTES
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -108,23 +108,31 @@ class Run:
         return Live(self, draw, name, alt)
 
     def table(
-        self, frame: "pd.DataFrame", name: str, caption: str, percent: Iterable[str] = (), claims: str = "supported"
+        self,
+        frame: "pd.DataFrame",
+        name: str,
+        caption: str,
+        percent: Iterable[str] = (),
+        shown: Sequence[str] = (),
+        claims: str = "supported",
     ) -> None:
-        """Save a table as `<name>.csv`, in full precision, and show it with a caption.
+        """Save a table as `<name>.csv`, whole and in full precision, and show it with a caption.
 
         Args:
             frame: The table; its text is escaped.
             name: Lower-case letters, digits and underscores.
             caption: What the table says.
             percent: Columns of shares in 0..1 to show in percent; say so in the caption.
+            shown: Columns to show, all by default.
             claims: Column, where the table has it, that is false in rows to show in grey.
         """
         _checked_name(name)
         write_text(self.folder / f"{name}.csv", frame.to_csv(index=False))
-        formats = {column: _percent if column in set(percent) else _number for column in frame.columns}
-        shown = frame.rename(columns=lambda name: str(name).replace("_", " "))
-        formats = dict(zip(shown.columns, formats.values(), strict=True))
-        table = shown.to_html(index=False, escape=True, border=0, na_rep="", formatters=formats, justify="left")
+        some = frame[list(shown)] if shown else frame
+        renamed = some.rename(columns=lambda name: str(name).replace("_", " "))
+        formats = [_percent if column in set(percent) else _number for column in some.columns]
+        by_column: Any = dict(zip(renamed.columns, formats, strict=True))
+        table = renamed.to_html(index=False, escape=True, border=0, na_rep="", formatters=by_column, justify="left")
         table = table.replace(">", f"><caption>{html.escape(caption)}</caption>", 1)
         if claims in frame.columns:
             table = _greyed(table, frame[claims].tolist())
