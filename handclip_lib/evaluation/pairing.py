@@ -1,0 +1,133 @@
+"""Which gallery images are matches of which query: labels read, checked and paired."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from handclip_lib.errors import EvaluationError
+
+NO_CAMERA = -1  # equal to no camera's code
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Labels of queries and gallery as whole-number codes, equal where the labels are.
+
+    Attributes:
+        query: Identities, int32 (n_query,).
+        gallery: Identities, int32 (n_gallery,).
+        query_cameras: int32 (n_query,); `NO_CAMERA` throughout without the same-camera filter.
+        gallery_cameras: int32 (n_gallery,).
+        filtered: Whether gallery images of the query's own identity and camera are ignored.
+        rows: Queries that are not left out, ascending, int64.
+    """
+
+    query: np.ndarray
+    gallery: np.ndarray
+    query_cameras: np.ndarray
+    gallery_cameras: np.ndarray
+    filtered: bool
+    rows: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        n_query: int,
+        n_gallery: int,
+        query_ids: np.ndarray,
+        gallery_ids: np.ndarray,
+        query_cameras: np.ndarray | None = None,
+        gallery_cameras: np.ndarray | None = None,
+        exclude: np.ndarray | None = None,
+    ) -> "Pairing":
+        """Read labels as `retrieval_metrics` takes them.
+
+        Raises:
+            EvaluationError: A shape, type or value is wrong.
+        """
+        query, gallery = _codes("ids", query_ids, gallery_ids, n_query, n_gallery)
+        cameras = _cameras(query_cameras, gallery_cameras, n_query, n_gallery)
+        wanted = np.ones(n_query, bool) if exclude is None else ~_checked_mask(exclude, n_query)
+        return cls(query, gallery, *cameras, query_cameras is not None, np.flatnonzero(wanted))
+
+    @cached_property
+    def by_identity(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Gallery images ordered by identity, int64 (n_gallery,), and where each query's begin and end, (n_query,)."""
+        order = np.argsort(self.gallery, kind="stable")
+        ordered = self.gallery[order]
+        return order, np.searchsorted(ordered, self.query, "left"), np.searchsorted(ordered, self.query, "right")
+
+    def nothing_matched(self) -> str:
+        """Why no query has a match, for an error."""
+        n = len(self.rows)
+        if n == 0:
+            return "every query is left out by `exclude`; leave fewer out"
+        if self.filtered:
+            return (
+                f"all query identities are missing from the gallery ({n} queries), once gallery images of the "
+                "query's own identity and camera are ignored: with one camera the filter removes every match. "
+                "Leave the cameras out"
+            )
+        return f"all query identities are missing from the gallery ({n} queries); are both from one split?"
+
+
+def as_array(name: str, values: object) -> np.ndarray:
+    """Values as a numpy array; an EvaluationError where they are none."""
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as fault:  # ragged lists; tensors with a gradient or on a GPU
+        raise EvaluationError(
+            f"{name} cannot be read as a numpy array ({fault}); for a tensor: `.detach().cpu().numpy()`"
+        ) from fault
+
+
+def _codes(
+    what: str, query: np.ndarray, gallery: np.ndarray, n_query: int, n_gallery: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whole-number codes, equal where the labels are equal."""
+    left = _labels(f"query_{what}", query, n_query)
+    right = _labels(f"gallery_{what}", gallery, n_gallery)
+    if left.dtype.kind != right.dtype.kind:
+        raise EvaluationError(f"query_{what} and gallery_{what} are text and numbers; use one kind for both")
+    codes = np.unique(np.concatenate([left, right]), return_inverse=True)[1].ravel().astype(np.int32)
+    return codes[:n_query], codes[n_query:]
+
+
+def _labels(name: str, values: np.ndarray, n: int) -> np.ndarray:
+    """Labels as int64 or text, (n,): a missing one is refused, for it would match every other missing one."""
+    # numpy would turn a list like [1, "1"] into text, and so merge the two
+    labels = as_array(name, values) if hasattr(values, "dtype") else np.array(values, dtype=object)
+    if labels.shape != (n,):
+        raise EvaluationError(f"{name} has shape {labels.shape}; ({n},) is wanted, one for each of them")
+    if labels.dtype.kind in "OT":
+        wanted = str if isinstance(labels[0], str) else (int, np.integer)
+        for i, label in enumerate(labels.tolist()):
+            if not isinstance(label, wanted) or isinstance(label, bool):
+                raise EvaluationError(f"{name}[{i}] is {label!r}; all whole numbers or all text are wanted")
+        labels = np.array(labels.tolist())
+    if labels.dtype.kind == "U":
+        return labels
+    if labels.dtype.kind not in "iu" or labels.max() > np.iinfo(np.int64).max:
+        raise EvaluationError(f"{name} are {labels.dtype}; int64 or text is wanted, none missing (floats merge ids)")
+    return labels.astype(np.int64)  # numpy compares int64 with uint64 as float64
+
+
+def _cameras(
+    query: np.ndarray | None, gallery: np.ndarray | None, n_query: int, n_gallery: int
+) -> tuple[np.ndarray, np.ndarray]:
+    if (query is None) != (gallery is None):
+        missing = "query_cameras" if query is None else "gallery_cameras"
+        raise EvaluationError(
+            f"{missing} is missing; the same-camera filter needs the cameras of both sides, or neither"
+        )
+    if query is None or gallery is None:
+        return np.full(n_query, NO_CAMERA, np.int32), np.zeros(n_gallery, np.int32)
+    return _codes("cameras", query, gallery, n_query, n_gallery)
+
+
+def _checked_mask(exclude: np.ndarray, n_query: int) -> np.ndarray:
+    exclude = as_array("exclude", exclude)
+    if exclude.shape != (n_query,) or exclude.dtype != bool:
+        raise EvaluationError(f"exclude is {exclude.dtype} {exclude.shape}; bool ({n_query},) is wanted")
+    return exclude
