@@ -16,6 +16,7 @@ from handclip_lib.evaluation.retrieval import RetrievalMetrics, retrieval_metric
 from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap
 
 RULES = ("max", "mean", "feature mean")
+SHOWN = ("name", "rank1", "rank1_low", "rank1_high", "map", "map_low", "map_high", "n_query", "n_gallery", "n_short")
 
 
 @dataclass(frozen=True)
