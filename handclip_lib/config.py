@@ -227,10 +227,10 @@ class JointTraining(ImageFinetune):
     notebook: ClassVar[str] = "04_joint_training"
     learns_prompts: ClassVar[bool] = True
 
-    head: Head = Field("arcface", description="linear or arcface")
-    triplet_weight: float = Field(0.5, ge=0, le=1e6, description="weight of the batch-hard triplet loss")
+    triplet_weight: float = Field(0.2, ge=0, le=1e6, description="weight of the batch-hard triplet loss")
     center_weight: float = Field(0.0005, ge=0, le=1e6, description="weight of the distance to the identity's centre")
-    text_supcon_weight: float = Field(0.5, ge=0, le=1e6, description="contrastive of images and texts")
+    text_supcon_weight: float = Field(0.2, ge=0, le=1e6, description="contrastive of images and texts")
+    epochs: int = Field(30, ge=1, le=10_000, description="epochs of the image tower")
     method: Method = Field("prompts_then_image", description="prompts_then_image, or promptsg")
     guide_layers: int = Field(2, ge=0, le=24, description="self-attention layers of promptsg")
     version: str = Field("", description="version of CLIP-FH this repeats, such as v5; empty: none")
