@@ -16,7 +16,7 @@ NUMPY_BYTES = 4 * 2**20  # of scores at once: near the cache, and under 200 MB e
 COMPILED_FROM = 2**25  # scores in all, below which numba's import costs more than it saves
 THREADED_FROM = 2**20  # scores in a block, below which a thread costs more than it saves
 FEW_MATCHES = 3  # numpy: up to here a pass over the gallery for each match beats sorting the rivals
-MANY_MATCHES = 512  # compiled: from here sorting the rivals beats a pass for each match
+MANY_MATCHES = 1024  # compiled: from here sorting the rivals beats a pass for each match
 MOST_THREADS = 16
 
 _kernels: dict[np.dtype, tuple[Callable, int] | None] = {}

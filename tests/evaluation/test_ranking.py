@@ -108,11 +108,11 @@ def test_equals_a_stable_sort_to_the_bit(way, sizes, with_cameras, with_exclude,
 @pytest.mark.parametrize("n_identity", [2, 40])  # of 2, each query has more matches than are counted one by one
 def test_real_scores_and_many_matches_equal_a_stable_sort_to_the_bit(way, dtype, n_identity):
     rng = np.random.default_rng(n_identity)
-    similarity = rng.normal(size=(6, 1500)).astype(dtype).round(2)
-    ids = np.arange(6) % n_identity, np.arange(1500) % n_identity
+    similarity = rng.normal(size=(6, 2500)).astype(dtype).round(2)
+    ids = np.arange(6) % n_identity, np.arange(2500) % n_identity
     with counted_by(way):
         check(retrieval_metrics(similarity, *ids), reference(similarity, *ids))
-    assert 1500 / 2 > counting.MANY_MATCHES > 1500 / 40
+    assert 2500 / 2 > counting.MANY_MATCHES > 2500 / 40
 
 
 @pytest.mark.parametrize("way", WAYS)
