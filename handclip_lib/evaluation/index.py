@@ -90,10 +90,9 @@ class GalleryIndex:
         query = embeddings_of("query", query)
         check_same_size(query, self.gallery)
         check_unit_length("query", query)
-        if not 1 <= k <= len(self.gallery):
-            raise EvaluationError(f"k={k}; choose from 1 to the gallery's {len(self.gallery)} images")
-        if sample < 1:
-            raise EvaluationError(f"sample={sample}; 1 query or more is wanted")
+        if not 1 <= k <= len(self.gallery) or sample < 1:
+            least = f"k from 1 to the gallery's {len(self.gallery)} images, and a sample of 1 query or more"
+            raise EvaluationError(f"k={k}, sample={sample}; choose {least}")
         if self._index is None:
             similarity, rows = self._exact(query, k)
             return Found(rows, similarity, 1.0, len(query))

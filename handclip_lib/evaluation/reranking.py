@@ -54,11 +54,7 @@ class _Encoded:
 
 
 def rerank_similarity(
-    query: np.ndarray,
-    gallery: np.ndarray,
-    k1: int = 20,
-    k2: int = 6,
-    distance_share: float = 0.3,
+    query: np.ndarray, gallery: np.ndarray, k1: int = 20, k2: int = 6, distance_share: float = 0.3
 ) -> np.ndarray:
     """Similarity by k-reciprocal neighbours: two images are alike if they are neighbours of the same images.
 

@@ -62,10 +62,10 @@ def test_what_is_not_found_is_marked(faiss):
         ({"effort": 4}, {}, "effort=4 with kind='flat'"),
         ({"kind": "ivf", "effort": 0}, {}, "effort=0"),
         ({"gallery": 2 * np.eye(8)}, {}, r"gallery\[0\] has length 2"),
-        ({}, {"k": 9}, "k=9; choose from 1 to the gallery's 8"),
+        ({}, {"k": 9}, "k=9, sample=100; choose k from 1 to the gallery's 8"),
         ({}, {"query": np.eye(8) * np.nan}, r"query\[0\] has length nan"),
         ({}, {"query": np.eye(7)}, "size 7, gallery ones 8"),
-        ({}, {"sample": 0}, "sample=0"),
+        ({}, {"sample": 0}, "sample=0; choose .* a sample of 1"),
     ],
 )
 def test_bad_input_is_named(faiss, build, search, words):
