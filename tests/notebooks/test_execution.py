@@ -94,6 +94,18 @@ def test_analysis_compares_the_runs_there_are(tmp_path: Path):
     assert "There is no second run on this split" in out.read_text()
 
 
+@pytest.mark.parametrize("method", [{"method": "promptsg", "guide_layers": 1}, {"input_size": "96x64"}])
+def test_a_trained_run_is_evaluated_as_it_was_in_its_own_notebook(method, tmp_path: Path):
+    done, _ = papermill("04_joint_training", tmp_path, *given(SMALL | QUICK["04_joint_training"] | method))
+    assert done.returncode == 0, done.stderr[-2000:]
+    done, _ = papermill("05_evaluation", tmp_path, *given(SMALL | QUICK["05_evaluation"] | {"trained_run": "latest"}))
+    assert done.returncode == 0, done.stderr[-2000:]
+    records = {path.parent.name[:2]: json.loads(path.read_text()) for path in tmp_path.glob("runs/*/run.json")}
+    assert records["05"]["inputs"] == {"04_joint_training": records["04"]["id"]}
+    for name in ("rank1", "rank1_low", "map", "n_query", "best_floor_rank1"):
+        assert records["05"]["metrics"][name] == pytest.approx(records["04"]["metrics"][name], abs=1e-6), name
+
+
 @pytest.mark.parametrize("notebook", QUICK)
 @pytest.mark.parametrize("aspect", ["dorsal_r", "palmar_r"])
 def test_runs_on_real_photographs_with_one_parameter_changed(notebook, aspect, tmp_path, hands11k_sample):
