@@ -1,6 +1,7 @@
 """Two aspects of a hand: recognised by both together, or one in a gallery of the other."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -112,6 +113,40 @@ def cross_aspect(
         trials.append((similarity, queries["identity"].to_numpy(str), np.array(list(enrolled))))
     flipped = " flipped" if query_features is not None else ""
     return fusion_result(f"{query}{flipped} in {gallery}", trials, bootstrap, seed)
+
+
+def across_aspects(
+    features: Features, split: Split, mirrored: Features | None = None, *, bootstrap: int = 1000, seed: int = 0
+) -> tuple[list[FusionResult], dict[str, str]]:
+    """What a split's own aspect gives together with each other aspect, and in its gallery.
+
+    Args:
+        features: Embeddings of the tested images of all aspects: roles "test" and "other".
+        split: The manifest.
+        mirrored: Embeddings of the own aspect's images flipped, under the same paths, for the other hand's gallery.
+        bootstrap: Resamples of the identities.
+        seed: Seed of the resampling.
+
+    Returns:
+        The results, and the reason for each aspect that could not be had, such as people who trained.
+    """
+    own = split.meta["aspect"]
+    view, _, side = own.partition("_")
+    images = split.images
+    others = sorted(set(images.loc[images["role"] == "other", "aspect"]) - {own})
+    results: list[FusionResult] = []
+    refused = {}
+    options: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed}
+    for other in others:
+        try:
+            found = fuse_aspects(features, split, (own, other), **options)
+            found.append(cross_aspect(features, split, own, other, **options))
+            if mirrored is not None and other.startswith(view) and not other.endswith(f"_{side}"):
+                found.append(cross_aspect(features, split, own, other, query_features=mirrored, **options))
+            results += found
+        except EvaluationError as error:
+            refused[other] = str(error)
+    return results, refused or ({} if others else {"other aspects": "this split tests none"})
 
 
 def _of_aspect(split: Split, aspect: str, trained: Sequence[Split]) -> pd.DataFrame:

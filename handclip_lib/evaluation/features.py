@@ -92,6 +92,11 @@ def joined(*parts: Mapping[str, Features]) -> dict[str, Features]:
     return together
 
 
+def mirrored(encode: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """The encoder of images flipped left to right: a mirrored left hand has the shape of a right one."""
+    return lambda pixels: encode(np.ascontiguousarray(pixels[:, :, ::-1]))
+
+
 def extract_features(
     encode: Callable[[np.ndarray], np.ndarray],
     images: DecodedImages,

@@ -9,7 +9,7 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.aspects import cross_aspect, fuse_aspects
+from handclip_lib.evaluation.aspects import across_aspects, cross_aspect, fuse_aspects
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.fusion import fusion_table, keyed
 from handclip_lib.evaluation.protocol import evaluate_split
@@ -187,3 +187,23 @@ def test_what_cannot_be_combined_is_refused(split):
     strangers = make_split(HandTable.build("folder", Path("/x"), rows, {}), "dorsal_r", draws=2)
     with pytest.raises(EvaluationError, match="0 test identities have images of both dorsal_r and palmar_r"):
         fuse_aspects(features_of(strangers), strangers)
+
+
+def test_all_aspects_are_fused_and_crossed_and_the_other_hand_is_mirrored_too():
+    split = make_split(a_table(aspects=("dorsal_r", "dorsal_l")), "dorsal_r", seed=2, draws=3)
+    features, flipped = features_of(split), features_of(split, seed=1)
+    results, refused = across_aspects(features, split, flipped, bootstrap=20)
+    assert refused == {}
+    assert [result.name for result in results] == [
+        "dorsal_r", "dorsal_l", "dorsal_r + dorsal_l, mean", "dorsal_r in dorsal_l", "dorsal_r flipped in dorsal_l",
+    ]  # fmt: skip
+    alone = cross_aspect(features, split, "dorsal_r", "dorsal_l", query_features=flipped, bootstrap=20)
+    assert results[-1].map.estimate == alone.map.estimate
+    palm = make_split(a_table(), "dorsal_r", seed=2, draws=3)
+    names = [result.name for result in across_aspects(features_of(palm), palm, features_of(palm), bootstrap=20)[0]]
+    assert "dorsal_r flipped in palmar_r" not in names
+
+
+def test_a_split_of_one_aspect_says_that_it_tests_no_other():
+    split = make_split(a_table(aspects=("dorsal_r",)), "dorsal_r", draws=2)
+    assert across_aspects(features_of(split), split) == ([], {"other aspects": "this split tests none"})

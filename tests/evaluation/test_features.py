@@ -4,7 +4,7 @@ import pytest
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation import features as module
-from handclip_lib.evaluation.features import Features, extract_features, joined
+from handclip_lib.evaluation.features import Features, extract_features, joined, mirrored
 
 
 def images(n: int = 10, copies: int = 0) -> DecodedImages:
@@ -104,3 +104,9 @@ def test_joined_features_hold_each_path_once_and_refuse_other_models():
         np.testing.assert_allclose(both[name].of("xyzw"), unit, rtol=1e-6)
     with pytest.raises(EvaluationError, match="the same models"):
         joined(first, {"a": second["a"]})
+
+
+def test_a_mirrored_encoder_sees_the_pixels_from_right_to_left():
+    pixels = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
+    seen = mirrored(lambda given: given[:, 0, :, 0])(pixels)
+    np.testing.assert_array_equal(seen, pixels[:, 0, ::-1, 0])
