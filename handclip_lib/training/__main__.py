@@ -23,7 +23,7 @@ from handclip_lib.errors import ConfigError, HandClipError
 from handclip_lib.evaluation.validation import training_images
 from handclip_lib.models.trained import image_encoder, prompt_texts, save_trained
 from handclip_lib.training.image import fit_image
-from handclip_lib.training.processes import this_device
+from handclip_lib.training.processes import Processes, this_device
 from handclip_lib.training.together import PARAMETERS
 
 
@@ -61,7 +61,8 @@ def train(folder: Path) -> None:
     fit_image(
         encoder, people.pixels, people.labels, **config.options(), text=text, validate=people.validate, folder=folder
     )
-    save_trained(encoder, model, folder)
+    if Processes(encoder.classifier.device).is_main:
+        save_trained(encoder, model, folder)
 
 
 def _read(file: Path) -> tuple[ImageFinetune, Path | None]:
