@@ -1,0 +1,120 @@
+"""What could make a figure better than the model: people, files and choices that the test must not share."""
+
+import numpy as np
+import pandas as pd
+
+from handclip_lib.data.images import DecodedImages
+from handclip_lib.data.manifest import Split
+from handclip_lib.data.splits import refuse_leak
+from handclip_lib.errors import DataError, EvaluationError
+from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.protocol import near_duplicates
+
+YES, NO, STATED, UNKNOWN = "yes", "no", "stated", "not checked"
+SELECTED_ON_TEST = "selected on test"
+"""The label of every figure whose epoch or threshold the test images chose."""
+SELECTIONS = {
+    "nothing": (YES, "Nothing was chosen: no epoch, no threshold."),
+    "validation": (YES, "Epochs and thresholds were chosen on validation images; test people chose nothing."),
+    "test": (NO, f'Test images chose the epoch or the threshold: every figure is to be labelled "{SELECTED_ON_TEST}".'),
+}  # fmt: skip
+
+
+def leak_checks(
+    split: Split,
+    *,
+    trained: Split | None,
+    selected_on: str,
+    pixel_features: Features | None,
+    images: DecodedImages | None = None,
+    near: float = 0.98,
+) -> pd.DataFrame:
+    """Check that the test is one, and say in plain sentences what was found.
+
+    Args:
+        split: The manifest that is tested on.
+        trained: The manifest the weights were trained on; None where there is none.
+        selected_on: What chose epochs and thresholds: "nothing", "validation" or "test".
+        pixel_features: `pixel_embeddings` of at least the test images, to count near-duplicates; None: not counted.
+        images: Decoded images of at least `split.evaluated_paths()`, to compare the content of files; None: their
+            paths alone are compared.
+        near: Cosine from which two images are near-duplicates, -1..1.
+
+    Returns:
+        A row a check: check, passed ("yes", "no", "stated" where a count is given to be judged, or "not checked"),
+        detail.
+
+    Raises:
+        EvaluationError: A tested identity trained the weights, or `selected_on` or `near` is out of range.
+    """
+    if selected_on not in SELECTIONS:
+        raise EvaluationError(f"selected_on={selected_on!r}; choose from {', '.join(SELECTIONS)}")
+    if not -1 <= near <= 1:
+        raise EvaluationError(f"near={near}: a cosine in -1..1 is wanted")
+    rows = {
+        "people": _people(split, trained),
+        "files": _files(split, images),
+        "near-duplicates": _near_duplicates(split, pixel_features, near),
+        "selection": SELECTIONS[selected_on],
+        "labels": (
+            YES,
+            "Embeddings are made of images alone: the encoder is handed no identity, so none can reach it.",
+        ),
+    }
+    return pd.DataFrame([(name, *found) for name, found in rows.items()], columns=["check", "passed", "detail"])
+
+
+def _people(split: Split, trained: Split | None) -> tuple[str, str]:
+    if trained is None:
+        return UNKNOWN, "No training manifest was given: whether the weights saw these people is not known here."
+    try:
+        refuse_leak(trained, split)
+    except DataError as leak:
+        raise EvaluationError(str(leak)) from leak
+    ours, theirs = split.meta["dataset"], trained.meta["dataset"]
+    if ours != theirs:
+        return YES, f"The weights were trained on {theirs}, the test is on {ours}: other data, taken for other people."
+    n = len(trained.identities("train") | trained.identities("val"))
+    return YES, f"{n} people trained, {len(split.identities('test'))} are tested, and nobody is both."
+
+
+def _files(split: Split, images: DecodedImages | None) -> tuple[str, str]:
+    def names(paths: np.ndarray) -> list[str]:
+        return list(paths) if images is None else [images.content_keys[row] for row in images.rows(paths)]
+
+    shared: list[tuple[str, str]] = []
+    for trial in range(split.meta["draws"]):
+        draw = split.draw(trial, "all")
+        held = dict(zip(names(draw.gallery_paths), draw.gallery_paths, strict=True))
+        asked = zip(names(draw.query_paths), draw.query_paths, strict=True)
+        shared += [(path, held[name]) for name, path in asked if name in held]
+    compared = "by path alone" if images is None else "by path and content"
+    if not shared:
+        return YES, f"No query is the same file as a gallery image of its draw, compared {compared}."
+    query, gallery = shared[0]
+    return NO, (
+        f"{len(shared)} queries of all draws are the same file as a gallery image, compared {compared}, such as "
+        f"{query} and {gallery}: they are found without recognising anybody. Remove the copies."
+    )
+
+
+def _near_duplicates(split: Split, features: Features | None, near: float) -> tuple[str, str]:
+    if features is None:
+        return UNKNOWN, "Near-duplicates were not looked for: no pixel features were given."
+    pairs = near_duplicates(features, split, near, most=len(split.images) ** 2)
+    ends = pd.concat(
+        [pairs[["path_a", "path_b", "same_identity"]].set_axis(names, axis=1)
+         for names in (["query", "gallery", "same"], ["gallery", "query", "same"])]
+    )  # fmt: skip
+    asked, own, others = 0, 0, 0
+    for trial in range(split.meta["draws"]):
+        draw = split.draw(trial)
+        asked += len(draw.query_paths)
+        met = ends[ends["query"].isin(draw.query_paths) & ends["gallery"].isin(draw.gallery_paths)]
+        own += met.loc[met["same"], "query"].nunique()
+        others += met.loc[~met["same"], "query"].nunique()
+    return STATED, (
+        f"{own} of {asked} queries of all draws ({own / asked:.1%}) have a near-duplicate of their own person in the "
+        f"gallery (cosine of 32×32 pixels of {near} or more): they can be found by the photograph alone. {others} "
+        f"({others / asked:.1%}) have one of someone else."
+    )

@@ -1,0 +1,117 @@
+"""Each leak is planted, and each check has to find it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from handclip_lib.data.images import DecodedImages
+from handclip_lib.data.manifest import Split
+from handclip_lib.errors import DataError, EvaluationError
+from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.leaks import leak_checks
+
+CHECKS = ["people", "files", "near-duplicates", "selection", "labels"]
+
+
+def split_of(tested: str, trained: str = "xyz", dataset: str = "folder", draws: int = 2) -> Split:
+    """Three images a tested person, a0 a1 a2 …: the first is the gallery's in draw 0, the second in draw 1."""
+    rows = [(f"{who}{n}", who, "test", str(n) if n < draws else "") for who in tested for n in range(3)]
+    rows += [(f"{who}{n}", who, role, "") for who in trained for n, role in enumerate(("train", "val"))]
+    frame = pd.DataFrame(rows, columns=["path", "identity", "role", "gallery_in"])
+    meta = {"dataset": dataset, "draws": draws, "aspect": "all", "protocol": "proportional", "unqueryable": []}
+    return Split.build(meta, frame.assign(aspect="", capture=pd.NA))
+
+
+def images_of(split: Split, **copies: str) -> DecodedImages:
+    """Files of different contents, but that some are copies of others."""
+    paths = tuple(split.evaluated_paths())
+    return DecodedImages(paths, np.zeros((len(paths), 1, 1, 3), np.uint8), {}, tuple(copies.get(p, p) for p in paths))
+
+
+def checked(split: Split, name: str, trained: Split | None = None, selected_on: str = "validation", **options):
+    options = {"pixel_features": None, **options}
+    table = leak_checks(split, trained=trained, selected_on=selected_on, **options)
+    assert table["check"].tolist() == CHECKS
+    assert table["detail"].str.endswith(".").all()
+    return tuple(table.set_index("check").loc[name, ["passed", "detail"]])
+
+
+def test_people_who_trained_are_not_tested():
+    split = split_of("abc")
+    assert checked(split, "people", split) == ("yes", "3 people trained, 3 are tested, and nobody is both.")
+    assert checked(split, "people")[0] == "not checked"
+    other = split_of("abc", "xyz", dataset="11k")
+    said = "The weights were trained on 11k, the test is on folder: other data, taken for other people."
+    assert checked(split, "people", other) == ("yes", said)
+
+
+@pytest.mark.parametrize("role", ["train", "val"])
+def test_a_tested_person_who_trained_is_refused_by_name(role):
+    trained = split_of("xyz", "abd")
+    images = trained.images[(trained.images["role"] == role) | (trained.images["role"] == "test")]
+    with pytest.raises(EvaluationError, match=r"2 identities of the test split trained the model \(a, b\)"):
+        checked(split_of("abc"), "people", Split.build(trained.meta, images))
+
+
+def test_a_copy_of_a_query_in_the_gallery_is_found_by_its_content():
+    split = split_of("abc")
+    assert checked(split, "files") == (
+        "yes", "No query is the same file as a gallery image of its draw, compared by path alone."
+    )  # fmt: skip
+    passed, detail = checked(split, "files", images=images_of(split))
+    assert passed == "yes" and "by path and content" in detail
+    # c2 is a copy of a0: in draw 0 a0 is in the gallery and c2 asks; in draw 1 both ask
+    passed, detail = checked(split, "files", images=images_of(split, c2="a0"))
+    assert passed == "no" and detail.startswith("1 queries of all draws are the same file")
+    assert "such as c2 and a0:" in detail
+    # copies among queries, or among the gallery's images, are no leak; b0 and b1 change places between the draws
+    assert checked(split, "files", images=images_of(split, c2="b2"))[0] == "yes"
+    assert checked(split, "files", images=images_of(split, b0="a0"))[0] == "yes"
+    assert checked(split, "files", images=images_of(split, b1="b0"))[1].startswith("2 queries")
+
+
+def test_one_path_on_both_sides_is_found_and_an_image_that_was_not_decoded_is_named():
+    split = split_of("abc")
+    twice = split.images[split.images["path"] == "b2"].assign(gallery_in="0")
+    passed, detail = checked(Split.build(split.meta, pd.concat([split.images, twice])), "files")
+    assert passed == "no" and "such as b2 and b2" in detail
+    with pytest.raises(DataError, match="b0 is not decoded"):
+        checked(split, "files", images=images_of(split).select(["a0", "a1", "a2"]))
+
+
+def test_near_duplicates_are_counted_as_a_loop_counts_them():
+    rng = np.random.default_rng(0)
+    split = split_of("abcdefgh", draws=3)
+    paths = split.evaluated_paths()
+    vector = dict(zip(paths, rng.normal(size=(len(paths), 2)), strict=True))
+    features = Features.normalised(paths, np.stack(list(vector.values())))
+    asked = own = others = 0
+    for trial in range(3):
+        gallery = [path for path in paths if path[1] == str(trial)]
+        for query in [path for path in paths if path[1] != str(trial)]:
+            asked += 1
+            near = [g for g in gallery if features.of([query])[0] @ features.of([g])[0] >= 0.9]
+            own += any(g[0] == query[0] for g in near)
+            others += any(g[0] != query[0] for g in near)
+    assert 0 < own < others < asked == 48
+    passed, detail = checked(split, "near-duplicates", pixel_features=features, near=0.9)
+    assert passed == "stated"
+    assert f"{own} of 48 queries of all draws ({100 * own / 48:.1f}%) have a near-duplicate of their own" in detail
+    assert f"of 0.9 or more): they can be found by the photograph alone. {others} ({100 * others / 48:.1f}%)" in detail
+    assert checked(split, "near-duplicates", pixel_features=features, near=1)[1].startswith("0 of 48 queries")
+    assert checked(split, "near-duplicates")[0] == "not checked"
+
+
+def test_what_was_chosen_on_the_test_gets_its_label():
+    split = split_of("abc")
+    passed = [checked(split, "selection", selected_on=chosen)[0] for chosen in ("nothing", "validation", "test")]
+    assert passed == ["yes", "yes", "no"]
+    assert '"selected on test"' in checked(split, "selection", selected_on="test")[1]
+    assert checked(split, "labels")[0] == "yes"
+
+
+def test_an_unknown_choice_and_no_cosine_are_refused():
+    with pytest.raises(EvaluationError, match="selected_on='val'; choose from nothing, validation, test"):
+        checked(split_of("abc"), "selection", selected_on="val")
+    with pytest.raises(EvaluationError, match="near=98: a cosine"):
+        checked(split_of("abc"), "selection", near=98)
