@@ -20,10 +20,12 @@ from handclip_lib.config import NOTEBOOKS, Parameters, resolve
 from handclip_lib.data.places import project_root
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.workbench.identity import reports_folder, run_id
-from handclip_lib.workbench.record import now, read_record, write_record, write_text
+from handclip_lib.workbench.record import TRAINING_CHECKPOINTS, now, read_record, write_record, write_text
 from handclip_lib.workbench.runs import RUN_FOLDER, new_record
 
 GRACE = 20.0  # seconds a notebook has to end after it was asked to
+KERNEL_DIED = 138  # papermill's exit code when the kernel is gone
+TIME_OUT = "time-out"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,13 @@ class Launched:
     status: str
     error: str | None
     report: Path | None
+
+    @property
+    def exit_code(self) -> int:
+        """What the command line ends with: as a shell, `timeout` and a killed process would say it."""
+        if self.status == "interrupted":
+            return 124 if TIME_OUT in (self.error or "") else 143 if "SIGTERM" in (self.error or "") else 130
+        return {"succeeded": 0, "skipped": 0, "died": 137}.get(self.status, 1)
 
 
 def find_notebook(name: str) -> Path:
@@ -75,25 +84,46 @@ def gather(files: Sequence[str], typed: Sequence[tuple[str, str]], raw: Sequence
     return merged | {name: _typed(value) for name, value in typed} | dict(raw)
 
 
-def launch(notebook: Path, parameters: Mapping[str, Any], *, force: bool = False) -> Launched:
+def prepare(notebook: Path, parameters: Mapping[str, Any]) -> tuple[Parameters, Path]:
+    """The checked parameters of a run and the folder it has; nothing is made.
+
+    Raises:
+        ConfigError: All parameter faults at once.
+    """
+    config = resolve(NOTEBOOKS[notebook.stem], dict(parameters))
+    return config, reports_folder() / "runs" / run_id(config, _source(notebook))
+
+
+def launch(
+    notebook: Path, parameters: Mapping[str, Any], *, force: bool = False, timeout: float | None = None
+) -> Launched:
     """Run a notebook in its own folder, and write the report and the index.
 
-    A run of the same parameters, notebook, library and data that succeeded is not run again, unless forced.
+    A run of the same parameters, notebook, library and data that succeeded is not run again, unless forced. One that
+    was stopped goes on from its checkpoint, unless forced: then it starts anew.
+
+    Args:
+        notebook: Of `find_notebook`.
+        parameters: Of `gather`.
+        force: Start anew, whatever there is.
+        timeout: Seconds after which the run is interrupted; None: never.
 
     Raises:
         ConfigError: All parameter faults at once, before anything is started.
         RunError: The reports folder cannot be written, or the same run is under way.
     """
-    model = NOTEBOOKS[notebook.stem]
-    config = resolve(model, dict(parameters))
-    folder = reports_folder() / "runs" / run_id(config, _source(notebook))
+    if timeout is not None and not timeout > 0:
+        raise ConfigError(f"timeout={timeout:g}: give the seconds the run may take, more than 0")
+    config, folder = prepare(notebook, parameters)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f".{folder.name}.lock", timeout=0):
             record = read_record(folder)
             if record and record["status"] == "succeeded" and not force:
-                return Launched(folder, "skipped", None, folder / "report.html")
-            return _run(notebook, config, folder)
+                return Launched(folder, "skipped", None, _reported(folder, "succeeded before"))
+            for name in TRAINING_CHECKPOINTS if force else ():
+                (folder / name).unlink(missing_ok=True)
+            return _run(notebook, config, folder, timeout)
     except Timeout as error:
         raise RunError(f"{folder.name} is being run by another process; wait for it, or change a parameter") from error
     except OSError as error:
@@ -103,51 +133,74 @@ def launch(notebook: Path, parameters: Mapping[str, Any], *, force: bool = False
         ) from error
 
 
-def _run(notebook: Path, config: Parameters, folder: Path) -> Launched:
-    from handclip_lib.workbench.reports import render_report, write_index
-
+def _run(notebook: Path, config: Parameters, folder: Path, timeout: float | None) -> Launched:
     record = new_record(folder, config) | {"command": shlex.join(["handclip", *sys.argv[1:]])}
     write_record(folder, record)
     write_text(folder / "parameters.yml", yaml.safe_dump(config.model_dump(), sort_keys=False))
     began = time.monotonic()
     private = folder / ".executing.ipynb"
-    command = [sys.executable, "-m", "papermill", str(notebook), str(private), "-f", str(folder / "parameters.yml")]
+    command = [sys.executable, "-m", "handclip_lib.workbench.papermill_of", str(os.getpid())]
+    command += [str(notebook), str(private), "-f", str(folder / "parameters.yml")]
     command += ["--cwd", str(Path.cwd()), "--no-request-save-on-cell-execute", "--autosave-cell-every", "5"]
-    code, stopped_by = _papermill(command, {**os.environ, RUN_FOLDER: str(folder)})
+    code, stopped_by = _papermill(command, {**os.environ, RUN_FOLDER: str(folder)}, timeout)
     record = read_record(folder) or record
     if private.exists():
         os.replace(private, folder / "executed.ipynb")
     status, error = _outcome(code, stopped_by, record, folder / "executed.ipynb")
     record |= {"status": status, "error": error, "finished": now(), "seconds": round(time.monotonic() - began, 1)}
     write_record(folder, record)
-    report = render_report(folder)
-    write_index(folder.parent)
-    return Launched(folder, status, error, report)
+    return Launched(folder, status, error, _reported(folder, status, anew=True))
 
 
-def _papermill(command: list[str], environment: dict[str, str]) -> tuple[int, int | None]:
-    """Run papermill in a process of its own, so that whatever ends it leaves us to tell the truth."""
+def _reported(folder: Path, status: str, *, anew: bool = False) -> Path:
+    """The report of a run, written where it is missing, and the index."""
+    from handclip_lib.workbench.reports import render_report, write_index
+
+    report = folder / "report.html"
+    if report.is_file() and not anew:
+        return report
+    try:
+        render_report(folder)
+        write_index(folder.parent)
+    except RunError as error:
+        raise RunError(f"{folder.name} {status}, but: {error}; then: handclip report {folder.name}") from error
+    return report
+
+
+def _papermill(command: list[str], environment: dict[str, str], timeout: float | None) -> tuple[int, str | None]:
+    """Run papermill in a process of its own, so that whatever ends it leaves us to tell the truth.
+
+    Returns:
+        Its exit code, and what stopped it before its end: a signal's name, a time-out, or None.
+    """
+    began = time.monotonic()
     child = subprocess.Popen(command, env=environment, start_new_session=True)
     with _asked_to_stop() as asked:
         while True:
             try:
                 return child.wait(0.2), asked[0] if asked else None
             except subprocess.TimeoutExpired:
+                if timeout is not None and time.monotonic() - began > timeout:
+                    asked.append(f"a {TIME_OUT} after {timeout:g} s")
                 if asked:
                     break
-    child.send_signal(signal.SIGINT)
-    try:
-        child.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-    return child.wait(), asked[0]
+        child.send_signal(signal.SIGINT)
+        try:
+            child.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+        return child.wait(), asked[0]
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them."""
-    asked: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: asked.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+def _asked_to_stop() -> Iterator[list[str]]:
+    """Collect the names of SIGINT and SIGTERM instead of dying of them."""
+    asked: list[str] = []
+
+    def note(number: int, _: object) -> None:
+        asked.append(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked
     finally:
@@ -155,11 +208,16 @@ def _asked_to_stop() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _outcome(code: int, stopped_by: int | None, record: Mapping[str, Any], executed: Path) -> tuple[str, str | None]:
-    if stopped_by is not None:
-        return "interrupted", f"stopped by {signal.Signals(stopped_by).name}"
+def _outcome(code: int, stopped_by: str | None, record: Mapping[str, Any], executed: Path) -> tuple[str, str | None]:
     if code == 0 and record.get("reached_the_end"):
         return "succeeded", None
+    if stopped_by is not None:
+        return "interrupted", f"stopped by {stopped_by}"
+    if code == KERNEL_DIED or code < 0:
+        who = "the kernel was" if code > 0 else "papermill was"
+        lower = [name for name in ("batch_size", "encoded_at_once", "n_identities") if name in record["parameters"]]
+        remedy = f"; lower {' or '.join(lower)}, or run it again as it is" if lower else ""
+        return "died", f"{who} killed (out of memory?){remedy}"
     if code == 0:
         return "failed", "the notebook ended without run.finish(...)"
     return "failed", _error_of(executed) or f"papermill ended with code {code}"

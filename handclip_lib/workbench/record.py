@@ -13,6 +13,8 @@ from handclip_lib.files import whole_file
 STATUSES = ("running", "succeeded", "failed", "interrupted", "died")
 PROMPTS_OF, TRAININGS = ("02_prompt_learning",), ("03_image_finetune", "04_joint_training")
 """Notebooks whose runs later ones take: prompts, and trained image towers."""
+TRAINING_CHECKPOINTS = ("image.safetensors", "prompts.safetensors")
+"""What trainings go on from, the later one of a run first."""
 
 
 def now() -> str:

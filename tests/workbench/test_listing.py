@@ -1,0 +1,99 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from handclip_lib.errors import ConfigError
+from handclip_lib.workbench.cli import main
+from handclip_lib.workbench.listing import all_records, as_lines, chosen, ordered
+from handclip_lib.workbench.record import write_record
+
+USUAL = {"dataset": "drawn", "aspect": "dorsal_r", "learning_rate": 5e-4, "epochs": 20, "flip": False}
+
+
+def record(id_: str, status: str = "succeeded", day: int = 1, metrics: dict | None = None, **given) -> dict:
+    return {
+        "id": id_, "notebook": id_.split("-")[0], "status": status, "started": f"2026-11-{day:02d}T12:00:00+00:00",
+        "seconds": 9.0, "metrics": metrics or {}, "parameters": USUAL | given, "defaults": USUAL,
+    }  # fmt: skip
+
+
+RUNS = [
+    record("03_image_finetune-a", day=1, metrics={"rank1": 0.5}),
+    record("03_image_finetune-b", day=2, metrics={"rank1": 0.75}, learning_rate=1e-3, flip=True),
+    record("03_image_finetune-c", status="failed", day=3, learning_rate=2e-3),
+    record("05_evaluation-d", day=4, metrics={"rank1": 0.25, "map": 0.3}, aspect="palmar_r", dataset="11k"),
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "letters"),
+    [
+        ({}, "abcd"),
+        ({"notebook": "03"}, "abc"),
+        ({"notebook": "5"}, "d"),
+        ({"notebook": "05_evaluation"}, "d"),
+        ({"dataset": "11k"}, "d"),
+        ({"aspect": "dorsal_r", "status": "failed"}, "c"),
+        ({"since": "2026-11-03"}, "cd"),
+        ({"since": "2026-11-03T12:00:01"}, "d"),
+        ({"since": "2026-11-03T11:30:00-01:00"}, "d"),  # 12:30 UTC
+        ({"changed": ["learning_rate"]}, "bc"),
+        ({"changed": ["learning_rate=1e-3"]}, "b"),
+        ({"changed": ["learning_rate=0.0005"]}, "ad"),
+        ({"changed": ["learning_rate", "flip=true"]}, "b"),
+        ({"changed": ["flip=False"]}, "acd"),
+        ({"changed": ["learning_rate=fast"]}, ""),
+    ],
+)
+def test_runs_are_chosen_by_what_is_asked(asked, letters):
+    assert "".join(run["id"][-1] for run in chosen(RUNS, **asked)) == letters
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"notebook": "07"}, "--notebook 07: choose from 01_data_exploration"),
+        ({"since": "yesterday"}, "--since yesterday: give a date such as 2026"),
+        ({"changed": ["learning_rat=1"]}, "did you mean learning_rate"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(asked, words):
+    with pytest.raises(ConfigError, match=words):
+        chosen(RUNS, **asked)
+
+
+def test_the_order_and_runs_without_the_value_last():
+    assert [run["id"][-1] for run in ordered(RUNS)] == ["d", "c", "b", "a"]
+    assert [run["id"][-1] for run in ordered(RUNS, "rank1")] == ["b", "a", "d", "c"]
+    assert next(run["id"][-1] for run in ordered(RUNS, "map")) == "d"
+    assert [run["id"][-1] for run in ordered(RUNS[::-1], "id")] == ["a", "b", "c", "d"]
+
+
+def test_a_line_shows_percent_and_what_was_changed_beyond_the_id():
+    header, *lines = as_lines(RUNS)
+    assert header.split() == ["id", "status", "rank1", "map", "seconds", "started", "changed"]
+    assert "75.0 %" in lines[1]
+    assert lines[1].endswith("learning_rate=0.001 flip=True")
+    assert lines[3].rstrip().endswith("+00:00"), "data set and aspect are in the id"
+
+
+def test_the_command_lists_damaged_runs_too_and_loads_nothing_heavy(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path))
+    for run in RUNS:
+        write_record(tmp_path / "runs" / run["id"], run)
+    (tmp_path / "runs" / "05_evaluation-e").mkdir()
+    (tmp_path / "runs" / "05_evaluation-e" / "run.json").write_text("{")
+    assert [run["status"] for run in all_records(tmp_path / "runs")][-1] == "damaged"
+    assert main(["runs", "--notebook", "03", "--sort", "rank1", "--json"]) == 0
+    assert [run["id"][-1] for run in json.loads(capsys.readouterr().out)] == ["b", "a", "c"]
+    assert main(["runs", "--status", "died"]) == 0
+    assert "none of 5 runs" in capsys.readouterr().out
+    assert main(["runs", "--since", "soon"]) == 2
+    heavy = "{'torch', 'pandas', 'numpy', 'matplotlib', 'papermill'}"
+    code = f"import sys; from handclip_lib.workbench.cli import main; main(['runs']); print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "damaged" in done.stdout
+    assert done.stdout.splitlines()[-1] == "set()"
