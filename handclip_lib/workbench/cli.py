@@ -1,6 +1,8 @@
-"""The command `handclip`: run a notebook to a report, list runs, look at a data set.
+"""The command `handclip`: run a notebook to a report, list and clean runs, look at a data set and at this machine.
 
-Exit codes: 0 done (or done before), 1 the notebook failed, 2 bad parameters or input, 130 and 143 interrupted.
+Exit codes: 0 done (or done before); 1 the notebook failed, or `doctor` found something broken; 2 bad parameters or
+input, or a file that cannot be written; 124 time-out, 130 Ctrl-C, 143 SIGTERM; 137 killed, most often for memory.
+After the last four a training goes on from its last epoch when it is run again.
 """
 
 import argparse
@@ -8,11 +10,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from handclip_lib import __version__
-from handclip_lib.errors import HandClipError
+from handclip_lib.config import Aspect, Dataset
+from handclip_lib.errors import HandClipError, RunError
+from handclip_lib.workbench.listing import ORDERS
+from handclip_lib.workbench.record import STATUSES
 
-COLUMNS = ("id", "status", "rank1", "map", "seconds", "started")
+EXIT_CODES = __doc__[__doc__.index("Exit codes:") :] if __doc__ else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,21 +38,47 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"handclip {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="run a notebook in a folder of its own and write its report")
+    run = commands.add_parser(
+        "run", help="run a notebook in a folder of its own and write its report", epilog=EXIT_CODES
+    )
     run.add_argument("notebook", help="its number (05), name or path")
     run.add_argument("-f", dest="files", action="append", default=[], metavar="FILE", help="YAML file of parameters")
     run.add_argument("-p", dest="typed", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     run.add_argument("-r", dest="raw", nargs=2, action="append", default=[], metavar=("NAME", "TEXT"), help="as text")
-    run.add_argument("--force", action="store_true", help="run again although it succeeded before")
+    start = run.add_mutually_exclusive_group()
+    start.add_argument("--force", action="store_true", help="run again from the beginning, whatever there is")
+    start.add_argument("--resume", action="store_true", help="only go on with a training that was stopped")
+    run.add_argument("--dry-run", action="store_true", help="say what would be run, and start nothing")
+    run.add_argument("--timeout", type=float, metavar="SECONDS", help="interrupt the run after so long")
     run.set_defaults(action=_run)
 
     runs = commands.add_parser("runs", help="list the runs")
+    runs.add_argument("--notebook", default="", help="runs of this one: its number (03) or name")
+    runs.add_argument("--dataset", default="", choices=get_args(Dataset), help="runs on this one")
+    runs.add_argument("--aspect", default="", choices=get_args(Aspect), help="runs on this one")
+    runs.add_argument("--status", default="", choices=(*STATUSES, "damaged"))
+    runs.add_argument("--since", default="", metavar="DATE", help="started on this day (UTC) or later: 2026-11-20")
+    runs.add_argument(
+        "--changed", action="append", default=[], metavar="NAME[=VALUE]",
+        help="this parameter is not its default, or has this value; repeatable",
+    )  # fmt: skip
+    runs.add_argument("--sort", default="started", choices=ORDERS, help="the newest or the highest first")
     runs.add_argument("--json", action="store_true", help="whole records, one JSON list")
     runs.set_defaults(action=_runs)
 
-    report = commands.add_parser("report", help="write the report of a run again")
-    report.add_argument("run", help="run id or folder")
+    report = commands.add_parser("report", help="write reports of runs again")
+    report.add_argument("runs", nargs="+", metavar="RUN", help="id, folder, or latest: the newest, however it ended")
     report.set_defaults(action=_report)
+
+    clean = commands.add_parser("clean", help="remove old runs without a result, unused caches, half-written files")
+    clean.add_argument("--days", type=float, default=30.0, help="age from which runs and cache entries go (30)")
+    clean.add_argument("--runs", nargs="+", default=[], metavar="ID", help="these runs alone, even if they succeeded")
+    clean.add_argument("--yes", action="store_true", help="remove without asking")
+    clean.set_defaults(action=_clean)
+
+    doctor = commands.add_parser("doctor", help="what is installed and there, and what will work")
+    doctor.add_argument("--json", action="store_true")
+    doctor.set_defaults(action=_doctor)
 
     data = commands.add_parser("data", help="look at a data set").add_subparsers(required=True, metavar="WHAT")
     check = data.add_parser("check", help="what is there, what is missing, what is left out and why")
@@ -59,51 +91,115 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     from handclip_lib.workbench.launcher import find_notebook, gather, launch
+    from handclip_lib.workbench.plan import plan, resumed_from
 
-    notebook = find_notebook(options.notebook)
-    done = launch(notebook, gather(options.files, options.typed, options.raw), force=options.force)
+    notebook, given = find_notebook(options.notebook), gather(options.files, options.typed, options.raw)
+    if options.resume or options.dry_run:
+        planned = plan(notebook, given)
+        if options.dry_run:
+            print(planned)
+        if options.resume:
+            print(f"resumes {planned.folder.name} from {resumed_from(planned)}", flush=True)
+        if options.dry_run:
+            return 0
+    done = launch(notebook, given, force=options.force, timeout=options.timeout)
     if done.status == "skipped":
         print(f"{done.folder.name} succeeded before; --force runs it again")
     elif done.status != "succeeded":
         print(f"handclip: {done.folder.name} {done.status}: {done.error}", file=sys.stderr)
+        _say_how_to_go_on(done.folder)
     if done.report:
         print(f"report: {done.report}")
-    codes = {"succeeded": 0, "skipped": 0, "interrupted": 143 if "SIGTERM" in (done.error or "") else 130}
-    return codes.get(done.status, 1)
+    return done.exit_code
+
+
+def _say_how_to_go_on(folder: Path) -> None:
+    from handclip_lib.workbench.plan import find_checkpoint
+
+    checkpoint = find_checkpoint(folder)
+    if checkpoint:
+        print(f"handclip: the same command goes on from {checkpoint}", file=sys.stderr)
 
 
 def _runs(options: argparse.Namespace) -> int:
     from handclip_lib.workbench.identity import reports_folder
-    from handclip_lib.workbench.record import read_record
+    from handclip_lib.workbench.listing import all_records, as_lines, chosen, ordered
 
-    folders = sorted((reports_folder() / "runs").glob("*/"))
-    records = [record for folder in folders if (record := read_record(folder))]
-    records.sort(key=lambda record: record["started"], reverse=True)
+    records = all_records(reports_folder() / "runs")
+    asked = (options.notebook, options.dataset, options.aspect, options.status, options.since, options.changed)
+    found = ordered(chosen(records, *asked), options.sort)
     if options.json:
-        print(json.dumps(records, indent=1))
+        print(json.dumps(found, indent=1))
     elif not records:
         print(f"no runs in {reports_folder() / 'runs'}; try: handclip run 05")
+    elif not found:
+        print(f"none of {len(records)} runs is one that was asked for")
     else:
-        rows = [[str(_shown(record, column)) for column in COLUMNS] for record in records]
-        widths = [max(len(row[i]) for row in [list(COLUMNS), *rows]) for i in range(len(COLUMNS))]
-        for row in [list(COLUMNS), *rows]:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print("\n".join(as_lines(found)))
     return 0
-
-
-def _shown(record: dict, column: str) -> object:
-    value = record.get(column, record["metrics"].get(column))
-    return "" if value is None else f"{100 * value:.1f} %" if column in ("rank1", "map") else value
 
 
 def _report(options: argparse.Namespace) -> int:
     from handclip_lib.workbench.identity import reports_folder
+    from handclip_lib.workbench.listing import all_records, ordered
     from handclip_lib.workbench.reports import render_report, write_index
 
-    folder = Path(options.run) if Path(options.run).is_dir() else reports_folder() / "runs" / Path(options.run).name
-    print(f"report: {render_report(folder)}")
-    write_index(folder.parent)
+    runs, faults = reports_folder() / "runs", []
+    for name in dict.fromkeys(options.runs):
+        if name == "latest":
+            newest = ordered(all_records(runs))
+            if not newest:
+                raise RunError(f"no runs in {runs}; try: handclip run 05")
+            name = str(newest[0]["id"])
+        folder = Path(name) if Path(name).is_dir() else runs / Path(name).name
+        try:
+            print(f"report: {render_report(folder)}")
+            write_index(folder.parent)
+        except RunError as error:
+            faults.append(str(error))
+    if faults:
+        raise RunError("\n".join(faults))
     return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from handclip_lib.workbench.cleaning import in_units, leftovers, named_runs, remove
+    from handclip_lib.workbench.identity import reports_folder
+    from handclip_lib.workbench.reports import write_index
+
+    items = named_runs(options.runs) if options.runs else leftovers(options.days)
+    if not items:
+        print("nothing to remove")
+        return 0
+    print("\n".join(map(str, items)))
+    question = f"remove {len(items)}, {in_units(sum(item.size for item in items))} in all? [y/N] "
+    if not options.yes and not _agreed(question):
+        print("nothing was removed")
+        return 0
+    freed, stays = remove(items)
+    runs = reports_folder() / "runs"
+    if runs.is_dir():
+        write_index(runs)
+    print(f"removed {len(items) - len(stays)} of {len(items)}, {in_units(freed)} freed")
+    if stays:
+        raise RunError("\n".join(stays))
+    return 0
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        print("(nobody to ask: --yes removes without asking)")
+        return False
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from handclip_lib.workbench.doctor import examine
+
+    diagnosis = examine()
+    print(diagnosis.as_json() if options.json else diagnosis)
+    return 0 if diagnosis.sound else 1
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -13,7 +13,11 @@ from handclip_lib.config import Evaluation
 from handclip_lib.data.images import decode_images
 from handclip_lib.errors import DataError, EvaluationError, RunError
 from handclip_lib.evaluation.features import extract_features
-from handclip_lib.workbench.runs import Run
+from handclip_lib.workbench import launcher
+from handclip_lib.workbench.cleaning import leftovers, remove
+from handclip_lib.workbench.cli import main
+from handclip_lib.workbench.record import read_record, write_record
+from handclip_lib.workbench.runs import RUN_FOLDER, Run
 
 pytestmark = pytest.mark.fault
 
@@ -75,3 +79,46 @@ def test_the_launcher_says_so_before_a_kernel_starts(small_disk: Path):
     assert "cannot be written" in done.stderr
     assert "HANDCLIP_REPORTS" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_disk_that_fills_before_the_report(small_disk: Path, monkeypatch, capsys):
+    monkeypatch.setenv("HANDCLIP_REPORTS", str(small_disk))
+    filler, words = small_disk / "filler", ["run", "01"]
+
+    def notebook_that_fills_the_disk(command, environment, timeout):
+        folder = Path(environment[RUN_FOLDER])
+        write_record(folder, read_record(folder) | {"reached_the_end": True})
+        free = os.statvfs(small_disk)
+        filler.write_bytes(b"0" * (free.f_bavail * free.f_bsize - 8_192))  # room for the record, not for a report
+        return 0, None
+
+    monkeypatch.setattr(launcher, "_papermill", notebook_that_fills_the_disk)
+    assert main(words) == 2
+    (folder,) = (small_disk / "runs").glob("01_*")
+    said = capsys.readouterr().err
+    assert f"{folder.name} succeeded, but: " in said
+    assert "report.html cannot be written (No space left on device); free space there" in said
+    assert f"then: handclip report {folder.name}" in said
+    assert read_record(folder)["status"] == "succeeded"
+    assert {path.name for path in folder.iterdir()} == {"run.json", "parameters.yml"}, "nothing half-written is left"
+    filler.unlink()
+    assert main(words) == 0
+    assert "succeeded before" in capsys.readouterr().out
+    assert (folder / "report.html").is_file(), "the report is made up for without running again"
+
+
+def test_what_cannot_be_removed_is_said_and_not_counted(small_disk: Path, monkeypatch, capsys):
+    monkeypatch.setenv("HANDCLIP_REPORTS", str(small_disk))
+    monkeypatch.setenv("HANDCLIP_CACHE", str(small_disk / "cache"))
+    long_ago = "2020-01-01T00:00:00+00:00"
+    write_record(small_disk / "runs" / "old", {"id": "old", "status": "failed", "finished": long_ago})
+    read_only(small_disk)
+    freed, (stays,) = remove(leftovers())
+    assert freed == 0
+    assert "Read-only file system" in stays
+    assert main(["clean", "--yes"]) == 2
+    assert "Read-only file system" in capsys.readouterr().err
+    assert main(["doctor"]) == 1
+    assert f"reports            {small_disk} cannot be written: name another folder in HANDCLIP_REPORTS" in (
+        capsys.readouterr().out
+    )
