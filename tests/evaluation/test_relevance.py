@@ -1,5 +1,6 @@
 """Which part decided, on encoders of which it is known, and against covering one window at a time by hand."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from handclip_lib.backbone.load import Backbone
+from handclip_lib.backbone.load import Backbone, load_backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.errors import EvaluationError
@@ -139,19 +140,20 @@ def test_a_faded_window_covers_its_middle_wholly_and_ends_half_a_fade_outside():
     assert across[5] == 100 and across[15] == 0
 
 
-@pytest.mark.parametrize("kind", ["vit", "resnet"])
-def test_both_towers_are_asked_alike(kind):
+def a_vit() -> Backbone:
     torch.manual_seed(0)
-    layers, width, patch = (2, 64, 16) if kind == "vit" else ((1, 1, 1, 1), 8, None)
-    model = clip_package().model.CLIP(48, 64, layers, width, patch, 77, 512, 64, 1, 1).eval()
-    for module in model.modules():  # the last norm of a ResNet's block starts at 0: nothing would be seen behind it
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-    tower = Backbone("random", model, 64, 48, 77, torch.device("cpu"), "0123")
-    query, match, wrong = photographs(3, 64, 64)
+    model = clip_package().model.CLIP(48, 64, 2, 64, 16, 77, 512, 64, 1, 1).eval()
+    return Backbone("random", model, 64, 48, 77, torch.device("cpu"), "0123")
+
+
+@pytest.mark.parametrize("tower", [a_vit, partial(load_backbone, "tiny", device="cpu")], ids=["vit", "resnet"])
+def test_both_towers_are_asked_alike(tower):
+    tower = tower()
+    side = tower.resolution
+    query, match, wrong = photographs(3, side, side)
     found = decision_relevance(query, match, wrong, tower.encode_image, cells=4, **SHARP, cover="mean")
     covered = query.copy()
-    covered[16:32, 48:] = np.rint(query.mean((0, 1)))
+    covered[side // 4 : side // 2, 3 * side // 4 :] = np.rint(query.mean((0, 1)))
     own, there, right, other = tower.encode_image(np.stack([query, covered, match, wrong]))
     fall = cosine(own, right) - cosine(own, other) - cosine(there, right) + cosine(there, other)
     assert found.decision[1, 3] == pytest.approx(fall, abs=1e-6)
