@@ -50,7 +50,7 @@ def hardest_pairs(result: ProtocolResult, split: Split, n: int = 10, *, merged: 
     )  # fmt: skip
     if merged:
         ordered = [
-            sorted(two, key=str) for two in zip(pairs["identity"], pairs["mistaken_for"], strict=True)
+            sorted(two, key=identity_order) for two in zip(pairs["identity"], pairs["mistaken_for"], strict=True)
         ]
         pairs[["identity", "mistaken_for"]] = pd.DataFrame(ordered, index=pairs.index, columns=["a", "b"])
     asked = rows.groupby("identity").size().to_dict()

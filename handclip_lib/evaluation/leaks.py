@@ -35,7 +35,8 @@ def leak_checks(
         split: The manifest that is tested on.
         trained: The manifest the weights were trained on; None where there is none.
         selected_on: What chose epochs and thresholds: "nothing", "validation" or "test".
-        pixel_features: `pixel_embeddings` of at least the test images, to count near-duplicates; None: not counted.
+        pixel_features: `pixel_embeddings` of at least the test images, to count near-duplicates among
+            them (other aspects and distractors are not looked at); None: not counted.
         images: Decoded images of at least `split.evaluated_paths()`, to compare the content of files; None: their
             paths alone are compared.
         near: Cosine from which two images are near-duplicates, -1..1.
