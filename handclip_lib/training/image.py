@@ -78,6 +78,7 @@ def fit_image(
     seed: int = 0,
     folder: Path | None = None,
     watch: Callable[..., None] | None = None,
+    stop: Callable[[], bool] | None = None,
     progress: bool = True,
 ) -> ImageResult:
     """Train the image tower and its head, on one process or on those that `accelerate launch` or `torchrun` started.
@@ -121,6 +122,8 @@ def fit_image(
         seed: Of batches and augmentation.
         folder: Where `image.safetensors` is written after every epoch; a training that finds its own goes on from it.
         watch: Called with the history and the best epoch after every epoch, and with `last=True` at the end.
+        stop: Asked after every epoch, on all processes, of which the main one decides; what was learnt until it says
+            True is the result, and `folder` goes on from it.
         progress: Show a bar.
 
     Raises:
@@ -226,6 +229,8 @@ def fit_image(
         row = state.history.rows[-1]
         bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", select_by) if name in row})
         bar.update()
+        if stop is not None and processes.from_main(stop()):
+            break
     bar.close()
     show(last=True)
     state.put_best()

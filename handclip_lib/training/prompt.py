@@ -74,6 +74,8 @@ def fit_prompt(
     patience: int = 0,
     seed: int = 0,
     folder: Path | None = None,
+    watch: Callable[..., None] | None = None,
+    stop: Callable[[], bool] | None = None,
     progress: bool = True,
 ) -> PromptResult:
     """Learn the context, by supervised contrastive losses both ways.
@@ -103,6 +105,8 @@ def fit_prompt(
         seed: Of the batches.
         folder: Where `prompts.safetensors` is written after every epoch; a training that finds its own there goes
             on from it, to the same history and weights as if it had not been interrupted.
+        watch: Called with the history and the best epoch after every epoch, and with `last=True` at the end.
+        stop: Asked after every epoch; what was learnt until it says True is the result, and `folder` goes on from it.
         progress: Show a bar.
 
     Raises:
@@ -125,9 +129,15 @@ def fit_prompt(
     adam = OPTIMIZERS[optimizer]([learner.context], lr=learning_rate, weight_decay=weight_decay)
     kept = {0, epochs, *np.linspace(0, epochs, SNAPSHOTS + 2).astype(int).tolist()}
     state = _State(learner, adam, options, folder / "prompts.safetensors" if folder else None)
+
+    def show(last: bool) -> None:
+        if watch is not None:
+            watch(state.history.frame(), state.history.best_epoch, last=last)
+
     if not state.resumed():
         text = learner.text_features()
         state.close_epoch({"epoch": 0, **_norms(learner), **(validate(text) if validate else {})}, text, True)
+        show(last=False)
     bar = tqdm(total=epochs, initial=state.history.epoch, desc="learning prompts", unit="epoch", disable=not progress)
     while state.history.epoch < epochs and not state.history.stops(patience):
         began, epoch, seen = time.monotonic(), state.history.epoch, []
@@ -162,9 +172,13 @@ def fit_prompt(
         row |= {"learning_rate": adam.param_groups[0]["lr"], **(validate(text) if validate else {})}
         row["seconds"] = time.monotonic() - began
         state.close_epoch(row, text, epoch + 1 in kept)
+        show(last=False)
         bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", select_by) if name in row})
         bar.update()
+        if stop is not None and stop():
+            break
     bar.close()
+    show(last=True)
     return state.result()
 
 
@@ -180,6 +194,7 @@ def try_prompt(
     template: str,
     temperature: float,
     context_weight: float,
+    **watched: Any,
 ) -> PromptResult:
     """A training with other settings, from a fresh context, kept nowhere.
 
@@ -189,12 +204,13 @@ def try_prompt(
         images, identities, validate: As `fit_prompt` takes them.
         options: `context` and `seed` of the learner, and the options of `fit_prompt`.
         n_ctx, template, temperature, context_weight: What is tried; several templates are parted by |.
+        **watched: `watch`, `stop` and `progress`, as `fit_prompt` takes them.
 
     Raises:
         ConfigError, TrainingError: See `PromptLearner` and `fit_prompt`.
     """
     rest = {name: value for name, value in options.items() if name != "context"}
-    rest |= {"temperature": temperature, "context_weight": context_weight}
+    rest |= {"temperature": temperature, "context_weight": context_weight, **watched}
     templates = templates_of(template, options["context"])
     learner = PromptLearner(
         backbone, names, n_ctx=n_ctx, context=options["context"], templates=templates, seed=options["seed"]

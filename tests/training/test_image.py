@@ -144,6 +144,20 @@ def test_an_interrupted_training_goes_on_to_the_same_history_and_weights(data, t
             fit(data, other, folder=tmp_path, **more)
 
 
+def test_a_stopped_training_goes_on_to_the_same_history_and_weights(data, tmp_path):
+    whole, expected = fit(data)
+    asked = iter((False, True))
+    part, first = fit(data, folder=tmp_path, stop=lambda: next(asked))
+    assert first.history["epoch"].tolist() == [0, 1, 2]
+    assert not part.training
+    resumed, result = fit(data, folder=tmp_path, stop=lambda: False)
+    pd.testing.assert_frame_equal(
+        result.history.drop(columns="seconds"), expected.history.drop(columns="seconds"), check_exact=True
+    )
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
 def test_texts_pull_images_and_stay(data):
     texts = np.random.default_rng(1).normal(size=(5, 16)).astype(np.float32)
     encoder, result = fit(data, weights={"image_to_text": 1.0}, text=texts, epochs=15, select_by="loss")

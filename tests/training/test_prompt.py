@@ -155,6 +155,21 @@ def test_an_interrupted_training_goes_on_to_the_same_history_and_weights(backbon
     assert count == 5, "a finished training is only read"
 
 
+def test_a_stopped_training_gives_what_it_learnt_and_goes_on_to_the_same_history_and_weights(backbone, data, tmp_path):
+    _, whole = fit(backbone, data)
+    seen = []
+
+    def watch(history: pd.DataFrame, best_epoch: int, last: bool) -> None:
+        seen.append((len(history) - 1, last))
+
+    learner, part = fit(backbone, data, folder=tmp_path, watch=watch, stop=lambda: len(seen) == 4)
+    assert seen == [(0, False), (1, False), (2, False), (3, False), (3, True)]
+    assert part.history["epoch"].tolist() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(learner.context.detach().numpy(), part.best)
+    _, resumed = fit(backbone, data, folder=tmp_path, stop=lambda: False)
+    same(whole, resumed)
+
+
 @pytest.mark.fault
 def test_a_killed_process_resumes_to_the_same_history_and_weights(backbone, data, tmp_path):
     script = (
