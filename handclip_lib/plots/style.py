@@ -1,7 +1,9 @@
 """One look for all figures: colours that colour-blind readers tell apart, sizes that a report shows legibly."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 
 import matplotlib as mpl
@@ -20,7 +22,16 @@ LOOK: Any = {
     "grid.color": "#E5E5E5", "axes.axisbelow": True, "legend.frameon": False, "text.parse_math": False,
     "text.usetex": False,
 }  # fmt: skip
-in_our_look = mpl.rc_context(LOOK)
+_DRAWING = RLock()
+
+
+@contextmanager
+def _our_look() -> Iterator[None]:
+    with _DRAWING, mpl.rc_context(LOOK):  # the look is global, and a panel may draw in a thread beside a cell's figure
+        yield
+
+
+in_our_look = _our_look()
 """Decorator of every figure: a text takes its look, and `$` its meaning, when it is made, not when it is drawn."""
 CHARACTER = 0.075  # inches: mean width of a character at 9 pt
 

@@ -10,6 +10,10 @@ from typing import Any
 import ipywidgets
 from matplotlib.figure import Figure
 
+from handclip_lib.config import Parameters
+from handclip_lib.widgets.commands import run_command
+from handclip_lib.widgets.job import Job
+
 MOST_FRAMES = 12  # that the report's style can show
 DPI = 144  # one and a half pixels a CSS pixel, for dense screens
 
@@ -23,37 +27,53 @@ class Panel:
     Args:
         function: Pure `function(**values) -> Figure`; nothing is shown or saved in it, pyplot is not involved.
         alt: What the figure shows, for readers who cannot see it; the controls' values are added to it.
-        button: Text of a button that must be pressed for another figure: for functions that take long.
+        button: Text of a button that must be pressed for another figure: for functions that take long. They work
+            in a thread; one that takes `job` is given a `Job` then, to say how far it is and to end early.
+        config: The notebook's parameters, where every control is one of them: the panel says by which command the
+            notebook is run with the controls' values.
         frames: Name of a control with at most 12 choices, each of whose figures a report without a kernel holds too.
         **controls: One per argument of `function`: an ipywidgets control with its first value, or what
             `ipywidgets.interact` accepts: (low, high) for a slider, a list or dict of choices, True or False,
             text. Such a control starts at the function's default for that argument, where it has one.
 
     Raises:
-        TypeError: A control cannot be made of what was given, or the function returns something else.
+        TypeError: A control cannot be made of what was given or is no parameter of `config`, or the function
+            returns something else.
         Exception: Whatever `function` raises for the first values.
     """
 
     def __init__(
-        self, function: Callable[..., Figure], *, alt: str, button: str = "", frames: str = "", **controls: Any
+        self,
+        function: Callable[..., Figure],
+        *,
+        alt: str,
+        button: str = "",
+        frames: str = "",
+        config: Parameters | None = None,
+        **controls: Any,
     ):
         self._function = function
-        self._alt, self._frames = alt, frames
+        self._alt, self._frames, self._config = alt, frames, config
         self._controls = {name: _control(name, given, function) for name, given in controls.items()}
-        self._picture = ipywidgets.HTML()
+        unknown = set(controls) - set(type(config).model_fields) if config else ()
+        if unknown:
+            raise TypeError(f"{', '.join(sorted(unknown))}: no parameter of the notebook, so no command has it")
+        self._picture, self._hint = ipywidgets.HTML(), ipywidgets.HTML()
         self._error = ""
-        self.figure = self._drawn()
+        self._draw(self.values, self._state())
         self._show()
         shown: list[ipywidgets.Widget] = list(self._controls.values())
         if button:
-            self.button = ipywidgets.Button(description=button)
-            self.button.on_click(self._pressed)
-            shown.append(self.button)
-        else:
-            for control in self._controls.values():
-                control.observe(self._redraw, names="value")
+            self.job = Job(button, cancels=_takes_job(function))
+            self.job.button.on_click(self._pressed)
+            shown.append(self.job.widget)
+        for control in self._controls.values():
+            control.observe(self._changed, names="value")
         row = ipywidgets.Layout(display="flex", flex_flow="row wrap")
         self.widget = ipywidgets.VBox([ipywidgets.Box(shown, layout=row), self._picture])
+        if config is not None:
+            self._hint.value = self._command_html()
+            self.widget.children += (self._hint,)
 
     @property
     def values(self) -> dict[str, Any]:
@@ -63,34 +83,53 @@ class Panel:
     @property
     def alt(self) -> str:
         """The alternative text of the present figure, with the controls' labels that led to it."""
-        state = ", ".join(
+        return f"{self._alt} ({self._drawn_of})" if self._drawn_of else self._alt
+
+    def command(self) -> str:
+        """How the notebook is run with the controls' present values.
+
+        Raises:
+            TypeError: The panel was given no `config`.
+        """
+        if self._config is None:
+            raise TypeError("a panel without config=... has controls that are no parameters of its notebook")
+        return run_command(self._config.model_copy(update=self.values))
+
+    def _state(self) -> str:
+        """The controls' labels."""
+        return ", ".join(
             f"{control.description}: {getattr(control, 'label', None) or _said(control.value)}"
             for control in self._controls.values()
         )
-        return f"{self._alt} ({state})" if state else self._alt
 
-    def _drawn(self) -> Figure:
-        figure = self._function(**self.values)
+    def _draw(self, values: dict[str, Any], state: str, **job: Job) -> None:
+        figure = self._function(**values, **job)
         if not isinstance(figure, Figure):
             name = getattr(self._function, "__name__", "the panel's function")
             raise TypeError(f"{name} returned {type(figure).__name__}; a panel needs a matplotlib Figure")
-        self._png = _png(figure)
-        return figure
+        self._png, self.figure, self._drawn_of = _png(figure), figure, state
 
-    def _pressed(self, button: ipywidgets.Button) -> None:
-        button.disabled = True  # a second press would wait and then do it all again
-        try:
-            self._redraw(button)
-        finally:
-            button.disabled = False
+    def _changed(self, _change: object) -> None:
+        if self._config is not None:
+            self._hint.value = self._command_html()
+        if not hasattr(self, "job"):
+            self._redraw(self.values, self._state())
 
-    def _redraw(self, _change: object) -> None:
+    def _pressed(self, _button: ipywidgets.Button) -> None:
+        values, state = self.values, self._state()  # of now: the controls may change while it works
+        job = {"job": self.job} if _takes_job(self._function) else {}
+        self.job.start(lambda: self._redraw(values, state, **job))
+
+    def _redraw(self, values: dict[str, Any], state: str, **job: Job) -> None:
         try:
-            self.figure = self._drawn()
+            self._draw(values, state, **job)
             self._error = ""
         except Exception as error:  # a callback's exception would vanish in the server's log
             self._error = f"{type(error).__name__}: {error}"
         self._show()
+
+    def _command_html(self) -> str:
+        return f"<small>the notebook with these values: <code>{html.escape(self.command())}</code></small>"
 
     def _show(self) -> None:
         if self._error:
@@ -136,6 +175,10 @@ def _control(name: str, given: Any, function: Callable[..., Figure]) -> ipywidge
     if control.has_trait("continuous_update"):
         control.continuous_update = False
     return control
+
+
+def _takes_job(function: Callable[..., Figure]) -> bool:
+    return "job" in inspect.signature(function).parameters
 
 
 def _said(value: Any) -> str:

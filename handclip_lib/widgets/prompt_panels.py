@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from handclip_lib.backbone.load import Backbone
+from handclip_lib.config import PromptLearning, templates_of
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.evaluation.prompts import PromptTask
 from handclip_lib.models.prompt_learner import nearest_words
@@ -19,6 +20,7 @@ from handclip_lib.plots.prompts import (
     prompt_similarity,
 )
 from handclip_lib.training.prompt import PromptResult
+from handclip_lib.widgets.job import Job
 from handclip_lib.widgets.panel import Panel
 
 MOST_FRAMES = 9  # pictures of the slider in a report
@@ -84,23 +86,31 @@ def confused_figure(task: PromptTask, text: np.ndarray, images: DecodedImages) -
     return confused_hands(shown)
 
 
-def training_panel(
-    train: Callable[..., PromptResult], *, n_ctx: int, template: str, temperature: float, context_weight: float
-) -> Panel:
+def training_panel(train: Callable[..., PromptResult], config: PromptLearning) -> Panel:
     """Try other settings: a press on "train" trains with them, for a few epochs, and draws its curves.
 
-    The first training runs when the panel is made, so that a headless run shows one too.
+    The first training runs when the panel is made, so that a headless run shows one too; later ones in a thread,
+    and "cancel" ends them after the epoch they are in.
 
     Args:
-        train: Takes n_ctx, template, temperature and context_weight by name.
-        n_ctx, template, temperature, context_weight: What the controls start at.
+        train: Takes n_ctx, template, temperature and context_weight by name, and `watch`, `stop` and `progress` as
+            `fit_prompt` does.
+        config: What the controls start at, and how long a trial is.
     """
 
-    def show(n_ctx: int, template: str, temperature: float, context_weight: float) -> Figure:
-        result = train(n_ctx=n_ctx, template=template, temperature=temperature, context_weight=context_weight)
+    def show(n_ctx: int, template: str, temperature: float, context_weight: float, job: Job | None = None) -> Figure:
+        def watch(history: pd.DataFrame, best_epoch: int, last: bool) -> None:
+            if job is not None:
+                epoch = len(history) - 1
+                job.tell(epoch, config.trial_epochs, f"epoch {epoch} of {config.trial_epochs}")
+
+        watched = {} if job is None else {"watch": watch, "stop": job.stopped, "progress": False}
+        tried = {"n_ctx": n_ctx, "template": template, "temperature": temperature, "context_weight": context_weight}
+        result = train(**tried, **watched)
         figure = learning_curves(result.history, result.best_epoch)
+        cancelled = f", cancelled after epoch {len(result.history) - 1}" if job is not None and job.stopped() else ""
         figure.suptitle(
-            f"n_ctx {n_ctx}, temperature {temperature:g}, λ {context_weight:g}, {template!r}",
+            f"n_ctx {n_ctx}, temperature {temperature:g}, λ {context_weight:g}, {_told(template, config)}{cancelled}",
             fontsize=10, parse_math=False,
         )  # fmt: skip
         return figure
@@ -109,8 +119,14 @@ def training_panel(
         show,
         alt="Learning curves of a short training with the panel's settings",
         button="train",
-        n_ctx=ipywidgets.BoundedIntText(n_ctx, min=1, max=75),
-        template=ipywidgets.Text(template),
-        temperature=ipywidgets.BoundedFloatText(temperature, min=1e-4, max=100, step=0.01),
-        context_weight=ipywidgets.BoundedFloatText(context_weight, min=0, max=1e6, step=0.1, description="λ"),
+        config=config,
+        n_ctx=ipywidgets.BoundedIntText(config.n_ctx, min=1, max=75),
+        template=ipywidgets.Text(config.template, placeholder=_told("", config)),
+        temperature=ipywidgets.BoundedFloatText(config.temperature, min=1e-4, max=100, step=0.01),
+        context_weight=ipywidgets.BoundedFloatText(config.context_weight, min=0, max=1e6, step=0.1, description="λ"),
     )
+
+
+def _told(template: str, config: PromptLearning) -> str:
+    """The templates that a text stands for; an empty one for the context's own."""
+    return " | ".join(templates_of(template, config.context))

@@ -1,5 +1,6 @@
 import base64
 import io
+from threading import Event
 
 import ipywidgets
 import nbformat
@@ -8,6 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from handclip_lib.config import PromptLearning
+from handclip_lib.widgets.job import Job
 from handclip_lib.widgets.panel import Panel
 
 
@@ -146,10 +149,69 @@ def test_with_a_button_only_a_press_draws_again():
     assert calls == [4], "a headless run has the figure without a press"
     panel._controls["count"].value = 7
     assert calls == [4]
-    panel.button.click()
+    panel.job.button.click()
+    panel.job.wait()
     assert calls == [4, 7]
-    assert not panel.button.disabled
-    assert panel.button.description == "train"
+    assert not panel.job.button.disabled
+    assert panel.job.cancel not in panel.job.widget.children, "the function could not be asked to stop"
+
+
+def test_work_behind_a_button_leaves_the_kernel_free_says_how_far_it_is_and_can_be_cancelled():
+    half, goes_on = Event(), Event()
+
+    def function(count: int, job: Job | None = None) -> Figure:
+        if job is not None:
+            job.tell(1, 2, "epoch 1 of 2")
+            half.set()
+            goes_on.wait(10)
+        return bars(1 if job is not None and job.stopped() else count)
+
+    panel = Panel(function, alt="bars", button="train", count=ipywidgets.IntSlider(4, 1, 9))
+    panel._controls["count"].value = 7
+    panel.job.button.click()
+    assert half.wait(10)
+    assert (panel.job.button.disabled, panel.job.cancel.disabled) == (True, False)
+    assert (panel.job._bar.value, panel.job._bar.layout.visibility) == (0.5, "visible")
+    assert "epoch 1 of 2" in panel.job._said.value
+    panel._controls["count"].value = 9  # too late for this one
+    panel.job.cancel.click()
+    assert panel.job.cancel.disabled
+    goes_on.set()
+    panel.job.wait(10)
+    assert len(panel.figure.axes[0].patches) == 1, "it was asked to stop"
+    assert "count: 7" in panel.alt
+    assert (panel.job.button.disabled, panel.job.cancel.disabled) == (False, True)
+    assert "cancelled" in panel.job._said.value
+    panel.job.button.click()
+    panel.job.wait(10)
+    assert len(panel.figure.axes[0].patches) == 9, "the next one is not asked to"
+
+
+def test_a_fault_in_the_thread_is_shown_and_the_button_works_again():
+    panel = Panel(lambda count: bars(6 // count), alt="bars", button="train", count=ipywidgets.IntSlider(2, 0, 3))
+    panel._controls["count"].value = 0
+    panel.job.button.click()
+    panel.job.wait(10)
+    assert "ZeroDivisionError" in panel._picture.value
+    assert not panel.job.button.disabled
+
+
+def test_a_panel_of_parameters_says_the_command():
+    config = PromptLearning(epochs=5)
+    panel = Panel(
+        lambda n_ctx, template: bars(n_ctx), alt="bars", config=config,
+        n_ctx=ipywidgets.IntSlider(4, 1, 9), template=ipywidgets.Text(""),
+    )  # fmt: skip
+    assert panel.command() == "handclip run 02 -p epochs 5"
+    panel._controls["n_ctx"].value = 8
+    panel._controls["template"].value = "a {} hand of <b>"
+    assert panel.command() == "handclip run 02 -p n_ctx 8 -r template 'a {} hand of <b>' -p epochs 5"
+    assert "-p n_ctx 8" in panel._hint.value
+    assert "<b>" not in panel._hint.value
+    with pytest.raises(TypeError, match="panel without config"):
+        Panel(bars, alt="bars", count=(1, 9)).command()
+    with pytest.raises(TypeError, match="count: no parameter"):
+        Panel(bars, alt="bars", config=config, count=(1, 9))
 
 
 def test_frames_hold_the_figure_of_every_choice_and_the_control_stays():

@@ -6,6 +6,7 @@ import torch
 
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.openai_clip import clip_package
+from handclip_lib.config import PromptLearning
 from handclip_lib.data.images import decode_images
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.prompts import PromptTask
@@ -70,12 +71,41 @@ def test_the_training_panel_trains_at_once_and_then_on_the_button(trained):
             backbone, task.identities, task.images, task.labels, validate=task.accuracy, options=options, **values
         )
 
-    panel = training_panel(train, n_ctx=2, template="a {} hand", temperature=1.0, context_weight=0.0)
+    panel = training_panel(train, PromptLearning(n_ctx=2, temperature=1.0, template="a {} hand", trial_epochs=1))
     assert calls == [{"n_ctx": 2, "template": "a {} hand", "temperature": 1.0, "context_weight": 0.0}]
     panel._controls["n_ctx"].value = 3
     assert len(calls) == 1
-    panel.button.click()
+    panel.job.button.click()
+    panel.job.wait()
     assert calls[1]["n_ctx"] == 3
+    assert not panel._error
     panel._controls["template"].value = "no slot"
-    panel.button.click()
+    panel.job.button.click()
+    panel.job.wait()
     assert "0 slots" in panel._picture.value, "a fault is shown in the panel"
+
+
+def test_a_cancelled_training_shows_what_it_learnt_until_then(trained):
+    _, task, _, backbone = trained
+    said = []
+
+    def train(watch=None, **values):
+        def slow(history, best_epoch, last):
+            watch(history, best_epoch, last)
+            said.append(panel.job._said.value)
+            if len(history) == 3:
+                panel.job.cancel.click()
+
+        options = {"context": "identity", "seed": 0, "epochs": 30, "n_identities": 4, "select_by": "loss"}
+        values |= {"watch": slow} if watch else {"progress": False}
+        return try_prompt(
+            backbone, task.identities, task.images, task.labels, validate=task.accuracy, options=options, **values
+        )
+
+    panel = training_panel(train, PromptLearning(n_ctx=2, trial_epochs=30))
+    assert panel.figure._suptitle.get_text() == "n_ctx 2, temperature 0.07, λ 0, A photo of a {} hand."
+    panel.job.button.click()
+    panel.job.wait()
+    assert panel.figure._suptitle.get_text().endswith(", cancelled after epoch 2")
+    assert "epoch 1 of 30" in said[1]
+    assert "epoch 2 of 30" in said[2]
