@@ -1,5 +1,6 @@
 """Parameter files: each is accepted by its notebook and says how it is run; every version of CLIP-FH trains."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,16 @@ import yaml
 from handclip_lib.backbone.input_size import resize_input
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.openai_clip import clip_package
-from handclip_lib.config import ImageFinetune, JointTraining, PromptLearning, resolve
+from handclip_lib.config import NOTEBOOKS, JointTraining, resolve
 from handclip_lib.models.trained import image_encoder
 from handclip_lib.training.image import fit_image
 
 PARAMS = Path(__file__).parents[1] / "params"
-MODELS = {
-    "prompt_learning": PromptLearning, "image_finetune": ImageFinetune, "joint_training": JointTraining,
-    "promptsg": JointTraining,
-}  # fmt: skip
+MODELS = {name[3:]: model for name, model in NOTEBOOKS.items()} | {"promptsg": JointTraining}
 FILES = sorted(PARAMS.rglob("*.yml"))
-VERSIONS = [file for file in FILES if file.parent.name in ("joint_training", "promptsg") and file.stem != "base"]
+VERSIONS = [
+    file for file in FILES if file.parent.name in ("joint_training", "promptsg") and re.match(r"v\d", file.stem)
+]
 
 
 def values_of(file: Path) -> dict:
@@ -28,7 +28,8 @@ def values_of(file: Path) -> dict:
     base = file.with_name("base.yml")
     merged = yaml.safe_load(base.read_text()) if base.exists() else {}
     merged |= yaml.safe_load(file.read_text())
-    return merged | ({} if merged["dataset"] == "drawn" else {"data_root": "/anywhere"})
+    needs_folder = merged["dataset"] != "drawn" and "data_root" in MODELS[file.parent.name].model_fields
+    return merged | ({"data_root": "/anywhere"} if needs_folder else {})
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
