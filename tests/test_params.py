@@ -14,6 +14,8 @@ from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.config import NOTEBOOKS, JointTraining, resolve
 from handclip_lib.models.trained import image_encoder
 from handclip_lib.training.image import fit_image
+from handclip_lib.workbench.launcher import find_notebook
+from handclip_lib.workbench.sweep_points import read_points
 
 PARAMS = Path(__file__).parents[1] / "params"
 MODELS = {name[3:]: model for name, model in NOTEBOOKS.items()} | {"promptsg": JointTraining}
@@ -34,8 +36,12 @@ def values_of(file: Path) -> dict:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_a_file_is_accepted_and_says_command_minutes_machine_and_expected_figures(file):
-    resolve(MODELS[file.parent.name], values_of(file))
     text = file.read_text()
+    if file.parent.name == "sweeps":
+        (notebook,) = re.findall(r"^# command:  handclip sweep (\d+) ", text, re.MULTILINE)
+        assert len(read_points(find_notebook(notebook), yaml.safe_load(text))) > 1
+    else:
+        resolve(MODELS[file.parent.name], values_of(file))
     for word in ("command", "minutes", "machine", "expected"):
         assert f"# {word}:" in text
     assert str(file.relative_to(PARAMS.parent)) in text

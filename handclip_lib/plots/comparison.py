@@ -74,18 +74,19 @@ def draw_cmc(axis: Axes, curves: Mapping[str, Interval], n_gallery: int) -> None
 
 
 @in_our_look
-def sweep_effect(table: pd.DataFrame, parameter: str) -> Figure:
+def sweep_effect(table: pd.DataFrame, parameter: str, measures: Mapping[str, str] = MEASURES) -> Figure:
     """Rank-1 and mAP over the values of one parameter: lines are means over seeds, dots single runs.
 
     Args:
-        table: Columns value, rank1 and map, a row a run.
+        table: Columns value, and the measures in 0..1, a row a run.
         parameter: Its name.
+        measures: Label of each measure by its column; at most as many as there are colours.
     """
     figure, (axis,) = figure_with_axes(height=3.6)
     is_number = pd.api.types.is_numeric_dtype(table["value"]) and not pd.api.types.is_bool_dtype(table["value"])
     names = list(dict.fromkeys(table["value"].tolist()))
     place = table["value"] if is_number else table["value"].map(names.index)
-    for number, (name, label) in enumerate(MEASURES.items()):
+    for number, (name, label) in enumerate(measures.items()):
         colour, marker, _ = line_look(number)
         axis.plot(place, 100 * table[name], marker, color=colour, ms=5, mfc="white", ls="")
         mean = (100 * table[name]).groupby(place).mean()

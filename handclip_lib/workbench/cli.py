@@ -1,8 +1,8 @@
-"""The command `handclip`: run a notebook to a report, list and clean runs, look at a data set and at this machine.
+"""The command `handclip`: run a notebook to a report, or many runs of it; list and clean runs; look at the data.
 
-Exit codes: 0 done (or done before); 1 the notebook failed, or `doctor` found something broken; 2 bad parameters or
-input, or a file that cannot be written; 124 time-out, 130 Ctrl-C, 143 SIGTERM; 137 killed, most often for memory.
-After the last four a training goes on from its last epoch when it is run again.
+Exit codes: 0 done (or done before); 1 the notebook or a run of a sweep failed, or `doctor` found something broken; 2
+bad parameters or input, or a file that cannot be written; 124 time-out, 130 Ctrl-C, 143 SIGTERM; 137 killed, most often for
+memory. After the last four a training goes on from its last epoch when it is run again.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import get_args
 
 from handclip_lib import __version__
 from handclip_lib.config import Aspect, Dataset
-from handclip_lib.errors import HandClipError, RunError
+from handclip_lib.errors import ConfigError, HandClipError, RunError
 from handclip_lib.workbench.listing import ORDERS
 from handclip_lib.workbench.record import STATUSES
 
@@ -43,14 +43,35 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("notebook", help="its number (05), name or path")
     run.add_argument("-f", dest="files", action="append", default=[], metavar="FILE", help="YAML file of parameters")
-    run.add_argument("-p", dest="typed", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    run.add_argument("-r", dest="raw", nargs=2, action="append", default=[], metavar=("NAME", "TEXT"), help="as text")
+    _add_parameters(run)
     start = run.add_mutually_exclusive_group()
     start.add_argument("--force", action="store_true", help="run again from the beginning, whatever there is")
     start.add_argument("--resume", action="store_true", help="only go on with a training that was stopped")
     run.add_argument("--dry-run", action="store_true", help="say what would be run, and start nothing")
     run.add_argument("--timeout", type=float, metavar="SECONDS", help="interrupt the run after so long")
     run.set_defaults(action=_run)
+
+    sweep = commands.add_parser("sweep", help="run a notebook at every point of a grid or a list")
+    sweep.add_argument("notebook", help="its number (02), name or path")
+    sweep.add_argument(
+        "-f", dest="files", action="append", required=True, metavar="FILE",
+        help="YAML file with grid: or list:; files of parameters may come before it",
+    )  # fmt: skip
+    _add_parameters(sweep)
+    sweep.add_argument(
+        "--name", default="", help="of its folder in reports/sweeps; else the notebook's number and FILE"
+    )
+    sweep.add_argument("--force", action="store_true", help="run again what succeeded before")
+    sweep.add_argument("--dry-run", action="store_true", help="list the points, their runs and which are done")
+    where = sweep.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=int, default=0, help="runs at once here; else one a GPU, or one for two cores")
+    where.add_argument("--scheduler", default="", metavar="tcp://HOST:PORT", help="run on this Dask cluster")
+    where.add_argument("--slurm", action="store_true", help="run in jobs of Slurm")
+    sweep.add_argument(
+        "-s", dest="slurm_options", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="option of sbatch: partition, time (minutes), gpus_per_node, cpus_per_task, mem, account",
+    )  # fmt: skip
+    sweep.set_defaults(action=_sweep)
 
     runs = commands.add_parser("runs", help="list the runs")
     runs.add_argument("--notebook", default="", help="runs of this one: its number (03) or name")
@@ -89,6 +110,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_parameters(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-p", dest="typed", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    command.add_argument(
+        "-r", dest="raw", nargs=2, action="append", default=[], metavar=("NAME", "TEXT"), help="as text"
+    )
+
+
 def _run(options: argparse.Namespace) -> int:
     from handclip_lib.workbench.launcher import find_notebook, gather, launch
     from handclip_lib.workbench.plan import plan, resumed_from
@@ -121,6 +149,36 @@ def _say_how_to_go_on(folder: Path) -> None:
         print(f"handclip: the same command goes on from {checkpoint}", file=sys.stderr)
 
 
+def _sweep(options: argparse.Namespace) -> int:
+    from handclip_lib.workbench.identity import reports_folder
+    from handclip_lib.workbench.launcher import find_notebook, gather
+    from handclip_lib.workbench.sweep_points import read_points
+    from handclip_lib.workbench.sweep_summary import row_of
+
+    notebook, file = find_notebook(options.notebook), options.files[-1]
+    base, typed = gather(options.files[:-1], [], []), gather([], options.typed, options.raw)
+    points = read_points(notebook, gather([file], [], []), base, typed)
+    rows = [row_of(point) for point in points]
+    done = sum(row["status"] == "succeeded" for row in rows)
+    print(f"{len(points)} points, {done} of them done")
+    if options.dry_run:
+        columns = [*points[0].varied, "status", "run"]
+        _print_table([columns, *([str(row[column]) for column in columns] for row in rows)])
+        return 0
+    from handclip_lib.workbench.sweeps import choose_place, sweep
+
+    if options.workers < 0:
+        raise ConfigError(f"--workers {options.workers}: 1 or more are wanted")
+    if options.slurm_options and not options.slurm:
+        raise ConfigError("-s is an option of Slurm; give --slurm too")
+    slurm = gather([], options.slurm_options, []) if options.slurm else None
+    place = choose_place(points, workers=options.workers, scheduler=options.scheduler, slurm=slurm)
+    name = Path(options.name or f"{notebook.stem[:2]}-{Path(file).stem}").name
+    code = sweep(notebook, points, name, place, force=options.force)
+    print(f"summary: {reports_folder() / 'sweeps' / name / 'summary.md'}")
+    return code
+
+
 def _runs(options: argparse.Namespace) -> int:
     from handclip_lib.workbench.identity import reports_folder
     from handclip_lib.workbench.listing import all_records, as_lines, chosen, ordered
@@ -137,6 +195,12 @@ def _runs(options: argparse.Namespace) -> int:
     else:
         print("\n".join(as_lines(found)))
     return 0
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -91,7 +91,7 @@ def prepare(notebook: Path, parameters: Mapping[str, Any]) -> tuple[Parameters, 
         ConfigError: All parameter faults at once.
     """
     config = resolve(NOTEBOOKS[notebook.stem], dict(parameters))
-    return config, reports_folder() / "runs" / run_id(config, _source(notebook))
+    return config, run_folder(notebook, config)
 
 
 def launch(
@@ -131,6 +131,11 @@ def launch(
             f"{folder} cannot be written ({error.strerror or error}); free space there, or name another folder in "
             "the environment variable HANDCLIP_REPORTS"
         ) from error
+
+
+def run_folder(notebook: Path, config: Parameters) -> Path:
+    """Where a run of these parameters is kept; it need not be there yet."""
+    return reports_folder() / "runs" / run_id(config, _source(notebook))
 
 
 def _run(notebook: Path, config: Parameters, folder: Path, timeout: float | None) -> Launched:
@@ -175,7 +180,7 @@ def _papermill(command: list[str], environment: dict[str, str], timeout: float |
     """
     began = time.monotonic()
     child = subprocess.Popen(command, env=environment, start_new_session=True)
-    with _asked_to_stop() as asked:
+    with asked_to_stop() as asked:
         while True:
             try:
                 return child.wait(0.2), asked[0] if asked else None
@@ -193,7 +198,7 @@ def _papermill(command: list[str], environment: dict[str, str], timeout: float |
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[list[str]]:
+def asked_to_stop() -> Iterator[list[str]]:
     """Collect the names of SIGINT and SIGTERM instead of dying of them."""
     asked: list[str] = []
 

@@ -1,0 +1,169 @@
+"""Where the runs of a sweep happen: a process that is kept warm and launches one point after another.
+
+A Dask worker runs its tasks in threads, and only a main thread may take the signals that end a run honestly, so each
+thread has a process of its own. It reads points as lines of JSON and ends, interrupting its run, when the worker that
+feeds it is gone.
+"""
+
+import importlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from filelock import Timeout
+
+from handclip_lib.config import NOTEBOOKS, resolve
+from handclip_lib.errors import HandClipError, RunError
+from handclip_lib.workbench.launcher import GRACE, launch, run_folder
+
+PATIENCE = GRACE + 15  # seconds the run of a lost worker is given to end
+IDLE = 600.0  # seconds a process waits for a point of a sweep that may have been killed
+_processes: dict[tuple[str, int], subprocess.Popen] = {}  # by sweep and thread
+
+
+def run_point(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Run one point here, in this thread's process; called on a Dask worker.
+
+    Args:
+        task: Of `sweeps.sweep`.
+
+    Returns:
+        Its status ("skipped" when it had succeeded before, "lost" when the process died) and error.
+    """
+    if not Path(task["log"]).parent.is_dir():
+        where = f"{task['log']} cannot be reached from {os.uname().nodename}"
+        return {"status": "failed", "error": f"{where}: workers need the file system that the sweep was started on"}
+    process = _process(task)
+    try:
+        process.stdin.write(json.dumps(task) + "\n")  # type: ignore[union-attr]
+        process.stdin.flush()  # type: ignore[union-attr]
+        answer = process.stdout.readline()  # type: ignore[union-attr]
+    except OSError:
+        answer = ""
+    if answer:
+        return json.loads(answer)
+    return {"status": "lost", "error": f"the process of the run ended with code {process.wait()}; see {task['log']}"}
+
+
+def run_in_job(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Run one point in a job that ends with it; as `run_point`."""
+    try:
+        return run_point(task)
+    finally:
+        end_processes(task["sweep"])
+
+
+def stop_runs(sweep: str) -> None:
+    """Interrupt what a sweep runs on this worker."""
+    for (owner, _), process in list(_processes.items()):
+        if owner == sweep and process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+
+
+def end_processes(sweep: str) -> None:
+    """End a sweep's processes on this worker."""
+    for key in [key for key in _processes if key[0] == sweep]:
+        _end(_processes.pop(key))
+
+
+def _process(task: Mapping[str, Any]) -> subprocess.Popen:
+    key = (task["sweep"], threading.get_ident())
+    if key not in _processes or _processes[key].poll() is not None:
+        gpus = {"CUDA_VISIBLE_DEVICES": _own(task["gpus"])} if task["gpus"] else {}
+        with Path(task["log"]).open("ab") as log:
+            _processes[key] = subprocess.Popen(
+                [sys.executable, "-m", "handclip_lib.workbench.sweep_worker"], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=log, text=True, cwd=task["cwd"],
+                env={**os.environ, **task["environment"], **gpus},
+                start_new_session=True,  # Ctrl-C at the terminal is the sweep's to handle
+            )  # fmt: skip
+    return _processes[key]
+
+
+def _own(gpus: list[str]) -> str:
+    """The GPUs of this worker of a local cluster, whose workers have numbers for names."""
+    from distributed import get_worker
+
+    return gpus[int(get_worker().name) % len(gpus)]
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Close a process's input, which interrupts its run, and wait for it."""
+    try:
+        process.stdin.close()  # type: ignore[union-attr]
+        process.wait(PATIENCE)
+    except (OSError, subprocess.TimeoutExpired):
+        process.kill()
+
+
+def _main() -> None:
+    """Launch the points of standard input until it is closed."""
+    points, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)  # what a run prints is no answer
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(points, lines), daemon=True).start()
+    # two seconds to import, needed when the first run ends: meanwhile
+    threading.Thread(target=importlib.import_module, args=("handclip_lib.workbench.report_cells",), daemon=True).start()
+    while (line := _next(lines)) is not None:
+        answer = {"status": "not run", "error": None} if stopped.is_set() else _launched(line)
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _next(lines: "queue.SimpleQueue[str | None]") -> str | None:
+    try:
+        return lines.get(timeout=IDLE)
+    except queue.Empty:
+        return None
+
+
+def _listen(points: TextIO, lines: "queue.SimpleQueue[str | None]") -> None:
+    for line in points:
+        lines.put(line)
+    lines.put(None)
+    while True:  # the worker is gone: a signal may fall between two handlers, so not once
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)
+
+
+def _launched(line: str) -> dict[str, Any]:
+    """Launch a point, once a lost worker's run of it has ended."""
+    task = json.loads(line)
+    notebook, parameters = Path(task["notebook"]), task["parameters"]
+    sys.argv = ["handclip", "run", notebook.stem, *_as_typed(parameters)]  # what the record says of its command
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            name = run_folder(notebook, resolve(NOTEBOOKS[notebook.stem], parameters)).name
+            if name != task["run"]:
+                changed = "the library, the notebook, the data or the latest run is another here and now"
+                raise RunError(f"{task['run']} would be {name}: {changed}; start the sweep again")
+            done = launch(notebook, parameters, force=task["force"])
+            return {"status": done.status, "error": done.error}
+        except HandClipError as error:
+            if not isinstance(error.__cause__, Timeout) or time.monotonic() > deadline:
+                return {"status": "failed", "error": str(error)}
+            time.sleep(0.5)
+        except Exception as error:
+            return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+
+
+def _as_typed(parameters: Mapping[str, Any]) -> list[str]:
+    words = []
+    for name, value in parameters.items():
+        words += ["-r" if isinstance(value, str) else "-p", name, str(value)]
+    return words
+
+
+if __name__ == "__main__":
+    _main()
