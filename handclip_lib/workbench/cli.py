@@ -1,8 +1,8 @@
 """The command `handclip`: run a notebook to a report, or many runs of it; list and clean runs; look at the data.
 
 Exit codes: 0 done (or done before); 1 the notebook or a run of a sweep failed, or `doctor` found something broken; 2
-bad parameters or input, or a file that cannot be written; 124 time-out, 130 Ctrl-C, 143 SIGTERM; 137 killed, most often for
-memory. After the last four a training goes on from its last epoch when it is run again.
+bad parameters or input, or a file that cannot be written; 124 time-out, 130 Ctrl-C, 143 SIGTERM; 137 killed, most
+often for memory. After the last four a training goes on from its last epoch when it is run again.
 """
 
 import argparse
