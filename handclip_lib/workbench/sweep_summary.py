@@ -13,8 +13,8 @@ from handclip_lib.workbench.sweep_points import Point
 
 MEASURES = (
     {"rank1": "rank-1", "map": "mAP"},
-    {"val_image_to_text@1": "image→text@1, validation", "val_text_to_image@1": "text→image@1, validation"},
-    {"image_to_text@1": "image→text@1, training", "text_to_image@1": "text→image@1, training"},
+    {"val_image_to_text@1": "validation image→text@1", "val_text_to_image@1": "validation text→image@1"},
+    {"image_to_text@1": "training image→text@1", "text_to_image@1": "training text→image@1"},
 )  # what a notebook's runs are compared by: the first pair that they have
 HEADLINE = ("rank1", "rank1_low", "rank1_high", "map")
 DPI = 144
@@ -37,14 +37,16 @@ def row_of(point: Point, status: str = "", error: str | None = None) -> dict[str
     return {**point.varied, **(metrics if status == "succeeded" else {}), **ended, "run": point.folder.name}
 
 
-def write_summary(folder: Path, title: str, rows: Sequence[Mapping[str, Any]], figures: Sequence[str] = ()) -> None:
+def write_summary(
+    folder: Path, title: str, rows: Sequence[Mapping[str, Any]], figures: Mapping[str, str] | None = None
+) -> None:
     """Write the table as `summary.csv`, in full precision, and `summary.md`, each whole or not at all.
 
     Args:
         folder: The sweep's.
         title: Heading of the page.
         rows: Of `row_of`, in the order of the sweep.
-        figures: Names of files to show on the page.
+        figures: What each figure on the page shows, by its file's name.
 
     Raises:
         RunError: The folder cannot be written.
@@ -60,15 +62,16 @@ def write_summary(folder: Path, title: str, rows: Sequence[Mapping[str, Any]], f
     done = sum(row["status"] == "succeeded" for row in rows)
     page = [f"# {title}", "", f"{done} of {len(rows)} runs succeeded. Shares are in 0..1.", ""]
     page += [f"| {' | '.join(cells)} |" for cells in lines]
-    page += [line for name in figures for line in ("", f"![{name}]({name})")]
+    page += [line for name, alt in (figures or {}).items() for line in ("", f"![{alt}]({name})")]
     write_text(folder / "summary.md", "\n".join(page) + "\n")
 
 
-def draw_effects(folder: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+def draw_effects(folder: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, str]:
     """Draw the effect of each parameter that the sweep varies, over all values of the others, as `effect_NAME.png`.
 
     Returns:
-        The files' names; none where fewer than two runs succeeded or their notebook measures nothing to compare.
+        What each shows by its file's name; empty where fewer than two runs succeeded, or their notebook measures
+        nothing to compare.
 
     Raises:
         RunError: The folder cannot be written.
@@ -76,12 +79,12 @@ def draw_effects(folder: Path, rows: Sequence[Mapping[str, Any]], names: Sequenc
     done = [row for row in rows if row["status"] == "succeeded"]
     measures = next((pair for pair in MEASURES if done and all(set(pair) <= set(row) for row in done)), None)
     if measures is None or len(done) < 2:
-        return []
+        return {}
     import pandas as pd
 
     from handclip_lib.plots.comparison import sweep_effect
 
-    files = []
+    files = {}
     for name in names:
         table = pd.DataFrame([{"value": row[name], **{measure: row[measure] for measure in measures}} for row in done])
         path = folder / f"effect_{name}.png"
@@ -90,7 +93,7 @@ def draw_effects(folder: Path, rows: Sequence[Mapping[str, Any]], names: Sequenc
                 sweep_effect(table, name, measures).savefig(private, dpi=DPI)
         except OSError as error:
             raise RunError(f"{path} cannot be written ({error.strerror}); free space there") from error
-        files.append(path.name)
+        files[path.name] = f"{' and '.join(measures.values())} over {name}: lines are means, dots single runs"
     return files
 
 

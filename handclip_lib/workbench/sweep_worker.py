@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -70,8 +71,15 @@ def stop_runs(sweep: str) -> None:
 
 def end_processes(sweep: str) -> None:
     """End a sweep's processes on this worker."""
-    for key in [key for key in _processes if key[0] == sweep]:
-        _end(_processes.pop(key))
+    own = [_processes.pop(key) for key in list(_processes) if key[0] == sweep]
+    for process in own:
+        with suppress(OSError):
+            process.stdin.close()  # type: ignore[union-attr]
+    for process in own:  # a run that goes on is being interrupted
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _process(task: Mapping[str, Any]) -> subprocess.Popen:
@@ -95,15 +103,6 @@ def _own(gpus: list[str]) -> str:
     return gpus[int(get_worker().name) % len(gpus)]
 
 
-def _end(process: subprocess.Popen) -> None:
-    """Close a process's input, which interrupts its run, and wait for it."""
-    try:
-        process.stdin.close()  # type: ignore[union-attr]
-        process.wait(PATIENCE)
-    except (OSError, subprocess.TimeoutExpired):
-        process.kill()
-
-
 def _main() -> None:
     """Launch the points of standard input until it is closed."""
     points, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
@@ -118,6 +117,7 @@ def _main() -> None:
     while (line := _next(lines)) is not None:
         answer = {"status": "not run", "error": None} if stopped.is_set() else _launched(line)
         print(json.dumps(answer), file=answers, flush=True)
+    os._exit(0)  # nothing is left to tidy, and tidying what nbconvert imported takes a while
 
 
 def _next(lines: "queue.SimpleQueue[str | None]") -> str | None:

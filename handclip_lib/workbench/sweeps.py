@@ -61,7 +61,9 @@ def sweep(notebook: Path, points: Sequence[Point], name: str, place: Place, *, f
         if waiting:
             _run(notebook, waiting, rows, folder, place, force, asked)
         table = list(rows.values())
-        write_summary(folder, _title(notebook, name), table, draw_effects(folder, table, list(points[0].varied)))
+        # the mean over everything else at each seed says nothing, unless the seed is all there is
+        names = [parameter for parameter in points[0].varied if parameter != "seed"] or ["seed"]
+        write_summary(folder, _title(notebook, name), table, draw_effects(folder, table, names))
     if asked:
         return 128 + signal.Signals[asked[0]]
     return 0 if all(row["status"] == "succeeded" for row in table) else 1
