@@ -17,8 +17,9 @@ demo: $(STAMP)  ## the notebooks on drawn hands, to a report
 test: $(STAMP)  ## every test; those that lack a browser or the photographs say so and skip
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs $(ARGS)
 
-lab: $(STAMP)  ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab notebooks
+lab: $(STAMP)  ## JupyterLab on notebooks/README.md; its python3 is this environment's, whatever kernels the user has
+	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/README.md \
+	  --LabApp.app_settings_dir="$(CURDIR)/notebooks/.lab" $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -51,7 +51,7 @@ class ParameterPanel:
         for control in self.controls.values():
             control.observe(self._changed, names="value")
         self.papermill, self.run, self.lines = (
-            _text(label) for label in ("papermill", "handclip", "end of the parameters cell")
+            _text(label) for label in ("papermill", "handclip run", "lines to paste")
         )
         self._build_files()
         sections: dict[str, Sequence[ipywidgets.Widget]] = {
@@ -72,7 +72,7 @@ class ParameterPanel:
 
     def _build_files(self) -> None:
         self.name = ipywidgets.Text("mine", description="file name", tooltip="under params/; .yml is added")
-        self.overwrite = ipywidgets.Checkbox(False, description="overwrite", indent=False)
+        self.overwrite = ipywidgets.Checkbox(False, description="overwrite", indent=False, layout={"width": "auto"})
         self.save = ipywidgets.Button(description="save to params")
         self.save.on_click(lambda _: self._save())
         self.file = ipywidgets.Dropdown(description="file", layout=ipywidgets.Layout(width="340px"))
