@@ -143,7 +143,7 @@ def server(tmp_path_factory) -> Iterator[tuple[str, Path]]:
 
 
 def _wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
-    patience = time.monotonic() + 60
+    patience = time.monotonic() + 240  # JupyterLab starts slowly beside other tests
     while time.monotonic() < patience:
         assert process.poll() is None, log.read_text()[-2000:]
         try:
