@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lab lint bench pins clean
+.PHONY: demo test test-slow lab lint bench pins clean
 
 demo: $(STAMP)  ## the notebooks on drawn hands, to a report
 	$(BIN)/handclip run 01 --force
@@ -14,8 +14,14 @@ demo: $(STAMP)  ## the notebooks on drawn hands, to a report
 	$(BIN)/handclip run 05 --force
 	$(BIN)/handclip run 06 --force
 
-test: $(STAMP)  ## every test; those that lack a browser or the photographs say so and skip
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs $(ARGS)
+MARKED := slow or fault or browser
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs
+
+test: $(STAMP)  ## the tests, in less than five minutes; those that lack the photographs say so and skip
+	$(PYTEST) -m "not ($(MARKED))" $(ARGS)
+
+test-slow: $(STAMP)  ## the others: whole notebooks, killed processes, Slurm, a browser; what is missing is said and skipped
+	$(PYTEST) -m "$(MARKED)" $(ARGS)
 
 lab: $(STAMP)  ## JupyterLab on notebooks/README.md; its python3 is this environment's, whatever kernels the user has
 	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/README.md \

@@ -2,7 +2,7 @@
 
 The frozen part keeps no graph, and its output can be kept and used again. A ViT's last block computes the class token
 alone, since nothing else of it is used, attention is torch's fused one on one product for queries, keys and values, and
-without gradients QuickGELU works in place. `visual(images)` is the plain twin; the tests hold the two together.
+QuickGELU keeps its input alone for the gradient. `visual(images)` is the plain twin; the tests hold the two together.
 """
 
 from collections.abc import Callable
@@ -119,6 +119,18 @@ def _block(block: Any, tokens: Tensor, n_kept: int) -> Tensor:
     query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
     attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
     kept = tokens[:, :n_kept] + attention.out_proj(attended)
-    hidden = block.mlp.c_fc(block.ln_2(kept))
-    gate = (1.702 * hidden).sigmoid()
-    return kept + block.mlp.c_proj(hidden * gate if torch.is_grad_enabled() else gate.mul_(hidden))
+    return kept + block.mlp.c_proj(QuickGELU.apply(block.mlp.c_fc(block.ln_2(kept))))
+
+
+class QuickGELU(torch.autograd.Function):
+    """x · sigmoid(1.702 x), in half the passes over memory and with a third of what autograd would keep."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: D102
+        ctx.save_for_backward(x)
+        return F.silu(1.702 * x, inplace=True).div_(1.702)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: D102
+        (x,) = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(gradient, 1.702 * x)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from handclip_lib.backbone.freeze import ALL, blocks_of, unfreeze
-from handclip_lib.backbone.image_parts import frozen_part, learning_part, learning_tokens
+from handclip_lib.backbone.image_parts import QuickGELU, frozen_part, learning_part, learning_tokens
 from handclip_lib.backbone.openai_clip import clip_package
 
 
@@ -102,3 +102,13 @@ def test_a_resnets_places_are_the_values_its_pooling_weighs():
                 embedding += pool.c_proj.weight[:, head] @ (share @ value[:, head])
             torch.testing.assert_close(tokens[number, 0], embedding, rtol=1e-4, atol=1e-4)
             assert (mean - embedding).norm() > 1e-3 * embedding.norm()
+
+
+def test_quick_gelu_and_its_gradient_are_the_formula_s():
+    x = torch.linspace(-60, 60, 2001, dtype=torch.float64, requires_grad=True)
+    plain = x * torch.sigmoid(1.702 * x)
+    torch.testing.assert_close(QuickGELU.apply(x), plain, rtol=1e-12, atol=1e-15)
+    assert torch.autograd.gradcheck(QuickGELU.apply, x.detach()[::100].clone().requires_grad_())
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        few = x.detach()[::50].to(dtype)
+        torch.testing.assert_close(QuickGELU.apply(few), (few * torch.sigmoid(1.702 * few)))

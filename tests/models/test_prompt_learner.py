@@ -53,6 +53,7 @@ def test_features_and_gradients_are_those_of_the_plain_way(small, context, n_ctx
         assert_equal_ways(learner, torch.tensor([2, 0]))
 
 
+@pytest.mark.slow
 def test_they_are_for_the_true_text_tower_at_every_length_and_file_template():
     files = sorted((Path(__file__).parents[2] / "params").glob("*/*.yml"))
     files = [file for file in files if file.parent.name != "promptsg"]  # one token each: test_prompt_inversion.py

@@ -66,6 +66,7 @@ def pictures_in(out: Path) -> list:
     return [output for cell in cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
 
 
+@pytest.mark.slow
 def test_analysis_compares_the_runs_there_are(tmp_path: Path):
     done, _ = papermill("06_analysis", tmp_path)
     assert done.returncode != 0
@@ -94,6 +95,7 @@ def test_analysis_compares_the_runs_there_are(tmp_path: Path):
     assert "There is no second run on this split" in out.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [{"method": "promptsg", "guide_layers": 1}, {"input_size": "96x64"}])
 def test_a_trained_run_is_evaluated_as_it_was_in_its_own_notebook(method, tmp_path: Path):
     done, _ = papermill("04_joint_training", tmp_path, *given(SMALL | QUICK["04_joint_training"] | method))
@@ -106,6 +108,7 @@ def test_a_trained_run_is_evaluated_as_it_was_in_its_own_notebook(method, tmp_pa
         assert records["05"]["metrics"][name] == pytest.approx(records["04"]["metrics"][name], abs=1e-6), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", QUICK)
 @pytest.mark.parametrize("aspect", ["dorsal_r", "palmar_r"])
 def test_runs_on_real_photographs_with_one_parameter_changed(notebook, aspect, tmp_path, hands11k_sample):
