@@ -107,7 +107,7 @@ def _listed(axis: Axes, queries: pd.DataFrame, label: str, rank: str) -> None:
     found = queries.groupby(["path", "identity"])[rank].agg(["size", "max"]).reset_index()
     found = found.sort_values(["size", "max", "path"], ascending=[False, False, True], kind="stable")
     axis.set_axis_off()
-    title = f"only {label}: {len(queries)} queries of {len(found)} photographs"
+    title = f"only {label}:\n{len(queries)} queries of {len(found)} photographs"
     axis.set_title(title, loc="left", fontsize=9, parse_math=False)
     lines = [
         f"{_short(path)} ({identity}): {draws} {'draw' if draws == 1 else 'draws'}, rank of the other ≤ {worst}"

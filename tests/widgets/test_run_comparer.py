@@ -36,7 +36,7 @@ def test_lists_photographs_that_only_one_gets_right(entries):
     ours = entries[1].queries("aspect").set_index(["draw", "path"])
     theirs = entries[0].queries("aspect").set_index(["draw", "path"])
     won = ours[(ours["hit"] == 1) & (theirs["hit"] == 0)].reset_index()
-    assert f"only tiny (03-bbbb): {len(won)} queries of {won['path'].nunique()} photographs" in texts(panel)
+    assert f"only tiny (03-bbbb):\n{len(won)} queries of {won['path'].nunique()} photographs" in texts(panel)
     counts = won.groupby("path").size().sort_values(ascending=False, kind="stable")
     path = counts.index[counts == counts.max()][0]
     worst = theirs.loc[[(draw, path) for draw in won.loc[won["path"] == path, "draw"]], "first_match_rank"].max()
