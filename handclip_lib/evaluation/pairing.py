@@ -90,6 +90,10 @@ def _codes(
     right = _labels(f"gallery_{what}", gallery, n_gallery)
     if left.dtype.kind != right.dtype.kind:
         raise EvaluationError(f"query_{what} and gallery_{what} are text and numbers; use one kind for both")
+    if left.dtype.kind == "i":
+        least, most = min(int(left.min()), int(right.min())), max(int(left.max()), int(right.max()))
+        if most - least <= np.iinfo(np.int32).max:  # the numbers are codes themselves: no need to sort them
+            return (left - least).astype(np.int32), (right - least).astype(np.int32)
     codes = np.unique(np.concatenate([left, right]), return_inverse=True)[1].ravel().astype(np.int32)
     return codes[:n_query], codes[n_query:]
 
