@@ -4,23 +4,20 @@ Both ways give the same results to the bit: ranks are whole numbers, and what is
 ranks. The numpy way is the plain one, and the oracle of the other.
 """
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from handclip_lib.evaluation.compiling import compiled
 from handclip_lib.evaluation.pairing import Pairing
 
 NUMPY_BYTES = 4 * 2**20  # of scores at once: near the cache, and under 200 MB even if all are matches
-COMPILED_FROM = 2**25  # scores in all, below which numba's import costs more than it saves
 THREADED_FROM = 2**20  # scores in a block, below which a thread costs more than it saves
 FEW_MATCHES = 3  # numpy: up to here a pass over the gallery for each match beats sorting the rivals
 MANY_MATCHES = 1024  # compiled: from here sorting the rivals beats a pass for each match
-MOST_THREADS = 16
-
-_kernels: dict[np.dtype, tuple[Callable, int] | None] = {}
-_kernel_lock = threading.Lock()
+LABELS = "int64[::1], int64[::1], int64[::1], int32[::1], int32[::1]"
+RESULTS = "int64[::1], float64[:,::1], boolean[::1]"
 
 
 def measure(scores: np.ndarray, rows: np.ndarray, pairing: Pairing) -> tuple[np.ndarray, np.ndarray, int]:
@@ -35,9 +32,9 @@ def measure(scores: np.ndarray, rows: np.ndarray, pairing: Pairing) -> tuple[np.
         Rank of the first match, int64 (n_rows,), 0 without one; AP, trapezoid AP and inverse negative penalty, float64
         (3, n_rows), NaN without one; and how many best matches are tied with an image of another identity.
     """
-    compiled = kernel(scores.dtype, len(pairing.rows) * scores.shape[1])
-    if compiled is not None:
-        return _measure_compiled(compiled, scores, rows, pairing)
+    fast = kernel(scores.dtype, len(pairing.rows) * scores.shape[1])
+    if fast is not None:
+        return _measure_compiled(fast, scores, rows, pairing)
     size = max(1, NUMPY_BYTES // (scores.shape[1] * scores.itemsize))
     parts = [
         _measure_numpy(scores[i : i + size], rows[i : i + size], pairing) for i in range(0, max(1, len(rows)), size)
@@ -96,36 +93,13 @@ def _others_at_or_above(scores: np.ndarray, best_first: np.ndarray, n_match: np.
 
 def kernel(dtype: np.dtype, n_scores: int) -> tuple[Callable, int] | None:
     """The compiled way and its number of threads; None where numba is missing, or not worth its import."""
-    if dtype not in _kernels and n_scores < COMPILED_FROM:
-        return None
-    with _kernel_lock:
-        if dtype not in _kernels:
-            _kernels[dtype] = _compile(dtype)
-    return _kernels[dtype]
-
-
-def _compile(dtype: np.dtype) -> tuple[Callable, int] | None:
-    try:
-        import numba
-    except ImportError:  # not installed, or not for this version of numpy
-        return None
-    scores, ids, cameras = numba.from_dtype(dtype)[:, ::1], numba.int64[::1], numba.int32[::1]
-    results = numba.int64[::1], numba.float64[:, ::1], numba.boolean[::1]
-    signature = numba.void(scores, ids, ids, ids, cameras, cameras, *results)
-    for cache in (True, False):  # whatever ails the cache (no folder to write, a full disk, a damaged file)
-        try:
-            compiled = numba.njit(signature, cache=cache, nogil=True, error_model="numpy")(_measure_rows)
-            # read, not asked for by get_num_threads(), which starts numba's own threads
-            return compiled, min(MOST_THREADS, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-        except Exception:
-            continue
-    return None
+    return compiled(_measure_rows, f"void({dtype.name}[:,::1], {LABELS}, {RESULTS})", n_scores)
 
 
 def _measure_compiled(
-    compiled: tuple[Callable, int], scores: np.ndarray, rows: np.ndarray, pairing: Pairing
+    fast: tuple[Callable, int], scores: np.ndarray, rows: np.ndarray, pairing: Pairing
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    run, threads = compiled
+    run, threads = fast
     n = len(scores)
     rank, measures, tied = np.zeros(n, np.int64), np.full((n, 3), np.nan), np.zeros(n, bool)
     order, start, stop = pairing.by_identity

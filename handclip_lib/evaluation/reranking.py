@@ -5,11 +5,13 @@ Both use the whole gallery at once (re-ranking the other queries as well): what 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.overlap import add_overlap
 from handclip_lib.evaluation.pairing import Pairing
 from handclip_lib.evaluation.ranking import check_memory, check_same_size, check_unit_length, embeddings_of
 from handclip_lib.evaluation.retrieval import RetrievalMetrics, metrics_of_blocks
@@ -36,7 +38,8 @@ class _Encoded:
         """Query numbers and their similarities after re-ranking, float32 (n_rows, n_gallery), a block at a time."""
         n_query, n_gallery = len(self.query), len(self.gallery)
         # Only images that share a neighbour have a Jaccard distance below 1: from a neighbour to those who have it.
-        having = self.weights[n_query:].tocsc()
+        weights = _with_long_indices(self.weights)
+        having = _with_long_indices(self.weights[n_query:].tocsc())
         size = max(1, BLOCK_BYTES // (4 * n_gallery))
         for start in range(0, len(rows), size):
             block = rows[start : start + size]
@@ -46,11 +49,14 @@ class _Encoded:
             scale = 2 * self.distance_share / self.furthest[block, None]
             similarity *= scale
             similarity += self.distance_share - scale
-            for i, query in enumerate(block):
-                own = slice(*self.weights.indptr[query : query + 2])
-                shared = _shared_weight(self.weights.indices[own], self.weights.data[own], having, n_gallery)
-                similarity[i] += (1 - self.distance_share) * (shared / (2 - shared))
+            add_overlap(similarity, block, weights, having, 1 - self.distance_share)
             yield block, similarity
+
+
+def _with_long_indices(matrix: Any) -> Any:
+    """The sparse matrix with int64 indices; scipy chooses int32 where they suffice."""
+    matrix.indptr, matrix.indices = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64)
+    return matrix
 
 
 def rerank_similarity(
@@ -244,12 +250,3 @@ def _weights(images: np.ndarray, near: sparse.csr_array, furthest: np.ndarray) -
         weight[at] = np.exp((2 * cosine - 2) / furthest[row[at]])
     total = np.bincount(row, weight, len(images)).astype(np.float32)
     return sparse.csr_array((weight / total[row], column, near.indptr), shape=near.shape)
-
-
-def _shared_weight(neighbours: np.ndarray, weights: np.ndarray, having: sparse.csc_array, n_gallery: int) -> np.ndarray:
-    """Of a query's neighbours, the sum of the smaller of its weight and that of each gallery image, (n_gallery,)."""
-    start, stop = having.indptr[neighbours], having.indptr[neighbours + 1]
-    count = stop - start
-    at = np.arange(count.sum()) + np.repeat(start - (np.cumsum(count) - count), count)
-    smaller = np.minimum(np.repeat(weights, count), having.data[at])
-    return np.bincount(having.indices[at], smaller, n_gallery).astype(np.float32)

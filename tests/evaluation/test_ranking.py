@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation import counting, ranking
+from handclip_lib.evaluation import compiling, counting, ranking
 from handclip_lib.evaluation.ranking import rank_features
 from handclip_lib.evaluation.retrieval import TiedScoresWarning, retrieval_metrics
 
@@ -40,7 +40,7 @@ def counted_by(way):
         if way == "numpy":
             patch.setattr(counting, "kernel", lambda *_: None)
         else:
-            patch.setattr(counting, "COMPILED_FROM", 0)
+            patch.setattr(compiling, "COMPILED_FROM", 0)
             assert counting.kernel(np.dtype(np.float32), 0) is not None, "it compiles"
         yield
 
@@ -237,8 +237,8 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch):
         return lambda function: function  # uncompiled, so that the test takes no time
 
     monkeypatch.setattr(numba, "njit", njit)
-    monkeypatch.setattr(counting, "_kernels", {})
-    monkeypatch.setattr(counting, "COMPILED_FROM", 0)
+    monkeypatch.setattr(compiling, "_compiled", {})
+    monkeypatch.setattr(compiling, "COMPILED_FROM", 0)
     rng = np.random.default_rng(5)
     similarity, ids = rng.integers(0, 5, (6, 20)).astype(np.float32), (np.arange(6) % 3, np.arange(20) % 3)
     check(retrieval_metrics(similarity, *ids), reference(similarity, *ids))
@@ -247,7 +247,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch):
 
 def test_without_numba_the_plain_way_counts(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)  # an import of it fails
-    monkeypatch.setattr(counting, "_kernels", {})
-    monkeypatch.setattr(counting, "COMPILED_FROM", 0)
+    monkeypatch.setattr(compiling, "_compiled", {})
+    monkeypatch.setattr(compiling, "COMPILED_FROM", 0)
     assert counting.kernel(np.dtype(np.float32), 0) is None
     assert retrieval_metrics(np.eye(3), np.arange(3), np.arange(3)).rank(1) == 1

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation import ranking, reranking
+from handclip_lib.evaluation import compiling, overlap, ranking, reranking
 from handclip_lib.evaluation.reranking import alpha_query_expansion, rank_reranked, rerank_similarity
 from handclip_lib.evaluation.retrieval import retrieval_metrics
 
@@ -77,6 +77,20 @@ def test_equals_the_dense_algorithm_on_clusters():
         unit(np.repeat(centres, 9, 0) + rng.normal(size=(108, 16))),
     )
     np.testing.assert_allclose(rerank_similarity(query, gallery), oracle(query, gallery, 20, 6, 0.3), atol=3e-6)
+
+
+def test_the_compiled_overlap_is_the_plain_one_to_the_bit(monkeypatch):
+    pytest.importorskip("numba", reason="numba is not installed (handclip[fast])")
+    rng = np.random.default_rng(3)
+    centres = rng.normal(size=(15, 16))
+    query, gallery = (unit(np.repeat(centres, n, 0) + 0.6 * rng.normal(size=(15 * n, 16))) for n in (2, 7))
+    monkeypatch.setattr(reranking, "BLOCK_BYTES", 4 * len(gallery) * 7)  # the same blocks, so the same products
+    with monkeypatch.context() as patch:
+        patch.setattr(overlap, "kernel", lambda _: None)
+        plain = rerank_similarity(query, gallery, 8, 3)
+    monkeypatch.setattr(compiling, "COMPILED_FROM", 0)
+    assert overlap.kernel(0) is not None, "it compiles"
+    np.testing.assert_array_equal(rerank_similarity(query, gallery, 8, 3), plain)
 
 
 def test_two_pairs_by_hand():
