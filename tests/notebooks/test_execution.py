@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+
+from handclip_lib.data.drawn import draw_dataset
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"drawn_subjects": 12, "drawn_images": 4, "draws": 2}
@@ -106,6 +109,26 @@ def test_a_trained_run_is_evaluated_as_it_was_in_its_own_notebook(method, tmp_pa
     assert records["05"]["inputs"] == {"04_joint_training": records["04"]["id"]}
     for name in ("rank1", "rank1_low", "map", "n_query", "best_floor_rank1"):
         assert records["05"]["metrics"][name] == pytest.approx(records["04"]["metrics"][name], abs=1e-6), name
+
+
+@pytest.mark.slow
+def test_what_was_trained_on_one_data_set_is_evaluated_on_another(tmp_path: Path):
+    """Drawn hands stand in for both: the 11k layout trains, the HD layout tests, with people the training never saw."""
+    done, _ = papermill("03_image_finetune", tmp_path, *given(SMALL | QUICK["03_image_finetune"]))
+    assert done.returncode == 0, done.stderr[-2000:]
+    drawn, hd = draw_dataset(tmp_path / "drawn", 12, 4, seed=9), tmp_path / "hd" / "Original Images"
+    table = pd.read_csv(drawn / "HandInfo.csv").query("aspectOfHand == 'dorsal right'")
+    for n, (_, images) in enumerate(table.groupby("id")):  # five people to train on, five to test on, two distractors
+        number, folder = (443 + n, hd / "1-501") if n < 10 else (494 + n, hd / "502-712")
+        folder.mkdir(parents=True, exist_ok=True)
+        for k, name in enumerate(images["imageName"]):
+            shutil.copy(drawn / "Hands" / name, folder / f"{number}_{k}.jpg")
+    words = {"dataset": "hd", "data_root": hd.parent, "aspect": "all", "trained_run": "latest"}
+    done, _ = papermill("05_evaluation", tmp_path, *given(QUICK["05_evaluation"] | {"draws": 2} | words))
+    assert done.returncode == 0, done.stderr[-2000:]
+    records = {path.parent.name[:2]: json.loads(path.read_text()) for path in tmp_path.glob("runs/*/run.json")}
+    assert records["05"]["inputs"] == {"03_image_finetune": records["03"]["id"]}
+    assert (records["05"]["metrics"]["n_query"], records["05"]["metrics"]["n_gallery"]) == (15, 13)
 
 
 @pytest.mark.slow
