@@ -1,8 +1,23 @@
 """P×K batches: P identities, up to K images of each."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
+
+
+class SmallBatchWarning(UserWarning):
+    """There are fewer identities than a batch is to hold."""
+
+
+def warn_if_few(identities: Sequence[int] | np.ndarray, n_identities: int) -> None:
+    """Say that no batch will hold the `n_identities` that were asked for, with the same arguments as below."""
+    there = len(np.unique(identities))
+    if there < n_identities:
+        message = (
+            f"n_identities={n_identities}: there are {there} identities to train on, so a batch holds at most those"
+        )
+        warnings.warn(message, SmallBatchWarning, stacklevel=3)
 
 
 def identity_batches(

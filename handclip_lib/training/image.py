@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from handclip_lib.data.augment import augment, plain
-from handclip_lib.data.batches import identity_batches
+from handclip_lib.data.batches import identity_batches, warn_if_few
 from handclip_lib.errors import TrainingError
 from handclip_lib.losses.weighted import WeightedLoss
 from handclip_lib.models.guided_encoder import GuidedEncoder
@@ -150,6 +150,7 @@ def fit_image(
     adam = OPTIMIZERS[optimizer](_groups(encoder, learning_rate, head_learning_rate, weight_decay))
     sgd = torch.optim.SGD([encoder.centers], lr=center_learning_rate)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    warn_if_few(identities, n_identities)
     steps_of = [len(identity_batches(identities, n_identities, n_images, _rng(seed, e))) for e in range(epochs)]
     before = np.concatenate([[0], np.cumsum(steps_of)])
     state = ImageState(encoder, adam, scaler, options, folder / TRAINING if folder else None)

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.config import templates_of
-from handclip_lib.data.batches import identity_batches
+from handclip_lib.data.batches import identity_batches, warn_if_few
 from handclip_lib.errors import TrainingError
 from handclip_lib.losses.contrastive import supervised_contrastive
 from handclip_lib.losses.diversity import text_overlap
@@ -124,6 +124,7 @@ def fit_prompt(
         "diversity_weight": diversity_weight, "select_by": select_by, "patience": patience,
         "seed": seed, "learner": learner.recipe, "images": float(np.abs(images).sum(dtype=np.float64)),
     }  # fmt: skip
+    warn_if_few(identities, n_identities)
     steps_of = [len(identity_batches(identities, n_identities, n_images, _rng(seed, e))) for e in range(epochs)]
     before = np.concatenate([[0], np.cumsum(steps_of)])
     adam = OPTIMIZERS[optimizer]([learner.context], lr=learning_rate, weight_decay=weight_decay)

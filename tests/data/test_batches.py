@@ -1,9 +1,11 @@
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handclip_lib.data.batches import identity_batches
+from handclip_lib.data.batches import SmallBatchWarning, identity_batches, warn_if_few
 
 
 @settings(max_examples=60, deadline=None)
@@ -44,3 +46,11 @@ def test_no_batch_is_a_single_image():
             batches = identity_batches([0] * count + [1, 2], 3, 2, np.random.default_rng(seed))
             assert min(map(len, batches)) > 1
             assert sorted(np.concatenate(batches)) == list(range(count + 2))
+
+
+def test_fewer_identities_than_a_batch_is_to_hold_are_told():
+    with pytest.warns(SmallBatchWarning, match="n_identities=4: there are 3 identities"):
+        warn_if_few([7, 7, 8, 9], 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_if_few([7, 7, 8, 9], 3)
