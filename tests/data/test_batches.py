@@ -49,7 +49,7 @@ def test_no_batch_is_a_single_image():
 
 
 def test_fewer_identities_than_a_batch_is_to_hold_are_told():
-    with pytest.warns(SmallBatchWarning, match="n_identities=4: there are 3 identities"):
+    with pytest.warns(SmallBatchWarning, match="n_identities=4: a batch holds the 3 identities"):
         warn_if_few([7, 7, 8, 9], 4)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
