@@ -22,10 +22,14 @@ pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[2]
 TOKEN = "of-the-tests"
 SMALL = {"drawn_subjects": 12, "drawn_images": 3, "draws": 2}
+TRAINED = SMALL | {"epochs": 1, "n_identities": 4, "views": 1, "bootstrap": 100}
 QUICK = {
     "01_data_exploration": SMALL | {"resolution": 48, "samples": 4},
     "02_prompt_learning": SMALL | {"epochs": 3, "trial_epochs": 100, "n_ctx": 2},
+    "03_image_finetune": TRAINED,
+    "04_joint_training": TRAINED | {"prompt_epochs": 1},
     "05_evaluation": SMALL | {"bootstrap": 100, "top_k": 3},
+    "06_analysis": {"bootstrap": 200},
 }
 
 
@@ -62,6 +66,12 @@ class Lab:
         """The record of the notebook's run, once there is one."""
         found = list(self.folder.glob(f"reports/runs/{notebook}-*/run.json"))
         return json.loads(found[0].read_text()) if found else {"status": "running"}
+
+    def has_run(self, *notebooks: str) -> None:
+        """Run those that no test before has run."""
+        for notebook in notebooks:
+            if self.record(notebook)["status"] != "succeeded":
+                self.run_all(notebook)
 
     def press(self, *keys: str) -> None:
         """Keys, one after the other, wherever the focus is."""
@@ -240,4 +250,29 @@ def test_05_runs_and_a_slider_and_a_list_change_the_figure_by_keyboard(lab: Lab)
     # a closed list's arrow keys are JupyterLab's own: https://github.com/jupyter-widgets/ipywidgets/issues/3912
     lab.changes(figure, "Space", "ArrowDown", "Enter")
     assert "model: floor: pixels" in figure.get_attribute("alt")
+    assert lab.faults == []
+
+
+@pytest.mark.parametrize("notebook", ["03_image_finetune", "04_joint_training"])
+def test_03_and_04_train_and_the_next_query_is_shown_by_keyboard(lab: Lab, notebook: str):
+    record = lab.run_all(notebook)
+    assert record["parameters"]["epochs"] == TRAINED["epochs"]
+    lab.show("retrieval_browser")
+    figure = lab.page.get_by_alt_text(re.compile("^A query and its 8 best gallery images"))
+    panel = lab.page.locator(".jp-Cell", has=figure)
+    panel.get_by_role("slider").nth(1).focus()
+    lab.changes(figure, "ArrowRight")
+    assert "query number: 2" in figure.get_attribute("alt")
+    assert lab.faults == []
+
+
+def test_06_compares_the_runs_of_the_others_and_another_is_chosen_by_keyboard(lab: Lab):
+    lab.has_run("05_evaluation", "03_image_finetune")
+    record = lab.run_all("06_analysis")
+    assert record["metrics"]["runs"] >= 2
+    lab.show("run_comparer")
+    figure = lab.page.get_by_alt_text(re.compile("^CMC of two runs"))
+    panel = lab.page.locator(".jp-Cell", has=figure)
+    panel.get_by_label("run", exact=True).focus()
+    lab.changes(figure, "Space", "ArrowDown", "Enter")
     assert lab.faults == []
