@@ -1,7 +1,10 @@
 import base64
+import contextlib
 import io
 import json
+import re
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +15,10 @@ from PIL import Image
 
 from handclip_lib.workbench.reports import render_report, write_index
 
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 pytestmark = pytest.mark.browser
 HOSTILE = ["<script>alert(1)</script>", "../../x", '"><img src=x onerror=alert(1)>']
+HOLE = '<script>document.title = "run"</script><img src="https://a.example/i.png" onerror="alert(1)">'
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
             "--disable-component-update", "--disable-sync"]  # fmt: skip
 
@@ -38,11 +43,10 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    with playwright.sync_playwright() as driver:
+    with sync_api.sync_playwright() as driver:
         yield driver.chromium.launch(executable_path=chromium, args=SWITCHES)
 
 
@@ -91,8 +95,7 @@ def test_a_report_needs_no_network_and_runs_nothing(watched: Watched, run_folder
 
 def test_the_policy_holds_even_where_cleaning_would_fail(watched: Watched, run_folder: Path):
     path = render_report(run_folder)
-    hole = '<script>document.title = "run"</script><img src="https://a.example/i.png" onerror="alert(1)">'
-    path.write_text(path.read_text("utf-8").replace("</main>", f"{hole}</main>"), "utf-8")
+    path.write_text(path.read_text("utf-8").replace("</main>", f"{HOLE}</main>"), "utf-8")
     watched.open(path)
     assert watched.page.title() != "run"
     assert not [fault for fault in watched.faults if fault.startswith("dialog")]
@@ -118,22 +121,119 @@ def test_nothing_sticks_out_of_the_page(watched: Watched, run_folder: Path, widt
 
 
 def test_the_index_sorts_shows_thumbnails_and_runs_nothing_foreign(watched: Watched, run_folder: Path):
-    better = run_folder.parent / "evaluation-2"
-    better.mkdir()
-    better.joinpath("run.json").write_text(json.dumps({"id": "better", "metrics": {"rank1": 0.953}}))
+    for name, rank1 in (("better", 0.953), ("low", 0.096)):
+        other = run_folder.parent / name
+        other.mkdir()
+        other.joinpath("run.json").write_text(json.dumps({"id": name, "metrics": {"rank1": rank1}}))
     render_report(run_folder)
     index = write_index(run_folder.parent)
     watched.open(index)
-    watched.page.wait_for_function("document.images.length == 1 && document.images[0].naturalWidth == 300")
-    assert watched.requests == [index.as_uri(), (run_folder / "figures" / "first figure.png").as_uri()]
+    loaded = sync_api.expect(watched.page.locator("img"))
+    loaded.to_have_js_property("naturalWidth", 216)  # 300 x 200 within 288 x 144
+    assert watched.requests == [index.as_uri(), (run_folder / "thumbnail.png").as_uri()]
     assert watched.faults == []
     names = watched.page.locator("tbody th")
-    assert names.all_inner_texts() == [HOSTILE[2], "better"]
-    button = watched.page.get_by_role("button", name="Rank-1")
-    button.click()
-    assert names.all_inner_texts() == [HOSTILE[2], "better"]
-    button.click()
-    assert names.all_inner_texts() == ["better", HOSTILE[2]]
+    assert [text.split("\n")[0] for text in names.all_inner_texts()] == [HOSTILE[2], "low", "better"]
+    heading = watched.page.get_by_role("columnheader", name="Rank-1")
+    heading.get_by_role("button").click()
+    assert heading.get_attribute("aria-sort") == "ascending"
+    assert [text.split("\n")[0] for text in names.all_inner_texts()] == ["low", HOSTILE[2], "better"]
+    watched.page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "descending"
+    assert [text.split("\n")[0] for text in names.all_inner_texts()] == ["better", HOSTILE[2], "low"]
+    watched.page.get_by_role("button", name="mAP").click()
+    assert watched.page.locator("[aria-sort]").count() == 1
+
+
+def many_runs(runs: Path, count: int) -> Path:
+    """An index of runs that each have a figure."""
+    picture = io.BytesIO()
+    Image.effect_noise((288, 144), 60).save(picture, "png")
+    for number in range(count):
+        folder = runs / f"05_evaluation-tiny-drawn-{('dorsal_r', 'palmar_l')[number % 2]}-{number:08x}"
+        folder.mkdir(parents=True)
+        rank1 = number * 7919 % count / count
+        record = {
+            "id": folder.name, "notebook": "05_evaluation", "status": ("succeeded", "failed")[number % 5 == 0],
+            "started": f"2026-11-{1 + number % 20:02d}T10:00:00+00:00", "seconds": number,
+            "parameters": {"aspect": ("dorsal_r", "palmar_l")[number % 2], "backbone": "tiny", "dataset": "drawn"},
+            "metrics": {"rank1": rank1, "rank1_low": rank1 - 0.02, "rank1_high": rank1 + 0.02},
+        }  # fmt: skip
+        (folder / "run.json").write_text(json.dumps(record))
+        (folder / "report.html").touch()
+        (folder / "thumbnail.png").write_bytes(picture.getvalue())
+    return write_index(runs)
+
+
+def test_five_hundred_runs_stay_light_and_are_filtered_by_words(watched: Watched, tmp_path: Path):
+    index = many_runs(tmp_path / "runs", 500)
+    assert index.stat().st_size < 700_000
+    watched.open(index)
+    assert len(watched.requests) < 100, "only what is near the window is loaded"
+    rows = watched.page.locator("tbody tr:visible")
+    assert rows.count() == 500
+    watched.page.keyboard.press("Tab")
+    watched.page.keyboard.type("PALMAR failed")
+    assert rows.count() == 50  # every second of 500, and every fifth of those
+    assert watched.page.get_by_role("status").inner_text() == "50 of 500"
+    watched.page.get_by_role("button", name="Took").press("Enter")
+    assert rows.first.locator("th").inner_text().startswith("05_evaluation-tiny-drawn-palmar_l-00000005")
+    watched.page.get_by_role("searchbox").fill("")
+    assert rows.count() == 500
+    assert watched.faults == []
+
+
+def test_without_scripts_the_index_is_a_plain_table(browser, tmp_path: Path):
+    context = browser.new_context(offline=True, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(many_runs(tmp_path / "runs", 3).as_uri())
+    assert page.locator("tbody tr:visible").count() == 3
+    assert page.get_by_role("button").count() == 0, "nothing that would not answer"
+    assert not page.get_by_role("searchbox").is_visible()
+    context.close()
+
+
+def test_on_paper_there_is_neither_code_nor_a_control_and_no_figure_is_cut(watched: Watched, run_folder: Path):
+    watched.open(render_report(run_folder))
+    watched.page.get_by_text("Show code").click()
+    watched.page.emulate_media(media="print")
+    gone = watched.page.locator(":is(nav, .button, .home, .switch, .code)")
+    assert gone.count() >= 7
+    assert not [element for element in gone.all() if element.is_visible()]
+    style = "e => [getComputedStyle(e).breakInside, getComputedStyle(e).position]"
+    assert watched.page.locator("figure").first.evaluate(style) == ["avoid", "static"]
+    assert watched.page.locator(".table").first.evaluate("e => getComputedStyle(e).overflow") == "visible"
+    watched.page.evaluate("for (const i of document.images) i.style.height = '110mm'")  # two a page and a bit
+    printed = watched.page.pdf(prefer_css_page_size=True)
+    assert set(pages(printed)) == {A4}
+    assert pictures_drawn(printed) == 3, "one that is cut would be drawn on two pages"
+
+
+def test_the_index_is_printed_across_the_page_without_its_filter(watched: Watched, tmp_path: Path):
+    watched.open(many_runs(tmp_path / "runs", 60))
+    watched.page.emulate_media(media="print")
+    assert not watched.page.get_by_role("searchbox").is_visible()
+    printed = pages(watched.page.pdf(prefer_css_page_size=True))
+    assert set(printed) == {A4[::-1]}
+    assert 2 <= len(printed) <= 6
+
+
+A4 = (595, 842)
+
+
+def pages(pdf: bytes) -> list[tuple[int, int]]:
+    """Width and height in points of each page."""
+    boxes = re.findall(rb"/Type /Page\b[^s].*?/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", pdf, re.DOTALL)
+    return [(round(float(width)), round(float(height))) for width, height in boxes]
+
+
+def pictures_drawn(pdf: bytes) -> int:
+    """How often a picture is drawn, over all pages."""
+    count = 0
+    for stream in re.findall(rb"stream\r?\n(.*?)endstream", pdf, re.DOTALL):
+        with contextlib.suppress(zlib.error):  # a picture or a font
+            count += len(re.findall(rb"/X\d+ Do", zlib.decompress(stream)))
+    return count
 
 
 def test_a_slider_works_without_a_kernel_by_mouse_and_keyboard(watched: Watched, tmp_path: Path):

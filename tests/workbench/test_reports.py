@@ -255,7 +255,9 @@ def _run(runs: Path, name: str, **record: object) -> Path:
 def test_the_index_lists_runs_newest_first_with_figures_and_links(tmp_path: Path):
     runs = tmp_path / "runs"
     _run(runs, "older", started="2026-11-20T10:00:00+00:00", metrics={}, seconds=None)
-    newer = _run(runs, "newer #1", started="2026-11-21T10:00:00+00:00")
+    known = {"rank1": 0.714, "rank1_low": 0.651, "rank1_high": 0.7777, "best_floor_rank1": 0.2, "map": 0.79}
+    given = RECORD["parameters"] | {"draws": 3}
+    newer = _run(runs, "newer #1", started="2026-11-21T10:00:00+00:00", metrics=known, parameters=given, seconds=184)
     (newer / "report.html").touch()
     (newer / "figures").mkdir()
     (newer / "figures" / "b first.png").touch()
@@ -265,15 +267,48 @@ def test_the_index_lists_runs_newest_first_with_figures_and_links(tmp_path: Path
     assert path == tmp_path / "index.html"
     page = BeautifulSoup(path.read_text("utf-8"), "html.parser")
     newest, oldest = page.select("tbody tr")
-    texts = [cell.text.strip() for cell in newest(["td", "th"])]
-    assert texts == [
-        "", "newer #1", "succeeded", "05_evaluation", "tiny", "drawn", "palmar_r", "71.4", "79.0", "64",
-        "2026-11-21 10:00 UTC",
+    cells = newest(["td", "th"])
+    assert [" ".join(cell.stripped_strings) for cell in cells] == [
+        "", "newer #1 draws = 3", "succeeded", "05 evaluation", "drawn", "palmar_r", "tiny", "71.4 65.1–77.8", "20.0",
+        "79.0", "3 min", "2026-11-21 10:00 UTC",
+    ]  # fmt: skip
+    assert [cell["data-value"] for cell in cells if cell.has_attr("data-value")] == [
+        "71.4", "184", "2026-11-21T10:00:00+00:00",
     ]  # fmt: skip
     assert newest.a["href"] == "runs/newer%20%231/report.html"
     assert newest.img["src"] == "runs/newer%20%231/figures/b%20first.png"
+    assert newest.img["loading"] == "lazy"
     assert oldest.th.text == "older"
     assert oldest.a is None
+    (newer / "report_interactive.html").touch()
+    (newer / "figures" / "cmc.png").touch()
+    links = BeautifulSoup(write_index(runs).read_text("utf-8"), "html.parser").select_one("tbody tr")
+    assert [link["href"] for link in links("a")][1:] == ["runs/newer%20%231/report_interactive.html"]
+    assert links.img["src"] == "runs/newer%20%231/figures/cmc.png", "it tells more than the first one"
+
+
+def _saved_picture(path: Path, colour: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (1200, 300), colour).save(path)
+
+
+def test_a_run_has_a_thumbnail_of_its_most_telling_figure_else_of_its_first_picture(tmp_path: Path):
+    figures, small = tmp_path / "figures", tmp_path / "thumbnail.png"
+    _report(tmp_path, [])
+    assert not small.exists()
+    _report(tmp_path, [_code("panel", _display(png=_png()))])
+    with Image.open(small) as picture:
+        assert picture.size == (40, 30), "a small one is not made larger"
+        assert picture.convert("RGB").getpixel((20, 15)) == (0, 128, 128)
+    _saved_picture(figures / "a.png", "red")
+    _saved_picture(figures / "cmc.png", "blue")
+    _report(tmp_path, [_code("panel", _display(png=_png()))])
+    with Image.open(small) as picture:
+        assert picture.size == (288, 72)
+        assert picture.convert("RGB").getpixel((20, 15)) == (0, 0, 255)
+    (figures / "cmc.png").write_bytes(b"torn")
+    _report(tmp_path, [])
+    assert not small.exists(), "a report needs no picture"
 
 
 def test_the_index_survives_hostile_and_damaged_runs(tmp_path: Path):
@@ -282,10 +317,21 @@ def test_the_index_survives_hostile_and_damaged_runs(tmp_path: Path):
     (runs / "empty").mkdir()
     _run(runs, "torn").joinpath("run.json").write_text('{"id": ')
     _run(runs, "odd", parameters=[1], metrics=3, seconds="x", started=None)
+    _run(runs, "nan", metrics={"rank1": float("nan"), "map": True}, defaults=None)
     page = BeautifulSoup(write_index(runs).read_text("utf-8"), "html.parser")
     statuses = {row.th.text: row.select_one(".status").text for row in page.select("tbody tr")}
-    assert statuses == {SCRIPT: SCRIPT, "empty": "damaged", "torn": "damaged", "odd": "succeeded"}
+    assert statuses == {SCRIPT: SCRIPT, "empty": "damaged", "torn": "damaged", "odd": "succeeded", "nan": "succeeded"}
     assert len(page("script")) == 1
+    assert "nan" not in [cell.text for cell in page.select("td.number")]
+
+
+def test_no_title_breaks_out_of_the_style_of_the_printed_page(tmp_path: Path):
+    name = '"; } </style><script>alert(1)</script>'
+    page = _report(tmp_path, [], id=name)
+    assert page.script is None
+    printed = re.search(r'@bottom-left { content: "([^"]*)"', page.style.text)[1]
+    # a CSS escape is the code point in hexadecimal and a blank
+    assert "".join(chr(int(code, 16)) for code in re.findall(r"\\([0-9a-f]+) ", printed)) == name
 
 
 def test_an_index_of_nothing_says_what_to_do(tmp_path: Path):

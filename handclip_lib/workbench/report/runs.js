@@ -1,13 +1,34 @@
-for (const button of document.querySelectorAll("thead button")) {
+const order = new Intl.Collator("en", { numeric: true });
+const body = document.querySelector("tbody");
+const value = (line, column) => line.cells[column].dataset.value ?? line.cells[column].textContent.trim();
+const compare = (a, b) => (isNaN(a) || isNaN(b) ? order.compare(a, b) : a - b);
+
+for (const heading of document.querySelectorAll("thead th:not(.unsorted)")) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.append(...heading.childNodes);
+  heading.append(button);
   button.addEventListener("click", () => {
-    const heading = button.parentElement, row = heading.parentElement, body = row.closest("table").tBodies[0];
-    const descending = heading.getAttribute("aria-sort") === "ascending";
-    for (const other of row.children) other.removeAttribute("aria-sort");
-    heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
-    const text = (line) => line.children[heading.cellIndex].textContent.trim();
-    const lines = [...body.rows].sort((a, b) => text(a).localeCompare(text(b), "en", { numeric: true }));
-    body.append(...(descending ? lines.reverse() : lines));
-    const blank = lines.filter((line) => text(line) === "");
-    body.append(...blank);
+    const sign = heading.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+    for (const other of heading.parentElement.children) other.removeAttribute("aria-sort");
+    heading.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+    const lines = [...body.rows].map((line) => [value(line, heading.cellIndex), line]);
+    // a run without the value comes last, whichever way
+    lines.sort(([a], [b]) => (a === "") - (b === "") || sign * compare(a, b));
+    body.append(...lines.map(([, line]) => line));
   });
+}
+
+const filter = document.querySelector(".filter");
+if (filter) {
+  const lines = [...body.rows].map((line) => [line.textContent.toLowerCase(), line]);
+  const show = () => {
+    const words = filter.querySelector("input").value.toLowerCase().split(/\s+/);
+    for (const [text, line] of lines) line.hidden = !words.every((word) => text.includes(word));
+    const shown = lines.filter(([, line]) => !line.hidden).length;
+    filter.querySelector("output").textContent = shown < lines.length ? `${shown} of ${lines.length}` : "";
+  };
+  filter.hidden = false;
+  filter.addEventListener("input", show);
+  show();
 }
