@@ -89,6 +89,10 @@ def _parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="write reports of runs again")
     report.add_argument("runs", nargs="+", metavar="RUN", help="id, folder, or latest: the newest, however it ended")
+    report.add_argument(
+        "--interactive", action="store_true",
+        help="write report_interactive.html too, larger, whose panels answer: a picture for each choice is in it",
+    )  # fmt: skip
     report.set_defaults(action=_report)
 
     clean = commands.add_parser("clean", help="remove old runs without a result, unused caches, half-written files")
@@ -217,8 +221,9 @@ def _report(options: argparse.Namespace) -> int:
             name = str(newest[0]["id"])
         folder = Path(name) if Path(name).is_dir() else runs / Path(name).name
         try:
-            print(f"report: {render_report(folder)}")
-            write_index(folder.parent)
+            for interactive in (False, True) if options.interactive else (False,):
+                print(f"report: {render_report(folder, interactive=interactive)}")
+                write_index(folder.parent)
         except RunError as error:
             faults.append(str(error))
     if faults:

@@ -1,8 +1,10 @@
 """An executed notebook as a fragment of inert HTML: cleaned, captioned, with anchors for a table of contents."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nbformat
 from bleach import clean
@@ -14,6 +16,9 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from handclip_lib.errors import RunError
+
+if TYPE_CHECKING:
+    from handclip_lib.workbench.live_panels import LivePanel
 
 TEMPLATES = Path(__file__).parent
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -55,8 +60,12 @@ class Cells:
     error: str
 
 
-def notebook_cells(path: Path) -> Cells:
+def notebook_cells(path: Path, panels: "Sequence[LivePanel]" = ()) -> Cells:
     """Convert an executed notebook.
+
+    Args:
+        path: The notebook.
+        panels: Each takes the place of the picture whose alternative text begins with its own.
 
     Raises:
         RunError: The file cannot be read, or is no notebook.
@@ -73,6 +82,8 @@ def notebook_cells(path: Path) -> Cells:
         if cell.cell_type == "code":
             errors += [f"{out.ename}: {out.evalue}" for out in cell.outputs if out.output_type == "error"]
             cell.outputs = [out for out in cell.outputs if _is_worth_showing(out)]
+            for output in cell.outputs:
+                _enliven(output, panels)
     config = Config({"NbConvertBase": {"display_data_priority": list(DISPLAY_PRIORITY)}})
     exporter = HTMLExporter(
         config=config, template_name="report", extra_template_basedirs=[str(TEMPLATES)], exclude_anchor_links=True
@@ -86,6 +97,16 @@ def notebook_cells(path: Path) -> Cells:
         _make_legible(soup, table)
     style = HtmlFormatter(style="default").get_style_defs(".highlight")
     return Cells(str(soup), style, title, contents, _comments(notebook), errors[0] if errors else "")
+
+
+def _enliven(output: NotebookNode, panels: "Sequence[LivePanel]") -> None:
+    """Give the picture of a panel what the template makes controls of; what a notebook itself says of it is dropped."""
+    about = output.get("metadata", {}).get("image/png")
+    if isinstance(about, dict):
+        about.pop("live", None)
+        alt = str(about.get("alt", ""))
+        for panel in [panel for panel in panels if alt.startswith(panel.alt)][:1]:
+            about.update(panel.as_metadata())
 
 
 def cleaned(text: str) -> str:

@@ -4,7 +4,7 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
@@ -12,6 +12,7 @@ from markupsafe import Markup
 from handclip_lib.errors import RunError
 from handclip_lib.workbench.record import read_record, write_text
 from handclip_lib.workbench.report_values import (
+    INTERACTIVE,
     duration,
     index_row,
     mapping,
@@ -22,27 +23,36 @@ from handclip_lib.workbench.report_values import (
 )
 from handclip_lib.workbench.thumbnail import write_thumbnail
 
+if TYPE_CHECKING:
+    from handclip_lib.workbench.live_panels import LivePanel
+
 FOLDER = Path(__file__).parent / "report"
 
 
-def render_report(run_folder: Path) -> Path:
+def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
     """Write `report.html` and the run's thumbnail from `executed.ipynb`, `run.json` and `figures/`.
+
+    An interactive report that is older than the notebook is removed.
 
     Args:
         run_folder: The run. Without a notebook (the run ended too early) the report says so.
+        interactive: Write `report_interactive.html` instead, in which the controls of `live_panels` answer.
 
     Returns:
         Path of the report.
 
     Raises:
-        RunError: `run.json` or the notebook is missing or damaged, or the report cannot be written.
+        RunError: `run.json` or the notebook is missing or damaged, the report cannot be written, or it should be
+            interactive and no panel can be.
     """
     from handclip_lib.workbench.report_cells import Cells, notebook_cells  # nbconvert: a second to import
 
     run_folder = Path(run_folder)
     run = _record(run_folder)
     notebook = run_folder / "executed.ipynb"
-    cells = notebook_cells(notebook) if notebook.is_file() else Cells("", "", "", [], {}, "")
+    panels = _live_panels(run_folder, run) if interactive else []
+    cells = notebook_cells(notebook, panels) if notebook.is_file() else Cells("", "", "", [], {}, "")
+    script = (FOLDER / "live.js").read_text("utf-8") if interactive else ""
     parameters = _parameter_rows(run, cells.comments)
     tables = {
         "Parameters": parameters,
@@ -62,11 +72,15 @@ def render_report(run_folder: Path) -> Path:
         failed_cell=bool(cells.error),
         cells=Markup(cells.html),
         style=Markup((FOLDER / "report.css").read_text("utf-8") + cells.style + _page_title(str(run["id"]))),
+        script=Markup(script),
+        digest=_digest(script),
         tables=[(heading, rows) for heading, rows in tables.items() if rows],
     )
-    path = run_folder / "report.html"
+    path = run_folder / (INTERACTIVE if interactive else "report.html")
     write_text(path, rendered)
-    write_thumbnail(run_folder, cells.html)
+    if not interactive:
+        write_thumbnail(run_folder, cells.html)
+        _remove_outdated(run_folder / INTERACTIVE, notebook)
     return path
 
 
@@ -102,6 +116,22 @@ def write_index(runs_folder: Path) -> Path:
     path = runs_folder.parent / "index.html"
     write_text(path, rendered)
     return path
+
+
+def _remove_outdated(interactive: Path, notebook: Path) -> None:
+    """An interactive report of what the run was before it ran again would contradict the new one."""
+    if interactive.is_file() and notebook.is_file() and interactive.stat().st_mtime < notebook.stat().st_mtime:
+        interactive.unlink()
+
+
+def _live_panels(run_folder: Path, run: Mapping[str, Any]) -> "list[LivePanel]":
+    from handclip_lib.workbench.live_panels import live_panels
+
+    panels = live_panels(run_folder, run)
+    if not any(panel.frames for panel in panels):
+        why = " ".join(panel.note for panel in panels) or "report.html shows all there is."
+        raise RunError(f"{run['id']} has no panel that can be drawn ahead. {why}")
+    return panels
 
 
 def _digest(script: str) -> str:

@@ -8,11 +8,15 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import ipywidgets
 import nbformat
 import pytest
+from matplotlib.figure import Figure
 from nbformat import v4
 from PIL import Image
 
+from handclip_lib.widgets.panel import Panel
+from handclip_lib.workbench.live_panels import drawn_ahead
 from handclip_lib.workbench.reports import render_report, write_index
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -234,6 +238,49 @@ def pictures_drawn(pdf: bytes) -> int:
         with contextlib.suppress(zlib.error):  # a picture or a font
             count += len(re.findall(rb"/X\d+ Do", zlib.decompress(stream)))
     return count
+
+
+def test_panels_drawn_ahead_answer_without_a_kernel_by_mouse_and_keyboard(watched: Watched, tmp_path: Path):
+    def painted(colour: str, width: int) -> Figure:
+        return Figure(figsize=(width, 1), facecolor=colour)
+
+    choice = ipywidgets.Dropdown(options=["red", "<b>", "blue"], value="red")
+    panel = Panel(painted, alt="Paint", colour=choice, width=ipywidgets.IntSlider(1, 1, 3))
+    live = drawn_ahead(panel, {"colour": ["red", "<b>", "blue"], "width": [1, 2, 3]})
+    output = v4.new_output("display_data", {"image/png": "AA=="}, metadata={"image/png": {"alt": panel.alt}})
+    nbformat.write(v4.new_notebook(cells=[v4.new_code_cell("1", outputs=[output])]), tmp_path / "executed.ipynb")
+    (tmp_path / "run.json").write_text(json.dumps({"id": "x", "notebook": "05", "status": "succeeded"}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("handclip_lib.workbench.live_panels.live_panels", lambda *_: [live])
+        path = render_report(tmp_path, interactive=True)
+    assert watched.open(path) == []
+
+    def shown() -> list[str]:
+        frames = watched.page.locator(".live .frame:visible").all()
+        return [frame.get_attribute("alt") or frame.inner_text() for frame in frames]
+
+    page = watched.page
+    assert shown() == ["Paint (colour: red, width: 1)"]
+    page.get_by_label("colour", exact=True).select_option("blue")
+    assert shown() == ["Paint (colour: blue, width: 1)"]
+    slider = page.get_by_label("width", exact=True)
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    assert shown() == ["Paint (colour: blue, width: 2)"]
+    assert slider.get_attribute("aria-valuetext") == "2"
+    slider.click(position={"x": slider.bounding_box()["width"] - 2, "y": 5})
+    assert shown() == ["Paint (colour: blue, width: 3)"]
+    page.get_by_label("colour", exact=True).focus()
+    page.keyboard.press("<")
+    assert shown()[0].startswith("ValueError"), "what the panel itself says of this colour"
+    assert page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).length") == 0
+    page.emulate_media(media="print")
+    assert not slider.is_visible()
+    assert watched.faults == []
+    path.write_text(path.read_text("utf-8").replace("</main>", f"{HOLE}</main>"), "utf-8")
+    watched.open(path)
+    assert page.title() != "run", "its own script runs, and no other"
+    assert [fault for fault in watched.faults if "Content Security Policy" in fault]
 
 
 def test_a_slider_works_without_a_kernel_by_mouse_and_keyboard(watched: Watched, tmp_path: Path):
