@@ -14,9 +14,7 @@ def warn_if_few(identities: Sequence[int] | np.ndarray, n_identities: int) -> No
     """Say that no batch will hold the `n_identities` that were asked for, with the same arguments as below."""
     there = len(np.unique(identities))
     if there < n_identities:
-        message = (
-            f"n_identities={n_identities}: there are {there} identities to train on, so a batch holds at most those"
-        )
+        message = f"n_identities={n_identities}: a batch holds the {there} identities there are to train on"
         warnings.warn(message, SmallBatchWarning, stacklevel=3)
 
 
