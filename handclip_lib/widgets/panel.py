@@ -76,6 +76,11 @@ class Panel:
             self.widget.children += (self._hint,)
 
     @property
+    def controls(self) -> dict[str, Any]:
+        """The ipywidgets controls, by argument name."""
+        return dict(self._controls)
+
+    @property
     def values(self) -> dict[str, Any]:
         """The controls' present values, by argument name."""
         return {name: control.value for name, control in self._controls.items()}

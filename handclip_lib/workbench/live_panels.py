@@ -74,7 +74,7 @@ def drawn_ahead(panel: Panel, choices: Mapping[str, Iterable[Any]], note: str = 
         note: What a reader should know beside it.
     """
     alt = panel.alt.partition(" (")[0]
-    there = {control.description: control for control in panel.widget.children[0].children}
+    there = {control.description: control for control in panel.controls.values()}
     moved = {name: (there[name], list(values)) for name, values in choices.items() if name in there}
     controls = [
         {
@@ -137,7 +137,7 @@ def _photographs(_: Path, config: Any) -> LivePanel:
     table = _table(config)
     images = decode_images(table.root, table.images["path"], config.resolution, config.fit, progress=False)
     panel = dataset_browser(table.without(images.failures), images, count=config.samples, seed=config.seed)
-    aspects = [control.options for control in panel.widget.children[0].children if control.description == "aspect"]
+    aspects = [control.options for control in panel.controls.values() if control.description == "aspect"]
     return drawn_ahead(panel, {"aspect": aspects[0] if aspects else (), "sample": range(1, SAMPLES + 1)})
 
 

@@ -68,7 +68,7 @@ def notebook_cells(path: Path, panels: "Sequence[LivePanel]" = ()) -> Cells:
         panels: Each takes the place of the picture whose alternative text begins with its own.
 
     Raises:
-        RunError: The file cannot be read, or is no notebook.
+        RunError: The file cannot be read, is no notebook, or has no picture for one of the panels.
     """
     try:
         notebook = nbformat.read(path, as_version=4)
@@ -77,13 +77,16 @@ def notebook_cells(path: Path, panels: "Sequence[LivePanel]" = ()) -> Cells:
         reason = str(error).partition("\n")[0]
         raise RunError(f"{path} is no readable notebook ({reason}); run it again") from error
     notebook.cells = [cell for cell in notebook.cells if not _is_from_papermill(cell)]
-    errors = []
+    errors, placed = [], set()
     for cell in notebook.cells:
         if cell.cell_type == "code":
             errors += [f"{out.ename}: {out.evalue}" for out in cell.outputs if out.output_type == "error"]
             cell.outputs = [out for out in cell.outputs if _is_worth_showing(out)]
             for output in cell.outputs:
-                _enliven(output, panels)
+                placed.add(_enliven(output, panels))
+    missing = [panel.alt for panel in panels if panel.alt not in placed]
+    if missing:
+        raise RunError(f"{path} has no picture described as {missing[0]!r}…; run it again with this version")
     config = Config({"NbConvertBase": {"display_data_priority": list(DISPLAY_PRIORITY)}})
     exporter = HTMLExporter(
         config=config, template_name="report", extra_template_basedirs=[str(TEMPLATES)], exclude_anchor_links=True
@@ -99,14 +102,20 @@ def notebook_cells(path: Path, panels: "Sequence[LivePanel]" = ()) -> Cells:
     return Cells(str(soup), style, title, contents, _comments(notebook), errors[0] if errors else "")
 
 
-def _enliven(output: NotebookNode, panels: "Sequence[LivePanel]") -> None:
-    """Give the picture of a panel what the template makes controls of; what a notebook itself says of it is dropped."""
+def _enliven(output: NotebookNode, panels: "Sequence[LivePanel]") -> str | None:
+    """Give the picture of a panel what the template makes controls of; what a notebook itself says of it is dropped.
+
+    Returns:
+        What the alternative text of the panel begins with; None where the picture is no panel's.
+    """
     about = output.get("metadata", {}).get("image/png")
     if isinstance(about, dict):
         about.pop("live", None)
         alt = str(about.get("alt", ""))
         for panel in [panel for panel in panels if alt.startswith(panel.alt)][:1]:
             about.update(panel.as_metadata())
+            return panel.alt
+    return None
 
 
 def cleaned(text: str) -> str:

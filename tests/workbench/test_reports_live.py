@@ -144,3 +144,11 @@ def test_runs_that_are_gone_are_named_where_two_would_be_compared(tmp_path: Path
     (panel,) = live_panels(tmp_path, record)
     assert panel.frames == []
     assert "comparison.csv cannot be read" in panel.note
+
+
+def test_a_panel_whose_picture_is_not_there_is_refused(evaluated: Path):
+    notebook = nbformat.read(evaluated / "executed.ipynb", as_version=4)
+    del notebook.cells[1]
+    nbformat.write(notebook, evaluated / "executed.ipynb")
+    with pytest.raises(RunError, match="no picture described as 'A query and its'…; run it again"):
+        render_report(evaluated, interactive=True)
