@@ -1,11 +1,13 @@
 """Run a notebook to a report: parameters checked before a kernel starts, an honest status, a whole report."""
 
+import importlib
 import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -147,6 +149,8 @@ def _run(notebook: Path, config: Parameters, folder: Path, timeout: float | None
     command = [sys.executable, "-m", "handclip_lib.workbench.papermill_of", str(os.getpid())]
     command += [str(notebook), str(private), "-f", str(folder / "parameters.yml")]
     command += ["--cwd", str(Path.cwd()), "--no-request-save-on-cell-execute", "--autosave-cell-every", "5"]
+    # two seconds to import, needed when the run ends: meanwhile
+    threading.Thread(target=importlib.import_module, args=("handclip_lib.workbench.report_cells",), daemon=True).start()
     code, stopped_by = _papermill(command, {**os.environ, RUN_FOLDER: str(folder)}, timeout)
     record = read_record(folder) or record
     if private.exists():

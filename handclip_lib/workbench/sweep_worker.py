@@ -5,7 +5,6 @@ thread has a process of its own. It reads points as lines of JSON and ends, inte
 feeds it is gone.
 """
 
-import importlib
 import json
 import os
 import queue
@@ -112,8 +111,6 @@ def _main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(points, lines), daemon=True).start()
-    # two seconds to import, needed when the first run ends: meanwhile
-    threading.Thread(target=importlib.import_module, args=("handclip_lib.workbench.report_cells",), daemon=True).start()
     while (line := _next(lines)) is not None:
         answer = {"status": "not run", "error": None} if stopped.is_set() else _launched(line)
         print(json.dumps(answer), file=answers, flush=True)
