@@ -1,5 +1,7 @@
 """Time two ways of the same work in one process, in turn, and print the ratio of the medians."""
 
+import ctypes
+import gc
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -21,9 +23,11 @@ def allocated(way: Callable[[], object]) -> float:
 def resident(way: Callable[[], object]) -> float:
     """How much the process grows at its peak, MiB: for torch, which Python's tracing does not see. Linux only."""
     way()
+    gc.collect()
     try:
+        ctypes.CDLL(None).malloc_trim(0)  # else what the first call freed is kept, and the second does not grow
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    except OSError:
+    except (OSError, AttributeError):
         return float("nan")
     before = _status("VmRSS")
     way()
