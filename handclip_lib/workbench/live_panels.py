@@ -13,6 +13,7 @@ import pandas as pd
 from ipywidgets import Dropdown
 from PIL import Image
 from pydantic import ValidationError
+from tqdm.auto import tqdm
 
 from handclip_lib.config import NOTEBOOKS, Parameters
 from handclip_lib.data.images import decode_images
@@ -86,7 +87,8 @@ def drawn_ahead(panel: Panel, choices: Mapping[str, Iterable[Any]], note: str = 
     numbers: dict[tuple[str, str], int] = {}
     frames: list[dict[str, Any]] = []
     order: list[int] = []
-    for combination in product(*(values for _, values in moved.values())):
+    combinations = list(product(*(values for _, values in moved.values())))
+    for combination in tqdm(combinations, desc=f"drawing “{alt}…”", unit="picture", leave=False):
         for (control, _), value in zip(moved.values(), combination, strict=True):
             control.value = value
         data, about = panel._repr_mimebundle_()
