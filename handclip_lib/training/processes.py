@@ -45,9 +45,12 @@ class Processes:
         return bool(self._state.is_main_process)
 
     def share(self, count: int) -> slice:
-        """This process's part of `count` rows."""
-        edges = self._edges(count)
-        return slice(edges[self._state.process_index], edges[self._state.process_index + 1])
+        """This process's part of `count` rows: its own, and where they are none or one, two with a neighbour's.
+
+        A batch norm takes no single row, and a process without any would have no gradients to average.
+        """
+        start, end = self._own(count)
+        return slice(start, end) if end - start > 1 else slice(max(0, min(start, count - 2)), min(count, start + 2))
 
     def gather(self, own: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
         """Rows of all processes in order, with gradients to this process's own.
@@ -58,8 +61,9 @@ class Processes:
         """
         if self.count == 1:
             return dict(own)
-        edges = self._edges(count)
-        return {name: _Gathered.apply(rows, edges, self._state.process_index) for name, rows in own.items()}
+        skipped = self._own(count)[0] - self.share(count).start
+        shape = self._edges(count), int(self._state.process_index), skipped
+        return {name: _Gathered.apply(rows, *shape) for name, rows in own.items()}
 
     def mean_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replace each gradient by its mean over the processes, which is the whole batch's."""
@@ -76,6 +80,10 @@ class Processes:
         """Until all are here."""
         self._state.wait_for_everyone()
 
+    def _own(self, count: int) -> tuple[int, int]:
+        edges, index = self._edges(count), int(self._state.process_index)
+        return edges[index], edges[index + 1]
+
     def _edges(self, count: int) -> list[int]:
         return np.linspace(0, count, self.count + 1).round().astype(int).tolist()
 
@@ -84,20 +92,22 @@ class _Gathered(torch.autograd.Function):
     """Rows of all processes; backward hands on the own rows' gradient, times the number of processes.
 
     Every process computes the same loss, so the gradient of the own rows is whole already; the factor makes up for
-    the mean that is taken of the weights' gradients.
+    the mean that is taken of the weights' gradients. Rows of a neighbour's, which it encoded too, get none.
     """
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor, edges: list[int], index: int) -> Tensor:
-        ctx.edges, ctx.index = edges, index
+    def forward(ctx: Any, own: Tensor, edges: list[int], index: int, skipped: int) -> Tensor:
+        ctx.shape, ctx.edges, ctx.index, ctx.skipped = own.shape, edges, index, skipped
         sizes = np.diff(edges)
         padded = own.new_zeros((int(sizes.max()), *own.shape[1:]))
-        padded[: len(own)] = own
+        padded[: sizes[index]] = own[skipped : skipped + sizes[index]]
         parts = [torch.empty_like(padded) for _ in sizes]
         distributed.all_gather(parts, padded)
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         start, end = ctx.edges[ctx.index : ctx.index + 2]
-        return gradients[0][start:end] * (len(ctx.edges) - 1), None, None
+        whole = gradients[0].new_zeros(ctx.shape)
+        whole[ctx.skipped : ctx.skipped + end - start] = gradients[0][start:end] * (len(ctx.edges) - 1)
+        return whole, None, None, None
