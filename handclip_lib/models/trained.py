@@ -104,6 +104,7 @@ def save_trained(encoder: HandEncoder | GuidedEncoder, backbone: Backbone, folde
     best = {name: value.clone() for name, value in encoder.state_dict().items()}
     with safetensors.safe_open(folder / TRAINING, "pt") as opened:
         last = {name[4:]: opened.get_tensor(name) for name in opened.keys() if name.startswith("now.")}  # noqa: SIM118
+    last = best | last  # what is frozen is not in the file
     for state, name in ((last, FINAL), (best, BEST)):
         encoder.load_state_dict(state)
         if isinstance(encoder, GuidedEncoder):

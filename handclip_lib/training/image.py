@@ -130,7 +130,7 @@ def fit_image(
         ConfigError: A weight or term makes no sense.
         TrainingError: A value is out of bounds, a loss is no number, or the checkpoint is of another training.
     """
-    _check(encoder, pixels, identities, text, weights, epochs, views, precision, optimizer, schedule)
+    _check(encoder, pixels, identities, text, weights, epochs, views, encoded_at_once, precision, optimizer, schedule)
     device = encoder.classifier.device
     processes = Processes(device)
     texts = None if text is None else F.normalize(torch.as_tensor(np.asarray(text, np.float32), device=device), dim=1)
@@ -144,6 +144,7 @@ def fit_image(
         "augmentation": augmentation, "flip": flip, "precision": precision, "encoded_at_once": encoded_at_once,
         "average": average, "select_by": select_by, "patience": patience, "seed": seed,
         "images": int(pixels.astype(np.int64).sum()), "encoder": encoder.recipe,
+        "identities": int(np.asarray(identities, np.int64) @ np.arange(1, len(identities) + 1)),
         "text": None if text is None else float(np.abs(text).sum(dtype=np.float64)),
     }  # fmt: skip
     encoder.centers.requires_grad_("center" in loss_of.weights)
@@ -155,9 +156,19 @@ def fit_image(
     before = np.concatenate([[0], np.cumsum(steps_of)])
     state = ImageState(encoder, adam, scaler, options, folder / TRAINING if folder else None)
 
+    def stopped(what: str) -> TrainingError:
+        state.put_best()
+        return TrainingError(f"{what}: lower learning_rate={learning_rate:g}; the best epoch so far is kept")
+
+    def encoded(images: np.ndarray) -> np.ndarray:
+        found = encode_images(state.evaluated, images)
+        if not np.isfinite(found).all():
+            raise stopped(f"embeddings after epoch {state.history.epoch + 1} are no numbers")
+        return found
+
     def close_epoch(row: dict[str, Any]) -> None:
         if processes.is_main and validate is not None:
-            row |= validate(lambda images: encode_images(state.evaluated, images))
+            row |= validate(encoded)
         if "seconds" in row:
             row["seconds"] = time.monotonic() - began
         state.close_epoch(processes.from_main(row), processes.is_main)
@@ -168,10 +179,13 @@ def fit_image(
         if processes.is_main and watch is not None:
             watch(state.history.frame(), state.history.best_epoch, last=last)
 
-    if not state.resumed():
+    # the main process looks for all: a late one would find the file that this training has begun meanwhile
+    if processes.from_main(state.begun):
+        state.resume()
+    else:
         close_epoch({"epoch": 0})
     reuses = encoder.has_frozen_part and not augmentation and not flip and keeps_frozen
-    held = _held(encoder, pixels, precision) if reuses else None
+    held = _held(encoder, pixels, precision, progress and processes.is_main) if reuses else None
     learning = [p for group in adam.param_groups for p in group["params"]]
     highest = [group["lr"] for group in adam.param_groups]
     bar = tqdm(
@@ -188,6 +202,7 @@ def fit_image(
         encoder.train()
         for number, batch in enumerate(identity_batches(identities, n_identities, n_images, _rng(seed, epoch))):
             rows, step = np.tile(batch, views), int(before[epoch]) + number
+            place = f"epoch {epoch + 1}, batch {number + 1} of {len(rows)} images"
             ids, own = torch.as_tensor(identities[rows], device=device), processes.share(len(rows))
             if held is None:
                 seeds = _rng(seed, epoch, number).integers(2**62, size=len(rows)).tolist()
@@ -202,20 +217,20 @@ def fit_image(
             for group, rate in zip(adam.param_groups, highest, strict=True):
                 group["lr"] = rate * factor
             encoder.zero_grad()
-            pieces = list(inputs.split(encoded_at_once or len(inputs)))
-            outputs = _in_pieces(outputs_of, pieces) if len(pieces) > 1 else outputs_of(inputs)
+            pieces = _pieces(inputs, encoded_at_once)
+            outputs = _in_pieces(encoder, outputs_of, pieces) if len(pieces) > 1 else outputs_of(inputs)
             loss, terms = loss_of(ids=ids, **processes.gather(outputs, len(rows)))
             if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss.item()} in epoch {epoch + 1}, batch {number + 1} of {len(rows)} images: lower "
-                    f"learning_rate={learning_rate:g}; the best epoch so far is kept"
-                )
+                raise stopped(f"the loss is {loss.item()} in {place}")
             scaler.scale(loss).backward()
             if len(pieces) > 1:
                 _backward_in_pieces(outputs_of, pieces, outputs)
             processes.mean_gradients([*learning, encoder.centers])
             scaler.unscale_(adam)
             gradient = torch.nn.utils.clip_grad_norm_(learning, clip_gradient)
+            # fp16's scale is too high at first, and falls; a full-size gradient has no such excuse
+            if not torch.isfinite(gradient) and scaler.get_scale() <= 1:
+                raise stopped(f"the gradient is {gradient.item()} in {place}")
             scaler.step(adam)
             if encoder.centers.grad is not None:  # as if the centre loss had weight 1
                 scaler.unscale_(sgd)
@@ -230,7 +245,7 @@ def fit_image(
         row = state.history.rows[-1]
         bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", select_by) if name in row})
         bar.update()
-        if stop is not None and processes.from_main(stop()):
+        if processes.from_main(stop is not None and stop()):
             break
     bar.close()
     show(last=True)
@@ -239,21 +254,42 @@ def fit_image(
 
 
 @torch.no_grad()
-def _held(encoder: HandEncoder | GuidedEncoder, pixels: np.ndarray, precision: str) -> Tensor:
+def _held(encoder: HandEncoder | GuidedEncoder, pixels: np.ndarray, precision: str, progress: bool) -> Tensor:
     """What the frozen blocks give for every image: with no augmentation it is the same in every epoch."""
     encoder.eval()
     device, parts = encoder.classifier.device, []
-    for start in tqdm(range(0, len(pixels), ENCODED_AT_ONCE), desc="frozen blocks", unit="batch"):
+    starts = range(0, len(pixels), ENCODED_AT_ONCE)
+    for start in tqdm(starts, desc="frozen blocks", unit="batch", disable=not progress):
         some = torch.from_numpy(np.array(pixels[start : start + ENCODED_AT_ONCE])).to(device)
         with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
             parts.append(encoder.frozen_part(plain(some)).cpu())
     return torch.cat(parts)
 
 
+def _pieces(inputs: Tensor, size: int) -> list[Tensor]:
+    """Pieces of a size, or all in one with 0; a last one alone, which no batch norm takes, joins the one before."""
+    pieces = list(inputs.split(size or len(inputs)))
+    if len(pieces) > 1 and len(pieces[-1]) == 1:
+        pieces[-2:] = [torch.cat(pieces[-2:])]
+    return pieces
+
+
 @torch.no_grad()
-def _in_pieces(outputs_of: Callable[[Tensor], dict[str, Tensor]], pieces: list[Tensor]) -> dict[str, Tensor]:
-    """Outputs of all pieces without their graphs, as the leaves that the loss's gradient comes back to."""
-    parts = [outputs_of(piece) for piece in pieces]
+def _in_pieces(
+    encoder: torch.nn.Module, outputs_of: Callable[[Tensor], dict[str, Tensor]], pieces: list[Tensor]
+) -> dict[str, Tensor]:
+    """Outputs of all pieces without their graphs, as the leaves that the loss's gradient comes back to.
+
+    Batch norms count nothing here: the pieces are encoded again for the gradient.
+    """
+    norms = [m for m in encoder.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.training]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        parts = [outputs_of(piece) for piece in pieces]
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
     return {name: torch.cat([part[name] for part in parts]).requires_grad_() for name in parts[0]}
 
 
@@ -293,7 +329,7 @@ def _means(seen: np.ndarray) -> np.ndarray:
 
 def _check(
     encoder: HandEncoder | GuidedEncoder, pixels: np.ndarray, identities: np.ndarray, text: np.ndarray | None,
-    weights: Mapping[str, float], epochs: int, views: int, precision: str,
+    weights: Mapping[str, float], epochs: int, views: int, encoded_at_once: int, precision: str,
     optimizer: str, schedule: str,
 ) -> None:  # fmt: skip
     faults, count = [], len(encoder.classifier)
@@ -312,6 +348,11 @@ def _check(
         )
     if epochs < 1 or views < 1:
         faults.append(f"epochs={epochs}, views={views}: at least one each")
+    if encoder.makes_texts and encoded_at_once == 1:
+        faults.append(
+            "encoded_at_once=1: a pseudo token's batch norm takes no single image; give 0, for the whole batch, or "
+            "at least 2"
+        )
     for name, value, known in (
         ("precision", precision, PRECISIONS),
         ("optimizer", optimizer, OPTIMIZERS),

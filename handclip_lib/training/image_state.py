@@ -1,5 +1,10 @@
-"""Where an image training stands, and its file: a killed one goes on to the same weights."""
+"""Where an image training stands, and its file: a killed one goes on to the same weights.
 
+The file holds what changes: not what is frozen, which the encoder has, and the best weights only where they are not
+those of the last epoch.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -7,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from handclip_lib.errors import TrainingError
 from handclip_lib.models.guided_encoder import GuidedEncoder
 from handclip_lib.models.hand_encoder import HandEncoder
 from handclip_lib.training.checkpoints import resume_checkpoint, save_checkpoint
@@ -37,7 +43,14 @@ class ImageState:
             AveragedModel(encoder, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
         )
         self.evaluated = cast(HandEncoder | GuidedEncoder, self._average.module) if self._average else encoder
+        self._changing = {name for name, p in encoder.named_parameters() if p.requires_grad}
+        self._changing |= {name for name, _ in encoder.named_buffers()}
         self._best = self._copy()
+
+    @property
+    def begun(self) -> bool:
+        """Whether its file is there."""
+        return self._file is not None and self._file.exists()
 
     def stepped(self) -> None:
         """Take a step's weights into the average."""
@@ -51,34 +64,45 @@ class ImageState:
         if self._file is not None and writes:
             self._write(self._file)
 
+    def _changed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value for name, value in state.items() if name in self._changing}
+
     def _copy(self) -> dict[str, Tensor]:
-        return {name: value.detach().cpu().clone() for name, value in self.evaluated.state_dict().items()}
+        return {name: v.detach().cpu().clone() for name, v in self._changed(self.evaluated.state_dict()).items()}
 
     def _write(self, file: Path) -> None:
-        tensors = {f"now.{name}": value for name, value in self._encoder.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in self._best.items()}
+        tensors = {f"now.{name}": value for name, value in self._changed(self._encoder.state_dict()).items()}
         if self._average is not None:
-            tensors |= {f"average.{name}": value for name, value in self._average.state_dict().items()}
+            averages = self._changed(self._average.module.state_dict())
+            tensors |= {f"average.{name}": value for name, value in averages.items()}
+            tensors["averaged"] = self._average.n_averaged
+        if self.history.best_epoch != self.history.epoch:
+            tensors |= {f"best.{name}": value for name, value in self._best.items()}
         for number, moments in self._optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
         facts = {"options": self._options, "scaler": self._scaler.state_dict(), **self.history.facts()}
         save_checkpoint(file, tensors, facts)
 
-    def resumed(self) -> bool:
-        """Take up the training whose file is there; whether there was one."""
+    def resume(self) -> None:
+        """Take up the training whose file is there.
+
+        Raises:
+            TrainingError: The file is damaged, of a training with other options, or not there.
+        """
         found = resume_checkpoint(self._file, self._options)
         if found is None:
-            return False
+            raise TrainingError(f"{self._file} is not there for all processes: name a folder on a disk that they share")
         tensors, facts = found
         self.history.restore(facts)
-        parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "average": {}, "adam": {}}
+        parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "average": {}, "adam": {}, "averaged": {}}
         for name, value in tensors.items():
             kind, _, rest = name.partition(".")
             parts[kind][rest] = value
-        self._encoder.load_state_dict(parts["now"])
+        _put(self._encoder, parts["now"])
         if self._average is not None:
-            self._average.load_state_dict(parts["average"])
-        self._best = parts["best"]
+            _put(self._average.module, parts["average"])
+            self._average.n_averaged.copy_(tensors["averaged"])
+        self._best = parts["best"] or self._copy()
         stored = self._optimizer.state_dict()
         for name, value in parts["adam"].items():
             number, _, moment = name.partition(".")
@@ -86,9 +110,12 @@ class ImageState:
         self._optimizer.load_state_dict(stored)
         if facts["scaler"]:
             self._scaler.load_state_dict(facts["scaler"])
-        return True
 
     def put_best(self) -> None:
         """Give the encoder the best epoch's weights."""
-        self._encoder.load_state_dict(self._best)
+        _put(self._encoder, self._best)
         self._encoder.eval()
+
+
+def _put(encoder: torch.nn.Module, changed: Mapping[str, Tensor]) -> None:
+    encoder.load_state_dict({**encoder.state_dict(), **changed})

@@ -1,5 +1,6 @@
-"""`torchrun … on_processes.py FOLDER`: a short training, its history and its encoder's weights."""
+"""`torchrun … on_processes.py FOLDER [OPTIONS]`: a short training, its history and its encoder's weights."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -13,8 +14,19 @@ from handclip_lib.models.hand_encoder import HandEncoder
 from handclip_lib.training.image import fit_image
 from handclip_lib.training.processes import Processes
 
+SIZE = {"epochs": 4, "n_identities": 3, "n_images": 3, "views": 1}
 
-def train(folder: Path, **more) -> None:
+
+def train(folder: Path, *, apart: bool = False, stop_after: int = 0, raises: str = "", **more) -> None:
+    """Train.
+
+    Args:
+        folder: For checkpoint, history and weights.
+        apart: Whether the other processes have a folder of their own.
+        stop_after: Epochs after which the main process, and it alone, asks to stop; 0: it does not.
+        raises: "main" or "other": which process fails, in the first epoch.
+        more: For `fit_image`.
+    """
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(5), [5, 4, 4, 3, 1])
     colours = rng.integers(0, 256, (5, 1, 1, 3))
@@ -23,18 +35,27 @@ def train(folder: Path, **more) -> None:
     model = clip_package().model.CLIP(16, 32, 2, 64, 16, 77, 100, 64, 1, 1).eval()
     encoder = HandEncoder(Backbone("random", model, 32, 16, 77, torch.device("cpu"), ""), 5, head="arcface")
     texts = rng.normal(size=(5, 16)).astype(np.float32)
+    processes, asked = Processes(torch.device("cpu")), []
+    if raises == ("main" if processes.is_main else "other"):
+        encoder.classifier.register_hook(lambda gradient: 1 / 0)
+
+    def stop() -> bool:
+        asked.append(None)
+        return processes.is_main and len(asked) == stop_after
+
+    seen = folder / "other" if apart and not processes.is_main else folder
     result = fit_image(
-        encoder, pixels, labels, text=texts, epochs=4, n_identities=3, n_images=3, views=1,
+        encoder, pixels, labels, text=texts,
         weights={"identity": 0.5, "triplet": 1.0, "supcon": 0.5, "center": 0.1, "text_supcon": 0.2},
         learning_rate=1e-5, head_learning_rate=1e-5, center_learning_rate=1e-3, select_by="val_rank1",
-        validate=lambda encode: {"val_rank1": float(encode(pixels).sum())}, folder=folder, progress=False, **more,
+        validate=lambda encode: {"val_rank1": float(encode(pixels).sum())}, folder=seen, progress=False,
+        stop=stop if stop_after else None, **SIZE | more,
     )  # fmt: skip
-    processes = Processes(torch.device("cpu"))
-    print(f"one of {processes.count} processes")
+    print(f"one of {processes.count} processes: {len(result.history) - 1} epochs")
     if processes.is_main:
         result.history.to_csv(folder / "history.csv", index=False)
         safetensors.torch.save_file({n: v.contiguous() for n, v in encoder.state_dict().items()}, folder / "weights.st")
 
 
 if __name__ == "__main__":
-    train(Path(sys.argv[1]))
+    train(Path(sys.argv[1]), **json.loads(sys.argv[2] if len(sys.argv) > 2 else "{}"))

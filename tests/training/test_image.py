@@ -8,10 +8,12 @@ import torch
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.errors import ConfigError, TrainingError
+from handclip_lib.models.guided_encoder import GuidedEncoder
 from handclip_lib.models.hand_encoder import HandEncoder
 from handclip_lib.models.trained import encode_images
 from handclip_lib.training.checkpoints import load_checkpoint
 from handclip_lib.training.image import _groups, fit_image
+from handclip_lib.training.schedule import one_cycle, warm_up_cosine
 
 WEIGHTS = {"identity": 1.0, "triplet": 1.0, "supcon": 0.5}
 
@@ -175,10 +177,159 @@ def test_evaluation_sees_the_pictures_as_a_backbone_does(data):
     np.testing.assert_allclose(encode_images(encoder, data[0]), backbone.encode_image(data[0]), rtol=1e-4, atol=1e-5)
 
 
+def finite(encoder) -> bool:
+    return all(torch.isfinite(value.double()).all() for value in encoder.state_dict().values())
+
+
 def test_a_loss_that_is_no_number_stops_at_its_batch_and_the_best_is_kept(data, tmp_path):
-    with pytest.raises(TrainingError, match="lower learning_rate=1e\\+30; the best epoch so far is kept"):
-        fit(data, learning_rate=1e30, warm_up=0, clip_gradient=1e30, folder=tmp_path)
+    encoder = HandEncoder(small(), 5)
+    first = {name: value.clone() for name, value in encoder.state_dict().items()}
+    with pytest.raises(TrainingError, match=r"the loss is nan in epoch 1, batch 2.*lower learning_rate=1e\+30"):
+        fit(data, encoder, learning_rate=1e30, warm_up=0, clip_gradient=1e30, folder=tmp_path)
     assert (tmp_path / "image.safetensors").exists()
+    assert all(torch.equal(value, first[name]) for name, value in encoder.state_dict().items())
+    assert not encoder.training
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_gradient_that_is_no_number_stops_it_too_and_the_best_is_kept(data, tmp_path, precision):
+    """fp16 lowers its scale first: it takes 16 steps from 65,536 to 1."""
+    encoder = HandEncoder(small(), 5)
+    epochs, batches = [], []
+
+    def spoilt(gradient: torch.Tensor) -> torch.Tensor:
+        batches.append(len(epochs))
+        return gradient * torch.nan if len(epochs) > 2 else gradient
+
+    def measured(encode) -> dict[str, float]:
+        epochs.append(encode(data[0]))
+        return {"val_rank1": len(epochs)}
+
+    encoder.classifier.register_hook(spoilt)
+    with pytest.raises(TrainingError, match=r"the gradient is nan in epoch .*; the best epoch so far is kept"):
+        fit(data, encoder, precision=precision, epochs=20, validate=measured, folder=tmp_path)
+    assert batches.count(3) == 1 or precision == "fp16"
+    assert len(batches) < 30
+    if precision != "fp16":
+        assert len(epochs) == 3
+        np.testing.assert_allclose(encode_images(encoder, data[0]), epochs[-1], rtol=1e-4, atol=1e-5)
+    assert finite(encoder)
+
+
+def test_weights_that_the_last_batch_of_an_epoch_spoils_are_never_the_best(data, tmp_path):
+    """One batch an epoch: its loss is still a number, and the embeddings after its step are none."""
+    encoder = HandEncoder(small(), 5)
+    options = {"n_identities": 5, "n_images": 5, "learning_rate": 1e30, "warm_up": 0, "select_by": "loss"}
+    with pytest.raises(TrainingError, match=r"embeddings after epoch 1 are no numbers: lower learning_rate=1e\+30"):
+        fit(data, encoder, clip_gradient=1e30, folder=tmp_path, **options)
+    facts = load_checkpoint(tmp_path / "image.safetensors")[1]
+    assert [row["epoch"] for row in facts["history"]] == [0]
+    assert finite(encoder)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
+def test_the_rates_change_with_every_batch_and_end_where_the_schedule_does(data, schedule, monkeypatch):
+    rates, ends = [], []
+    step = torch.optim.AdamW.step
+
+    def watched(self, *args, **kwargs):
+        rates.append([group["lr"] for group in self.param_groups])
+        return step(self, *args, **kwargs)
+
+    def measured(encode) -> dict[str, float]:
+        ends.append(len(rates))
+        return {"val_rank1": 0.0}
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    options = {"schedule": schedule, "learning_rate": 1e-4, "head_learning_rate": 1e-3, "validate": measured}
+    _, result = fit(data, epochs=5, **options)
+    count, warm_up = ends[-1], ends[2]
+    assert count > 10
+    factors = np.array(
+        [
+            one_cycle(number, count) if schedule == "one_cycle" else warm_up_cosine(number, count, warm_up)
+            for number in range(count)
+        ]
+    )
+    for found, factor in zip(rates, factors, strict=True):
+        assert set(found) == {1e-4 * factor, 1e-3 * factor}
+    np.testing.assert_allclose(result.history["learning_rate"][1:], 1e-4 * factors[np.array(ends[1:]) - 1])
+
+
+def test_weight_decay_is_on_matrices_and_filters_alone():
+    for backbone in (small(), small_vit()):
+        encoder = HandEncoder(backbone, 5, neck_dim=4)
+        names = {id(p): name for name, p in encoder.named_parameters()}
+        decayed, plain = set(), set()
+        for group in _groups(encoder, 1.0, 2.0, 0.1):
+            (decayed if group["weight_decay"] else plain).update(names[id(p)] for p in group["params"])
+        assert {"classifier", "reduction.weight", "visual.conv1.weight"} <= decayed
+        assert "neck.weight" in plain
+        assert not any("bias" in name or ".bn" in name or "ln_" in name for name in decayed)
+        assert "centers" not in decayed | plain
+
+
+def test_a_batch_norm_counts_an_image_once_though_pieces_are_encoded_twice(data):
+    encoder, _ = fit(data, epochs=1, n_identities=5, n_images=5, views=1, encoded_at_once=5, select_by="loss")
+    assert encoder.visual.bn1.num_batches_tracked == 4, "pieces of 5, 5, 5 and 2 images"
+    assert encoder.neck.num_batches_tracked == 1
+
+
+def test_no_piece_of_a_batch_is_a_single_image(data):
+    """Batch norm takes none; PromptSG's has one value of each channel an image."""
+    torch.manual_seed(0)
+    model = clip_package().model.CLIP(16, 32, 1, 64, 16, 77, 49408, 64, 1, 1).eval()
+    backbone = Backbone("random", model, 32, 16, 77, torch.device("cpu"), "")
+    options = {"epochs": 1, "n_identities": 5, "n_images": 5, "views": 1, "select_by": "loss"}
+    encoder, _ = fit(data, GuidedEncoder(backbone, 5), encoded_at_once=8, **options)
+    assert encoder.inversion.network[-1].num_batches_tracked == 2, "pieces of 8 and 9 images, not of 8, 8 and 1"
+    with pytest.raises(TrainingError, match=r"encoded_at_once=1: .* give 0, for the whole batch, or at least 2"):
+        fit(data, GuidedEncoder(backbone, 5), encoded_at_once=1, **options)
+
+
+def test_the_file_holds_nothing_twice_and_nothing_that_does_not_learn(data, tmp_path):
+    encoder = HandEncoder(small(), 5, unfreeze_blocks=0)
+    measures = iter((0.1, 0.2, 0.9))
+    fit(data, encoder, folder=tmp_path, epochs=2, validate=lambda encode: {"val_rank1": next(measures)})
+    tensors, facts = load_checkpoint(tmp_path / "image.safetensors")
+    assert facts["best_epoch"] == 2
+    assert not any(name.startswith("best.") for name in tensors), "the best weights are those of now"
+    learning = {name for name, p in encoder.named_parameters() if p.requires_grad}
+    buffers = {name for name, _ in encoder.named_buffers()}
+    assert {name[4:] for name in tensors if name.startswith("now.")} == learning | buffers
+    assert "visual.attnpool.c_proj.weight" in learning
+    assert "visual.layer4.0.conv1.weight" not in learning
+
+
+@pytest.mark.parametrize("more", [{}, {"average": 0.5}])
+@pytest.mark.parametrize("best", [0, 1, 2])
+def test_the_best_weights_come_back_wherever_the_best_epoch_was(data, tmp_path, best, more):
+    """Stopped after epoch 2, whose weights may be the best or not; the best is what a whole training keeps."""
+
+    def measured(encode) -> dict[str, float]:
+        number = next(count)
+        return {"val_rank1": float(number == best)}
+
+    count = iter(range(99))
+    whole, expected = fit(data, HandEncoder(small(), 5, unfreeze_blocks=2), validate=measured, patience=2, **more)
+    count = iter(range(99))
+    asked = iter((False, True))
+    options = {"validate": measured, "patience": 2, "folder": tmp_path} | more
+    fit(data, HandEncoder(small(), 5, unfreeze_blocks=2), stop=lambda: next(asked), **options)
+    resumed, result = fit(data, HandEncoder(small(), 5, unfreeze_blocks=2), **options)
+    assert result.best_epoch == expected.best_epoch == best
+    assert result.history["epoch"].tolist() == list(range(best + 3))
+    pd.testing.assert_frame_equal(
+        result.history.drop(columns="seconds"), expected.history.drop(columns="seconds"), check_exact=True
+    )
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_a_file_of_other_labels_is_refused(data, tmp_path):
+    fit(data, folder=tmp_path, epochs=1)
+    with pytest.raises(TrainingError, match="of a training with other identities; delete it"):
+        fit((data[0], np.roll(data[1], 5)), folder=tmp_path, epochs=1)
 
 
 @pytest.mark.parametrize(
