@@ -10,7 +10,7 @@ DATA = Path(os.environ.get("HANDCLIP_TEST_DATA") or Path(__file__).parents[2] / 
 def _needed(name: str) -> Path:
     path = DATA / name
     if not path.exists():
-        pytest.skip(f"real photographs are not here: {path} (set HANDCLIP_TEST_DATA to the folder that holds them)")
+        pytest.skip(f"real data are not here: {path} (set HANDCLIP_TEST_DATA to the folder that holds them)")
     return path
 
 
@@ -30,6 +30,12 @@ def hands11k_fullres() -> Path:
 def hands11k_metadata() -> Path:
     """The complete HandInfo.csv of 11k Hands, 11,076 rows."""
     return _needed("hands11k_HandInfo.csv")
+
+
+@pytest.fixture(scope="session")
+def clipfh_versions() -> Path:
+    """CLIP-FH's settings by version: what its reports and logs say."""
+    return _needed("published/clipfh_versions.csv")
 
 
 @pytest.fixture(autouse=True, scope="session")

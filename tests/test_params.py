@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -56,6 +57,39 @@ def test_every_version_that_clipfh_describes_is_there():
             assert values_of(file)["version"] == prefix + file.stem.removesuffix("_rn50")
             assert "# described as:" in file.read_text()
             assert "# its code:" in file.read_text()
+
+
+def test_joint_training_and_fine_tune_have_the_settings_that_clipfh_reports(clipfh_versions):
+    rows = pd.read_csv(clipfh_versions)
+    compared = 0
+    for _, row in rows[rows["stage"].str.match("stage2|stage1-frozen")].iterrows():
+        stage_1, rn50 = row["stage"] != "stage2", "_rn50" if row["backbone"] == "rn50" else ""
+        file = PARAMS / "image_finetune" / f"11k_{row['backbone']}.yml"
+        if not stage_1:
+            files = [PARAMS / "joint_training" / f"{row['version']}{end}.yml" for end in (rn50, "")]
+            file = next(file for file in files if file.exists())
+        values, compared = values_of(file), compared + 1
+        assert values["backbone"] == row["backbone"], file
+        assert values["optimizer"] == row["optimizer"].lower(), file
+        assert values["learning_rate"] == float(row["lr_visual"]), file
+        assert values["head_learning_rate"] == float(row["lr_prompt_or_modules"].removeprefix("classifier ")), file
+        assert values["weight_decay"] == float(row["weight_decay"].split()[0]), file
+        assert values["epochs"] == int(row["epochs_cfg"].removeprefix("30 prompt + ").split()[0]), file
+        assert values["patience"] == int(row["early_stop_patience"].split()[0]), file
+        assert (values["triplet_weight"] > 0) == row["loss_triplet"].startswith("1"), file
+        if stage_1:
+            assert values["clip_gradient"] == float(row["grad_clip_reported"].split()[0]), file
+            continue
+        assert values["schedule"] == ("one_cycle" if "OneCycle" in row["scheduler_reported"] else "cosine"), file
+        assert values["warm_up"] == 0, "none is reported"
+        assert values["n_ctx"] == int(row["n_ctx"]), file
+        if file.stem != "v4_rn50":  # whose log is v5's
+            assert values["center_weight"] == float(row["loss_center_weight"]), file
+            assert values["arcface_scale"] == float(row["arcface_scale"]), file
+            assert values["arcface_margin"] == float(row["arcface_margin"]), file
+        if row["version"] == "v1":
+            assert values["template"] == row["prompt_template"].replace("{aspect}", "dorsal right")
+    assert compared == 19
 
 
 @pytest.mark.parametrize("file", VERSIONS, ids=lambda file: f"{file.parent.name}-{file.stem}")
