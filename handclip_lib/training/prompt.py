@@ -154,16 +154,18 @@ def fit_prompt(
             t2i = supervised_contrastive(prompt, image, ids, ids, temperature, normalize)
             squares, overlap = learner.context.square().mean(), text_overlap(texts)
             loss = i2t + t2i + context_weight * squares + diversity_weight * overlap
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss.item()} in epoch {epoch + 1}, batch {number + 1} of identities "
-                    f"{[learner.identities[i] for i in distinct.tolist()][:8]}: lower learning_rate={learning_rate:g} "
-                    f"or raise temperature={temperature:g}"
-                )
             adam.zero_grad()
             loss.backward()
-            adam.step()
             gradient = learner.context.grad.norm() if learner.context.grad is not None else torch.zeros(())
+            for what, value in (("loss", loss), ("gradient", gradient)):
+                if not torch.isfinite(value):
+                    state.put_best()
+                    raise TrainingError(
+                        f"the {what} is {value.item()} in epoch {epoch + 1}, batch {number + 1} of identities "
+                        f"{[learner.identities[i] for i in distinct.tolist()][:8]}: lower "
+                        f"learning_rate={learning_rate:g} or raise temperature={temperature:g}"
+                    )
+            adam.step()
             positives = (ids[:, None] == ids).sum() / len(ids)
             seen.append([len(batch), *(v.item() for v in (loss, i2t, t2i, squares, overlap, positives, gradient))])
         text = learner.text_features()
@@ -304,10 +306,14 @@ class _State:
             self._adam.state[parameter] = on
         return True
 
+    def put_best(self) -> None:
+        """Give the learner the best context."""
+        self._learner.context.data.copy_(self._best)
+
     def result(self) -> PromptResult:
         """The training's result; the learner takes the best context."""
         final = self._learner.context.detach().cpu().clone()
-        self._learner.context.data.copy_(self._best)
+        self.put_best()
         return PromptResult(
             history=self.history.frame(),
             best_epoch=self.history.best_epoch,

@@ -17,6 +17,7 @@ from handclip_lib.errors import ConfigError, TrainingError
 from handclip_lib.models.prompt_learner import PromptLearner
 from handclip_lib.training.checkpoints import load_checkpoint
 from handclip_lib.training.prompt import fit_prompt, try_prompt
+from handclip_lib.training.schedule import warm_up_cosine
 
 NAMES = ["a", "b", "c", "d", "e"]
 REPOSITORY = Path(__file__).parents[2]
@@ -218,6 +219,52 @@ def test_training_stops_when_nothing_gets_better(backbone, data):
 def test_the_lowest_loss_may_choose(backbone, data):
     _, result = fit(backbone, data, validate=None, select_by="loss")
     assert result.best_epoch == result.history["loss"].idxmin()
+
+
+def test_a_gradient_that_is_no_number_stops_it_and_the_best_is_kept(backbone, data, tmp_path):
+    learner = PromptLearner(backbone, NAMES, n_ctx=3, seed=0)
+    measured = []
+    learner.context.register_hook(lambda gradient: gradient * torch.nan if len(measured) == 3 else gradient)
+
+    def validate(text: np.ndarray) -> dict[str, float]:
+        measured.append(learner.context.detach().clone())
+        return {"hits": float(len(measured))}
+
+    with pytest.raises(TrainingError, match=r"the gradient is nan in epoch 3, batch 1 of identities .* learning_rate"):
+        fit_prompt(learner, *data, epochs=9, n_identities=3, validate=validate, folder=tmp_path, progress=False)
+    assert torch.equal(learner.context.detach(), load_checkpoint(tmp_path / "prompts.safetensors")[0]["best"])
+
+
+@pytest.mark.parametrize("best", [0, 1, 2])
+def test_the_best_context_comes_back_with_patience_too(backbone, data, tmp_path, best):
+    def measured(text: np.ndarray) -> dict[str, float]:
+        return {"hits": float(next(count) == best)}
+
+    count = iter(range(99))
+    _, whole = fit(backbone, data, validate=measured, patience=2)
+    count, asked = iter(range(99)), iter((False, True))
+    fit(backbone, data, validate=measured, patience=2, folder=tmp_path, stop=lambda: next(asked))
+    learner, resumed = fit(backbone, data, validate=measured, patience=2, folder=tmp_path)
+    same(whole, resumed)
+    assert resumed.best_epoch == best
+    np.testing.assert_array_equal(learner.context.detach().numpy(), whole.best)
+
+
+def test_the_rate_changes_with_every_batch(backbone, data, monkeypatch):
+    rates, ends, step = [], [], torch.optim.Adam.step
+
+    def watched(self, *args, **kwargs):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args, **kwargs)
+
+    def measured(text: np.ndarray) -> dict[str, float]:
+        ends.append(len(rates))
+        return {"hits": 0.0}
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watched)
+    fit(backbone, data, validate=measured, warm_up=2)
+    assert rates == [0.05 * warm_up_cosine(number, ends[-1], ends[2]) for number in range(ends[-1])]
+    assert len(rates) > 12
 
 
 def test_a_shared_context_learns_too(backbone, data):
