@@ -4,6 +4,7 @@ import ast
 import inspect
 import re
 from pathlib import Path
+from typing import get_args
 
 import nbformat
 import pytest
@@ -63,8 +64,15 @@ def test_parameters_are_annotated_literals_equal_to_the_models_defaults(path: Pa
     assert written == {name: field.default for name, field in MODELS[path.stem].model_fields.items()}
 
 
-def test_every_parameter_has_a_comment_for_papermills_help(path: Path):
-    assert [line for line in _parameters(path).source.splitlines() if line.strip() and "  # " not in line] == []
+def test_every_parameter_has_its_description_as_the_comment_for_papermills_help(path: Path):
+    lines = [line for line in _parameters(path).source.splitlines() if line.strip()]
+    written = {line.split(":")[0]: line.partition("  # ")[2] for line in lines}
+    described = {name: field.description for name, field in MODELS[path.stem].model_fields.items()}
+    if "backbone" in described:
+        choices = written.pop("backbone")  # all ten
+        assert [name for name in get_args(config.BackboneName) if name not in choices] == []
+        del described["backbone"]
+    assert written == described
 
 
 def test_every_parameter_is_read(path: Path):
