@@ -16,6 +16,7 @@ import argparse
 import hashlib
 import json
 import math
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -310,7 +311,9 @@ def _optimise(
                 group["lr"] = recipe.learning_rate * rate
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained.parameters(), 5.0)
+            gradient = torch.nn.utils.clip_grad_norm_(trained.parameters(), 5.0)
+            if not torch.isfinite(gradient):  # a checkpoint must never hold what such a step makes
+                raise BackboneError(f"the gradient is {gradient.item()} at step {step}: lower the learning rate")
             optimizer.step()
             bar.set_postfix({name: f"{value.item():.2f}" for name, value in losses.items()}, refresh=False)
             bar.update()
@@ -327,8 +330,12 @@ def _save(file: Path, recipe: Recipe, step: int, trained: Any, optimizer: torch.
 def _resume(file: Path | None, recipe: Recipe, trained: Any, optimizer: torch.optim.Optimizer) -> int:
     if file is None or not file.exists():
         return 0
-    state = torch.load(file, weights_only=True)
-    if state["recipe"] != asdict(recipe):
+    try:
+        state = torch.load(file, weights_only=True)
+        theirs = state["recipe"]
+    except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        raise BackboneError(f"{file} is no checkpoint of a pretraining ({error}); delete it and start again") from error
+    if theirs != asdict(recipe):
         raise BackboneError(f"{file} belongs to another recipe; delete it, or give the options it was made with")
     trained.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])

@@ -21,8 +21,8 @@ def save_checkpoint(file: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
     Raises:
         TrainingError: The file cannot be written.
     """
-    # copies: two names of one memory are refused
-    whole = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    # copies, one of each: two names of one memory are refused
+    whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     try:
         with whole_file(file) as private:
             safetensors.torch.save_file(whole, private, {_FACTS: json.dumps(facts)})

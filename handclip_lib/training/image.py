@@ -144,7 +144,7 @@ def fit_image(
         "augmentation": augmentation, "flip": flip, "precision": precision, "encoded_at_once": encoded_at_once,
         "average": average, "select_by": select_by, "patience": patience, "seed": seed,
         "images": int(pixels.astype(np.int64).sum()), "encoder": encoder.recipe,
-        "identities": int(np.asarray(identities, np.int64) @ np.arange(1, len(identities) + 1)),
+        "labels": int(np.asarray(identities, np.int64) @ np.arange(1, len(identities) + 1)),
         "text": None if text is None else float(np.abs(text).sum(dtype=np.float64)),
     }  # fmt: skip
     encoder.centers.requires_grad_("center" in loss_of.weights)

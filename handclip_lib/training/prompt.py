@@ -123,6 +123,7 @@ def fit_prompt(
         "normalize": normalize, "context_weight": context_weight,
         "diversity_weight": diversity_weight, "select_by": select_by, "patience": patience,
         "seed": seed, "learner": learner.recipe, "images": float(np.abs(images).sum(dtype=np.float64)),
+        "labels": int(np.asarray(identities, np.int64) @ np.arange(1, len(identities) + 1)),
     }  # fmt: skip
     warn_if_few(identities, n_identities)
     steps_of = [len(identity_batches(identities, n_identities, n_images, _rng(seed, e))) for e in range(epochs)]

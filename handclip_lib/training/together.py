@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 import yaml
 
 from handclip_lib.config import ImageFinetune
@@ -27,10 +28,16 @@ def train_together(config: ImageFinetune, folder: Path, texts: Path | None = Non
         texts: Folder of the run whose prompts are the texts; None: no texts.
 
     Raises:
-        TrainingError: The training failed; the message has its last lines.
+        TrainingError: There are GPUs, and fewer than processes; or the training failed: the message has its last lines.
     """
     if config.processes == 1:
         return
+    gpus = 0 if config.device == "cpu" else torch.cuda.device_count()
+    if 0 < gpus < config.processes:
+        raise TrainingError(
+            f"processes={config.processes}: each takes a GPU of its own, and there are {gpus}; give at most {gpus}, or "
+            "device=cpu"
+        )
     given = {"notebook": config.notebook, "texts": None if texts is None else str(texts.resolve())}
     with whole_file(folder / PARAMETERS) as private:
         private.write_text(yaml.safe_dump(given | config.model_dump(), sort_keys=False, allow_unicode=True))

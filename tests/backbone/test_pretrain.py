@@ -143,6 +143,18 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
         torch.testing.assert_close(again.model.visual.state_dict()[name], value, rtol=1e-5, atol=1e-6)
     with pytest.raises(BackboneError, match="belongs to another recipe"):
         train_images(again, photographs, replace(SMALL, seed=1), tmp_path / "run.pt")
+    for damaged in (b"", b"half", (tmp_path / "run.pt").read_bytes()[:5000]):
+        (tmp_path / "run.pt").write_bytes(damaged)
+        with pytest.raises(BackboneError, match=r"(?s)no checkpoint of a pretraining .*; delete it and start again"):
+            train_images(again, photographs, SMALL, tmp_path / "run.pt")
+
+
+def test_a_gradient_that_is_no_number_is_refused_before_its_step():
+    backbone = new_clip("resnet", 0)
+    backbone.model.visual.bn1.weight.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(BackboneError, match=r"the gradient is .* at step 0: lower the learning rate"):
+        train_images(backbone, coloured(8), SMALL)
+    assert all(parameter.isfinite().all() for parameter in backbone.model.visual.parameters())
 
 
 def test_a_loss_that_is_no_number_is_refused():

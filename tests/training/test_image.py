@@ -328,7 +328,7 @@ def test_the_best_weights_come_back_wherever_the_best_epoch_was(data, tmp_path, 
 
 def test_a_file_of_other_labels_is_refused(data, tmp_path):
     fit(data, folder=tmp_path, epochs=1)
-    with pytest.raises(TrainingError, match="of a training with other identities; delete it"):
+    with pytest.raises(TrainingError, match="of a training with other labels; delete it"):
         fit((data[0], np.roll(data[1], 5)), folder=tmp_path, epochs=1)
 
 

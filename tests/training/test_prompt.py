@@ -205,6 +205,8 @@ def test_a_checkpoint_of_another_training_is_refused(backbone, data, tmp_path):
     other = PromptLearner(backbone, NAMES, n_ctx=2, seed=0)
     with pytest.raises(TrainingError, match="learner; delete it"):
         fit_prompt(other, *data, epochs=2, folder=tmp_path, progress=False)
+    with pytest.raises(TrainingError, match="other labels; delete it"):
+        fit(backbone, (data[0], np.roll(data[1], 5)), epochs=2, folder=tmp_path)
     (tmp_path / "prompts.safetensors").write_bytes(b"damaged")
     with pytest.raises(TrainingError, match="delete it and train again"):
         fit(backbone, data, epochs=2, folder=tmp_path)

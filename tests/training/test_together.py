@@ -54,6 +54,15 @@ def test_what_a_process_says_of_a_fault_reaches_the_notebook(tmp_path):
     assert "/nowhere.pt" in shown.getvalue()
 
 
+def test_more_processes_than_gpus_are_refused_before_any_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(
+        TrainingError, match="processes=4: each takes a GPU of its own, and there are 2; give at most 2"
+    ):
+        train_together(config(processes=4, device="auto"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
