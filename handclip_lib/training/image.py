@@ -112,7 +112,7 @@ def fit_image(
             float32).
         encoded_at_once: Images whose activations are in memory at once; 0: the whole batch. The gradient is that of
             the whole batch, by encoding twice (Gao et al., "Scaling Deep Contrastive Learning Batch Size under
-            Memory Limited Setup", 2021); only batch norms, of a ResNet for one, see the pieces.
+            Memory Limited Setup", 2021); only batch norms, of a ResNet or PromptSG, see the pieces.
         average: Decay a step of the weights' moving average, which is then validated and kept; 0: none.
         keeps_frozen: Without augmentation, compute the frozen blocks' activations of every image once and keep them in
             memory (ViT-B/16: 0.6 MB an image); the result is the same.
@@ -128,7 +128,8 @@ def fit_image(
 
     Raises:
         ConfigError: A weight or term makes no sense.
-        TrainingError: A value is out of bounds, a loss is no number, or the checkpoint is of another training.
+        TrainingError: A value is out of bounds, a loss, gradient or embedding is no number (the encoder then holds the
+            best epoch's weights), or the checkpoint is of another training.
     """
     _check(encoder, pixels, identities, text, weights, epochs, views, encoded_at_once, precision, optimizer, schedule)
     device = encoder.classifier.device

@@ -23,7 +23,7 @@ class Processes:
 
     Contrastive and triplet losses compare all images of a batch, so a batch is not cut into smaller ones: every
     process computes the loss of the whole batch from the gathered embeddings, and the gradients that come back are
-    those of one process with that batch (to rounding; a batch norm inside a ResNet sees its process's share).
+    those of one process with that batch (to rounding; a batch norm of a ResNet or PromptSG sees its process's share).
     """
 
     def __init__(self, device: torch.device):
