@@ -22,7 +22,7 @@ def formatted(frame: pd.DataFrame, percent: Iterable[str] = ()) -> pd.DataFrame:
         percent: Columns of shares in 0..1; they are printed in percent, with one decimal, and their heading says so.
 
     Returns:
-        Text. p-values have three decimals, and "<0.001" below; what is missing is empty.
+        Text. p-values have three decimals, and "<0.001" below; what rounds to 0 has no sign; what is missing is empty.
     """
     shares, columns = set(percent), dict[str, list[str]]()
     names = [str(name) for name in frame.columns]
@@ -128,7 +128,7 @@ def _entries() -> dict[str, str]:
 
 
 def _percent(value: Any) -> str:
-    return f"{100 * value:.1f}" if isinstance(value, float | int) and value == value else _plain(value)
+    return f"{100 * value:z.1f}" if isinstance(value, float | int) and value == value else _plain(value)
 
 
 def _p_value(value: Any) -> str:
@@ -139,7 +139,7 @@ def _p_value(value: Any) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}" if value == value else ""
+        return f"{value:z.4g}" if value == value else ""
     return "" if value is None or value is pd.NA else str(value)
 
 

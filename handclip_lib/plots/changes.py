@@ -64,7 +64,7 @@ def similarity_difference(before: np.ndarray, after: np.ndarray, identities: Seq
     ):  # fmt: skip
         values = change[mask]
         if len(values):
-            text = f"{label} (mean {values.mean():+.2f})"
+            text = f"{label} (mean {values.mean():+z.2f})"
             right.hist(
                 values, edges.tolist(), density=True, color=colour, alpha=0.55, hatch=hatch, edgecolor="white", lw=0,
                 label=text,

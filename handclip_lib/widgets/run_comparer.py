@@ -80,7 +80,7 @@ def compared_runs(
         right.errorbar(
             value, row, xerr=[[value - low], [high - value]], fmt=MARKERS[row], color=COLOURS[row], capsize=5, ms=7
         )
-        text = f"{value:+.1f} [{low:.1f}, {high:.1f}], p = {float(found.p_value):.3g}"
+        text = f"{value:+z.1f} [{low:z.1f}, {high:z.1f}], p = {float(found.p_value):.3g}"
         right.annotate(text, (value, row), (0, 10), textcoords="offset points", ha="center", fontsize=9)
     right.set_yticks(range(len(differences)), [MEASURES[name] for name in differences])
     right.set_ylim(len(differences) - 0.4, -0.7)

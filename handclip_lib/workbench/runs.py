@@ -261,12 +261,12 @@ def _greyed(table: str, claimed: list[bool]) -> str:
 
 
 def _percent(value: Any) -> str:
-    return f"{100 * value:.1f}" if isinstance(value, float | int) and value == value else ""
+    return f"{100 * value:z.1f}" if isinstance(value, float | int) and value == value else ""
 
 
 def _number(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}" if value == value else ""
+        return f"{value:z.4g}" if value == value else ""
     return str(value)
 
 

@@ -38,6 +38,13 @@ def test_an_interval_is_written_beside_its_figure(frame):
     assert shown["model"][0] == NASTY
 
 
+def test_what_rounds_to_zero_has_no_sign():
+    # -0.0003 is -0.03 %, and 0.0 with one decimal: a minus before it would claim a loss that the figure does not show
+    table = pd.DataFrame({"gain": [-0.021, -0.0], "gain_low": [-0.053, -0.0], "gain_high": [-0.0003, 0.0]})
+    assert formatted(table, list(table))["gain (%)"].tolist() == ["-2.1 [-5.3, 0.0]", "0.0 [0.0, 0.0]"]
+    assert formatted(table)["gain"].tolist() == ["-0.021 [-0.053, -0.0003]", "0 [0, 0]"]
+
+
 def test_what_is_missing_is_empty_and_columns_without_an_interval_stay(frame):
     shown = formatted(pd.DataFrame({"x_low": [0.1], "y": [np.nan], "z": [None]}))
     assert shown.iloc[0].tolist() == ["0.1", "", ""]

@@ -27,7 +27,7 @@ def test_starts_with_the_second_against_the_first(entries):
         np.testing.assert_allclose(line.get_ydata(), 100 * entry.cmc("aspect", 200).estimate)
     found = compare_pair(entries[1], entries[0], samples=200)["rank1"]
     low, high = 100 * found.low, 100 * found.high
-    assert f"{100 * found.estimate:+.1f} [{low:.1f}, {high:.1f}], p = {found.p_value:.3g}" in texts(panel)
+    assert f"{100 * found.estimate:+z.1f} [{low:z.1f}, {high:z.1f}], p = {found.p_value:.3g}" in texts(panel)
     assert "image/png" in panel._repr_mimebundle_()[0]
 
 

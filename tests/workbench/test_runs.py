@@ -67,12 +67,12 @@ def test_a_table_is_kept_whole_and_shown_escaped(reports: Path, monkeypatch):
     shown = []
     monkeypatch.setattr("handclip_lib.workbench.runs._display", lambda data, metadata: shown.append(data))
     _, run = start(Evaluation, {})
-    frame = pd.DataFrame({"identity": ["<script>alert(1)</script>"], "rank_1": [1 / 3], "n": [7]})
-    run.table(frame, "people", "who & what", percent=["rank_1"])
+    frame = pd.DataFrame({"identity": ["<script>alert(1)</script>"], "rank_1": [1 / 3], "n": [7], "gain": [-0.0003]})
+    run.table(frame, "people", "who & what", percent=["rank_1", "gain"])
     assert pd.read_csv(run.folder / "people.csv")["rank_1"][0] == 1 / 3
     page = shown[0]["text/html"]
     assert "<script" not in page
-    assert all(text in page for text in ("&lt;script&gt;", "who &amp; what", ">33.3<", "rank 1", ">7<"))
+    assert all(text in page for text in ("&lt;script&gt;", "who &amp; what", ">33.3<", "rank 1", ">7<", ">0.0<"))
     run.finish()
 
 
