@@ -8,15 +8,15 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import refuse_leak
 from handclip_lib.errors import DataError, EvaluationError
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.protocol import near_duplicates
 
 YES, NO, STATED, UNKNOWN = "yes", "no", "stated", "not checked"
 SELECTED_ON_TEST = "selected on test"
-"""The label of every figure whose epoch or threshold the test images chose."""
+"""The label of every figure whose epoch the test images chose."""
 SELECTIONS = {
-    "nothing": (YES, "Nothing was chosen: no epoch, no threshold."),
-    "validation": (YES, "Epochs and thresholds were chosen on validation images; test people chose nothing."),
-    "test": (NO, f'Test images chose the epoch or the threshold: every figure is to be labelled "{SELECTED_ON_TEST}".'),
+    "nothing": (YES, "The weights are the backbone's published ones: no image of this split chose them."),
+    "unknown": (UNKNOWN, "The weights are a file: what chose them, and on whose images, is not known here."),
+    "validation": (YES, "The epoch was chosen on validation images of the training; no test image chose it."),
+    "test": (NO, f'Test images chose the epoch: every figure is to be labelled "{SELECTED_ON_TEST}".'),
 }  # fmt: skip
 
 
@@ -34,7 +34,8 @@ def leak_checks(
     Args:
         split: The manifest that is tested on.
         trained: The manifest the weights were trained on; None where there is none.
-        selected_on: What chose epochs and thresholds: "nothing", "validation" or "test".
+        selected_on: What chose the weights: "nothing" for published ones, "unknown" for a file that says nothing of
+            itself, "validation" or "test".
         pixel_features: `pixel_embeddings` of at least the test images, to count near-duplicates among
             them (other aspects and distractors are not looked at); None: not counted.
         images: Decoded images of at least `split.evaluated_paths()`, to compare the content of files; None: their
@@ -102,18 +103,16 @@ def _files(split: Split, images: DecodedImages | None) -> tuple[str, str]:
 def _near_duplicates(split: Split, features: Features | None, near: float) -> tuple[str, str]:
     if features is None:
         return UNKNOWN, "Near-duplicates were not looked for: no pixel features were given."
-    pairs = near_duplicates(features, split, near, most=len(split.images) ** 2)
-    ends = pd.concat(
-        [pairs[["path_a", "path_b", "same_identity"]].set_axis(names, axis=1)
-         for names in (["query", "gallery", "same"], ["gallery", "query", "same"])]
-    )  # fmt: skip
+    test = split.paths("test")
     asked, own, others = 0, 0, 0
     for trial in range(split.meta["draws"]):
         draw = split.draw(trial)
-        asked += len(draw.query_paths)
-        met = ends[ends["query"].isin(draw.query_paths) & ends["gallery"].isin(draw.gallery_paths)]
-        own += met.loc[met["same"], "query"].nunique()
-        others += met.loc[~met["same"], "query"].nunique()
+        held = np.isin(draw.gallery_paths, test)  # no distractors: their pixels may not be among the features
+        found = features.of(draw.query_paths) @ features.of(draw.gallery_paths[held]).T >= near
+        same = draw.query_ids[:, None] == draw.gallery_ids[held]
+        asked += len(found)
+        own += int((found & same).any(1).sum())
+        others += int((found & ~same).any(1).sum())
     return STATED, (
         f"{own} of {asked} queries of all draws ({own / asked:.1%}) have a near-duplicate of their own person in the "
         f"gallery (cosine of 32×32 pixels of {near} or more): they can be found by the photograph alone. {others} "

@@ -104,14 +104,17 @@ def test_near_duplicates_are_counted_as_a_loop_counts_them():
 
 def test_what_was_chosen_on_the_test_gets_its_label():
     split = split_of("abc")
-    passed = [checked(split, "selection", selected_on=chosen)[0] for chosen in ("nothing", "validation", "test")]
-    assert passed == ["yes", "yes", "no"]
+    chosen_on = ("nothing", "unknown", "validation", "test")
+    assert [checked(split, "selection", selected_on=chosen)[0] for chosen in chosen_on] == [
+        "yes", "not checked", "yes", "no",
+    ]  # fmt: skip
+    assert "is not known here" in checked(split, "selection", selected_on="unknown")[1]
     assert '"selected on test"' in checked(split, "selection", selected_on="test")[1]
     assert checked(split, "labels")[0] == "yes"
 
 
 def test_an_unknown_choice_and_no_cosine_are_refused():
-    with pytest.raises(EvaluationError, match="selected_on='val'; choose from nothing, validation, test"):
+    with pytest.raises(EvaluationError, match="selected_on='val'; choose from nothing, unknown, validation, test"):
         checked(split_of("abc"), "selection", selected_on="val")
     with pytest.raises(EvaluationError, match="near=98: a cosine"):
         checked(split_of("abc"), "selection", near=98)
