@@ -66,8 +66,15 @@ class Entry:
         return self.queries(gallery).groupby("draw")["hit"].mean()
 
 
-def entries_of(evaluations: Sequence[SavedEvaluation], reference: str) -> list[Entry]:
+def entries_of(
+    evaluations: Sequence[SavedEvaluation], reference: str, told_apart: Mapping[str, str] | None = None
+) -> list[Entry]:
     """The model of interest of each run, the reference first, and the reference's floors last.
+
+    Args:
+        evaluations: Of the runs.
+        reference: Id of the first.
+        told_apart: What to add to a run's label, by its id, such as "triplet_weight=1".
 
     Raises:
         EvaluationError: The reference is not among the runs.
@@ -78,7 +85,11 @@ def entries_of(evaluations: Sequence[SavedEvaluation], reference: str) -> list[E
         raise EvaluationError(f"reference={reference!r} is not among the compared runs; choose from {known}")
     ordered = [first, *(evaluation for evaluation in evaluations if evaluation is not first)]
     floors = [Entry(model, first, model) for model in first.models if model.startswith(FLOOR)]
-    return [Entry(_label(evaluation), evaluation, evaluation.models[0]) for evaluation in ordered] + floors
+    more = told_apart or {}
+    return [
+        Entry(_label(evaluation, more.get(evaluation.run, "")), evaluation, evaluation.models[0])
+        for evaluation in ordered
+    ] + floors
 
 
 def reference_and_best(entries: Sequence[Entry], gallery: str = "aspect") -> list[Entry]:
@@ -255,7 +266,7 @@ def won_and_lost(first: Entry, second: Entry, gallery: str = "aspect") -> Mappin
     }
 
 
-def _label(evaluation: SavedEvaluation) -> str:
-    """Model, notebook and the run's hash: short, and enough to find the run."""
+def _label(evaluation: SavedEvaluation, more: str) -> str:
+    """Model, notebook and the run's hash: short, and enough to find the run; and what tells it from the others."""
     number, digest = evaluation.run[:2], evaluation.run.rpartition("-")[2]
-    return f"{evaluation.models[0]} ({number}-{digest})"
+    return f"{evaluation.models[0]} ({number}-{digest}{f', {more}' if more else ''})"

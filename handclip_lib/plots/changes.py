@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from handclip_lib.plots.comparison import line_look
-from handclip_lib.plots.style import COLOURS, MARKERS, QUIET, figure_with_axes, in_our_look
+from handclip_lib.plots.comparison import HALF, line_look
+from handclip_lib.plots.style import COLOURS, MARKERS, QUIET, figure_with_axes, in_our_look, wrapped
 
 
 @in_our_look
@@ -29,7 +29,7 @@ def embedding_maps(maps: Mapping[str, pd.DataFrame], identities: int = 12) -> Fi
             own = points[points["identity"] == identity]
             colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place // len(COLOURS) % len(MARKERS)]
             axis.plot(own["x"], own["y"], marker, color=colour, ms=6, mec="white", mew=0.4, label=str(identity))
-        axis.set_title(f"{label}: {len(points)} images", parse_math=False)
+        axis.set_title(wrapped(f"{label}: {len(points)} images", HALF if len(maps) > 1 else 2 * HALF), parse_math=False)
         axis.set_xticks([])
         axis.set_yticks([])
         axis.grid(False)
@@ -55,7 +55,7 @@ def similarity_difference(before: np.ndarray, after: np.ndarray, identities: Seq
     bound = float(np.quantile(np.abs(change[off]), 0.99)) or 1.0
     picture = left.imshow(change, cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
     left.grid(False)
-    left.set_title(names, parse_math=False)
+    left.set_title(wrapped(names, HALF), parse_math=False)
     left.set(xlabel="test image, ordered by identity", ylabel="test image")
     figure.colorbar(picture, ax=left, label="change of the cosine", shrink=0.85)
     edges = np.linspace(change[off].min(), change[off].max() + 1e-9, 50)

@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from handclip_lib.evaluation.uncertainty import Interval
-from handclip_lib.plots.style import COLOURS, MARKERS, QUIET, figure_with_axes, in_our_look
+from handclip_lib.plots.style import COLOURS, MARKERS, QUIET, figure_with_axes, in_our_look, wrapped
 
 MEASURES = {"rank1": "rank-1", "map": "mAP"}
 POINTS = "percentage points"
+LINE, HALF = 34, 52  # characters of a label beside an axis, which takes its width; and of half a figure's width
 
 
 @in_our_look
@@ -24,7 +25,7 @@ def forest(table: pd.DataFrame) -> Figure:
     figure, (left, right) = figure_with_axes(1, 2, height=0.42 * len(table) + 1.5, sharey=True)
     rows = np.arange(len(table))
     _bars(left, table["rank1"], table["rank1_low"], table["rank1_high"], rows, COLOURS[0], MARKERS[0])
-    left.set_yticks(rows, table["model"], parse_math=False)
+    left.set_yticks(rows, [wrapped(name, LINE) for name in table["model"]], parse_math=False)
     left.set_ylim(len(table) - 0.4, -0.6)
     left.set(title="rank-1", xlabel="interval over identities")
     left.xaxis.set_major_formatter(PercentFormatter())
@@ -36,7 +37,7 @@ def forest(table: pd.DataFrame) -> Figure:
             gain, low, high = part[f"{name}_gain"], part[f"{name}_gain_low"], part[f"{name}_gain_high"]
             _bars(right, gain, low, high, rows[mask] + 0.24 * place - 0.12, COLOURS[place], MARKERS[place], fill)
         right.plot([], [], MARKERS[place], color=COLOURS[place], label=label)
-    right.set_title(f"gain over {table['model'].iloc[0]}", loc="left", parse_math=False)
+    right.set_title("gain over the first row", loc="left")
     right.set(xlabel=f"{POINTS}; filled: p < 0.05 by Holm")
     right.legend(loc="lower right", ncols=2, bbox_to_anchor=(1, 1.08), borderaxespad=0)
     for axis in (left, right):
@@ -186,9 +187,10 @@ def _bars(
 
 
 def _legend_below(figure: Figure, axis: Axes, title: str) -> None:
-    """Labels of runs are long: in two columns under the figure they take no width from it."""
+    """Labels of runs are long: under the figure, in two columns if they fit, they take no width from it."""
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, title=title)
+    columns = 2 if max(map(len, labels), default=0) <= HALF else 1
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, title=title)
 
 
 def line_look(place: int) -> tuple[str, str, str]:

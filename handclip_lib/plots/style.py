@@ -62,9 +62,9 @@ def picture_grid(
     rows = max(1, -(-len(pixels) // columns))
     columns = max(1, -(-len(pixels) // rows))
     width = WIDTH / columns
-    wrapped = [_wrap(title, int(width / CHARACTER)) for title in titles]
+    lines_of = [wrapped(title, int(width / CHARACTER)) for title in titles]
     tall = min(size, width * max((image.shape[0] / image.shape[1] for image in pixels), default=0.1))
-    lines = sum(max(t.count("\n") + 1 for t in wrapped[i : i + columns]) for i in range(0, len(wrapped), columns))
+    lines = sum(max(t.count("\n") + 1 for t in lines_of[i : i + columns]) for i in range(0, len(titles), columns))
     figure, axes = figure_with_axes(rows, columns, height=rows * (tall + 0.12) + 0.16 * lines)
     for axis in axes:
         axis.set_xticks([])
@@ -72,11 +72,12 @@ def picture_grid(
         axis.grid(False)
         axis.set_anchor("N")
         axis.spines[:].set_visible(False)
-    for axis, image, title in zip(axes, pixels, wrapped, strict=False):
+    for axis, image, title in zip(axes, pixels, lines_of, strict=False):
         axis.imshow(image)
         axis.set_title(title, fontsize=9, parse_math=False)
     return figure, axes[: len(pixels)]
 
 
-def _wrap(title: str, width: int) -> str:
+def wrapped(title: str, width: int) -> str:
+    """Text in lines of at most `width` characters; its own line breaks stay."""
     return "\n".join(part for line in title.split("\n") for part in textwrap.wrap(line, width) or [""])

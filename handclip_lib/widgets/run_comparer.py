@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.comparison import Difference, Entry, compare_pair, won_and_lost
 from handclip_lib.evaluation.uncertainty import Interval
-from handclip_lib.plots.comparison import MEASURES, draw_cmc
-from handclip_lib.plots.style import COLOURS, MARKERS, QUIET, WIDTH, in_our_look
+from handclip_lib.plots.comparison import HALF, LINE, MEASURES, draw_cmc
+from handclip_lib.plots.style import COLOURS, MARKERS, QUIET, WIDTH, in_our_look, wrapped
 from handclip_lib.widgets.panel import Panel
 
 MOST_QUERIES = 8  # listed a side
@@ -72,7 +72,8 @@ def compared_runs(
     grid = figure.add_gridspec(2, 2, height_ratios=(1.5, 1))
     left, right = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
     draw_cmc(left, curves, n_gallery)
-    left.legend(loc="lower right")
+    handles, labels = left.get_legend_handles_labels()
+    left.legend(handles, [wrapped(label, LINE) for label in labels], loc="lower right")
     first, second = curves
     right.axvline(0, color=QUIET, lw=1)
     for row, found in enumerate(differences.values()):
@@ -86,7 +87,7 @@ def compared_runs(
     right.set_ylim(len(differences) - 0.4, -0.7)
     right.margins(x=0.35)
     right.grid(axis="y", visible=False)
-    right.set_title(f"{first}\nless {second}", parse_math=False)
+    right.set_title(wrapped(f"{first}\nless {second}", HALF), parse_math=False)
     right.set_xlabel("difference in percentage points, 95 % over identities")
     shares = [len(queries[name]) for name in ("both", "first", "second", "neither")]
     total = max(1, sum(shares))
@@ -107,7 +108,7 @@ def _listed(axis: Axes, queries: pd.DataFrame, label: str, rank: str) -> None:
     found = queries.groupby(["path", "identity"])[rank].agg(["size", "max"]).reset_index()
     found = found.sort_values(["size", "max", "path"], ascending=[False, False, True], kind="stable")
     axis.set_axis_off()
-    title = f"only {label}:\n{len(queries)} queries of {len(found)} photographs"
+    title = wrapped(f"only {label}:", HALF) + f"\n{len(queries)} queries of {len(found)} photographs"
     axis.set_title(title, loc="left", fontsize=9, parse_math=False)
     lines = [
         f"{_short(path)} ({identity}): {draws} {'draw' if draws == 1 else 'draws'}, rank of the other ≤ {worst}"

@@ -25,6 +25,8 @@ CHECKPOINTS = {
 METRICS = ("rank1", "rank1_low", "rank1_high", "map", "map_trapezoid")
 SHARES = METRICS
 """Columns of `runs_table` that are shares in 0..1."""
+MOST_TOLD, LONGEST_TOLD = 2, 28
+"""Parameters, and characters, that a label of a run may hold."""
 
 
 def find_records(
@@ -126,13 +128,13 @@ def note_of(record: Mapping[str, Any], runs: Path) -> str:
 def comparable_runs(
     records: Sequence[Mapping[str, Any]], runs: Path, ids: Sequence[str] = (), reference: str = ""
 ) -> "list[SavedEvaluation]":
-    """Evaluations of the runs that succeeded on one split, the oldest first.
+    """Evaluations of the runs that succeeded on one split and left out the same bursts, the oldest first.
 
     Args:
         records: Of `find_records`.
         runs: Folder that holds a folder for each run.
-        ids: Runs asked for: all of them are taken, whatever their split, for a comparison to refuse by name.
-        reference: Run whose split counts; empty: that of the newest.
+        ids: Runs asked for: all of them are taken, whatever their split and burst, for a comparison to refuse by name.
+        reference: Run whose split and burst count; empty: those of the newest.
 
     Raises:
         RunError: No run has an evaluation, or the reference has none.
@@ -151,8 +153,28 @@ def comparable_runs(
         )
     if reference and reference not in splits:
         raise RunError(f"reference={reference!r} has no evaluation among these runs; choose from {', '.join(splits)}")
-    wanted = splits[reference or list(splits)[-1]]
-    return [load_evaluation(runs / name) for name, split in splits.items() if ids or split == wanted]
+    wanted = reference or list(splits)[-1]
+    found = {name: load_evaluation(runs / name) for name, split in splits.items() if ids or split == splits[wanted]}
+    return [evaluation for evaluation in found.values() if ids or evaluation.burst == found[wanted].burst]
+
+
+def told_apart(records: Sequence[Mapping[str, Any]], evaluations: "Sequence[SavedEvaluation]") -> dict[str, str]:
+    """What to say of each run beside its model: the parameters in which the compared ones differ, if few and short.
+
+    Args:
+        records: Of `find_records`.
+        evaluations: The compared ones.
+
+    Returns:
+        Text such as "triplet_weight=1" by run; "" for a run that has none of them, and for all where there is more to
+        tell than a legend holds.
+    """
+    compared = [record for record in records if record["id"] in {evaluation.run for evaluation in evaluations}]
+    names = differing(compared)
+    given = {record["id"]: record.get("parameters") or {} for record in compared}
+    texts = {run: ", ".join(f"{n}={values[n]}" for n in names if n in values) for run, values in given.items()}
+    fits = len(names) <= MOST_TOLD and max(map(len, texts.values()), default=0) <= LONGEST_TOLD
+    return texts if fits else dict.fromkeys(texts, "")
 
 
 def reference_of(evaluations: "Sequence[SavedEvaluation]", reference: str = "") -> str:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 from handclip_lib.errors import EvaluationError, RunError
 from handclip_lib.evaluation.comparison import entries_of
 from handclip_lib.evaluation.published import beside_literature
+from handclip_lib.evaluation.saved import save_evaluation
 from handclip_lib.workbench.collection import (
     METRICS,
     comparable_runs,
@@ -14,6 +16,7 @@ from handclip_lib.workbench.collection import (
     reference_of,
     runs_table,
     tasks_table,
+    told_apart,
 )
 
 DEFAULTS = {"dataset": "drawn", "aspect": "dorsal_r", "seed": 0}
@@ -119,6 +122,45 @@ def test_compared_are_the_runs_on_the_split_of_the_newest(runs: Path):
     (runs / "05_evaluation-tiny-e1" / "embeddings.safetensors").write_bytes(b"cut")
     with pytest.raises(EvaluationError, match=r"run 05_evaluation-tiny-e1 .*run it again"):
         comparable_runs(find_records(runs), runs)
+
+
+def test_a_run_that_left_out_bursts_stops_no_comparison_of_the_others(runs: Path, saved_runs):
+    name = "05_evaluation-tiny-b2"
+    saved, results, features = saved_runs.evaluated(runs / name)
+    near = [dataclasses.replace(result, burst=2) for result in results]
+    save_evaluation(runs / name, near, features, saved_runs.small_split())
+    write(runs, a_record(name, 9, split={"checksum": saved.checksum}, parameters={"burst": 2}, defaults={"burst": 0}))
+    records = find_records(runs)
+    assert [found.run[-2:] for found in comparable_runs(records, runs)] == ["b2"], "the newest's"
+    found = comparable_runs(records, runs, reference="05_evaluation-tiny-e1")
+    assert [evaluation.run[-2:] for evaluation in found] == ["e1", "f1"]
+    ids = ["05_evaluation-tiny-e1", name]
+    assert len(comparable_runs(find_records(runs, ids), runs, ids)) == 2, "asked for by name, it is refused by name"
+
+
+def test_labels_say_in_what_few_parameters_the_compared_runs_differ(runs: Path):
+    records = find_records(runs)
+    found = comparable_runs(records, runs)
+    assert told_apart(records, found) == dict.fromkeys([evaluation.run for evaluation in found], ""), "05 has no epochs"
+    other = runs / "03_image_finetune-tiny-f3"
+    other.mkdir()
+    for file in (runs / "03_image_finetune-tiny-f1").iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    record = json.loads((runs / "03_image_finetune-tiny-f1" / "run.json").read_text())
+
+    def told(**changes) -> list[str]:
+        write(runs, record | {"id": other.name, "parameters": record["parameters"] | changes})
+        records = find_records(runs)
+        found = comparable_runs(records, runs)
+        return [entry.label for entry in entries_of(found, found[0].run, told_apart(records, found))][1:3]
+
+    assert told(epochs=9) == ["tiny (03-f1, epochs=6)", "tiny (03-f3, epochs=9)"]
+    assert told(epochs="x" * 50) == ["tiny (03-f1)", "tiny (03-f3)"], "too long"
+    for file in (runs / "03_image_finetune-tiny-f1", other):
+        record = json.loads((file / "run.json").read_text())
+        write(runs, record | {"parameters": record["parameters"] | dict.fromkeys("abc", file.name)})
+    records = find_records(runs)
+    assert set(told_apart(records, comparable_runs(records, runs)).values()) == {""}, "three more are too many"
 
 
 def test_the_reference_is_the_one_asked_for_or_the_oldest_of_05(runs: Path):
