@@ -196,15 +196,16 @@ def burst_share(
     """How much of rank-1 rests on near-duplicates: rank-1 as queries near their gallery image are left out.
 
     Returns:
-        Columns model, burst, rank1 and the share `left_out` of queries, both in 0..1, and `n_query`, all queries of
-        all draws. A burst that leaves no query has rank1 NaN.
+        Columns model, burst, rank1 and the share `left_out` of queries, both in 0..1, and `n_query`, the queries of
+        all draws that have a match. A burst that leaves no query has rank1 NaN.
     """
-    hits, near = [], []
+    ranks, near = [], []
     for trial in range(split.meta["draws"]):
         draw = split.draw(trial, "aspect")
-        hits.append(_ranked(features, draw)[1].first_match_rank == 1)
+        ranks.append(_ranked(features, draw)[1].first_match_rank)
         near.append([in_burst(draw, burst) if burst else np.zeros(len(draw.query_paths), bool) for burst in bursts])
-    hit, left_out = np.concatenate(hits), np.concatenate(near, axis=1)
+    rank, left_out = np.concatenate(ranks), np.concatenate(near, axis=1)
+    hit, left_out = rank[rank > 0] == 1, left_out[:, rank > 0]
     rows = []
     for burst, out in zip(bursts, left_out, strict=True):
         rank1 = float(hit[~out].mean()) if (~out).any() else float("nan")

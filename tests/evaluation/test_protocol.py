@@ -195,6 +195,22 @@ def test_rank1_without_bursts_is_the_same_figure_both_ways():
         evaluate_split(features, split, burst=8)
 
 
+def test_a_query_without_a_match_is_no_miss_of_the_bursts_either():
+    rows = pd.DataFrame(
+        [("a0", "a", 1, "0"), ("a1", "a", 2, ""), ("a2", "a", 9, ""), ("b0", "b", 20, "0"), ("b1", "b", 29, ""),
+         ("c0", "c", 30, ""), ("c1", "c", 31, "")],  # c is in no gallery, as a folder's own split may have it
+        columns=["path", "identity", "capture", "gallery_in"],
+    )  # fmt: skip
+    meta = {"dataset": "folder", "draws": 1, "aspect": "all", "protocol": "given", "unqueryable": []}
+    split = Split.build(meta, rows.assign(role="test", aspect=""))
+    features = Features.normalised(rows["path"], np.array([[5, 0], [5, 1], [4, 1], [0, 5], [1, 5], [3, 1], [4, 2]]))
+    shares = burst_share(features, split, (0, 1))
+    # a1, a2 and b1 are found, c0 and c1 have no match; a1 is one capture from a0
+    assert shares["rank1"].tolist() == [evaluate_split(features, split, bootstrap=2).rank1.estimate, 1] == [1, 1]
+    assert shares["left_out"].tolist() == [0, 1 / 3]
+    assert shares["n_query"].tolist() == [3, 3]
+
+
 def test_near_duplicates_carry_rank1_when_nothing_else_does():
     # A photograph resembles only the next one of its sitting; without its neighbours the model knows nothing.
     split = a_split((10,) * 8, aspects=("dorsal_r",))
