@@ -11,8 +11,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+MAKES_THE_SPLIT = ("dataset", "data_root", "aspect", "protocol", "draws", "drawn_subjects", "drawn_images")
+"""Parameters, beside the seed, that decide which images are trained and tested on."""
+
+
 def sweep_table(records: Sequence[Mapping[str, Any]], parameter: str) -> "pd.DataFrame":
     """The effect of one parameter: the largest group of runs that differ in it and in nothing else but the seed.
+
+    Runs of one seed are on one split, that of the newest of them, unless the parameter is one that makes the split:
+    photographs that were added or removed in between would look like its effect.
 
     Args:
         records: Of `find_records`.
@@ -26,6 +33,8 @@ def sweep_table(records: Sequence[Mapping[str, Any]], parameter: str) -> "pd.Dat
     columns = ["value", "seed", "id", "rank1", "map", "seconds"]
     done = _measured(records)
     groups = _alike([record for record in done if parameter in record["parameters"]], {parameter, "seed"})
+    if parameter not in MAKES_THE_SPLIT:
+        groups = [_on_one_split(group) for group in groups]
     groups = [group for group in groups if len({str(record["parameters"][parameter]) for record in group}) > 1]
     rows = [
         [record["parameters"][parameter], record["parameters"]["seed"], record["id"], *_figures(record)]
@@ -84,12 +93,22 @@ def _measured(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _alike(records: Iterable[Mapping[str, Any]], but: set[str]) -> list[list[Mapping[str, Any]]]:
-    """Runs of one notebook in groups that agree in every parameter but those named."""
-    groups = defaultdict(list)
+    """Runs of one notebook in groups that agree in every parameter but those named; of equal ones the newest."""
+    groups = defaultdict[tuple[str, str], dict[str, Mapping[str, Any]]](dict)
     for record in records:
         rest = {name: value for name, value in record["parameters"].items() if name not in but}
-        groups[record["notebook"], json.dumps(rest, sort_keys=True, default=str)].append(record)
-    return list(groups.values())
+        found = groups[record["notebook"], json.dumps(rest, sort_keys=True, default=str)]
+        own = json.dumps(record["parameters"], sort_keys=True, default=str)
+        found.pop(own, None)  # made again with another library or other data: no second seed, no second value
+        found[own] = record
+    return [list(found.values()) for found in groups.values()]
+
+
+def _on_one_split(group: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of each seed the runs on the split of its newest."""
+    split = {record["id"]: (record.get("split") or {}).get("checksum") for record in group}
+    newest = {record["parameters"]["seed"]: split[record["id"]] for record in group}
+    return [record for record in group if split[record["id"]] == newest[record["parameters"]["seed"]]]
 
 
 def _figures(record: Mapping[str, Any]) -> list[Any]:

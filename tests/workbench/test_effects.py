@@ -47,6 +47,26 @@ def test_no_sweep_is_an_empty_table():
     assert len(sweep_table(RECORDS, "n_ctx")) == 0, "no run has it"
 
 
+def test_a_run_made_again_counts_once_its_newest():
+    again = trained("g", 0.7, learning_rate=1e-4)  # b's parameters, once the library or the data had changed
+    table = seeds_table([*RECORDS, again])
+    assert sorted(table["id"]) == ["03_x-c", "03_x-g"], "two runs of seed 0 are not two seeds"
+    assert sorted(sweep_table([*RECORDS, again], "learning_rate")["id"]) == ["03_x-a", "03_x-c", "03_x-g"]
+
+
+def test_a_sweep_compares_on_one_split_a_seed_unless_the_parameter_makes_the_split():
+    def on(split: str, name: str, **parameters) -> dict:
+        return trained(name, **parameters) | {"split": {"checksum": split}}
+
+    old, new = on("old", "a", learning_rate=1e-2), on("new", "b", learning_rate=1e-3)
+    other = on("other", "c", learning_rate=1e-3, seed=1)
+    assert len(sweep_table([old, new, other], "learning_rate")) == 0, "photographs were added in between"
+    last = on("new", "d", learning_rate=1e-4)
+    assert sorted(sweep_table([old, new, other, last], "learning_rate")["id"]) == ["03_x-b", "03_x-c", "03_x-d"]
+    draws = [on("two", "a", draws=2), on("ten", "b", draws=10)]
+    assert sweep_table(draws, "draws")["value"].tolist() == [2, 10]
+
+
 def test_seeds_are_runs_that_differ_in_the_seed_alone():
     table = seeds_table(RECORDS)
     assert table["id"].tolist() == ["03_x-b", "03_x-c"]
