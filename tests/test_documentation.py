@@ -340,6 +340,7 @@ def test_a_table_of_ones_own_is_one_that_can_be_split(bench: Path, capsys):
     run_examples("data.md")
     assert main(["data", "check", "mine", "--dataset", "11k"]) == 2, "names are no numbers for the standard cut-offs"
     assert "protocol='proportional'" in capsys.readouterr().out
+    assert main(["data", "check", "mine", "--dataset", "11k", "--protocol", "proportional"]) == 0
     table = read_hands11k(bench / "mine")
     assert table.images["aspect"].value_counts().to_dict() == {"palmar_r": 8, "dorsal_r": 4}
     assert make_split(table, "palmar_r", "proportional").meta["counts"] == {"other": 2, "test": 4, "train": 2, "val": 2}

@@ -18,7 +18,7 @@ from handclip_lib.data.hd import IDENTITIES
 from handclip_lib.data.images import decode_file
 from handclip_lib.data.open import READERS, open_dataset
 from handclip_lib.data.places import find_data_root
-from handclip_lib.data.splits import make_split
+from handclip_lib.data.splits import PROTOCOLS, Split, make_split
 from handclip_lib.data.table import ASPECTS, HandTable
 from handclip_lib.errors import DataError
 
@@ -37,12 +37,14 @@ class CheckReport:
 
     Attributes:
         table: The data set, less the images that could not be decoded when `deep`.
+        protocol: The one that was planned, "auto" for the data set's own where none could be.
         protocols: For each aspect what its split holds (see `split_counts`), or why there is none.
         converted: For each kind of image that is converted to RGB, the paths of its images; empty unless `deep`.
         deep: Every image was decoded.
     """
 
     table: HandTable
+    protocol: str
     protocols: Mapping[str, pd.DataFrame | str]
     converted: Mapping[str, list[str]]
     deep: bool
@@ -60,7 +62,7 @@ class CheckReport:
         yield f"{self.table.root}"
         yield f"data set {self.table.dataset!r}: {len(images)} images of {images['identity'].nunique()} identities"
         yield from _attributes(self.table)
-        yield from _protocols(self.protocols)
+        yield from _protocols(self.protocol, self.protocols)
         reasons = left_out_reasons(self.table)
         yield f"\nLeft out: {len(self.table.left_out)} images"
         for row in reasons[reasons["images"] > 0].itertuples(index=False):
@@ -76,10 +78,13 @@ class CheckReport:
         else:
             yield "\nNo image was decoded, only looked for; --deep decodes each."
         if not self.usable:
-            yield "No split can be made of this data: see the reasons above."
+            own = ", the data set's own" if self.protocol == "auto" else ""
+            yield f"No split by protocol {self.protocol!r}{own}: see the reasons above; another: --protocol"
 
 
-def check(root: Path | str, dataset: str = "auto", deep: bool = False, progress: bool = True) -> CheckReport:
+def check(
+    root: Path | str, dataset: str = "auto", deep: bool = False, progress: bool = True, protocol: str = "auto"
+) -> CheckReport:
     """Look at a data folder.
 
     Args:
@@ -87,12 +92,15 @@ def check(root: Path | str, dataset: str = "auto", deep: bool = False, progress:
         dataset: "11k", "hd", "folder", or "auto" to recognise it.
         deep: Decode every image, to find those that are damaged, too large or of an unusual kind.
         progress: Show a progress bar.
+        protocol: Of the split that is planned, as `make_split` takes it.
 
     Raises:
-        DataError: The folder is not a data set, or none of its images can be used.
+        DataError: The protocol is unknown, the folder is not a data set, or none of its images can be used.
     """
     if dataset not in DATASETS:
         raise DataError(f"unknown dataset {dataset!r}; choose from {', '.join(DATASETS)}")
+    if protocol not in PROTOCOLS:
+        raise DataError(f"unknown protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}")
     folder = find_data_root(str(root))
     table = open_dataset(recognised(folder) if dataset == "auto" else dataset, str(folder))
     converted: dict[str, list[str]] = {}
@@ -100,8 +108,11 @@ def check(root: Path | str, dataset: str = "auto", deep: bool = False, progress:
         failures, converted = _decode_all(table, progress)
         table = table.without(failures)
     there = set(table.images["aspect"])
-    protocols = {aspect: _split_or_reason(table, aspect) for aspect in ASPECTS if aspect in there}
-    return CheckReport(table, protocols or {"all": _split_or_reason(table, "all")}, converted, deep)
+    aspects = [aspect for aspect in ASPECTS if aspect in there] or ["all"]
+    found = {aspect: _split_or_reason(table, aspect, protocol) for aspect in aspects}
+    made = next((split.meta["protocol"] for split in found.values() if isinstance(split, Split)), protocol)
+    counts = {aspect: split_counts(split) if isinstance(split, Split) else split for aspect, split in found.items()}
+    return CheckReport(table, made, counts, converted, deep)
 
 
 def recognised(root: Path) -> str:
@@ -117,9 +128,9 @@ def recognised(root: Path) -> str:
     return "hd" if original in root.parts or any((folder / IDENTITIES).is_dir() for folder in near) else "folder"
 
 
-def _split_or_reason(table: HandTable, aspect: str) -> pd.DataFrame | str:
+def _split_or_reason(table: HandTable, aspect: str, protocol: str) -> Split | str:
     try:
-        return split_counts(make_split(table, aspect))
+        return make_split(table, aspect, protocol)
     except DataError as error:
         return str(error)
 
@@ -159,7 +170,7 @@ def _attributes(table: HandTable) -> Iterator[str]:
             yield f"  {row.value:<{width}}  {row.images:>6} images of {row.identities} identities"
 
 
-def _protocols(protocols: Mapping[str, pd.DataFrame | str]) -> Iterator[str]:
+def _protocols(protocol: str, protocols: Mapping[str, pd.DataFrame | str]) -> Iterator[str]:
     """One table of all aspects' splits, then the reasons of those that have none."""
     columns = {}
     for aspect, found in protocols.items():
@@ -169,7 +180,7 @@ def _protocols(protocols: Mapping[str, pd.DataFrame | str]) -> Iterator[str]:
                 columns[aspect] += " of " + found.set_index("count")["published"].astype(str)
     if columns:
         published = any(isinstance(found, pd.DataFrame) and "published" in found for found in protocols.values())
-        yield "\nProtocol" + (", found of published" if published else "")
+        yield f"\nProtocol {protocol}" + (", found of published" if published else "")
         yield pd.DataFrame(columns).rename_axis(None).to_string()
     for aspect, found in protocols.items():
         if isinstance(found, str):

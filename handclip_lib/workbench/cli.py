@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import get_args
 
 from handclip_lib import __version__
-from handclip_lib.config import Aspect, Dataset
+from handclip_lib.config import Aspect, Dataset, Protocol
 from handclip_lib.errors import ConfigError, HandClipError, RunError
 from handclip_lib.workbench.listing import ORDERS
 from handclip_lib.workbench.record import STATUSES
@@ -109,6 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     check = data.add_parser("check", help="what is there, what is missing, what is left out and why")
     check.add_argument("root", help="folder of the data set")
     check.add_argument("--dataset", default="auto", choices=["auto", "11k", "hd", "folder"])
+    check.add_argument(
+        "--protocol", default="auto", choices=get_args(Protocol), help="of the split that is planned (the data's own)"
+    )
     check.add_argument("--deep", action="store_true", help="decode every image too")
     check.set_defaults(action=_check)
     return parser
@@ -274,7 +277,7 @@ def _doctor(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from handclip_lib.data.check import check
 
-    report = check(options.root, options.dataset, deep=options.deep)
+    report = check(options.root, options.dataset, deep=options.deep, protocol=options.protocol)
     print(report)
     return 0 if report.usable else 2
 

@@ -43,6 +43,7 @@ def test_the_report_counts_what_is_there_beside_what_was_published(root):
     counts = report.protocols["dorsal_r"].set_index("count")["found"]
     assert counts[["train", "val", "test", "query", "gallery aspect"]].tolist() == [6, 3, 9, 6, 3]
     assert "6 of 890" in text
+    assert "\nProtocol standard, found of published\n" in text
     assert "--deep decodes each" in text
 
 
@@ -92,6 +93,24 @@ def test_when_no_image_can_be_decoded_the_check_fails(root):
         file.write_bytes(b"no photograph")
     with pytest.raises(DataError, match="holds no usable image: 18 ×"):
         check(root, deep=True, progress=False)
+
+
+def test_another_protocol_than_the_data_sets_own_is_planned_when_asked(root):
+    metadata = pd.read_csv(root / "HandInfo.csv", dtype=str)
+    names = dict(zip(sorted(set(metadata["id"])), ("ann", "bo", "cy", "di", "ed", "flo"), strict=True))
+    metadata["id"] = metadata["id"].map(names)
+    metadata.to_csv(root / "HandInfo.csv", index=False)
+    own = check(root, progress=False)
+    assert not own.usable
+    assert "is not a number" in str(own)
+    assert "No split by protocol 'auto', the data set's own: see the reasons above; another: --protocol" in str(own)
+    other = check(root, protocol="proportional", progress=False)
+    assert other.usable
+    counts = other.protocols["dorsal_r"].set_index("count")["found"]
+    assert counts[["train identities", "test identities"]].tolist() == [3, 3]
+    assert "\nProtocol proportional\n" in str(other)
+    with pytest.raises(DataError, match="unknown protocol 'halves'; choose from auto, standard"):
+        check(root, protocol="halves", progress=False)
 
 
 def test_data_that_cannot_be_split_is_reported_as_unusable(tmp_path):
