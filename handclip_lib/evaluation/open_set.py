@@ -172,14 +172,25 @@ def open_set_table(results: Sequence[OpenSetResult]) -> pd.DataFrame:
     return pd.concat([result.at_targets() for result in results], ignore_index=True)
 
 
-def _held_out(split: Split, share: float, seed: int) -> tuple[str, ...]:
-    """A seeded choice among the test identities with two images or more: others are never a probe."""
-    queryable = sorted(split.identities("test") - set(split.meta["unqueryable"]), key=identity_order)
+def n_held_out(split: Split, share: float) -> int:
+    """How many test identities a share is; 0 where fewer than two would be held out or stay."""
+    queryable = _queryable(split)
     n = round(share * len(queryable)) if 0 < share < 1 else 0
-    if not 2 <= n <= len(queryable) - 2:
+    return n if 2 <= n <= len(queryable) - 2 else 0
+
+
+def _queryable(split: Split) -> list[str]:
+    """Test identities with two images or more: others are never a probe."""
+    return sorted(split.identities("test") - set(split.meta["unqueryable"]), key=identity_order)
+
+
+def _held_out(split: Split, share: float, seed: int) -> tuple[str, ...]:
+    """A seeded choice among the test identities that may be a probe."""
+    queryable, n = _queryable(split), n_held_out(split, share)
+    if not n:
         raise EvaluationError(
-            f"share={share} of {len(queryable)} test identities with a query would hold out {n}; at least two must be "
-            "held out and two stay: choose another share, or a split with more test identities"
+            f"share={share} of {len(queryable)} test identities with a query: at least two must be held out and two "
+            "stay: choose another share, or a split with more test identities"
         )
     chosen = np.random.default_rng(seed).permutation(len(queryable))[:n]
     return tuple(queryable[i] for i in sorted(chosen))

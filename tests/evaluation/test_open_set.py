@@ -12,7 +12,7 @@ from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.error_curve import resampled
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.open_set import open_set, open_set_models, open_set_table
+from handclip_lib.evaluation.open_set import n_held_out, open_set, open_set_models, open_set_table
 
 pytestmark = pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.retrieval.TiedScoresWarning")
 SIZES = (1, 2, 3, 5, 9, 4, 2, 6, 3, 1, 8, 4, 3, 7, 2, 5)
@@ -169,11 +169,18 @@ def test_a_probe_whose_gallery_image_is_absent_is_non_mated():
     assert len(result.curve.non_mated_order) == len({*result.held_out, "a"})
 
 
+def test_a_share_of_few_people_holds_out_nobody():
+    split = a_split()
+    result = open_set(features_of(split), split, share=0.5, bootstrap=10)
+    assert n_held_out(split, 0.5) == len(result.held_out) >= 2
+    assert [n_held_out(split, share) for share in (0.0, 0.01, 0.99, 1.0, float("nan"))] == [0] * 5
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"share": 0.0}, "share=0.0 .* would hold out 0"),
-        ({"share": 1.0}, "share=1.0 .* would hold out 0"),
+        ({"share": 0.0}, "share=0.0 .* two must be held out"),
+        ({"share": 1.0}, "share=1.0 .* two must be held out"),
         ({"share": 0.95}, "at least two must be held out and two stay"),
         ({"rank": 0}, "rank=0"),
         ({"targets": (10,)}, "FPIR of 10"),
