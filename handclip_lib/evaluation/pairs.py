@@ -10,8 +10,10 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.ranking import check_memory
 
 BLOCK = 1024  # rows of the similarity matrix at once
+PAIR_BYTES = 100  # of a pair, with its score sorted, as a verification has it
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,11 @@ def compared_pairs(features: Features, split: Split) -> Pairs:
         split: The manifest.
 
     Raises:
-        EvaluationError: An embedding is missing.
+        EvaluationError: An embedding is missing, or the memory does not suffice.
     """
     rows = split.images[split.images["role"].isin(["test", "distractor"])]
+    first = split.draw(0)
+    _check_memory(len(rows), split.meta["draws"] * len(first.query_paths) * len(first.gallery_paths))
     place = pd.Series(np.arange(len(rows)), index=rows["path"])
     compared = np.zeros((len(rows), len(rows)), bool)
     for trial in range(split.meta["draws"]):
@@ -108,7 +112,8 @@ def validation_pairs(features: Features, split: Split) -> Pairs:
         split: The manifest.
 
     Raises:
-        EvaluationError: No identity, or only one, has a val image; or an embedding is missing.
+        EvaluationError: No identity, or only one, has a val image; an embedding is missing, or the memory does not
+            suffice.
     """
     rows = split.images[split.images["role"].isin(["train", "val"])]
     is_val = (rows["role"] == "val").to_numpy()
@@ -118,6 +123,7 @@ def validation_pairs(features: Features, split: Split) -> Pairs:
             f"{n} validation identities in this split (protocol {split.meta['protocol']!r}); a threshold needs two: "
             "choose a protocol in which identities train (proportional, standard), or photographs with two images each"
         )
+    _check_memory(len(rows), int(is_val.sum()) * int((~is_val).sum()))
     return _pairs(features, rows, is_val[:, None] & ~is_val[None, :])
 
 
@@ -142,6 +148,12 @@ def similarity_by_identity(features: Features, split: Split, most: int = 400) ->
     n = int(ends[ends <= max(most, ends[0])].max())
     embeddings = features.of(test["path"].tolist()[:n])
     return embeddings @ embeddings.T, test["identity"].to_numpy(str)[:n]
+
+
+def _check_memory(n: int, most: int) -> None:
+    """Refuse more images, or pairs of them, than the free memory holds with what is computed of them."""
+    remedy = "verify fewer people, or with fewer draws"
+    check_memory(f"the pairs of {n:,} images", 4 * n * n + PAIR_BYTES * min(n * (n - 1) // 2, most), remedy)
 
 
 def _pairs(features: Features, rows: pd.DataFrame, compared: np.ndarray) -> Pairs:

@@ -12,6 +12,7 @@ from handclip_lib.data.manifest import Draw, Split
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.models import FLOOR
+from handclip_lib.evaluation.ranking import check_memory
 from handclip_lib.evaluation.retrieval import (
     TIED_SHARE_WARNED,
     RetrievalMetrics,
@@ -21,6 +22,7 @@ from handclip_lib.evaluation.retrieval import (
 from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap
 
 CMC_DEPTH = 20
+SCORE_BYTES = 20  # of a query and a gallery image: their score, and which is the best of whom
 SHARES = (
     "rank1", "rank1_low", "rank1_high", "rank1_sd", "rank5", "rank10", "map", "map_trapezoid", "minp", "rank1_macro",
     "map_macro", "tied_share", "left_out",
@@ -112,7 +114,8 @@ def evaluate_split(
         seed: Seed of the resampling.
 
     Raises:
-        EvaluationError: An embedding is missing, or the data set has no capture numbers to find bursts by.
+        EvaluationError: An embedding is missing, the data set has no capture numbers to find bursts by, or the memory
+            does not suffice.
     """
     draws, tables = [], []
     for trial in range(split.meta["draws"]):
@@ -259,6 +262,12 @@ def near_duplicates(features: Features, split: Split, threshold: float = 0.98, m
 
 def _ranked(features: Features, draw: Draw, exclude: np.ndarray | None = None) -> tuple[np.ndarray, RetrievalMetrics]:
     """Similarities and metrics of one draw; ties are for the caller to sum up over the draws."""
+    n_query, n_gallery = len(draw.query_paths), len(draw.gallery_paths)
+    check_memory(
+        f"a draw of {n_query:,} queries and {n_gallery:,} gallery images",
+        SCORE_BYTES * n_query * n_gallery,
+        "test fewer people, or rank the embeddings by `rank_features`, which keeps no matrix",
+    )
     similarity = features.of(draw.query_paths) @ features.of(draw.gallery_paths).T
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TiedScoresWarning)

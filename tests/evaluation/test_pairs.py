@@ -1,5 +1,6 @@
 """Pairs of images against double loops over draws."""
 
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation import ranking
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.pairs import Pairs, compared_pairs, pair_scores, similarity_by_identity, validation_pairs
 
@@ -116,6 +118,18 @@ def test_validation_pairs_are_val_against_train_images():
     pairs = validation_pairs(features, split)
     assert as_dict(pairs) == wanted
     assert not set(pairs.identities) & split.identities("test")
+
+
+def test_pairs_that_the_memory_cannot_hold_are_refused(monkeypatch):
+    split = a_split()
+    features = random_features(split)
+    monkeypatch.setattr(ranking.psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(2**10))
+    with pytest.raises(EvaluationError, match=r"the pairs of \d+ images needs .* free; verify .* fewer draws"):
+        compared_pairs(features, split)
+    with pytest.raises(EvaluationError, match=r"the pairs of \d+ images needs"):
+        validation_pairs(features, split)
+    monkeypatch.setattr(ranking.psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(2**30))
+    assert len(compared_pairs(features, split).genuine)
 
 
 def test_no_validation_identities_says_what_to_do():

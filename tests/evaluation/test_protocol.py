@@ -1,6 +1,7 @@
 """A model under the protocol, against plain loops over queries and draws."""
 
 import dataclasses
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import DataError, EvaluationError
+from handclip_lib.evaluation import ranking
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.protocol import (
     DETAILS,
@@ -266,6 +268,13 @@ def test_the_interval_is_that_of_identities():
     assert result.rank1.n_identities == len(split.identities("test")) - len(split.meta["unqueryable"])
     by_query = identity_bootstrap(result.per_query["hit"], np.arange(len(result.per_query)), 200, 4)
     assert (result.rank1.low, result.rank1.high) != (by_query.low, by_query.high)
+
+
+def test_a_draw_that_the_memory_cannot_hold_is_refused(monkeypatch):
+    split = a_split()
+    monkeypatch.setattr(ranking.psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(2**10))
+    with pytest.raises(EvaluationError, match=r"draw of \d+ queries and \d+ gallery images needs .*`rank_features`"):
+        evaluate_split(tied_features(split), split)
 
 
 def test_an_interval_needs_two_people_with_a_query():
