@@ -57,9 +57,7 @@ def frozen_threshold(validation: Pairs, fmr: float) -> OperatingPoint:
     Raises:
         EvaluationError: No threshold but rejecting everybody keeps to it.
     """
-    found = verification(
-        validation.genuine, validation.impostor, validation.n_identities, validation.n_identity_pairs
-    ).fnmr_at_fmr(fmr)
+    found = _lowest(validation, fmr)
     if np.isinf(found.threshold):
         raise EvaluationError(
             f"no threshold keeps to fmr={fmr} on {len(validation.impostor):,} validation pairs without rejecting "
@@ -95,14 +93,22 @@ def frozen_table(
 ) -> pd.DataFrame:
     """A row a model: its threshold for an FMR on validation identities, and its errors on test identities there.
 
+    Where no threshold keeps to it but rejecting everybody, as with few people happens, the threshold is infinity, every
+    FMR 0 and every FNMR 1, without intervals: that one model cannot do it is a result, and the others have theirs.
+
     Returns:
         Columns model, target, threshold, fmr_validation, fnmr_validation; fmr and fnmr of the test identities with
         `_low` and `_high`; n_identities, `validation_supported` and `supported`.
     """
     rows: list[dict[str, Any]] = []
     for model, embeddings in features.items():
-        chosen = frozen_threshold(validation_pairs(embeddings, split), fmr)
-        found = at_threshold(compared_pairs(embeddings, split), chosen.threshold, bootstrap=bootstrap, seed=seed)
+        chosen = _lowest(validation_pairs(embeddings, split), fmr)
+        test = compared_pairs(embeddings, split)
+        found = (
+            _everybody_rejected(test)
+            if np.isinf(chosen.threshold)
+            else at_threshold(test, chosen.threshold, bootstrap=bootstrap, seed=seed)
+        )
         rows.append(
             {"model": model, "target": fmr, "threshold": chosen.threshold, "fmr_validation": chosen.fmr,
              "fnmr_validation": chosen.fnmr, **interval_columns("fmr", found.fmr),
@@ -110,6 +116,17 @@ def frozen_table(
              "validation_supported": chosen.supported, "supported": found.supported}
         )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _lowest(validation: Pairs, fmr: float) -> OperatingPoint:
+    counts = validation.n_identities, validation.n_identity_pairs
+    return verification(validation.genuine, validation.impostor, *counts).fnmr_at_fmr(fmr)
+
+
+def _everybody_rejected(test: Pairs) -> ThresholdRates:
+    n = test.n_identities
+    rates = no_interval(0.0, n), no_interval(1.0, n)
+    return ThresholdRates(np.inf, *rates, len(test.genuine), len(test.impostor), n, test.n_identity_pairs)
 
 
 def _fmr(pairs: Pairs, threshold: float, samples: int, seed: int) -> Interval:

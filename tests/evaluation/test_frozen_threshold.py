@@ -121,3 +121,18 @@ def test_the_table_shows_both_sides_for_each_model():
         assert row.fmr == np.mean(test.impostor >= row.threshold)
     with pytest.raises(EvaluationError, match="0 validation identities"):
         frozen_table(models, a_split("test_only"), 0.2)
+
+
+def test_a_model_without_a_threshold_takes_no_row_from_the_others():
+    split = a_split()
+    alike = Features.normalised(split.images["path"], np.ones((len(split.images), 6)))
+    models = {"one": features_of(split, 1), "collapsed": alike}
+    table = frozen_table(models, split, 0.2, bootstrap=50)
+    np.testing.assert_equal(
+        table[:1].to_dict(), frozen_table({"one": models["one"]}, split, 0.2, bootstrap=50).to_dict()
+    )
+    row = table.iloc[1]
+    rates = ["threshold", "fmr_validation", "fnmr_validation", "fmr", "fnmr"]
+    assert row[rates].tolist() == [np.inf, 0, 1, 0, 1], "it rejects everybody"
+    assert row[["fmr_low", "fmr_high", "fnmr_low", "fnmr_high"]].isna().all()
+    assert not row["supported"] and row["n_identities"] == compared_pairs(alike, split).n_identities
