@@ -28,6 +28,9 @@ def identity_bootstrap(
     A subject's queries rise and fall together, so resampling queries gives intervals that are too narrow. Identities
     are drawn with replacement, each with all its queries; the figure is the mean over the queries drawn.
 
+    Where all values are alike, as with no miss at all, the interval has no width and says nothing: by the rule of
+    three, up to 3 / n_identities of other people may still be missed.
+
     Args:
         values: float (n,) or (n, m), such as 1 for a hit; a row with NaN (an unmatched query) is left out.
         identities: (n,), the identity of each value.
