@@ -182,7 +182,8 @@ def _bars(
 ) -> None:  # fmt: skip
     """Estimates with their intervals, in percent; rows without one are left out."""
     there = value.notna().to_numpy()
-    estimate, ends = 100 * value[there], [100 * (value - low)[there], 100 * (high - value)[there]]
+    # rounding may put the estimate of values that are all alike beyond its interval, and a bar has no negative length
+    estimate, ends = 100 * value[there], [100 * side[there].clip(lower=0) for side in (value - low, high - value)]
     axis.errorbar(estimate, rows[there], xerr=ends, fmt=marker, color=colour, mfc=fill or colour, capsize=4, ms=6)
 
 

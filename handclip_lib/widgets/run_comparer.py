@@ -79,7 +79,13 @@ def compared_runs(
     for row, found in enumerate(differences.values()):
         value, low, high = 100 * float(found.estimate), 100 * float(found.low), 100 * float(found.high)
         right.errorbar(
-            value, row, xerr=[[value - low], [high - value]], fmt=MARKERS[row], color=COLOURS[row], capsize=5, ms=7
+            value,
+            row,
+            xerr=[[max(0.0, value - low)], [max(0.0, high - value)]],
+            fmt=MARKERS[row],
+            color=COLOURS[row],
+            capsize=5,
+            ms=7,
         )
         text = f"{value:+z.1f} [{low:z.1f}, {high:z.1f}], p = {float(found.p_value):.3g}"
         right.annotate(text, (value, row), (0, 10), textcoords="offset points", ha="center", fontsize=9)

@@ -57,6 +57,12 @@ def test_forest_draws_figures_and_gains_in_percent_and_fills_the_sure_ones(compa
     assert left.get_ylim()[0] > left.get_ylim()[1], "the reference is at the top"
 
 
+def test_forest_draws_an_interval_that_rounding_put_beside_its_estimate(compared):
+    alike = np.nextafter(0.2, 1)  # every query gains 0.2: the mean of a resample is 0.2 but for the last bit
+    compared.loc[1, ["map_gain", "map_gain_low", "map_gain_high"]] = [0.2, alike, alike]
+    drawn(plots.forest(compared))
+
+
 def test_cmc_overlay_is_in_percent_with_bands_and_tells_eight_runs_apart():
     curves = {f"run {n}": interval(np.linspace(0.3 + 0.05 * n, 1, 20)) for n in range(8)} | {LITERAL: interval([0.5])}
     figure = plots.cmc_overlay(curves, 71)
