@@ -30,6 +30,9 @@ VERSIONS = {
 """Versions of CLIP-FH by method."""
 Gallery = Literal["aspect", "all"]
 RunsOf = Literal["", "02_prompt_learning", "03_image_finetune", "04_joint_training", "05_evaluation"]
+Validation = Literal["val", "test"]
+SELECTED_ON_TEST = "selected on test"
+"""The label of every figure whose epoch test images chose."""
 ImageMeasure = Literal["val_rank1", "val_map", "loss"]
 PromptMeasure = Literal["val_image_to_text@1", "val_text_to_image@1", "image_to_text@1", "text_to_image@1", "loss"]
 
@@ -183,8 +186,13 @@ class ImageFinetune(WithBackbone):
     average: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average a step; 0: none")
     processes: int = Field(1, ge=1, le=64, description="processes that train together, such as one a GPU")
     select_by: ImageMeasure = Field("val_map", description="measure that chooses the epoch, or loss")
+    validation: Validation = Field("val", description="val, or test as CLIP-FH did: every figure is labelled so")
     patience: int = Field(0, ge=0, le=10_000, description="epochs without a better one before it stops; 0: never")
     bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples of the identities for an interval")
+
+    def named(self, model: str, how: str) -> str:
+        """What the trained model is called in tables and figures; that it was selected on test is part of it."""
+        return f"{model}, {how}" + (f", {SELECTED_ON_TEST}" if self.validation == "test" else "")
 
     @property
     def weights_of(self) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from handclip_lib.config import SELECTED_ON_TEST
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import refuse_leak
@@ -10,12 +11,10 @@ from handclip_lib.errors import DataError, EvaluationError
 from handclip_lib.evaluation.features import Features
 
 YES, NO, STATED, UNKNOWN = "yes", "no", "stated", "not checked"
-SELECTED_ON_TEST = "selected on test"
-"""The label of every figure whose epoch the test images chose."""
 SELECTIONS = {
     "nothing": (YES, "The weights are the backbone's published ones: no image of this split chose them."),
     "unknown": (UNKNOWN, "The weights are a file: what chose them, and on whose images, is not known here."),
-    "validation": (YES, "The epoch was chosen on validation images of the training; no test image chose it."),
+    "val": (YES, "The epoch was chosen on validation images of the training; no test image chose it."),
     "test": (NO, f'Test images chose the epoch: every figure is to be labelled "{SELECTED_ON_TEST}".'),
 }  # fmt: skip
 
@@ -35,7 +34,7 @@ def leak_checks(
         split: The manifest that is tested on.
         trained: The manifest the weights were trained on; None where there is none.
         selected_on: What chose the weights: "nothing" for published ones, "unknown" for a file that says nothing of
-            itself, "validation" or "test".
+            itself, "val" or "test" as the training's `validation` was.
         pixel_features: `pixel_embeddings` of at least the test images, to count near-duplicates among
             them (other aspects and distractors are not looked at); None: not counted.
         images: Decoded images of at least `split.evaluated_paths()`, to compare the content of files; None: their

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors
@@ -12,6 +12,7 @@ import torch
 
 from handclip_lib.backbone.load import Backbone, load_backbone
 from handclip_lib.backbone.weights import fingerprint, size_fact
+from handclip_lib.config import SELECTED_ON_TEST
 from handclip_lib.data.augment import plain
 from handclip_lib.data.images import Resolution, height_and_width
 from handclip_lib.errors import BackboneError
@@ -43,6 +44,9 @@ class Trained:
     name: str
     resolution: Resolution
     reads_text: bool = False
+
+
+M = TypeVar("M", Backbone, Trained)
 
 
 def image_encoder(
@@ -117,7 +121,7 @@ def save_trained(encoder: HandEncoder | GuidedEncoder, backbone: Backbone, folde
 
 
 def load_trained(folder: Path, parameters: Mapping[str, Any], device: str = "auto") -> Backbone | Trained:
-    """The best weights of a run of notebook 03 or 04.
+    """The best weights of a run of notebook 03 or 04; if test images chose them, its name says so.
 
     Args:
         folder: The run's.
@@ -131,13 +135,18 @@ def load_trained(folder: Path, parameters: Mapping[str, Any], device: str = "aut
     if not file.exists():
         raise BackboneError(f"{folder.name} has no {BEST}: its training did not end; run notebook 03 or 04 again")
     if parameters.get("method") != "promptsg":
-        return load_backbone(parameters["backbone"], file, device)
+        return _labelled(load_backbone(parameters["backbone"], file, device), parameters)
     height, _, width = parameters["input_size"].partition("x")
     size = (int(height), int(width)) if width else None
     backbone = load_backbone(
         parameters["backbone"], parameters["weights"] or None, device, parameters["download_root"] or None, size
     )
-    return _guided(load_guided(backbone, file), backbone)
+    return _labelled(_guided(load_guided(backbone, file), backbone), parameters)
+
+
+def _labelled(model: M, parameters: Mapping[str, Any]) -> M:
+    on_test = parameters.get("validation") == "test"
+    return replace(model, name=f"{model.name}, {SELECTED_ON_TEST}") if on_test else model
 
 
 def _guided(encoder: GuidedEncoder, backbone: Backbone) -> Trained:

@@ -55,7 +55,7 @@ def train(folder: Path) -> None:
     )
     images = decode_images(table.root, table.images["path"], model.resolution, config.fit, progress=False)
     split = make_split(table.without(images.failures), config.aspect, config.protocol, config.seed, config.draws)
-    people = training_images(images, split)
+    people = training_images(images, split, config.validation)
     encoder = image_encoder(model, len(people.identities), **config.encoder_options())
     text = prompt_texts(model, texts, people.identities)
     fit_image(

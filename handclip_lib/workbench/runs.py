@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from handclip_lib.config import Parameters, resolve
+from handclip_lib.config import SELECTED_ON_TEST, Parameters, resolve
 from handclip_lib.errors import RunError
 from handclip_lib.files import whole_file
 from handclip_lib.workbench.identity import git_state, reports_folder, run_id, versions
@@ -62,6 +62,7 @@ class Run:
         self.folder = folder
         self._began = time.monotonic()
         self._keeps_status = keeps_status
+        self._label = _label(config.model_dump())
         self._record: dict[str, Any] = (None if keeps_status else read_record(folder)) or new_record(folder, config)
         self._save()
         if keeps_status:
@@ -79,6 +80,7 @@ class Run:
 
     def _display_figure(self, figure: "Figure", name: str, alt: str, how: str) -> None:
         _checked_name(name)
+        alt += self._label
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=DPI)
         path = self.folder / "figures" / f"{name}.png"
@@ -132,6 +134,7 @@ class Run:
         renamed = some.rename(columns=lambda name: str(name).replace("_", " "))
         formats = [_percent if column in set(percent) else _number for column in some.columns]
         by_column: Any = dict(zip(renamed.columns, formats, strict=True))
+        caption += self._label
         table = renamed.to_html(index=False, escape=True, border=0, na_rep="", formatters=by_column, justify="left")
         table = table.replace(">", f"><caption>{html.escape(caption)}</caption>", 1)
         if claims in frame.columns:
@@ -173,7 +176,9 @@ class Run:
         from handclip_lib.data.manifest import Split
 
         folder = self.earlier(name, *TRAININGS)
-        return folder, (read_record(folder) or {})["parameters"], Split.read(folder)
+        parameters = (read_record(folder) or {})["parameters"]
+        self._label = _label(parameters)
+        return folder, parameters, Split.read(folder)
 
     def finish(self, **metrics: float | int | str) -> None:
         """Record the headline figures and that the run came to its end."""
@@ -245,6 +250,11 @@ def new_record(folder: Path, config: Parameters) -> dict[str, Any]:
         "reached_the_end": False, "versions": versions(), "git": git_state(), "process": this_process(),
         "command": f"notebooks/{config.notebook}.ipynb in a kernel of its own",
     }  # fmt: skip
+
+
+def _label(parameters: Mapping[str, Any]) -> str:
+    """What every caption of a run ends with, where test images chose the epoch."""
+    return f" ({SELECTED_ON_TEST})" if parameters.get("validation") == "test" else ""
 
 
 def _checked_name(name: str) -> None:

@@ -28,7 +28,7 @@ def images_of(split: Split, **copies: str) -> DecodedImages:
     return DecodedImages(paths, np.zeros((len(paths), 1, 1, 3), np.uint8), {}, tuple(copies.get(p, p) for p in paths))
 
 
-def checked(split: Split, name: str, trained: Split | None = None, selected_on: str = "validation", **options):
+def checked(split: Split, name: str, trained: Split | None = None, selected_on: str = "val", **options):
     options = {"pixel_features": None, **options}
     table = leak_checks(split, trained=trained, selected_on=selected_on, **options)
     assert table["check"].tolist() == CHECKS
@@ -104,7 +104,7 @@ def test_near_duplicates_are_counted_as_a_loop_counts_them():
 
 def test_what_was_chosen_on_the_test_gets_its_label():
     split = split_of("abc")
-    chosen_on = ("nothing", "unknown", "validation", "test")
+    chosen_on = ("nothing", "unknown", "val", "test")
     assert [checked(split, "selection", selected_on=chosen)[0] for chosen in chosen_on] == [
         "yes", "not checked", "yes", "no",
     ]  # fmt: skip
@@ -114,7 +114,7 @@ def test_what_was_chosen_on_the_test_gets_its_label():
 
 
 def test_an_unknown_choice_and_no_cosine_are_refused():
-    with pytest.raises(EvaluationError, match="selected_on='val'; choose from nothing, unknown, validation, test"):
-        checked(split_of("abc"), "selection", selected_on="val")
+    with pytest.raises(EvaluationError, match="selected_on='train'; choose from nothing, unknown, val, test"):
+        checked(split_of("abc"), "selection", selected_on="train")
     with pytest.raises(EvaluationError, match="near=98: a cosine"):
         checked(split_of("abc"), "selection", near=98)

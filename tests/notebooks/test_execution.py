@@ -112,6 +112,28 @@ def test_a_trained_run_is_evaluated_as_it_was_in_its_own_notebook(method, tmp_pa
 
 
 @pytest.mark.slow
+def test_what_was_selected_on_test_says_so_wherever_it_is_shown(tmp_path: Path):
+    words = SMALL | QUICK["03_image_finetune"] | {"validation": "test"}
+    done, out = papermill("03_image_finetune", tmp_path, *given(words))
+    assert done.returncode == 0, done.stderr[-2000:]
+    captions = [picture.metadata["image/png"]["alt"] for picture in pictures_in(out)]
+    assert [text for text in captions[:-1] if not text.endswith("(selected on test)")] == []
+    folder = Path(record_in(tmp_path)["folder"])
+    assert pd.read_csv(folder / "results.csv")["model"][0] == "tiny, fine-tuned, selected on test"
+    done, out = papermill("05_evaluation", tmp_path, *given(SMALL | QUICK["05_evaluation"] | {"trained_run": "latest"}))
+    assert done.returncode == 0, done.stderr[-2000:]
+    (folder,) = tmp_path.glob("runs/05_*")
+    assert pd.read_csv(folder / "results.csv")["model"][0] == "tiny, selected on test"
+    checks = pd.read_csv(folder / "leak_checks.csv").set_index("check")["passed"]
+    assert checks["selection"] == "no"
+    done, out = papermill("06_analysis", tmp_path, "-p", "bootstrap", 200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (folder,) = tmp_path.glob("runs/06_*")
+    models = pd.read_csv(folder / "comparison.csv")["model"]
+    assert [model for model in models if "selected on test" not in model] == ["floor: pixels", "floor: histogram"]
+
+
+@pytest.mark.slow
 def test_what_was_trained_on_one_data_set_is_evaluated_on_another(tmp_path: Path):
     """Drawn hands stand in for both: the 11k layout trains, the HD layout tests, with people the training never saw."""
     done, _ = papermill("03_image_finetune", tmp_path, *given(SMALL | QUICK["03_image_finetune"]))
