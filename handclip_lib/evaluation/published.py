@@ -24,27 +24,34 @@ DEFINITIONS = {"standard": "map", "trapezoid": "map_trapezoid"}
 BESIDE = (
     "study", "method", "dataset", "aspect", "gallery", "n_gallery", "rank1", "map", "map_definition", "note", "source",
 )  # fmt: skip
-COLUMNS = ("model", "rank1", "map", "described_as", "what_its_code_did", "source")
+SHOWN = ("model", "task", "rank1", "map", "described_as", "what_its_code_did", "source")
+COLUMNS = (*SHOWN, "same_task")
+PUBLISHED_TASK = "11k, dorsal_r, standard, 971 queries, gallery of 71"
+"""Of all versions of CLIP-FH."""
 
 
-def beside_published(version: str, backbone: str, results: Sequence[ProtocolResult]) -> pd.DataFrame:
+def beside_published(
+    version: str, backbone: str, results: Sequence[ProtocolResult], meta: Mapping[str, Any]
+) -> pd.DataFrame:
     """Our result of gallery "aspect", and CLIP-FH's of the same version.
 
     Args:
         version: Such as "v5" or "promptsg v8"; empty for none.
         backbone: Short name; the study has vitb16 and rn50, and both are shown for any other.
         results: Of `evaluate_models`, ours first.
+        meta: Of the split: data set, aspect and protocol make the task, with the numbers of queries and gallery images.
 
     Returns:
-        Columns `COLUMNS`; shares in 0..1.
+        Columns `COLUMNS`; shares in 0..1; `same_task` is false for a figure that may not be compared with ours.
 
     Raises:
         EvaluationError: The study has no such version.
     """
     ours = next(result for result in results if result.gallery == "aspect").summary()
-    rows = [
-        dict.fromkeys(COLUMNS, "") | {"model": f"ours: {ours['model']}", "rank1": ours["rank1"], "map": ours["map"]}
-    ]
+    of_split = ", ".join(str(meta[name]) for name in ("dataset", "aspect", "protocol"))
+    task = f"{of_split}, {ours['n_query']:g} queries, gallery of {ours['n_gallery']}"
+    figures = {"model": f"ours: {ours['model']}", "task": task, "rank1": ours["rank1"], "map": ours["map"]}
+    rows = [dict.fromkeys(COLUMNS, "") | figures | {"same_task": True}]
     if version:
         blank = {"rank1": [""], "map": [""]}
         tables = [pd.read_csv(file, keep_default_na=False, na_values=blank) for file in (TABLE, PROMPTSG_TABLE)]
@@ -56,6 +63,7 @@ def beside_published(version: str, backbone: str, results: Sequence[ProtocolResu
         same = found[found["backbone"] == backbone]
         for row in (found if same.empty else same).to_dict("records"):
             row["model"] = f"CLIP-FH {version}, {row['backbone']}"
+            row |= {"task": PUBLISHED_TASK, "same_task": task == PUBLISHED_TASK}
             rows.append({name: row[name] for name in COLUMNS})
     return pd.DataFrame(rows)
 

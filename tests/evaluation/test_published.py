@@ -14,14 +14,13 @@ from handclip_lib.evaluation.published import (
     published_figures,
 )
 
-RESULTS = [
-    SimpleNamespace(gallery=gallery, summary=lambda: {"model": "tiny, joint", "rank1": 0.9, "map": 0.93})
-    for gallery in ("all", "aspect")
-]
+SUMMARY = {"model": "tiny, joint", "rank1": 0.9, "map": 0.93, "n_query": 971.0, "n_gallery": 71}
+RESULTS = [SimpleNamespace(gallery=gallery, summary=lambda: dict(SUMMARY)) for gallery in ("all", "aspect")]
+STANDARD = {"dataset": "11k", "aspect": "dorsal_r", "protocol": "standard"}
 
 
 def test_a_version_stands_beside_ours_in_shares():
-    frame = beside_published("v5", "vitb16", RESULTS)
+    frame = beside_published("v5", "vitb16", RESULTS, STANDARD)
     assert tuple(frame.columns) == COLUMNS
     assert frame["model"].tolist() == ["ours: tiny, joint", "CLIP-FH v5, vitb16"]
     assert frame["rank1"].tolist() == [0.9, 0.8818]
@@ -29,22 +28,32 @@ def test_a_version_stands_beside_ours_in_shares():
     assert "ArcFace logits only feed a log line" in frame["what_its_code_did"][1]
 
 
+def test_a_figure_of_another_task_is_marked_and_says_of_which():
+    assert beside_published("v5", "vitb16", RESULTS, STANDARD)["same_task"].tolist() == [True, True]
+    drawn = beside_published("v5", "vitb16", RESULTS, STANDARD | {"dataset": "drawn", "protocol": "proportional"})
+    assert drawn["same_task"].tolist() == [True, False]
+    assert drawn["task"].tolist() == [
+        "drawn, dorsal_r, proportional, 971 queries, gallery of 71",
+        "11k, dorsal_r, standard, 971 queries, gallery of 71",
+    ]  # fmt: skip
+
+
 def test_promptsg_is_told_by_its_name_and_a_version_that_was_never_run_has_no_figure():
-    frame = beside_published("promptsg v8", "vitb16", RESULTS)
+    frame = beside_published("promptsg v8", "vitb16", RESULTS, STANDARD)
     assert frame["model"].tolist() == ["ours: tiny, joint", "CLIP-FH promptsg v8, vitb16"]
     assert frame["rank1"].tolist() == [0.9, 0.8586]
-    assert beside_published("promptsg v7", "vitb16", RESULTS)["rank1"].isna().tolist() == [False, True]
+    assert beside_published("promptsg v7", "vitb16", RESULTS, STANDARD)["rank1"].isna().tolist() == [False, True]
 
 
 def test_a_backbone_the_study_has_not_sees_both_and_no_version_sees_ours_alone():
-    assert len(beside_published("v5", "tiny", RESULTS)) == 3
-    assert len(beside_published("", "vitb16", RESULTS)) == 1
-    assert beside_published("", "tiny", RESULTS)["source"].tolist() == [""]
+    assert len(beside_published("v5", "tiny", RESULTS, STANDARD)) == 3
+    assert len(beside_published("", "vitb16", RESULTS, STANDARD)) == 1
+    assert beside_published("", "tiny", RESULTS, STANDARD)["source"].tolist() == [""]
 
 
 def test_an_unknown_version_is_refused_with_those_there_are():
     with pytest.raises(EvaluationError, match=r"'v99': CLIP-FH has v1, v2.*v10, promptsg v1"):
-        beside_published("v99", "vitb16", RESULTS)
+        beside_published("v99", "vitb16", RESULTS, STANDARD)
 
 
 def ours(dataset="11k", aspect="dorsal_r", protocol="standard", galleries=((971, 71), (971, 290))) -> pd.DataFrame:
