@@ -1,10 +1,9 @@
 """Files of parameters under `params/`: which a notebook has, what one says, and how a new one is written."""
 
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -14,7 +13,55 @@ from handclip_lib.errors import ConfigError
 from handclip_lib.files import whole_file
 
 BASE = "base.yml"
+NAME = re.compile(r"(?!In$)[A-Za-z]\w*")
+"""What a parameter may be called: `In` and names that begin with _ are the kernel's own, and would be passed over."""
 ALSO = {"joint_training": ("promptsg",)}  # folders of a notebook beside that of its name
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as papermill reads it, without dates; a name that stands twice is refused, for the first would be lost."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value} stands twice; leave out one", problem_mark=key.start_mark
+                )
+            seen |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
+        return node
+
+
+def read_mapping(file: Path) -> dict[str, Any]:
+    """What a YAML file of names and values holds; empty for an empty file.
+
+    Raises:
+        ConfigError: It cannot be read, is not YAML, is no mapping, gives a name twice, or has one that no parameter
+            can have.
+    """
+    try:
+        found = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; name a YAML file of parameters") from error
+    except (UnicodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance({} if found is None else found, dict):
+        raise ConfigError(f"{file} holds a {type(found).__name__}; lines of `name: value` are wanted")
+    wrong = [name for name in found or {} if not is_name(name)]
+    if wrong:
+        raise ConfigError(f"{file}: {wrong[0]!r} is no name of a parameter (yes, no, on and off are truth values)")
+    return found or {}
+
+
+def is_name(name: object) -> bool:
+    """Whether a parameter may be called so."""
+    return isinstance(name, str) and NAME.fullmatch(name) is not None
 
 
 def parameter_files(notebook: str) -> list[Path]:
@@ -31,18 +78,12 @@ def read_parameters(file: Path) -> dict[str, Any]:
     """What a file says, over the base.yml beside it where there is one.
 
     Raises:
-        ConfigError: It cannot be read, is not YAML, or is not lines of `name: value`.
+        ConfigError: As `read_mapping` does.
     """
     base = file.with_name(BASE)
     values: dict[str, Any] = {}
     for one in [base, file] if base.is_file() and base != file else [file]:
-        try:
-            found = yaml.safe_load(one.read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{one} cannot be read ({' '.join(str(error).split())}); choose another file") from error
-        if not isinstance(found, Mapping):
-            raise ConfigError(f"{one} holds a {type(found).__name__}; lines of `name: value` are wanted")
-        values |= found
+        values |= read_mapping(one)
     return values
 
 
@@ -60,6 +101,10 @@ def save_parameters(config: Parameters, name: str, *, overwrite: bool = False) -
     stem = name.strip().removesuffix(".yml")
     if not re.fullmatch(r"\w[\w.-]*", stem):
         raise ConfigError(f"file name {name!r}: use letters, digits, dots, underscores and hyphens, and no folder")
+    if f"{stem}.yml" == BASE:
+        raise ConfigError(
+            f"file name {name!r}: every other file of the folder is read over a {BASE}; give another name"
+        )
     file = _params() / config.notebook[3:] / f"{stem}.yml"
     if file.exists() and not overwrite:
         raise ConfigError(f"{shown(file)} is there already; give another name, or tick overwrite")

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from handclip_lib.config import NOTEBOOKS, Parameters, resolve
 from handclip_lib.data.places import project_root
 from handclip_lib.errors import ConfigError, RunError
+from handclip_lib.widgets.parameter_files import is_name, read_mapping
 from handclip_lib.workbench.identity import reports_folder, run_id
 from handclip_lib.workbench.record import TRAINING_CHECKPOINTS, now, read_record, write_record, write_text
 from handclip_lib.workbench.runs import RUN_FOLDER, new_record
@@ -70,19 +71,14 @@ def gather(files: Sequence[str], typed: Sequence[tuple[str, str]], raw: Sequence
     """Merge parameters: files in their order, then `-p` (typed as papermill types them), then `-r` (text).
 
     Raises:
-        ConfigError: A file is absent, is not YAML, or is not a mapping of names to values.
+        ConfigError: A file is absent, is not YAML, is not a mapping of names to values, or a name is none.
     """
     merged: dict[str, Any] = {}
     for file in files:
-        try:
-            values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"-f {file}: {error.strerror}; name a YAML file of parameters") from error
-        except (yaml.YAMLError, UnicodeError) as error:
-            raise ConfigError(f"-f {file} is not YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(values or {}, dict):
-            raise ConfigError(f"-f {file} holds a {type(values).__name__}; lines of `name: value` are wanted")
-        merged |= values or {}
+        merged |= read_mapping(Path(file))
+    wrong = [name for name, _ in (*typed, *raw) if not is_name(name)]
+    if wrong:
+        raise ConfigError(f"{wrong[0]!r} is no name of a parameter")
     return merged | {name: _typed(value) for name, value in typed} | dict(raw)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from handclip_lib.config import NOTEBOOKS, Parameters, resolve
 from handclip_lib.errors import ConfigError
+from handclip_lib.widgets.parameter_files import is_name
 from handclip_lib.workbench.launcher import run_folder
 
 MOST = 1000  # points; also the size of the largest job array Slurm takes as it is delivered
@@ -108,7 +109,7 @@ def _sections(
     if not faults:
         in_list = set().union(*entries)
         names = [*grid, *in_list, *fixed, *plain]
-        faults += [f"{name!r} is no name of a parameter" for name in names if not isinstance(name, str)]
+        faults += [f"{name!r} is no name of a parameter" for name in names if not is_name(name)]
         faults += [f"{name}: in grid and in list; leave it in one" for name in grid if name in in_list]
         twice = [name for name in {**fixed, **plain} if name in grid or name in in_list]
         faults += [f"{name}: fixed and swept in one file; leave out one" for name in twice]

@@ -153,7 +153,7 @@ def test_a_saved_file_stands_alone_and_is_never_overwritten_unasked(project: Pat
     assert (other.values["epochs"], other.values["margin"]) == (4, 0.3)
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "-x"])
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "-x", "base", "base.yml"])
 def test_a_file_name_is_no_path(project: Path, name: str):
     panel = parameter_panel(Evaluation())
     panel.name.value = name
@@ -196,7 +196,9 @@ def test_a_version_is_loaded_over_its_base_with_the_folder_that_was_typed(projec
     [
         ("draw: 3\ntop_k: 99\n", ["did you mean draws", "top_k=99", "2 parameters are wrong"]),
         ("- draws\n", ["holds a list"]),
-        ("draws: [\n", ["cannot be read"]),
+        ("draws: [\n", ["is not YAML"]),
+        ("draws: 3\ndraws: 4\n", ["draws stands twice"]),
+        ("yes: 3\n", ["True is no name"]),
     ],
 )
 def test_what_is_wrong_with_a_file_is_shown_at_once_and_nothing_is_loaded(project: Path, text: str, words: list[str]):

@@ -43,6 +43,39 @@ def test_a_bad_parameters_file_is_named(content, words, tmp_path: Path):
         gather([str(file)], [], [])
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("seed: 1\nseed: 2", r"seed stands twice.*line 2"),
+        ("grid: {seed: [1], seed: [2]}", "seed stands twice"),
+        ("yes: 1", "True is no name"),
+        ("1: 2", "1 is no name"),
+        ("_seed: 1", "'_seed' is no name"),
+        ("In: [1]", "'In' is no name"),
+        ("[]", "holds a list"),
+        ("seed:\t1\n\tdraws: 2", "is not YAML"),
+    ],
+)
+def test_nothing_of_a_parameters_file_is_passed_over_in_silence(content, words, tmp_path: Path):
+    (tmp_path / "given.yml").write_text(content)
+    with pytest.raises(ConfigError, match=rf"given\.yml.*{words}"):
+        gather([str(tmp_path / "given.yml")], [], [])
+
+
+def test_a_parameters_file_is_read_as_papermill_reads_it_with_anchors_and_without_dates(tmp_path: Path):
+    (tmp_path / "given.yml").write_text("data_root: 2026-11-20\nlist: [&a {seed: 3, draws: 1}, {<<: *a, draws: 2}]\n")
+    found = gather([str(tmp_path / "given.yml")], [], [])
+    assert found == {"data_root": "2026-11-20", "list": [{"seed": 3, "draws": 1}, {"seed": 3, "draws": 2}]}
+    (tmp_path / "given.yml").write_text("")
+    assert gather([str(tmp_path / "given.yml")], [], []) == {}
+
+
+@pytest.mark.parametrize("option", ["-p", "-r"])
+def test_a_name_that_a_kernel_keeps_for_itself_is_no_parameter(option: str, capsys):
+    assert main(["run", "01", "--dry-run", option, "_seed", "1"]) == 2
+    assert "'_seed' is no name" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["05", "5", "05_evaluation", "notebooks/05_evaluation.ipynb"])
 def test_a_notebook_is_found_by_number_name_or_path(name):
     assert find_notebook(name).stem == "05_evaluation"

@@ -88,6 +88,7 @@ def test_every_fault_of_every_point_is_told_once_with_its_points():
         ("epochs: 4\nfixed: {epochs: 3}\ngrid: {n_ctx: [2]}", "epochs: fixed twice"),
         ("fixed: 3\ngrid: {n_ctx: [2]}", "fixed: 3 is no mapping"),
         ("grid: {4: [2]}", "4 is no name"),
+        ("grid: {_seed: [1, 2]}", "'_seed' is no name"),
         (f"grid: {{seed: {list(range(40))}, n_ctx: {list(range(1, 41))}}}", f"1600 points, and {MOST} are the most"),
     ],
 )
