@@ -23,7 +23,7 @@ from handclip_lib.data.places import project_root
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.widgets.parameter_files import is_name, read_mapping
 from handclip_lib.workbench.identity import reports_folder, run_id
-from handclip_lib.workbench.record import TRAINING_CHECKPOINTS, now, read_record, write_record, write_text
+from handclip_lib.workbench.record import TRAINING_CHECKPOINTS, now, read_record, sound_record, write_record, write_text
 from handclip_lib.workbench.runs import RUN_FOLDER, new_record
 
 GRACE = 20.0  # seconds a notebook has to end after it was asked to
@@ -116,7 +116,7 @@ def launch(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f".{folder.name}.lock", timeout=0):
-            record = read_record(folder)
+            record = sound_record(folder)
             if record and record["status"] == "succeeded" and not force:
                 return Launched(folder, "skipped", None, _reported(folder, "succeeded before"))
             for name in TRAINING_CHECKPOINTS if force else ():

@@ -8,7 +8,7 @@ from typing import Any
 
 from handclip_lib.config import NOTEBOOKS
 from handclip_lib.errors import ConfigError
-from handclip_lib.workbench.record import read_record
+from handclip_lib.workbench.record import sound_record
 
 COLUMNS = ("id", "status", "rank1", "map", "seconds", "started")
 ORDERS = ("started", "rank1", "map", "seconds", "id")
@@ -17,11 +17,11 @@ Record = Mapping[str, Any]
 
 
 def all_records(runs: Path) -> list[dict[str, Any]]:
-    """`run.json` of every run; of one that cannot be read, its id and the status "damaged"."""
+    """`run.json` of every run; of one that cannot be read, its id and the status "damaged". Ids are folders' names."""
     records = []
     for path in sorted(runs.glob("*/run.json")):
         damaged = {"id": path.parent.name, "status": "damaged", "error": "run.json cannot be read"}
-        records.append(read_record(path.parent) or damaged)
+        records.append(sound_record(path.parent) or damaged)
     return records
 
 

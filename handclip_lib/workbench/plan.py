@@ -12,7 +12,7 @@ from handclip_lib.config import Parameters
 from handclip_lib.errors import RunError
 from handclip_lib.workbench.launcher import prepare
 from handclip_lib.workbench.listing import changed_of
-from handclip_lib.workbench.record import TRAINING_CHECKPOINTS, read_record
+from handclip_lib.workbench.record import TRAINING_CHECKPOINTS, sound_record
 
 TRAINED_IN = ("02", "03", "04")
 SHOWN = 3
@@ -89,7 +89,7 @@ def plan(notebook: Path, parameters: Mapping[str, Any]) -> Plan:
         ConfigError: All parameter faults at once.
     """
     config, folder = prepare(notebook, parameters)
-    record = read_record(folder)
+    record = sound_record(folder)
     stopped = record is not None and record["status"] not in ("succeeded", "running")
     return Plan(config, folder, record, find_checkpoint(folder) if stopped else None)
 
@@ -127,7 +127,7 @@ def resumed_from(planned: Plan) -> Checkpoint:
 
 def _difference(folder: Path, planned: Plan) -> str:
     """A stopped run with a checkpoint, and in what it differs; "" for another."""
-    record, checkpoint = read_record(folder), find_checkpoint(folder)
+    record, checkpoint = sound_record(folder), find_checkpoint(folder)
     if record is None or checkpoint is None or record["status"] in ("succeeded", "running"):
         return ""
     theirs, ours = record.get("parameters") or {}, planned.config.model_dump()

@@ -54,9 +54,35 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(record, dict) or "id" not in record:
         return None
-    if record.get("status") == "running" and not _alive(record.get("process") or {}):
+    process = record.get("process")
+    if record.get("status") == "running" and not _alive(process if isinstance(process, dict) else {}):
         record["status"] = "died"
     return record
+
+
+def sound_record(folder: Path) -> dict[str, Any] | None:
+    """As `read_record`, its id being the folder's name; None too where a part is of another kind than a run writes.
+
+    The folder's name is what tells runs apart: a copied or renamed folder holds the record of another one.
+    """
+    record = read_record(folder)
+    if record is None or not isinstance(record.get("status"), str):
+        return None
+    texts = {name: record.get(name) for name in ("notebook", "started", "finished")}
+    metrics = record.get("metrics") or {}
+    if not all(isinstance(record.get(name) or {}, dict) for name in ("parameters", "defaults", "metrics", "inputs")):
+        return None
+    figures = (record.get("seconds"), metrics.get("rank1"), metrics.get("map"))
+    if not all(value is None or isinstance(value, str) for value in texts.values()):
+        return None
+    if not all(value is None or isinstance(value, int | float) for value in figures):
+        return None
+    try:
+        for name in ("started", "finished"):
+            datetime.fromisoformat(texts[name] or now())
+    except ValueError:
+        return None
+    return record | {"id": folder.name}
 
 
 def this_process() -> dict[str, Any]:
@@ -71,7 +97,7 @@ def _alive(process: dict[str, Any]) -> bool:
         os.kill(int(process["pid"]), 0)
     except PermissionError:
         pass
-    except (OSError, KeyError, ValueError):
+    except (OSError, KeyError, ValueError, TypeError, OverflowError):
         return False
     return _began(int(process["pid"])) == process.get("began")
 
@@ -97,15 +123,19 @@ def find_run(runs: Path, name: str, *notebooks: str) -> Path:
     """
     wanted = " or ".join(notebooks)
     if name == "latest":
-        records = [(read_record(folder), folder) for stem in notebooks for folder in runs.glob(f"{stem}-*")]
-        done = [(record["started"], folder) for record, folder in records if record and record["status"] == "succeeded"]
+        records = [(sound_record(folder), folder) for stem in notebooks for folder in runs.glob(f"{stem}-*")]
+        done = [
+            (r["started"], folder) for r, folder in records if r and r["status"] == "succeeded" and r.get("started")
+        ]
         if not done:
             raise RunError(f"no run of {wanted} succeeded in {runs}; run it first: handclip run {notebooks[0][:2]}")
         return max(done)[1]
     folder = Path(name) if Path(name).is_dir() else runs / name
-    record = read_record(folder)
+    record = sound_record(folder)
     if record is None:
         raise RunError(f"{name!r} is no run in {runs}; `handclip runs` lists them, and latest takes the newest")
-    if record["notebook"] not in notebooks or record["status"] != "succeeded":
-        raise RunError(f"{name} is a run of {record['notebook']} that {record['status']}; one of {wanted} is needed")
+    if record.get("notebook") not in notebooks or record["status"] != "succeeded":
+        raise RunError(
+            f"{name} is a run of {record.get('notebook')} that {record['status']}; one of {wanted} is needed"
+        )
     return folder

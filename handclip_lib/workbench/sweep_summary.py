@@ -8,7 +8,7 @@ from typing import Any
 
 from handclip_lib.errors import RunError
 from handclip_lib.files import whole_file
-from handclip_lib.workbench.record import read_record, write_text
+from handclip_lib.workbench.record import sound_record, write_text
 from handclip_lib.workbench.sweep_points import Point
 
 MEASURES = (
@@ -28,7 +28,7 @@ def row_of(point: Point, status: str = "", error: str | None = None) -> dict[str
         status: How it ended in this sweep, as `run_point` answers; "" for what the record says.
         error: What was wrong.
     """
-    record = read_record(point.folder) or {"status": "not run"}
+    record = sound_record(point.folder) or {"status": "not run"}
     status = "succeeded" if status == "skipped" else status or record["status"]
     metrics = {name: value for name, value in (record.get("metrics") or {}).items() if isinstance(value, int | float)}
     if "rank1" in metrics:

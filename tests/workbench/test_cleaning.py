@@ -10,7 +10,7 @@ from handclip_lib.data.image_cache import kept_pixels
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.workbench.cleaning import in_units, leftovers, named_runs, remove
 from handclip_lib.workbench.cli import main
-from handclip_lib.workbench.record import this_process, write_record
+from handclip_lib.workbench.record import read_record, this_process, write_record
 
 BLOCKS = 40_960  # bytes of a file here: whole blocks of any usual file system
 
@@ -56,6 +56,16 @@ def test_old_runs_without_a_result_go_and_no_other(runs: Path):
     assert freed >= 3 * BLOCKS
     assert {path.name for path in runs.glob("old-*")} == {"old-succeeded", "old-running"}
     assert list(runs.glob(".*")) == [], "no lock is left either"
+
+
+def test_a_folder_goes_by_its_own_name_whatever_its_record_says(runs: Path):
+    kept = a_run(runs, "kept", "succeeded", 31)
+    for name, id_ in (("copy", "kept"), ("up", "../precious")):
+        write_record(a_run(runs, name, "failed", 31), (read_record(runs / name) or {}) | {"id": id_})
+    (runs.parent / "precious").mkdir()
+    assert sorted(item.paths[0] for item in leftovers(30)) == [runs / "copy", runs / "up"]
+    remove(leftovers(30))
+    assert [path.exists() for path in (kept, runs.parent / "precious", runs / "copy")] == [True, True, False]
 
 
 def test_a_run_that_was_running_when_its_process_went_has_died_and_goes(runs: Path):

@@ -8,7 +8,7 @@ import pytest
 from handclip_lib.errors import ConfigError
 from handclip_lib.workbench.cli import main
 from handclip_lib.workbench.listing import all_records, as_lines, chosen, ordered
-from handclip_lib.workbench.record import write_record
+from handclip_lib.workbench.record import read_record, this_process, write_record
 
 USUAL = {"dataset": "drawn", "aspect": "dorsal_r", "learning_rate": 5e-4, "epochs": 20, "flip": False}
 
@@ -97,3 +97,32 @@ def test_the_command_lists_damaged_runs_too_and_loads_nothing_heavy(tmp_path: Pa
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "damaged" in done.stdout
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+FAULTS = [
+    {"status": None}, {"status": ["failed"]}, {"parameters": [1]}, {"metrics": [1]}, {"metrics": {"rank1": "high"}},
+    {"started": 5}, {"started": "yesterday"}, {"finished": "never"}, {"seconds": "9"}, {"inputs": "02"},
+    {"notebook": 5}, {"status": "running", "process": [1], "metrics": "none"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_a_record_with_a_part_of_another_kind_is_damaged_and_stops_no_command(fault, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path))
+    monkeypatch.setenv("HANDCLIP_CACHE", str(tmp_path / "cache"))
+    write_record(tmp_path / "runs" / RUNS[0]["id"], RUNS[0])
+    write_record(tmp_path / "runs" / RUNS[1]["id"], RUNS[1] | fault)
+    for words in ("--sort rank1", "--since 2026-01-01", "--changed epochs", "--dataset drawn"):
+        assert main(["runs", *words.split()]) == 0
+    assert main(["runs", "--status", "damaged"]) == 0
+    assert f"{RUNS[1]['id']}  damaged" in capsys.readouterr().out
+    assert main(["clean", "--days", "0", "--yes"]) == 0
+    assert "nothing to remove" in capsys.readouterr().out
+    assert main(["run", "06", "--dry-run"]) == 0
+    assert main(["run", "05", "--dry-run", "-p", "trained_run", "latest"]) == 0
+
+
+@pytest.mark.parametrize("pid", [None, "x", [1], 10**30])
+def test_a_process_that_is_none_is_not_alive(pid, tmp_path: Path):
+    write_record(tmp_path, record("x", status="running") | {"process": this_process() | {"pid": pid}})
+    assert read_record(tmp_path)["status"] == "died"
