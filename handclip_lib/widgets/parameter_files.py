@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -21,11 +21,6 @@ ALSO = {"joint_training": ("promptsg",)}  # folders of a notebook beside that of
 class _Loader(yaml.SafeLoader):
     """YAML as papermill reads it, without dates; a name that stands twice is refused, for the first would be lost."""
 
-    yaml_implicit_resolvers: ClassVar = {
-        first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen: set[str] = set()
@@ -36,6 +31,12 @@ class _Loader(yaml.SafeLoader):
                 )
             seen |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
         return node
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def read_mapping(file: Path) -> dict[str, Any]:
