@@ -63,7 +63,11 @@ def sweep(notebook: Path, points: Sequence[Point], name: str, place: Place, *, f
         table = list(rows.values())
         # the mean over everything else at each seed says nothing, unless the seed is all there is
         names = [parameter for parameter in points[0].varied if parameter != "seed"] or ["seed"]
-        write_summary(folder, _title(notebook, name), table, draw_effects(folder, table, names))
+        figures = draw_effects(folder, table, names)
+        write_summary(folder, _title(notebook, name), table, figures)
+        for old in folder.glob("effect_*.png"):  # of what its file varied before
+            if old.name not in figures:
+                old.unlink()
     if asked:
         return 128 + signal.Signals[asked[0]]
     return 0 if all(row["status"] == "succeeded" for row in table) else 1

@@ -152,6 +152,21 @@ def test_what_succeeded_is_not_repeated_a_failure_stops_no_other_and_the_code_sa
     assert begun == [1, 2, 4, 2, 1, 2, 4]
 
 
+def test_figures_of_what_a_changed_file_no_longer_varies_go(reports: Path):
+    measured = {"val_image_to_text@1": 0.5, "val_text_to_image@1": 0.5}
+    place = in_turn(lambda task: record(task, reports, metrics=measured))
+    for name in ("n_ctx", "epochs"):
+        sweep(find_notebook("02"), points_of(f"grid: {{{name}: [3, 4]}}"), "one", place)
+        assert [path.name for path in (reports / "sweeps" / "one").glob("*.png")] == [f"effect_{name}.png"]
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "/", "../runs", ".lock"])
+def test_the_name_of_a_sweep_is_that_of_one_folder(name: str, reports: Path, capsys):
+    assert main(["sweep", "02", "-f", "params/sweeps/n_ctx.yml", "--dry-run", "--name", name]) == 2
+    assert "give the name of one folder" in capsys.readouterr().err
+    assert not reports.exists()
+
+
 def test_the_summary_is_whole_after_every_run(reports: Path):
     seen = []
 
