@@ -2,11 +2,15 @@
 
 Exit codes: 0 done (or done before); 1 the notebook or a run of a sweep failed, or `doctor` found something broken; 2
 bad parameters or input, or a file that cannot be written; 124 time-out, 130 Ctrl-C, 143 SIGTERM; 137 killed, most
-often for memory. After the last four a training goes on from its last epoch when it is run again.
+often for memory; 141 nobody reads the output. After 124, 130, 137 and 143 a training goes on from its last epoch when
+it is run again.
 """
 
 import argparse
 import json
+import os
+import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,12 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        return options.action(options)
+        code = options.action(options)
+        sys.stdout.flush()
+        return code
     except HandClipError as error:
         print(f"handclip: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        print("handclip: stopped by Ctrl-C", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `handclip runs | head`: the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of what is left to write
+        return 128 + signal.SIGPIPE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -163,6 +173,8 @@ def _sweep(options: argparse.Namespace) -> int:
     from handclip_lib.workbench.sweep_summary import row_of
 
     notebook, file = find_notebook(options.notebook), options.files[-1]
+    if not re.fullmatch(r"(\w[^/\\\0]*)?", options.name):
+        raise ConfigError(f"--name {options.name!r}: give the name of one folder, which begins with a letter or digit")
     base, typed = gather(options.files[:-1], [], []), gather([], options.typed, options.raw)
     points = read_points(notebook, gather([file], [], []), base, typed)
     rows = [row_of(point) for point in points]
@@ -180,14 +192,14 @@ def _sweep(options: argparse.Namespace) -> int:
         raise ConfigError("-s is an option of Slurm; give --slurm too")
     slurm = gather([], options.slurm_options, []) if options.slurm else None
     place = choose_place(points, workers=options.workers, scheduler=options.scheduler, slurm=slurm)
-    name = Path(options.name or f"{notebook.stem[:2]}-{Path(file).stem}").name
+    name = options.name or f"{notebook.stem[:2]}-{Path(file).stem}"
     code = sweep(notebook, points, name, place, force=options.force)
     print(f"summary: {reports_folder() / 'sweeps' / name / 'summary.md'}")
     return code
 
 
 def _runs(options: argparse.Namespace) -> int:
-    from handclip_lib.workbench.identity import reports_folder
+    from handclip_lib.workbench.identity import elsewhere, reports_folder
     from handclip_lib.workbench.listing import all_records, as_lines, chosen, ordered
 
     records = all_records(reports_folder() / "runs")
@@ -196,7 +208,7 @@ def _runs(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found, indent=1))
     elif not records:
-        print(f"no runs in {reports_folder() / 'runs'}; try: handclip run 05")
+        print(f"no runs in {reports_folder() / 'runs'}; try: handclip run 05{elsewhere()}")
     elif not found:
         print(f"none of {len(records)} runs is one that was asked for")
     else:
@@ -213,7 +225,7 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 def _report(options: argparse.Namespace) -> int:
     from handclip_lib.workbench.identity import reports_folder
     from handclip_lib.workbench.listing import all_records, ordered
-    from handclip_lib.workbench.reports import render_report, write_index
+    from handclip_lib.workbench.reports import keep_report, render_report, write_index
 
     runs, faults = reports_folder() / "runs", []
     for name in dict.fromkeys(options.runs):
@@ -222,11 +234,13 @@ def _report(options: argparse.Namespace) -> int:
             if not newest:
                 raise RunError(f"no runs in {runs}; try: handclip run 05")
             name = str(newest[0]["id"])
-        folder = Path(name) if Path(name).is_dir() else runs / Path(name).name
+        folder = (Path(name) if Path(name).is_dir() else runs / Path(name).name).resolve()
         try:
+            keep_report(folder)
             for interactive in (False, True) if options.interactive else (False,):
                 print(f"report: {render_report(folder, interactive=interactive)}")
-                write_index(folder.parent)
+                if folder.parent == runs.resolve():  # beside a run that was copied elsewhere lies no index of ours
+                    write_index(runs)
         except RunError as error:
             faults.append(str(error))
     if faults:

@@ -11,7 +11,7 @@ from typing import Any
 
 from handclip_lib.config import Analysis, Parameters
 from handclip_lib.data.places import find_data_root, project_root
-from handclip_lib.errors import RunError
+from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.workbench.record import PROMPTS_OF, TRAININGS, find_run, sound_record
 
 PACKAGES = ("handclip", "torch", "openai-clip", "numpy", "pandas", "pillow", "papermill", "matplotlib")
@@ -21,7 +21,17 @@ LIBRARY = Path(__file__).parents[1]
 def reports_folder() -> Path:
     """`HANDCLIP_REPORTS`, or `reports/` of the project."""
     named = os.environ.get("HANDCLIP_REPORTS")
-    return Path(named).expanduser().absolute() if named else project_root() / "reports"
+    try:
+        return Path(named).expanduser().absolute() if named else project_root() / "reports"
+    except RuntimeError as error:  # `~name` of a user who does not exist
+        raise ConfigError(f"HANDCLIP_REPORTS={named!r}: {error} Name the whole path of a folder") from error
+
+
+def elsewhere() -> str:
+    """What to add to a message where nothing is found because the working folder is outside the project; else ""."""
+    if (project_root() / "notebooks").is_dir() or os.environ.get("HANDCLIP_REPORTS"):
+        return ""
+    return f" ({Path.cwd()} is in no project of HandCLIP: change to the project's folder, or set HANDCLIP_REPORTS)"
 
 
 def run_id(config: Parameters, notebook_source: str) -> str:
@@ -105,5 +115,9 @@ def _data_stamp(config: Parameters) -> str:
         folders.sort()
         for name in sorted(files):
             file = os.path.join(folder, name)  # noqa: PTH118 - a large tree: plain text is three times faster
-            digest.update(f"{os.path.relpath(file, root)}|{os.path.getsize(file)}\n".encode("utf-8", "replace"))  # noqa: PTH202
+            try:
+                size = os.path.getsize(file)  # noqa: PTH202
+            except OSError:  # a link to nothing: the audit of the data says so
+                size = -1
+            digest.update(f"{os.path.relpath(file, root)}|{size}\n".encode("utf-8", "replace"))
     return digest.hexdigest()

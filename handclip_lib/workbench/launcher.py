@@ -62,6 +62,8 @@ def find_notebook(name: str) -> Path:
         if name.endswith(".ipynb") and Path(name).is_file()
         else folder / f"{found[0] if found else stem}.ipynb"
     )
+    if not folder.is_dir() and not path.is_file():
+        raise ConfigError(f"{folder} is not there: start handclip in the folder of the project, where notebooks/ is")
     if not found or not path.is_file():
         raise ConfigError(f"no notebook {name!r} in {folder}; choose from {', '.join(NOTEBOOKS)} or their numbers")
     return path
@@ -167,6 +169,10 @@ def _reported(folder: Path, status: str, *, anew: bool = False) -> Path:
     try:
         render_report(folder)
         write_index(folder.parent)
+    except KeyboardInterrupt:
+        print(f"handclip: {folder.name} {status}, but its report is not written: handclip report {folder.name}",
+              file=sys.stderr)  # fmt: skip
+        raise
     except RunError as error:
         raise RunError(f"{folder.name} {status}, but: {error}; then: handclip report {folder.name}") from error
     return report

@@ -84,6 +84,22 @@ def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
     return path
 
 
+def keep_report(run_folder: Path) -> None:
+    """Refuse to replace the report of a run that succeeded by one without its cells, where the notebook has gone.
+
+    Raises:
+        RunError: It would be; what to do.
+    """
+    report, record = run_folder / "report.html", run_folder / "run.json"
+    run = read_record(run_folder) or {}
+    newer = report.is_file() and record.is_file() and report.stat().st_mtime >= record.stat().st_mtime
+    if run.get("status") == "succeeded" and newer and not (run_folder / "executed.ipynb").is_file():
+        raise RunError(
+            f"{run_folder / 'executed.ipynb'} is not there, so report.html, which may hold its figures, is kept; "
+            "run it again with --force, or delete report.html for a report of the record alone"
+        )
+
+
 def write_index(runs_folder: Path) -> Path:
     """Write `index.html` beside the runs' folder: every run, newest first, with its figures of merit.
 

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,27 @@ def test_the_command_lists_damaged_runs_too_and_loads_nothing_heavy(tmp_path: Pa
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "damaged" in done.stdout
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_a_reader_that_has_had_enough_is_no_fault(tmp_path: Path):
+    code = "from handclip_lib.workbench.cli import main; import sys; sys.exit(main(['runs', '--json']))"
+    for number in range(300):  # more than a pipe holds
+        write_record(tmp_path / "runs" / f"05_evaluation-{number}", RUNS[0])
+    words = ["bash", "-c", f'"{sys.executable}" -c "{code}" | head -1; exit ${{PIPESTATUS[0]}}']
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"HANDCLIP_REPORTS": str(tmp_path)})
+    assert (done.stdout, done.stderr, done.returncode) == ("[\n", "", 141)
+
+
+def test_outside_the_project_the_message_says_so(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.delenv("HANDCLIP_REPORTS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert main(["runs"]) == 0
+    assert "change to the project's folder" in capsys.readouterr().out
+    assert main(["run", "05"]) == 2
+    assert "start handclip in the folder of the project" in capsys.readouterr().err
+    monkeypatch.setenv("HANDCLIP_REPORTS", "~nobody_of_that_name/reports")
+    assert main(["runs"]) == 2
+    assert "HANDCLIP_REPORTS='~nobody" in capsys.readouterr().err
 
 
 FAULTS = [

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,42 @@ def test_reports_of_several_runs_and_of_the_latest(reports: Path, capsys):
     assert all((folder / "report.html").is_file() for folder in folders)
     assert main(["report", "latest"]) == 0
     assert folders[1].name in capsys.readouterr().out
+
+
+def test_a_report_is_not_replaced_by_an_empty_one_where_the_notebook_has_gone(reports: Path, capsys):
+    folder = stopped()
+    write_record(folder, read_record(folder) | {"status": "succeeded"})
+    (folder / "report.html").write_text("the figures")
+    assert main(["report", folder.name]) == 2
+    assert "executed.ipynb is not there" in capsys.readouterr().err
+    assert (folder / "report.html").read_text() == "the figures"
+    (folder / "report.html").unlink()
+    assert main(["report", folder.name]) == 0
+
+
+def test_a_report_of_a_run_elsewhere_leaves_no_index_there_and_a_relative_one_is_found(reports: Path, monkeypatch):
+    folder = stopped()
+    copy = reports.parent / "desktop" / "my run"
+    shutil.copytree(folder, copy)
+    (reports.parent / "index.html").write_text("mine")
+    assert main(["report", str(copy)]) == 0
+    assert (reports.parent / "index.html").read_text() == "mine"
+    (reports / "index.html").unlink()
+    monkeypatch.chdir(folder)
+    assert main(["report", "."]) == 0
+    assert (reports / "index.html").is_file()
+    assert not (folder / "index.html").exists()
+
+
+def test_ctrl_c_while_the_report_is_written_leaves_the_run_and_says_how_to_have_it(reports: Path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("handclip_lib.workbench.reports.render_report", interrupted)
+    assert main(["run", "03", "-p", "epochs", "5"]) == 130
+    (folder,) = (reports / "runs").glob("03_*")
+    assert f"{folder.name} interrupted, but its report is not written: handclip report" in capsys.readouterr().err
+    assert read_record(folder)["status"] == "interrupted"
 
 
 def test_a_report_that_is_missing_is_made_up_for(reports: Path):

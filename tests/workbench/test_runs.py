@@ -157,6 +157,14 @@ def test_the_id_follows_parameters_notebook_and_data(tmp_path: Path):
     assert run_id(config, "code") == ids[-1]
 
 
+def test_a_link_to_nothing_among_the_photographs_is_a_part_of_the_data(tmp_path: Path):
+    config = Evaluation(dataset="folder", data_root=str(tmp_path))
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "b.jpg")
+    dangling = run_id(config, "code")
+    (tmp_path / "b.jpg").write_bytes(b"2")
+    assert run_id(config, "code") != dangling
+
+
 def finished(reports: Path, draws: int, started: str, status: str = "succeeded") -> Path:
     _, run = start(PromptLearning, {"draws": draws})
     run.finish()
