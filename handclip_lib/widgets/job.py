@@ -32,8 +32,8 @@ class Job:
         shown = [self.button, self.cancel, self._bar, self._said] if cancels else [self.button]
         self.widget = ipywidgets.HBox(shown)
 
-    def start(self, work: Callable[[], None]) -> None:
-        """Work in a thread of its own; the start button is off meanwhile, since a second press would do it again."""
+    def start(self, work: Callable[[], object]) -> None:
+        """Work in a thread of its own; work that raises or returns False has failed, and is said so. The start button is off meanwhile, since a second press would do it again."""
         self._asked.clear()
         self.button.disabled, self.cancel.disabled = True, False
         self._bar.value, self._bar.layout.visibility = 0, "visible"
@@ -60,12 +60,13 @@ class Job:
         if self._thread.ident is not None:
             self._thread.join(seconds)
 
-    def _run(self, work: Callable[[], None]) -> None:
+    def _run(self, work: Callable[[], object]) -> None:
+        ended = "failed"
         try:
-            work()
+            ended = "done" if work() is not False else ended
         finally:
             self._bar.layout.visibility = "hidden"
-            self._say("cancelled" if self.stopped() else "done")
+            self._say("cancelled" if self.stopped() else ended)
             self.button.disabled, self.cancel.disabled = False, True
 
     def _ask(self) -> None:

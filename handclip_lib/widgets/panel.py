@@ -125,13 +125,15 @@ class Panel:
         job = {"job": self.job} if _takes_job(self._function) else {}
         self.job.start(lambda: self._redraw(values, state, **job))
 
-    def _redraw(self, values: dict[str, Any], state: str, **job: Job) -> None:
+    def _redraw(self, values: dict[str, Any], state: str, **job: Job) -> bool:
+        """Draw and show; whether it could be drawn."""
         try:
             self._draw(values, state, **job)
             self._error = ""
         except Exception as error:  # a callback's exception would vanish in the server's log
             self._error = f"{type(error).__name__}: {error}"
         self._show()
+        return not self._error
 
     def _command_html(self) -> str:
         return f"<small>the notebook with these values: <code>{html.escape(self.command())}</code></small>"

@@ -193,7 +193,12 @@ def test_a_fault_in_the_thread_is_shown_and_the_button_works_again():
     panel.job.button.click()
     panel.job.wait(10)
     assert "ZeroDivisionError" in panel._picture.value
+    assert "failed" in panel.job._said.value
     assert not panel.job.button.disabled
+    panel._controls["count"].value = 2
+    panel.job.button.click()
+    panel.job.wait(10)
+    assert "done" in panel.job._said.value
 
 
 def test_a_panel_of_parameters_says_the_command():
