@@ -110,6 +110,19 @@ def _began(pid: int) -> str | None:
         return None
 
 
+def held_by(folder: Path) -> int | None:
+    """The process of this machine, and not this one, that a run is under way in; None where there is none."""
+    record = read_record(folder) or {}
+    process = record.get("process")
+    if (
+        record.get("status") != "running"
+        or not isinstance(process, dict)
+        or process.get("host") != socket.gethostname()
+    ):
+        return None
+    return None if process.get("pid") == os.getpid() else process.get("pid")
+
+
 def find_run(runs: Path, name: str, *notebooks: str) -> Path:
     """The folder of a run that succeeded.
 

@@ -17,7 +17,16 @@ from handclip_lib.config import SELECTED_ON_TEST, Parameters, resolve
 from handclip_lib.errors import RunError
 from handclip_lib.files import whole_file
 from handclip_lib.workbench.identity import git_state, reports_folder, run_id, versions
-from handclip_lib.workbench.record import TRAININGS, find_run, now, read_record, this_process, write_record, write_text
+from handclip_lib.workbench.record import (
+    TRAININGS,
+    find_run,
+    held_by,
+    now,
+    read_record,
+    this_process,
+    write_record,
+    write_text,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +64,7 @@ class Run:
     """The folder of one run: `run.json`, tables, figures, the split, and the status.
 
     Started by a person or by plain papermill, a run keeps its own status: "failed" when a cell raises,
-    "interrupted" when the kernel ends first. Started by the launcher, the launcher keeps it.
+    "interrupted" when the kernel ends first; one that is under way in another process is refused. Started by the launcher, the launcher keeps it.
     """
 
     def __init__(self, folder: Path, config: Parameters, *, keeps_status: bool = True):
@@ -63,6 +72,12 @@ class Run:
         self._began = time.monotonic()
         self._keeps_status = keeps_status
         self._label = _label(config.model_dump())
+        other = held_by(folder) if keeps_status else None
+        if other is not None:
+            raise RunError(
+                f"{folder.name} is under way in process {other}, perhaps a notebook that is open: let it end, shut its "
+                "kernel down, or change a parameter"
+            )
         self._record: dict[str, Any] = (None if keeps_status else read_record(folder)) or new_record(folder, config)
         self._save()
         if keeps_status:

@@ -1,6 +1,7 @@
 import json
 import os
 import socket
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,20 @@ def test_the_id_follows_parameters_notebook_and_data(tmp_path: Path):
     assert len(set(ids)) == 4
     assert all(name.startswith("05_evaluation-tiny-folder-dorsal_r-") for name in ids)
     assert run_id(config, "code") == ids[-1]
+
+
+def test_a_run_that_goes_on_in_another_notebook_is_not_begun_in_this_one(reports: Path):
+    _, run = start(Evaluation, {"draws": 3})
+    start(Evaluation, {"draws": 3})  # the guard cell again, in the same kernel
+    with subprocess.Popen(["sleep", "9"]) as other:
+        began = Path(f"/proc/{other.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        theirs = read_record(run.folder) | {"process": this_process() | {"pid": other.pid, "began": began}}
+        write_record(run.folder, theirs)
+        with pytest.raises(RunError, match=f"under way in process {other.pid}.*shut its kernel down"):
+            start(Evaluation, {"draws": 3})
+        assert read_record(run.folder) == theirs
+        other.kill()
+    start(Evaluation, {"draws": 3})[1].finish()
 
 
 def test_a_link_to_nothing_among_the_photographs_is_a_part_of_the_data(tmp_path: Path):
