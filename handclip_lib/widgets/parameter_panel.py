@@ -15,6 +15,17 @@ from handclip_lib.widgets.parameter_files import parameter_files, read_parameter
 GROUPS = {"data": WithData, "backbone": WithBackbone}
 ROW = {"display": "flex", "flex_flow": "row wrap"}
 OPEN, CLOSED = "caret-down", "caret-right"
+COPY = """
+const text = this.closest('.widget-hbox').querySelector('textarea');
+text.focus();
+text.select();
+const done = document.execCommand('copy');
+this.textContent = done ? 'copied' : text.value ? 'press Ctrl+C' : 'empty';
+if (done || !text.value) this.focus();
+setTimeout(() => this.textContent = 'copy', 2000);
+"""
+"""Of a button beside a text area. The browser's old command and not `navigator.clipboard`, which a JupyterLab that is
+reached by http from another machine has not; where it fails, the text is selected, for Ctrl+C."""
 
 
 def parameter_panel(config: Parameters) -> "ParameterPanel":
@@ -57,7 +68,7 @@ class ParameterPanel:
         sections: dict[str, Sequence[ipywidgets.Widget]] = {
             group: [self.controls[name] for name in names] for group, names in groups(self._model).items()
         }
-        sections["as a command"] = [self.papermill, self.run, self.lines]
+        sections["as a command"] = [_copied(text) for text in (self.papermill, self.run, self.lines)]
         sections["save, load"] = [self.name, self.overwrite, self.save, self.file, self.load]
         boxes = [ipywidgets.Box(inside, layout=ipywidgets.Layout(**ROW)) for inside in sections.values()]
         self.toggles = [_toggle(title, box) for title, box in zip(sections, boxes, strict=True)]
@@ -197,6 +208,17 @@ def _text(label: str) -> ipywidgets.Textarea:
     return ipywidgets.Textarea(
         description=label, rows=3, style={"description_width": "150px"}, layout=ipywidgets.Layout(width="98%")
     )
+
+
+def _copied(text: ipywidgets.Textarea) -> ipywidgets.HBox:
+    """A text area with a button that puts it on the clipboard."""
+    label = html.escape(f"copy: {text.description}", quote=True)
+    code = html.escape(" ".join(COPY.split()), quote=True)
+    button = (
+        f'<button type="button" class="lm-Widget jupyter-widgets jupyter-button" style="width: 90px" '
+        f'aria-label="{label}" onclick="{code}">copy</button>'
+    )
+    return ipywidgets.HBox([text, ipywidgets.HTML(button)], layout=ipywidgets.Layout(width="98%"))
 
 
 def _toggle(title: str, box: ipywidgets.Box) -> ipywidgets.ToggleButton:

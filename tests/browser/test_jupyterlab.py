@@ -214,7 +214,14 @@ def test_01_runs_and_its_parameters_become_a_command_by_keyboard_alone(lab: Lab)
     command = lab.page.get_by_label("handclip run", exact=True)
     assert command.input_value().startswith("handclip run 01 ")
     assert "-p resolution 49" in command.input_value()
-    assert lab.page.get_by_label("lines to paste").input_value().startswith("resolution: int = 49")
+    assert lab.page.get_by_label("lines to paste", exact=True).input_value().startswith("resolution: int = 49")
+    copy = lab.page.get_by_role("button", name="copy: handclip run")
+    copy.focus()
+    lab.press("Space")
+    sync_api.expect(copy).to_have_text("copied")
+    assert copy.evaluate("e => e === document.activeElement"), "the focus stays where it was"
+    lab.page.context.grant_permissions(["clipboard-read"])
+    assert lab.page.evaluate("navigator.clipboard.readText()") == command.input_value()
     assert lab.faults == []
 
 
