@@ -33,7 +33,11 @@ class Job:
         self.widget = ipywidgets.HBox(shown)
 
     def start(self, work: Callable[[], object]) -> None:
-        """Work in a thread of its own; work that raises or returns False has failed, and is said so. The start button is off meanwhile, since a second press would do it again."""
+        """Work in a thread of its own; the start button is off meanwhile, since a second press would do it again.
+
+        Args:
+            work: If it raises or returns False it has failed, and that is said.
+        """
         self._asked.clear()
         self.button.disabled, self.cancel.disabled = True, False
         self._bar.value, self._bar.layout.visibility = 0, "visible"
