@@ -64,7 +64,8 @@ class Run:
     """The folder of one run: `run.json`, tables, figures, the split, and the status.
 
     Started by a person or by plain papermill, a run keeps its own status: "failed" when a cell raises,
-    "interrupted" when the kernel ends first; one that is under way in another process is refused. Started by the launcher, the launcher keeps it.
+    "interrupted" when the kernel ends first; one that is under way in another process of this machine is refused.
+    Started by the launcher, the launcher keeps it.
     """
 
     def __init__(self, folder: Path, config: Parameters, *, keeps_status: bool = True):
