@@ -140,8 +140,8 @@ def test_slurm_runs_a_sweep_and_a_killed_job_is_run_again(slurm, reports: Path, 
     command = [*SWEEP, "-f", str(tmp_path / "sweep.yml"), "--slurm", "-s", "time", "5"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as sweep:
         _until(lambda: len(_kernels(reports)) >= 1, "no run started")
-        python = [p for p in psutil.process_iter() if "submitit.core._submit" in _command(p)]
-        next(process for process in python if "srun" not in _command(process)[0]).kill()
+        above = _kernels(reports)[0].parents()  # of a job whose run has begun: another may not be as far
+        next(p for p in above if "submitit.core._submit" in _command(p) and "srun" not in _command(p)[0]).kill()
         out, _ = sweep.communicate(timeout=400)
     assert sweep.returncode == 0, out
     assert [row["status"] for row in _summary(reports)] == ["succeeded"] * 3

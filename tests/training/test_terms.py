@@ -23,7 +23,7 @@ def found() -> dict:
     encoder.classifier.data = torch.randn(4, 8, dtype=torch.float64)
     embeddings, texts = 3 * torch.randn(6, 8, dtype=torch.float64), torch.randn(4, 8, dtype=torch.float64)
     terms = loss_terms(encoder, F.normalize(texts, dim=1), SMOOTHING, MARGIN, TEMPERATURE)
-    values = {name: float(term(ids=torch.tensor(IDS), embeddings=embeddings)) for name, term in terms.items()}
+    values = {name: term(ids=torch.tensor(IDS), embeddings=embeddings).item() for name, term in terms.items()}
     return values | {"encoder": encoder, "rows": embeddings, "texts": texts}
 
 
