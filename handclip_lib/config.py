@@ -190,10 +190,6 @@ class ImageFinetune(WithBackbone):
     patience: int = Field(0, ge=0, le=10_000, description="epochs without a better one before it stops; 0: never")
     bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples of the identities for an interval")
 
-    def named(self, model: str, how: str) -> str:
-        """What the trained model is called in tables and figures; that it was selected on test is part of it."""
-        return f"{model}, {how}" + (f", {SELECTED_ON_TEST}" if self.validation == "test" else "")
-
     @property
     def weights_of(self) -> dict[str, float]:
         """Weight of each loss term."""
@@ -346,6 +342,12 @@ NOTEBOOKS: dict[str, type[Parameters]] = {
     model.notebook: model
     for model in (DataExploration, PromptLearning, ImageFinetune, JointTraining, Evaluation, Analysis)
 }
+
+
+def trained_name(backbone: str, parameters: Mapping[str, Any]) -> str:
+    """What a model that 03 or 04 trained is called in tables and figures; that test images chose it is part of it."""
+    made = "joint" if "method" in parameters else "fine-tuned"
+    return f"{backbone}, {made}" + (f", {SELECTED_ON_TEST}" if parameters.get("validation") == "test" else "")
 
 
 def templates_of(text: str, context: str) -> tuple[str, ...]:

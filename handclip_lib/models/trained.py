@@ -12,7 +12,7 @@ import torch
 
 from handclip_lib.backbone.load import Backbone, load_backbone
 from handclip_lib.backbone.weights import fingerprint, size_fact
-from handclip_lib.config import SELECTED_ON_TEST
+from handclip_lib.config import trained_name
 from handclip_lib.data.augment import plain
 from handclip_lib.data.images import Resolution, height_and_width
 from handclip_lib.errors import BackboneError
@@ -121,7 +121,7 @@ def save_trained(encoder: HandEncoder | GuidedEncoder, backbone: Backbone, folde
 
 
 def load_trained(folder: Path, parameters: Mapping[str, Any], device: str = "auto") -> Backbone | Trained:
-    """The best weights of a run of notebook 03 or 04; if test images chose them, its name says so.
+    """The best weights of a run of notebook 03 or 04, by the name they have in its tables.
 
     Args:
         folder: The run's.
@@ -145,8 +145,7 @@ def load_trained(folder: Path, parameters: Mapping[str, Any], device: str = "aut
 
 
 def _labelled(model: M, parameters: Mapping[str, Any]) -> M:
-    on_test = parameters.get("validation") == "test"
-    return replace(model, name=f"{model.name}, {SELECTED_ON_TEST}") if on_test else model
+    return replace(model, name=trained_name(model.name, parameters))
 
 
 def _guided(encoder: GuidedEncoder, backbone: Backbone) -> Trained:

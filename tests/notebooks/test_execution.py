@@ -123,7 +123,7 @@ def test_what_was_selected_on_test_says_so_wherever_it_is_shown(tmp_path: Path):
     done, out = papermill("05_evaluation", tmp_path, *given(SMALL | QUICK["05_evaluation"] | {"trained_run": "latest"}))
     assert done.returncode == 0, done.stderr[-2000:]
     (folder,) = tmp_path.glob("runs/05_*")
-    assert pd.read_csv(folder / "results.csv")["model"][0] == "tiny, selected on test"
+    assert pd.read_csv(folder / "results.csv")["model"][0] == "tiny, fine-tuned, selected on test"
     checks = pd.read_csv(folder / "leak_checks.csv").set_index("check")["passed"]
     assert checks["selection"] == "no"
     done, out = papermill("06_analysis", tmp_path, "-p", "bootstrap", 200)
