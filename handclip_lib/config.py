@@ -293,6 +293,12 @@ class Evaluation(WithBackbone):
     bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples of the identities for an interval")
     top_k: int = Field(8, ge=1, le=20, description="gallery images shown for a query")
 
+    def selected_on(self, trained: Mapping[str, Any] | None) -> str:
+        """What chose the weights, as `leak_checks` takes it, by the parameters of the training if there was one."""
+        if trained is not None:
+            return str(trained.get("validation", "val"))
+        return "unknown" if self.weights else "tiny" if self.backbone == "tiny" else "nothing"
+
     def faults(self) -> list[str]:
         """Two models at once, too."""
         if self.trained_run and (self.weights or self.input_size or self.backbone != "tiny"):

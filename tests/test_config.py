@@ -144,3 +144,11 @@ def test_an_input_size_is_height_and_width(given, size):
 def test_what_is_no_input_size_is_refused(given):
     with pytest.raises(ConfigError, match="height x width"):
         resolve(ImageFinetune, {"input_size": given})
+
+
+def test_what_chose_the_weights_is_told_by_where_they_come_from():
+    assert Evaluation().selected_on(None) == "tiny"
+    assert Evaluation(backbone="vitb16").selected_on(None) == "nothing"
+    assert Evaluation(weights="some.pt").selected_on(None) == "unknown"
+    assert Evaluation().selected_on({"validation": "test"}) == "test"
+    assert Evaluation().selected_on({}) == "val", "of a run from before there was a choice"

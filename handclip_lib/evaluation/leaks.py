@@ -13,6 +13,7 @@ from handclip_lib.evaluation.features import Features
 YES, NO, STATED, UNKNOWN = "yes", "no", "stated", "not checked"
 SELECTIONS = {
     "nothing": (YES, "The weights are the backbone's published ones: no image of this split chose them."),
+    "tiny": (STATED, "Its recipe was chosen with figures of people tested here in view: see the card of tiny."),
     "unknown": (UNKNOWN, "The weights are a file: what chose them, and on whose images, is not known here."),
     "val": (YES, "The epoch was chosen on validation images of the training; no test image chose it."),
     "test": (NO, f'Test images chose the epoch: every figure is to be labelled "{SELECTED_ON_TEST}".'),
@@ -33,8 +34,8 @@ def leak_checks(
     Args:
         split: The manifest that is tested on.
         trained: The manifest the weights were trained on; None where there is none.
-        selected_on: What chose the weights: "nothing" for published ones, "unknown" for a file that says nothing of
-            itself, "val" or "test" as the training's `validation` was.
+        selected_on: What chose the weights: "nothing" for published ones, "tiny" for those shipped here, "unknown" for
+            a file that says nothing of itself, "val" or "test" as the training's `validation` was.
         pixel_features: `pixel_embeddings` of at least the test images, to count near-duplicates among
             them (other aspects and distractors are not looked at); None: not counted.
         images: Decoded images of at least `split.evaluated_paths()`, to compare the content of files; None: their

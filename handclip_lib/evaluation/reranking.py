@@ -38,7 +38,6 @@ class _Encoded:
         """Query numbers and their similarities after re-ranking, float32 (n_rows, n_gallery), a block at a time."""
         n_query, n_gallery = len(self.query), len(self.gallery)
         # Only images that share a neighbour have a Jaccard distance below 1: from a neighbour to those who have it.
-        weights = _with_long_indices(self.weights)
         having = _with_long_indices(self.weights[n_query:].tocsc())
         size = max(1, BLOCK_BYTES // (4 * n_gallery))
         for start in range(0, len(rows), size):
@@ -49,7 +48,7 @@ class _Encoded:
             scale = 2 * self.distance_share / self.furthest[block, None]
             similarity *= scale
             similarity += self.distance_share - scale
-            add_overlap(similarity, block, weights, having, 1 - self.distance_share)
+            add_overlap(similarity, block, self.weights, having, 1 - self.distance_share)
             yield block, similarity
 
 
@@ -179,7 +178,7 @@ def _encode(
     weights = _weights(images, _expanded(neighbours, k1), furthest)
     if k2 > 1:
         weights = (_pattern(neighbours[:, :k2], np.float32(1 / k2)) @ weights).tocsr()
-    return _Encoded(query, gallery, weights, furthest[:n_query], distance_share)
+    return _Encoded(query, gallery, _with_long_indices(weights), furthest[:n_query], distance_share)
 
 
 def _neighbours(images: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,14 @@ def reports_folder() -> Path:
         raise ConfigError(f"HANDCLIP_REPORTS={named!r}: {error} Name the whole path of a folder") from error
 
 
+def unwritable(folder: Path, error: OSError) -> RunError:
+    """What to say of a folder of the reports that cannot be written."""
+    return RunError(
+        f"{folder} cannot be written ({error.strerror or error}); free space there, or name another folder in the "
+        "environment variable HANDCLIP_REPORTS"
+    )
+
+
 def elsewhere() -> str:
     """What to add to a message where nothing is found because the working folder is outside the project; else ""."""
     if (project_root() / "notebooks").is_dir() or os.environ.get("HANDCLIP_REPORTS"):

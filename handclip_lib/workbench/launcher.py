@@ -22,7 +22,7 @@ from handclip_lib.config import NOTEBOOKS, Parameters, resolve
 from handclip_lib.data.places import project_root
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.widgets.parameter_files import is_name, read_mapping
-from handclip_lib.workbench.identity import reports_folder, run_id
+from handclip_lib.workbench.identity import reports_folder, run_id, unwritable
 from handclip_lib.workbench.record import TRAINING_CHECKPOINTS, now, read_record, sound_record, write_record, write_text
 from handclip_lib.workbench.runs import RUN_FOLDER, new_record
 
@@ -127,10 +127,7 @@ def launch(
     except Timeout as error:
         raise RunError(f"{folder.name} is being run by another process; wait for it, or change a parameter") from error
     except OSError as error:
-        raise RunError(
-            f"{folder} cannot be written ({error.strerror or error}); free space there, or name another folder in "
-            "the environment variable HANDCLIP_REPORTS"
-        ) from error
+        raise unwritable(folder, error) from error
 
 
 def run_folder(notebook: Path, config: Parameters) -> Path:

@@ -14,7 +14,7 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from handclip_lib.errors import RunError
-from handclip_lib.workbench.identity import reports_folder
+from handclip_lib.workbench.identity import reports_folder, unwritable
 from handclip_lib.workbench.launcher import asked_to_stop
 from handclip_lib.workbench.record import now, read_record, write_record
 from handclip_lib.workbench.sweep_executors import Executor, TaskOf, answers, on_dask
@@ -51,10 +51,7 @@ def sweep(notebook: Path, points: Sequence[Point], name: str, place: Place, *, f
     except Timeout as error:
         raise RunError(f"the sweep {name} is under way in another process; wait, or give this one a --name") from error
     except OSError as error:
-        raise RunError(
-            f"{folder} cannot be written ({error.strerror or error}); free space there, or name another folder in "
-            "the environment variable HANDCLIP_REPORTS"
-        ) from error
+        raise unwritable(folder, error) from error
     with lock, asked_to_stop() as asked:
         rows = {point.folder.name: row_of(point) for point in points}
         waiting = [point for point in points if force or rows[point.folder.name]["status"] != "succeeded"]

@@ -165,17 +165,6 @@ def _wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
     raise AssertionError(log.read_text()[-2000:])
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    with sync_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def lab(browser, server) -> Iterator[Lab]:
     url, folder = server

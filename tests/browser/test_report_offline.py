@@ -3,7 +3,6 @@ import contextlib
 import io
 import json
 import re
-import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +22,6 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not 
 pytestmark = pytest.mark.browser
 HOSTILE = ["<script>alert(1)</script>", "../../x", '"><img src=x onerror=alert(1)>']
 HOLE = '<script>document.title = "run"</script><img src="https://a.example/i.png" onerror="alert(1)">'
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-            "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 
 class Watched:
@@ -43,15 +40,6 @@ class Watched:
         """Load a file; what it asked for beyond itself and its inlined pictures."""
         self.page.goto(path.as_uri(), wait_until="load")
         return [url for url in self.requests if url != path.as_uri() and not url.startswith("data:")]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    with sync_api.sync_playwright() as driver:
-        yield driver.chromium.launch(executable_path=chromium, args=SWITCHES)
 
 
 @pytest.fixture

@@ -104,9 +104,9 @@ def test_near_duplicates_are_counted_as_a_loop_counts_them():
 
 def test_what_was_chosen_on_the_test_gets_its_label():
     split = split_of("abc")
-    chosen_on = ("nothing", "unknown", "val", "test")
+    chosen_on = ("nothing", "tiny", "unknown", "val", "test")
     assert [checked(split, "selection", selected_on=chosen)[0] for chosen in chosen_on] == [
-        "yes", "not checked", "yes", "no",
+        "yes", "stated", "not checked", "yes", "no",
     ]  # fmt: skip
     assert "is not known here" in checked(split, "selection", selected_on="unknown")[1]
     assert '"selected on test"' in checked(split, "selection", selected_on="test")[1]
@@ -114,7 +114,7 @@ def test_what_was_chosen_on_the_test_gets_its_label():
 
 
 def test_an_unknown_choice_and_no_cosine_are_refused():
-    with pytest.raises(EvaluationError, match="selected_on='train'; choose from nothing, unknown, val, test"):
+    with pytest.raises(EvaluationError, match="selected_on='train'; choose from nothing, tiny, unknown, val, test"):
         checked(split_of("abc"), "selection", selected_on="train")
     with pytest.raises(EvaluationError, match="near=98: a cosine"):
         checked(split_of("abc"), "selection", near=98)
