@@ -32,7 +32,7 @@ def open_dataset(
         DataError: The name is unknown, or the folder is not such a data set.
     """
     if dataset == "drawn":
-        from handclip_lib.data.drawn import draw_dataset
+        from handclip_lib.drawn.dataset import draw_dataset
 
         folder = cache_folder() / "drawn" / f"{drawn_subjects}x{drawn_images}-seed{seed}"
         root = draw_dataset(folder, subjects=drawn_subjects, images_per_aspect=drawn_images, seed=seed)

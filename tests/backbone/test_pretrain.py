@@ -23,10 +23,10 @@ from handclip_lib.backbone.pretrain import (
     train_text,
     whiten,
 )
-from handclip_lib.data.drawn import draw_dataset, subject_seed
-from handclip_lib.data.drawn_photograph import DRAWN_ASPECTS, sitting_of
 from handclip_lib.data.hands11k import read_hands11k
 from handclip_lib.data.images import decode_images
+from handclip_lib.drawn.dataset import draw_dataset, subject_seed
+from handclip_lib.drawn.photograph import DRAWN_ASPECTS, sitting_of
 from handclip_lib.errors import BackboneError
 from handclip_lib.evaluation.zero_shot import PROMPTS, zero_shot
 

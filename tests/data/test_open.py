@@ -2,9 +2,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from handclip_lib.data import drawn
 from handclip_lib.data.open import READERS, open_dataset
 from handclip_lib.data.places import cache_folder
+from handclip_lib.drawn import dataset as drawn
 from handclip_lib.errors import DataError
 
 

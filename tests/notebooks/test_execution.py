@@ -12,7 +12,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from handclip_lib.data.drawn import draw_dataset
+from handclip_lib.drawn.dataset import draw_dataset
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"drawn_subjects": 12, "drawn_images": 4, "draws": 2}

@@ -9,15 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from handclip_lib.data.drawn_hand import Pose, anatomy_of, generator, surface_of
-from handclip_lib.data.drawn_light import Light
-from handclip_lib.data.drawn_skin import Worn, render
+from handclip_lib.drawn.hand import Pose, anatomy_of, generator, surface_of
+from handclip_lib.drawn.light import Light
+from handclip_lib.drawn.skin import Worn, render
 from handclip_lib.errors import DataError
 
 DRAWN_ASPECTS = ("dorsal_r", "palmar_r", "dorsal_l", "palmar_l")
 _RENEWED = np.array([0.15, 0.2, 1, 1, 1, 1, 1, 1, 0.8, 0.4, 0.3] + [0] * 9)  # of the pose, at each burst
-STAYS = 0.15
-"""Chance that the next burst belongs to the same sitting."""
+STAYS = 0.15  # chance that a burst belongs to the sitting of the burst before it
 _CLOTH = ((0.05, 0.05, 0.06), (0.09, 0.10, 0.20), (0.35, 0.04, 0.07), (0.30, 0.30, 0.32), (0.80, 0.79, 0.76),
           (0.16, 0.22, 0.14), (0.28, 0.20, 0.15), (0.62, 0.30, 0.42), (0.20, 0.33, 0.48))  # fmt: skip
 _SKIN = ("very fair", "fair", "medium", "dark")
@@ -49,18 +48,21 @@ def draw_image(subject_seed: int, aspect: str, photograph: int, stays: float = S
     """Draw one photograph of one person.
 
     Args:
-        subject_seed: non-negative; the person.
-        aspect: one of DRAWN_ASPECTS.
-        photograph: non-negative; neighbours may belong to one burst and then differ little.
-        stays: chance that the next burst belongs to the same sitting, 0..1.
+        subject_seed: The person, 0 or more.
+        aspect: One of DRAWN_ASPECTS.
+        photograph: 0 or more; neighbours may belong to one burst and then differ little.
+        stays: Chance, 0..1, that a burst belongs to the sitting of the burst before it.
 
     Returns:
         uint8 RGB, shape (180, 240, 3).
 
     Raises:
-        DataError: the aspect is unknown, or a number is negative.
+        DataError: The aspect is unknown, or a number is negative.
     """
-    _require_key(subject_seed, aspect, photograph)
+    if aspect not in DRAWN_ASPECTS:
+        raise DataError(f"unknown aspect {aspect!r}: choose from {', '.join(DRAWN_ASPECTS)}")
+    if subject_seed < 0 or photograph < 0:
+        raise DataError(f"subject_seed and photograph must not be negative, got {subject_seed} and {photograph}")
     view, side = aspect.split("_")
     anatomy = anatomy_of(subject_seed, "right" if side == "r" else "left")
     shot = shot_of(subject_of(subject_seed), aspect, photograph, stays)
@@ -148,10 +150,3 @@ def _light(values: np.ndarray) -> Light:
         noise=float(0.010 + 0.006 * np.tanh(values[16])),
         flush=float(0.45 * np.tanh(values[17])),
     )
-
-
-def _require_key(subject_seed: int, aspect: str, photograph: int) -> None:
-    if aspect not in DRAWN_ASPECTS:
-        raise DataError(f"unknown aspect {aspect!r}: choose from {', '.join(DRAWN_ASPECTS)}")
-    if subject_seed < 0 or photograph < 0:
-        raise DataError(f"subject_seed and photograph must not be negative, got {subject_seed} and {photograph}")

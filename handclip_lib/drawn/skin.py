@@ -8,16 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from handclip_lib.data.drawn_hand import (
-    HEIGHT,
-    RING,
-    THUMB,
-    WIDTH,
-    Anatomy,
-    FingerField,
-    Surface,
-)
-from handclip_lib.data.drawn_light import Light, bump, falloff, mottle, paper, relief
+from handclip_lib.drawn.hand import HEIGHT, RING, THUMB, WIDTH, Anatomy, FingerField, Surface
+from handclip_lib.drawn.light import Light, bump, falloff, mottle, paper, relief
 
 # Very fair, fair, medium, dark: skin under white light.
 _TONES = np.array([[0.91, 0.76, 0.69], [0.84, 0.65, 0.55], [0.69, 0.49, 0.38], [0.40, 0.26, 0.19]])
@@ -35,19 +27,14 @@ class Worn:
 
 
 def render(anatomy: Anatomy, surface: Surface, view: str, light: Light, worn: Worn, scale: float, rng) -> np.ndarray:
-    """The photograph.
+    """The photograph, uint8 RGB of shape (180, 240, 3).
 
     Args:
-        anatomy: the person's hand.
-        surface: its shape on the pixel grid.
+        anatomy, surface: The person's hand, and its shape on the pixel grid.
         view: "dorsal" or "palmar".
-        light: light and camera.
-        worn: accessories and nail polish.
-        scale: pixels a hand length.
+        light, worn: Light and camera; accessories and nail polish.
+        scale: Pixels a hand length.
         rng: numpy Generator of mottling and noise.
-
-    Returns:
-        uint8 RGB, shape (180, 240, 3).
     """
     skin = _skin(anatomy, surface, view, light.flush)
     _lines(skin, anatomy, surface, view, scale)
@@ -169,9 +156,8 @@ def _fold(away: np.ndarray, depth: float, thin: float) -> np.ndarray:
 
 def _between(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """1 inside, fading to 0 over 0.03 at both ends."""
-    return np.clip((values - np.float32(low)) / np.float32(0.03), 0, 1) * np.clip(
-        (np.float32(high) - values) / np.float32(0.03), 0, 1
-    )
+    rising, falling = (values - np.float32(low)) / np.float32(0.03), (np.float32(high) - values) / np.float32(0.03)
+    return np.clip(rising, 0, 1) * np.clip(falling, 0, 1)
 
 
 def _veins(anatomy: Anatomy, surface: Surface) -> np.ndarray:

@@ -17,10 +17,8 @@ from filelock import FileLock
 from PIL import Image
 from tqdm.auto import tqdm
 
-from handclip_lib.data.drawn_photograph import DRAWN_ASPECTS, STAYS, draw_image, shot_of, subject_of
+from handclip_lib.drawn.photograph import DRAWN_ASPECTS, STAYS, draw_image, shot_of, subject_of
 from handclip_lib.errors import DataError
-
-__all__ = ["RECIPE_VERSION", "draw_dataset", "draw_image", "is_drawn", "subject_seed"]
 
 RECIPE_VERSION = 2
 _HEADER = "id,age,gender,skinColor,accessories,nailPolish,aspectOfHand,imageName,irregularities\r\n"
@@ -37,44 +35,31 @@ def subject_seed(seed: int, number: int) -> int:
 
 
 def draw_dataset(
-    folder: Path,
-    subjects: int = 140,
-    images_per_aspect: int = 5,
-    seed: int = 0,
-    progress: bool = True,
-    workers: int | None = None,
-    stays: float = STAYS,
-) -> Path:
+    folder: Path, subjects: int = 140, images_per_aspect: int = 5, seed: int = 0, progress: bool = True,
+    workers: int | None = None, stays: float = STAYS,
+) -> Path:  # fmt: skip
     """Draw a data set in the layout of 11k Hands: `Hands/*.jpg`, `HandInfo.csv` and the recipe, `drawn.json`.
 
     A complete folder of the same recipe is kept. Anything else is drawn into a private folder beside it and
     put in place by one rename, so an interruption leaves no half-drawn data set.
 
     Args:
-        folder: where the data set is to be; its parent is made when absent.
-        subjects: number of people, at least 1.
-        images_per_aspect: photographs of each person in each of the four aspects, at least 1.
-        seed: non-negative; the same seed draws the same people everywhere.
-        progress: show a bar.
-        stays: chance, 0..1, that a burst belongs to the sitting of the burst before it.
-        workers: processes, at most the machine's cores; None: all cores, 1: this process.
-
-    Returns:
-        The folder.
+        folder: Returned as an absolute path; its parent is made when absent.
+        subjects: People, at least 1.
+        images_per_aspect: Photographs of each person in each of the four aspects, at least 1.
+        seed: 0 or more.
+        workers: Processes, at most the machine's cores; None: all cores, 1: this process.
+        stays: See `draw_image`.
 
     Raises:
-        DataError: a number is out of bounds, or the folder holds something that was not drawn here.
+        DataError: A number is out of bounds, or the folder holds something that was not drawn here.
     """
-    _require_counts(subjects, images_per_aspect, seed, workers, stays)
+    _require_counts(stays, subjects=subjects, images_per_aspect=images_per_aspect, seed=seed, workers=workers)
     folder = Path(folder).absolute()
     recipe = {
-        "version": RECIPE_VERSION,
-        "subjects": subjects,
-        "images_per_aspect": images_per_aspect,
-        "seed": seed,
-        "stays": stays,
-        "images": subjects * images_per_aspect * len(DRAWN_ASPECTS),
-    }
+        "version": RECIPE_VERSION, "subjects": subjects, "images_per_aspect": images_per_aspect, "seed": seed,
+        "stays": stays, "images": subjects * images_per_aspect * len(DRAWN_ASPECTS),
+    }  # fmt: skip
     if is_drawn(folder, recipe):
         return folder
     try:
@@ -99,15 +84,10 @@ def is_drawn(folder: Path, recipe: dict[str, Any]) -> bool:
     return drawn == recipe["images"] and (folder / "HandInfo.csv").is_file()
 
 
-def _require_counts(subjects: int, images_per_aspect: int, seed: int, workers: int | None, stays: float) -> None:
-    bounds = {
-        "subjects": (subjects, 1),
-        "images_per_aspect": (images_per_aspect, 1),
-        "seed": (seed, 0),
-        "workers": (1 if workers is None else workers, 1),
-    }
-    for name, (value, least) in bounds.items():
-        if value < least:
+def _require_counts(stays: float, **counts: int | None) -> None:
+    for name, value in counts.items():
+        least = 0 if name == "seed" else 1
+        if value is not None and value < least:
             raise DataError(f"{name} must be at least {least}, got {value}")
     if not 0 <= stays <= 1:
         raise DataError(f"stays must lie in 0..1, got {stays}")
@@ -117,9 +97,8 @@ def _require_counts(subjects: int, images_per_aspect: int, seed: int, workers: i
 
 
 def _refuse_foreign(folder: Path) -> None:
-    if not folder.exists() or (folder / "drawn.json").is_file():
-        return
-    if not folder.is_dir() or any(folder.iterdir()):
+    foreign = folder.exists() and not (folder / "drawn.json").is_file()
+    if foreign and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} holds something that was not drawn here: choose an empty or a new folder")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from handclip_lib.data.drawn_hand import HEIGHT, WIDTH, Surface
+from handclip_lib.drawn.hand import HEIGHT, WIDTH, Surface
 
 
 @dataclass(frozen=True)

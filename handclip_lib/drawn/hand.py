@@ -67,7 +67,7 @@ def anatomy_of(subject_seed: int, side: str) -> Anatomy:
     """The hand of a subject; both hands share shape and skin, while lines, veins and marks are each hand's own.
 
     Args:
-        subject_seed: non-negative; one person.
+        subject_seed: The person, 0 or more.
         side: "right" or "left".
     """
     person = generator(subject_seed, 1)
@@ -147,10 +147,9 @@ def surface_of(anatomy: Anatomy, pose: Pose, view: str, mirrored: bool) -> Surfa
     """Distance field and height of the hand in an image.
 
     Args:
-        anatomy: the person's hand.
-        pose: how it is held.
+        anatomy, pose: The person's hand, and how it is held.
         view: "dorsal" or "palmar", whose heights differ.
-        mirrored: thumb to the left (palmar right and dorsal left).
+        mirrored: Thumb to the left (palmar right and dorsal left).
     """
     x, y = _hand_coordinates(pose, mirrored)
     palm = _palm(anatomy, x, y)

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from handclip_lib.data import drawn_photograph
-from handclip_lib.data.drawn import subject_seed
-from handclip_lib.data.drawn_hand import Pose, anatomy_of
-from handclip_lib.data.drawn_photograph import DRAWN_ASPECTS, draw_image, shot_of, sitting_of, subject_of
+from handclip_lib.drawn import photograph as room
+from handclip_lib.drawn.dataset import subject_seed
+from handclip_lib.drawn.hand import Pose, anatomy_of
+from handclip_lib.drawn.photograph import DRAWN_ASPECTS, draw_image, shot_of, sitting_of, subject_of
 from handclip_lib.errors import DataError
 
 KNOWN_MEANS = [229.927, 235.004, 225.088, 230.768]
@@ -46,8 +46,8 @@ def test_a_photograph_is_a_hand_on_white_paper_from_the_top_edge(aspect: str):
 def test_the_thumb_is_on_its_side(aspect: str, monkeypatch: pytest.MonkeyPatch):
     # Held upright in the middle of the picture, so that only the thumb is not symmetrical at the palm.
     upright = Pose(spread=1.5, finger=np.zeros(5), thumb_bend=0.2, rotation=0.0, scale=150.0, centre=(120.0, 80.0))
-    original = drawn_photograph.shot_of
-    monkeypatch.setattr(drawn_photograph, "shot_of", lambda *key: replace(original(*key), pose=upright))
+    original = room.shot_of
+    monkeypatch.setattr(room, "shot_of", lambda *key: replace(original(*key), pose=upright))
     for subject in range(8):
         palm = mask_of(draw_image(subject, aspect, 0))[20:75]
         off_centre = np.flatnonzero(palm) % 240 - 119.5

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from handclip_lib.data import drawn
-from handclip_lib.data.drawn import draw_dataset, draw_image, is_drawn, subject_seed
-from handclip_lib.data.drawn_photograph import DRAWN_ASPECTS, shot_of, subject_of
+from handclip_lib.drawn import dataset
+from handclip_lib.drawn.dataset import draw_dataset, is_drawn, subject_seed
+from handclip_lib.drawn.photograph import DRAWN_ASPECTS, draw_image, shot_of, subject_of
 from handclip_lib.errors import DataError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -90,7 +90,7 @@ def test_one_and_two_processes_write_the_same_files(tmp_path: Path):
 def test_an_unguarded_script_draws_too(tmp_path: Path):
     script = tmp_path / "script.py"
     call = f"draw_dataset({str(tmp_path / 'set')!r}, 13, 2, progress=False, workers=2)"
-    script.write_text(f"from handclip_lib.data.drawn import draw_dataset\n{call}\n")
+    script.write_text(f"from handclip_lib.drawn.dataset import draw_dataset\n{call}\n")
     subprocess.run([sys.executable, script], check=True, cwd=REPOSITORY, env=_environment(), timeout=120)
     assert len(pixels_of(tmp_path / "set")) == 13 * 2 * 4
 
@@ -116,8 +116,8 @@ def test_an_error_midway_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.Mo
             raise OSError("No space left on device")
         return original(hands, seed, number, *rest)
 
-    original = drawn._draw_subject
-    monkeypatch.setattr(drawn, "_draw_subject", fails_at_the_second)
+    original = dataset._draw_subject
+    monkeypatch.setattr(dataset, "_draw_subject", fails_at_the_second)
     with pytest.raises(DataError, match=r"cannot draw into .*No space left"):
         draw_dataset(tmp_path / "set", 3, 1, progress=False, workers=1)
     assert [path.name for path in tmp_path.iterdir()] in ([".set.lock"], [])
@@ -125,7 +125,7 @@ def test_an_error_midway_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_killed_process_leaves_no_folder_and_the_next_one_clears_up(tmp_path: Path):
     call = f"draw_dataset(Path({str(tmp_path / 'set')!r}), 400, 5, progress=False, workers=1)"
-    code = f"from pathlib import Path; from handclip_lib.data.drawn import draw_dataset; {call}"
+    code = f"from pathlib import Path; from handclip_lib.drawn.dataset import draw_dataset; {call}"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, env=_environment())
     try:
         patience = time.monotonic() + 60
