@@ -32,6 +32,14 @@ def test_the_pins_cover_every_dependency():
     assert {re.split(r"[<>=\[]", name)[0] for name in wanted} <= pinned
 
 
+def test_a_wheel_holds_the_library_alone_which_needs_no_tool():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert project["hatch"]["build"]["targets"]["wheel"]["packages"] == ["handclip_lib"]
+    assert project["mypy"]["files"] == ["handclip_lib", "tools"]
+    library = "".join(path.read_text() for path in (ROOT / "handclip_lib").rglob("*.py"))
+    assert not re.search(r"^\s*(from|import) tools\b", library, re.MULTILINE)
+
+
 def test_ruff_and_nbstripout_of_pre_commit_are_the_pinned_ones():
     pins = dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]

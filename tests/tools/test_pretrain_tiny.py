@@ -8,9 +8,15 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
-from handclip_lib.backbone import pretrain
 from handclip_lib.backbone.load import TINY_WEIGHTS, load_backbone
-from handclip_lib.backbone.pretrain import (
+from handclip_lib.data.hands11k import read_hands11k
+from handclip_lib.data.images import decode_images
+from handclip_lib.drawn.dataset import draw_dataset, subject_seed
+from handclip_lib.drawn.photograph import DRAWN_ASPECTS, sitting_of
+from handclip_lib.errors import BackboneError
+from handclip_lib.evaluation.zero_shot import PROMPTS, zero_shot
+from tools import pretrain_tiny
+from tools.pretrain_tiny import (  # fmt: skip
     SEED,
     Photographs,
     Recipe,
@@ -23,12 +29,6 @@ from handclip_lib.backbone.pretrain import (
     train_text,
     whiten,
 )
-from handclip_lib.data.hands11k import read_hands11k
-from handclip_lib.data.images import decode_images
-from handclip_lib.drawn.dataset import draw_dataset, subject_seed
-from handclip_lib.drawn.photograph import DRAWN_ASPECTS, sitting_of
-from handclip_lib.errors import BackboneError
-from handclip_lib.evaluation.zero_shot import PROMPTS, zero_shot
 
 SMALL = Recipe(subjects=4, images=4, steps=4, hands=6, text_steps=3, captions=8, bf16=False)
 
@@ -124,7 +124,7 @@ def test_text_is_trained_to_tell_the_aspect_and_the_image_tower_stays():
 
 
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(pretrain_tiny, "CHECKPOINT_EVERY", 2)
     photographs = coloured(8)
     whole, cut, again = (new_clip("resnet", 0) for _ in range(3))
     train_images(whole, photographs, SMALL)
@@ -136,7 +136,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
         return draw_batch(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pretrain, "draw_batch", killed)
+        patch.setattr(pretrain_tiny, "draw_batch", killed)
         train_images(cut, photographs, SMALL, tmp_path / "run.pt")
     train_images(again, photographs, SMALL, tmp_path / "run.pt")
     for name, value in whole.model.visual.state_dict().items():
@@ -179,11 +179,11 @@ def test_the_command_draws_trains_and_writes_weights_that_load(tower, tmp_path):
 
 def test_sittings_of_the_drawings_are_those_they_were_drawn_with(tmp_path):
     recipe = replace(SMALL, subjects=3, images=5)
-    photographs = pretrain.drawn_photographs(tmp_path / "drawn", recipe)
+    photographs = pretrain_tiny.drawn_photographs(tmp_path / "drawn", recipe)
     assert len(photographs.hand) == 3 * 4 * 5
     for row in range(len(photographs.hand)):
         person, aspect, k = row // 20, DRAWN_ASPECTS[row // 5 % 4], row % 5
-        sitting, burst = sitting_of(subject_seed(SEED, person), aspect, k, pretrain.STAYS)
+        sitting, burst = sitting_of(subject_seed(SEED, person), aspect, k, pretrain_tiny.STAYS)
         assert photographs.aspect[row] == aspect
         assert photographs.hand[row] == row // 5
         assert photographs.sitting[row] == row // 5 * 5 + sitting

@@ -1,6 +1,6 @@
 """Make `tiny`: a small CLIP that has seen drawn hands and captions of them, and never a photograph.
 
-    command:  python -m handclip_lib.backbone.pretrain          (the defaults are the recipe of the shipped weights)
+    command:  python -m tools.pretrain_tiny          (the defaults are the recipe of the shipped weights)
     machine:  2 CPU cores with bfloat16 (AVX-512), no GPU, 16 GB
     time:     10 minutes to draw 38,400 photographs of 1,600 people, then 40 minutes
     figures:  rank-1 of the frozen embedding on people it never saw, beside the better floor: drawn dorsal_r 63 (34),
@@ -33,7 +33,6 @@ from tqdm.auto import tqdm
 from handclip_lib.backbone.load import SHAPES, TINY_WEIGHTS, Backbone
 from handclip_lib.backbone.openai_clip import ClipShape, clip_package
 from handclip_lib.data.augment import augment, normalised
-from handclip_lib.data.captions import caption_of, described, facts_of
 from handclip_lib.data.hands11k import read_hands11k
 from handclip_lib.data.images import decode_images
 from handclip_lib.data.places import cache_folder
@@ -42,6 +41,7 @@ from handclip_lib.drawn.photograph import DRAWN_ASPECTS, sitting_of
 from handclip_lib.errors import BackboneError
 from handclip_lib.files import whole_file
 from handclip_lib.losses.contrastive import group_cross_entropy
+from tools.captions import caption_of, described, facts_of
 
 SEED = 10_000  # of the people; a drawn data set's people follow from its seed, and its default is 0
 TOWERS = {"resnet": SHAPES["tiny"], "vit": ClipShape(128, 128, 4, 192, 16, 64, text_layers=2)}
@@ -367,7 +367,7 @@ def drawn_photographs(root: Path, recipe: Recipe) -> Photographs:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw, train both towers, write the weights."""
-    parser = argparse.ArgumentParser(prog="python -m handclip_lib.backbone.pretrain", description="Make `tiny`.")
+    parser = argparse.ArgumentParser(prog="python -m tools.pretrain_tiny", description="Make `tiny`.")
     for name, value in asdict(Recipe()).items():
         kind: dict[str, Any] = {"type": type(value)}
         if name == "tower":

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from handclip_lib.data.captions import FACTS, UNSAID, caption_of, described, facts_of
 from handclip_lib.errors import DataError
+from tools.captions import FACTS, UNSAID, caption_of, described, facts_of
 
 RECORD = {
     "side": "left", "view": "palmar", "skin_color": "dark", "gender": "female", "accessories": True,
