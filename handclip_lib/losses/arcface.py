@@ -10,7 +10,7 @@ from torch import Tensor
 def arcface_logits(
     embeddings: Tensor, weights: Tensor, identities: Tensor, scale: float = 30.0, margin: float = 0.5
 ) -> Tensor:
-    """What a cross-entropy takes: s · cos(θ + m) for the own identity, s · cos θ for the others.
+    """What a cross-entropy takes, (n, n_identities): s · cos(θ + m) for the own identity, s · cos θ for the others.
 
     Where θ + m would pass π, the logit goes on as a line, so that it keeps falling. The cosine is kept off ±1, where
     the angle's slope is infinite.
@@ -21,9 +21,6 @@ def arcface_logits(
         identities: int64, shape (n,).
         scale: s, more than 0.
         margin: m in radians, 0..π/2.
-
-    Returns:
-        Logits, shape (n, n_identities).
 
     Source: Deng et al., "ArcFace", CVPR 2019, eq. 3.
     """

@@ -9,10 +9,7 @@ def group_cross_entropy(logits: Tensor, positive: Tensor) -> Tensor:
 
     Args:
         logits: Scaled similarities, shape (n, m); −inf takes a pair out.
-        positive: Which pairs belong together, bool, shape (n, m); rows without any are left out.
-
-    Returns:
-        A scalar; zero where no row has a positive.
+        positive: Which pairs belong together, bool, shape (n, m); rows without any are left out (0 if none has one).
 
     Source: Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, eq. 2.
     """
@@ -25,13 +22,9 @@ def group_cross_entropy(logits: Tensor, positive: Tensor) -> Tensor:
 
 
 def supervised_contrastive(
-    anchors: Tensor,
-    others: Tensor,
-    anchor_ids: Tensor,
-    other_ids: Tensor,
-    temperature: float = 1.0,
+    anchors: Tensor, others: Tensor, anchor_ids: Tensor, other_ids: Tensor, temperature: float = 1.0,
     normalize: bool = False,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """L = −mean over i of 1/|P(i)| · Σ over p in P(i) of log softmax_i(p), softmax over all columns.
 
     P(i) are all columns with the identity of anchor i, its own column included: the columns are another modality.
@@ -41,7 +34,7 @@ def supervised_contrastive(
         others: Embeddings, shape (m, size); a repeated row counts as often as it is there.
         anchor_ids, other_ids: Identities, int64, shapes (n,) and (m,).
         temperature: What the similarities are divided by, > 0.
-        normalize: Whether similarity is the cosine; else the dot product.
+        normalize: Compare by the cosine, else by the dot product.
 
     Source: CLIP-ReID's stage 1 (Li et al., "CLIP-ReID", AAAI 2023, eq. 3 and 4), with temperature 1 and no
         normalisation.

@@ -5,17 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def text_overlap(texts: Tensor) -> Tensor:
-    """Mean cosine of the texts of two different identities, in -1..1; less is more diverse.
+def diversity_loss(texts: Tensor) -> Tensor:
+    """Mean cosine of the texts of two different identities, in -1..1: the less, the more diverse; 0 for a single one.
 
     Args:
         texts: Text features, one for each identity, shape (n, size); not normalised.
-
-    Returns:
-        A scalar; zero for a single identity.
     """
     if len(texts) < 2:
         return 0 * texts.sum()
-    cosine = F.normalize(texts, dim=1) @ F.normalize(texts, dim=1).T
+    unit = F.normalize(texts, dim=1)
     others = ~torch.eye(len(texts), dtype=torch.bool, device=texts.device)
-    return cosine[others].mean()
+    return (unit @ unit.T)[others].mean()

@@ -7,15 +7,12 @@ from torch import Tensor
 def batch_hard_triplet(embeddings: Tensor, identities: Tensor, margin: float = 0.3) -> Tensor:
     """Mean over anchors of max(0, margin + farthest positive − nearest negative), Euclidean distances.
 
-    An anchor without another image of its identity, or without another identity, in the batch is left out.
+    An anchor without another image of its identity, or without another identity, in the batch is left out; 0 if all.
 
     Args:
         embeddings: Shape (n, size); not normalised here.
         identities: int64, shape (n,).
         margin: 0 or more, in units of the distance.
-
-    Returns:
-        A scalar; zero where no anchor has both.
 
     Source: Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification", 2017, eq. 5.
     """

@@ -16,14 +16,13 @@ from tqdm.auto import tqdm
 from handclip_lib.data.augment import augment, plain
 from handclip_lib.data.batches import identity_batches, warn_if_few
 from handclip_lib.errors import TrainingError
-from handclip_lib.losses.weighted import WeightedLoss
+from handclip_lib.losses.image_losses import WITH_TEXT, WeightedLoss, image_losses
 from handclip_lib.models.guided_encoder import GuidedEncoder
 from handclip_lib.models.hand_encoder import HandEncoder
 from handclip_lib.models.trained import ENCODED_AT_ONCE, TRAINING, encode_images
 from handclip_lib.training.image_state import ImageState
 from handclip_lib.training.processes import Processes
 from handclip_lib.training.schedule import one_cycle, warm_up_cosine
-from handclip_lib.training.terms import WITH_TEXT, loss_terms
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -135,7 +134,8 @@ def fit_image(
     device = encoder.classifier.device
     processes = Processes(device)
     texts = None if text is None else F.normalize(torch.as_tensor(np.asarray(text, np.float32), device=device), dim=1)
-    loss_of = WeightedLoss(loss_terms(encoder, texts, label_smoothing, margin, temperature), weights)
+    losses = image_losses(encoder.logits, encoder.centers, texts, label_smoothing, margin, temperature)
+    loss_of = WeightedLoss(losses, weights)
     options = {
         "weights": dict(loss_of.weights), "epochs": epochs, "n_identities": n_identities, "n_images": n_images,
         "views": views, "learning_rate": learning_rate, "head_learning_rate": head_learning_rate,

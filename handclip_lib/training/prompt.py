@@ -17,7 +17,7 @@ from handclip_lib.config import templates_of
 from handclip_lib.data.batches import identity_batches, warn_if_few
 from handclip_lib.errors import TrainingError
 from handclip_lib.losses.contrastive import supervised_contrastive
-from handclip_lib.losses.diversity import text_overlap
+from handclip_lib.losses.diversity import diversity_loss
 from handclip_lib.models.prompt_learner import PromptLearner
 from handclip_lib.training.checkpoints import resume_checkpoint, save_checkpoint
 from handclip_lib.training.history import History
@@ -98,7 +98,7 @@ def fit_prompt(
         warm_up: Epochs of the warm-up.
         temperature, normalize: See `supervised_contrastive`. CLIP-ReID: 1 and no normalisation.
         context_weight: λ, 0 or more.
-        diversity_weight: Of `text_overlap`, 0 or more.
+        diversity_weight: Of `diversity_loss`, 0 or more.
         validate: Takes text features (n_identities, size), not normalised, and returns measures by name.
         select_by: The measure whose highest value is the best epoch (the loss: lowest; of equals the earliest).
         patience: Epochs without a better one after which training stops; 0: never.
@@ -153,7 +153,7 @@ def fit_prompt(
             image, prompt, ids = features[rows], texts[place], labels[rows]
             i2t = supervised_contrastive(image, prompt, ids, ids, temperature, normalize)
             t2i = supervised_contrastive(prompt, image, ids, ids, temperature, normalize)
-            squares, overlap = learner.context.square().mean(), text_overlap(texts)
+            squares, overlap = learner.context.square().mean(), diversity_loss(texts)
             loss = i2t + t2i + context_weight * squares + diversity_weight * overlap
             adam.zero_grad()
             loss.backward()

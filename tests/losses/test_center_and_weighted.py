@@ -3,7 +3,7 @@ import torch
 
 from handclip_lib.errors import ConfigError
 from handclip_lib.losses.center import center_loss
-from handclip_lib.losses.weighted import WeightedLoss
+from handclip_lib.losses.image_losses import WeightedLoss
 
 
 def test_centers_are_pulled_and_pull():

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.openai_clip import clip_package
+from handclip_lib.losses.image_losses import image_losses
 from handclip_lib.models.hand_encoder import HandEncoder
-from handclip_lib.training.terms import loss_terms
 
 IDS = [0, 0, 1, 1, 1, 2]
 SMOOTHING, MARGIN, TEMPERATURE = 0.2, 0.4, 0.25
@@ -22,7 +22,8 @@ def found() -> dict:
     encoder.centers.data = torch.randn(4, 8, dtype=torch.float64)
     encoder.classifier.data = torch.randn(4, 8, dtype=torch.float64)
     embeddings, texts = 3 * torch.randn(6, 8, dtype=torch.float64), torch.randn(4, 8, dtype=torch.float64)
-    terms = loss_terms(encoder, F.normalize(texts, dim=1), SMOOTHING, MARGIN, TEMPERATURE)
+    texts_1 = F.normalize(texts, dim=1)
+    terms = image_losses(encoder.logits, encoder.centers, texts_1, SMOOTHING, MARGIN, TEMPERATURE)
     values = {name: term(ids=torch.tensor(IDS), embeddings=embeddings).item() for name, term in terms.items()}
     return values | {"encoder": encoder, "rows": embeddings, "texts": texts}
 
