@@ -1,7 +1,6 @@
 """The parameters of each notebook: name, type, bounds, help; and the guard that refuses all faults at once."""
 
 import ast
-import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, TypeVar
@@ -9,6 +8,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from handclip_lib.errors import ConfigError
+from handclip_lib.parameters.templates import template_faults, templates_of
 
 Dataset = Literal["drawn", "11k", "hd", "folder"]
 Aspect = Literal["dorsal_r", "dorsal_l", "palmar_r", "palmar_l", "all"]
@@ -35,12 +35,6 @@ SELECTED_ON_TEST = "selected on test"
 """The label of every figure whose epoch test images chose."""
 ImageMeasure = Literal["val_rank1", "val_map", "loss"]
 PromptMeasure = Literal["val_image_to_text@1", "val_text_to_image@1", "image_to_text@1", "text_to_image@1", "loss"]
-
-SLOT, NAME = "{}", "{name}"
-TEMPLATES = {"identity": "A photo of a {} hand.", "shared": "A photo of a {} hand of {name}."}
-"""Template of each kind of context where none is given. Source of the first: CLIP-ReID's, with "hand" for "person"."""
-PLACEHOLDER = "X"
-_RUN = re.compile(rf"(?<!\S){PLACEHOLDER}(?: {PLACEHOLDER})*(?!\S)")
 
 
 class Parameters(BaseModel):
@@ -354,63 +348,6 @@ def trained_name(backbone: str, parameters: Mapping[str, Any]) -> str:
     """What a model that 03 or 04 trained is called in tables and figures; that test images chose it is part of it."""
     made = "joint" if "method" in parameters else "fine-tuned"
     return f"{backbone}, {made}" + (f", {SELECTED_ON_TEST}" if parameters.get("validation") == "test" else "")
-
-
-def templates_of(text: str, context: str) -> tuple[str, ...]:
-    """The templates in a text, parted by |; the context's own where there is none."""
-    given = tuple(part.strip() for part in text.split("|") if part.strip())
-    return given or (TEMPLATES[context],)
-
-
-def template_faults(templates: tuple[str, ...], n_ctx: int, context: str) -> list[str]:
-    """What `split_template` says of each template that is none."""
-    found = []
-    for template in templates:
-        try:
-            split_template(template, n_ctx, context)
-        except ConfigError as error:
-            found.append(str(error))
-    return found
-
-
-def split_template(template: str, n_ctx: int, context: str) -> tuple[str, str]:
-    """What stands before and after the learnt tokens.
-
-    The slot is written `{}`, or spelt out as `n_ctx` words "X" ("A photo of a X X X X hand.").
-
-    Args:
-        template: The template.
-        n_ctx: Learnt tokens.
-        context: "identity", whose prompts are told apart by their learnt tokens alone, or "shared", whose template
-            has the identity's name at `{name}`.
-
-    Raises:
-        ConfigError: No slot or several, another number of X, or a name where none belongs or none where one does.
-    """
-    marks = [template.split(SLOT)] if SLOT in template else [_RUN.split(template)]
-    count = len(marks[0]) - 1
-    if count != 1:
-        raise ConfigError(
-            f"template={template!r} has {count} slots for the learnt tokens; write {SLOT} once, "
-            f"as in {TEMPLATES[context]!r}"
-        )
-    if SLOT not in template:
-        spelt = _RUN.search(template)
-        words = len(spelt.group().split()) if spelt else 0
-        if words != n_ctx:
-            raise ConfigError(
-                f"template={template!r} spells {words} X and n_ctx={n_ctx}; write {SLOT} in place of them, or as many"
-            )
-    before, after = marks[0]
-    names = template.count(NAME)
-    if context == "identity" and names:
-        raise ConfigError(f"template={template!r} names the identity, which context='identity' does not: drop {NAME}")
-    if context == "shared" and names != 1:
-        raise ConfigError(
-            f"template={template!r} has {names} places for the name; with context='shared' prompts differ by it "
-            f"alone: write {NAME} once, as in {TEMPLATES['shared']!r}"
-        )
-    return before, after
 
 
 P = TypeVar("P", bound=BaseModel)

@@ -12,11 +12,11 @@ from torch import Tensor
 from handclip_lib.backbone.freeze import ALL
 from handclip_lib.backbone.image_parts import learning_tokens
 from handclip_lib.backbone.load import Backbone
-from handclip_lib.config import TEMPLATES
 from handclip_lib.errors import BackboneError
 from handclip_lib.files import whole_file
 from handclip_lib.models.hand_encoder import HandEncoder
 from handclip_lib.models.prompt_inversion import PromptGuidance, PromptInversion
+from handclip_lib.parameters.templates import TEMPLATES
 
 _FACTS, _TOWER = "guided_encoder", "hand.visual."
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.text import PromptText
 from handclip_lib.errors import ConfigError
-from handclip_lib.models.prompt_template import build_prompts
+from handclip_lib.models.prompt_learner import build_prompts
 
 
 class PromptInversion(torch.nn.Module):

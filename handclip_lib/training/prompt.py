@@ -13,12 +13,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from handclip_lib.backbone.load import Backbone
-from handclip_lib.config import templates_of
 from handclip_lib.data.batches import identity_batches, warn_if_few
 from handclip_lib.errors import TrainingError
 from handclip_lib.losses.contrastive import supervised_contrastive
 from handclip_lib.losses.diversity import diversity_loss
 from handclip_lib.models.prompt_learner import PromptLearner
+from handclip_lib.parameters.templates import templates_of
 from handclip_lib.training.checkpoints import resume_checkpoint, save_checkpoint
 from handclip_lib.training.history import History
 from handclip_lib.training.schedule import warm_up_cosine

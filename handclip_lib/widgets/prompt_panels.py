@@ -8,10 +8,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from handclip_lib.backbone.load import Backbone
-from handclip_lib.config import PromptLearning, templates_of
+from handclip_lib.config import PromptLearning
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.evaluation.prompts import PromptTask
 from handclip_lib.models.prompt_learner import nearest_words
+from handclip_lib.parameters.templates import templates_of
 from handclip_lib.plots.prompts import (
     cluster_order,
     confused_hands,

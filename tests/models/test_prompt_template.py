@@ -1,9 +1,9 @@
 import pytest
 
 from handclip_lib.backbone.load import load_backbone
-from handclip_lib.config import TEMPLATES
 from handclip_lib.errors import ConfigError
-from handclip_lib.models.prompt_template import build_prompts
+from handclip_lib.models.prompt_learner import build_prompts
+from handclip_lib.parameters.templates import TEMPLATES
 
 
 @pytest.fixture(scope="module")
