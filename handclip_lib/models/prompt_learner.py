@@ -89,17 +89,9 @@ class PromptLearner(torch.nn.Module):
     """
 
     def __init__(
-        self,
-        backbone: Backbone,
-        identities: Sequence[str],
-        *,
-        n_ctx: int = 4,
-        context: str = "identity",
-        templates: Sequence[str] = (),
-        ctx_init: str = "",
-        names: Sequence[str] | None = None,
-        seed: int = 0,
-    ):
+        self, backbone: Backbone, identities: Sequence[str], *, n_ctx: int = 4, context: str = "identity",
+        templates: Sequence[str] = (), ctx_init: str = "", names: Sequence[str] | None = None, seed: int = 0,
+    ):  # fmt: skip
         """Build the prompts and the first context.
 
         Args:

@@ -17,8 +17,10 @@ from handclip_lib.data.augment import plain
 from handclip_lib.data.images import Resolution, height_and_width
 from handclip_lib.errors import BackboneError
 from handclip_lib.files import whole_file
-from handclip_lib.models.guided_encoder import GuidedEncoder, load_guided, save_guided
-from handclip_lib.models.hand_encoder import HandEncoder
+from handclip_lib.models.promptsg import PromptSG as GuidedEncoder
+from handclip_lib.models.promptsg import load_promptsg as load_guided
+from handclip_lib.models.promptsg import save_promptsg as save_guided
+from handclip_lib.models.reid_head import ReidEncoder as HandEncoder
 
 PROMPTS = "text_features.safetensors"
 BEST, FINAL = "best.safetensors", "final.safetensors"

@@ -17,8 +17,8 @@ from handclip_lib.data.augment import augment, plain
 from handclip_lib.data.batches import identity_batches, warn_if_few
 from handclip_lib.errors import TrainingError
 from handclip_lib.losses.image_losses import WITH_TEXT, WeightedLoss, image_losses
-from handclip_lib.models.guided_encoder import GuidedEncoder
-from handclip_lib.models.hand_encoder import HandEncoder
+from handclip_lib.models.promptsg import PromptSG
+from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.models.trained import ENCODED_AT_ONCE, TRAINING, encode_images
 from handclip_lib.training.image_state import ImageState
 from handclip_lib.training.processes import Processes
@@ -44,7 +44,7 @@ class ImageResult:
 
 
 def fit_image(
-    encoder: HandEncoder | GuidedEncoder,
+    encoder: ReidEncoder | PromptSG,
     pixels: np.ndarray,
     identities: np.ndarray,
     *,
@@ -255,7 +255,7 @@ def fit_image(
 
 
 @torch.no_grad()
-def _held(encoder: HandEncoder | GuidedEncoder, pixels: np.ndarray, precision: str, progress: bool) -> Tensor:
+def _held(encoder: ReidEncoder | PromptSG, pixels: np.ndarray, precision: str, progress: bool) -> Tensor:
     """What the frozen blocks give for every image: with no augmentation it is the same in every epoch."""
     encoder.eval()
     device, parts = encoder.classifier.device, []
@@ -305,7 +305,7 @@ def _backward_in_pieces(
         torch.autograd.backward([again[name] for name in used], [gradients[name][number] for name in used])
 
 
-def _groups(encoder: HandEncoder | GuidedEncoder, rate: float, head_rate: float, decay: float) -> list[dict[str, Any]]:
+def _groups(encoder: ReidEncoder | PromptSG, rate: float, head_rate: float, decay: float) -> list[dict[str, Any]]:
     """Every tensor that learns, but for the centres, in exactly one group; weight decay on matrices alone."""
     head = {id(p) for p in encoder.head_parameters()}
     groups = []
@@ -329,7 +329,7 @@ def _means(seen: np.ndarray) -> np.ndarray:
 
 
 def _check(
-    encoder: HandEncoder | GuidedEncoder, pixels: np.ndarray, identities: np.ndarray, text: np.ndarray | None,
+    encoder: ReidEncoder | PromptSG, pixels: np.ndarray, identities: np.ndarray, text: np.ndarray | None,
     weights: Mapping[str, float], epochs: int, views: int, encoded_at_once: int, precision: str,
     optimizer: str, schedule: str,
 ) -> None:  # fmt: skip

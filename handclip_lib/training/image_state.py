@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from handclip_lib.errors import TrainingError
-from handclip_lib.models.guided_encoder import GuidedEncoder
-from handclip_lib.models.hand_encoder import HandEncoder
+from handclip_lib.models.promptsg import PromptSG
+from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.training.checkpoints import resume_checkpoint, save_checkpoint
 from handclip_lib.training.history import History
 
@@ -29,7 +29,7 @@ class ImageState:
 
     def __init__(
         self,
-        encoder: HandEncoder | GuidedEncoder,
+        encoder: ReidEncoder | PromptSG,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         options: dict[str, Any],
@@ -42,7 +42,7 @@ class ImageState:
         self._average = (
             AveragedModel(encoder, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
         )
-        self.evaluated = cast(HandEncoder | GuidedEncoder, self._average.module) if self._average else encoder
+        self.evaluated = cast(ReidEncoder | PromptSG, self._average.module) if self._average else encoder
         self._changing = {name for name, p in encoder.named_parameters() if p.requires_grad}
         self._changing |= {name for name, _ in encoder.named_buffers()}
         self._best = self._copy()

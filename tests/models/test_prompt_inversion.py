@@ -8,7 +8,7 @@ import yaml
 from handclip_lib.backbone.load import Backbone, load_backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.errors import BackboneError, ConfigError
-from handclip_lib.models.prompt_inversion import PromptGuidance, PromptInversion
+from handclip_lib.models.promptsg import PromptGuidance, PromptInversion
 
 FILES = sorted((Path(__file__).parents[2] / "params/promptsg").glob("*.yml"))
 TEMPLATES = ("A photo of a {} hand.", "{}", *sorted({yaml.safe_load(file.read_text())["template"] for file in FILES}))

@@ -10,7 +10,7 @@ import torch
 
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.openai_clip import clip_package
-from handclip_lib.models.hand_encoder import HandEncoder
+from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.training.image import fit_image
 from handclip_lib.training.processes import Processes
 
@@ -33,7 +33,7 @@ def train(folder: Path, *, apart: bool = False, stop_after: int = 0, raises: str
     pixels = (colours[labels] + rng.integers(-40, 40, (17, 32, 32, 3))).clip(0, 255).astype(np.uint8)
     torch.manual_seed(0)
     model = clip_package().model.CLIP(16, 32, 2, 64, 16, 77, 100, 64, 1, 1).eval()
-    encoder = HandEncoder(Backbone("random", model, 32, 16, 77, torch.device("cpu"), ""), 5, head="arcface")
+    encoder = ReidEncoder(Backbone("random", model, 32, 16, 77, torch.device("cpu"), ""), 5, head="arcface")
     texts = rng.normal(size=(5, 16)).astype(np.float32)
     processes, asked = Processes(torch.device("cpu")), []
     if raises == ("main" if processes.is_main else "other"):

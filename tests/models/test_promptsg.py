@@ -7,8 +7,8 @@ import torch
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.errors import BackboneError, ConfigError
-from handclip_lib.models.guided_encoder import GuidedEncoder, load_guided, save_guided
-from handclip_lib.models.hand_encoder import HandEncoder
+from handclip_lib.models.promptsg import PromptSG, load_promptsg, save_promptsg
+from handclip_lib.models.reid_head import ReidEncoder
 
 KINDS = ("vit", "resnet")
 PLACES = {"vit": 16, "resnet": 4}
@@ -38,26 +38,30 @@ def images(n: int = 6) -> torch.Tensor:
     return torch.randn(n, 3, 64, 64, generator=torch.Generator().manual_seed(2))
 
 
-def step(encoder: GuidedEncoder, others=()) -> None:
-    """One step of AdamW on a loss of everything that `guided` gives."""
+def guided(encoder: PromptSG) -> dict[str, torch.Tensor]:
+    return encoder.for_losses(encoder.frozen_part(images()))
+
+
+def step(encoder: PromptSG, others=()) -> None:
+    """One step of AdamW on a loss of everything that the losses look at."""
     encoder.train()
     adam = torch.optim.AdamW([*encoder.parameters(), *others], lr=1e-2)
-    embeddings, image_embeddings, text_features = encoder.guided(images())
+    embeddings, image, text = guided(encoder).values()
     loss = torch.nn.functional.cross_entropy(encoder.logits(embeddings, IDS), IDS)
-    (loss - torch.cosine_similarity(image_embeddings, text_features).mean()).backward()
+    (loss - torch.cosine_similarity(image, text).mean()).backward()
     adam.step()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_it_gives_and_that_the_tower_is_clips_own(clips, kind):
     backbone = fresh(clips, kind)
-    encoder = GuidedEncoder(backbone, 5).eval()
+    encoder = PromptSG(backbone, 5).eval()
     with torch.no_grad():
-        guided = encoder.guided(images())
-        assert [tuple(part.shape) for part in guided] == [(6, 48)] * 3
-        torch.testing.assert_close(guided.image_embeddings, backbone.model.visual(images()), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(encoder.encode_image(images()), guided.embeddings)
-        torch.testing.assert_close(encoder.encode_image(images()[2:3]), guided.embeddings[2:3], rtol=1e-4, atol=1e-5)
+        embeddings, image, text = guided(encoder).values()
+        assert embeddings.shape == image.shape == text.shape == (6, 48)
+        torch.testing.assert_close(image, backbone.model.visual(images()), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(encoder.encode_image(images()), embeddings)
+        torch.testing.assert_close(encoder.encode_image(images()[2:3]), embeddings[2:3], rtol=1e-4, atol=1e-5)
         shares = encoder.attention(images())
     assert shares.shape == (6, PLACES[kind])
     torch.testing.assert_close(shares.sum(dim=1), torch.ones(6))
@@ -68,7 +72,7 @@ def test_what_it_gives_and_that_the_tower_is_clips_own(clips, kind):
 def test_another_template_makes_another_embedding(clips, kind):
     backbone = fresh(clips, kind)
     one, other = (
-        GuidedEncoder(backbone, 5, template=template).eval()
+        PromptSG(backbone, 5, template=template).eval()
         for template in ("A photo of a {} hand.", "An X-ray of somebody's {} foot")
     )
     for name, value in one.state_dict().items():
@@ -80,7 +84,7 @@ def test_another_template_makes_another_embedding(clips, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_embedding_alone_teaches_inversion_guidance_and_tower(clips, kind):
-    encoder = GuidedEncoder(fresh(clips, kind), 5, neck_dim=16).train()
+    encoder = PromptSG(fresh(clips, kind), 5, neck_dim=16).train()
     logits = encoder.logits(encoder.encode_image(images()), IDS)
     torch.nn.functional.cross_entropy(logits, IDS).backward()
     unreached = {name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
@@ -94,7 +98,7 @@ def test_the_embedding_alone_teaches_inversion_guidance_and_tower(clips, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_moves_the_tower_and_leaves_the_text_tower_bit_for_bit(clips, kind):
     backbone = fresh(clips, kind)
-    encoder = GuidedEncoder(backbone, 5)
+    encoder = PromptSG(backbone, 5)
     text = {name: p for name, p in backbone.model.named_parameters() if not name.startswith("visual")}
     before = {name: value.detach().clone() for name, value in backbone.model.named_parameters()}
     step(encoder, text.values())
@@ -107,16 +111,15 @@ def test_a_step_moves_the_tower_and_leaves_the_text_tower_bit_for_bit(clips, kin
 @pytest.mark.parametrize("kind", KINDS)
 def test_frozen_blocks_stay_and_their_activations_can_be_kept(clips, kind):
     backbone = fresh(clips, kind)
-    encoder = GuidedEncoder(backbone, 5, unfreeze_blocks=1)
+    encoder = PromptSG(backbone, 5, unfreeze_blocks=1)
     assert encoder.has_frozen_part
-    assert not GuidedEncoder(fresh(clips, kind), 5).has_frozen_part
+    assert not PromptSG(fresh(clips, kind), 5).has_frozen_part
     step(encoder)
     encoder.eval()
     held = encoder.frozen_part(images())
     assert not held.requires_grad
     torch.testing.assert_close(encoder.learning_part(held), encoder.encode_image(images()))
-    for kept, whole in zip(encoder.guided_part(held), encoder.guided(images()), strict=True):
-        torch.testing.assert_close(kept, whole)
+    torch.testing.assert_close(encoder.for_losses(held), guided(encoder))
     before = clips[kind].model.visual.state_dict()
     moved = {name for name, value in encoder.visual.state_dict().items() if not torch.equal(value, before[name])}
     first, last = ("transformer.resblocks.0", "transformer.resblocks.1") if kind == "vit" else ("layer3", "layer4")
@@ -130,21 +133,21 @@ def test_frozen_blocks_stay_and_their_activations_can_be_kept(clips, kind):
 
 def test_half_precision_gives_nearly_the_same_in_float32(clips):
     for kind in KINDS:
-        encoder = GuidedEncoder(fresh(clips, kind), 5).train()
-        plain = encoder.guided(images())
+        encoder = PromptSG(fresh(clips, kind), 5).train()
+        plain = guided(encoder)
         with torch.autocast("cpu", torch.bfloat16):
-            half = encoder.guided(images())
+            half = guided(encoder)
             encoder.attention(images())
-        for found, wanted in zip(half, plain, strict=True):
+        for name, found in half.items():
             assert found.dtype == torch.float32
-            assert torch.cosine_similarity(found, wanted).min() > 0.98
-        sum(part.sum() for part in half).backward()
+            assert torch.cosine_similarity(found, plain[name]).min() > 0.98
+        sum(part.sum() for part in half.values()).backward()
         assert all(p.grad.isfinite().all() for p in encoder.inversion.parameters())
 
 
 def test_the_seed_alone_decides_the_first_values(clips):
     state = torch.get_rng_state()
-    one, again, other = (GuidedEncoder(fresh(clips, "vit"), 5, seed=seed).state_dict() for seed in (0, 0, 1))
+    one, again, other = (PromptSG(fresh(clips, "vit"), 5, seed=seed).state_dict() for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, again[name]) for name, value in one.items())
     for name in ("inversion.network.0.weight", "guidance.cross.in_proj_weight", "hand.classifier"):
@@ -156,18 +159,18 @@ def test_the_recipe_tells_everything_that_decides_it(clips):
         "template": "a {} hand", "head": "arcface", "unfreeze_blocks": 1, "neck_dim": 16, "layers": 1, "heads": 4,
         "scale": 20.0, "margin": 0.3, "seed": 7,
     }  # fmt: skip
-    encoder = GuidedEncoder(fresh(clips, "vit"), 5, **options)
+    encoder = PromptSG(fresh(clips, "vit"), 5, **options)
     assert encoder.recipe == options | {"backbone": "0123", "n_identities": 5}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_encoder_comes_back_on_the_backbone_it_began_with(clips, kind, tmp_path):
     backbone = fresh(clips, kind)
-    encoder = GuidedEncoder(backbone, 5, template="a {} hand", head="arcface", neck_dim=16, layers=1, heads=4)
+    encoder = PromptSG(backbone, 5, template="a {} hand", head="arcface", neck_dim=16, layers=1, heads=4)
     step(encoder)
-    save_guided(encoder.eval(), backbone, tmp_path / "best.safetensors")
+    save_promptsg(encoder.eval(), backbone, tmp_path / "best.safetensors")
     assert [file.name for file in tmp_path.iterdir()] == ["best.safetensors"]
-    loaded = load_guided(fresh(clips, kind), tmp_path / "best.safetensors")
+    loaded = load_promptsg(fresh(clips, kind), tmp_path / "best.safetensors")
     assert loaded.recipe == encoder.recipe
     assert not loaded.training
     with torch.no_grad():
@@ -179,27 +182,27 @@ def test_a_saved_encoder_comes_back_on_the_backbone_it_began_with(clips, kind, t
 
 def test_a_file_of_another_backbone_or_of_something_else_is_refused(clips, tmp_path):
     backbone, file = fresh(clips, "vit"), tmp_path / "best.safetensors"
-    encoder = GuidedEncoder(backbone, 5)
+    encoder = PromptSG(backbone, 5)
     with pytest.raises(BackboneError, match=r"weights 0123, and random is 9999: load the same backbone"):
-        save_guided(encoder, small("vit", fingerprint="9999"), file)
-    save_guided(encoder, backbone, file)
+        save_promptsg(encoder, small("vit", fingerprint="9999"), file)
+    save_promptsg(encoder, backbone, file)
     for other in (fresh(clips, "resnet"), small("vit", size=64)):
         with pytest.raises(BackboneError, match="of another shape than random"):
-            load_guided(other, file)
+            load_promptsg(other, file)
     with pytest.raises(BackboneError, match=r"best.safetensors was trained on weights 0123, and random is 9999"):
-        load_guided(small("vit", fingerprint="9999"), file)
+        load_promptsg(small("vit", fingerprint="9999"), file)
     state = safetensors.torch.load_file(file)
     with safetensors.safe_open(file, "pt") as opened:
         facts = opened.metadata()
     del state["inversion.network.0.weight"]
     safetensors.torch.save_file(state, file, facts)
     with pytest.raises(BackboneError, match=r"(?s)another version of HandCLIP.*inversion.network.0.weight"):
-        load_guided(backbone, file)
+        load_promptsg(backbone, file)
     safetensors.torch.save_file(state, file)
     with pytest.raises(BackboneError, match="holds no guided encoder"):
-        load_guided(backbone, file)
+        load_promptsg(backbone, file)
     with pytest.raises(BackboneError, match=r"none.safetensors holds no guided encoder.*notebook 04"):
-        load_guided(backbone, tmp_path / "none.safetensors")
+        load_promptsg(backbone, tmp_path / "none.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -214,12 +217,12 @@ def test_a_file_of_another_backbone_or_of_something_else_is_refused(clips, tmp_p
 )
 def test_what_makes_no_encoder_is_refused(clips, options, words):
     with pytest.raises(ConfigError, match=words):
-        GuidedEncoder(fresh(clips, "vit"), 5, **options)
+        PromptSG(fresh(clips, "vit"), 5, **options)
 
 
 def test_the_head_of_a_hand_encoder_can_be_narrow(clips):
     """Also without a prompt: reduction, neck and classifier by hand, in evaluation mode after one batch."""
-    encoder = HandEncoder(fresh(clips, "vit"), 5, neck_dim=16).train()
+    encoder = ReidEncoder(fresh(clips, "vit"), 5, neck_dim=16).train()
     embeddings = torch.randn(6, 48, generator=torch.Generator().manual_seed(3))
     encoder.logits(embeddings, IDS)
     encoder.eval()

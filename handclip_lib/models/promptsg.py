@@ -1,8 +1,8 @@
-"""PromptSG: an image tower whose embedding is guided by a prompt that the image itself fills in."""
+"""PromptSG: each image becomes a word of its own prompt, and the prompt guides where the embedding looks."""
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -12,25 +12,119 @@ from torch import Tensor
 from handclip_lib.backbone.freeze import ALL
 from handclip_lib.backbone.image_parts import learning_tokens
 from handclip_lib.backbone.load import Backbone
-from handclip_lib.errors import BackboneError
+from handclip_lib.backbone.text import PromptText
+from handclip_lib.errors import BackboneError, ConfigError
 from handclip_lib.files import whole_file
-from handclip_lib.models.hand_encoder import HandEncoder
-from handclip_lib.models.prompt_inversion import PromptGuidance, PromptInversion
+from handclip_lib.models.prompt_learner import build_prompts
+from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.parameters.templates import TEMPLATES
 
 _FACTS, _TOWER = "guided_encoder", "hand.visual."
 
 
-class Guided(NamedTuple):
-    """What the losses take, none of it normalised: float32, each of shape (n, embedding_dim)."""
+class PromptInversion(torch.nn.Module):
+    """Text features of images: each image's embedding becomes one token in the slot of a template.
 
-    embeddings: Tensor
-    image_embeddings: Tensor
-    text_features: Tensor
+    The network has three layers with batch norm after the last, as in the paper. Its norm starts with the spread and
+    mean of the vocabulary's own embeddings, of which the paper says nothing: a pseudo token begins as long as a word's,
+    where batch norm's usual first values would make it many times as long.
+
+    Only the network learns; the text tower is read, and no gradient is computed for its weights.
+
+    Attributes:
+        network: From an embedding to a pseudo token, through hidden layers of the text tower's width.
+    """
+
+    def __init__(self, backbone: Backbone, template: str):
+        """Build the prompt and the network.
+
+        Args:
+            backbone: Whose frozen text tower reads the prompts.
+            template: With one slot `{}`, which the pseudo token fills.
+
+        Raises:
+            ConfigError: See `build_prompts`.
+            BackboneError: The backbone has no vocabulary.
+        """
+        super().__init__()
+        prompts = build_prompts(backbone, template, 1, "identity", [""])
+        self._text = PromptText(backbone.model, *prompts, 1)
+        vocabulary = backbone.model.token_embedding.weight.detach()
+        width = vocabulary.shape[1]
+        norm = torch.nn.BatchNorm1d(width)
+        first, second = torch.nn.Linear(backbone.embedding_dim, width), torch.nn.Linear(width, width)
+        last = torch.nn.Linear(width, width, bias=False)  # the norm takes every mean away
+        self.network = torch.nn.Sequential(first, torch.nn.ReLU(), second, torch.nn.ReLU(), last, norm)
+        self.to(backbone.device)
+        with torch.no_grad():
+            norm.weight.copy_(vocabulary.std(dim=0))
+            norm.bias.copy_(vocabulary.mean(dim=0))
+
+    def pseudo_tokens(self, image_embeddings: Tensor) -> Tensor:
+        """Token embeddings, float32 (n, text width), of image embeddings (n, embedding_dim)."""
+        return self.network(image_embeddings).float()
+
+    def text_features(self, image_embeddings: Tensor) -> Tensor:
+        """The text tower's feature of each image's prompt, at its end token; not normalised, (n, embedding_dim)."""
+        rows = torch.zeros(len(image_embeddings), dtype=torch.long, device=image_embeddings.device)
+        return self._text.encode(rows, self.pseudo_tokens(image_embeddings)[:, None]).float()
 
 
-class GuidedEncoder(torch.nn.Module):
-    """An image tower whose embedding its own prompt has guided; the twin of `HandEncoder`.
+class PromptGuidance(torch.nn.Module):
+    """What an image shows where its text points: cross-attention, then self-attention.
+
+    The text asks, and the tokens of the image's places answer. Nothing of the text itself is added, so it acts by
+    what it picks alone; asked of a single global vector it could act on nothing, since the softmax over one key is 1.
+
+    The answer then goes through self-attention *together with the places*: over itself alone, self-attention's
+    weights would be constant for the same reason, and the layers no more than a map of each answer for itself.
+    """
+
+    def __init__(self, size: int, heads: int = 8, layers: int = 2):
+        """Build the layers, without dropout, so that a run can be repeated exactly.
+
+        Args:
+            size: Length of text features and of the tokens.
+            heads: Of every attention.
+            layers: Of self-attention; 0: the cross-attention alone.
+
+        Raises:
+            ConfigError: `heads` does not divide `size`, or there are fewer than 0 layers.
+        """
+        super().__init__()
+        if heads < 1 or size % heads:
+            raise ConfigError(f"heads={heads}: they share the embedding's {size} values evenly; give a divisor of it")
+        if layers < 0:
+            raise ConfigError(f"layers={layers}: give 0 or more layers of self-attention")
+        self.text_norm, self.place_norm, self.last_norm = (torch.nn.LayerNorm(size) for _ in range(3))
+        self.cross = torch.nn.MultiheadAttention(size, heads, batch_first=True)
+        self.layers = torch.nn.ModuleList(
+            torch.nn.TransformerEncoderLayer(size, heads, 4 * size, 0.0, "gelu", batch_first=True, norm_first=True)
+            for _ in range(layers)
+        )
+
+    def forward(self, text_features: Tensor, places: Tensor) -> Tensor:
+        """Guided embeddings, shape (n, size).
+
+        Args:
+            text_features: Shape (n, size).
+            places: Tokens of the image's places, shape (n, n_places, size).
+        """
+        places = self.place_norm(places)
+        answer = self.cross(self.text_norm(text_features)[:, None], places, places, need_weights=False)[0]
+        x = torch.cat([answer, places], dim=1)
+        for layer in self.layers:
+            x = layer(x)
+        return self.last_norm(x[:, 0])
+
+    def attention(self, text_features: Tensor, places: Tensor) -> Tensor:
+        """How much of the answer each place gives, the mean of all heads: in 0..1, sum 1, shape (n, n_places)."""
+        places = self.place_norm(places)
+        return self.cross(self.text_norm(text_features)[:, None], places, places)[1][:, 0]
+
+
+class PromptSG(torch.nn.Module):
+    """An image tower whose embedding its own prompt has guided; the twin of `ReidEncoder`.
 
     Images are all it needs: the prompt comes from the image, so unknown people have one too.
 
@@ -49,33 +143,21 @@ class GuidedEncoder(torch.nn.Module):
     makes_texts = True
 
     def __init__(
-        self,
-        backbone: Backbone,
-        n_identities: int,
-        *,
-        template: str = TEMPLATES["identity"],
-        head: str = "linear",
-        unfreeze_blocks: int = ALL,
-        recompute: bool = False,
-        neck_dim: int = 0,
-        layers: int = 2,
-        heads: int = 8,
-        scale: float = 30.0,
-        margin: float = 0.5,
-        seed: int = 0,
-    ):
+        self, backbone: Backbone, n_identities: int, *, template: str = TEMPLATES["identity"], head: str = "linear",
+        unfreeze_blocks: int = ALL, recompute: bool = False, neck_dim: int = 0, layers: int = 2, heads: int = 8,
+        scale: float = 30.0, margin: float = 0.5, seed: int = 0,
+    ):  # fmt: skip
         """Put everything on the tower, and freeze what does not learn.
 
         Args:
             backbone: Whose image tower learns, in place; its text tower is frozen.
-            n_identities: Training identities, at least 2.
-            template: With one slot `{}`, which the pseudo token fills.
-            head, unfreeze_blocks, recompute, neck_dim, scale, margin: See `HandEncoder`.
+            template: See `PromptInversion`.
             layers, heads: See `PromptGuidance`.
+            n_identities, head, unfreeze_blocks, recompute, neck_dim, scale, margin: See `ReidEncoder`.
             seed: Of all first values.
 
         Raises:
-            ConfigError: See `HandEncoder`, `PromptInversion` and `PromptGuidance`.
+            ConfigError: See `ReidEncoder`, `PromptInversion` and `PromptGuidance`.
             BackboneError: The backbone has no vocabulary.
         """
         super().__init__()
@@ -83,7 +165,7 @@ class GuidedEncoder(torch.nn.Module):
             "head": head, "unfreeze_blocks": unfreeze_blocks, "neck_dim": neck_dim, "scale": scale, "margin": margin,
             "seed": seed,
         }  # fmt: skip
-        self.hand = HandEncoder(backbone, n_identities, recompute=recompute, **of_head)
+        self.hand = ReidEncoder(backbone, n_identities, recompute=recompute, **of_head)
         self._recompute = recompute
         self.recipe: dict[str, Any] = self.hand.recipe | {"template": template, "layers": layers, "heads": heads}
         with torch.random.fork_rng(devices=[]):
@@ -117,20 +199,12 @@ class GuidedEncoder(torch.nn.Module):
 
     def learning_part(self, activations: Tensor) -> Tensor:
         """Guided embeddings, not normalised, float32 (n, embedding_dim), from what `frozen_part` gave."""
-        return self.guided_part(activations).embeddings
-
-    def guided_part(self, activations: Tensor) -> Guided:
-        """What the losses take, from what `frozen_part` gave."""
-        tokens, text_features = self._read(activations)
-        return Guided(self.guidance(text_features, tokens[:, 1:]).float(), tokens[:, 0], text_features)
+        return self.for_losses(activations)["embeddings"]
 
     def for_losses(self, activations: Tensor) -> dict[str, Tensor]:
-        """What the losses look at, by name: embeddings, the image's own and the text's, not normalised."""
-        return dict(zip(("embeddings", "image", "text"), self.guided_part(activations), strict=True))
-
-    def guided(self, images: Tensor) -> Guided:
-        """What the losses take, of normalised images (n, 3, height, width): also embedding and text feature apart."""
-        return self.guided_part(self.frozen_part(images))
+        """Guided embeddings, the image's own and its text's, by name, as `learning_part` has them."""
+        tokens, text = self._read(activations)
+        return {"embeddings": self.guidance(text, tokens[:, 1:]).float(), "image": tokens[:, 0], "text": text}
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Guided embeddings, not normalised, float32 (n, embedding_dim), of normalised images (n, 3, height, width)."""
@@ -155,7 +229,7 @@ class GuidedEncoder(torch.nn.Module):
         return tokens, self.inversion.text_features(tokens[:, 0])
 
 
-def save_guided(encoder: GuidedEncoder, backbone: Backbone, file: Path) -> None:
+def save_promptsg(encoder: PromptSG, backbone: Backbone, file: Path) -> None:
     """Write a trained encoder, its image tower included; the text tower, which did not learn, is not.
 
     Args:
@@ -172,12 +246,12 @@ def save_guided(encoder: GuidedEncoder, backbone: Backbone, file: Path) -> None:
         safetensors.torch.save_file(state, private, {_FACTS: json.dumps(encoder.recipe)})
 
 
-def load_guided(backbone: Backbone, file: Path) -> GuidedEncoder:
-    """Read what `save_guided` wrote.
+def load_promptsg(backbone: Backbone, file: Path) -> PromptSG:
+    """Read what `save_promptsg` wrote.
 
     Args:
         backbone: The one the training began with; its image tower takes the file's weights, in place.
-        file: Of `save_guided`.
+        file: Of `save_promptsg`.
 
     Returns:
         The encoder, in evaluation mode.
@@ -199,7 +273,7 @@ def load_guided(backbone: Backbone, file: Path) -> GuidedEncoder:
         )
     _check_same(recipe.pop("backbone"), backbone, str(file))
     try:
-        encoder = GuidedEncoder(backbone, **recipe)
+        encoder = PromptSG(backbone, **recipe)
         encoder.load_state_dict(state)
     except (TypeError, RuntimeError) as error:
         raise BackboneError(f"{file} was written by another version of HandCLIP ({error}); train again") from error

@@ -1,4 +1,4 @@
-"""An image tower that learns identities: a bottleneck of batch norm, and a classifier that training alone needs."""
+"""The re-ID head on an image tower: BNNeck, and an identity classifier that training alone needs."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from handclip_lib.losses.arcface import arcface_logits
 HEADS = ("linear", "arcface")
 
 
-class HandEncoder(torch.nn.Module):
+class ReidEncoder(torch.nn.Module):
     """The image tower of a backbone with BNNeck and an identity classifier.
 
     The embedding that is evaluated is the tower's own, before the bottleneck, so that a trained tower is a CLIP
@@ -36,18 +36,9 @@ class HandEncoder(torch.nn.Module):
     makes_texts = False
 
     def __init__(
-        self,
-        backbone: Backbone,
-        n_identities: int,
-        *,
-        head: str = "linear",
-        unfreeze_blocks: int = ALL,
-        neck_dim: int = 0,
-        recompute: bool = False,
-        scale: float = 30.0,
-        margin: float = 0.5,
-        seed: int = 0,
-    ):
+        self, backbone: Backbone, n_identities: int, *, head: str = "linear", unfreeze_blocks: int = ALL,
+        neck_dim: int = 0, recompute: bool = False, scale: float = 30.0, margin: float = 0.5, seed: int = 0,
+    ):  # fmt: skip
         """Put the head on, and freeze what does not learn.
 
         Args:
@@ -94,7 +85,7 @@ class HandEncoder(torch.nn.Module):
         self._head, self._scale, self._margin, self._recompute = head, scale, margin, recompute
         self.to(backbone.device)
 
-    def train(self, mode: bool = True) -> "HandEncoder":
+    def train(self, mode: bool = True) -> "ReidEncoder":
         """Training mode, but for what is frozen."""
         super().train(mode)
         if mode:
@@ -124,9 +115,9 @@ class HandEncoder(torch.nn.Module):
 
     def logits(self, embeddings: Tensor, identities: Tensor) -> Tensor:
         """Logits of the identities, (n, n_identities); ArcFace puts its margin on the own one."""
-        bottled = self.neck(self.reduction(embeddings))
         if self._head == "linear":
-            return F.linear(bottled, self.classifier)
+            return self.scores(embeddings)
+        bottled = self.neck(self.reduction(embeddings))
         return arcface_logits(bottled, self.classifier, identities, self._scale, self._margin)
 
     def scores(self, embeddings: Tensor) -> Tensor:
