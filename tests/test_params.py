@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from handclip_lib.backbone.input_size import resize_input
+from handclip_lib.backbone.image_tower import resize_input
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.config import NOTEBOOKS, JointTraining, resolve

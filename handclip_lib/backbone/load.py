@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from handclip_lib.backbone.image_parts import learning_part
-from handclip_lib.backbone.input_size import resize_input
+from handclip_lib.backbone.image_tower import learning_part, resize_input
 from handclip_lib.backbone.openai_clip import (
     ClipShape,
     clip_package,

@@ -12,7 +12,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from handclip_lib.backbone.input_size import grid_of
+from handclip_lib.backbone.image_tower import grid_of
 from handclip_lib.backbone.openai_clip import ClipShape, build_clip, infer_shape
 from handclip_lib.errors import BackboneError
 

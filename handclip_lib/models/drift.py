@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from handclip_lib.backbone.freeze import blocks_of
+from handclip_lib.backbone.image_tower import blocks_of
 
 
 def weights_now(visual: Any) -> dict[str, Tensor]:

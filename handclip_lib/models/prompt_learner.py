@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from handclip_lib.backbone.load import Backbone
-from handclip_lib.backbone.text import PromptText
+from handclip_lib.backbone.text_tower import PromptText
 from handclip_lib.errors import ConfigError
 from handclip_lib.parameters.templates import NAME, PLACEHOLDER, TEMPLATES, split_template
 

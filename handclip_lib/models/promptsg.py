@@ -9,10 +9,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from handclip_lib.backbone.freeze import ALL
-from handclip_lib.backbone.image_parts import learning_tokens
+from handclip_lib.backbone.image_tower import ALL, learning_tokens
 from handclip_lib.backbone.load import Backbone
-from handclip_lib.backbone.text import PromptText
+from handclip_lib.backbone.text_tower import PromptText
 from handclip_lib.errors import BackboneError, ConfigError
 from handclip_lib.files import whole_file
 from handclip_lib.models.prompt_learner import build_prompts

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from handclip_lib.backbone.freeze import ALL, train_mode, unfreeze
-from handclip_lib.backbone.image_parts import frozen_part, learning_part
+from handclip_lib.backbone.image_tower import ALL, frozen_part, learning_part, train_mode, unfreeze
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.errors import ConfigError
 from handclip_lib.losses.arcface import arcface_logits
@@ -45,7 +44,7 @@ class ReidEncoder(torch.nn.Module):
             backbone: Whose image tower learns, in place.
             n_identities: Training identities, at least 2.
             head: "linear", or "arcface" with `scale` and `margin` (radians).
-            unfreeze_blocks: See `freeze.unfreeze`.
+            unfreeze_blocks: See `image_tower.unfreeze`.
             neck_dim: Values an embedding is reduced to before the neck, in training alone; 0: not reduced.
             recompute: Keep no activations inside a ViT's blocks and compute them again for the gradient: the same
                 gradient, less memory, more time.

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from handclip_lib.backbone.freeze import ALL, blocks_of, train_mode, unfreeze
+from handclip_lib.backbone.image_tower import ALL, blocks_of, train_mode, unfreeze
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.errors import ConfigError
 

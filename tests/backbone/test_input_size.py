@@ -4,7 +4,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from handclip_lib.backbone.input_size import grid_of, resize_input
+from handclip_lib.backbone.image_tower import grid_of, resize_input
 from handclip_lib.backbone.load import load_backbone
 from handclip_lib.errors import BackboneError
 from handclip_lib.models.trained import save_clip

@@ -1,8 +1,15 @@
 import pytest
 import torch
 
-from handclip_lib.backbone.freeze import ALL, blocks_of, unfreeze
-from handclip_lib.backbone.image_parts import QuickGELU, frozen_part, learning_part, learning_tokens
+from handclip_lib.backbone.image_tower import (
+    ALL,
+    QuickGELU,
+    blocks_of,
+    frozen_part,
+    learning_part,
+    learning_tokens,
+    unfreeze,
+)
 from handclip_lib.backbone.openai_clip import clip_package
 
 

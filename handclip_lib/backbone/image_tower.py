@@ -1,8 +1,9 @@
-"""An image tower in two parts: what is frozen, and what learns; together they are the tower, with gradients.
+"""CLIP's image tower: which blocks learn, the pass in two parts, and images of another size.
 
-The frozen part keeps no graph, and its output can be kept and used again. A ViT's last block computes the class token
-alone, since nothing else of it is used, attention is torch's fused one on one product for queries, keys and values, and
-QuickGELU keeps its input alone for the gradient. `visual(images)` is the plain twin; the tests hold the two together.
+`frozen_part` and `learning_part` together are the tower, with gradients. The frozen part keeps no graph, and its output
+can be kept and used again. A ViT's last block computes the class token alone, since nothing else of it is used,
+attention is torch's fused one on one product for queries, keys and values, and QuickGELU keeps its input alone for the
+gradient. `visual(images)` is the plain twin; the tests hold the two together.
 """
 
 from collections.abc import Callable
@@ -14,16 +15,60 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from handclip_lib.backbone.freeze import ALL, blocks_of
+from handclip_lib.errors import BackboneError, ConfigError
+
+ALL = -1
+
+
+def blocks_of(visual: Any) -> list[Any]:
+    """Blocks from the input on: a ViT's residual blocks, a ResNet's four layers."""
+    if hasattr(visual, "transformer"):
+        return list(visual.transformer.resblocks)
+    return [visual.layer1, visual.layer2, visual.layer3, visual.layer4]
+
+
+def unfreeze(visual: Any, last: int = ALL) -> list[torch.nn.Module]:
+    """Let the last blocks learn, and what comes after them; freeze the rest.
+
+    Args:
+        visual: openai-clip's image tower, as everywhere here; `requires_grad` of its parameters is set.
+        last: Number of blocks; 0: only what comes after the blocks (a ViT's last norm and projection, a ResNet's
+            attention pooling); `ALL` (−1): everything, patches or stem included.
+
+    Returns:
+        The modules that learn; a frozen ResNet layer's batch norms must stay in evaluation mode.
+
+    Raises:
+        ConfigError: More blocks than there are.
+    """
+    blocks = blocks_of(visual)
+    if not ALL <= last <= len(blocks):
+        raise ConfigError(f"unfreeze_blocks={last}: this image tower has {len(blocks)}; give 0 to {len(blocks)}, or -1")
+    visual.requires_grad_(last == ALL)
+    if last == ALL:
+        return [visual]
+    after = [visual.ln_post] if hasattr(visual, "transformer") else [visual.attnpool]
+    learning = [*(blocks[-last:] if last else []), *after]
+    for module in learning:
+        module.requires_grad_(True)
+    if hasattr(visual, "proj"):
+        visual.proj.requires_grad_(True)
+    return learning
+
+
+def train_mode(visual: Any, learning: list[torch.nn.Module]) -> None:
+    """Training mode for what learns, evaluation mode for what is frozen: a frozen batch norm counts nothing."""
+    visual.eval()
+    for module in learning:
+        module.train()
 
 
 def frozen_part(visual: Any, images: Tensor, last: int = ALL) -> Tensor:
     """Activations before the last blocks, without a graph.
 
     Args:
-        visual: openai-clip's image tower.
         images: Normalised, shape (n, 3, side, side).
-        last: Blocks that learn, as in `freeze.unfreeze`; `ALL`: nothing is frozen, and the images come back.
+        last: Blocks that learn, as in `unfreeze`; `ALL`: nothing is frozen, and the images come back.
 
     Returns:
         What `learning_part` takes: tokens (n, tokens, width) of a ViT, maps (n, channels, h, w) of a ResNet.
@@ -39,9 +84,7 @@ def learning_part(visual: Any, activations: Tensor, last: int = ALL, recompute: 
     """Embeddings from what `frozen_part` gave, shape (n, embedding_dim), with gradients to what learns.
 
     Args:
-        visual: openai-clip's image tower.
         activations: What `frozen_part` gave with the same `last`.
-        last: Blocks that learn.
         recompute: Compute a ViT's blocks again for the gradient rather than keep what is inside them.
     """
     x, blocks = _learning(visual, activations, last)
@@ -58,9 +101,6 @@ def learning_tokens(visual: Any, activations: Tensor, last: int = ALL, recompute
     A ViT's patch tokens go through its last norm and projection, as the class token does. A ResNet's places are the
     projected values of its attention pooling, of which each head's part of the embedding is a weighted mean; to let
     every position ask instead, as the mean does, would blur them into one another.
-
-    Args:
-        visual, activations, last, recompute: As `learning_part` has them.
 
     Returns:
         Shape (n, 1 + places, embedding_dim): row 0 is what `learning_part` gives, then the places, row by row of the
@@ -134,3 +174,44 @@ class QuickGELU(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: D102
         (x,) = ctx.saved_tensors
         return torch.ops.aten.silu_backward(gradient, 1.702 * x)
+
+
+def grid_of(visual: Any, size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of the patches (ViT) or of the last map's cells (ResNet, 32 pixels each).
+
+    Args:
+        size: Height and width of the images in pixels.
+
+    Raises:
+        BackboneError: A side is no multiple of what one patch covers.
+    """
+    step = visual.conv1.kernel_size[0] if hasattr(visual, "transformer") else 32
+    if size[0] < step or size[1] < step or size[0] % step or size[1] % step:
+        near = "x".join(str(max(step, round(side / step) * step)) for side in size)
+        raise BackboneError(
+            f"input_size={size[0]}x{size[1]}: this image tower takes multiples of {step} pixels; try {near}"
+        )
+    return size[0] // step, size[1] // step
+
+
+@torch.no_grad()
+def resize_input(visual: Any, now: tuple[int, int], wanted: tuple[int, int]) -> None:
+    """Let an image tower take images of another size, in place: bicubic between the cells, the class token stays.
+
+    Args:
+        now, wanted: Height and width it takes and shall take, in pixels; the same: nothing changes.
+
+    Raises:
+        BackboneError: See `grid_of`.
+
+    Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, §3.2 (interpolation by place).
+    """
+    old, new = grid_of(visual, now), grid_of(visual, wanted)
+    if old == new:
+        return
+    holder = visual if hasattr(visual, "transformer") else visual.attnpool
+    whole, cells = holder.positional_embedding[:1], holder.positional_embedding[1:]
+    image = cells.T.reshape(1, -1, *old)
+    image = F.interpolate(image, new, mode="bicubic", align_corners=False, antialias=True)
+    embedding = torch.cat([whole, image.flatten(2)[0].T]).contiguous()
+    holder.positional_embedding = torch.nn.Parameter(embedding, requires_grad=holder.positional_embedding.requires_grad)

@@ -35,13 +35,12 @@ class PromptText:
     """Text features of prompts, part of whose tokens are learnt embeddings."""
 
     def __init__(self, model: Any, tokens: Tensor, slots: Tensor, n_ctx: int):
-        """Prepare what does not change while the model's weights do not.
+        """Prepare what does not change while the model's weights and device do not.
 
         Args:
-            model: `clip.model.CLIP`; read, never changed. Make a new object when its weights or device change.
+            model: `clip.model.CLIP`; read, never changed.
             tokens: int64, shape (n, context_length): the prompts, with any token in the learnt places.
-            slots: int64, shape (n,): position of the first learnt token of each prompt.
-            n_ctx: Number of learnt tokens, side by side.
+            slots: int64, shape (n,): position of the first of the `n_ctx` learnt tokens, which are side by side.
         """
         self._model = model
         device = model.token_embedding.weight.device
@@ -59,17 +58,10 @@ class PromptText:
         x = model.token_embedding.weight[tokens] + model.positional_embedding[: self._start]
         for block in model.transformer.resblocks:
             attention, width = block.attn, x.shape[-1]
-            layer = _Layer(
-                norm_1=_frozen(block.ln_1),
-                inward=(attention.in_proj_weight.detach(), attention.in_proj_bias.detach()),
-                outward=_frozen(attention.out_proj),
-                norm_2=_frozen(block.ln_2),
-                hidden=_frozen(block.mlp.c_fc),
-                narrow=_frozen(block.mlp.c_proj),
-                heads=attention.num_heads,
-                keys=x.new_empty(attention.num_heads, 0, width // attention.num_heads),
-                values=x.new_empty(attention.num_heads, 0, width // attention.num_heads),
-            )
+            inward = (attention.in_proj_weight.detach(), attention.in_proj_bias.detach())
+            frozen = (_frozen(part) for part in (attention.out_proj, block.ln_2, block.mlp.c_fc, block.mlp.c_proj))
+            none = x.new_empty(attention.num_heads, 0, width // attention.num_heads)
+            layer = _Layer(_frozen(block.ln_1), inward, *frozen, attention.num_heads, none, none)
             normed = F.layer_norm(x, (width,), *layer.norm_1)
             keys, values = F.linear(normed, layer.inward[0][width:], layer.inward[1][width:]).chunk(2, dim=-1)
             x = _block(layer, x, _causal(self._start, 0, x.device), None)
