@@ -59,9 +59,10 @@ class PromptText:
         for block in model.transformer.resblocks:
             attention, width = block.attn, x.shape[-1]
             inward = (attention.in_proj_weight.detach(), attention.in_proj_bias.detach())
-            frozen = (_frozen(part) for part in (attention.out_proj, block.ln_2, block.mlp.c_fc, block.mlp.c_proj))
+            norm_1, outward, norm_2 = (_frozen(part) for part in (block.ln_1, attention.out_proj, block.ln_2))
+            hidden, narrow = _frozen(block.mlp.c_fc), _frozen(block.mlp.c_proj)
             none = x.new_empty(attention.num_heads, 0, width // attention.num_heads)
-            layer = _Layer(_frozen(block.ln_1), inward, *frozen, attention.num_heads, none, none)
+            layer = _Layer(norm_1, inward, outward, norm_2, hidden, narrow, attention.num_heads, none, none)
             normed = F.layer_norm(x, (width,), *layer.norm_1)
             keys, values = F.linear(normed, layer.inward[0][width:], layer.inward[1][width:]).chunk(2, dim=-1)
             x = _block(layer, x, _causal(self._start, 0, x.device), None)

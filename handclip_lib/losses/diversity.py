@@ -13,6 +13,6 @@ def diversity_loss(texts: Tensor) -> Tensor:
     """
     if len(texts) < 2:
         return 0 * texts.sum()
-    unit = F.normalize(texts, dim=1)
+    cosine = F.normalize(texts, dim=1) @ F.normalize(texts, dim=1).T
     others = ~torch.eye(len(texts), dtype=torch.bool, device=texts.device)
-    return (unit @ unit.T)[others].mean()
+    return cosine[others].mean()
