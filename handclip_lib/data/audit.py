@@ -1,6 +1,5 @@
 """What a researcher asks of a data set before training on it: counts, balance, sizes, and why images are missing."""
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -21,44 +20,25 @@ PUBLISHED_COUNTS = pd.DataFrame(
         "palmar_r": (72, 905, 72, 71, 988, 917, 71, 290),
         "palmar_l": (76, 928, 76, 75, 1023, 948, 75, 290),
     },
-    index=[
-        "train identities",
-        "train",
-        "val",
-        "test identities",
-        "test",
-        "query",
-        "gallery aspect",
-        "gallery all",
-    ],
+    index=["train identities", "train", "val", "test identities", "test", "query", "gallery aspect", "gallery all"],
 )
-"""The standard protocol of 11k Hands, images and identities per aspect.
-
-Source: Baisa, "Multi-Branch with Attention Network for Hand-Based Person Recognition", ICPR 2022; counted from the
-metadata of 11k Hands (Afifi 2019).
-"""
+"""Images and identities of 11k Hands by aspect, standard protocol. Source: Baisa, "Multi-Branch with Attention Network
+for Hand-Based Person Recognition", ICPR 2022; counted from the metadata (Afifi 2019)."""
 
 
 def split_counts(split: Split) -> pd.DataFrame:
-    """Count what a split holds, beside the published figure where the protocol has one.
+    """Count what a split holds: columns `count`, `found` and, where the protocol has it, `published`.
 
-    Returns:
-        One row a count, columns `count`, `found` and, for the standard protocol, `published`. Query and gallery are
-        those of one draw.
+    Query and gallery are those of one draw.
     """
-    roles, identity = split.images["role"], split.images["identity"]
-    draw, everything = split.draw(0, "aspect"), split.draw(0, "all")
-    found = {
-        "train identities": identity[roles == "train"].nunique(),
-        "train": int((roles == "train").sum()),
-        "val": int((roles == "val").sum()),
-        "test identities": identity[roles == "test"].nunique(),
-        "test": int((roles == "test").sum()),
-        "query": len(draw.query_paths),
-        "gallery aspect": len(draw.gallery_paths),
-        "gallery all": len(everything.gallery_paths),
-    }
-    frame = pd.DataFrame({"count": list(found), "found": list(found.values())})
+    roles, identity, draw = split.images["role"], split.images["identity"], split.draw(0, "aspect")
+    images = {role: int((roles == role).sum()) for role in ("train", "val", "test")}
+    people = {role: identity[roles == role].nunique() for role in ("train", "test")}
+    counts = (
+        people["train"], images["train"], images["val"], people["test"], images["test"], len(draw.query_paths),
+        len(draw.gallery_paths), len(split.draw(0, "all").gallery_paths),
+    )  # fmt: skip
+    frame = pd.DataFrame({"count": PUBLISHED_COUNTS.index, "found": counts})
     aspect = split.meta["aspect"]
     if split.meta["protocol"] == "standard" and aspect in PUBLISHED_COUNTS:
         frame["published"] = PUBLISHED_COUNTS[aspect].to_numpy()
@@ -92,11 +72,7 @@ def left_out_reasons(table: HandTable) -> pd.DataFrame:
 
 
 def attribute_counts(table: HandTable) -> pd.DataFrame:
-    """Count images and identities for each value of each attribute the data set records.
-
-    Returns:
-        Columns `attribute`, `value` (text; ages in bands of years), `images`, `identities`.
-    """
+    """Columns `attribute`, `value` (text; ages in bands of years), `images`, `identities`, of what is recorded."""
     images = table.images
     parts = []
     for attribute in ATTRIBUTES:
@@ -120,17 +96,9 @@ def images_per_identity(table: HandTable) -> pd.Series:
     return table.images.groupby("identity").size().sort_values(ascending=False, kind="stable")
 
 
-def image_sizes(table: HandTable, paths: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read the width and height in pixels from each file's header.
-
-    Args:
-        table: The images.
-        paths: Some of its paths; all by default. Each must be readable (see `decode_images`).
-
-    Returns:
-        Columns `path`, `width`, `height`.
-    """
-    paths = list(table.images["path"] if paths is None else paths)
+def image_sizes(table: HandTable) -> pd.DataFrame:
+    """Columns `path`, `width` and `height` (pixels, of the file's header); each must be readable (`decode_images`)."""
+    paths = list(table.images["path"])
 
     def size(path: str) -> tuple[int, int]:
         with Image.open(table.root / path) as image:

@@ -11,10 +11,7 @@ from handclip_lib.data.images import CLIP_MEAN, CLIP_STD
 
 def normalised(images: Tensor) -> Tensor:
     """CLIP's normalisation of images in 0..1, float32 (n, 3, height, width), channels last in memory."""
-    mean, std = (
-        torch.tensor(values, dtype=torch.float32, device=images.device)[:, None, None]
-        for values in (CLIP_MEAN, CLIP_STD)
-    )
+    mean, std = (images.new_tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 

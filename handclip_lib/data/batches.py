@@ -30,9 +30,8 @@ def identity_batches(
 
     Args:
         identities: Of each image, shape (n,).
-        n_identities: P, at least 2.
-        n_images: K, at least 1.
-        rng: What shuffles; the same one in the same state gives the same batches.
+        n_identities, n_images: P, at least 2, and K, at least 1.
+        rng: What shuffles.
 
     Returns:
         Positions of images, int64 each; together a permutation of 0 … n−1.

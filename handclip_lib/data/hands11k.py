@@ -14,8 +14,7 @@ NEEDED = ("id", "accessories", "aspectOfHand", "imageName")
 WORDS = {"gender": "gender", "skinColor": "skin_color"}
 FLAGS = {"accessories": "accessories", "nailPolish": "nail_polish", "irregularities": "irregularities"}
 AGE, FLAG = re.compile(r"[0-9]{1,3}"), re.compile(r"[01]")
-VIEWS = {"dorsal", "palmar"}
-SIDES = {"right", "left"}
+VIEWS, SIDES = {"dorsal", "palmar"}, {"right", "left"}
 
 
 def read_hands11k(

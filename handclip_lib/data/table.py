@@ -60,14 +60,9 @@ class HandTable:
 
     @classmethod
     def build(
-        cls,
-        dataset: str,
-        root: Path,
-        rows: Iterable[Mapping[str, object]],
-        left_out: Mapping[str, str],
-        given_split: pd.DataFrame | None = None,
-        notes: Iterable[str] = (),
-    ) -> "HandTable":
+        cls, dataset: str, root: Path, rows: Iterable[Mapping[str, object]], left_out: Mapping[str, str],
+        given_split: pd.DataFrame | None = None, notes: Iterable[str] = (),
+    ) -> "HandTable":  # fmt: skip
         """Make a table from rows with any of the columns, give each column its type, and validate it."""
         rows = list(rows)
         unwritable = {str(row["path"]): "its name is not valid UTF-8; rename it" for row in rows if _unwritable(row)}
