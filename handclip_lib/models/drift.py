@@ -15,11 +15,7 @@ def weights_now(visual: Any) -> dict[str, Tensor]:
 
 
 def layer_drift(visual: Any, before: Mapping[str, Tensor]) -> pd.DataFrame:
-    """Relative change of each part: ‖now − before‖ / ‖before‖ over all its parameters.
-
-    Args:
-        visual: openai-clip's image tower as it is now.
-        before: What `weights_now` gave.
+    """Relative change of each part since `weights_now`: ‖now − before‖ / ‖before‖ over all its parameters.
 
     Returns:
         Columns part, parameters, drift (0 for a frozen part), from the input on: what comes before the blocks, each

@@ -25,14 +25,9 @@ class Prompts(NamedTuple):
 
 
 def build_prompts(backbone: Backbone, template: str, n_ctx: int, context: str, names: Sequence[str]) -> Prompts:
-    """The tokens of one template for every identity.
+    """The tokens of one template (see `split_template`) for every identity's name.
 
     Each piece of a template is encoded for itself, so a name may hold anything, `{}` and emoji included.
-
-    Args:
-        backbone: Whose vocabulary and context length count.
-        template, n_ctx, context: As `split_template` has them.
-        names: A name for each identity.
 
     Raises:
         ConfigError: See `split_template`; or a prompt does not fit the context length, or its slot is no words of
@@ -90,19 +85,18 @@ class PromptLearner(torch.nn.Module):
 
     def __init__(
         self, backbone: Backbone, identities: Sequence[str], *, n_ctx: int = 4, context: str = "identity",
-        templates: Sequence[str] = (), ctx_init: str = "", names: Sequence[str] | None = None, seed: int = 0,
+        templates: Sequence[str] = (), ctx_init: str = "", seed: int = 0,
     ):  # fmt: skip
         """Build the prompts and the first context.
 
         Args:
             backbone: The frozen CLIP.
-            identities: At least two, all different.
+            identities: At least two, all different; they stand at `{name}`.
             n_ctx: Learnt tokens in a prompt, at least 1.
             context: "identity" or "shared".
             templates: One or several, see `split_template`; none: the one of `TEMPLATES`.
             ctx_init: Text whose token embeddings the context starts from; it must have `n_ctx` tokens. Without it
                 the start is normal noise.
-            names: What stands at `{name}`; the identities themselves by default. Equal names make equal prompts.
             seed: Of the noise.
 
         Raises:
@@ -117,14 +111,11 @@ class PromptLearner(torch.nn.Module):
         if len(set(identities)) != len(identities) or len(identities) < 2:
             raise ConfigError(f"{len(identities)} identities: prompts are learnt to tell at least two different ones")
         self.identities, self.templates = tuple(identities), tuple(templates) or (TEMPLATES[context],)
-        given = self.identities if names is None else tuple(names)
-        if len(given) != len(self.identities):
-            raise ConfigError(f"{len(given)} names for {len(self.identities)} identities; give each one")
         self.recipe = {
             "backbone": backbone.fingerprint, "identities": self.identities, "n_ctx": n_ctx, "context": context,
-            "templates": self.templates, "ctx_init": ctx_init, "names": given, "seed": seed,
+            "templates": self.templates, "ctx_init": ctx_init, "names": self.identities, "seed": seed,
         }  # fmt: skip
-        self._prompts = [build_prompts(backbone, template, n_ctx, context, given) for template in self.templates]
+        self._prompts = [build_prompts(backbone, one, n_ctx, context, self.identities) for one in self.templates]
         self._texts = [PromptText(backbone.model, *prompts, n_ctx) for prompts in self._prompts]
         first = _first_context(backbone, n_ctx, ctx_init, seed, len(self.identities) if context == "identity" else 1)
         self.context = torch.nn.Parameter(first if context == "identity" else first[0])
@@ -140,14 +131,10 @@ class PromptLearner(torch.nn.Module):
         return [prompts.tokens for prompts in self._prompts]
 
     def encode_text(self, rows: Tensor) -> Tensor:
-        """Text features of some identities, not normalised.
+        """Text features of some identities, not normalised, float32 (k, embedding_dim).
 
         Args:
-            rows: int64, shape (k,): numbers of the identities; give each once and index the result, a repeated one
-                is computed again.
-
-        Returns:
-            float32, shape (k, embedding_dim).
+            rows: Numbers of the identities, int64 (k,); a repeated one is computed again.
         """
         rows = rows.to(self.context.device)
         return torch.stack([text.encode(rows, self._contexts(rows)) for text in self._texts]).mean(dim=0)
@@ -184,12 +171,7 @@ def _first_context(backbone: Backbone, n_ctx: int, ctx_init: str, seed: int, n: 
 
 @torch.no_grad()
 def nearest_words(backbone: Backbone, context: np.ndarray, k: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Vocabulary words whose embeddings are nearest to learnt tokens.
-
-    Args:
-        backbone: Whose vocabulary is searched.
-        context: Learnt tokens, float32, shape (..., width).
-        k: Words for each.
+    """The `k` vocabulary words whose embeddings are nearest to learnt tokens, float32 (..., width).
 
     Returns:
         Words, text of shape (..., k), nearest first, and their Euclidean distances, float32. A distance near the
@@ -219,12 +201,11 @@ def word_table(backbone: Backbone, learner: PromptLearner, k: int = 3) -> pd.Dat
     context = context[None] if learner.shared else context
     words, distances = nearest_words(backbone, context, k)
     rows = []
-    for number, name in enumerate(names):
-        for token in range(context.shape[1]):
-            row: dict[str, object] = {"identity": name, "token": token + 1}
-            row["length"] = float(np.linalg.norm(context[number, token]))
-            for place in range(k):
-                row[f"word_{place + 1}"] = words[number, token, place]
-                row[f"distance_{place + 1}"] = float(distances[number, token, place])
-            rows.append(row)
+    for number, token in np.ndindex(*context.shape[:2]):
+        length = float(np.linalg.norm(context[number, token]))
+        row: dict[str, object] = {"identity": names[number], "token": token + 1, "length": length}
+        for place in range(k):
+            row[f"word_{place + 1}"] = words[number, token, place]
+            row[f"distance_{place + 1}"] = float(distances[number, token, place])
+        rows.append(row)
     return pd.DataFrame(rows)

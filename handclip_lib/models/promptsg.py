@@ -84,8 +84,7 @@ class PromptGuidance(torch.nn.Module):
 
         Args:
             size: Length of text features and of the tokens.
-            heads: Of every attention.
-            layers: Of self-attention; 0: the cross-attention alone.
+            heads, layers: Of every attention; of self-attention, 0: the cross-attention alone.
 
         Raises:
             ConfigError: `heads` does not divide `size`, or there are fewer than 0 layers.
@@ -103,12 +102,7 @@ class PromptGuidance(torch.nn.Module):
         )
 
     def forward(self, text_features: Tensor, places: Tensor) -> Tensor:
-        """Guided embeddings, shape (n, size).
-
-        Args:
-            text_features: Shape (n, size).
-            places: Tokens of the image's places, shape (n, n_places, size).
-        """
+        """Guided embeddings (n, size), of text features (n, size) and the image's places (n, n_places, size)."""
         places = self.place_norm(places)
         answer = self.cross(self.text_norm(text_features)[:, None], places, places, need_weights=False)[0]
         x = torch.cat([answer, places], dim=1)
@@ -229,12 +223,7 @@ class PromptSG(torch.nn.Module):
 
 
 def save_promptsg(encoder: PromptSG, backbone: Backbone, file: Path) -> None:
-    """Write a trained encoder, its image tower included; the text tower, which did not learn, is not.
-
-    Args:
-        encoder: As it is now.
-        backbone: The one it was made on.
-        file: A .safetensors file, written whole.
+    """Write a trained encoder and its image tower, without the text tower, which did not learn, as .safetensors.
 
     Raises:
         BackboneError: The encoder was made on another backbone.
@@ -246,14 +235,10 @@ def save_promptsg(encoder: PromptSG, backbone: Backbone, file: Path) -> None:
 
 
 def load_promptsg(backbone: Backbone, file: Path) -> PromptSG:
-    """Read what `save_promptsg` wrote.
+    """Read what `save_promptsg` wrote, in evaluation mode.
 
     Args:
         backbone: The one the training began with; its image tower takes the file's weights, in place.
-        file: Of `save_promptsg`.
-
-    Returns:
-        The encoder, in evaluation mode.
 
     Raises:
         BackboneError: There is no such file, it is of something else, or of another backbone.

@@ -153,7 +153,6 @@ def test_the_seed_decides_the_first_context(small):
         (["1"], {}, "1 identities: prompts are learnt to tell at least two"),
         (["1", "1"], {}, "at least two different ones"),
         (NAMES, {"ctx_init": "a photo"}, r"is 2 tokens \(\['a', 'photo'\]\) and n_ctx=4"),
-        (NAMES, {"names": ["a"]}, "1 names for 3 identities"),
     ],
 )
 def test_what_cannot_be_learnt_is_refused(small, identities, options, words):
