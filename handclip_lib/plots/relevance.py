@@ -10,7 +10,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
 from handclip_lib.data.images import DecodedImages
-from handclip_lib.evaluation.relevance import Relevance, upsampled
+from handclip_lib.evaluation.studies.occlusion_sensitivity import Relevance, upsampled
 from handclip_lib.plots.style import MATCH, OTHER, QUERY, figure_with_axes, in_our_look
 
 COLUMNS = 4

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.config import PromptLearning, templates_of
 from handclip_lib.data.images import DecodedImages
-from handclip_lib.evaluation.prompts import PromptTask
+from handclip_lib.evaluation.studies.prompts import PromptTask
 from handclip_lib.models.prompt_learner import nearest_words
 from handclip_lib.plots.prompts import (
     cluster_order,

@@ -28,7 +28,7 @@ from handclip_lib.data.drawn_photograph import DRAWN_ASPECTS, sitting_of
 from handclip_lib.data.hands11k import read_hands11k
 from handclip_lib.data.images import decode_images
 from handclip_lib.errors import BackboneError
-from handclip_lib.evaluation.zero_shot import PROMPTS, zero_shot
+from handclip_lib.evaluation.studies.zero_shot import PROMPTS, zero_shot
 
 SMALL = Recipe(subjects=4, images=4, steps=4, hands=6, text_steps=3, captions=8, bf16=False)
 

@@ -4,11 +4,11 @@ import pytest
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.fusion import fusion_table
 from handclip_lib.evaluation.protocol import evaluate_split
 from handclip_lib.evaluation.refinement import refined
 from handclip_lib.evaluation.reranking import alpha_query_expansion, rerank_similarity
 from handclip_lib.evaluation.retrieval import retrieval_metrics
+from handclip_lib.evaluation.studies.enrolment import fusion_table
 
 
 @pytest.mark.parametrize("people", [8, 40])

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from handclip_lib.data.images import DecodedImages
-from handclip_lib.evaluation.relevance import Relevance, upsampled
+from handclip_lib.evaluation.studies.occlusion_sensitivity import Relevance, upsampled
 from handclip_lib.plots.relevance import relevance_alt, relevance_rows
 from handclip_lib.plots.style import MATCH, OTHER, QUERY
 

@@ -5,7 +5,7 @@ import pytest
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.validation import training_images
+from handclip_lib.training.validation import training_images
 
 COLUMNS = ["path", "identity", "aspect", "capture", "role", "gallery_in"]
 ROWS = [("a", "7", "train"), ("b", "7", "val"), ("c", "12", "train"), ("d", "12", "val"), ("t", "3", "test")]

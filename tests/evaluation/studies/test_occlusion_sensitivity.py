@@ -12,7 +12,7 @@ from handclip_lib.backbone.load import Backbone, load_backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.relevance import (
+from handclip_lib.evaluation.studies.occlusion_sensitivity import (
     decision_relevance,
     embedding_relevance,
     relevance_of_queries,

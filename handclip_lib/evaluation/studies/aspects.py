@@ -10,7 +10,7 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import ASPECTS, identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.fusion import (
+from handclip_lib.evaluation.studies.enrolment import (
     FusionResult,
     enrolled_paths,
     fused_scores,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.embedding_map import embedding_map
+from handclip_lib.evaluation.studies.embedding_map import embedding_map
 
 
 def test_people_whose_embeddings_are_apart_are_apart_on_the_map(saved_runs):
