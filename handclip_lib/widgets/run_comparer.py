@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from handclip_lib.analysis.comparison import Difference, Entry, compare_pair, won_and_lost
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.comparison import Difference, Entry, compare_pair, won_and_lost
 from handclip_lib.evaluation.uncertainty import Interval
 from handclip_lib.plots.comparison import HALF, LINE, MEASURES, draw_cmc
 from handclip_lib.plots.style import COLOURS, MARKERS, QUIET, WIDTH, in_our_look, wrapped

@@ -12,7 +12,7 @@ from handclip_lib.workbench.record import sound_record
 if TYPE_CHECKING:
     import pandas as pd
 
-    from handclip_lib.evaluation.comparison import Entry
+    from handclip_lib.analysis.comparison import Entry
     from handclip_lib.evaluation.saved import SavedEvaluation
 
 EVALUATION = "per_query.csv"

@@ -15,12 +15,12 @@ from PIL import Image
 from pydantic import ValidationError
 from tqdm.auto import tqdm
 
+from handclip_lib.analysis.comparison import entries_of
 from handclip_lib.config import NOTEBOOKS, Parameters
 from handclip_lib.data.images import decode_images
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.open import open_dataset
 from handclip_lib.errors import HandClipError, RunError
-from handclip_lib.evaluation.comparison import entries_of
 from handclip_lib.evaluation.models import FLOOR
 from handclip_lib.evaluation.saved import load_evaluation
 from handclip_lib.evaluation.verification import verify_models

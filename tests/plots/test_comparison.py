@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from handclip_lib.evaluation.comparison import DIFFERENCES, FIGURES
+from handclip_lib.analysis.comparison import DIFFERENCES, FIGURES
 from handclip_lib.evaluation.uncertainty import Interval
 from handclip_lib.plots import changes
 from handclip_lib.plots import comparison as plots

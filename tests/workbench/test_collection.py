@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from handclip_lib.analysis.comparison import entries_of
+from handclip_lib.analysis.published import beside_literature
 from handclip_lib.errors import EvaluationError, RunError
-from handclip_lib.evaluation.comparison import entries_of
-from handclip_lib.evaluation.published import beside_literature
 from handclip_lib.evaluation.saved import save_evaluation
 from handclip_lib.workbench.collection import (
     METRICS,

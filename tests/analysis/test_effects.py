@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from handclip_lib.analysis.effects import prompt_lengths, seeds_table, sweep_table
 from handclip_lib.errors import TrainingError
 from handclip_lib.training.checkpoints import save_checkpoint
-from handclip_lib.workbench.effects import prompt_lengths, seeds_table, sweep_table
 
 
 def trained(name: str, rank1: float = 0.5, status: str = "succeeded", **parameters) -> dict:

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.comparison import (
+from handclip_lib.analysis.comparison import (
     DIFFERENCES,
     FIGURES,
     SHARES,
@@ -18,6 +17,7 @@ from handclip_lib.evaluation.comparison import (
     paired_bootstrap,
     won_and_lost,
 )
+from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.protocol import evaluate_split
 from handclip_lib.evaluation.uncertainty import identity_bootstrap
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from handclip_lib.evaluation.published import TABLE
+from handclip_lib.analysis.published import TABLE
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "params/promptsg").glob("v*.yml"))

@@ -3,8 +3,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.published import (
+from handclip_lib.analysis.published import (
     BESIDE,
     COLUMNS,
     FACTS,
@@ -13,6 +12,7 @@ from handclip_lib.evaluation.published import (
     beside_published,
     published_figures,
 )
+from handclip_lib.errors import EvaluationError
 
 SUMMARY = {"model": "tiny, joint", "rank1": 0.9, "map": 0.93, "n_query": 971.0, "n_gallery": 71}
 RESULTS = [SimpleNamespace(gallery=gallery, summary=lambda: dict(SUMMARY)) for gallery in ("all", "aspect")]
@@ -128,7 +128,7 @@ def test_figures_that_mean_nothing_are_beside_nobodys():
 
 
 def test_a_damaged_table_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("handclip_lib.evaluation.published.REFERENCE", tmp_path)
+    monkeypatch.setattr("handclip_lib.analysis.published.REFERENCE", tmp_path)
     with pytest.raises(EvaluationError, match=r"literature\.csv is no table .*restore it from git"):
         published_figures()
     table = pd.DataFrame([dict.fromkeys(FACTS, "x") | {"rank1": 97.45, "map": 0.98, "map_definition": "standard"}])

@@ -5,8 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.export import (
+from handclip_lib.analysis.export import (
     ENTRIES,
     bibtex,
     citation_keys,
@@ -15,6 +14,7 @@ from handclip_lib.evaluation.export import (
     to_latex,
     to_markdown,
 )
+from handclip_lib.errors import EvaluationError
 
 NASTY = r"50% & a_b {x} $y$ #1 ~ ^ \z | <b>*"
 
