@@ -1,18 +1,16 @@
+"""Published figures: what the table holds, what stands beside ours, and that the parameter files say the same."""
+
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
-from handclip_lib.analysis.published import (
-    BESIDE,
-    COLUMNS,
-    FACTS,
-    TABLE,
-    beside_literature,
-    beside_published,
-    published_figures,
-)
+from handclip_lib.analysis.published import BESIDE, COLUMNS, DEFINITIONS, beside_literature, beside_published
+from handclip_lib.analysis.published import published_figures as figures
 from handclip_lib.errors import EvaluationError
+
+FILES = sorted((Path(__file__).parents[2] / "params/promptsg").glob("v*.yml"))
 
 SUMMARY = {"model": "tiny, joint", "rank1": 0.9, "map": 0.93, "n_query": 971.0, "n_gallery": 71}
 RESULTS = [SimpleNamespace(gallery=gallery, summary=lambda: dict(SUMMARY)) for gallery in ("all", "aspect")]
@@ -66,9 +64,11 @@ def ours(dataset="11k", aspect="dorsal_r", protocol="standard", galleries=((971,
 
 
 def test_published_figures_are_shares_with_source_licence_gallery_and_definition():
-    table = published_figures()
+    table = figures()
     assert len(table) > 80
-    assert table[["source", "license", "gallery", "map_definition"]].ne("").all(axis=None)
+    assert table[["source", "license", "gallery"]].ne("").all(axis=None)
+    assert set(table["map_definition"]) == {*DEFINITIONS, "unknown"}
+    assert table[["rank1", "map"]].dropna().map(lambda share: 0 <= share <= 1).all(axis=None)
     mba = table[(table["method"] == "MBA-Net") & (table["aspect"] == "dorsal_r")].iloc[0]
     assert (mba["rank1"], mba["map"], mba["map_definition"], mba["gallery"]) == (0.9745, 0.9798, "trapezoid", "all")
     zero_shot = table[table["method"] == "stage1 zero-shot, vitb16"].iloc[0]
@@ -78,11 +78,34 @@ def test_published_figures_are_shares_with_source_licence_gallery_and_definition
     assert (2 * trapezoid["map"] - trapezoid["rank1"]).between(trapezoid["map"] - 1e-9, 1).all()
 
 
-def test_the_joint_figures_of_the_versions_agree_in_both_tables():
-    table = published_figures().set_index("method")
-    for row in pd.read_csv(TABLE).itertuples():
-        same = table.loc[[f"stage2 {row.version}, {row.backbone}"]]
-        assert (row.rank1, row.map) in set(zip(same["rank1"], same["map"], strict=True)), (row.version, row.backbone)
+def test_a_version_is_named_as_its_stage_is_and_promptsg_has_all_but_one_of_both_backbones():
+    table = figures()
+    for row in table[table["version"] != ""].itertuples():
+        stage, number = (3, row.version[9:]) if row.version.startswith("promptsg ") else (2, row.version)
+        assert row.method == f"stage{stage} {number}, {row.backbone}"
+    promptsg = table[table["version"].str.startswith("promptsg")]
+    wanted = {(f"promptsg v{number}", backbone) for number in range(1, 12) for backbone in ("vitb16", "rn50")}
+    assert set(zip(promptsg["version"], promptsg["backbone"], strict=True)) == wanted
+    assert len(promptsg) == len(FILES) == 22
+    assert table.loc[table["rank1"].isna(), "version"].tolist() == ["promptsg v7"] * 2, (
+        "which the study never evaluated"
+    )
+    assert promptsg["rank1"].lt(promptsg["map"]).sum() == 20, "with one gallery image each, mAP is the higher"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_parameter_file_expects_the_tables_figures(file):
+    table, backbone = figures(), "rn50" if file.stem.endswith("_rn50") else "vitb16"
+    version = f"promptsg {file.stem.removesuffix('_rn50')}"
+    (row,) = table[(table["version"] == version) & (table["backbone"] == backbone)].to_dict("records")
+    text = file.read_text()
+    if pd.isna(row["rank1"]):
+        assert "# expected: CLIP-FH gives no figure" in text
+    else:
+        assert f"# expected: CLIP-FH: rank-1 {100 * row['rank1']:.2f} / mAP {100 * row['map']:.2f} (" in text
+    assert f"# described as: {row['described_as']}\n" in text
+    assert row["what_its_code_did"] in text.replace("\n#   ", " ")
+    assert f"version: {version}\n" in text
 
 
 def test_the_same_task_stands_beside_ours_with_the_same_definition_of_map():
@@ -97,7 +120,7 @@ def test_the_same_task_stands_beside_ours_with_the_same_definition_of_map():
     assert {"MBA-Net", "CLIP-FH", "CLIP-HandID"} <= set(beside["study"])
     assert beside[beside["method"].str.startswith("stage2")]["note"].eq("epoch selected on test images").all()
     assert others["reason"].ne("").all()
-    assert others["figures"].sum() + (beside["study"] != "ours").sum() == len(published_figures())
+    assert others["figures"].sum() + (beside["study"] != "ours").sum() == figures()["rank1"].notna().sum()
 
 
 @pytest.mark.parametrize(
@@ -125,13 +148,3 @@ def test_figures_that_mean_nothing_are_beside_nobodys():
     assert "identities were read as folder indices: not a result" in set(others["reason"])
     assert "trained on 11k Hands, dorsal right, and tested on HD" in set(others["reason"])
     assert "its definition of mAP is not known" in set(others["reason"])
-
-
-def test_a_damaged_table_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("handclip_lib.analysis.published.REFERENCE", tmp_path)
-    with pytest.raises(EvaluationError, match=r"literature\.csv is no table .*restore it from git"):
-        published_figures()
-    table = pd.DataFrame([dict.fromkeys(FACTS, "x") | {"rank1": 97.45, "map": 0.98, "map_definition": "standard"}])
-    table.to_csv(tmp_path / "literature.csv", index=False)
-    with pytest.raises(EvaluationError, match=r"literature\.csv: shares in 0\.\.1"):
-        published_figures()
