@@ -8,6 +8,7 @@ import pandas as pd
 
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.protocol import ProtocolResult
+from handclip_lib.evaluation.tables import result_table
 
 TABLE = Path(__file__).with_name("clipfh_joint.csv")
 """Joint training ("stage 2") on 11k Hands, dorsal right, gallery of 71: evaluation logs of the CLIP-FH study."""
@@ -65,7 +66,7 @@ def beside_published(
             row["model"] = f"CLIP-FH {version}, {row['backbone']}"
             row |= {"task": PUBLISHED_TASK, "same_task": task == PUBLISHED_TASK}
             rows.append({name: row[name] for name in COLUMNS})
-    return pd.DataFrame(rows)
+    return result_table(rows, SHOWN, claims="same_task")
 
 
 def published_figures() -> pd.DataFrame:
@@ -117,7 +118,7 @@ def beside_literature(ours: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     others = published.assign(reason=reasons)[[bool(reason) for reason in reasons]]
     grouped = others.groupby(["study", *task, "reason"], sort=False)["rank1"].agg(figures="size", best_rank1="max")
     listed = ["study", *task, "figures", "best_rank1", "reason"]
-    return pd.DataFrame(rows, columns=list(BESIDE)), grouped.reset_index()[listed]
+    return result_table(rows, columns=BESIDE), result_table(grouped.reset_index()[listed])
 
 
 def _reason(row: Mapping[Hashable, Any], ours: pd.DataFrame) -> str:
