@@ -11,6 +11,7 @@ from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.models import FLOOR
 from handclip_lib.evaluation.protocol import cmc_interval
 from handclip_lib.evaluation.saved import SavedEvaluation
+from handclip_lib.evaluation.tables import result_table
 from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap, resampled_means
 
 MEASURES = {"rank1": "hit", "map": "average_precision"}
@@ -18,8 +19,7 @@ MEASURES = {"rank1": "hit", "map": "average_precision"}
 FIGURES = ("model", "rank1", "rank1_low", "rank1_high", "map", "map_trapezoid")
 DIFFERENCES = ("model", *(f"{m}_{part}" for m in MEASURES for part in ("gain", "gain_low", "gain_high", "p", "p_holm")))
 """Columns of a `comparison_table`: what each entry reaches, and what it gains over the first."""
-SHARES = tuple(name for name in (*FIGURES[1:], *DIFFERENCES[1:]) if not name.endswith(("_p", "_holm")))
-"""Columns that are shares in 0..1, or differences of such."""
+SHOWN = ("model", "rank1", "map", "map_trapezoid", "rank1_gain", "rank1_p_holm", "map_gain", "map_p_holm")
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,8 @@ def comparison_table(
     tested = [f"{name}_p" for name in MEASURES]
     adjusted = holm(table[tested].to_numpy(np.float64)[1:].ravel()).reshape(-1, len(tested))
     table.loc[table.index[1:], [f"{name}_holm" for name in tested]] = adjusted
-    return table.astype(dict.fromkeys([c for c in table if c not in ("model", "run")], np.float64))
+    table = table.astype(dict.fromkeys([c for c in table if c not in ("model", "run")], np.float64))
+    return result_table(table, SHOWN)
 
 
 def won_and_lost(first: Entry, second: Entry, gallery: str = "aspect") -> Mapping[str, pd.DataFrame]:

@@ -28,7 +28,7 @@ def sweep_table(records: Sequence[Mapping[str, Any]], parameter: str) -> "pd.Dat
     Returns:
         Columns value, seed, id, rank1, map, seconds, ordered by value; empty where no two values were run.
     """
-    import pandas as pd
+    from handclip_lib.evaluation.tables import result_table
 
     columns = ["value", "seed", "id", "rank1", "map", "seconds"]
     done = _measured(records)
@@ -40,7 +40,7 @@ def sweep_table(records: Sequence[Mapping[str, Any]], parameter: str) -> "pd.Dat
         [record["parameters"][parameter], record["parameters"]["seed"], record["id"], *_figures(record)]
         for record in max(groups, key=len, default=[])
     ]
-    table = pd.DataFrame(rows, columns=columns)
+    table = result_table(rows, columns=columns)
     by_value = table["value"].map(lambda value: (isinstance(value, str), value))
     return table.iloc[by_value.argsort(kind="stable")].reset_index(drop=True) if len(table) else table
 
@@ -51,7 +51,7 @@ def seeds_table(records: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
     The seed draws the split too, so the spread is that of other draws (and, with a proportional protocol, of other
     people) as well as of another training.
     """
-    import pandas as pd
+    from handclip_lib.evaluation.tables import result_table
 
     rows = []
     for group in _alike(_measured(records), {"seed"}):
@@ -60,7 +60,7 @@ def seeds_table(records: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
                 f"{group[0]['metrics'].get('model', '')} ({group[0]['id'][:2]}-{group[0]['id'].rpartition('-')[2]} …)"
             )
             rows += [[name, record["parameters"]["seed"], record["id"], *_figures(record)] for record in group]
-    return pd.DataFrame(rows, columns=["group", "seed", "id", "rank1", "map", "seconds"])
+    return result_table(rows, columns=["group", "seed", "id", "rank1", "map", "seconds"])
 
 
 def prompt_lengths(runs: Path, records: Sequence[Mapping[str, Any]], most: int = 2) -> "dict[str, np.ndarray]":

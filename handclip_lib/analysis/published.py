@@ -8,6 +8,7 @@ import pandas as pd
 
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.protocol import ProtocolResult
+from handclip_lib.evaluation.tables import result_table
 
 TABLE = Path(__file__).with_name("published.csv")
 """Figures that others have published, each with source and licence; docs/definitions.md says what its columns hold."""
@@ -58,7 +59,7 @@ def beside_published(
             theirs = _task(row["dataset"], row["aspect"], _protocol(row), row["n_query"], row["n_gallery"])
             row |= {"model": f"CLIP-FH {version}, {row['backbone']}", "task": theirs, "same_task": task == theirs}
             rows.append({name: row[name] for name in COLUMNS})
-    return pd.DataFrame(rows)
+    return result_table(rows, SHOWN, claims="same_task")
 
 
 def beside_literature(ours: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -86,9 +87,9 @@ def beside_literature(ours: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
             facts = {"study": "ours", "method": row["model"], "map": row[DEFINITIONS[str(definition)]], "note": ""}
             rows.append(row | facts | {"map_definition": definition, "source": ""})
         rows += theirs.sort_values("rank1", ascending=False).to_dict("records")
-    grouped = published[published["reason"] != ""].groupby(["study", *TASK, "reason"], sort=False)["rank1"]
-    others = grouped.agg(figures="size", best_rank1="max").reset_index()
-    return pd.DataFrame(rows, columns=list(BESIDE)), others[["study", *TASK, "figures", "best_rank1", "reason"]]
+    grouped = other.groupby(["study", *TASK, "reason"], sort=False)["rank1"].agg(figures="size", best_rank1="max")
+    listed = ["study", *TASK, "figures", "best_rank1", "reason"]
+    return result_table(rows, columns=BESIDE), result_table(grouped.reset_index()[listed])
 
 
 def _task(dataset: str, aspect: str, protocol: str, n_query: float, n_gallery: int) -> str:

@@ -12,13 +12,11 @@ from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.error_curve import interval_columns, no_interval, percentile_interval, resampled
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.pairs import Pairs, compared_pairs, validation_pairs
+from handclip_lib.evaluation.tables import result_table
 from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap
 from handclip_lib.evaluation.verification import RULE_OF_THREE, OperatingPoint, verification
 
-AT_FROZEN = (
-    "model", "threshold", "fmr_validation", "fmr", "fmr_low", "fmr_high", "fnmr_validation", "fnmr", "fnmr_low",
-    "fnmr_high",
-)  # fmt: skip
+SHOWN = ("model", "threshold", "fmr_validation", "fmr", "fnmr_validation", "fnmr")
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def frozen_table(
              **interval_columns("fnmr", found.fnmr), "n_identities": found.n_identities,
              "validation_supported": chosen.supported, "supported": found.supported}
         )  # fmt: skip
-    return pd.DataFrame(rows)
+    return result_table(rows, SHOWN)
 
 
 def _lowest(validation: Pairs, fmr: float) -> OperatingPoint:

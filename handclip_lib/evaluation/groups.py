@@ -15,6 +15,7 @@ from handclip_lib.evaluation.frozen_threshold import at_threshold
 from handclip_lib.evaluation.pairs import compared_pairs
 from handclip_lib.evaluation.protocol import evaluate_split
 from handclip_lib.evaluation.retrieval import retrieval_metrics
+from handclip_lib.evaluation.tables import result_table
 from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap
 
 ATTRIBUTES = ("gender", "skin_color", "age", "nail_polish", "accessories", "irregularities")
@@ -22,10 +23,7 @@ SMALL = 5
 """Identities below which a group is marked small."""
 AGE_BANDS = ("<20", "20-29", "30-39", "40+")
 UNKNOWN = "unknown"
-SHOWN = (
-    "attribute", "group", "n_identities", "rank1", "rank1_low", "rank1_high", "fmr", "fnmr", "fnmr_low", "fnmr_high",
-    "fnmr_ratio",
-)  # fmt: skip
+SHOWN = ("attribute", "group", "n_identities", "rank1", "fmr", "fnmr", "fnmr_ratio")
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def group_figures(
             left_out[attribute] = f"of every test image it is {only!r}" + " or unknown" * (UNKNOWN in set(labels))
         else:
             table += [figures(attribute, group, set(labels.index[labels == group])) for group in _in_order(labels)]
-    frame = pd.DataFrame(table)
+    frame = result_table(table, SHOWN)
     for rate in ("fmr", "fnmr"):
         overall = frame[rate].iloc[0]
         frame[f"{rate}_ratio"] = frame[rate] / overall if overall > 0 else np.nan

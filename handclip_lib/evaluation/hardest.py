@@ -8,9 +8,9 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.protocol import ProtocolResult
+from handclip_lib.evaluation.tables import result_table
 
 COLUMNS = ("identity", "mistaken_for", "queries", "photographs", "share", "margin")
-SHARES = ("share",)
 
 
 def hardest_pairs(result: ProtocolResult, split: Split, n: int = 10, *, merged: bool = False) -> pd.DataFrame:
@@ -62,7 +62,7 @@ def hardest_pairs(result: ProtocolResult, split: Split, n: int = 10, *, merged: 
              "photographs": group["path"].nunique(), "share": len(group) / asks, "margin": group["margin"].mean()}
         )  # fmt: skip
     found.sort(key=lambda row: (-row["queries"], row["margin"], identity_order(row["identity"]), row["mistaken_for"]))
-    return pd.DataFrame(found[:n], columns=list(COLUMNS))
+    return result_table(found[:n], columns=COLUMNS)
 
 
 def _gallery_identities(split: Split) -> pd.Series:

@@ -13,11 +13,12 @@ from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.error_curve import ErrorCurve, Mass, percentile_interval, resampled
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.retrieval import retrieval_metrics
+from handclip_lib.evaluation.tables import result_table
 from handclip_lib.evaluation.uncertainty import Interval
 from handclip_lib.evaluation.verification import RULE_OF_THREE
 
 TARGETS = (0.1, 0.01)
-SHOWN = ("model", "target", "fnir", "fnir_low", "fnir_high", "fpir", "n_mated_identities", "n_non_mated_identities")
+SHOWN = ("model", "target", "fnir", "fpir", "n_mated_identities", "n_non_mated_identities")
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def open_set_models(features: Mapping[str, Features], split: Split, **options: A
 
 def open_set_table(results: Sequence[OpenSetResult]) -> pd.DataFrame:
     """A row a model and target FPIR; rows that are not `supported` are for greying out, not for claims."""
-    return pd.concat([result.at_targets() for result in results], ignore_index=True)
+    return result_table(pd.concat([result.at_targets() for result in results], ignore_index=True), SHOWN)
 
 
 def n_held_out(split: Split, share: float) -> int:

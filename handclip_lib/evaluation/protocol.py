@@ -19,16 +19,12 @@ from handclip_lib.evaluation.retrieval import (
     TiedScoresWarning,
     retrieval_metrics,
 )
+from handclip_lib.evaluation.tables import result_table
 from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap
 
 CMC_DEPTH = 20
 SCORE_BYTES = 20  # of a query and a gallery image: their score, and which is the best of whom
-SHARES = (
-    "rank1", "rank1_low", "rank1_high", "rank1_sd", "rank5", "rank10", "map", "map_trapezoid", "minp", "rank1_macro",
-    "map_macro", "tied_share", "left_out",
-)  # fmt: skip
-"""Columns of tables that are shares in 0..1."""
-HEADLINE = ("model", "gallery", "rank1", "rank1_low", "rank1_high", "rank5", "rank10", "map", "map_trapezoid", "minp")
+HEADLINE = ("model", "gallery", "rank1", "rank5", "rank10", "map", "map_trapezoid", "minp")
 DETAILS = (
     "model", "gallery", "rank1_sd", "rank1_macro", "map_macro", "n_query", "n_gallery", "n_unmatched",
     "n_left_out_burst", "n_unqueryable", "tied_share",
@@ -188,9 +184,14 @@ def in_burst(draw: Draw, burst: int) -> np.ndarray:
     return (own & near).any(1)
 
 
-def compare_table(results: Sequence[ProtocolResult], columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """A row a result; some columns of `ProtocolResult.summary` (such as `HEADLINE` or `DETAILS`), all by default."""
-    return pd.DataFrame([result.summary() for result in results], columns=None if columns is None else list(columns))
+def retrieval_table(results: Sequence[ProtocolResult]) -> pd.DataFrame:
+    """A row a result, columns of `ProtocolResult.summary`; the headline is shown."""
+    return result_table([result.summary() for result in results], HEADLINE)
+
+
+def retrieval_details(results: Sequence[ProtocolResult]) -> pd.DataFrame:
+    """The same rows, of which spreads and counts are shown."""
+    return result_table([result.summary() for result in results], DETAILS)
 
 
 def burst_share(
@@ -215,7 +216,7 @@ def burst_share(
         rows.append(
             {"model": model, "burst": burst, "rank1": rank1, "left_out": float(out.mean()), "n_query": len(out)}
         )
-    return pd.DataFrame(rows)
+    return result_table(rows, ("model", "burst", "rank1", "left_out"))
 
 
 def burst_shares(features: Mapping[str, Features], split: Split, bursts: Sequence[int] = (0, 1, 2, 5)) -> pd.DataFrame:

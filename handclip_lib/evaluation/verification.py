@@ -13,19 +13,15 @@ from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.error_curve import ErrorCurve, Mass, percentile_interval, resampled
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.pairs import Pairs, compared_pairs
+from handclip_lib.evaluation.tables import result_table
 from handclip_lib.evaluation.uncertainty import Interval
 
 TARGETS = (1e-1, 1e-2, 1e-3)
 RULE_OF_THREE = 3.0
-RATES = (
-    *(f"{rate}{end}" for rate in ("eer", "fmr", "fnmr", "fnir", "rank1", "map") for end in ("", "_low", "_high")),
-    "fpir", "target", "tar", "fmr_validation", "fnmr_validation", "lowest_supported_fmr",
-)  # fmt: skip
-"""Columns of verification's, the open set's and the groups' tables that are shares in 0..1."""
-EQUAL_ERRORS = ("model", "eer", "eer_low", "eer_high", "eer_threshold", "d_prime", "n_genuine", "n_impostor")
-AT_TARGETS = ("model", "target", "fnmr", "fnmr_low", "fnmr_high", "threshold", "supported")
 """No error in n independent trials leaves an error rate below 3/n open (95 %).
 Source: Hanley & Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA 1983."""
+EQUAL_ERRORS = ("model", "eer", "eer_threshold", "d_prime", "n_genuine", "n_impostor")
+AT_TARGETS = ("model", "target", "fnmr", "threshold", "supported")
 
 
 @dataclass(frozen=True)
@@ -249,12 +245,12 @@ def verify_models(features: Mapping[str, Features], split: Split, **options: Any
 
 def verification_table(results: Sequence[VerificationResult]) -> pd.DataFrame:
     """A row a model: EER with its interval, d' and the counts."""
-    return pd.DataFrame([result.summary() for result in results])
+    return result_table([result.summary() for result in results], EQUAL_ERRORS)
 
 
 def target_table(results: Sequence[VerificationResult]) -> pd.DataFrame:
     """A row a model and target FMR; rows that are not `supported` are for greying out, not for claims."""
-    return pd.concat([result.at_targets() for result in results], ignore_index=True)
+    return result_table(pd.concat([result.at_targets() for result in results], ignore_index=True), AT_TARGETS)
 
 
 def _resampled_errors(pairs: Pairs, curve: ErrorCurve, targets: Sequence[float], samples: int, seed: int) -> np.ndarray:

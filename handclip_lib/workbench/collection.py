@@ -23,8 +23,6 @@ CHECKPOINTS = {
 }  # fmt: skip
 """What a later notebook takes from a run."""
 METRICS = ("rank1", "rank1_low", "rank1_high", "map", "map_trapezoid")
-SHARES = METRICS
-"""Columns of `runs_table` that are shares in 0..1."""
 MOST_TOLD, LONGEST_TOLD = 2, 28
 """Parameters, and characters, that a label of a run may hold."""
 
@@ -76,6 +74,8 @@ def runs_table(records: Sequence[Mapping[str, Any]], runs: Path) -> "pd.DataFram
     """
     import pandas as pd
 
+    from handclip_lib.evaluation.tables import result_table
+
     names = differing(records)
     rows = []
     for record in records:
@@ -93,7 +93,7 @@ def runs_table(records: Sequence[Mapping[str, Any]], runs: Path) -> "pd.DataFram
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=columns)
     table = table.astype(dict.fromkeys([*METRICS, "seconds", "peak_memory_mb"], "float64"))
-    return table.drop(columns="peak_memory_mb") if table["peak_memory_mb"].isna().all() else table
+    return result_table(table.drop(columns="peak_memory_mb") if table["peak_memory_mb"].isna().all() else table)
 
 
 def differing(records: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -10,11 +10,11 @@ from handclip_lib.analysis.export import (
     bibtex,
     citation_keys,
     export_table,
-    formatted,
     to_latex,
     to_markdown,
 )
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.tables import result_table
 
 NASTY = r"50% & a_b {x} $y$ #1 ~ ^ \z | <b>*"
 
@@ -29,32 +29,10 @@ def frame() -> pd.DataFrame:
     )  # fmt: skip
 
 
-def test_an_interval_is_written_beside_its_figure(frame):
-    shown = formatted(frame, ["rank1", "rank1_low", "rank1_high"])
-    assert list(shown.columns) == ["model", "rank1 (%)", "gain p", "n query", "below"]
-    assert shown["rank1 (%)"].tolist() == ["92.0 [89.0, 94.7]", "50.0"]
-    assert shown["gain p"].tolist() == ["<0.001", "0.040"]
-    assert shown["n query"].tolist() == ["971", "12"]
-    assert shown["model"][0] == NASTY
-
-
-def test_what_rounds_to_zero_has_no_sign():
-    # -0.0003 is -0.03 %, and 0.0 with one decimal: a minus before it would claim a loss that the figure does not show
-    table = pd.DataFrame({"gain": [-0.021, -0.0], "gain_low": [-0.053, -0.0], "gain_high": [-0.0003, 0.0]})
-    assert formatted(table, list(table))["gain (%)"].tolist() == ["-2.1 [-5.3, 0.0]", "0.0 [0.0, 0.0]"]
-    assert formatted(table)["gain"].tolist() == ["-0.021 [-0.053, -0.0003]", "0 [0, 0]"]
-
-
-def test_what_is_missing_is_empty_and_columns_without_an_interval_stay(frame):
-    shown = formatted(pd.DataFrame({"x_low": [0.1], "y": [np.nan], "z": [None]}))
-    assert shown.iloc[0].tolist() == ["0.1", "", ""]
-    assert formatted(frame)["rank1"].tolist() == ["0.92 [0.89, 0.9468]", "0.5"]
-
-
 def test_markdown_is_a_table_of_literal_text(frame):
-    lines = to_markdown(frame, ["rank1", "rank1_low", "rank1_high"]).splitlines()
+    lines = to_markdown(result_table(frame)).splitlines()
     assert lines[1] == "| --- | --- | --- | --- | --- |"
-    assert lines[0] == "| model | rank1 (%) | gain p | n query | below |"
+    assert lines[0] == "| model | Rank-1 (95 % CI), % | p (gain) | queries | below |"
     cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
     assert {len(row) for row in cells} == {5}, "a pipe in a name makes no column"
     assert re.sub(r"\\(.)", r"\1", cells[2][0]).strip() == NASTY
@@ -63,7 +41,7 @@ def test_markdown_is_a_table_of_literal_text(frame):
 
 
 def test_latex_uses_booktabs_and_escapes_its_signs(frame):
-    text = to_latex(frame, ["rank1", "rank1_low", "rank1_high"])
+    text = to_latex(result_table(frame))
     assert [rule for rule in (r"\toprule", r"\midrule", r"\bottomrule") if rule not in text] == []
     assert text.startswith(r"\begin{tabular}{lrrrr}")
     row = next(line for line in text.splitlines() if "50" in line and "a" in line)
@@ -71,12 +49,12 @@ def test_latex_uses_booktabs_and_escapes_its_signs(frame):
         assert sign in row, sign
     assert r"\textbackslash" in row
     assert re.sub(r"\\.", "", row).count("&") == 4, "five columns"
-    assert r"rank1 (\%)" in text
+    assert r"Rank-1 (95 \% CI), \%" in text
     assert "92.0 [89.0, 94.7]" in text
 
 
 def test_files_are_written_whole_and_the_csv_in_full_precision(frame, tmp_path: Path):
-    files = export_table(tmp_path, "comparison", frame, ["rank1"])
+    files = export_table(tmp_path, "comparison", frame)
     assert [file.name for file in files] == ["comparison.csv", "comparison.md", "comparison.tex"]
     pd.testing.assert_frame_equal(pd.read_csv(files[0]), frame, check_exact=True)
     blocked = tmp_path / "file"

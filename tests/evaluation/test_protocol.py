@@ -17,18 +17,18 @@ from handclip_lib.errors import DataError, EvaluationError
 from handclip_lib.evaluation import ranking
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.protocol import (
-    DETAILS,
-    HEADLINE,
     burst_share,
     burst_shares,
-    compare_table,
     evaluate_models,
     evaluate_split,
     headline,
     in_burst,
     near_duplicates,
+    retrieval_details,
+    retrieval_table,
 )
 from handclip_lib.evaluation.retrieval import TiedScoresWarning
+from handclip_lib.evaluation.tables import readable
 from handclip_lib.evaluation.uncertainty import identity_bootstrap
 
 SIZES = (1, 2, 3, 5, 9, 4, 2, 6, 3, 1, 8, 4)
@@ -295,10 +295,11 @@ def test_models_are_compared_on_every_gallery_the_split_has():
         for name in ("model", "floor: pixels", "floor: histogram")
     }
     results = evaluate_models(models, split, bootstrap=50)
-    table = compare_table(results, HEADLINE)
+    table = retrieval_table(results)
     assert table[["model", "gallery"]].to_numpy().tolist() == [[m, g] for g in ("aspect", "all") for m in models]
-    assert list(compare_table(results, DETAILS).columns) == list(DETAILS)
-    assert list(compare_table(results).columns) == list(results[0].summary())
+    assert list(table) == list(retrieval_details(results)) == list(results[0].summary())
+    assert list(readable(table))[:4] == ["model", "gallery", "Rank-1 (95 % CI), %", "Rank-5, %"]
+    assert "Rank-1, SD over draws, %" in readable(retrieval_details(results))
     shares = table[["rank1", "rank5", "rank10", "map", "map_trapezoid", "minp"]]
     assert ((shares >= 0) & (shares <= 1)).all(axis=None)
     assert ((table["rank1_low"] <= table["rank1"]) & (table["rank1"] <= table["rank1_high"])).all()

@@ -13,10 +13,11 @@ from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.error_curve import interval_columns
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.retrieval import RetrievalMetrics, retrieval_metrics
+from handclip_lib.evaluation.tables import result_table
 from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap
 
 RULES = ("max", "mean", "feature mean")
-SHOWN = ("name", "rank1", "rank1_low", "rank1_high", "map", "map_low", "map_high", "n_query", "n_gallery", "n_short")
+SHOWN = ("name", "rank1", "map", "n_query", "n_gallery", "n_short")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class FusionResult:
 
 def fusion_table(results: Iterable[FusionResult]) -> pd.DataFrame:
     """A row a result."""
-    return pd.DataFrame([result.summary() for result in results])
+    return result_table([result.summary() for result in results], SHOWN)
 
 
 def enrol_several(

@@ -11,9 +11,9 @@ from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.retrieval import retrieval_metrics
+from handclip_lib.evaluation.tables import result_table
 
 SHARES = ("image_to_text@1", "image_to_text@5", "text_to_image@1", "image_to_text@1_by_text", "chance")
-"""Columns that are shares in 0..1."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class PromptTask:
             hit_back = bool(nearest_image[number] == number)
             rows.append((self.identities[number], int(mine.sum()), hits, hit_back, margin, mistaken))
         columns = ["identity", "images", "image_to_text@1", "text_to_image@1", "margin", "confused_with"]
-        frame = pd.DataFrame(rows, columns=columns)
+        frame = result_table(rows, columns=columns)
         return frame.sort_values(["image_to_text@1", "margin"], kind="stable").reset_index(drop=True)
 
     def confused_pairs(self, text: np.ndarray, most: int = 6) -> list[tuple[str, str, str, str]]:
@@ -180,7 +180,7 @@ def compare_prompts(
             by_text = float((group[(images @ _unit(text).T).argmax(axis=1)] == group[labels]).mean())
             texts, chance = len(np.unique(group)), 1 / len(task.identities)
             rows.append((name, part, texts, *found.values(), by_text, chance))
-    return pd.DataFrame(rows, columns=["prompts", "images", "texts", *SHARES])
+    return result_table(rows, columns=["prompts", "images", "texts", *SHARES])
 
 
 def _accuracy(images: np.ndarray, labels: np.ndarray, text: np.ndarray) -> dict[str, float]:

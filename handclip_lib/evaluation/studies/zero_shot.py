@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.tables import result_table
 from handclip_lib.evaluation.uncertainty import identity_bootstrap
 
 PROMPTS = {
@@ -19,8 +20,7 @@ VIEW_PROMPTS = {
     "palmar": ("a photo of a palmar hand", "a photo of the palm of a hand"),
 }
 """The same of each view. The side has none of its own: whose thumb it is cannot be said without the view."""
-SHARES = ("accuracy", "low", "high", "majority")
-"""Columns of `zero_shot_table` that are shares in 0..1."""
+COLUMNS = ("told", "accuracy", "accuracy_low", "accuracy_high", "majority", "n_images")
 
 
 def zero_shot(
@@ -65,13 +65,12 @@ def zero_shot_table(
         seed: Seed of the resampling.
 
     Returns:
-        Columns told, accuracy, low, high, majority (the share of the commonest class: what one fixed answer would
-        reach), all shares 0..1, and n_images; no row where the model reads no text, or fewer than two identities
-        have a known aspect.
+        Columns `COLUMNS`, shares in 0..1: majority is the share of the commonest class, what one fixed answer would
+        reach; no row where the model reads no text, or fewer than two identities have a known aspect.
     """
     known = images[images["path"].isin(features.paths) & images["aspect"].isin(PROMPTS)]
     if encode_text is None or known["identity"].nunique() < 2:
-        return pd.DataFrame(columns=["told", *SHARES, "n_images"])
+        return result_table([], columns=COLUMNS)
     embeddings = features.of(known["path"])
     aspect, true = zero_shot(embeddings, encode_text, PROMPTS), known["aspect"].to_numpy(str)
     answers = {
@@ -85,7 +84,7 @@ def zero_shot_table(
         interval = identity_bootstrap(hit, known["identity"].to_numpy(), bootstrap, seed)
         majority = float(np.unique(truth, return_counts=True)[1].max() / len(truth))
         rows.append((name, hit.mean(), float(interval.low), float(interval.high), majority, len(known)))
-    return pd.DataFrame(rows, columns=["told", *SHARES, "n_images"])
+    return result_table(rows, columns=COLUMNS)
 
 
 def _part(aspects: np.ndarray, place: int) -> np.ndarray:

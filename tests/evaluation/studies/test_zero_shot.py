@@ -48,8 +48,8 @@ def test_the_table_counts_view_side_and_both_apart():
         {"view (dorsal or palmar)": 4 / 5, "side (right or left)": 4 / 5, "both": 3 / 5}
     )
     assert table["majority"].tolist() == pytest.approx([4 / 5, 3 / 5, 2 / 5])
-    assert (table["low"] <= table["accuracy"]).all()
-    assert (table["accuracy"] <= table["high"]).all()
+    assert (table["accuracy_low"] <= table["accuracy"]).all()
+    assert (table["accuracy"] <= table["accuracy_high"]).all()
     assert set(table["n_images"]) == {5}
 
 
@@ -66,4 +66,4 @@ def test_without_words_or_aspects_the_table_is_empty(reader):
     images["aspect"], images["identity"] = [None, None] if reader else ["dorsal_r", "palmar_r"], ["1", "2"]
     table = zero_shot_table(features, images, reader)
     assert table.empty
-    assert list(table.columns) == ["told", "accuracy", "low", "high", "majority", "n_images"]
+    assert list(table.columns) == ["told", "accuracy", "accuracy_low", "accuracy_high", "majority", "n_images"]
