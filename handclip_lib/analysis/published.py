@@ -79,9 +79,8 @@ def beside_literature(ours: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     published = published_figures().dropna(subset="rank1")
     published["reason"] = [_reason(row, ours) for row in published.to_dict("records")]
     rows: list[Mapping[Hashable, Any]] = []
-    for (dataset, aspect, gallery, definition), theirs in published[published["reason"] == ""].groupby(
-        TASK, sort=False
-    ):
+    same, other = published[published["reason"] == ""], published[published["reason"] != ""]
+    for (dataset, aspect, gallery, definition), theirs in same.groupby(TASK, sort=False):
         mine = ours[(ours["dataset"] == dataset) & (ours["aspect"] == aspect) & (ours["gallery"] == gallery)]
         for row in mine.to_dict("records"):
             facts = {"study": "ours", "method": row["model"], "map": row[DEFINITIONS[str(definition)]], "note": ""}
