@@ -162,7 +162,7 @@ def test_the_difference_of_two_matrices_is_after_less_before_with_white_at_zero(
     off = ~np.eye(6, dtype=bool)
     means = [(after - before)[off & ~same].mean(), (after - before)[off & same].mean()]
     texts = drawn(figure)
-    assert f"two people (mean {means[0]:+.2f})" in texts and f"one person (mean {means[1]:+.2f})" in texts
+    assert f"non-mated (mean {means[0]:+.2f})" in texts and f"mated (mean {means[1]:+.2f})" in texts
     assert LITERAL in texts
     drawn(changes.similarity_difference(before, before, people, "none"))
 

@@ -154,8 +154,8 @@ def test_threshold_choice_counts_at_and_between_scores(results):
     pairs = results[0].pairs
     for threshold in (float(pairs.impostor[3]), 0.123456, float(pairs.genuine.max()) + 1):
         title = plots.threshold_choice(results[0], threshold).get_suptitle()
-        assert f" {np.sum(pairs.impostor >= threshold):,} of {len(pairs.impostor):,} impostor" in title
-        assert f" {np.sum(pairs.genuine < threshold):,} of {len(pairs.genuine):,} genuine" in title
+        assert f" {np.sum(pairs.impostor >= threshold):,} of {len(pairs.impostor):,} non-mated" in title
+        assert f" {np.sum(pairs.genuine < threshold):,} of {len(pairs.genuine):,} mated" in title
     drawn_texts(plots.threshold_choice(results[0], 0.2))
 
 

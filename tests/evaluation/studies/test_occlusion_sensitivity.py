@@ -12,13 +12,7 @@ from handclip_lib.backbone.load import Backbone, load_backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.studies.occlusion_sensitivity import (
-    decision_relevance,
-    embedding_relevance,
-    relevance_of_queries,
-    telling_queries,
-    upsampled,
-)
+from handclip_lib.evaluation.studies.occlusion_sensitivity import example_queries, occlusion_map, occlusion_sensitivity
 
 SHARP = {"window": 1, "fade": 0}
 
@@ -52,14 +46,13 @@ def result(*draws: pd.DataFrame) -> SimpleNamespace:
     return SimpleNamespace(per_query=pd.concat(draws, ignore_index=True), draws=list(draws))
 
 
-@pytest.mark.parametrize(("cells", "batch_size", "cover"), [(4, 1, "mean"), (4, 5, "background"), (6, 32, "mean")])
-def test_both_maps_are_what_one_window_at_a_time_gives(cells, batch_size, cover):
+@pytest.mark.parametrize(("cells", "batch_size"), [(4, 1), (4, 5), (6, 32)])
+def test_the_map_is_what_one_window_at_a_time_gives(cells, batch_size):
     query, match, wrong = photographs(3, 24, 36)
-    colour = query.mean((0, 1))
-    if cover == "background":  # the outermost sixteenth of 24 pixels, rounded up: 2
-        rim = [query[y, x] for y in range(24) for x in range(36) if y < 2 or y >= 22 or x < 2 or x >= 34]
-        colour = np.median(rim, axis=0)
-    found = decision_relevance(query, match, wrong, projected, cells=cells, **SHARP, cover=cover, batch_size=batch_size)
+    # the rim is the outermost sixteenth of 24 pixels, rounded up: 2
+    rim = [query[y, x] for y in range(24) for x in range(36) if y < 2 or y >= 22 or x < 2 or x >= 34]
+    colour = np.median(rim, axis=0)
+    found = occlusion_map(query, match, wrong, projected, cells=cells, **SHARP, batch_size=batch_size)
     own, right, other = projected(np.stack([query, match, wrong]))
     margin = cosine(own, right) - cosine(own, other)
     assert found.margin == pytest.approx(margin, abs=1e-6)
@@ -71,10 +64,7 @@ def test_both_maps_are_what_one_window_at_a_time_gives(cells, batch_size, cover)
             covered[row * high : (row + 1) * high, column * wide : (column + 1) * wide] = np.rint(colour)
             there = projected(covered[None])[0]
             fall = margin - (cosine(there, right) - cosine(there, other))
-            assert found.decision[row, column] == pytest.approx(fall, abs=1e-6)
-            assert found.embedding[row, column] == pytest.approx(1 - cosine(there, own), abs=1e-6)
-    alone = embedding_relevance(query, projected, cells=cells, **SHARP, cover=cover, batch_size=batch_size)
-    np.testing.assert_allclose(alone, found.embedding, atol=1e-6)
+            assert found.fall[row, column] == pytest.approx(fall, abs=1e-6)
 
 
 def test_only_the_part_that_is_looked_at_matters_and_its_sign_says_for_whom():
@@ -89,17 +79,13 @@ def test_only_the_part_that_is_looked_at_matters_and_its_sign_says_for_whom():
             image[:6, 6:12] = 0
         if cell != "first":
             image[12:18, 18:] = 0
-    found = decision_relevance(query, match, wrong, encode, cells=4, **SHARP)
+    found = occlusion_map(query, match, wrong, encode, cells=4, **SHARP)
     # The query is (255, 255, 1), the match (255, 0, 1) and the wrong one (0, 255, 1): the margin is 0. Covered in
     # white, the first cell is gone: (0, 255, 1) is the wrong one itself, so the margin falls to 1/65026 - 1.
     expected = np.zeros((4, 4))
     expected[0, 1], expected[2, 3] = 65025 / 65026, -65025 / 65026
-    np.testing.assert_allclose(found.decision, expected, atol=1e-6)
+    np.testing.assert_allclose(found.fall, expected, atol=1e-6)
     assert found.margin == pytest.approx(0, abs=1e-7)
-    # (255, 255, 1) and (0, 255, 1): cosine 65026 / sqrt(130051 * 65026)
-    half = 1 - 65026 / np.sqrt(130051 * 65026)
-    assert found.embedding[0, 1] == found.embedding[2, 3] == pytest.approx(half, abs=1e-6)
-    assert np.count_nonzero(np.abs(found.embedding) > 1e-6) == 2
 
 
 def test_a_cover_of_the_background_leaves_the_background_as_it_was():
@@ -111,13 +97,10 @@ def test_a_cover_of_the_background_leaves_the_background_as_it_was():
         seen.append(pixels)
         return np.ones((len(pixels), 2))
 
-    for cover in ("background", "mean"):
-        embedding_relevance(query, encode, cells=8, window=1, cover=cover)
-    plain, *covered = np.concatenate(seen)
-    background, mean = np.array(covered[:64]), np.array(covered[65:])
-    untouched = [(pixels == plain).all() for pixels in background]
+    occlusion_map(query, query, query, encode, cells=8, window=1)
+    untouched = [(pixels == query).all() for pixels in np.concatenate(seen[1:])]
     assert sum(untouched) > 40  # most windows lie off the hand, and there is nothing to see there
-    assert not any((pixels == plain).all() for pixels in mean)
+    assert not all(untouched)
 
 
 def test_a_faded_window_covers_its_middle_wholly_and_ends_half_a_fade_outside():
@@ -125,19 +108,20 @@ def test_a_faded_window_covers_its_middle_wholly_and_ends_half_a_fade_outside():
     # its middle at 6; a pixel whose middle is d away is covered by (4 - d) / 4 + 1/2, cut to 0..1.
     image = np.zeros((16, 16, 3), np.uint8)
     image[:, :, :] = np.where(np.arange(16) % 2, 0, 200)[None, :, None]
+    image[[0, -1]] = image[:, [0, -1]] = 100  # the rim, whose colour the cover takes
     seen = []
 
     def encode(pixels: np.ndarray) -> np.ndarray:
         seen.append(pixels)
         return np.ones((len(pixels), 2))
 
-    embedding_relevance(image, encode, cells=4, window=2, fade=0.5, cover="mean")
+    occlusion_map(image, image, image, encode, cells=4, window=2, fade=0.5)
     across = seen[1][5][6, :, 0]  # the window at cell (1, 1), along the row through its middle
     for x in range(16):
         share = min(1, max(0, (4 - abs(x + 0.5 - 6)) / 4 + 0.5))
         down = min(1, max(0, (4 - abs(6.5 - 6)) / 4 + 0.5))
         assert across[x] == pytest.approx(image[6, x, 0] + share * down * (100 - float(image[6, x, 0])), abs=0.51)
-    assert across[5] == 100 and across[15] == 0
+    assert across[5] == 100 and across[14] == 200
 
 
 def a_vit() -> Backbone:
@@ -151,65 +135,50 @@ def test_both_towers_are_asked_alike(tower):
     tower = tower()
     side = tower.resolution
     query, match, wrong = photographs(3, side, side)
-    found = decision_relevance(query, match, wrong, tower.encode_image, cells=4, **SHARP, cover="mean")
+    found = occlusion_map(query, match, wrong, tower.encode_image, cells=4, **SHARP)
+    rim = np.ones((side, side), bool)
+    rim[side // 16 : -(side // 16), side // 16 : -(side // 16)] = False
     covered = query.copy()
-    covered[side // 4 : side // 2, 3 * side // 4 :] = np.rint(query.mean((0, 1)))
+    covered[side // 4 : side // 2, 3 * side // 4 :] = np.rint(np.median(query[rim], axis=0))
     own, there, right, other = tower.encode_image(np.stack([query, covered, match, wrong]))
     fall = cosine(own, right) - cosine(own, other) - cosine(there, right) + cosine(there, other)
-    assert found.decision[1, 3] == pytest.approx(fall, abs=1e-6)
-    assert found.embedding[1, 3] == pytest.approx(1 - cosine(own, there), abs=1e-6)
-    assert found.embedding[1, 3] > 1e-4
-
-
-def test_an_upsampled_map_keeps_the_middles_of_cells_and_lies_between_them():
-    cells = np.array([[0.0, 1.0], [2.0, -4.0]])
-    large = upsampled(cells, 6, 10)
-    assert large.shape == (6, 10)
-    np.testing.assert_allclose(large[np.ix_([1, 4], [2, 7])], cells, atol=1e-6)  # three and five pixels a cell
-    assert large[1, 3] == pytest.approx(0.2) and large[2, 2] == pytest.approx(2 / 3)  # a fifth, a third of the way
-    assert large.min() == -4 and large.max() == 2
+    assert found.fall[1, 3] == pytest.approx(fall, abs=1e-6)
+    assert abs(found.fall[1, 3]) > 1e-4
 
 
 def test_queries_of_each_kind_are_chosen_by_their_margin():
     margins = {"a": 0.4, "b": -0.3, "c": 0.02, "d": 0.2, "e": -0.01, "f": 0.3, "g": -0.1}
-    told = telling_queries(result(rows_of(margins), rows_of({"other draw": 0.9}, draw=1)))
+    examples = example_queries(result(rows_of(margins), rows_of({"other draw": 0.9}, draw=1)))
     # in order: .4 a, .3 f, .2 d, .02 c (the median), -.01 e, -.1 g, -.3 b; c is taken as the narrowest hit, and of
     # the rest e (0.03 away) is taken as the narrowest miss, so that the nearest to the median is g (0.12 away)
-    assert dict(zip(told["kind"], told["path"], strict=True)) == {
+    assert dict(zip(examples["kind"], examples["path"], strict=True)) == {
         "clear hit": "a", "narrow hit": "c", "narrow miss": "e", "typical": "g", "clear miss": "b",
     }  # fmt: skip
-    assert told["margin"].is_monotonic_decreasing
-    np.testing.assert_allclose(told["margin"], [margins[path] for path in told["path"]])
-    two = telling_queries(result(rows_of(margins)), n=2)
-    assert sorted(two["path"]) == sorted(margins)  # seven queries for ten places, none twice
-    assert two["kind"].tolist() == [
-        "clear hit", "clear hit", "narrow hit", "narrow hit", "narrow miss", "clear miss", "clear miss",
-    ]  # fmt: skip
-    assert telling_queries(result(rows_of({"x": 0.1}, 0), rows_of(margins, 3)), draw=3)["path"][0] == "a"
+    assert examples["margin"].is_monotonic_decreasing
+    np.testing.assert_allclose(examples["margin"], [margins[path] for path in examples["path"]])
 
 
 def test_kinds_that_nobody_is_of_are_absent():
-    told = telling_queries(result(rows_of({"a": 0.1, "b": 0.3})))
-    assert told[["kind", "path"]].to_numpy().tolist() == [["clear hit", "b"], ["narrow hit", "a"]]
-    told = telling_queries(result(rows_of({"a": 0.0})))  # a tie is a miss
-    assert told["kind"].tolist() == ["clear miss"]
+    examples = example_queries(result(rows_of({"a": 0.1, "b": 0.3})))
+    assert examples[["kind", "path"]].to_numpy().tolist() == [["clear hit", "b"], ["narrow hit", "a"]]
+    examples = example_queries(result(rows_of({"a": 0.0})))  # a tie is a miss
+    assert examples["kind"].tolist() == ["clear miss"]
 
 
-@pytest.mark.parametrize(("n", "draw"), [(0, 0), (1, 2)])
-def test_no_queries_and_no_such_draw_are_refused(n, draw):
-    with pytest.raises(EvaluationError, match=f"n={n}, draw={draw}: at least one query of each kind"):
-        telling_queries(result(rows_of({"a": 0.1})), n, draw)
+def test_a_first_draw_without_a_query_is_refused():
+    with pytest.raises(EvaluationError, match="the first draw has no query to choose from; leave out fewer bursts"):
+        example_queries(result(rows_of({"a": 0.1}, draw=1)))
 
 
 def test_queries_are_explained_by_the_model_that_ranked_them():
     images = DecodedImages(("wrong", "a", "match"), photographs(3), {}, ("", "", ""))
     scores = {name: cosine(*projected(images.pixels[[1, row]])) for name, row in (("match", 2), ("wrong", 0))}
     rows = rows_of({"a": 0.1}).assign(match_score=scores["match"], wrong_score=scores["wrong"])
-    (found,) = relevance_of_queries(rows, images, projected, cells=3)
-    direct = decision_relevance(*images.pixels[[1, 2, 0]], projected, cells=3)
-    np.testing.assert_array_equal(found.decision, direct.decision)
+    (found,) = occlusion_sensitivity(rows, images, projected)
+    direct = occlusion_map(*images.pixels[[1, 2, 0]], projected)
+    np.testing.assert_array_equal(found.fall, direct.fall)
     with pytest.raises(EvaluationError, match=r"^a: encode gives a cosine that is .* off the ranking's; hand over"):
-        relevance_of_queries(rows, images, lambda pixels: projected(pixels) ** 2, cells=3)
+        occlusion_sensitivity(rows, images, lambda pixels: projected(pixels) ** 2)
 
 
 @pytest.mark.parametrize(
@@ -221,25 +190,24 @@ def test_queries_are_explained_by_the_model_that_ranked_them():
         ({"window": 13}, "window=13"),
         ({"fade": 1.5}, "fade=1.5"),
         ({"batch_size": 0}, "batch_size=0"),
-        ({"cover": "black"}, "cover='black'; choose from background, mean"),
     ],
 )
 def test_arguments_out_of_range_are_refused(options, message):
     with pytest.raises(EvaluationError, match=message):
-        decision_relevance(*photographs(3), projected, **options)
+        occlusion_map(*photographs(3), projected, **options)
 
 
 def test_other_images_and_embeddings_that_are_no_directions_are_refused():
     query, match, wrong = photographs(3)
     with pytest.raises(EvaluationError, match=r"float64 \(24, 24, 3\); uint8"):
-        decision_relevance(query, match / 255, wrong, projected)
+        occlusion_map(query, match / 255, wrong, projected)
     with pytest.raises(EvaluationError, match=r"\(24, 24, 3\), \(24, 24, 3\) and \(12, 24, 3\); one size is wanted"):
-        decision_relevance(query, match, wrong[:12], projected)
+        occlusion_map(query, match, wrong[:12], projected)
     with pytest.raises(EvaluationError, match="the embedding of the query, its match or the other image is not finite"):
-        decision_relevance(query, match, wrong, lambda pixels: np.full((len(pixels), 3), np.nan))
+        occlusion_map(query, match, wrong, lambda pixels: np.full((len(pixels), 3), np.nan))
 
     def breaks(pixels: np.ndarray) -> np.ndarray:
         return np.ones((len(pixels), 3)) if len(pixels) == 3 else np.zeros((len(pixels), 3))
 
     with pytest.raises(EvaluationError, match="the embedding of the image covered at cells 0 … 31 is zero"):
-        decision_relevance(query, match, wrong, breaks)
+        occlusion_map(query, match, wrong, breaks)
