@@ -12,7 +12,7 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.error_curve import interval_columns
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.retrieval import RetrievalMetrics, retrieval_metrics
+from handclip_lib.evaluation.ranking.retrieval import RetrievalMetrics, retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap
 

@@ -13,8 +13,8 @@ from handclip_lib.evaluation.error_curve import interval_columns, no_interval
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.frozen_threshold import at_threshold
 from handclip_lib.evaluation.pairs import compared_pairs
-from handclip_lib.evaluation.protocol import evaluate_split
-from handclip_lib.evaluation.retrieval import retrieval_metrics
+from handclip_lib.evaluation.ranking.protocol import evaluate_split
+from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap
 

@@ -12,7 +12,7 @@ from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.error_curve import ErrorCurve, Mass, percentile_interval, resampled
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.retrieval import retrieval_metrics
+from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.evaluation.uncertainty import Interval
 from handclip_lib.evaluation.verification import RULE_OF_THREE

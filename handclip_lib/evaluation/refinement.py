@@ -3,7 +3,7 @@
 from handclip_lib.data.manifest import Split
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.fusion import FusionResult, fusion_result
-from handclip_lib.evaluation.reranking import alpha_query_expansion, rerank_similarity
+from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rerank_similarity
 
 K1, K2 = 20, 6  # the paper's, or as many as there are
 EXPANDED_BY = 3  # gallery images: each identity has one there, so more would be other people

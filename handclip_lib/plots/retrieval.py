@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from handclip_lib.evaluation.protocol import ProtocolResult
+from handclip_lib.evaluation.ranking.protocol import ProtocolResult
 from handclip_lib.plots.style import (
     COLOURS,
     MARKERS,

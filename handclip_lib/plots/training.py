@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from handclip_lib.evaluation.confusion import Confusion
-from handclip_lib.evaluation.protocol import ProtocolResult
+from handclip_lib.evaluation.ranking.confusion import Confusion
+from handclip_lib.evaluation.ranking.protocol import ProtocolResult
 from handclip_lib.plots.style import COLOURS, MARKERS, QUIET, figure_with_axes, in_our_look
 
 TERMS = {

@@ -12,7 +12,7 @@ from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.aspects import across_aspects, cross_aspect, fuse_aspects
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.fusion import fusion_table, keyed
-from handclip_lib.evaluation.protocol import evaluate_split
+from handclip_lib.evaluation.ranking.protocol import evaluate_split
 
 SIZES = {"dorsal_r": (3, 2, 3, 5, 4, 2, 6, 3, 1, 5, 4, 0, 5, 4), "palmar_r": (2, 2, 4, 3, 6, 2, 3, 0, 4, 4, 3, 5, 4, 3)}
 

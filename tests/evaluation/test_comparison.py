@@ -17,7 +17,7 @@ from handclip_lib.evaluation.comparison import (
     paired_bootstrap,
     won_and_lost,
 )
-from handclip_lib.evaluation.protocol import evaluate_split
+from handclip_lib.evaluation.ranking.protocol import evaluate_split
 from handclip_lib.evaluation.tables import is_share
 from handclip_lib.evaluation.uncertainty import identity_bootstrap
 

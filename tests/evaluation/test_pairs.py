@@ -11,9 +11,9 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation import ranking
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.pairs import Pairs, compared_pairs, pair_scores, similarity_by_identity, validation_pairs
+from handclip_lib.evaluation.ranking import streaming
 
 SIZES = (1, 2, 3, 5, 9, 4, 2, 6, 3, 1, 8, 4)
 
@@ -123,12 +123,12 @@ def test_validation_pairs_are_val_against_train_images():
 def test_pairs_that_the_memory_cannot_hold_are_refused(monkeypatch):
     split = a_split()
     features = random_features(split)
-    monkeypatch.setattr(ranking.psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(2**10))
+    monkeypatch.setattr(streaming.psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(2**10))
     with pytest.raises(EvaluationError, match=r"the pairs of \d+ images needs .* free; verify .* fewer draws"):
         compared_pairs(features, split)
     with pytest.raises(EvaluationError, match=r"the pairs of \d+ images needs"):
         validation_pairs(features, split)
-    monkeypatch.setattr(ranking.psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(2**30))
+    monkeypatch.setattr(streaming.psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(2**30))
     assert len(compared_pairs(features, split).genuine)
 
 

@@ -5,10 +5,10 @@ from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.fusion import fusion_table
-from handclip_lib.evaluation.protocol import evaluate_split
+from handclip_lib.evaluation.ranking.protocol import evaluate_split
+from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rerank_similarity
+from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.refinement import refined
-from handclip_lib.evaluation.reranking import alpha_query_expansion, rerank_similarity
-from handclip_lib.evaluation.retrieval import retrieval_metrics
 
 
 @pytest.mark.parametrize("people", [8, 40])

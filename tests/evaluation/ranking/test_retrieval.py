@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation import retrieval
-from handclip_lib.evaluation.retrieval import TiedScoresWarning, retrieval_metrics
+from handclip_lib.evaluation.ranking.retrieval import TiedScoresWarning, retrieval_metrics
+from handclip_lib.evaluation.ranking import retrieval
 
-pytestmark = pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.retrieval.TiedScoresWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.ranking.retrieval.TiedScoresWarning")
 
 
 def oracle(similarity, query_ids, gallery_ids, query_cameras=None, gallery_cameras=None):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.saved import EMBEDDINGS, PER_QUERY, load_evaluation, save_evaluation
+from handclip_lib.evaluation.ranking.saved_evaluation import EMBEDDINGS, PER_QUERY, load_evaluation, save_evaluation
 
 
 def test_every_query_comes_back_to_the_last_bit(tmp_path: Path, saved_runs):
@@ -89,7 +89,7 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch, saved_runs):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("handclip_lib.evaluation.saved.safetensors.numpy.save_file", full)
+    monkeypatch.setattr("handclip_lib.evaluation.ranking.saved_evaluation.safetensors.numpy.save_file", full)
     with pytest.raises(EvaluationError, match=r"cannot be kept in .*No space left.*HANDCLIP_REPORTS"):
         save_evaluation(folder, results, features, saved_runs.small_split())
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

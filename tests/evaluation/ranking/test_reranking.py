@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation import compiling, overlap, ranking, reranking
-from handclip_lib.evaluation.reranking import alpha_query_expansion, rank_reranked, rerank_similarity
-from handclip_lib.evaluation.retrieval import retrieval_metrics
+from handclip_lib.evaluation.ranking import compiling, overlap, reranking, streaming
+from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rank_reranked, rerank_similarity
+from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 
-pytestmark = pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.retrieval.TiedScoresWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.ranking.retrieval.TiedScoresWarning")
 
 
 def exact_features(rng, n, size=16):
@@ -182,6 +182,6 @@ def test_bad_input_to_query_expansion_is_named(k, alpha, words):
 
 
 def test_re_ranking_beyond_the_memory_is_refused(monkeypatch):
-    monkeypatch.setattr(ranking.psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(2**20))
+    monkeypatch.setattr(streaming.psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(2**20))
     with pytest.raises(EvaluationError, match=r"re-ranking 6 images needs .* MiB"):
         rerank_similarity(np.eye(2, 4), np.eye(4), k1=2, k2=1)

@@ -7,7 +7,7 @@ import pandas as pd
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.protocol import ProtocolResult
+from handclip_lib.evaluation.ranking.protocol import ProtocolResult
 from handclip_lib.evaluation.tables import result_table
 
 COLUMNS = ("identity", "mistaken_for", "queries", "photographs", "share", "margin")

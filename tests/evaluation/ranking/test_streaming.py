@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation import compiling, counting, ranking
-from handclip_lib.evaluation.ranking import rank_features
-from handclip_lib.evaluation.retrieval import TiedScoresWarning, retrieval_metrics
+from handclip_lib.evaluation.ranking import compiling, counting, streaming
+from handclip_lib.evaluation.ranking.retrieval import TiedScoresWarning, retrieval_metrics
+from handclip_lib.evaluation.ranking.streaming import rank_features
 
-pytestmark = pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.retrieval.TiedScoresWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.ranking.retrieval.TiedScoresWarning")
 
 try:
     import numba
@@ -121,7 +121,7 @@ def test_embeddings_equal_a_stable_sort_of_the_same_products_to_the_bit(way, mon
     query, gallery = (rng.normal(size=(n, 24)).astype(np.float32) for n in (50, 70))
     query, gallery = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (query, gallery))
     ids = rng.integers(0, 9, 50), rng.integers(0, 9, 70)
-    monkeypatch.setattr(ranking, "BLOCK_BYTES", 70 * 4 * 16)
+    monkeypatch.setattr(streaming, "BLOCK_BYTES", 70 * 4 * 16)
     products = np.concatenate([query[i : i + 16] @ gallery.T for i in range(0, 50, 16)])
     with counted_by(way):
         check(rank_features(query, gallery, *ids), reference(products, *ids))
@@ -134,7 +134,7 @@ def test_blocks_of_any_size_and_threads_change_nothing(way, rows, monkeypatch):
     query, gallery = exact_features(rng, 40), exact_features(rng, 90)
     ids = rng.integers(0, 6, 40), rng.integers(0, 6, 90)
     expected = reference(query @ gallery.T, *ids)
-    monkeypatch.setattr(ranking, "BLOCK_BYTES", 90 * 4 * rows)
+    monkeypatch.setattr(streaming, "BLOCK_BYTES", 90 * 4 * rows)
     monkeypatch.setattr(counting, "NUMPY_BYTES", 90 * 4 * max(1, rows // 3))
     monkeypatch.setattr(counting, "THREADED_FROM", 0)
     with counted_by(way):
@@ -155,7 +155,7 @@ def test_the_inputs_are_not_changed_and_other_types_rank_alike():
 
 def test_working_memory_stays_below_200_megabytes_even_if_all_are_matches():
     features = exact_features(np.random.default_rng(3), 24_000, 4)
-    n_query = 1 + ranking.BLOCK_BYTES // (4 * 24_000)  # more than one block
+    n_query = 1 + streaming.BLOCK_BYTES // (4 * 24_000)  # more than one block
     tracemalloc.start()
     with counted_by("numpy"):
         rank_features(features[:n_query], features, np.zeros(n_query, int), np.zeros(24_000, int))
@@ -207,7 +207,7 @@ def test_bad_input_is_named(query, gallery, words):
 
 
 def test_a_gallery_beyond_the_memory_is_refused_with_numbers(monkeypatch):
-    monkeypatch.setattr(ranking.psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(2**20))
+    monkeypatch.setattr(streaming.psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(2**20))
     features = exact_features(np.random.default_rng(4), 20_000, 4)
     # 13 queries × 20,000 × 4 bytes and 16 bytes an image for the counting: 1.3 MiB
     with pytest.raises(EvaluationError, match=r"20,000 images needs 1 MiB beside .* 1 MiB are free; .*GalleryIndex"):
@@ -217,7 +217,7 @@ def test_a_gallery_beyond_the_memory_is_refused_with_numbers(monkeypatch):
 
 def test_neither_numba_nor_faiss_is_imported_before_it_is_of_use():
     code = (
-        "import sys, numpy as np; from handclip_lib.evaluation import index, ranking, reranking, retrieval;"
+        "import sys, numpy as np; from handclip_lib.evaluation.ranking import index, streaming, reranking, retrieval;"
         "retrieval.retrieval_metrics(np.eye(3), np.arange(3), np.arange(3));"
         "print(*sorted({'numba', 'faiss'} & set(sys.modules)))"
     )

@@ -14,9 +14,9 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import DataError, EvaluationError
-from handclip_lib.evaluation import ranking
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.protocol import (
+from handclip_lib.evaluation.ranking import streaming
+from handclip_lib.evaluation.ranking.protocol import (
     burst_share,
     burst_shares,
     evaluate_models,
@@ -27,7 +27,7 @@ from handclip_lib.evaluation.protocol import (
     retrieval_details,
     retrieval_table,
 )
-from handclip_lib.evaluation.retrieval import TiedScoresWarning
+from handclip_lib.evaluation.ranking.retrieval import TiedScoresWarning
 from handclip_lib.evaluation.tables import readable
 from handclip_lib.evaluation.uncertainty import identity_bootstrap
 
@@ -78,7 +78,7 @@ def slow_rows(features: Features, split: Split, gallery: str, burst: int = 0) ->
     return pd.DataFrame(rows)
 
 
-@pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.retrieval.TiedScoresWarning")
+@pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.ranking.retrieval.TiedScoresWarning")
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.integers(4, 8), min_size=4, max_size=9),  # of four images, a burst of 1 leaves a query
@@ -272,7 +272,7 @@ def test_the_interval_is_that_of_identities():
 
 def test_a_draw_that_the_memory_cannot_hold_is_refused(monkeypatch):
     split = a_split()
-    monkeypatch.setattr(ranking.psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(2**10))
+    monkeypatch.setattr(streaming.psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(2**10))
     with pytest.raises(EvaluationError, match=r"draw of \d+ queries and \d+ gallery images needs .*`rank_features`"):
         evaluate_split(tied_features(split), split)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import sparse
 
-from handclip_lib.evaluation.compiling import compiled
+from handclip_lib.evaluation.ranking.compiling import compiled
 
 INDICES, VALUES = "int64[::1]", "float32[::1]"
 SIGNATURE = f"void(float32[:,::1], int64[::1], {INDICES}, {INDICES}, {VALUES}, {INDICES}, {INDICES}, {VALUES}, float32)"

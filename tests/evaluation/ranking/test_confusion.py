@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.confusion import confusion
+from handclip_lib.evaluation.ranking.confusion import confusion
 
 
 def test_by_hand():

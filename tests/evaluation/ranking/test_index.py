@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.index import GalleryIndex, recall_at_k
+from handclip_lib.evaluation.ranking.index import GalleryIndex, recall_at_k
 
 
 def embeddings(n, seed):

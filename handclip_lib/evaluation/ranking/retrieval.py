@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.counting import measure
-from handclip_lib.evaluation.pairing import Pairing, as_array
+from handclip_lib.evaluation.ranking.counting import measure
+from handclip_lib.evaluation.ranking.labels import Pairing, as_array
 
 BLOCK_BYTES = 16 * 2**20  # of similarities copied at once
 TIED_SHARE_WARNED = 0.01

@@ -16,7 +16,7 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.models import FLOOR
-from handclip_lib.evaluation.protocol import ProtocolResult
+from handclip_lib.evaluation.ranking.protocol import ProtocolResult
 from handclip_lib.files import whole_file
 
 PER_QUERY, EMBEDDINGS = "per_query.csv", "embeddings.safetensors"

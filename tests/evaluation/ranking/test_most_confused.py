@@ -9,8 +9,8 @@ import pytest
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.hardest import COLUMNS, hardest_pairs
-from handclip_lib.evaluation.protocol import evaluate_split
+from handclip_lib.evaluation.ranking.most_confused import COLUMNS, hardest_pairs
+from handclip_lib.evaluation.ranking.protocol import evaluate_split
 
 
 def slow_pairs(features: Features, split: Split, gallery: str, merged: bool) -> dict[tuple[str, str], tuple]:

@@ -6,8 +6,8 @@ import numpy as np
 import psutil
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.pairing import Pairing, as_array
-from handclip_lib.evaluation.retrieval import RetrievalMetrics, metrics_of_blocks
+from handclip_lib.evaluation.ranking.labels import Pairing, as_array
+from handclip_lib.evaluation.ranking.retrieval import RetrievalMetrics, metrics_of_blocks
 
 BLOCK_BYTES = 64 * 2**20  # of similarities at once: enough rows for a multiplication at full speed
 LENGTH_TOLERANCE = 1e-3  # what float16 leaves of a length of 1

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from handclip_lib.evaluation.compiling import compiled
-from handclip_lib.evaluation.pairing import Pairing
+from handclip_lib.evaluation.ranking.compiling import compiled
+from handclip_lib.evaluation.ranking.labels import Pairing
 
 NUMPY_BYTES = 4 * 2**20  # of scores at once: near the cache, and under 200 MB even if all are matches
 THREADED_FROM = 2**20  # scores in a block, below which a thread costs more than it saves

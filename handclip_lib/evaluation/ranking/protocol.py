@@ -12,13 +12,13 @@ from handclip_lib.data.manifest import Draw, Split
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.models import FLOOR
-from handclip_lib.evaluation.ranking import check_memory
-from handclip_lib.evaluation.retrieval import (
+from handclip_lib.evaluation.ranking.retrieval import (
     TIED_SHARE_WARNED,
     RetrievalMetrics,
     TiedScoresWarning,
     retrieval_metrics,
 )
+from handclip_lib.evaluation.ranking.streaming import check_memory
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap
 
