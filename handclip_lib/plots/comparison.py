@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from handclip_lib.evaluation.uncertainty import Interval
+from handclip_lib.evaluation.bootstrap import Interval
 from handclip_lib.plots.style import COLOURS, MARKERS, QUIET, figure_with_axes, in_our_look, wrapped
 
 MEASURES = {"rank1": "rank-1", "map": "mAP"}

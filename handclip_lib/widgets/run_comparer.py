@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.bootstrap import Interval
 from handclip_lib.evaluation.comparison import Difference, Entry, compare_pair, won_and_lost
-from handclip_lib.evaluation.uncertainty import Interval
 from handclip_lib.plots.comparison import HALF, LINE, MEASURES, draw_cmc
 from handclip_lib.plots.style import COLOURS, MARKERS, QUIET, WIDTH, in_our_look, wrapped
 from handclip_lib.widgets.panel import Panel

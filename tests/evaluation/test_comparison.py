@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.comparison import (
     DIFFERENCES,
     FIGURES,
@@ -19,7 +20,6 @@ from handclip_lib.evaluation.comparison import (
 )
 from handclip_lib.evaluation.ranking.protocol import evaluate_split
 from handclip_lib.evaluation.tables import is_share
-from handclip_lib.evaluation.uncertainty import identity_bootstrap
 
 SIMULATIONS, PEOPLE = 2000, 60
 

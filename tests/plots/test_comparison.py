@@ -5,8 +5,8 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from handclip_lib.evaluation.bootstrap import Interval
 from handclip_lib.evaluation.comparison import DIFFERENCES, FIGURES
-from handclip_lib.evaluation.uncertainty import Interval
 from handclip_lib.plots import changes
 from handclip_lib.plots import comparison as plots
 from handclip_lib.plots.style import COLOURS

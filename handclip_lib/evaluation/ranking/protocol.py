@@ -10,6 +10,7 @@ import pandas as pd
 
 from handclip_lib.data.manifest import Draw, Split
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.models import FLOOR
 from handclip_lib.evaluation.ranking.retrieval import (
@@ -20,7 +21,6 @@ from handclip_lib.evaluation.ranking.retrieval import (
 )
 from handclip_lib.evaluation.ranking.streaming import check_memory
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap
 
 CMC_DEPTH = 20
 SCORE_BYTES = 20  # of a query and a gallery image: their score, and which is the best of whom

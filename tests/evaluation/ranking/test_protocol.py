@@ -14,6 +14,7 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import DataError, EvaluationError
+from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking import streaming
 from handclip_lib.evaluation.ranking.protocol import (
@@ -29,7 +30,6 @@ from handclip_lib.evaluation.ranking.protocol import (
 )
 from handclip_lib.evaluation.ranking.retrieval import TiedScoresWarning
 from handclip_lib.evaluation.tables import readable
-from handclip_lib.evaluation.uncertainty import identity_bootstrap
 
 SIZES = (1, 2, 3, 5, 9, 4, 2, 6, 3, 1, 8, 4)
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.ranking.retrieval import TiedScoresWarning, retrieval_metrics
 from handclip_lib.evaluation.ranking import retrieval
+from handclip_lib.evaluation.ranking.retrieval import TiedScoresWarning, retrieval_metrics
 
 pytestmark = pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.ranking.retrieval.TiedScoresWarning")
 

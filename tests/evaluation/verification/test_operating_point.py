@@ -9,11 +9,11 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.error_curve import resampled
+from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.frozen_threshold import at_threshold, frozen_table, frozen_threshold
-from handclip_lib.evaluation.pairs import Pairs, compared_pairs, validation_pairs
-from handclip_lib.evaluation.uncertainty import identity_bootstrap
+from handclip_lib.evaluation.verification.error_curve import resampled
+from handclip_lib.evaluation.verification.operating_point import at_threshold, frozen_table, frozen_threshold
+from handclip_lib.evaluation.verification.score_pairs import Pairs, compared_pairs, validation_pairs
 
 SIZES = (3, 2, 3, 5, 9, 4, 2, 6, 3, 1, 8, 4, 5, 5)
 

@@ -10,11 +10,11 @@ import pandas as pd
 
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.error_curve import ErrorCurve, Mass, percentile_interval, resampled
+from handclip_lib.evaluation.bootstrap import Interval
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.pairs import Pairs, compared_pairs
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.evaluation.uncertainty import Interval
+from handclip_lib.evaluation.verification.error_curve import ErrorCurve, Mass, percentile_interval, resampled
+from handclip_lib.evaluation.verification.score_pairs import Pairs, compared_pairs
 
 TARGETS = (1e-1, 1e-2, 1e-3)
 RULE_OF_THREE = 3.0

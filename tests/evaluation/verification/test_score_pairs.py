@@ -12,8 +12,14 @@ from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.pairs import Pairs, compared_pairs, pair_scores, similarity_by_identity, validation_pairs
 from handclip_lib.evaluation.ranking import streaming
+from handclip_lib.evaluation.verification.score_pairs import (
+    Pairs,
+    compared_pairs,
+    pair_scores,
+    similarity_by_identity,
+    validation_pairs,
+)
 
 SIZES = (1, 2, 3, 5, 9, 4, 2, 6, 3, 1, 8, 4)
 

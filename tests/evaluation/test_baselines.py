@@ -4,7 +4,7 @@ import pytest
 from handclip_lib.data import splits
 from handclip_lib.data.hands11k import read_hands11k
 from handclip_lib.data.images import DecodedImages, decode_images
-from handclip_lib.evaluation.floors import histogram_embeddings, pixel_embeddings
+from handclip_lib.evaluation.baselines import histogram_embeddings, pixel_embeddings
 from handclip_lib.evaluation.ranking.protocol import evaluate_split
 
 

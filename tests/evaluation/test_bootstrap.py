@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.uncertainty import identity_bootstrap
+from handclip_lib.evaluation.bootstrap import identity_bootstrap
 
 
 def clustered(rng, n=60, per=8):

@@ -9,12 +9,17 @@ import pandas as pd
 
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.error_curve import interval_columns, no_interval, percentile_interval, resampled
+from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.pairs import Pairs, compared_pairs, validation_pairs
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap
-from handclip_lib.evaluation.verification import RULE_OF_THREE, OperatingPoint, verification
+from handclip_lib.evaluation.verification.error_curve import (
+    interval_columns,
+    no_interval,
+    percentile_interval,
+    resampled,
+)
+from handclip_lib.evaluation.verification.error_rates import RULE_OF_THREE, OperatingPoint, verification
+from handclip_lib.evaluation.verification.score_pairs import Pairs, compared_pairs, validation_pairs
 
 SHOWN = ("model", "threshold", "fmr_validation", "fmr", "fnmr_validation", "fnmr")
 

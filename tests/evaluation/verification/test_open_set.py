@@ -10,9 +10,9 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.error_curve import resampled
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.open_set import n_held_out, open_set, open_set_models, open_set_table
+from handclip_lib.evaluation.verification.error_curve import resampled
+from handclip_lib.evaluation.verification.open_set import n_held_out, open_set, open_set_models, open_set_table
 
 pytestmark = pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.ranking.retrieval.TiedScoresWarning")
 SIZES = (1, 2, 3, 5, 9, 4, 2, 6, 3, 1, 8, 4, 3, 7, 2, 5)

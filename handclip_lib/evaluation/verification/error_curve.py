@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.uncertainty import Interval
+from handclip_lib.evaluation.bootstrap import Interval
 
 BLOCK = 256  # weights summed at once: a running sum of all of them costs more than looking them up
 

@@ -14,10 +14,9 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.error_curve import ErrorCurve, Mass, percentile_interval, resampled
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.pairs import compared_pairs
-from handclip_lib.evaluation.verification import (
+from handclip_lib.evaluation.verification.error_curve import ErrorCurve, Mass, percentile_interval, resampled
+from handclip_lib.evaluation.verification.error_rates import (
     Verification,
     target_table,
     verification,
@@ -25,6 +24,7 @@ from handclip_lib.evaluation.verification import (
     verification_table,
     verify_models,
 )
+from handclip_lib.evaluation.verification.score_pairs import compared_pairs
 
 SIZES = (1, 2, 3, 5, 9, 4, 2, 6, 3, 1, 8, 4)
 scores = st.lists(st.integers(-3, 3), min_size=1, max_size=25).map(lambda values: np.array(values) / 4)

@@ -10,12 +10,12 @@ import pandas as pd
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.error_curve import ErrorCurve, Mass, percentile_interval, resampled
+from handclip_lib.evaluation.bootstrap import Interval
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.evaluation.uncertainty import Interval
-from handclip_lib.evaluation.verification import RULE_OF_THREE
+from handclip_lib.evaluation.verification.error_curve import ErrorCurve, Mass, percentile_interval, resampled
+from handclip_lib.evaluation.verification.error_rates import RULE_OF_THREE
 
 TARGETS = (0.1, 0.01)
 SHOWN = ("model", "target", "fnir", "fpir", "n_mated_identities", "n_non_mated_identities")

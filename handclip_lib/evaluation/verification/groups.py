@@ -9,14 +9,14 @@ import pandas as pd
 
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.error_curve import interval_columns, no_interval
+from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.frozen_threshold import at_threshold
-from handclip_lib.evaluation.pairs import compared_pairs
 from handclip_lib.evaluation.ranking.protocol import evaluate_split
 from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap
+from handclip_lib.evaluation.verification.error_curve import interval_columns, no_interval
+from handclip_lib.evaluation.verification.operating_point import at_threshold
+from handclip_lib.evaluation.verification.score_pairs import compared_pairs
 
 ATTRIBUTES = ("gender", "skin_color", "age", "nail_polish", "accessories", "irregularities")
 SMALL = 5
