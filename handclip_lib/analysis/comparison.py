@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap, resampled_means
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.models import FLOOR
-from handclip_lib.evaluation.protocol import cmc_interval
-from handclip_lib.evaluation.saved import SavedEvaluation
+from handclip_lib.evaluation.ranking.protocol import cmc_interval
+from handclip_lib.evaluation.ranking.saved_evaluation import SavedEvaluation
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap, resampled_means
 
 MEASURES = {"rank1": "hit", "map": "average_precision"}
 """Measures that are compared, and the column of each query's value."""

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.protocol import ProtocolResult
+from handclip_lib.evaluation.ranking.protocol import ProtocolResult
 from handclip_lib.evaluation.tables import result_table
 
 TABLE = Path(__file__).with_name("published.csv")

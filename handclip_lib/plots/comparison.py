@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from handclip_lib.analysis.comparison import Difference
-from handclip_lib.evaluation.uncertainty import Interval
+from handclip_lib.evaluation.bootstrap import Interval
 from handclip_lib.plots.retrieval import draw_cmc
 from handclip_lib.plots.style import (
     HALF,

@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from handclip_lib.evaluation.protocol import ProtocolResult
-from handclip_lib.evaluation.uncertainty import Interval
+from handclip_lib.evaluation.bootstrap import Interval
+from handclip_lib.evaluation.ranking.protocol import ProtocolResult
 from handclip_lib.plots.style import (
     LINES,
     MATCH,

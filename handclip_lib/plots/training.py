@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from handclip_lib.evaluation.confusion import Confusion
+from handclip_lib.evaluation.ranking.confusion import Confusion
 from handclip_lib.plots.style import COLOURS, MARKERS, QUIET, figure_with_axes, in_our_look, percent, whole_numbers
 
 TERMS = {

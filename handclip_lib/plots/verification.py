@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from scipy.stats import norm
 
-from handclip_lib.evaluation.groups import GroupResult
-from handclip_lib.evaluation.open_set import OpenSetResult
-from handclip_lib.evaluation.verification import VerificationResult
+from handclip_lib.evaluation.verification.error_rates import VerificationResult
+from handclip_lib.evaluation.verification.groups import GroupResult
+from handclip_lib.evaluation.verification.open_set import OpenSetResult
 from handclip_lib.plots.retrieval import score_histogram
 from handclip_lib.plots.style import COLOURS, LINES, QUERY, QUIET, figure_with_axes, in_our_look, look, percent
 

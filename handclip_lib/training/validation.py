@@ -10,7 +10,7 @@ from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.retrieval import retrieval_metrics
+from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import GALLERIES, Draw, Split
 from handclip_lib.data.table import ASPECTS
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.retrieval import retrieval_metrics
+from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.plots.retrieval import ranked_gallery
 from handclip_lib.widgets.panel import Panel
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from handclip_lib.analysis.comparison import Entry
-    from handclip_lib.evaluation.saved import SavedEvaluation
+    from handclip_lib.evaluation.ranking.saved_evaluation import SavedEvaluation
 
 EVALUATION = "per_query.csv"
 EVALUATES = ("03_image_finetune", "04_joint_training", "05_evaluation")
@@ -140,7 +140,7 @@ def comparable_runs(
         RunError: No run has an evaluation, or the reference has none.
         EvaluationError: One is damaged.
     """
-    from handclip_lib.evaluation.saved import load_evaluation
+    from handclip_lib.evaluation.ranking.saved_evaluation import load_evaluation
 
     splits = {
         record["id"]: record["split"]["checksum"]

@@ -17,9 +17,9 @@ from handclip_lib.analysis.comparison import (
     won_and_lost,
 )
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.protocol import evaluate_split
+from handclip_lib.evaluation.bootstrap import identity_bootstrap
+from handclip_lib.evaluation.ranking.protocol import evaluate_split
 from handclip_lib.evaluation.tables import is_share
-from handclip_lib.evaluation.uncertainty import identity_bootstrap
 
 SIMULATIONS, PEOPLE = 2000, 60
 

@@ -6,7 +6,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from handclip_lib.analysis.comparison import DIFFERENCES, FIGURES
-from handclip_lib.evaluation.uncertainty import Interval
+from handclip_lib.evaluation.bootstrap import Interval
 from handclip_lib.plots import changes
 from handclip_lib.plots import comparison as plots
 from handclip_lib.plots.style import COLOURS

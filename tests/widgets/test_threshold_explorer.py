@@ -6,7 +6,7 @@ import pytest
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.verification import VerificationResult, verify_models
+from handclip_lib.evaluation.verification.error_rates import VerificationResult, verify_models
 from handclip_lib.widgets.threshold_explorer import threshold_explorer
 
 

@@ -7,7 +7,7 @@ import pytest
 from handclip_lib.analysis.comparison import entries_of
 from handclip_lib.analysis.published import beside_literature
 from handclip_lib.errors import EvaluationError, RunError
-from handclip_lib.evaluation.saved import save_evaluation
+from handclip_lib.evaluation.ranking.saved_evaluation import save_evaluation
 from handclip_lib.workbench.collection import (
     METRICS,
     comparable_runs,

@@ -10,11 +10,11 @@ import pandas as pd
 
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.error_curve import interval_columns
+from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.retrieval import RetrievalMetrics, retrieval_metrics
+from handclip_lib.evaluation.ranking.retrieval import RetrievalMetrics, retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.evaluation.uncertainty import Interval, identity_bootstrap
+from handclip_lib.evaluation.verification.error_curve import interval_columns
 
 RULES = ("max", "mean", "feature mean")
 SHOWN = ("name", "rank1", "map", "n_query", "n_gallery", "n_short")

@@ -9,7 +9,7 @@ import pandas as pd
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.protocol import ProtocolResult
+from handclip_lib.evaluation.ranking.protocol import ProtocolResult
 
 Encode = Callable[[np.ndarray], np.ndarray]
 CELLS, WINDOW, FADE = 12, 1.5, 0.25

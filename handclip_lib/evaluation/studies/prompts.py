@@ -10,7 +10,7 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.retrieval import retrieval_metrics
+from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
 
 SHARES = ("image_to_text@1", "image_to_text@5", "text_to_image@1", "image_to_text@1_by_text", "chance")

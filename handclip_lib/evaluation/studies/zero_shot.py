@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.evaluation.uncertainty import identity_bootstrap
 
 PROMPTS = {
     f"{view}_{side[0]}": (f"a photo of a {side} {view} hand", f"a photo of the {face} of a {side} hand")

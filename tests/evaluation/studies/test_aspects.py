@@ -10,7 +10,7 @@ from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.protocol import evaluate_split
+from handclip_lib.evaluation.ranking.protocol import evaluate_split
 from handclip_lib.evaluation.studies.aspects import across_aspects, cross_aspect, fuse_aspects
 from handclip_lib.evaluation.studies.enrolment import fusion_table, keyed
 
