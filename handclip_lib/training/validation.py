@@ -8,9 +8,9 @@ import numpy as np
 from handclip_lib.config import Validation
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
-from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
+from handclip_lib.evaluation.studies.prompts import labelled
 
 
 @dataclass(frozen=True)
@@ -54,23 +54,17 @@ def training_images(images: DecodedImages, split: Split, validation: Validation 
     Raises:
         EvaluationError: Fewer than two identities train, or none has a validation image.
     """
-    parts = {role: split.images[split.images["role"] == role] for role in ("train", "val")}
-    identities = tuple(sorted(set(parts["train"]["identity"]), key=identity_order))
-    if len(identities) < 2 or parts["val"].empty:
+    identities, (paths, labels), (val_paths, val_labels) = labelled(split)
+    if not val_paths:
         raise EvaluationError(
-            f"{len(identities)} identities train in this split (protocol {split.meta['protocol']!r}), "
-            f"{len(parts['val'])} with a validation image; choose another protocol or more data"
+            f"{len(identities)} identities train in this split (protocol {split.meta['protocol']!r}), 0 with a "
+            "validation image; choose another protocol or more data"
         )
-    number = {identity: place for place, identity in enumerate(identities)}
-    found: list[np.ndarray] = []
-    for rows in parts.values():
-        found.append(np.array(images.pixels[images.rows(list(rows["path"]))]))
-        found.append(rows["identity"].map(number).to_numpy(np.int64))
-    pixels, labels, val_pixels, val_labels = found
+    pixels, val_pixels = (np.array(images.pixels[images.rows(list(part))]) for part in (paths, val_paths))
     compared = val_pixels, val_labels, pixels, labels
     if validation == "test":
         draw = split.draw(0)
-        queries, held = (images.pixels[images.rows(list(paths))] for paths in (draw.query_paths, draw.gallery_paths))
+        queries, held = (images.pixels[images.rows(list(part))] for part in (draw.query_paths, draw.gallery_paths))
         compared = queries, draw.query_ids, held, draw.gallery_ids
     return TrainingImages(identities, pixels, labels, val_pixels, val_labels, compared)
 

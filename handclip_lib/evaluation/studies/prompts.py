@@ -14,6 +14,8 @@ from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
 
 SHARES = ("image_to_text@1", "image_to_text@5", "text_to_image@1", "image_to_text@1_by_text", "chance")
+Labelled = tuple[tuple[str, ...], np.ndarray]
+BY_IDENTITY = ("identity", "images", "image_to_text@1", "text_to_image@1", "margin", "confused_with")
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ class PromptTask:
             `image_to_text@1`, `image_to_text@5` and `text_to_image@1` of the training images, and with `val_` before
             them of the validation images, where there are any.
         """
-        found = _accuracy(self.features.of(self.paths), self.labels, text)
+        found = _accuracy(self._cosine(text), self.labels)
         if len(self.val_paths):
-            val = _accuracy(self.features.of(self.val_paths), self.val_labels, text)
+            val = _accuracy(self.features.of(self.val_paths) @ _unit(text).T, self.val_labels)
             found |= {f"val_{name}": value for name, value in val.items()}
         return found
 
@@ -62,8 +64,12 @@ class PromptTask:
 
     def similarity(self, text: np.ndarray) -> np.ndarray:
         """Cosine of training images (ordered by identity) and identities' texts, shape (n, n_identities)."""
-        order = np.argsort(self.labels, kind="stable")
-        return self.features.of([self.paths[row] for row in order]) @ _unit(text).T
+        return self._cosine(text)[np.argsort(self.labels, kind="stable")]
+
+    def of_identity(self, identity: str, text: np.ndarray) -> tuple[list[str], np.ndarray]:
+        """Training images of an identity, and their cosine to all identities' texts, shape (n, n_identities)."""
+        mine = np.flatnonzero(self.labels == self.identities.index(identity))
+        return [self.paths[row] for row in mine], self._cosine(text)[mine]
 
     def by_identity(self, text: np.ndarray) -> pd.DataFrame:
         """One row an identity, the least recognised first.
@@ -73,11 +79,10 @@ class PromptTask:
             text_to_image@1 (whether its text's nearest image is its own), margin (mean of own cosine less the best
             other), confused_with (the identity whose text its images are nearest to in error most often, or "").
         """
-        similarity = self.features.of(self.paths) @ _unit(text).T
-        own = similarity[np.arange(len(self.labels)), self.labels]
+        similarity, place = self._cosine(text), np.arange(len(self.labels))
         others = similarity.copy()
-        others[np.arange(len(self.labels)), self.labels] = -np.inf
-        rival, lead = others.argmax(axis=1), own - others.max(axis=1)
+        others[place, self.labels] = -np.inf
+        rival, lead = others.argmax(axis=1), similarity[place, self.labels] - others.max(axis=1)
         nearest_image = self.labels[similarity.argmax(axis=0)]
         rows = []
         for number in np.unique(self.labels):
@@ -87,9 +92,8 @@ class PromptTask:
             hits, margin = float((lead[mine] > 0).mean()), float(lead[mine].mean())
             hit_back = bool(nearest_image[number] == number)
             rows.append((self.identities[number], int(mine.sum()), hits, hit_back, margin, mistaken))
-        columns = ["identity", "images", "image_to_text@1", "text_to_image@1", "margin", "confused_with"]
-        frame = result_table(rows, columns=columns)
-        return frame.sort_values(["image_to_text@1", "margin"], kind="stable").reset_index(drop=True)
+        frame = pd.DataFrame(rows, columns=list(BY_IDENTITY))
+        return result_table(frame.sort_values(["image_to_text@1", "margin"], kind="stable").reset_index(drop=True))
 
     def confused_pairs(self, text: np.ndarray, most: int = 6) -> list[tuple[str, str, str, str]]:
         """Images that are nearest to somebody else's text, one an identity, the clearest mistakes first.
@@ -97,18 +101,20 @@ class PromptTask:
         Returns:
             Identity, path of its image, the other identity, and path of that one's image nearest to its own text.
         """
-        similarity = self.features.of(self.paths) @ _unit(text).T
+        similarity = self._cosine(text)
         lead = similarity.max(axis=1) - similarity[np.arange(len(self.labels)), self.labels]
-        found, seen = list[tuple[str, str, str, str]](), set[int]()
+        found = dict[int, tuple[str, str, str, str]]()
         for row in np.argsort(-lead, kind="stable"):
             number, rival = int(self.labels[row]), int(similarity[row].argmax())
             if lead[row] <= 0 or len(found) == most:
                 break
-            if number not in seen and (self.labels == rival).any():
-                seen.add(number)
+            if number not in found and (self.labels == rival).any():
                 best = np.where(self.labels == rival, similarity[:, rival], -np.inf).argmax()
-                found.append((self.identities[number], self.paths[row], self.identities[rival], self.paths[best]))
-        return found
+                found[number] = (self.identities[number], self.paths[row], self.identities[rival], self.paths[best])
+        return list(found.values())
+
+    def _cosine(self, text: np.ndarray) -> np.ndarray:
+        return self.features.of(self.paths) @ _unit(text).T
 
 
 def prompt_task(features: Features, split: Split) -> PromptTask:
@@ -117,18 +123,27 @@ def prompt_task(features: Features, split: Split) -> PromptTask:
     Raises:
         EvaluationError: The split trains nobody, or only one identity.
     """
-    train = split.images[split.images["role"] == "train"]
-    val = split.images[split.images["role"] == "val"]
-    identities = tuple(sorted(set(train["identity"]), key=identity_order))
+    identities, (paths, labels), (val_paths, val_labels) = labelled(split)
+    return PromptTask(identities, paths, labels, val_paths, val_labels, features)
+
+
+def labelled(split: Split) -> tuple[tuple[str, ...], Labelled, Labelled]:
+    """Training identities in their order; paths and labels, places in that order, of training and validation images.
+
+    Raises:
+        EvaluationError: The split trains nobody, or only one identity.
+    """
+    images = split.images
+    identities = tuple(sorted(set(images.loc[images["role"] == "train", "identity"]), key=identity_order))
     if len(identities) < 2:
         raise EvaluationError(
-            f"{len(identities)} identities train in this split (protocol {split.meta['protocol']!r}); prompts are "
-            "learnt to tell at least two apart: choose another protocol or more data"
+            f"{len(identities)} identities train in this split (protocol {split.meta['protocol']!r}); at least two are "
+            "to be told apart: choose another protocol or more data"
         )
-    number = {identity: i for i, identity in enumerate(identities)}
-    val = val[val["identity"].isin(number)]
-    labels, val_labels = (rows["identity"].map(number).to_numpy(np.int64) for rows in (train, val))
-    return PromptTask(identities, tuple(train["path"]), labels, tuple(val["path"]), val_labels, features)
+    number = {identity: place for place, identity in enumerate(identities)}
+    parts = [images[(images["role"] == role) & images["identity"].isin(number)] for role in ("train", "val")]
+    train, val = ((tuple(rows["path"]), rows["identity"].map(number).to_numpy(np.int64)) for rows in parts)
+    return identities, train, val
 
 
 def written_prompts(images: pd.DataFrame, identities: Sequence[str]) -> list[str]:
@@ -165,26 +180,21 @@ def compare_prompts(
         text (a hit on an equal text is a hit), and the chance of the first.
     """
     kinds = {"written from metadata": np.asarray(encode_text(written)), **learnt}
-    groups = {"written from metadata": np.unique(np.asarray(written), return_inverse=True)[1]}
+    parts = {"train": (task.paths, task.labels), "val": (task.val_paths, task.val_labels)}
     rows = []
     for name, text in kinds.items():
-        group = groups.get(name, np.arange(len(task.identities)))
-        for part, paths, labels in (
-            ("train", task.paths, task.labels),
-            ("val", task.val_paths, task.val_labels),
-        ):
-            if not len(paths):
-                continue
-            images = task.features.of(paths)
-            found = _accuracy(images, labels, text)
-            by_text = float((group[(images @ _unit(text).T).argmax(axis=1)] == group[labels]).mean())
-            texts, chance = len(np.unique(group)), 1 / len(task.identities)
-            rows.append((name, part, texts, *found.values(), by_text, chance))
+        equal = np.unique(np.asarray(written), return_inverse=True)[1] if name not in learnt else np.arange(len(text))
+        for part, (paths, labels) in parts.items():
+            if len(paths):
+                similarity = task.features.of(paths) @ _unit(text).T
+                by_text = float((equal[similarity.argmax(axis=1)] == equal[labels]).mean())
+                shares = (*_accuracy(similarity, labels).values(), by_text, 1 / len(task.identities))
+                rows.append((name, part, len(np.unique(equal)), *shares))
     return result_table(rows, columns=["prompts", "images", "texts", *SHARES])
 
 
-def _accuracy(images: np.ndarray, labels: np.ndarray, text: np.ndarray) -> dict[str, float]:
-    similarity, numbers = images @ _unit(text).T, np.arange(len(text))
+def _accuracy(similarity: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    numbers = np.arange(similarity.shape[1])
     forth = retrieval_metrics(similarity, labels, numbers)
     back = retrieval_metrics(np.ascontiguousarray(similarity.T), numbers, labels)
     return {"image_to_text@1": forth.rank(1), "image_to_text@5": forth.rank(5), "text_to_image@1": back.rank(1)}

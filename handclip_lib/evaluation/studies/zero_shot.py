@@ -1,4 +1,4 @@
-"""What the text side knows with nothing learnt: view and side of a hand, told from prompts alone."""
+"""Zero-shot classification accuracy: view and side of a hand, told from prompts with nothing learnt."""
 
 from collections.abc import Callable, Mapping, Sequence
 
