@@ -8,6 +8,7 @@ import seaborn
 from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage
 
+from handclip_lib.data.images import DecodedImages
 from handclip_lib.plots.style import (
     COLOURS,
     MARKERS,
@@ -30,7 +31,7 @@ HITS = {
     "image_to_text@1": "image→text@1", "image_to_text@5": "image→text@5", "text_to_image@1": "text→image@1",
     "val_image_to_text@1": "image→text@1, validation",
 }  # fmt: skip
-MOST_LABELS = 30
+MOST_LABELS, RIVALS = 30, 5
 
 
 @in_our_look
@@ -153,44 +154,46 @@ def identity_hits(by_identity: pd.DataFrame) -> Figure:
 
 
 @in_our_look
-def confused_hands(pairs: Sequence[tuple[str, np.ndarray, str, np.ndarray]]) -> Figure:
+def confused_hands(pairs: Sequence[tuple[str, str, str, str]], images: DecodedImages) -> Figure:
     """Side by side: a photograph, and one of the identity whose text is nearer to it.
 
     Args:
-        pairs: Identity, its photograph, the other identity, and that one's; photographs uint8 (height, width, 3).
+        pairs: `PromptTask.confused_pairs`.
+        images: Decoded photographs of their paths.
     """
-    pixels = [picture for _, own, _, other in pairs for picture in (own, other)]
+    paths = [path for _, own, _, other in pairs for path in (own, other)]
     titles = [title for own, _, other, _ in pairs for title in (own, f"taken for {other}:")]
-    return picture_grid(pixels, titles, columns=6, size=1.5)[0]
+    return picture_grid(images.pixels[images.rows(paths)], titles, columns=6, size=1.5)[0]
 
 
 @in_our_look
 def identity_sheet(
-    name: str, photographs: Sequence[np.ndarray], captions: Sequence[str], own: np.ndarray, rivals: pd.Series,
-    words: str = "",
-) -> Figure:  # fmt: skip
-    """One identity: its photographs, the cosine of each to its own text, and the texts most often nearer.
+    identity: str, photographs: Sequence[np.ndarray], similarity: np.ndarray, identities: Sequence[str], title: str
+) -> Figure:
+    """One identity: photographs with the cosine to its own text, and the texts that are nearest to all its images.
 
     Args:
-        name: The identity.
-        photographs: uint8 (height, width, 3) each.
-        captions: Above each.
-        own: Cosine of each photograph and the identity's own text.
-        rivals: Highest mean cosine of other identities' texts to these photographs, by identity, descending.
-        words: Title of the whole.
+        identity: Its name.
+        photographs: uint8 (height, width, 3) each, of its first images.
+        similarity: Cosine of each of its images to each identity's text, `PromptTask.of_identity`.
+        identities: Whose the texts are.
+        title: Of the whole.
     """
+    number, names = list(identities).index(identity), np.asarray(identities)
     figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     grid = figure.add_gridspec(2, max(1, len(photographs)))
-    for column, (pixels, caption) in enumerate(zip(photographs, captions, strict=True)):
-        show_picture(figure.add_subplot(grid[0, column]), pixels, caption)
+    for column, (pixels, row) in enumerate(zip(photographs, similarity, strict=False)):
+        nearest = "" if row.argmax() == number else f"\nnearest {names[row.argmax()]} {row.max():.2f}"
+        show_picture(figure.add_subplot(grid[0, column]), pixels, f"own {row[number]:.2f}{nearest}")
     axis = figure.add_subplot(grid[1, :])
-    names, values = [f"{name} (own)", *rivals.index], [float(own.mean()), *rivals]
-    axis.barh(range(len(names)), values, color=[MATCH] + [OTHER] * len(rivals), height=0.7)
-    axis.set_yticks(range(len(names)), names, parse_math=False)
+    rivals = pd.Series(similarity.mean(axis=0), names).drop(identity).nlargest(RIVALS)
+    bars = {f"{identity} (own)": similarity[:, number].mean(), **rivals}
+    axis.barh(range(len(bars)), list(bars.values()), color=[MATCH] + [OTHER] * len(rivals), height=0.7)
+    axis.set_yticks(range(len(bars)), list(bars), parse_math=False)
     axis.invert_yaxis()
     axis.tick_params(labelsize=9)
     axis.set_xlabel("mean cosine of these photographs and an identity's text")
-    figure.suptitle(words, fontsize=9, parse_math=False)
+    figure.suptitle(title, fontsize=9, parse_math=False)
     return figure
 
 
