@@ -33,7 +33,15 @@ def roc_curves(results: Sequence[VerificationResult]) -> Figure:
         _log_steps(axis, found.fmr, 1 - found.fnmr, left, colour, label)
         for point in result.points:
             face = colour if point.supported else "white"
-            axis.plot(max(point.fmr, left), 100 * point.tar, marker, color=colour, ms=6, mfc=face, clip_on=False)
+            axis.plot(
+                max(point.false_positive, left),
+                100 * (1 - point.false_negative),
+                marker,
+                color=colour,
+                ms=6,
+                mfc=face,
+                clip_on=False,
+            )
     axis.set(ylim=(0, 101), ylabel="genuine pairs accepted (1 - FNMR)")
     axis.yaxis.set_major_formatter(PercentFormatter())
     _shade(axis, limit, results[0].verification.n_identities)
@@ -107,10 +115,25 @@ def open_set_curves(results: Sequence[OpenSetResult]) -> Figure:
     left = _log_axis(axis, limit, "non-mated probes with a candidate (FPIR)")
     for row, result in enumerate(results):
         colour, marker = _look(row)
-        _log_steps(axis, result.fpir, result.fnir, left, colour, f"{result.model}, rank {result.rank}")
+        _log_steps(
+            axis,
+            result.curve.false_positive,
+            result.curve.false_negative,
+            left,
+            colour,
+            f"{result.model}, rank {result.rank}",
+        )
         for point in result.points:
             face = colour if point.supported else "white"
-            axis.plot(max(point.fpir, left), 100 * point.fnir, marker, color=colour, ms=6, mfc=face, clip_on=False)
+            axis.plot(
+                max(point.false_positive, left),
+                100 * point.false_negative,
+                marker,
+                color=colour,
+                ms=6,
+                mfc=face,
+                clip_on=False,
+            )
     first = results[0]
     axis.set(ylim=(0, 101), ylabel="mated probes missed (FNIR)")
     axis.yaxis.set_major_formatter(PercentFormatter())
