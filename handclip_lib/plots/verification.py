@@ -28,10 +28,8 @@ def roc_curves(results: Sequence[VerificationResult]) -> Figure:
     left = _log_axis(axis, limit, "non-mated pairs accepted (FMR)")
     for row, result in enumerate(results):
         found = result.verification
-        label, marks = (
-            f"{result.model} (EER {_percent(found.eer)})",
-            [(p.fmr, p.tar, p.supported) for p in result.points],
-        )
+        label = f"{result.model} (EER {_percent(found.eer)})"
+        marks = [(point.false_positive, 1 - point.false_negative, point.supported) for point in result.points]
         _log_steps(axis, found.fmr, 1 - found.fnmr, left, row, label, marks)
     axis.set_ylabel("mated pairs accepted (1 − FNMR)")
     _shade(axis, limit, results[0].verification.n_identities)
@@ -105,8 +103,9 @@ def open_set_curves(results: Sequence[OpenSetResult]) -> Figure:
     figure, (axis,) = figure_with_axes(height=4.2)
     left = _log_axis(axis, limit, "non-mated probes with a candidate (FPIR)")
     for row, result in enumerate(results):
-        marks = [(point.fpir, point.fnir, point.supported) for point in result.points]
-        _log_steps(axis, result.fpir, result.fnir, left, row, f"{result.model}, rank {result.rank}", marks)
+        curve, label = result.curve, f"{result.model}, rank {result.rank}"
+        marks = [(point.false_positive, point.false_negative, point.supported) for point in result.points]
+        _log_steps(axis, curve.false_positive, curve.false_negative, left, row, label, marks)
     first = results[0]
     axis.set_ylabel("mated probes missed (FNIR)")
     _shade(axis, limit, first.n_non_mated_identities)

@@ -48,12 +48,6 @@ def test_resampling_queries_of_the_same_people_is_too_narrow():
     assert interval.high - interval.low > 1.5 * (naive.high - naive.low)
 
 
-def test_a_wider_level_is_a_wider_interval():
-    values, identities = clustered(np.random.default_rng(7))
-    narrow, wide = (identity_bootstrap(values, identities, level=level) for level in (0.5, 0.99))
-    assert wide.low < narrow.low < narrow.estimate < narrow.high < wide.high
-
-
 def test_columns_are_resampled_together_and_the_seed_decides():
     values = np.random.default_rng(1).random((30, 2))
     identities = np.arange(30) // 3
@@ -73,7 +67,6 @@ def test_unmatched_queries_are_left_out():
         ([1.0, 0.0], [1, 1], {}, "at least two"),
         ([np.nan, np.nan], [1, 2], {}, "0 identities"),
         ([1.0], [1, 2], {}, "1 values but 2"),
-        ([1.0, 0.0], [1, 2], {"level": 95}, "level=95"),
         ([1.0, 0.0], [1, 2], {"samples": 1}, "samples=1"),
         ([1.0, np.inf], [1, 2], {}, "without infinities"),
         ([[[1.0]], [[0.0]]], [1, 2], {}, r"shape \(2, 1, 1\)"),

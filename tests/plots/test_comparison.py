@@ -25,7 +25,7 @@ def drawn(figure: Figure) -> list[str]:
 
 def interval(estimate) -> Interval:
     estimate = np.asarray(estimate, float)
-    return Interval(estimate, estimate - 0.05, np.minimum(estimate + 0.04, 1), 0.95, 30)
+    return Interval(estimate, estimate - 0.05, np.minimum(estimate + 0.04, 1), 30)
 
 
 @pytest.fixture

@@ -98,7 +98,9 @@ def test_roc_is_percent_accepted_over_fmr_and_grey_where_people_are_few(results)
     assert limit == 3 / 190  # 20 people
     assert shaded_up_to(axis) == pytest.approx(limit)
     assert axis.get_xlim()[0] < limit / 5
-    expected = [(p.fmr, 100 * p.tar, p.supported) for result in results for p in result.points]
+    expected = [
+        (p.false_positive, 100 * (1 - p.false_negative), p.supported) for result in results for p in result.points
+    ]
     for (x, y, filled), (fmr, tar, supported) in zip(marks(axis), expected, strict=True):
         assert (x, y) == pytest.approx((max(fmr, axis.get_xlim()[0]), tar))
         assert filled == supported
@@ -165,7 +167,9 @@ def test_open_set_curve_is_fnir_over_fpir(case):
     figure = plots.open_set_curves(results)
     (axis,) = figure.axes
     for (x, y), result in zip(curves(axis, 2), results, strict=True):
-        points = set(zip(np.round(result.fpir, 9), np.round(100 * result.fnir, 9), strict=True))
+        points = set(
+            zip(np.round(result.curve.false_positive, 9), np.round(100 * result.curve.false_negative, 9), strict=True)
+        )
         shown = x > axis.get_xlim()[0]
         assert set(zip(np.round(x[shown], 9), np.round(y[shown], 9), strict=True)) <= points
     assert shaded_up_to(axis) == pytest.approx(3 / 10)  # 10 of 20 people are held out

@@ -127,9 +127,7 @@ def evaluate_split(
         warnings.warn(message, TiedScoresWarning, stacklevel=2)
     per_query = pd.concat(tables, ignore_index=True)
     cmc = cmc_interval(per_query, draws[0].n_gallery, bootstrap, seed)
-    rank1 = Interval(cmc.estimate[0], cmc.low[0], cmc.high[0], cmc.level, cmc.n_identities)
-    unqueryable = len(split.meta["unqueryable"])
-    return ProtocolResult(model, gallery, burst, draws, per_query, rank1, cmc, unqueryable)
+    return ProtocolResult(model, gallery, burst, draws, per_query, cmc[0], cmc, len(split.meta["unqueryable"]))
 
 
 def cmc_interval(per_query: pd.DataFrame, n_gallery: int, bootstrap: int = 1000, seed: int = 0) -> Interval:

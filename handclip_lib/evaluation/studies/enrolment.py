@@ -14,7 +14,6 @@ from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking.retrieval import RetrievalMetrics, retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.evaluation.verification.error_curve import interval_columns
 
 RULES = ("max", "mean", "feature mean")
 SHOWN = ("name", "rank1", "map", "n_query", "n_gallery", "n_short")
@@ -42,7 +41,7 @@ class FusionResult:
     def summary(self) -> dict[str, Any]:
         """One row of a results table: shares in 0..1, counts are means a draw."""
         return {
-            "name": self.name, **interval_columns("rank1", self.rank1), **interval_columns("map", self.map),
+            "name": self.name, **self.rank1.columns("rank1"), **self.map.columns("map"),
             "n_query": float(np.mean([(draw.first_match_rank > 0).sum() for draw in self.draws])),
             "n_unmatched": float(np.mean([draw.n_unmatched for draw in self.draws])),
             "n_gallery": self.draws[0].n_gallery, "n_identities": self.rank1.n_identities, "n_short": self.n_short,
@@ -61,10 +60,7 @@ def fusion_result(name: str, trials: Sequence[Trial], samples: int, seed: int, n
     precision = np.concatenate([draw.average_precision for draw in draws])
     values = np.stack([np.where(rank > 0, rank == 1, np.nan), precision], 1)
     found = identity_bootstrap(values, np.concatenate([ids for _, ids, _ in trials]), samples, seed)
-    rank1, mean = (
-        Interval(found.estimate[i], found.low[i], found.high[i], found.level, found.n_identities) for i in (0, 1)
-    )
-    return FusionResult(name, draws, rank1, mean, n_short)
+    return FusionResult(name, draws, found[0], found[1], n_short)
 
 
 def enrol_several(

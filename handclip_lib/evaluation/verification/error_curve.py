@@ -1,23 +1,23 @@
-"""False positives against false negatives over every threshold, and how both move when people are resampled."""
+"""False positives against false negatives over every threshold, each score counting once or by a weight."""
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.bootstrap import Interval
 
 BLOCK = 256  # weights summed at once: a running sum of all of them costs more than looking them up
+RULE_OF_THREE = 3.0
+"""No error in n independent trials leaves an error rate below 3/n open (95 %).
+Source: Hanley & Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA 1983."""
 
 
-class Mass:
-    """Sums of the first k of some weights, for any k; whole numbers up to 2^53 are summed exactly.
-
-    Args:
-        weights: float64 (n,).
-    """
+class PrefixSums:
+    """Sums of the first k of some weights, float64 (n,), for any k; whole numbers up to 2^53 are summed exactly."""
 
     def __init__(self, weights: np.ndarray):
         whole = weights[: len(weights) // BLOCK * BLOCK].reshape(-1, BLOCK)
@@ -29,6 +29,29 @@ class Mass:
         """Sum of the first k."""
         block = k // BLOCK
         return float(self._starts[block] + self._weights[block * BLOCK : k].sum())
+
+
+Weights = tuple[PrefixSums, PrefixSums]
+"""How often each score counts: the mated ones, and the non-mated ones, both in rising order of the scores."""
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """One threshold and its two error rates, shares in 0..1.
+
+    Attributes:
+        target: The false-positive rate that was asked for.
+        threshold: A score at or above it is accepted; infinity where only rejecting everybody keeps to the target.
+        false_positive: FMR of a verification, FPIR of an identification; at most the target.
+        false_negative: FNMR, or FNIR.
+        supported: Whether there are enough people to claim a rate as low as the target.
+    """
+
+    target: float
+    threshold: float
+    false_positive: float
+    false_negative: float
+    supported: bool
 
 
 @dataclass(frozen=True)
@@ -76,16 +99,18 @@ class ErrorCurve:
         """Share of the mated scores rejected at each threshold, float64 (m,), rising to 1."""
         return self.mated_below / len(self.mated_order)
 
-    def masses(self) -> tuple[Mass, Mass]:
-        """Every score counting once, as the methods below take it: mated, non-mated."""
-        return Mass(np.ones(len(self.mated_order))), Mass(np.ones(len(self.non_mated_order)))
+    @cached_property
+    def once(self) -> Weights:
+        """Every score counting once."""
+        return PrefixSums(np.ones(len(self.mated_order))), PrefixSums(np.ones(len(self.non_mated_order)))
 
-    def rates(self, place: int, mated: Mass, non_mated: Mass) -> tuple[float, float]:
-        """False-positive and false-negative share at `thresholds[place]`, each score counting by its weight."""
+    def rates(self, place: int, weights: Weights) -> tuple[float, float]:
+        """False-positive and false-negative share at `thresholds[place]`."""
+        mated, non_mated = weights
         positive = (non_mated.total - non_mated.first(self.non_mated_below[place])) / non_mated.total
         return positive, mated.first(self.mated_below[place]) / mated.total
 
-    def equal(self, mated: Mass, non_mated: Mass) -> tuple[float, int]:
+    def equal(self, weights: Weights) -> tuple[float, int]:
         """The rate at which both errors are equal, and the place of the first threshold with as many negatives.
 
         Both are steps that seldom meet: the rate is where the straight line between the last threshold with more
@@ -93,63 +118,41 @@ class ErrorCurve:
         """
 
         def excess(place: int) -> float:
-            positive, negative = self.rates(place, mated, non_mated)
+            positive, negative = self.rates(place, weights)
             return negative - positive
 
         place = _first(len(self.thresholds), lambda k: excess(k) >= 0)
-        after, _ = self.rates(place, mated, non_mated)
+        after, _ = self.rates(place, weights)
         if place == 0 or excess(place) == 0:
             return after, place
-        before, _ = self.rates(place - 1, mated, non_mated)
+        before, _ = self.rates(place - 1, weights)
         way = excess(place - 1) / (excess(place - 1) - excess(place))
         return before + way * (after - before), place
 
-    def at_most(self, target: float, mated: Mass, non_mated: Mass) -> int:
+    def at_most(self, target: float, weights: Weights) -> int:
         """Place of the lowest threshold whose false-positive share is at most `target`."""
-        return _first(len(self.thresholds), lambda k: self.rates(k, mated, non_mated)[0] <= target)
+        return _first(len(self.thresholds), lambda k: self.rates(k, weights)[0] <= target)
+
+    def negatives_at(self, targets: Sequence[float], weights: Weights) -> list[float]:
+        """The false-negative share at each target: no interpolation, so never better than measured."""
+        return [self.rates(self.at_most(target, weights), weights)[1] for target in targets]
+
+    def operating_point(self, target: float, lowest_supported: float) -> OperatingPoint:
+        """The lowest threshold that keeps to a target, every score counting once."""
+        place = self.at_most(target, self.once)
+        threshold = float(self.thresholds[place])
+        return OperatingPoint(target, threshold, *self.rates(place, self.once), target >= lowest_supported)
 
 
-def resampled(n: int, samples: int, seed: int) -> np.ndarray:
-    """How often each of n identities is drawn in each resample, float64 (samples, n); each row sums to n.
-
-    Raises:
-        EvaluationError: Fewer than two resamples.
-    """
-    if samples < 2:
-        raise EvaluationError(f"samples={samples}: at least 2 resamples are wanted")
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=samples).astype(np.float64)
-
-
-def percentile_interval(
-    estimate: np.ndarray, resamples: np.ndarray, n_identities: int, level: float = 0.95
-) -> Interval:
-    """Percentile interval of figures, one a column; a resample without a value (NaN) is left out.
-
-    Args:
-        estimate: (m,) on all identities.
-        resamples: float (samples, m).
-        n_identities: Identities that were resampled.
-        level: Share of resamples inside the interval, 0..1.
-    """
-    if not 0 < level < 1:
-        raise EvaluationError(f"level={level}: a share between 0 and 1 is wanted")
-    known = resamples[~np.isnan(resamples).any(1)]
-    if not len(known):
-        return no_interval(estimate, n_identities)
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return Interval(estimate, low, high, level, n_identities)
-
-
-def no_interval(estimate: object, n_identities: int) -> Interval:
-    """A figure of too few people for an interval, whose ends are NaN."""
-    figure = np.asarray(estimate, np.float64)
-    nothing = np.full(figure.shape, np.nan)
-    return Interval(figure, nothing, nothing, 0.95, n_identities)
-
-
-def interval_columns(name: str, interval: Interval) -> dict[str, float]:
-    """A figure with its interval as columns of a table: name, name_low, name_high."""
-    return {name: float(interval.estimate), f"{name}_low": float(interval.low), f"{name}_high": float(interval.high)}
+def target_rows(
+    points: Sequence[OperatingPoint], intervals: Interval, positive: str, negative: str, facts: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """A row a target of a table, with the rates under their names: such as "fmr" and "fnmr"."""
+    return [
+        {**facts, "target": point.target, **intervals[i].columns(negative), positive: point.false_positive,
+         "threshold": point.threshold, "supported": point.supported}
+        for i, point in enumerate(points)
+    ]  # fmt: skip
 
 
 def _first(n: int, holds: Callable[[int], bool]) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -10,42 +11,21 @@ import pandas as pd
 
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.bootstrap import Interval
+from handclip_lib.evaluation.bootstrap import Interval, resampled
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.evaluation.verification.error_curve import ErrorCurve, Mass, percentile_interval, resampled
+from handclip_lib.evaluation.verification.error_curve import (
+    RULE_OF_THREE,
+    ErrorCurve,
+    OperatingPoint,
+    PrefixSums,
+    target_rows,
+)
 from handclip_lib.evaluation.verification.score_pairs import Pairs, compared_pairs
 
 TARGETS = (1e-1, 1e-2, 1e-3)
-RULE_OF_THREE = 3.0
-"""No error in n independent trials leaves an error rate below 3/n open (95 %).
-Source: Hanley & Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA 1983."""
 EQUAL_ERRORS = ("model", "eer", "eer_threshold", "d_prime", "n_genuine", "n_impostor")
 AT_TARGETS = ("model", "target", "fnmr", "threshold", "supported")
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """One threshold and its errors, all shares in 0..1.
-
-    Attributes:
-        target: The FMR that was asked for.
-        threshold: A score at or above it is accepted; infinity where only rejecting everybody keeps to the target.
-        fmr: False match rate reached, at most the target.
-        fnmr: False non-match rate.
-        supported: Whether there are enough people to claim an FMR as low as the target.
-    """
-
-    target: float
-    threshold: float
-    fmr: float
-    fnmr: float
-    supported: bool
-
-    @property
-    def tar(self) -> float:
-        """True accept rate, 1 - FNMR: of the genuine pairs, while the FAR (here FMR) is of the impostor pairs."""
-        return 1 - self.fnmr
 
 
 @dataclass(frozen=True)
@@ -101,7 +81,7 @@ class Verification:
 
     @cached_property
     def _equal(self) -> tuple[float, int]:
-        return self.curve.equal(*self.curve.masses())
+        return self.curve.equal(self.curve.once)
 
     @property
     def eer(self) -> float:
@@ -121,9 +101,7 @@ class Verification:
         """
         if not 0 <= target <= 1:
             raise EvaluationError(f"an FMR of {target} was asked for; a share in 0..1 is wanted (0.01 is one percent)")
-        place = self.curve.at_most(target, *self.curve.masses())
-        fmr, fnmr = self.curve.rates(place, *self.curve.masses())
-        return OperatingPoint(target, float(self.thresholds[place]), fmr, fnmr, target >= self.lowest_supported_fmr)
+        return self.curve.operating_point(target, self.lowest_supported_fmr)
 
 
 def verification(
@@ -156,16 +134,7 @@ def verification(
 
 @dataclass(frozen=True)
 class VerificationResult:
-    """Verification of one model over all draws of a split.
-
-    Attributes:
-        model: Name of the model.
-        pairs: The pairs compared.
-        verification: Their errors.
-        eer: EER with its interval over identities.
-        points: FNMR at each target FMR.
-        fnmr_at_targets: The same FNMR with their intervals, arrays of one a target.
-    """
+    """Verification of one model over all draws of a split; `points` and `fnmr_at_targets` hold one a target FMR."""
 
     model: str
     pairs: Pairs
@@ -178,21 +147,12 @@ class VerificationResult:
         """One row of a results table; shares in 0..1."""
         found = self.verification
         return {
-            "model": self.model, "eer": found.eer, "eer_low": float(self.eer.low), "eer_high": float(self.eer.high),
+            "model": self.model, **self.eer.columns("eer"),
             "eer_supported": found.eer >= found.lowest_supported_fmr, "eer_threshold": found.eer_threshold,
             "d_prime": found.d_prime, "n_genuine": found.n_genuine, "n_impostor": found.n_impostor,
             "n_identities": found.n_identities, "n_identity_pairs": found.n_identity_pairs,
             "lowest_supported_fmr": found.lowest_supported_fmr,
         }  # fmt: skip
-
-    def at_targets(self) -> pd.DataFrame:
-        """A row a target: model, target, fnmr, fnmr_low, fnmr_high, tar, fmr, threshold, supported."""
-        rows = [
-            {"model": self.model, "target": point.target, "fnmr": point.fnmr, "fnmr_low": low, "fnmr_high": high,
-             "tar": point.tar, "fmr": point.fmr, "threshold": point.threshold, "supported": point.supported}
-            for point, low, high in zip(self.points, self.fnmr_at_targets.low, self.fnmr_at_targets.high, strict=True)
-        ]  # fmt: skip
-        return pd.DataFrame(rows)
 
 
 def verification_of(
@@ -228,14 +188,9 @@ def verification_of(
     pairs = compared_pairs(features, split)
     found = verification(pairs.genuine, pairs.impostor, pairs.n_identities, pairs.n_identity_pairs)
     points = [found.fnmr_at_fmr(target) for target in targets]
-    estimate = np.array([found.eer, *(point.fnmr for point in points)])
-    figures = percentile_interval(
-        estimate, _resampled_errors(pairs, found.curve, targets, bootstrap, seed), found.n_identities
-    )
-    level, n = figures.level, figures.n_identities
-    eer = Interval(estimate[0], figures.low[0], figures.high[0], level, n)
-    fnmr = Interval(estimate[1:], figures.low[1:], figures.high[1:], level, n)
-    return VerificationResult(model, pairs, found, eer, points, fnmr)
+    estimate = np.array([found.eer, *(point.false_negative for point in points)])
+    figures = Interval.of(estimate, _resampled_errors(pairs, found.curve, targets, bootstrap, seed), found.n_identities)
+    return VerificationResult(model, pairs, found, figures[0], points, figures[1:])
 
 
 def verify_models(features: Mapping[str, Features], split: Split, **options: Any) -> list[VerificationResult]:
@@ -249,8 +204,15 @@ def verification_table(results: Sequence[VerificationResult]) -> pd.DataFrame:
 
 
 def target_table(results: Sequence[VerificationResult]) -> pd.DataFrame:
-    """A row a model and target FMR; rows that are not `supported` are for greying out, not for claims."""
-    return result_table(pd.concat([result.at_targets() for result in results], ignore_index=True), AT_TARGETS)
+    """A row a model and target FMR: model, target, fnmr with its interval, fmr, threshold, supported, tar = 1 - FNMR.
+
+    TAR is of the genuine pairs, while the FAR, here FMR, is of the impostor pairs.
+    """
+    rows = [
+        target_rows(result.points, result.fnmr_at_targets, "fmr", "fnmr", {"model": result.model}) for result in results
+    ]
+    table = pd.DataFrame(chain.from_iterable(rows))
+    return result_table(table.assign(tar=1 - table["fnmr"]), AT_TARGETS)
 
 
 def _resampled_errors(pairs: Pairs, curve: ErrorCurve, targets: Sequence[float], samples: int, seed: int) -> np.ndarray:
@@ -259,11 +221,11 @@ def _resampled_errors(pairs: Pairs, curve: ErrorCurve, targets: Sequence[float],
     mated = genuine[curve.mated_order]
     non_mated = (impostor[:, 0] * pairs.n_identities + impostor[:, 1])[curve.non_mated_order]
     figures = np.full((samples, 1 + len(targets)), np.nan)
-    for row, weight in zip(figures, resampled(pairs.n_identities, samples, seed), strict=True):
-        masses = Mass(weight.take(mated)), Mass(np.multiply.outer(weight, weight).ravel().take(non_mated))
-        if masses[0].total and masses[1].total:
-            places = [curve.at_most(target, *masses) for target in targets]
-            row[:] = [curve.equal(*masses)[0], *(curve.rates(place, *masses)[1] for place in places)]
+    drawn = chain.from_iterable(resampled(pairs.n_identities, samples, seed))
+    for row, often in zip(figures, drawn, strict=True):
+        weights = PrefixSums(often.take(mated)), PrefixSums(np.multiply.outer(often, often).ravel().take(non_mated))
+        if weights[0].total and weights[1].total:
+            row[:] = [curve.equal(weights)[0], *curve.negatives_at(targets, weights)]
     return figures
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -10,34 +11,20 @@ import pandas as pd
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.bootstrap import Interval
+from handclip_lib.evaluation.bootstrap import Interval, resampled
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.evaluation.verification.error_curve import ErrorCurve, Mass, percentile_interval, resampled
-from handclip_lib.evaluation.verification.error_rates import RULE_OF_THREE
+from handclip_lib.evaluation.verification.error_curve import (
+    RULE_OF_THREE,
+    ErrorCurve,
+    OperatingPoint,
+    PrefixSums,
+    target_rows,
+)
 
 TARGETS = (0.1, 0.01)
 SHOWN = ("model", "target", "fnir", "fpir", "n_mated_identities", "n_non_mated_identities")
-
-
-@dataclass(frozen=True)
-class OpenSetPoint:
-    """One threshold and its errors, all shares in 0..1.
-
-    Attributes:
-        target: The FPIR that was asked for.
-        threshold: A candidate at or above it is reported; infinity where only silence keeps to the target.
-        fpir: Share of non-mated probes with a candidate, at most the target.
-        fnir: Share of mated probes whose own identity is not reported among the R best.
-        supported: Whether enough people were held out to claim an FPIR as low as the target.
-    """
-
-    target: float
-    threshold: float
-    fpir: float
-    fnir: float
-    supported: bool
 
 
 @dataclass(frozen=True)
@@ -47,7 +34,7 @@ class OpenSetResult:
     Attributes:
         model: Name of the model.
         rank: R: a mated probe is found when its own identity is among the R best, and at or above the threshold.
-        curve: The errors: its false positives are FPIR, its false negatives FNIR.
+        curve: The errors: its false positives are FPIR, its false negatives FNIR, which begins at 1 - CMC at R.
         points: FNIR at each target FPIR.
         fnir_at_targets: The same FNIR with their intervals over identities, arrays of one a target.
         held_out: The identities whose gallery images were taken away.
@@ -58,7 +45,7 @@ class OpenSetResult:
     model: str
     rank: int
     curve: ErrorCurve
-    points: list[OpenSetPoint]
+    points: list[OperatingPoint]
     fnir_at_targets: Interval
     held_out: tuple[str, ...]
     n_mated_identities: int
@@ -66,38 +53,18 @@ class OpenSetResult:
     n_gallery: int
 
     @property
-    def thresholds(self) -> np.ndarray:
-        """float64 (m,), rising: each distinct best score, then infinity."""
-        return self.curve.thresholds
-
-    @property
-    def fpir(self) -> np.ndarray:
-        """False-positive identification rate at each threshold, float64 (m,), 1..0."""
-        return self.curve.false_positive
-
-    @property
-    def fnir(self) -> np.ndarray:
-        """False-negative identification rate at each threshold, float64 (m,); begins at 1 - CMC at R."""
-        return self.curve.false_negative
-
-    @property
     def lowest_supported_fpir(self) -> float:
         """The FPIR below which these people prove nothing: 3 / people held out (rule of three)."""
         return RULE_OF_THREE / self.n_non_mated_identities
 
-    def at_targets(self) -> pd.DataFrame:
+    def at_targets(self) -> list[dict[str, Any]]:
         """A row a target: model, rank, target, fnir with its interval, fpir, threshold, supported and the counts."""
-        rows = [
-            {"model": self.model, "rank": self.rank, "target": point.target, "fnir": point.fnir, "fnir_low": low,
-             "fnir_high": high, "fpir": point.fpir, "threshold": point.threshold, "supported": point.supported,
-             "n_mated": len(self.curve.mated_order), "n_non_mated": len(self.curve.non_mated_order),
-             "n_mated_identities": self.n_mated_identities, "n_non_mated_identities": self.n_non_mated_identities,
-             "n_gallery": self.n_gallery}
-            for point, low, high in zip(
-                self.points, self.fnir_at_targets.low, self.fnir_at_targets.high, strict=True
-            )
-        ]  # fmt: skip
-        return pd.DataFrame(rows)
+        facts = {
+            "model": self.model, "rank": self.rank, "n_mated": len(self.curve.mated_order),
+            "n_non_mated": len(self.curve.non_mated_order), "n_mated_identities": self.n_mated_identities,
+            "n_non_mated_identities": self.n_non_mated_identities, "n_gallery": self.n_gallery,
+        }  # fmt: skip
+        return target_rows(self.points, self.fnir_at_targets, "fpir", "fnir", facts)
 
 
 def open_set(
@@ -146,20 +113,16 @@ def open_set(
     curve = ErrorCurve.of(mated["score"].to_numpy(), non_mated["score"].to_numpy())
     codes = [np.unique(probes["identity"], return_inverse=True)[1].ravel() for probes in (mated, non_mated)]
     n = [int(code.max()) + 1 for code in codes]
-    everyone = curve.masses()
-    points = []
-    for target in targets:
-        place = curve.at_most(target, *everyone)
-        fpir, fnir = curve.rates(place, *everyone)
-        supported = target >= RULE_OF_THREE / n[1]
-        points.append(OpenSetPoint(target, float(curve.thresholds[place]), fpir, fnir, supported))
-    weights = zip(resampled(n[0], bootstrap, seed), resampled(n[1], bootstrap, seed + 1), strict=True)
+    points = [curve.operating_point(target, RULE_OF_THREE / n[1]) for target in targets]
+    drawn = (chain.from_iterable(resampled(people, bootstrap, seed + i)) for i, people in enumerate(n))
     resamples = []
-    for with_mate, without in weights:
-        masses = Mass(with_mate[codes[0][curve.mated_order]]), Mass(without[codes[1][curve.non_mated_order]])
-        resamples.append([curve.rates(curve.at_most(target, *masses), *masses)[1] for target in targets])
-    estimate = np.array([point.fnir for point in points])
-    interval = percentile_interval(estimate, np.array(resamples), sum(n))
+    for with_mate, without in zip(*drawn, strict=True):
+        weights = (
+            PrefixSums(with_mate[codes[0][curve.mated_order]]),
+            PrefixSums(without[codes[1][curve.non_mated_order]]),
+        )
+        resamples.append(curve.negatives_at(targets, weights))
+    interval = Interval.of([point.false_negative for point in points], np.array(resamples), sum(n))
     return OpenSetResult(model, rank, curve, points, interval, held_out, n[0], n[1], n_gallery)
 
 
@@ -170,7 +133,7 @@ def open_set_models(features: Mapping[str, Features], split: Split, **options: A
 
 def open_set_table(results: Sequence[OpenSetResult]) -> pd.DataFrame:
     """A row a model and target FPIR; rows that are not `supported` are for greying out, not for claims."""
-    return result_table(pd.concat([result.at_targets() for result in results], ignore_index=True), SHOWN)
+    return result_table([row for result in results for row in result.at_targets()], SHOWN)
 
 
 def n_held_out(split: Split, share: float) -> int:

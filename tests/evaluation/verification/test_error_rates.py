@@ -14,8 +14,9 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.bootstrap import Interval, resampled
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.verification.error_curve import ErrorCurve, Mass, percentile_interval, resampled
+from handclip_lib.evaluation.verification.error_curve import ErrorCurve, PrefixSums
 from handclip_lib.evaluation.verification.error_rates import (
     Verification,
     target_table,
@@ -128,25 +129,24 @@ def test_eer_by_hand():
 def test_fnmr_at_fmr_is_the_best_of_all_thresholds_that_keep_to_the_target(genuine, impostor, target):
     point = verification(genuine, impostor, 5).fnmr_at_fmr(target)
     fnmr, fmr, threshold = slow_fnmr(genuine, impostor, target)
-    assert point.fnmr == fnmr
-    assert point.fmr <= target
-    assert (impostor >= point.threshold).mean() == point.fmr
-    assert (genuine < point.threshold).mean() == point.fnmr
-    assert point.threshold <= threshold or point.fmr > fmr
+    assert point.false_negative == fnmr
+    assert point.false_positive <= target
+    assert (impostor >= point.threshold).mean() == point.false_positive
+    assert (genuine < point.threshold).mean() == point.false_negative
+    assert point.threshold <= threshold or point.false_positive > fmr
     # the FMR reached is the largest that keeps to the target
-    assert point.fmr == max(f for _, f, _ in slow_rates(genuine, impostor) if f <= target)
+    assert point.false_positive == max(f for _, f, _ in slow_rates(genuine, impostor) if f <= target)
 
 
 def test_fnmr_at_fmr_by_hand():
     # impostors 1 … 10: FMR 0.1 accepts the 10 alone, from threshold 9.5, the lowest score above 9
     found = verification(np.array([0.5, 9.5, 9.7, 12.0]), np.arange(1.0, 11), 71)
     point = found.fnmr_at_fmr(0.1)
-    assert (point.threshold, point.fmr, point.fnmr, point.supported) == (9.5, 0.1, 0.25, True)
-    assert point.tar == 0.75  # TAR is of the genuine pairs, FAR of the impostors: not the other way round
-    assert found.fnmr_at_fmr(0.09).fmr == 0  # never above the target: 0.09 is not 0.1
-    assert found.fnmr_at_fmr(0.09).fnmr == 0.75
+    assert (point.threshold, point.false_positive, point.false_negative, point.supported) == (9.5, 0.1, 0.25, True)
+    assert found.fnmr_at_fmr(0.09).false_positive == 0  # never above the target: 0.09 is not 0.1
+    assert found.fnmr_at_fmr(0.09).false_negative == 0.75
     highest = verification(np.array([1.0]), np.array([2.0]), 3).fnmr_at_fmr(0.5)
-    assert (highest.threshold, highest.fmr, highest.fnmr) == (np.inf, 0, 1)
+    assert (highest.threshold, highest.false_positive, highest.false_negative) == (np.inf, 0, 1)
 
 
 def test_few_people_cannot_support_a_small_fmr():
@@ -172,8 +172,8 @@ def test_millions_of_pairs_of_float32_lose_nothing():
     genuine, impostor = (rng.normal(m, 1, n).astype(np.float32) for m, n in ((1, 10**5), (0, 10**6)))
     found = verification(genuine, impostor, 71)
     point = found.fnmr_at_fmr(1e-3)
-    assert np.count_nonzero(impostor >= point.threshold) == point.fmr * 10**6 == 1000
-    assert np.count_nonzero(genuine < point.threshold) == round(point.fnmr * 10**5)
+    assert np.count_nonzero(impostor >= point.threshold) == point.false_positive * 10**6 == 1000
+    assert np.count_nonzero(genuine < point.threshold) == round(point.false_negative * 10**5)
 
 
 @pytest.mark.parametrize(
@@ -197,10 +197,10 @@ def test_a_percentage_is_no_target():
         verification(np.array([0.1]), np.array([0.2]), 2).fnmr_at_fmr(10)
 
 
-def test_mass_sums_the_first_of_any_number_of_weights():
+def test_prefix_sums_are_the_first_of_any_number_of_weights():
     for n in (0, 1, 255, 256, 257, 1000):
         weights = np.random.default_rng(n).integers(0, 9, n).astype(float)
-        mass = Mass(weights)
+        mass = PrefixSums(weights)
         assert [mass.first(k) for k in range(n + 1)] == [0, *np.cumsum(weights).tolist()]
         assert mass.total == weights.sum()
 
@@ -212,11 +212,11 @@ def test_a_weight_is_a_repetition(genuine, impostor, seed):
     often = rng.integers(0, 4, len(genuine)), rng.integers(0, 4, len(impostor))
     often[0][0], often[1][0] = 1, 1
     curve = ErrorCurve.of(genuine, impostor)
-    masses = Mass(often[0][curve.mated_order] * 1.0), Mass(often[1][curve.non_mated_order] * 1.0)
+    weights = PrefixSums(often[0][curve.mated_order] * 1.0), PrefixSums(often[1][curve.non_mated_order] * 1.0)
     repeated = np.repeat(genuine, often[0]), np.repeat(impostor, often[1])
-    assert curve.equal(*masses)[0] == pytest.approx(slow_eer(*repeated), abs=1e-12)
+    assert curve.equal(weights)[0] == pytest.approx(slow_eer(*repeated), abs=1e-12)
     for target in (0, 0.2, 0.5):
-        assert curve.rates(curve.at_most(target, *masses), *masses)[1] == slow_fnmr(*repeated, target)[0]
+        assert curve.negatives_at([target], weights) == [slow_fnmr(*repeated, target)[0]]
 
 
 def test_intervals_are_those_of_identities_drawn_again():
@@ -227,7 +227,7 @@ def test_intervals_are_those_of_identities_drawn_again():
     names = sorted(split.identities("test"))
     people = pairs.identities
     slow = []
-    for weights in resampled(len(names), 60, 5):
+    for weights in np.concatenate(list(resampled(len(names), 60, 5))):
         drawn = dict(zip(names, weights.astype(int), strict=True))
         genuine = [
             s for s, (a, _) in zip(pairs.genuine, pairs.genuine_images, strict=True) for _ in range(drawn[people[a]])
@@ -248,14 +248,12 @@ def test_intervals_are_those_of_identities_drawn_again():
 
 
 def test_resamples_without_two_people_are_left_out():
-    found = percentile_interval(np.array([0.5]), np.array([[np.nan], [0.2], [0.4]]), 2, level=0.5)
-    assert (found.low[0], found.high[0]) == (pytest.approx(0.25), pytest.approx(0.35))
-    assert np.isnan(percentile_interval(np.array([0.5]), np.array([[np.nan]]), 2).low[0])
-    assert resampled(4, 7, 0).sum(1).tolist() == [4.0] * 7
+    found = Interval.of([0.5], np.array([[np.nan], [0.2], [0.4]]), 2)
+    assert (found.low[0], found.high[0]) == (pytest.approx(0.205), pytest.approx(0.395))
+    assert np.isnan(Interval.of([0.5], np.array([[np.nan]]), 2).low[0])
+    assert np.concatenate(list(resampled(4, 7, 0))).sum(1).tolist() == [4.0] * 7
     with pytest.raises(EvaluationError, match="samples=1"):
-        resampled(4, 1, 0)
-    with pytest.raises(EvaluationError, match="level=95"):
-        percentile_interval(np.array([0.5]), np.ones((3, 1)), 2, level=95)
+        next(resampled(4, 1, 0))
 
 
 def test_tables_hold_every_model_and_mark_what_is_unsupported():

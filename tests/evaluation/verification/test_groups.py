@@ -1,6 +1,5 @@
 """Figures of groups against plain pandas on a table of queries and a table of pairs."""
 
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.verification.groups import ATTRIBUTES, group_figures, without
+from handclip_lib.evaluation.verification.groups import ATTRIBUTES, group_figures
 
 SIZES = (3, 2, 3, 5, 6, 4, 2, 6, 3, 1, 5, 4, 3, 5, 2, 5, 4, 4, 6, 3, 2, 4, 5, 3)
 AGES = (18, 19, 20, 29, 30, 39, 40, 75)
@@ -58,22 +57,18 @@ def slow_groups(table: HandTable) -> pd.DataFrame:
     return pd.DataFrame({"gender": images["gender"], "age": age, "nail_polish": polish})
 
 
-def slow_queries(features: Features, split: Split, unwanted=(), from_gallery=False) -> pd.DataFrame:
+def slow_queries(features: Features, split: Split) -> pd.DataFrame:
     """Draw, path, identity and rank of each query with a match."""
     vector = dict(zip(features.paths, features.embeddings, strict=True))
     rows = []
     for trial in range(split.meta["draws"]):
         draw = split.draw(trial)
-        gallery = [
-            (p, i)
-            for p, i in zip(draw.gallery_paths, draw.gallery_ids, strict=True)
-            if not (from_gallery and p in unwanted)
-        ]
+        gallery = list(zip(draw.gallery_paths, draw.gallery_ids, strict=True))
         for path, who in zip(draw.query_paths, draw.query_ids, strict=True):
             own = [vector[path] @ vector[p] for p, i in gallery if i == who]
-            if path not in unwanted and own:
+            if own:
                 rank = 1 + sum(vector[path] @ vector[p] >= own[0] for p, i in gallery if i != who)
-                rows.append({"draw": trial, "path": path, "identity": who, "rank": rank, "n_gallery": len(gallery)})
+                rows.append({"draw": trial, "path": path, "identity": who, "rank": rank})
     return pd.DataFrame(rows)
 
 
@@ -156,33 +151,7 @@ def test_a_group_of_one_person_is_shown_without_interval(table, split, features)
     assert not found.loc["fair", "small"]
 
 
-def test_with_and_without_nail_polish(table, split, features):
-    polished = set(table.images.loc[table.images["nail_polish"], "path"])
-    found = without(features, split, table.images, bootstrap=40, seed=1)
-    cases = [slow_queries(features, split), slow_queries(features, split, polished)]
-    cases.append(slow_queries(features, split, polished, from_gallery=True))
-    for row, slow in zip(found.itertuples(), cases, strict=True):
-        assert row.rank1 == pytest.approx((slow["rank"] == 1).mean())
-        assert row.map == pytest.approx((1 / slow["rank"]).mean())
-        assert row.n_query == len(slow) / 4
-        assert row.n_gallery == slow.drop_duplicates("draw")["n_gallery"].mean()
-        assert row.n_identities == slow["identity"].nunique()
-        interval = identity_bootstrap((slow["rank"] == 1).to_numpy(float), slow["identity"].to_numpy(), 40, 1)
-        assert (row.rank1_low, row.rank1_high) == pytest.approx((interval.low, interval.high))
-    assert found["images"].tolist() == ["all", "queries without nail_polish", "queries and gallery without nail_polish"]
-    assert all(later < earlier for earlier, later in pairwise(found["n_query"]))
-    assert found["n_unmatched"].tolist()[:2] == [0, 0] and found["n_unmatched"][2] > 0
-    by_gender = without(features, split, table.images, "gender", "male", bootstrap=5)
-    assert by_gender["n_identities"][1] < by_gender["n_identities"][0]
-
-
-def test_what_cannot_be_left_out_is_refused(table, split, features):
-    with pytest.raises(EvaluationError, match="gender='neither': it is one of female, male"):
-        without(features, split, table.images, "gender", "neither")
-    with pytest.raises(EvaluationError, match="hair='red': it is not recorded"):
-        without(features, split, table.images, "hair", "red")
-    with pytest.raises(EvaluationError, match="every query is left out by"):
-        without(features, split, table.images, "accessories", False)
+def test_a_test_image_that_the_table_lacks_is_named(table, split, features):
     few = table.images[table.images["path"] != split.paths("test")[0]]
     with pytest.raises(EvaluationError, match=r"\.jpg is no row of the images table"):
         group_figures(features, split, few, 0.6)

@@ -10,8 +10,8 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.bootstrap import resampled
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.verification.error_curve import resampled
 from handclip_lib.evaluation.verification.open_set import n_held_out, open_set, open_set_models, open_set_table
 
 pytestmark = pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.ranking.retrieval.TiedScoresWarning")
@@ -65,14 +65,18 @@ def test_equals_the_formula_at_every_threshold(rank, seed):
     features = features_of(split, seed)
     result = open_set(features, split, rank=rank, seed=seed, targets=(0.05, 0.1, 0.5), bootstrap=20)
     mated, non_mated = slow_probes(features, split, result.held_out, rank)
-    assert len(result.thresholds) == len({s for _, s in mated + non_mated if s is not None}) + 1
-    for threshold, fpir, fnir in zip(result.thresholds, result.fpir, result.fnir, strict=True):
+    assert len(result.curve.thresholds) == len({s for _, s in mated + non_mated if s is not None}) + 1
+    for threshold, fpir, fnir in zip(
+        result.curve.thresholds, result.curve.false_positive, result.curve.false_negative, strict=True
+    ):
         assert (fpir, fnir) == pytest.approx(slow_rates(mated, non_mated, threshold), abs=1e-12)
     for point in result.points:
-        keeping = [slow_rates(mated, non_mated, t) for t in result.thresholds]
-        assert point.fnir == pytest.approx(min(fnir for fpir, fnir in keeping if fpir <= point.target))
-        assert (point.fpir, point.fnir) == pytest.approx(slow_rates(mated, non_mated, point.threshold))
-    assert result.fnir[0] == pytest.approx(np.mean([score is None for _, score in mated]))
+        keeping = [slow_rates(mated, non_mated, t) for t in result.curve.thresholds]
+        assert point.false_negative == pytest.approx(min(fnir for fpir, fnir in keeping if fpir <= point.target))
+        assert (point.false_positive, point.false_negative) == pytest.approx(
+            slow_rates(mated, non_mated, point.threshold)
+        )
+    assert result.curve.false_negative[0] == pytest.approx(np.mean([score is None for _, score in mated]))
 
 
 def by_hand() -> tuple[Split, Features]:
@@ -110,13 +114,13 @@ def test_by_hand(seed):
     non_mated, mated = expected[out]
     scores = [np.inf if text.endswith("x") else float(text.split()[1]) for text in mated]
     for threshold in (0.1, 0.25, 0.45, 0.55, 0.7, 0.85):
-        place = np.searchsorted(result.thresholds, threshold)  # the rates change at scores only
-        assert result.fpir[place] == np.mean([best >= threshold for best in non_mated])
-        assert result.fnir[place] == np.mean([score == np.inf or score < threshold for score in scores])
+        place = np.searchsorted(result.curve.thresholds, threshold)  # the rates change at scores only
+        assert result.curve.false_positive[place] == np.mean([best >= threshold for best in non_mated])
+        assert result.curve.false_negative[place] == np.mean([score == np.inf or score < threshold for score in scores])
     # at most half of the non-mated: the threshold lies above the lower of the two; at most 0.4: above both
     for point, floor in zip(result.points, (min(non_mated), max(non_mated)), strict=True):
         assert point.threshold > floor
-        assert point.fnir == np.mean([score == np.inf or score <= floor for score in scores])
+        assert point.false_negative == np.mean([score == np.inf or score <= floor for score in scores])
 
 
 def test_the_same_people_are_held_out_in_every_draw_and_for_every_model():
@@ -139,7 +143,7 @@ def test_few_people_held_out_support_no_small_fpir():
     # 45 people are tested and 36 of them held out: 3 / 36 = 0.083
     assert len(result.held_out) == 36
     assert result.lowest_supported_fpir == pytest.approx(3 / 36)
-    assert result.at_targets()[["target", "supported"]].to_numpy().tolist() == [[0.1, True], [0.01, False]]
+    assert [(row["target"], row["supported"]) for row in result.at_targets()] == [(0.1, True), (0.01, False)]
 
 
 def test_the_interval_resamples_mated_and_non_mated_people_apart():
@@ -149,10 +153,11 @@ def test_the_interval_resamples_mated_and_non_mated_people_apart():
     mated, non_mated = slow_probes(features, split, result.held_out, 1)
     names = [sorted({who for who, _ in probes}) for probes in (mated, non_mated)]
     slow = []
-    for with_mate, without in zip(resampled(len(names[0]), 60, 2), resampled(len(names[1]), 60, 3), strict=True):
+    often = (np.concatenate(list(resampled(len(people), 60, seed))) for people, seed in zip(names, (2, 3), strict=True))
+    for with_mate, without in zip(*often, strict=True):
         often = dict(zip(names[0] + names[1], [*with_mate.astype(int), *without.astype(int)], strict=True))
         drawn = [[probe for probe in probes for _ in range(often[probe[0]])] for probes in (mated, non_mated)]
-        rates = [slow_rates(*drawn, t) for t in result.thresholds]
+        rates = [slow_rates(*drawn, t) for t in result.curve.thresholds]
         slow.append([min(fnir for fpir, fnir in rates if fpir <= target) for target in (0.2, 0.5)])
     low, high = np.quantile(slow, [0.025, 0.975], axis=0)
     np.testing.assert_allclose(result.fnir_at_targets.low, low, atol=1e-12)
