@@ -29,7 +29,6 @@ class Difference:
     Attributes:
         estimate, low, high: The difference with its interval, -1..1.
         p_value: Two-sided, in 2 / (samples + 1)…1.
-        level: Share of resamples inside the interval.
         n_identities: Identities that were resampled.
     """
 
@@ -37,7 +36,6 @@ class Difference:
     low: np.ndarray
     high: np.ndarray
     p_value: np.ndarray
-    level: float
     n_identities: int
 
 
@@ -54,7 +52,7 @@ class Entry:
         return self.evaluation.queries(self.model, gallery)
 
     def features(self) -> Features:
-        """Embeddings of the evaluated images; floors have none."""
+        """Embeddings of the evaluated images; trivial baselines have none."""
         return self.evaluation.features(self.model)
 
     def cmc(self, gallery: str, samples: int = 1000, seed: int = 0) -> Interval:
@@ -67,14 +65,14 @@ class Entry:
 
 
 def entries_of(
-    evaluations: Sequence[SavedEvaluation], reference: str, told_apart: Mapping[str, str] | None = None
+    evaluations: Sequence[SavedEvaluation], reference: str, labels: Mapping[str, str] | None = None
 ) -> list[Entry]:
-    """The model of interest of each run, the reference first, and the reference's floors last.
+    """The model of interest of each run, the reference first, and the reference's trivial baselines last.
 
     Args:
         evaluations: Of the runs.
         reference: Id of the first.
-        told_apart: What to add to a run's label, by its id, such as "triplet_weight=1".
+        labels: What to add to a run's label, by its id, such as "triplet_weight=1".
 
     Raises:
         EvaluationError: The reference is not among the runs.
@@ -84,12 +82,8 @@ def entries_of(
         known = ", ".join(evaluation.run for evaluation in evaluations)
         raise EvaluationError(f"reference={reference!r} is not among the compared runs; choose from {known}")
     ordered = [first, *(evaluation for evaluation in evaluations if evaluation is not first)]
-    floors = [Entry(model, first, model) for model in first.models if model.startswith(FLOOR)]
-    more = told_apart or {}
-    return [
-        Entry(_label(evaluation, more.get(evaluation.run, "")), evaluation, evaluation.models[0])
-        for evaluation in ordered
-    ] + floors
+    runs = [Entry(_label(found, (labels or {}).get(found.run, "")), found, found.models[0]) for found in ordered]
+    return runs + [Entry(model, first, model) for model in first.models if model.startswith(FLOOR)]
 
 
 def reference_and_best(entries: Sequence[Entry], gallery: str = "aspect") -> list[Entry]:
@@ -99,12 +93,7 @@ def reference_and_best(entries: Sequence[Entry], gallery: str = "aspect") -> lis
 
 
 def paired_bootstrap(
-    values: np.ndarray,
-    reference: np.ndarray,
-    identities: np.ndarray,
-    samples: int = 10_000,
-    seed: int = 0,
-    level: float = 0.95,
+    values: np.ndarray, reference: np.ndarray, identities: np.ndarray, samples: int = 10_000, seed: int = 0
 ) -> Difference:
     """Difference of two means over the same queries, resampling identities with all their queries in both.
 
@@ -119,7 +108,6 @@ def paired_bootstrap(
         identities: (n,).
         samples: Number of resamples.
         seed: Seed of the resampling.
-        level: Share of resamples inside the interval, 0..1.
 
     Raises:
         EvaluationError: The shapes differ, or `identity_bootstrap` refuses.
@@ -130,13 +118,10 @@ def paired_bootstrap(
     values, reference = np.asarray(values, np.float64), np.asarray(reference, np.float64)
     if values.shape != reference.shape:
         raise EvaluationError(f"{values.shape} values and {reference.shape} of the reference; pairs are wanted")
-    if not 0 < level < 1:
-        raise EvaluationError(f"level={level}: a share between 0 and 1 is wanted")
     estimate, drawn, n = resampled_means(values - reference, identities, samples, seed)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    found = Interval.of(estimate, drawn, n)
     fewer = np.minimum((drawn <= 0).sum(0), (drawn >= 0).sum(0))
-    p_value = np.minimum(1.0, 2 * (1 + fewer) / (samples + 1))
-    return Difference(estimate, low, high, p_value, level, n)
+    return Difference(found.estimate, found.low, found.high, np.minimum(1.0, 2 * (1 + fewer) / (samples + 1)), n)
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -171,7 +156,7 @@ def compare_pair(
         ours[columns].to_numpy(), theirs[columns].to_numpy(), ours["identity"].to_numpy(), samples, seed
     )
     return {
-        name: Difference(found.estimate[i], found.low[i], found.high[i], found.p_value[i], 0.95, found.n_identities)
+        name: Difference(found.estimate[i], found.low[i], found.high[i], found.p_value[i], found.n_identities)
         for i, name in enumerate(MEASURES)
     }
 
@@ -228,8 +213,7 @@ def comparison_table(
         queries = entry.queries(gallery)
         rank1 = identity_bootstrap(queries["hit"].to_numpy(), queries["identity"].to_numpy(), samples, seed)
         row = {
-            "run": entry.evaluation.run, "model": entry.label, "rank1": float(rank1.estimate),
-            "rank1_low": float(rank1.low), "rank1_high": float(rank1.high),
+            "run": entry.evaluation.run, "model": entry.label, **rank1.columns("rank1"),
             "map": queries["average_precision"].mean(),
             "map_trapezoid": queries["average_precision_trapezoid"].mean(),
         }  # fmt: skip

@@ -4,18 +4,23 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
+import numpy as np
+import pandas as pd
 
+from handclip_lib.evaluation.tables import result_table
+from handclip_lib.training.checkpoints import load_checkpoint
 
 MAKES_THE_SPLIT = ("dataset", "data_root", "aspect", "protocol", "draws", "drawn_subjects", "drawn_images")
 """Parameters, beside the seed, that decide which images are trained and tested on."""
+PROMPTS = "prompts.safetensors"
+FIGURES = ("seed", "id", "rank1", "map", "seconds")
+Record = Mapping[str, Any]
+"""`run.json` of a run."""
 
 
-def sweep_table(records: Sequence[Mapping[str, Any]], parameter: str) -> "pd.DataFrame":
+def sweep_table(records: Sequence[Record], parameter: str) -> pd.DataFrame:
     """The effect of one parameter: the largest group of runs that differ in it and in nothing else but the seed.
 
     Runs of one seed are on one split, that of the newest of them, unless the parameter is one that makes the split:
@@ -28,42 +33,32 @@ def sweep_table(records: Sequence[Mapping[str, Any]], parameter: str) -> "pd.Dat
     Returns:
         Columns value, seed, id, rank1, map, seconds, ordered by value; empty where no two values were run.
     """
-    from handclip_lib.evaluation.tables import result_table
-
-    columns = ["value", "seed", "id", "rank1", "map", "seconds"]
-    done = _measured(records)
-    groups = _alike([record for record in done if parameter in record["parameters"]], {parameter, "seed"})
+    groups = _alike(
+        [record for record in records if parameter in (record.get("parameters") or {})], {parameter, "seed"}
+    )
     if parameter not in MAKES_THE_SPLIT:
         groups = [_on_one_split(group) for group in groups]
     groups = [group for group in groups if len({str(record["parameters"][parameter]) for record in group}) > 1]
-    rows = [
-        [record["parameters"][parameter], record["parameters"]["seed"], record["id"], *_figures(record)]
-        for record in max(groups, key=len, default=[])
-    ]
-    table = result_table(rows, columns=columns)
-    by_value = table["value"].map(lambda value: (isinstance(value, str), value))
-    return table.iloc[by_value.argsort(kind="stable")].reset_index(drop=True) if len(table) else table
+    rows = [[record["parameters"][parameter], *_figures(record)] for record in max(groups, key=len, default=[])]
+    rows.sort(key=lambda row: (isinstance(row[0], str), row[0]))
+    return result_table(rows, columns=["value", *FIGURES])
 
 
-def seeds_table(records: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
+def seeds_table(records: Sequence[Record]) -> pd.DataFrame:
     """Runs that differ in the seed alone: columns group, seed, id, rank1, map, seconds; empty where there are none.
 
     The seed draws the split too, so the spread is that of other draws (and, with a proportional protocol, of other
     people) as well as of another training.
     """
-    from handclip_lib.evaluation.tables import result_table
-
     rows = []
-    for group in _alike(_measured(records), {"seed"}):
+    for group in _alike(records, {"seed"}):
         if len({record["parameters"]["seed"] for record in group}) > 1:
-            name = (
-                f"{group[0]['metrics'].get('model', '')} ({group[0]['id'][:2]}-{group[0]['id'].rpartition('-')[2]} …)"
-            )
-            rows += [[name, record["parameters"]["seed"], record["id"], *_figures(record)] for record in group]
-    return result_table(rows, columns=["group", "seed", "id", "rank1", "map", "seconds"])
+            run = f"{group[0]['id'][:2]}-{group[0]['id'].rpartition('-')[2]}"
+            rows += [[f"{group[0]['metrics'].get('model', '')} ({run} …)", *_figures(record)] for record in group]
+    return result_table(rows, columns=["group", *FIGURES])
 
 
-def prompt_lengths(runs: Path, records: Sequence[Mapping[str, Any]], most: int = 2) -> "dict[str, np.ndarray]":
+def prompt_lengths(runs: Path, records: Sequence[Record], most: int = 2) -> dict[str, np.ndarray]:
     """Length of every learnt token of the newest runs of 02, by run.
 
     Returns:
@@ -72,44 +67,39 @@ def prompt_lengths(runs: Path, records: Sequence[Mapping[str, Any]], most: int =
     Raises:
         TrainingError: A checkpoint is damaged.
     """
-    from handclip_lib.training.checkpoints import load_checkpoint
-
     able = [
         record["id"]
         for record in records
-        if record["notebook"] == "02_prompt_learning"
-        and record["status"] == "succeeded"
-        and (runs / record["id"] / "prompts.safetensors").is_file()
+        if (record["notebook"], record["status"]) == ("02_prompt_learning", "succeeded")
+        and (runs / record["id"] / PROMPTS).is_file()
     ]
     found = {}
     for name in able[-most:]:
-        context = load_checkpoint(runs / name / "prompts.safetensors")[0]["best"].float().norm(dim=-1)
+        context = load_checkpoint(runs / name / PROMPTS)[0]["best"].float().norm(dim=-1)
         found[name] = context.numpy().reshape(-1, context.shape[-1])
     return found
 
 
-def _measured(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [r for r in records if r["status"] == "succeeded" and "rank1" in (r.get("metrics") or {})]
-
-
-def _alike(records: Iterable[Mapping[str, Any]], but: set[str]) -> list[list[Mapping[str, Any]]]:
-    """Runs of one notebook in groups that agree in every parameter but those named; of equal ones the newest."""
-    groups = defaultdict[tuple[str, str], dict[str, Mapping[str, Any]]](dict)
+def _alike(records: Iterable[Record], but: set[str]) -> list[list[Record]]:
+    """Runs with figures, of one notebook, in groups that agree in every parameter but some; of equal ones the newest."""
+    groups = defaultdict[tuple[str, str], dict[str, Record]](dict)
     for record in records:
-        rest = {name: value for name, value in record["parameters"].items() if name not in but}
-        found = groups[record["notebook"], json.dumps(rest, sort_keys=True, default=str)]
-        own = json.dumps(record["parameters"], sort_keys=True, default=str)
-        found.pop(own, None)  # made again with another library or other data: no second seed, no second value
-        found[own] = record
+        if record["status"] == "succeeded" and "rank1" in (record.get("metrics") or {}):
+            rest = {name: value for name, value in record["parameters"].items() if name not in but}
+            found = groups[record["notebook"], json.dumps(rest, sort_keys=True, default=str)]
+            own = json.dumps(record["parameters"], sort_keys=True, default=str)
+            found.pop(own, None)  # made again with another library or other data: no second seed, no second value
+            found[own] = record
     return [list(found.values()) for found in groups.values()]
 
 
-def _on_one_split(group: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _on_one_split(group: Sequence[Record]) -> list[Record]:
     """Of each seed the runs on the split of its newest."""
     split = {record["id"]: (record.get("split") or {}).get("checksum") for record in group}
     newest = {record["parameters"]["seed"]: split[record["id"]] for record in group}
     return [record for record in group if split[record["id"]] == newest[record["parameters"]["seed"]]]
 
 
-def _figures(record: Mapping[str, Any]) -> list[Any]:
-    return [record["metrics"]["rank1"], record["metrics"].get("map"), record.get("seconds")]
+def _figures(record: Record) -> list[Any]:
+    metrics = record["metrics"]
+    return [record["parameters"]["seed"], record["id"], metrics["rank1"], metrics.get("map"), record.get("seconds")]

@@ -158,7 +158,7 @@ def comparable_runs(
     return [evaluation for evaluation in found.values() if ids or evaluation.burst == found[wanted].burst]
 
 
-def told_apart(records: Sequence[Mapping[str, Any]], evaluations: "Sequence[SavedEvaluation]") -> dict[str, str]:
+def run_labels(records: Sequence[Mapping[str, Any]], evaluations: "Sequence[SavedEvaluation]") -> dict[str, str]:
     """What to say of each run beside its model: the parameters in which the compared ones differ, if few and short.
 
     Args:
@@ -184,7 +184,7 @@ def reference_of(evaluations: "Sequence[SavedEvaluation]", reference: str = "") 
 
 
 def tasks_table(entries: "Sequence[Entry]") -> "pd.DataFrame":
-    """What entries reach on each gallery, with the task: what `beside_literature` takes; floors are left out."""
+    """What entries reach on each gallery, with the task: what `beside_literature` takes; baselines are left out."""
     import pandas as pd
 
     from handclip_lib.evaluation.models import FLOOR

@@ -217,7 +217,6 @@ def test_won_and_lost_are_the_queries_that_one_of_them_gets_right(runs):
     ("first", "second", "options", "words"),
     [
         ([1.0, 0.0], [1.0], {}, "pairs are wanted"),
-        ([1.0, 0.0], [1.0, 0.0], {"level": 95}, "level=95"),
         ([1.0, 0.0], [1.0, 0.0], {"samples": 1}, "samples=1"),
     ],
 )

@@ -20,7 +20,7 @@ VIEW_PROMPTS = {
     "palmar": ("a photo of a palmar hand", "a photo of the palm of a hand"),
 }
 """The same of each view. The side has none of its own: whose thumb it is cannot be said without the view."""
-COLUMNS = ("told", "accuracy", "accuracy_low", "accuracy_high", "majority", "n_images")
+COLUMNS = ("question", "accuracy", "accuracy_low", "accuracy_high", "majority", "n_images")
 
 
 def zero_shot(
@@ -55,7 +55,7 @@ def zero_shot_table(
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How often view (by `VIEW_PROMPTS`), side and both (by `PROMPTS`) are told right; interval over identities.
+    """How often view (by `VIEW_PROMPTS`), side and both (by `PROMPTS`) are right; interval over identities.
 
     Args:
         features: Embeddings.

@@ -43,7 +43,7 @@ def test_the_table_counts_view_side_and_both_apart():
     features, images = images_of(told)
     images["aspect"] = ["dorsal_r", "dorsal_l", "dorsal_r", "palmar_l", "dorsal_l"]
     images["identity"] = ["1", "1", "2", "3", "3"]
-    table = zero_shot_table(features, images, encode_text, bootstrap=100).set_index("told")
+    table = zero_shot_table(features, images, encode_text, bootstrap=100).set_index("question")
     assert table["accuracy"].to_dict() == pytest.approx(
         {"view (dorsal or palmar)": 4 / 5, "side (right or left)": 4 / 5, "both": 3 / 5}
     )
@@ -66,4 +66,4 @@ def test_without_words_or_aspects_the_table_is_empty(reader):
     images["aspect"], images["identity"] = [None, None] if reader else ["dorsal_r", "palmar_r"], ["1", "2"]
     table = zero_shot_table(features, images, reader)
     assert table.empty
-    assert list(table.columns) == ["told", "accuracy", "accuracy_low", "accuracy_high", "majority", "n_images"]
+    assert list(table.columns) == ["question", "accuracy", "accuracy_low", "accuracy_high", "majority", "n_images"]
