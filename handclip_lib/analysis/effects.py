@@ -81,7 +81,7 @@ def prompt_lengths(runs: Path, records: Sequence[Record], most: int = 2) -> dict
 
 
 def _alike(records: Iterable[Record], but: set[str]) -> list[list[Record]]:
-    """Runs with figures, of one notebook, in groups that agree in every parameter but some; of equal ones the newest."""
+    """Runs with figures, of one notebook, in groups that agree in all parameters but some; the newest of equal ones."""
     groups = defaultdict[tuple[str, str], dict[str, Record]](dict)
     for record in records:
         if record["status"] == "succeeded" and "rank1" in (record.get("metrics") or {}):

@@ -83,7 +83,7 @@ def near_duplicate_pairs(pairs: pd.DataFrame, left: Sequence[np.ndarray], right:
         return figure
     titles = []
     for pair in pairs.head(shown).itertuples():
-        distance = "unknown" if pair.capture_distance is pd.NA else pair.capture_distance
+        distance = "unknown" if pair.capture_distance is pd.NA else str(pair.capture_distance)
         who = "same identity" if pair.same_identity else "DIFFERENT identities"
         titles.append(f"cosine {pair.cosine:.3f}\n{who}\ncaptures apart: {distance}")
     return picture_grid([*left[:shown], *right[:shown]], [*titles, *[""] * shown], columns=shown, size=1.3)[0]

@@ -85,8 +85,8 @@ def occlusion_sensitivity(
     """
     maps = []
     for row in queries.to_dict("records"):
-        pixels = images.pixels[images.rows([row["path"], row["match_path"], row["wrong_path"]])]
-        maps.append(occlusion_map(*pixels, encode, batch_size=batch_size))
+        query, match, wrong = images.pixels[images.rows([row["path"], row["match_path"], row["wrong_path"]])]
+        maps.append(occlusion_map(query, match, wrong, encode, batch_size=batch_size))
         off = max(abs(getattr(maps[-1], score) - row[score]) for score in ("match_score", "wrong_score"))
         if off > ANOTHER_MODEL:
             raise EvaluationError(
