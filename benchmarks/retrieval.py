@@ -8,10 +8,10 @@ import numpy as np
 
 from benchmarks.retrieval_peers import cumulated_compiled, cumulated_in_numpy, rerank_densely, sort_each_query
 from benchmarks.side_by_side import allocated, compare, heading
-from handclip_lib.evaluation import compiling, counting
-from handclip_lib.evaluation.ranking import rank_features
-from handclip_lib.evaluation.reranking import rerank_similarity
-from handclip_lib.evaluation.retrieval import retrieval_metrics
+from handclip_lib.evaluation.ranking import compiling, counting
+from handclip_lib.evaluation.ranking.reranking import rerank_similarity
+from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
+from handclip_lib.evaluation.ranking.streaming import rank_features
 
 SIZE = 512  # of ViT-B/16's embeddings
 Case = tuple[np.ndarray, ...]

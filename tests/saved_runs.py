@@ -8,8 +8,8 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.protocol import ProtocolResult, evaluate_models
-from handclip_lib.evaluation.saved import SavedEvaluation, load_evaluation, save_evaluation
+from handclip_lib.evaluation.ranking.protocol import ProtocolResult, evaluate_models
+from handclip_lib.evaluation.ranking.saved_evaluation import SavedEvaluation, load_evaluation, save_evaluation
 
 SIZES = (3, 4, 5, 9, 4, 6, 6, 3, 5, 8, 4, 7)
 

@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "notebooks" / "README.md", *DOCS]
 PARAMETERS = {name for model in NOTEBOOKS.values() for name in model.model_fields}
-PACKAGES = "backbone|config|data|errors|evaluation|files|losses|models|plots|training|widgets|workbench"
+PACKAGES = "analysis|backbone|config|data|errors|evaluation|files|losses|models|plots|training|widgets|workbench"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "handclip_lib"
 FLOORS = {
     "errors": 0, "files": 0, "parameters": 1, "drawn": 1, "config": 2, "data": 2, "losses": 2, "backbone": 3,
-    "models": 4, "evaluation": 5, "training": 6, "plots": 7, "widgets": 8, "workbench": 9,
+    "models": 4, "evaluation": 5, "training": 6, "analysis": 7, "plots": 8, "widgets": 9, "workbench": 10,
 }  # fmt: skip
 
 
@@ -51,3 +52,27 @@ def test_light_modules_import_neither_torch_nor_pandas(module: str):
     code = f"import sys, {module}; print(*sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
     assert done.stdout.split() == []
+
+
+ROOMS = {"ranking": 1, "verification": 2, "studies": 3}
+"""Of `evaluation`, in the order of their imports; the modules beside them stand below, or do not use them."""
+
+
+def _evaluation_unit(module: str) -> str:
+    """The room of a module of `evaluation`, or the module itself where it stands beside the rooms."""
+    return module.removeprefix("handclip_lib.evaluation.").split(".")[0]
+
+
+def test_rooms_of_evaluation_import_one_way():
+    graph: dict[str, set[str]] = {}
+    for path in (PACKAGE / "evaluation").rglob("*.py"):
+        unit = path.relative_to(PACKAGE / "evaluation").parts[0].removesuffix(".py")
+        imported = {
+            _evaluation_unit(node.module)
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("handclip_lib.evaluation.")
+        }
+        graph.setdefault(unit, set()).update(imported - {unit})
+    assert list(TopologicalSorter(graph).static_order()), "no circle"
+    upward = {(room, used) for room in ROOMS for used in graph[room] if ROOMS.get(used, 0) > ROOMS[room]}
+    assert not upward

@@ -1,7 +1,6 @@
 """What a researcher asks of a data set before training on it: counts, balance, sizes, and why images are missing."""
 
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 
 import pandas as pd
 from PIL import Image
@@ -11,7 +10,9 @@ from handclip_lib.data.splits import Split
 from handclip_lib.data.table import HandTable
 
 ATTRIBUTES = ("aspect", "gender", "skin_color", "age", "accessories", "nail_polish", "irregularities")
-AGE_BANDS = (0, 20, 25, 30, 40, 50, 60, 120)
+AGE_BANDS = {"<20": 0, "20-29": 20, "30-39": 30, "40+": 40}
+"""Bands of years and where they begin, in which people are counted and figures reported."""
+UNKNOWN = "unknown"
 
 PUBLISHED_COUNTS = pd.DataFrame(
     {
@@ -79,16 +80,20 @@ def attribute_counts(table: HandTable) -> pd.DataFrame:
         values = images[attribute]
         if values.isna().all() or values.astype("string").eq("").all():
             continue
-        if attribute == "age":
-            bands = [f"{low}–{high - 1}" for low, high in pairwise(AGE_BANDS)]
-            values = pd.cut(values.astype("Float64"), AGE_BANDS, right=False, labels=bands)
-        text = values.astype("string").replace({"True": "yes", "False": "no", "": "unknown"}).fillna("unknown")
-        grouped = images.groupby(text, sort=True)["identity"]
+        grouped = images.groupby(as_groups(values), sort=True)["identity"]
         part = pd.DataFrame({"images": grouped.size(), "identities": grouped.nunique()})
         parts.append(part.rename_axis("value").reset_index().assign(attribute=attribute))
     if not parts:
         return pd.DataFrame(columns=["attribute", "value", "images", "identities"])
     return pd.concat(parts, ignore_index=True)[["attribute", "value", "images", "identities"]]
+
+
+def as_groups(values: pd.Series) -> "pd.Series[str]":
+    """The group of each image in an attribute, as text: ages in `AGE_BANDS`, "yes" and "no", or "unknown"."""
+    if values.name == "age":
+        edges = [*AGE_BANDS.values(), float("inf")]
+        values = pd.cut(values.astype("Float64"), edges, right=False, labels=list(AGE_BANDS))
+    return values.astype("string").replace({"True": "yes", "False": "no", "": UNKNOWN}).fillna(UNKNOWN)
 
 
 def images_per_identity(table: HandTable) -> pd.Series:

@@ -113,7 +113,7 @@ def _rule(
     if protocol == "test_only":
         return lambda identity: False, None
     if protocol == "proportional":
-        identities = sorted(set(images["identity"][~is_distractor(images)]), key=lambda i: _key(seed, "identity", i))
+        identities = sorted(set(images["identity"][~is_distractor(images)]), key=lambda i: keyed(seed, "identity", i))
         chosen = set(identities[: int(len(identities) * TRAIN_SHARE)])
         return chosen.__contains__, None
     if protocol == "standard":
@@ -168,10 +168,11 @@ def _one_aspect(
 
 def _drawn(paths: Sequence[str], seed: int, purpose: str) -> str:
     """The image whose file name has the smallest keyed hash."""
-    return min(paths, key=lambda path: (_key(seed, purpose, path.rsplit("/", 1)[-1]), path))
+    return min(paths, key=lambda path: (keyed(seed, purpose, path.rsplit("/", 1)[-1]), path))
 
 
-def _key(seed: int, purpose: str, name: str) -> bytes:
+def keyed(seed: int, purpose: str, name: str) -> bytes:
+    """A hash to order identities or file names by: the same on every machine and in every folder."""
     return hashlib.blake2b(f"{seed}|{purpose}|{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 

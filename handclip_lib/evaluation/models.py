@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from handclip_lib.data.images import DecodedImages
+from handclip_lib.evaluation.baselines import histogram_embeddings, pixel_embeddings
 from handclip_lib.evaluation.features import Features, extract_features
-from handclip_lib.evaluation.floors import histogram_embeddings, pixel_embeddings
 
 FLOOR = "floor: "
 """What the name of a model begins with that knows nothing about identity."""

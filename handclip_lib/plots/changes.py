@@ -5,10 +5,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from handclip_lib.plots.comparison import HALF, line_look
-from handclip_lib.plots.style import COLOURS, MARKERS, QUIET, figure_with_axes, in_our_look, wrapped
+from handclip_lib.plots.style import (
+    COLOURS,
+    HALF,
+    MARKERS,
+    QUIET,
+    bare,
+    figure_with_axes,
+    in_our_look,
+    look,
+    percent,
+    wrapped,
+)  # fmt: skip
+
+PALE = "#C8C8C8"
 
 
 @in_our_look
@@ -20,20 +31,16 @@ def embedding_maps(maps: Mapping[str, pd.DataFrame], identities: int = 12) -> Fi
         identities: How many people have a colour: those with the most images.
     """
     figure, axes = figure_with_axes(1, len(maps), height=5.2 if len(maps) > 1 else 6.0)
-    first = next(iter(maps.values()))
-    named = list(dict.fromkeys(first["identity"]))[:identities]
+    named = list(dict.fromkeys(next(iter(maps.values()))["identity"]))[:identities]
     for axis, (label, points) in zip(axes, maps.items(), strict=True):
         rest = points[~points["identity"].isin(named)]
-        axis.plot(rest["x"], rest["y"], ".", color="#C8C8C8", ms=4, label=f"{rest['identity'].nunique()} others")
+        axis.plot(rest["x"], rest["y"], ".", color=PALE, ms=4, label=f"{rest['identity'].nunique()} others")
         for place, identity in enumerate(named):
             own = points[points["identity"] == identity]
             colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place // len(COLOURS) % len(MARKERS)]
             axis.plot(own["x"], own["y"], marker, color=colour, ms=6, mec="white", mew=0.4, label=str(identity))
         axis.set_title(wrapped(f"{label}: {len(points)} images", HALF if len(maps) > 1 else 2 * HALF), parse_math=False)
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.grid(False)
-        axis.spines[:].set(visible=True, color="#C8C8C8")
+        bare(axis, PALE)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, title="identity")
     return figure
 
@@ -47,10 +54,8 @@ def similarity_difference(before: np.ndarray, after: np.ndarray, identities: Seq
         identities: Identity of each row.
         names: What is compared, such as "fine-tuned less frozen".
     """
-    change = np.asarray(after, np.float64) - np.asarray(before, np.float64)
-    people = np.asarray(identities)
-    same = people[:, None] == people[None, :]
-    off = ~np.eye(len(people), dtype=bool)
+    change, people = np.asarray(after, np.float64) - np.asarray(before, np.float64), np.asarray(identities)
+    same, off = people[:, None] == people[None, :], ~np.eye(len(people), dtype=bool)
     figure, (left, right) = figure_with_axes(1, 2, height=4.9, width_ratios=(1.35, 1))
     bound = float(np.quantile(np.abs(change[off]), 0.99)) or 1.0
     picture = left.imshow(change, cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
@@ -59,15 +64,13 @@ def similarity_difference(before: np.ndarray, after: np.ndarray, identities: Seq
     left.set(xlabel="test image, ordered by identity", ylabel="test image")
     figure.colorbar(picture, ax=left, label="change of the cosine", shrink=0.85)
     edges = np.linspace(change[off].min(), change[off].max() + 1e-9, 50)
-    for mask, colour, hatch, label in (
-        (off & ~same, COLOURS[1], "//", "two people"), (off & same, COLOURS[2], "", "one person")
+    for values, colour, hatch, kind in (
+        (change[off & ~same], COLOURS[1], "//", "non-mated"), (change[off & same], COLOURS[2], "", "mated")
     ):  # fmt: skip
-        values = change[mask]
         if len(values):
-            text = f"{label} (mean {values.mean():+z.2f})"
             right.hist(
                 values, edges.tolist(), density=True, color=colour, alpha=0.55, hatch=hatch, edgecolor="white", lw=0,
-                label=text,
+                label=f"{kind} (mean {values.mean():+z.2f})",
             )  # fmt: skip
     right.axvline(0, color=QUIET, lw=1)
     right.set(xlabel="change of the cosine", ylabel="density")
@@ -84,14 +87,13 @@ def prompt_norms_of_runs(lengths: Mapping[str, np.ndarray]) -> Figure:
     """
     figure, (axis,) = figure_with_axes(height=3.6)
     for place, (run, tokens) in enumerate(lengths.items()):
-        colour, marker, line = line_look(place)
-        ordered = tokens[np.argsort(tokens.mean(axis=1), kind="stable")]
-        x = np.linspace(0, 100, len(ordered)) if len(ordered) > 1 else np.array([0, 100])
-        ordered = ordered if len(ordered) > 1 else np.repeat(ordered, 2, axis=0)
+        colour, marker, line = look(place)
+        ordered = tokens[np.argsort(tokens.mean(axis=1), kind="stable")].repeat(1 if len(tokens) > 1 else 2, axis=0)
+        x = np.linspace(0, 100, len(ordered))
         axis.fill_between(x, ordered.min(axis=1), ordered.max(axis=1), color=colour, alpha=0.15, lw=0)
         label = f"02-{run.rpartition('-')[2]}: {tokens.shape[1]} tokens, mean {tokens.mean():.2f}"
         axis.plot(x, ordered.mean(axis=1), color=colour, ls=line, marker=marker, ms=3, label=label)
     axis.set(xlabel="identities, shortest prompts first", ylabel="length of a learnt token", ylim=(0, None))
-    axis.xaxis.set_major_formatter(PercentFormatter())
+    percent(axis.xaxis)
     axis.legend(loc="lower right")
     return figure

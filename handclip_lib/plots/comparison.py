@@ -1,4 +1,4 @@
-"""Figures of several runs: results in, `Figure` out; shares become percent here and nowhere else."""
+"""Figures of several runs: results in, `Figure` out."""
 
 from collections.abc import Mapping
 
@@ -6,14 +6,28 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from handclip_lib.evaluation.uncertainty import Interval
-from handclip_lib.plots.style import COLOURS, MARKERS, QUIET, figure_with_axes, in_our_look, wrapped
+from handclip_lib.analysis.comparison import Difference
+from handclip_lib.evaluation.bootstrap import Interval
+from handclip_lib.plots.retrieval import draw_cmc
+from handclip_lib.plots.style import (
+    HALF,
+    LINE,
+    QUIET,
+    WIDTH,
+    bar_of_interval,
+    figure_with_axes,
+    in_our_look,
+    legend_below,
+    look,
+    percent,
+    whole_numbers,
+    wrapped,
+)
 
 MEASURES = {"rank1": "rank-1", "map": "mAP"}
 POINTS = "percentage points"
-LINE, HALF = 34, 52  # characters of a label beside an axis, which takes its width; and of half a figure's width
+MOST_QUERIES, LONGEST_NAME = 8, 20  # listed a side, and characters of a file's name
 
 
 @in_our_look
@@ -24,19 +38,19 @@ def forest(table: pd.DataFrame) -> Figure:
     """
     figure, (left, right) = figure_with_axes(1, 2, height=0.42 * len(table) + 1.5, sharey=True)
     rows = np.arange(len(table))
-    _bars(left, table["rank1"], table["rank1_low"], table["rank1_high"], rows, COLOURS[0], MARKERS[0])
+    bar_of_interval(left, [table[f"rank1{end}"] for end in ("", "_low", "_high")], rows, look(0)[:2])
     left.set_yticks(rows, [wrapped(name, LINE) for name in table["model"]], parse_math=False)
     left.set_ylim(len(table) - 0.4, -0.6)
     left.set(title="rank-1", xlabel="interval over identities")
-    left.xaxis.set_major_formatter(PercentFormatter())
+    percent(left.xaxis)
     right.axvline(0, color=QUIET, lw=1)
     for place, (name, label) in enumerate(MEASURES.items()):
+        colour, marker, _ = look(place)
         sure = (table[f"{name}_p_holm"] < 0.05).to_numpy()
-        for mask, fill in ((sure, COLOURS[place]), (~sure, "white")):
-            part = table[mask]
-            gain, low, high = part[f"{name}_gain"], part[f"{name}_gain_low"], part[f"{name}_gain_high"]
-            _bars(right, gain, low, high, rows[mask] + 0.24 * place - 0.12, COLOURS[place], MARKERS[place], fill)
-        right.plot([], [], MARKERS[place], color=COLOURS[place], label=label)
+        for mask, fill in ((sure, colour), (~sure, "white")):
+            gain = [table[mask][f"{name}_gain{end}"] for end in ("", "_low", "_high")]
+            bar_of_interval(right, gain, rows[mask] + 0.24 * place - 0.12, (colour, marker), fill)
+        right.plot([], [], marker, color=colour, label=label)
     right.set_title("gain over the first row", loc="left")
     right.set(xlabel=f"{POINTS}; filled: p < 0.05 by Holm")
     right.legend(loc="lower right", ncols=2, bbox_to_anchor=(1, 1.08), borderaxespad=0)
@@ -54,24 +68,81 @@ def cmc_overlay(curves: Mapping[str, Interval], n_gallery: int) -> Figure:
         n_gallery: Gallery size.
     """
     figure, (axis,) = figure_with_axes(height=4.0 + 0.1 * len(curves))
-    draw_cmc(axis, curves, n_gallery)
-    _legend_below(figure, axis, "rank-1 in brackets")
+    _one_gallery(axis, curves, n_gallery)
+    legend_below(figure, axis, "rank-1 in brackets")
     return figure
 
 
-def draw_cmc(axis: Axes, curves: Mapping[str, Interval], n_gallery: int) -> None:
-    """Draw CMC curves with their bands into an axis."""
-    for place, (label, cmc) in enumerate(curves.items()):
-        k = np.arange(1, len(cmc.estimate) + 1)
-        colour, marker, line = line_look(place)
-        axis.fill_between(k, 100 * cmc.low, 100 * cmc.high, color=colour, alpha=0.1, lw=0)
-        text = f"{label} ({100 * cmc.estimate[0]:.1f} %)"
-        axis.plot(k, 100 * cmc.estimate, color=colour, marker=marker, ls=line, ms=4, label=text)
+def _one_gallery(axis: Axes, curves: Mapping[str, Interval], n_gallery: int) -> None:
+    draw_cmc(axis, curves)
     low = min((float(cmc.low.min()) for cmc in curves.values()), default=0)
-    axis.set(xlabel="rank k", ylabel="queries with a match in the k best", ylim=(max(0, 100 * low - 5), 101))
+    axis.set(ylabel="queries with a match in the k best", ylim=(max(0, 100 * low - 5), 101))
     axis.set_title(f"gallery of {n_gallery} images")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.yaxis.set_major_formatter(PercentFormatter())
+
+
+@in_our_look
+def compared_runs(
+    curves: Mapping[str, Interval], n_gallery: int, differences: Mapping[str, Difference],
+    queries: Mapping[str, pd.DataFrame],
+) -> Figure:  # fmt: skip
+    """Two runs: CMC of both, difference of rank-1 and mAP, and queries that only one of them gets right.
+
+    Args:
+        curves: CMC of the two by label, the first less the second being the difference.
+        n_gallery: Gallery size.
+        differences: Of `compare_pair`.
+        queries: Of `won_and_lost`.
+    """
+    figure = Figure(figsize=(WIDTH, 6.2), layout="constrained")
+    grid = figure.add_gridspec(2, 2, height_ratios=(1.5, 1))
+    left, right = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
+    _one_gallery(left, curves, n_gallery)
+    handles, labels = left.get_legend_handles_labels()
+    left.legend(handles, [wrapped(label, LINE) for label in labels], loc="lower right")
+    first, second = curves
+    right.axvline(0, color=QUIET, lw=1)
+    for row, found in enumerate(differences.values()):
+        bar_of_interval(right, (found.estimate, found.low, found.high), row, look(row)[:2])
+        value, low, high = 100 * float(found.estimate), 100 * float(found.low), 100 * float(found.high)
+        text = f"{value:+z.1f} [{low:z.1f}, {high:z.1f}], p = {float(found.p_value):.3g}"
+        right.annotate(text, (value, row), (0, 10), textcoords="offset points", ha="center", fontsize=9)
+    right.set_yticks(range(len(differences)), [MEASURES[name] for name in differences])
+    right.set_ylim(len(differences) - 0.4, -0.7)
+    right.margins(x=0.35)
+    right.grid(axis="y", visible=False)
+    right.set_title(wrapped(f"{first}\nless {second}", HALF), parse_math=False)
+    right.set_xlabel(f"difference in {POINTS}, 95 % over identities")
+    for column, name, label, rank in ((0, "first", first, "rank_second"), (1, "second", second, "rank_first")):
+        _listed(figure.add_subplot(grid[1, column]), queries[name], label, rank)
+    total = sum(map(len, queries.values()))
+    both, one, other, neither = (100 * len(queries[n]) / max(1, total) for n in ("both", "first", "second", "neither"))
+    figure.suptitle(
+        f"of {total} queries both get {both:.0f} % right, one of them {one + other:.0f} %, neither {neither:.0f} %",
+        fontsize=10, parse_math=False,
+    )  # fmt: skip
+    return figure
+
+
+def _listed(axis: Axes, queries: pd.DataFrame, label: str, rank: str) -> None:
+    """Photographs as lines of text: in how many draws only one run gets them right, and the other's worst rank."""
+    found = queries.groupby(["path", "identity"])[rank].agg(["size", "max"]).reset_index()
+    found = found.sort_values(["size", "max", "path"], ascending=[False, False, True], kind="stable")
+    axis.set_axis_off()
+    title = wrapped(f"only {label}:", HALF) + f"\n{len(queries)} queries of {len(found)} photographs"
+    axis.set_title(title, loc="left", fontsize=9, parse_math=False)
+    lines = [
+        f"{_short(path)} ({identity}): {draws} {'draw' if draws == 1 else 'draws'}, rank of the other ≤ {worst}"
+        for path, identity, draws, worst in found.head(MOST_QUERIES).itertuples(index=False, name=None)
+    ]
+    if len(found) > len(lines):
+        lines.append(f"… and {len(found) - len(lines)} more")
+    text = axis.text(0, 1, "\n".join(lines) or "none", va="top", fontsize=9, parse_math=False, transform=axis.transAxes)
+    text.set_in_layout(False)  # a long name must not take the curves' width
+
+
+def _short(path: str) -> str:
+    name = path.rpartition("/")[2]
+    return name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
 
 
 @in_our_look
@@ -88,7 +159,7 @@ def sweep_effect(table: pd.DataFrame, parameter: str, measures: Mapping[str, str
     names = list(dict.fromkeys(table["value"].tolist()))
     place = table["value"] if is_number else table["value"].map(names.index)
     for number, (name, label) in enumerate(measures.items()):
-        colour, marker, _ = line_look(number)
+        colour, marker, _ = look(number)
         axis.plot(place, 100 * table[name], marker, color=colour, ms=5, mfc="white", ls="")
         mean = (100 * table[name]).groupby(place).mean()
         axis.plot(mean.index, mean, color=colour, marker=marker, ms=6, label=label)
@@ -100,7 +171,7 @@ def sweep_effect(table: pd.DataFrame, parameter: str, measures: Mapping[str, str
     else:
         axis.set_xticks(range(len(names)), map(str, names), parse_math=False)
     axis.set_xlabel(f"{parameter} ({len(table)} runs)", parse_math=False)
-    axis.yaxis.set_major_formatter(PercentFormatter())
+    percent(axis.yaxis)
     axis.legend(loc="best")
     return figure
 
@@ -115,7 +186,7 @@ def seed_spread(table: pd.DataFrame) -> Figure:
     groups = list(dict.fromkeys(table["group"]))
     figure, (axis,) = figure_with_axes(height=0.7 * len(groups) + 1.3)
     for number, (name, label) in enumerate(MEASURES.items()):
-        colour, marker, _ = line_look(number)
+        colour, marker, _ = look(number)
         for row, group in enumerate(groups):
             values = 100 * table.loc[table["group"] == group, name].to_numpy()
             at = row + 0.3 * number - 0.15
@@ -126,9 +197,9 @@ def seed_spread(table: pd.DataFrame) -> Figure:
     axis.set_yticks(range(len(groups)), [f"{group}, {sizes[group]} seeds" for group in groups], parse_math=False)
     axis.set_ylim(len(groups) - 0.4, -0.6)
     axis.grid(axis="y", visible=False)
-    axis.xaxis.set_major_formatter(PercentFormatter())
+    percent(axis.xaxis)
     axis.set_xlabel("grey: a run; bar: mean ± one standard deviation over seeds")
-    _legend_below(figure, axis, "")
+    legend_below(figure, axis)
     return figure
 
 
@@ -141,14 +212,14 @@ def draw_variance(draws: Mapping[str, pd.Series]) -> Figure:
     """
     figure, (axis,) = figure_with_axes(height=3.6 + 0.1 * len(draws))
     for place, (label, values) in enumerate(draws.items()):
-        colour, marker, line = line_look(place)
+        colour, marker, line = look(place)
         spread = f"sd {100 * values.std(ddof=1):.1f}" if len(values) > 1 else "one draw"
         text = f"{label}: {100 * values.mean():.1f} ({spread})"
         axis.plot(values.index, 100 * values, color=colour, marker=marker, ls=line, ms=5, lw=1, label=text)
     axis.set(xlabel="draw of the gallery", ylabel="rank-1")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.yaxis.set_major_formatter(PercentFormatter())
-    _legend_below(figure, axis, "mean and standard deviation over draws, %")
+    whole_numbers(axis.xaxis)
+    percent(axis.yaxis)
+    legend_below(figure, axis, "mean and standard deviation over draws, %")
     return figure
 
 
@@ -157,7 +228,7 @@ def cost_accuracy(table: pd.DataFrame) -> Figure:
     """Rank-1 with its interval against the seconds a run took, by notebook; rows of `runs_table`."""
     figure, (axis,) = figure_with_axes(height=4.0)
     for place, (notebook, rows) in enumerate(table.groupby("notebook", sort=True)):
-        colour, marker, _ = line_look(place)
+        colour, marker, _ = look(place)
         ends = [100 * (rows["rank1"] - rows["rank1_low"]), 100 * (rows["rank1_high"] - rows["rank1"])]
         label = str(notebook).replace("_", " ")
         axis.errorbar(rows["seconds"], 100 * rows["rank1"], yerr=ends, fmt=marker, color=colour, capsize=4, label=label)
@@ -171,31 +242,6 @@ def cost_accuracy(table: pd.DataFrame) -> Figure:
         axis.set_xlim(0, 1.15 * table["seconds"].max())
     axis.margins(y=0.1)
     axis.set(xlabel="seconds a run took, on the machine it ran on", ylabel="rank-1")
-    axis.yaxis.set_major_formatter(PercentFormatter())
+    percent(axis.yaxis)
     axis.legend(loc="best", title="at each mark: end of the run's id")
     return figure
-
-
-def _bars(
-    axis: Axes, value: pd.Series, low: pd.Series, high: pd.Series, rows: np.ndarray, colour: str, marker: str,
-    fill: str = "",
-) -> None:  # fmt: skip
-    """Estimates with their intervals, in percent; rows without one are left out."""
-    there = value.notna().to_numpy()
-    # rounding may put the estimate of values that are all alike beyond its interval, and a bar has no negative length
-    estimate, ends = 100 * value[there], [100 * side[there].clip(lower=0) for side in (value - low, high - value)]
-    axis.errorbar(estimate, rows[there], xerr=ends, fmt=marker, color=colour, mfc=fill or colour, capsize=4, ms=6)
-
-
-def _legend_below(figure: Figure, axis: Axes, title: str) -> None:
-    """Labels of runs are long: under the figure, in two columns if they fit, they take no width from it."""
-    handles, labels = axis.get_legend_handles_labels()
-    columns = 2 if max(map(len, labels), default=0) <= HALF else 1
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, title=title)
-
-
-def line_look(place: int) -> tuple[str, str, str]:
-    """Colour, marker and line; the line changes where the colours begin anew."""
-    lines = ("-", "--", ":", "-.")
-    n = len(COLOURS)
-    return COLOURS[place % n], MARKERS[place % n], lines[place // n % len(lines)]

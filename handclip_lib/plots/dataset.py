@@ -13,16 +13,13 @@ from handclip_lib.plots.style import COLOURS, QUIET, figure_with_axes, in_our_lo
 def protocol_counts(frame: pd.DataFrame) -> Figure:
     """What the split holds, beside the published count where there is one; rows of `split_counts`."""
     figure, (axis,) = figure_with_axes(height=3.4)
-    place = np.arange(len(frame))
-    published = "published" in frame
-    bars = axis.barh(
-        place - 0.2 * published, frame["found"], 0.4 if published else 0.6, color=COLOURS[0], label="found"
-    )
-    axis.bar_label(bars, padding=3, fontsize=9)
+    place, published = np.arange(len(frame)), "published" in frame
+    bars = [axis.barh(place - 0.2 * published, frame["found"], 0.4 if published else 0.6, color=COLOURS[0])]
     if published:
-        bars = axis.barh(place + 0.2, frame["published"], 0.4, color=COLOURS[4], hatch="//", label="published")
-        axis.bar_label(bars, padding=3, fontsize=9)
-        axis.legend(loc="lower right")
+        bars += [axis.barh(place + 0.2, frame["published"], 0.4, color=COLOURS[4], hatch="//")]
+        axis.legend(bars, ["found", "published"], loc="lower right")
+    for container in bars:
+        axis.bar_label(container, padding=3, fontsize=9)
     axis.set_yticks(place, frame["count"])
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
@@ -34,20 +31,20 @@ def protocol_counts(frame: pd.DataFrame) -> Figure:
 @in_our_look
 def attribute_balance(frame: pd.DataFrame) -> Figure:
     """Images and identities of each value of each attribute; rows of `attribute_counts`."""
-    attributes = list(dict.fromkeys(frame["attribute"]))
-    columns = min(3, max(1, len(attributes)))
-    rows = max(1, -(-len(attributes) // columns))
+    groups = list(frame.groupby("attribute", sort=False))
+    columns = min(3, max(1, len(groups)))
+    rows = max(1, -(-len(groups) // columns))
     figure, axes = figure_with_axes(rows, columns, height=2.3 * rows)
-    for axis, attribute in zip(axes, attributes, strict=False):
-        part = frame[frame["attribute"] == attribute]
-        bars = axis.barh(np.arange(len(part)), part["images"], color=COLOURS[0])
+    for axis, (attribute, part) in zip(axes, groups, strict=False):
+        place = np.arange(len(part))
+        bars = axis.barh(place, part["images"], color=COLOURS[0])
         axis.bar_label(bars, [f"{n} ids" for n in part["identities"]], padding=3, fontsize=9)
-        axis.set_yticks(np.arange(len(part)), part["value"], parse_math=False)
-        axis.set_title(attribute.replace("_", " "), parse_math=False)
+        axis.set_yticks(place, part["value"], parse_math=False)
+        axis.set_title(str(attribute).replace("_", " "), parse_math=False)
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
         axis.margins(x=0.4)
-    for axis in axes[len(attributes) :]:
+    for axis in axes[len(groups) :]:
         axis.remove()
     figure.supxlabel("images", fontsize=10)
     return figure
@@ -61,11 +58,9 @@ def images_per_identity(counts: "pd.Series[int]") -> Figure:
     axis.bar(np.arange(len(values)), values, width=1.0, color=COLOURS[0])
     axis.set(xlabel=f"{len(values)} identities, most images first", ylabel="images", xlim=(-0.5, len(values) - 0.5))
     top = min(10, len(values))
-    share = values[:top].sum() / values.sum()
-    single = int((values == 1).sum())
     axis.set_title(
         f"{values.sum():,} images, median {np.median(values):.0f} an identity; the first {top} identities hold "
-        f"{share:.0%}; {single} identities have one image",
+        f"{values[:top].sum() / values.sum():.0%}; {(values == 1).sum()} identities have one image",
         loc="left", fontsize=10,
     )  # fmt: skip
     return figure
@@ -86,13 +81,12 @@ def near_duplicate_pairs(pairs: pd.DataFrame, left: Sequence[np.ndarray], right:
         axis.set_axis_off()
         axis.text(0.5, 0.5, "no two images look nearly the same", ha="center", va="center")
         return figure
-    above = []
+    titles = []
     for pair in pairs.head(shown).itertuples():
         distance = "unknown" if pair.capture_distance is pd.NA else str(pair.capture_distance)
         who = "same identity" if pair.same_identity else "DIFFERENT identities"
-        above.append(f"cosine {pair.cosine:.3f}\n{who}\ncaptures apart: {distance}")
-    blank = [""] * shown
-    return picture_grid([*left[:shown], *right[:shown]], [*above, *blank], columns=shown, size=1.3)[0]
+        titles.append(f"cosine {pair.cosine:.3f}\n{who}\ncaptures apart: {distance}")
+    return picture_grid([*left[:shown], *right[:shown]], [*titles, *[""] * shown], columns=shown, size=1.3)[0]
 
 
 @in_our_look
@@ -105,8 +99,7 @@ def image_sizes(sizes: pd.DataFrame) -> Figure:
     for w, h, n in list(zip(width, height, grouped, strict=True))[:8]:
         axis.annotate(f"{w}×{h}: {n:,} images", (w, h), (12, 0), textcoords="offset points", va="center")
     axis.set(xlabel="width in pixels", ylabel="height in pixels")
-    axis.set_xlim(0, width.max() * 1.35)
-    axis.set_ylim(0, height.max() * 1.35)
+    axis.set(xlim=(0, width.max() * 1.35), ylim=(0, height.max() * 1.35))
     return figure
 
 

@@ -1,15 +1,14 @@
-"""Figures of prompt learning: results in, `Figure` out; shares become percent here and nowhere else."""
+"""Figures of prompt learning: results in, `Figure` out."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import seaborn
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.cluster.hierarchy import leaves_list, linkage
 
+from handclip_lib.data.images import DecodedImages
 from handclip_lib.plots.style import (
     COLOURS,
     MARKERS,
@@ -19,15 +18,20 @@ from handclip_lib.plots.style import (
     WIDTH,
     figure_with_axes,
     in_our_look,
+    look,
+    percent,
     picture_grid,
+    show_picture,
+    whole_numbers,
 )
+from handclip_lib.plots.training import over_epochs
 
 LOSSES = {"loss": "loss", "image_to_text": "image→text", "text_to_image": "text→image"}
 HITS = {
     "image_to_text@1": "image→text@1", "image_to_text@5": "image→text@5", "text_to_image@1": "text→image@1",
     "val_image_to_text@1": "image→text@1, validation",
 }  # fmt: skip
-MOST_LABELS = 30
+MOST_LABELS, RIVALS = 30, 5
 
 
 @in_our_look
@@ -39,26 +43,19 @@ def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
         best_epoch: The epoch that was chosen; a dashed line marks it.
     """
     figure, (loss, hits, norms, gradients) = figure_with_axes(2, 2, height=5.8, sharex=True)
-    epoch = history["epoch"]
-    _lines(loss, epoch, history, LOSSES, 1)
-    _lines(hits, epoch, history, HITS, 100)
-    hits.yaxis.set_major_formatter(PercentFormatter())
-    hits.set(ylim=(-2, 102), title=f"hits by identity (dashed: epoch {best_epoch}, chosen)")
-    loss.set_title("loss and its terms")
-    _lines(norms, epoch, history, {"prompt_norm": "mean length of a learnt token"}, 1)
+    over_epochs(loss, history, LOSSES, best_epoch, "loss and its terms")
+    over_epochs(hits, history, HITS, best_epoch, f"hits by identity (dashed: epoch {best_epoch}, chosen)", factor=100)
+    percent(hits.yaxis)
+    hits.set_ylim(-2, 102)
+    over_epochs(norms, history, {"prompt_norm": "mean length of a learnt token"}, best_epoch, "learnt tokens")
     spread = norms.twinx()
-    spread.plot(epoch, history["prompt_variance"], color=COLOURS[1], marker=MARKERS[1], ms=3)
+    spread.plot(history["epoch"], history["prompt_variance"], color=COLOURS[1], marker=MARKERS[1], ms=3)
     spread.tick_params(labelsize=9, colors=COLOURS[1])
     spread.grid(False)
     spread.set_ylabel("variance over identities", color=COLOURS[1])
-    norms.set_title("learnt tokens")
-    _lines(gradients, epoch, history, {"gradient_norm": "length of the context's gradient"}, 1)
-    gradients.set_title("gradient")
+    over_epochs(gradients, history, {"gradient_norm": "length of the context's gradient"}, best_epoch, "gradient")
     for axis in (norms, gradients):
         axis.set_xlabel("epoch")
-    for axis in (loss, hits, norms, gradients):
-        axis.axvline(best_epoch, color=QUIET, ls="--", lw=1)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
@@ -70,23 +67,21 @@ def prompt_norms(epochs: Sequence[int], contexts: np.ndarray) -> Figure:
         epochs: Of the snapshots.
         contexts: Learnt tokens, shape (snapshots, n_identities, n_ctx, width) or, shared, (snapshots, n_ctx, width).
     """
-    if contexts.ndim == 3:
-        contexts = contexts[:, None]
-    lengths = np.linalg.norm(contexts, axis=-1)  # (snapshots, identities, tokens)
+    lengths = np.linalg.norm(contexts if contexts.ndim == 4 else contexts[:, None], axis=-1)
+    n_ctx = lengths.shape[2]  # (snapshots, identities, tokens)
     figure, (left, right) = figure_with_axes(1, 2, height=3.6, width_ratios=(1, 1.1))
-    for token in range(lengths.shape[2]):
-        colour = COLOURS[token % len(COLOURS)]
+    for token in range(n_ctx):
+        colour, marker, line = look(token)
         own = lengths[:, :, token]
         left.fill_between(epochs, own.min(axis=1), own.max(axis=1), color=colour, alpha=0.12, lw=0)
-        marker = MARKERS[token % len(MARKERS)]
-        left.plot(epochs, own.mean(axis=1), color=colour, marker=marker, ms=4, label=f"token {token + 1}")
+        left.plot(epochs, own.mean(axis=1), color=colour, marker=marker, ls=line, ms=4, label=f"token {token + 1}")
     left.set(xlabel="epoch", ylabel="length", title="mean over identities, band: lowest to highest")
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(left.xaxis)
     left.set_ylim(bottom=0)
-    left.legend(loc="lower right", ncols=2 if lengths.shape[2] > 4 else 1)
+    left.legend(loc="lower right", ncols=2 if n_ctx > 4 else 1)
     order = np.argsort(lengths[-1].mean(axis=1))
-    seaborn.heatmap(lengths[-1][order], ax=right, cmap="viridis", xticklabels=range(1, lengths.shape[2] + 1),
-                    yticklabels=False, cbar_kws={"label": "length"})  # fmt: skip
+    seaborn.heatmap(lengths[-1][order], ax=right, cmap="viridis", xticklabels=range(1, n_ctx + 1), yticklabels=False,
+                    cbar_kws={"label": "length"})  # fmt: skip
     right.set(xlabel="learnt token", title="at the end, one row an identity")
     right.set_ylabel("identity, shortest first")
     return figure
@@ -110,11 +105,12 @@ def prompt_similarity(text: np.ndarray, identities: Sequence[str], order: np.nda
         title: What is shown.
     """
     similarity = (_unit(text) @ _unit(text).T)[np.ix_(order, order)]
-    names = np.asarray(identities)[order]
     figure, (axis,) = figure_with_axes(height=6.4)
     seaborn.heatmap(similarity, ax=axis, cmap="viridis", vmin=-0.2, vmax=1, square=True, xticklabels=False,
                     yticklabels=False, cbar_kws={"label": "cosine", "shrink": 0.8})  # fmt: skip
-    _name_some(axis, names)
+    places, names = np.arange(0, len(order), max(1, -(-len(order) // MOST_LABELS))), np.asarray(identities)[order]
+    axis.set_xticks(places + 0.5, names[places], rotation=90, fontsize=9, parse_math=False)
+    axis.set_yticks(places + 0.5, names[places], rotation=0, fontsize=9, parse_math=False)
     off = similarity[~np.eye(len(similarity), dtype=bool)]
     axis.set_title(f"{title}: mean cosine of two identities' texts {off.mean():.2f}, highest {off.max():.2f}")
     return figure
@@ -144,80 +140,61 @@ def image_text_matrices(before: np.ndarray, after: np.ndarray, labels: np.ndarra
 def identity_hits(by_identity: pd.DataFrame) -> Figure:
     """Margin and hits of every identity, the least recognised first; `PromptTask.by_identity`'s frame."""
     figure, (left, right) = figure_with_axes(1, 2, height=3.4, width_ratios=(2.4, 1))
-    place = np.arange(len(by_identity))
-    own = by_identity["image_to_text@1"].to_numpy() == 1
+    place, own = np.arange(len(by_identity)), by_identity["image_to_text@1"].to_numpy() == 1
     for mask, colour, marker, label in ((own, MATCH, "o", "all images hit"), (~own, OTHER, "X", "some miss")):
         left.plot(place[mask], by_identity["margin"][mask], marker, color=colour, ms=5, ls="", label=label)
     left.axhline(0, color=QUIET, lw=1)
-    left.set(
-        xlabel="identity, least recognised first", ylabel="own cosine − best other", title="margin, mean of images"
-    )
+    left.set(xlabel="identity, least recognised first", ylabel="own cosine − best other")
+    left.set_title("margin, mean of images")
     left.legend(loc="lower right")
-    bins = np.linspace(0, 100, 11)
-    right.hist(100 * by_identity["image_to_text@1"], bins.tolist(), color=COLOURS[0])
-    right.xaxis.set_major_formatter(PercentFormatter())
+    right.hist(100 * by_identity["image_to_text@1"], np.linspace(0, 100, 11).tolist(), color=COLOURS[0])
+    percent(right.xaxis)
     right.set(xlabel="image→text@1", ylabel="identities", title="hits by identity")
     return figure
 
 
 @in_our_look
-def confused_hands(pairs: Sequence[tuple[str, np.ndarray, str, np.ndarray]]) -> Figure:
+def confused_hands(pairs: Sequence[tuple[str, str, str, str]], images: DecodedImages) -> Figure:
     """Side by side: a photograph, and one of the identity whose text is nearer to it.
 
     Args:
-        pairs: Identity, its photograph, the other identity, and that one's; photographs uint8 (height, width, 3).
+        pairs: `PromptTask.confused_pairs`.
+        images: Decoded photographs of their paths.
     """
-    pixels = [picture for _, own, _, other in pairs for picture in (own, other)]
+    paths = [path for _, own, _, other in pairs for path in (own, other)]
     titles = [title for own, _, other, _ in pairs for title in (own, f"taken for {other}:")]
-    return picture_grid(pixels, titles, columns=6, size=1.5)[0]
+    return picture_grid(images.pixels[images.rows(paths)], titles, columns=6, size=1.5)[0]
 
 
 @in_our_look
 def identity_sheet(
-    name: str, photographs: Sequence[np.ndarray], captions: Sequence[str], own: np.ndarray, rivals: pd.Series
+    identity: str, photographs: Sequence[np.ndarray], similarity: np.ndarray, identities: Sequence[str], title: str
 ) -> Figure:
-    """One identity: its photographs, the cosine of each to its own text, and the texts most often nearer.
+    """One identity: photographs with the cosine to its own text, and the texts that are nearest to all its images.
 
     Args:
-        name: The identity.
-        photographs: uint8 (height, width, 3) each.
-        captions: Below each.
-        own: Cosine of each photograph and the identity's own text.
-        rivals: Highest mean cosine of other identities' texts to these photographs, by identity, descending.
+        identity: Its name.
+        photographs: uint8 (height, width, 3) each, of its first images.
+        similarity: Cosine of each of its images to each identity's text, `PromptTask.of_identity`.
+        identities: Whose the texts are.
+        title: Of the whole.
     """
-    columns = max(1, len(photographs))
+    number, names = list(identities).index(identity), np.asarray(identities)
     figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
-    grid = figure.add_gridspec(2, columns, height_ratios=(1, 1))
-    for column, (pixels, caption) in enumerate(zip(photographs, captions, strict=True)):
-        axis = figure.add_subplot(grid[0, column])
-        axis.imshow(pixels)
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.grid(False)
-        axis.spines[:].set_visible(False)
-        axis.set_title(caption, fontsize=9, parse_math=False)
+    grid = figure.add_gridspec(2, max(1, len(photographs)))
+    for column, (pixels, row) in enumerate(zip(photographs, similarity, strict=False)):
+        nearest = "" if row.argmax() == number else f"\nnearest {names[row.argmax()]} {row.max():.2f}"
+        show_picture(figure.add_subplot(grid[0, column]), pixels, f"own {row[number]:.2f}{nearest}")
     axis = figure.add_subplot(grid[1, :])
-    names, values = [f"{name} (own)", *rivals.index], [float(own.mean()), *rivals]
-    axis.barh(range(len(names)), values, color=[MATCH] + [OTHER] * len(rivals), height=0.7)
-    axis.set_yticks(range(len(names)), names, parse_math=False)
+    rivals = pd.Series(similarity.mean(axis=0), names).drop(identity).nlargest(RIVALS)
+    bars = {f"{identity} (own)": similarity[:, number].mean(), **rivals}
+    axis.barh(range(len(bars)), list(bars.values()), color=[MATCH] + [OTHER] * len(rivals), height=0.7)
+    axis.set_yticks(range(len(bars)), list(bars), parse_math=False)
     axis.invert_yaxis()
     axis.tick_params(labelsize=9)
     axis.set_xlabel("mean cosine of these photographs and an identity's text")
+    figure.suptitle(title, fontsize=9, parse_math=False)
     return figure
-
-
-def _lines(axis: Axes, epoch: pd.Series, history: pd.DataFrame, names: dict[str, str], factor: float) -> None:
-    for number, (column, label) in enumerate(names.items()):
-        if column in history:
-            axis.plot(epoch, factor * history[column], color=COLOURS[number], marker=MARKERS[number], ms=3, label=label)
-    axis.legend(loc="best")
-
-
-def _name_some(axis: Axes, names: np.ndarray) -> None:
-    every = max(1, -(-len(names) // MOST_LABELS))
-    places = np.arange(0, len(names), every)
-    axis.set_xticks(places + 0.5, names[places], rotation=90, fontsize=9, parse_math=False)
-    axis.set_yticks(places + 0.5, names[places], rotation=0, fontsize=9, parse_math=False)
 
 
 def _unit(text: np.ndarray) -> np.ndarray:

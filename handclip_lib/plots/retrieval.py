@@ -1,24 +1,28 @@
-"""Figures of a ranking: results in, `Figure` out; shares become percent here and nowhere else."""
+"""Figures of a ranking: results in, `Figure` out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from handclip_lib.evaluation.protocol import ProtocolResult
+from handclip_lib.evaluation.bootstrap import Interval
+from handclip_lib.evaluation.ranking.protocol import ProtocolResult
 from handclip_lib.plots.style import (
-    COLOURS,
-    MARKERS,
+    LINES,
     MATCH,
     OTHER,
     QUERY,
     QUIET,
+    bar_of_interval,
+    bare,
     figure_with_axes,
     in_our_look,
+    look,
+    percent,
     picture_grid,
+    whole_numbers,
 )
 
 MOST_IN_MATRIX = 400
@@ -30,23 +34,29 @@ GALLERY_TITLES = {"aspect": "gallery: same aspect", "all": "gallery: all aspects
 def cmc_curves(results: Sequence[ProtocolResult]) -> Figure:
     """CMC of each model with its band over identities; one panel a gallery."""
     galleries = list(dict.fromkeys(result.gallery for result in results))
-    models = list(dict.fromkeys(result.model for result in results))
     figure, axes = figure_with_axes(1, len(galleries), sharey=True)
     for axis, gallery in zip(axes, galleries, strict=True):
-        for result in (r for r in results if r.gallery == gallery):
-            colour, marker = _look(models.index(result.model))
-            k = np.arange(1, len(result.cmc.estimate) + 1)
-            axis.fill_between(k, 100 * result.cmc.low, 100 * result.cmc.high, color=colour, alpha=0.15, lw=0)
-            label = f"{result.model} ({100 * result.cmc.estimate[0]:.1f} %)"
-            axis.plot(k, 100 * result.cmc.estimate, color=colour, marker=marker, ms=4, label=label)
-        sizes = {result.draws[0].n_gallery for result in results if result.gallery == gallery}
-        axis.set_title(f"{GALLERY_TITLES[gallery]} ({', '.join(map(str, sorted(sizes)))} images)")
-        axis.set(xlabel="rank k", xlim=(0.5, len(k) + 0.5), ylim=(0, 101))
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        own = [result for result in results if result.gallery == gallery]
+        draw_cmc(axis, {result.model: result.cmc for result in own})
+        sizes = sorted({result.draws[0].n_gallery for result in own})
+        axis.set_title(f"{GALLERY_TITLES[gallery]} ({', '.join(map(str, sizes))} images)")
+        axis.set(xlim=(0.5, len(own[-1].cmc.estimate) + 0.5), ylim=(0, 101))
         axis.legend(loc="lower right", title="rank-1 in brackets")
     axes[0].set_ylabel("queries with a match in the k best")
-    axes[0].yaxis.set_major_formatter(PercentFormatter())
     return figure
+
+
+def draw_cmc(axis: Axes, curves: Mapping[str, Interval]) -> None:
+    """Draw CMC curves with their bands over identities into an axis, rank-1 in their labels."""
+    for place, (label, cmc) in enumerate(curves.items()):
+        k = np.arange(1, len(cmc.estimate) + 1)
+        colour, marker, line = look(place)
+        axis.fill_between(k, 100 * cmc.low, 100 * cmc.high, color=colour, alpha=0.12, lw=0)
+        text = f"{label} ({100 * cmc.estimate[0]:.1f} %)"
+        axis.plot(k, 100 * cmc.estimate, color=colour, marker=marker, ls=line, ms=4, label=text)
+    axis.set_xlabel("rank k")
+    whole_numbers(axis.xaxis)
+    percent(axis.yaxis)
 
 
 @in_our_look
@@ -55,16 +65,13 @@ def draw_spread(results: Sequence[ProtocolResult]) -> Figure:
     models = list(dict.fromkeys(result.model for result in results))
     figure, (axis,) = figure_with_axes(height=0.5 * len(results) + 1.2)
     for row, result in enumerate(results):
-        values = 100 * np.array([draw.rank(1) for draw in result.draws])
+        values = [100 * draw.rank(1) for draw in result.draws]
         axis.plot(values, np.full(len(values), row), ".", color=QUIET, ms=9, alpha=0.7)
-        estimate, low, high = (100 * float(v) for v in (result.rank1.estimate, result.rank1.low, result.rank1.high))
-        colour, marker = _look(models.index(result.model))
-        axis.errorbar(
-            estimate, row + 0.22, xerr=[[estimate - low], [high - estimate]], fmt=marker, color=colour, capsize=4
-        )
+        ends = (result.rank1.estimate, result.rank1.low, result.rank1.high)
+        bar_of_interval(axis, ends, row + 0.22, look(models.index(result.model))[:2])
     axis.set_yticks(range(len(results)), [f"{r.model}, {GALLERY_TITLES[r.gallery]}" for r in results], parse_math=False)
     axis.invert_yaxis()
-    axis.xaxis.set_major_formatter(PercentFormatter())
+    percent(axis.xaxis)
     axis.set(xlabel="rank-1: grey dots are single draws, bars the interval over identities", xlim=(0, 100))
     axis.margins(y=0.2)
     return figure
@@ -90,8 +97,7 @@ def similarity_matrix(similarity: np.ndarray, identities: Sequence[str]) -> Figu
         axis.axhline(edge, color="white", lw=0.4)
         axis.axvline(edge, color="white", lw=0.4)
     starts = np.concatenate([[-0.5], edges, [n - 0.5]])
-    middles = (starts[1:] + starts[:-1]) / 2
-    labels = names[np.concatenate([[0], np.ceil(edges).astype(int)])]
+    middles, labels = (starts[1:] + starts[:-1]) / 2, names[np.ceil(starts[:-1]).astype(int)]
     named = [0]
     for i in range(1, len(middles)):
         if middles[i] - middles[named[-1]] >= n / MOST_LABELS:  # closer labels would overlap
@@ -105,12 +111,12 @@ def similarity_matrix(similarity: np.ndarray, identities: Sequence[str]) -> Figu
 
 
 @in_our_look
-def score_histogram(genuine: np.ndarray, impostor: np.ndarray) -> Figure:
+def score_histogram(mated: np.ndarray, non_mated: np.ndarray, height: float = 3.2) -> Figure:
     """Distribution of the cosine of pairs of one person and of two people, each scaled to an area of one."""
-    figure, (axis,) = figure_with_axes(height=3.2)
-    ends = np.array([min(genuine.min(), impostor.min()), max(genuine.max(), impostor.max())], np.float64)
+    figure, (axis,) = figure_with_axes(height=height)
+    ends = np.array([min(mated.min(), non_mated.min()), max(mated.max(), non_mated.max())], np.float64)
     edges = np.histogram_bin_edges(ends, 60)  # also where all scores are equal
-    for scores, colour, hatch, label in ((impostor, OTHER, "//", "two people"), (genuine, MATCH, "", "one person")):
+    for scores, colour, hatch, label in ((non_mated, OTHER, "//", "non-mated"), (mated, MATCH, "", "mated")):
         axis.hist(
             scores, edges.tolist(), density=True, color=colour, alpha=0.55, hatch=hatch, edgecolor="white", lw=0,
             label=f"{label} ({len(scores):,} pairs, mean {scores.mean():.2f})",
@@ -121,24 +127,41 @@ def score_histogram(genuine: np.ndarray, impostor: np.ndarray) -> Figure:
 
 
 @in_our_look
+def margins(results: Sequence[ProtocolResult]) -> Figure:
+    """How far the best match is ahead of the best image of someone else; left of 0 rank-1 fails."""
+    shown = [result for result in results if result.gallery == results[0].gallery]
+    figure, (axis,) = figure_with_axes(height=3.4)
+    gaps = [(r.per_query["match_score"] - r.per_query["wrong_score"]).to_numpy() for r in shown]
+    edges = np.histogram_bin_edges(np.concatenate(gaps), 80)
+    for number, (result, gap) in enumerate(zip(shown, gaps, strict=True)):
+        share = 100 * np.histogram(gap, edges)[0] / len(gap)
+        label = f"{result.model}: {100 * (gap > 0).mean():.1f} % above 0, mean {gap.mean():+.3f}"
+        axis.stairs(share, edges, color=look(number)[0], label=label, lw=1.6, ls=LINES[number % len(LINES)])
+    axis.axvline(0, color=QUIET, ls="--", lw=1)
+    axis.set(xlabel="cosine of the best match − cosine of the best image of someone else", ylabel="share of queries")
+    percent(axis.yaxis)
+    axis.legend(loc="best")
+    return figure
+
+
+@in_our_look
 def burst_effect(frame: pd.DataFrame) -> Figure:
     """Rank-1 as queries close in capture to their gallery image are left out; `burst_share`'s rows, any models."""
     figure, (left, right) = figure_with_axes(1, 2, height=3.2, width_ratios=(2, 1))
     steps = sorted(frame["burst"].unique())
     for row, (model, rows) in enumerate(frame.groupby("model", sort=False)):
-        colour, marker = _look(row)
+        colour, marker, line = look(row)
         place = [steps.index(burst) for burst in rows["burst"]]
-        left.plot(place, 100 * rows["rank1"], color=colour, marker=marker, label=str(model))
-    names = ["none"] + [f"±{burst}" for burst in steps if burst]
-    left.set_xticks(range(len(steps)), names[-len(steps) :])
+        left.plot(place, 100 * rows["rank1"], color=colour, marker=marker, ls=line, label=str(model))
+    names = [f"±{burst}" if burst else "none" for burst in steps]
+    left.set_xticks(range(len(steps)), names)
     left.set(xlabel="captures around the gallery image left out", ylabel="rank-1", ylim=(0, 101))
-    left.yaxis.set_major_formatter(PercentFormatter())
     left.legend(loc="best")
     share = frame.drop_duplicates("burst").sort_values("burst")
     right.bar(range(len(share)), 100 * share["left_out"], color=QUIET)
-    right.set_xticks(range(len(share)), names[-len(share) :])
+    right.set_xticks(range(len(share)), names)
     right.set(xlabel="captures left out", ylabel="queries left out", ylim=(0, 101))
-    right.yaxis.set_major_formatter(PercentFormatter())
+    percent(left.yaxis, right.yaxis)
     return figure
 
 
@@ -157,18 +180,10 @@ def ranked_gallery(
     """
     columns = min(len(gallery) + 1, 7)
     figure, axes = picture_grid([query, *gallery], [query_title, *titles], columns, size=1.35)
-    _frame(axes[0], QUERY, "")
+    bare(axes[0], QUERY, 3)
     for axis, same in zip(axes[1:], is_match, strict=True):
-        _frame(axis, MATCH if same else OTHER, "✓" if same else "✗")
-    return figure
-
-
-def _frame(axis: Axes, colour: str, mark: str) -> None:
-    axis.spines[:].set(visible=True, color=colour, linewidth=3)
-    if mark:
+        colour, mark = (MATCH, "✓") if same else (OTHER, "✗")
+        bare(axis, colour, 3)
         box = {"facecolor": colour, "edgecolor": "none", "boxstyle": "round,pad=0.15"}
         axis.text(0.04, 0.05, mark, transform=axis.transAxes, color="white", bbox=box, fontsize=10)
-
-
-def _look(index: int) -> tuple[str, str]:
-    return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+    return figure

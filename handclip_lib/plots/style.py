@@ -9,13 +9,17 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito, "Color Universal Design", 2008."""
 MATCH, OTHER, QUERY, QUIET = "#009E73", "#D55E00", "#333333", "#8C8C8C"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", ":", "-.")
 WIDTH = 9.0  # inches: the width of a report's column
+LINE, HALF = 34, 52  # characters of a label beside an axis, which takes its width; and of half a figure's width
 LOOK: Any = {
     "font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10, "legend.fontsize": 9, "xtick.labelsize": 9,
     "ytick.labelsize": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
@@ -45,6 +49,68 @@ def figure_with_axes(rows: int = 1, columns: int = 1, height: float = 3.6, **opt
     return figure, axes
 
 
+def look(place: int) -> tuple[str, str, str]:
+    """Colour, marker and line of one of several; the line changes where the colours begin anew."""
+    n = len(COLOURS)
+    return COLOURS[place % n], MARKERS[place % n], LINES[place // n % len(LINES)]
+
+
+def percent(*sides: Axis) -> None:
+    """Label sides whose values are shares times 100: they become percent in figures and tables and nowhere else."""
+    for side in sides:
+        side.set_major_formatter(PercentFormatter())
+
+
+def whole_numbers(side: Axis) -> None:
+    """Ticks at whole numbers: epochs, ranks, draws."""
+    side.set_major_locator(MaxNLocator(integer=True))
+
+
+def bar_of_interval(axis: Axes, values: Sequence[Any], rows: Any, look: tuple[str, str], fill: str = "") -> None:
+    """Estimates with their intervals as bars with a marker, in percent; rows without one are left out.
+
+    Args:
+        axis: Where.
+        values: Estimate, low and high, shares, each a number or (n,).
+        rows: Height of each.
+        look: Colour and marker.
+        fill: Of the marker; its colour by default.
+    """
+    estimate, low, high = (np.atleast_1d(np.asarray(value, np.float64)) for value in values)
+    there = ~np.isnan(estimate)
+    # rounding may put the estimate of values that are all alike beyond its interval, and a bar has no negative length
+    ends = [100 * side[there].clip(min=0) for side in (estimate - low, high - estimate)]
+    colour, marker = look
+    axis.errorbar(
+        100 * estimate[there], np.atleast_1d(rows)[there], xerr=ends, fmt=marker, color=colour, mfc=fill or colour,
+        capsize=4, ms=6,
+    )  # fmt: skip
+
+
+def legend_below(figure: Figure, axis: Axes, title: str = "") -> None:
+    """Labels of runs are long: under the figure, in two columns if they fit, they take no width from it."""
+    handles, labels = axis.get_legend_handles_labels()
+    columns = 2 if max(map(len, labels), default=0) <= HALF else 1
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, title=title)
+
+
+def show_picture(axis: Axes, pixels: np.ndarray, title: str = "", frame: str = "", width: float = 2.0) -> None:
+    """An image without ticks under its title, which is literal text, in a frame of a colour if there is one."""
+    axis.imshow(pixels)
+    axis.set_title(title, fontsize=9, parse_math=False)
+    bare(axis, frame, width)
+
+
+def bare(axis: Axes, frame: str = "", width: float = 0.8) -> None:
+    """An axis without ticks and grid, in a frame of a colour if there is one."""
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.grid(False)
+    axis.spines[:].set(visible=bool(frame), linewidth=width)
+    if frame:
+        axis.spines[:].set_color(frame)
+
+
 def picture_grid(
     pixels: Sequence[np.ndarray], titles: Sequence[str], columns: int, size: float
 ) -> tuple[Figure, list[Axes]]:
@@ -67,14 +133,10 @@ def picture_grid(
     lines = sum(max(t.count("\n") + 1 for t in lines_of[i : i + columns]) for i in range(0, len(titles), columns))
     figure, axes = figure_with_axes(rows, columns, height=rows * (tall + 0.12) + 0.16 * lines)
     for axis in axes:
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.grid(False)
+        bare(axis)
         axis.set_anchor("N")
-        axis.spines[:].set_visible(False)
     for axis, image, title in zip(axes, pixels, lines_of, strict=False):
-        axis.imshow(image)
-        axis.set_title(title, fontsize=9, parse_math=False)
+        show_picture(axis, image, title)
     return figure, axes[: len(pixels)]
 
 

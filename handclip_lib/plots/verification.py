@@ -1,19 +1,18 @@
-"""Figures of verification and open-set identification; shares become percent here and nowhere else."""
+"""Figures of verification and open-set identification: results in, `Figure` out."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from scipy.stats import norm
 
-from handclip_lib.evaluation.groups import GroupResult
-from handclip_lib.evaluation.open_set import OpenSetResult
-from handclip_lib.evaluation.verification import VerificationResult
+from handclip_lib.evaluation.verification.error_rates import VerificationResult
+from handclip_lib.evaluation.verification.groups import GroupResult
+from handclip_lib.evaluation.verification.open_set import OpenSetResult
 from handclip_lib.plots.retrieval import score_histogram
-from handclip_lib.plots.style import COLOURS, MARKERS, QUERY, QUIET, figure_with_axes, in_our_look
+from handclip_lib.plots.style import COLOURS, LINES, QUERY, QUIET, figure_with_axes, in_our_look, look, percent
 
 SHADE = "#E3E3E3"
 DET_TICKS = np.array([0.0001, 0.0005, 0.002, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9])
@@ -23,19 +22,16 @@ GROUP_RATES = {"rank1": "rank-1", "fmr": "false match rate", "fnmr": "false non-
 
 @in_our_look
 def roc_curves(results: Sequence[VerificationResult]) -> Figure:
-    """Genuine pairs accepted against FMR on a logarithmic axis, greyed where there are too few people for a claim."""
+    """Mated pairs accepted against FMR on a logarithmic axis, greyed where there are too few people for a claim."""
     limit = max(result.verification.lowest_supported_fmr for result in results)
     figure, (axis,) = figure_with_axes(height=4.2)
-    left = _log_axis(axis, limit, "impostor pairs accepted (FMR)")
+    left = _log_axis(axis, limit, "non-mated pairs accepted (FMR)")
     for row, result in enumerate(results):
-        found, (colour, marker) = result.verification, _look(row)
+        found = result.verification
         label = f"{result.model} (EER {_percent(found.eer)})"
-        _log_steps(axis, found.fmr, 1 - found.fnmr, left, colour, label)
-        for point in result.points:
-            face = colour if point.supported else "white"
-            axis.plot(max(point.fmr, left), 100 * point.tar, marker, color=colour, ms=6, mfc=face, clip_on=False)
-    axis.set(ylim=(0, 101), ylabel="genuine pairs accepted (1 - FNMR)")
-    axis.yaxis.set_major_formatter(PercentFormatter())
+        marks = [(point.false_positive, 1 - point.false_negative, point.supported) for point in result.points]
+        _log_steps(axis, found.fmr, 1 - found.fnmr, left, row, label, marks)
+    axis.set_ylabel("mated pairs accepted (1 − FNMR)")
     _shade(axis, limit, results[0].verification.n_identities)
     _words_above(axis, "marks: target FMR, hollow where unsupported")
     return figure
@@ -52,18 +48,20 @@ def det_curves(results: Sequence[VerificationResult]) -> Figure:
     low, high = norm.ppf(ticks[0]), norm.ppf(ticks[-1])
     figure, (axis,) = figure_with_axes(height=4.8)
     for row, result in enumerate(results):
-        found, (colour, marker) = result.verification, _look(row)
+        found, (colour, marker, line) = result.verification, look(row)
         fmr, fnmr = (norm.ppf(np.clip(share, ticks[0] / 10, 0.9999)) for share in (found.fmr, found.fnmr))
         kept = _visible_steps((fmr - low) / (high - low), (fnmr - low) / (high - low))
         label = f"{result.model} (EER {_percent(found.eer)})"
-        axis.step(fmr[kept], fnmr[kept], where="pre", color=colour, label=label)
+        axis.step(fmr[kept], fnmr[kept], where="pre", color=colour, ls=line, label=label)
         if ticks[0] <= found.eer <= ticks[-1]:
             axis.plot(norm.ppf(found.eer), norm.ppf(found.eer), marker, color=colour, ms=7, mfc="white", mew=1.5)
     axis.plot([low, high], [low, high], color=QUIET, lw=0.8, ls=":")
     for side in (axis.xaxis, axis.yaxis):
-        _deviates(side, ticks)
-    axis.set(xlim=(low, high), ylim=(low, high))
-    axis.set(xlabel="impostor pairs accepted (FMR)", ylabel="genuine pairs rejected (FNMR)")
+        side.set_major_locator(FixedLocator(norm.ppf(ticks)))
+        side.set_minor_locator(NullLocator())
+        side.set_major_formatter(FuncFormatter(lambda deviate, _: f"{100 * norm.cdf(deviate):.3g}%"))
+    axis.set(xlim=(low, high), xlabel="non-mated pairs accepted (FMR)")
+    axis.set(ylim=(low, high), ylabel="mated pairs rejected (FNMR)")
     _shade(axis, norm.ppf(min(limit, 0.9999)), results[0].verification.n_identities)
     _words_above(axis, "marks on the dotted line: EER")
     return figure
@@ -71,15 +69,14 @@ def det_curves(results: Sequence[VerificationResult]) -> Figure:
 
 @in_our_look
 def threshold_histogram(
-    genuine: np.ndarray, impostor: np.ndarray, thresholds: Mapping[str, float], title: str = ""
+    mated: np.ndarray, non_mated: np.ndarray, thresholds: Mapping[str, float], title: str = ""
 ) -> Figure:
     """Distribution of the scores of pairs of one person and of two people, with a line at each named threshold."""
-    figure = score_histogram(genuine, impostor)
+    figure = score_histogram(mated, non_mated, height=3.6)
     (axis,) = figure.axes
-    for (name, threshold), style in zip(thresholds.items(), ("-", "--", ":", "-.") * len(thresholds), strict=False):
-        axis.axvline(threshold, color=QUERY, lw=1.8, ls=style, label=f"{name}: {threshold:.3f}")
+    for number, (name, threshold) in enumerate(thresholds.items()):
+        axis.axvline(threshold, color=QUERY, lw=1.8, ls=LINES[number % len(LINES)], label=f"{name}: {threshold:.3f}")
     axis.set_xlabel("cosine similarity of two images")
-    figure.set_figheight(3.6)
     _words_above(axis, title)
     return figure
 
@@ -92,9 +89,9 @@ def threshold_choice(result: VerificationResult, threshold: float) -> Figure:
     fmr, fnmr = accepted / found.n_impostor, rejected / found.n_genuine
     doubt = "" if fmr >= found.lowest_supported_fmr else ", too few for a claim"
     title = (
-        f"FMR {_percent(fmr)}: {accepted:,} of {found.n_impostor:,} impostor pairs accepted"
+        f"FMR {_percent(fmr)}: {accepted:,} of {found.n_impostor:,} non-mated pairs accepted"
         f" ({found.n_identities} people{doubt})\n"
-        f"FNMR {_percent(fnmr)}: {rejected:,} of {found.n_genuine:,} genuine pairs rejected"
+        f"FNMR {_percent(fnmr)}: {rejected:,} of {found.n_genuine:,} mated pairs rejected"
     )
     return threshold_histogram(result.pairs.genuine, result.pairs.impostor, {"threshold": threshold}, title)
 
@@ -106,14 +103,11 @@ def open_set_curves(results: Sequence[OpenSetResult]) -> Figure:
     figure, (axis,) = figure_with_axes(height=4.2)
     left = _log_axis(axis, limit, "non-mated probes with a candidate (FPIR)")
     for row, result in enumerate(results):
-        colour, marker = _look(row)
-        _log_steps(axis, result.fpir, result.fnir, left, colour, f"{result.model}, rank {result.rank}")
-        for point in result.points:
-            face = colour if point.supported else "white"
-            axis.plot(max(point.fpir, left), 100 * point.fnir, marker, color=colour, ms=6, mfc=face, clip_on=False)
+        curve, label = result.curve, f"{result.model}, rank {result.rank}"
+        marks = [(point.false_positive, point.false_negative, point.supported) for point in result.points]
+        _log_steps(axis, curve.false_positive, curve.false_negative, left, row, label, marks)
     first = results[0]
-    axis.set(ylim=(0, 101), ylabel="mated probes missed (FNIR)")
-    axis.yaxis.set_major_formatter(PercentFormatter())
+    axis.set_ylabel("mated probes missed (FNIR)")
     _shade(axis, limit, first.n_non_mated_identities)
     _words_above(
         axis,
@@ -156,25 +150,28 @@ def group_bars(result: GroupResult) -> Figure:
 
 
 def _log_axis(axis: Axes, limit: float, label: str) -> float:
-    """A logarithmic axis of shares in percent, from a decade below what can be claimed; its left end."""
+    """A logarithmic axis of shares, from a decade below what can be claimed, and one of percent; the left end."""
     left = 10.0 ** np.floor(np.log10(min(limit, 1) / 10) + 1e-9)
     axis.set_xscale("log")
-    axis.set(xlim=(left, 1), xlabel=label)
+    axis.set(xlim=(left, 1), xlabel=label, ylim=(0, 101))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}%"))
     axis.xaxis.set_minor_formatter(FuncFormatter(lambda share, _: ""))
+    percent(axis.yaxis)
     return left
 
 
-def _log_steps(axis: Axes, share: np.ndarray, rate: np.ndarray, left: float, colour: str, label: str) -> None:
+def _log_steps(
+    axis: Axes, share: np.ndarray, rate: np.ndarray, left: float, row: int, label: str,
+    marks: Sequence[tuple[float, float, bool]],
+) -> None:  # fmt: skip
+    """A curve, and a mark at each (share, rate), hollow where it is not supported."""
+    colour, marker, line = look(row)
     share = np.maximum(share, left / 10)  # a share of 0 lies beyond the left end
     kept = _visible_steps(np.log(share) / np.log(left), rate)
-    axis.step(share[kept], 100 * rate[kept], where="pre", color=colour, label=label)
-
-
-def _deviates(side: Axis, ticks: np.ndarray) -> None:
-    side.set_major_locator(FixedLocator(norm.ppf(ticks)))
-    side.set_minor_locator(NullLocator())
-    side.set_major_formatter(FuncFormatter(lambda deviate, _: f"{100 * norm.cdf(deviate):.3g}%"))
+    axis.step(share[kept], 100 * rate[kept], where="pre", color=colour, ls=line, label=label)
+    for x, y, supported in marks:
+        face = colour if supported else "white"
+        axis.plot(max(x, left), 100 * y, marker, color=colour, ms=6, mfc=face, clip_on=False)
 
 
 def _visible_steps(*coordinates: np.ndarray) -> np.ndarray:
@@ -200,7 +197,3 @@ def _words_above(axis: Axes, title: str) -> None:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
-
-
-def _look(index: int) -> tuple[str, str]:
-    return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]

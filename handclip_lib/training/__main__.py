@@ -20,11 +20,11 @@ from handclip_lib.data.images import decode_images
 from handclip_lib.data.open import open_dataset
 from handclip_lib.data.splits import make_split
 from handclip_lib.errors import ConfigError, HandClipError
-from handclip_lib.evaluation.validation import training_images
 from handclip_lib.models.trained import image_encoder, prompt_texts, save_trained
 from handclip_lib.training.image import fit_image
 from handclip_lib.training.processes import Processes, this_device
 from handclip_lib.training.together import PARAMETERS
+from handclip_lib.training.validation import training_images
 
 
 def main(arguments: Sequence[str]) -> int:

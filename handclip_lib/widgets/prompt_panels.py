@@ -10,23 +10,16 @@ from matplotlib.figure import Figure
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.config import PromptLearning
 from handclip_lib.data.images import DecodedImages
-from handclip_lib.evaluation.prompts import PromptTask
+from handclip_lib.evaluation.studies.prompts import PromptTask
 from handclip_lib.models.prompt_learner import nearest_words
 from handclip_lib.parameters.templates import templates_of
-from handclip_lib.plots.prompts import (
-    cluster_order,
-    confused_hands,
-    identity_sheet,
-    learning_curves,
-    prompt_similarity,
-)
+from handclip_lib.plots.prompts import cluster_order, identity_sheet, learning_curves, prompt_similarity
 from handclip_lib.training.prompt import PromptResult
 from handclip_lib.widgets.job import Job
 from handclip_lib.widgets.panel import Panel
 
 MOST_FRAMES = 9  # pictures of the slider in a report
 MOST_PHOTOGRAPHS = 6
-RIVALS = 5
 
 
 def similarity_over_epochs(result: PromptResult, task: PromptTask) -> Panel:
@@ -34,11 +27,11 @@ def similarity_over_epochs(result: PromptResult, task: PromptTask) -> Panel:
     order = cluster_order(result.text_features[-1])
     last = len(result.epochs) - 1
     chosen = sorted({round(place) for place in np.linspace(0, last, min(MOST_FRAMES, last + 1))})
-    options = [(str(result.epochs[place]), place) for place in chosen]
 
     def show(epoch: int) -> Figure:
         return prompt_similarity(result.text_features[epoch], task.identities, order, f"epoch {result.epochs[epoch]}")
 
+    options = [(str(result.epochs[place]), place) for place in chosen]
     slider = ipywidgets.SelectionSlider(options=options, value=last, description="epoch")
     alt = "Cosine between the texts of all identities, similar ones side by side"
     return Panel(show, alt=alt, frames="epoch", epoch=slider)
@@ -50,41 +43,19 @@ def identity_inspector(result: PromptResult, task: PromptTask, images: DecodedIm
     Identities are listed least recognised first.
     """
     text = result.best_text
-    names = task.by_identity(text)["identity"].tolist()
 
     def show(identity: str) -> Figure:
-        number = task.identities.index(identity)
-        paths = [path for path, label in zip(task.paths, task.labels, strict=True) if label == number]
-        shown = paths[:MOST_PHOTOGRAPHS]
-        similarity = task.features.of(paths) @ (text / np.linalg.norm(text, axis=1, keepdims=True)).T
-        others = pd.Series(similarity.mean(axis=0), task.identities).drop(identity).nlargest(RIVALS)
-        nearest = np.array(task.identities)[similarity.argmax(axis=1)]
-        captions = [
-            f"own {row[number]:.2f}" + ("" if best == identity else f"\nnearest {best} {row.max():.2f}")
-            for row, best in zip(similarity[: len(shown)], nearest, strict=False)
-        ]
-        figure = identity_sheet(
-            identity, list(images.pixels[images.rows(shown)]), captions, similarity[:, number], others
-        )
-        context = result.best if result.best.ndim == 2 else result.best[number]
+        paths, similarity = task.of_identity(identity, text)
+        context = result.best if result.best.ndim == 2 else result.best[task.identities.index(identity)]
         words = ", ".join(
             f"{row[0]} ({distance[0]:.2f})" for row, distance in zip(*nearest_words(backbone, context, 1), strict=True)
         )
-        figure.suptitle(f"{identity}: nearest words of its tokens (distance): {words}", fontsize=9, parse_math=False)
-        return figure
+        pixels = images.pixels[images.rows(paths[:MOST_PHOTOGRAPHS])]
+        title = f"{identity}: nearest words of its tokens (distance): {words}"
+        return identity_sheet(identity, pixels, similarity, task.identities, title)
 
     alt = "Photographs of an identity with their cosine to its own text, and the nearest texts of others"
-    return Panel(show, alt=alt, identity=ipywidgets.Dropdown(options=names, value=names[0]))
-
-
-def confused_figure(task: PromptTask, text: np.ndarray, images: DecodedImages) -> Figure:
-    """Photographs that are nearest to somebody else's text, each beside one of that identity."""
-    pairs = task.confused_pairs(text)
-    shown = [
-        (own, images.pixels[images.rows([path])[0]], other, images.pixels[images.rows([theirs])[0]])
-        for own, path, other, theirs in pairs
-    ]
-    return confused_hands(shown)
+    return Panel(show, alt=alt, identity=ipywidgets.Dropdown(options=task.by_identity(text)["identity"].tolist()))
 
 
 def training_panel(train: Callable[..., PromptResult], config: PromptLearning) -> Panel:
@@ -99,6 +70,10 @@ def training_panel(train: Callable[..., PromptResult], config: PromptLearning) -
         config: What the controls start at, and how long a trial is.
     """
 
+    def templates(template: str) -> str:
+        """What a text stands for; an empty one for the context's own."""
+        return " | ".join(templates_of(template, config.context))
+
     def show(n_ctx: int, template: str, temperature: float, context_weight: float, job: Job | None = None) -> Figure:
         def watch(history: pd.DataFrame, best_epoch: int, last: bool) -> None:
             if job is not None:
@@ -110,10 +85,8 @@ def training_panel(train: Callable[..., PromptResult], config: PromptLearning) -
         result = train(**tried, **watched)
         figure = learning_curves(result.history, result.best_epoch)
         cancelled = f", cancelled after epoch {len(result.history) - 1}" if job is not None and job.stopped() else ""
-        figure.suptitle(
-            f"n_ctx {n_ctx}, temperature {temperature:g}, λ {context_weight:g}, {_told(template, config)}{cancelled}",
-            fontsize=10, parse_math=False,
-        )  # fmt: skip
+        settings = f"n_ctx {n_ctx}, temperature {temperature:g}, λ {context_weight:g}, {templates(template)}"
+        figure.suptitle(settings + cancelled, fontsize=10, parse_math=False)
         return figure
 
     return Panel(
@@ -122,12 +95,7 @@ def training_panel(train: Callable[..., PromptResult], config: PromptLearning) -
         button="train",
         config=config,
         n_ctx=ipywidgets.BoundedIntText(config.n_ctx, min=1, max=75),
-        template=ipywidgets.Text(config.template, placeholder=_told("", config)),
+        template=ipywidgets.Text(config.template, placeholder=templates("")),
         temperature=ipywidgets.BoundedFloatText(config.temperature, min=1e-4, max=100, step=0.01),
         context_weight=ipywidgets.BoundedFloatText(config.context_weight, min=0, max=1e6, step=0.1, description="λ"),
     )
-
-
-def _told(template: str, config: PromptLearning) -> str:
-    """The templates that a text stands for; an empty one for the context's own."""
-    return " | ".join(templates_of(template, config.context))

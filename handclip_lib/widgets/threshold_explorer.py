@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import ipywidgets
 from matplotlib.figure import Figure
 
-from handclip_lib.evaluation.verification import VerificationResult
+from handclip_lib.evaluation.verification.error_rates import VerificationResult
 from handclip_lib.plots.verification import threshold_choice
 from handclip_lib.widgets.panel import Panel
 

@@ -12,8 +12,8 @@ from handclip_lib.workbench.record import sound_record
 if TYPE_CHECKING:
     import pandas as pd
 
-    from handclip_lib.evaluation.comparison import Entry
-    from handclip_lib.evaluation.saved import SavedEvaluation
+    from handclip_lib.analysis.comparison import Entry
+    from handclip_lib.evaluation.ranking.saved_evaluation import SavedEvaluation
 
 EVALUATION = "per_query.csv"
 EVALUATES = ("03_image_finetune", "04_joint_training", "05_evaluation")
@@ -23,8 +23,6 @@ CHECKPOINTS = {
 }  # fmt: skip
 """What a later notebook takes from a run."""
 METRICS = ("rank1", "rank1_low", "rank1_high", "map", "map_trapezoid")
-SHARES = METRICS
-"""Columns of `runs_table` that are shares in 0..1."""
 MOST_TOLD, LONGEST_TOLD = 2, 28
 """Parameters, and characters, that a label of a run may hold."""
 
@@ -76,6 +74,8 @@ def runs_table(records: Sequence[Mapping[str, Any]], runs: Path) -> "pd.DataFram
     """
     import pandas as pd
 
+    from handclip_lib.evaluation.tables import result_table
+
     names = differing(records)
     rows = []
     for record in records:
@@ -93,7 +93,7 @@ def runs_table(records: Sequence[Mapping[str, Any]], runs: Path) -> "pd.DataFram
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=columns)
     table = table.astype(dict.fromkeys([*METRICS, "seconds", "peak_memory_mb"], "float64"))
-    return table.drop(columns="peak_memory_mb") if table["peak_memory_mb"].isna().all() else table
+    return result_table(table.drop(columns="peak_memory_mb") if table["peak_memory_mb"].isna().all() else table)
 
 
 def differing(records: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -140,7 +140,7 @@ def comparable_runs(
         RunError: No run has an evaluation, or the reference has none.
         EvaluationError: One is damaged.
     """
-    from handclip_lib.evaluation.saved import load_evaluation
+    from handclip_lib.evaluation.ranking.saved_evaluation import load_evaluation
 
     splits = {
         record["id"]: record["split"]["checksum"]
@@ -158,7 +158,7 @@ def comparable_runs(
     return [evaluation for evaluation in found.values() if ids or evaluation.burst == found[wanted].burst]
 
 
-def told_apart(records: Sequence[Mapping[str, Any]], evaluations: "Sequence[SavedEvaluation]") -> dict[str, str]:
+def run_labels(records: Sequence[Mapping[str, Any]], evaluations: "Sequence[SavedEvaluation]") -> dict[str, str]:
     """What to say of each run beside its model: the parameters in which the compared ones differ, if few and short.
 
     Args:
@@ -184,7 +184,7 @@ def reference_of(evaluations: "Sequence[SavedEvaluation]", reference: str = "") 
 
 
 def tasks_table(entries: "Sequence[Entry]") -> "pd.DataFrame":
-    """What entries reach on each gallery, with the task: what `beside_literature` takes; floors are left out."""
+    """What entries reach on each gallery, with the task: what `beside_literature` takes; baselines are left out."""
     import pandas as pd
 
     from handclip_lib.evaluation.models import FLOOR

@@ -15,15 +15,15 @@ from PIL import Image
 from pydantic import ValidationError
 from tqdm.auto import tqdm
 
+from handclip_lib.analysis.comparison import entries_of
 from handclip_lib.config import NOTEBOOKS, Parameters
 from handclip_lib.data.images import decode_images
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.open import open_dataset
 from handclip_lib.errors import HandClipError, RunError
-from handclip_lib.evaluation.comparison import entries_of
 from handclip_lib.evaluation.models import FLOOR
-from handclip_lib.evaluation.saved import load_evaluation
-from handclip_lib.evaluation.verification import verify_models
+from handclip_lib.evaluation.ranking.saved_evaluation import load_evaluation
+from handclip_lib.evaluation.verification.error_rates import verify_models
 from handclip_lib.widgets.dataset_browser import dataset_browser
 from handclip_lib.widgets.panel import Panel
 from handclip_lib.widgets.retrieval_browser import retrieval_browser

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -125,37 +125,24 @@ class Run:
         """
         return Live(self, draw, name, alt)
 
-    def table(
-        self,
-        frame: "pd.DataFrame",
-        name: str,
-        caption: str,
-        percent: Iterable[str] = (),
-        shown: Sequence[str] = (),
-        claims: str = "supported",
-    ) -> None:
+    def table(self, frame: "pd.DataFrame", name: str, caption: str) -> None:
         """Save a table as `<name>.csv`, whole and in full precision, and show it with a caption.
 
         Args:
-            frame: The table; its text is escaped.
+            frame: The table, as `readable` shows it; its text is escaped.
             name: Lower-case letters, digits and underscores.
             caption: What the table says.
-            percent: Columns of shares in 0..1 to show in percent; say so in the caption.
-            shown: Columns to show, all by default.
-            claims: Column, where the table has it, that is false in rows to show in grey.
         """
+        from handclip_lib.evaluation.tables import claimed, readable
+
         _checked_name(name)
         write_text(self.folder / f"{name}.csv", frame.to_csv(index=False))
-        some = frame[list(shown)] if shown else frame
-        renamed = some.rename(columns=lambda name: str(name).replace("_", " "))
-        formats = [_percent if column in set(percent) else _number for column in some.columns]
-        by_column: Any = dict(zip(renamed.columns, formats, strict=True))
-        caption += self._label
-        table = renamed.to_html(index=False, escape=True, border=0, na_rep="", formatters=by_column, justify="left")
-        table = table.replace(">", f"><caption>{html.escape(caption)}</caption>", 1)
-        if claims in frame.columns:
-            table = _greyed(table, frame[claims].tolist())
-        _display({"text/html": table, "text/plain": frame.to_string(index=False)}, {})
+        shown, claims = readable(frame), claimed(frame)
+        table = shown.to_html(index=False, escape=True, border=0, justify="left")
+        table = table.replace(">", f"><caption>{html.escape(caption + self._label)}</caption>", 1)
+        if claims is not None:
+            table = _greyed(table, claims)
+        _display({"text/html": table, "text/plain": shown.to_string(index=False)}, {})
 
     def split(self, split: "Split") -> None:
         """Store the manifest and its checksum with the run."""
@@ -284,16 +271,6 @@ def _greyed(table: str, claimed: list[bool]) -> str:
     first, *rows = body.split("<tr>")
     marks = ("<tr>" if claim else '<tr style="color: #8c8c8c">' for claim in claimed)
     return head + "<tbody>" + first + "".join(mark + row for mark, row in zip(marks, rows, strict=True))
-
-
-def _percent(value: Any) -> str:
-    return f"{100 * value:z.1f}" if isinstance(value, float | int) and value == value else ""
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:z.4g}" if value == value else ""
-    return str(value)
 
 
 def _shell() -> Any:

@@ -38,7 +38,7 @@ def test_attributes_count_images_and_identities(table):
     assert counts.loc[("gender", "male"), ["images", "identities"]].tolist() == [2, 1]
     assert counts.loc[("gender", "female"), ["images", "identities"]].tolist() == [3, 2]
     assert counts.loc[("nail_polish", "yes"), "images"] == 5
-    assert counts.loc[("age", "0–19"), "images"] == 1
+    assert counts.loc[("age", "<20"), "images"] == 1
     assert counts.loc["age", "images"].sum() == 5
 
 

@@ -5,8 +5,8 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from handclip_lib.evaluation.comparison import DIFFERENCES, FIGURES
-from handclip_lib.evaluation.uncertainty import Interval
+from handclip_lib.analysis.comparison import DIFFERENCES, FIGURES
+from handclip_lib.evaluation.bootstrap import Interval
 from handclip_lib.plots import changes
 from handclip_lib.plots import comparison as plots
 from handclip_lib.plots.style import COLOURS
@@ -25,7 +25,7 @@ def drawn(figure: Figure) -> list[str]:
 
 def interval(estimate) -> Interval:
     estimate = np.asarray(estimate, float)
-    return Interval(estimate, estimate - 0.05, np.minimum(estimate + 0.04, 1), 0.95, 30)
+    return Interval(estimate, estimate - 0.05, np.minimum(estimate + 0.04, 1), 30)
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_the_difference_of_two_matrices_is_after_less_before_with_white_at_zero(
     off = ~np.eye(6, dtype=bool)
     means = [(after - before)[off & ~same].mean(), (after - before)[off & same].mean()]
     texts = drawn(figure)
-    assert f"two people (mean {means[0]:+.2f})" in texts and f"one person (mean {means[1]:+.2f})" in texts
+    assert f"non-mated (mean {means[0]:+.2f})" in texts and f"mated (mean {means[1]:+.2f})" in texts
     assert LITERAL in texts
     drawn(changes.similarity_difference(before, before, people, "none"))
 

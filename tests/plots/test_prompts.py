@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from handclip_lib.data.images import DecodedImages
 from handclip_lib.plots import prompts as plots
 
 LITERAL = r"$x_1$ <b>"
@@ -79,9 +80,11 @@ def test_identity_hits_and_sheet():
     assert "some miss" in drawn(figure)
     np.testing.assert_allclose(figure.axes[0].lines[1].get_ydata(), [-0.2, 0.1])
     pixels = [np.full((8, 8, 3), value, np.uint8) for value in (0, 200)]
-    assert f"taken for {LITERAL}:" in drawn(plots.confused_hands([("a", pixels[0], LITERAL, pixels[1])]))
-    rivals = pd.Series([0.4, 0.3], [LITERAL, "x"])
-    sheet = plots.identity_sheet(LITERAL, pixels, ["own 0.90", LITERAL], np.array([0.9, 0.7]), rivals)
+    images = DecodedImages(("0", "1"), np.stack(pixels), {}, ("", ""))
+    assert f"taken for {LITERAL}:" in drawn(plots.confused_hands([("a", "0", LITERAL, "1")], images))
+    similarity = np.array([[0.3, 0.9, 0.2], [0.5, 0.7, 0.9], [0.4, 0.8, 0.1]])  # the second is nearest to x
+    sheet = plots.identity_sheet(LITERAL, pixels, similarity, ["y", LITERAL, "x"], LITERAL)
     texts = drawn(sheet)
     assert f"{LITERAL} (own)" in texts
-    np.testing.assert_allclose([bar.get_width() for bar in sheet.axes[-1].patches], [0.8, 0.4, 0.3])
+    assert {"own 0.90", "own 0.70\nnearest x 0.90"} <= set(texts)
+    np.testing.assert_allclose([bar.get_width() for bar in sheet.axes[-1].patches], [0.8, 0.4, 0.4])

@@ -106,7 +106,7 @@ def test_score_histogram_counts_every_pair():
         edges = np.array([bar.get_x() for bar in container] + [container[-1].get_x() + container[-1].get_width()])
         np.testing.assert_allclose(heights, np.histogram(scores, edges, density=True)[0], rtol=1e-6)
         assert edges[0] <= scores.min() and edges[-1] >= scores.max()
-    assert {"two people (5,000 pairs, mean 0.30)", f"one person (200 pairs, mean {genuine.mean():.2f})"} <= set(
+    assert {"non-mated (5,000 pairs, mean 0.30)", f"mated (200 pairs, mean {genuine.mean():.2f})"} <= set(
         drawn_texts(figure)
     )
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from handclip_lib.evaluation.confusion import confusion
+from handclip_lib.evaluation.ranking.confusion import confusion
 from handclip_lib.plots.training import confusion_matrix, drift_bars, image_curves
 
 

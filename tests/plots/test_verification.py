@@ -11,9 +11,9 @@ from scipy.stats import norm
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.groups import group_figures
-from handclip_lib.evaluation.open_set import open_set_models
-from handclip_lib.evaluation.verification import verify_models
+from handclip_lib.evaluation.verification.error_rates import verify_models
+from handclip_lib.evaluation.verification.groups import group_figures
+from handclip_lib.evaluation.verification.open_set import open_set_models
 from handclip_lib.plots import verification as plots
 from handclip_lib.plots.style import COLOURS, QUIET
 
@@ -98,7 +98,9 @@ def test_roc_is_percent_accepted_over_fmr_and_grey_where_people_are_few(results)
     assert limit == 3 / 190  # 20 people
     assert shaded_up_to(axis) == pytest.approx(limit)
     assert axis.get_xlim()[0] < limit / 5
-    expected = [(p.fmr, 100 * p.tar, p.supported) for result in results for p in result.points]
+    expected = [
+        (p.false_positive, 100 * (1 - p.false_negative), p.supported) for result in results for p in result.points
+    ]
     for (x, y, filled), (fmr, tar, supported) in zip(marks(axis), expected, strict=True):
         assert (x, y) == pytest.approx((max(fmr, axis.get_xlim()[0]), tar))
         assert filled == supported
@@ -154,8 +156,8 @@ def test_threshold_choice_counts_at_and_between_scores(results):
     pairs = results[0].pairs
     for threshold in (float(pairs.impostor[3]), 0.123456, float(pairs.genuine.max()) + 1):
         title = plots.threshold_choice(results[0], threshold).get_suptitle()
-        assert f" {np.sum(pairs.impostor >= threshold):,} of {len(pairs.impostor):,} impostor" in title
-        assert f" {np.sum(pairs.genuine < threshold):,} of {len(pairs.genuine):,} genuine" in title
+        assert f" {np.sum(pairs.impostor >= threshold):,} of {len(pairs.impostor):,} non-mated" in title
+        assert f" {np.sum(pairs.genuine < threshold):,} of {len(pairs.genuine):,} mated" in title
     drawn_texts(plots.threshold_choice(results[0], 0.2))
 
 
@@ -165,7 +167,9 @@ def test_open_set_curve_is_fnir_over_fpir(case):
     figure = plots.open_set_curves(results)
     (axis,) = figure.axes
     for (x, y), result in zip(curves(axis, 2), results, strict=True):
-        points = set(zip(np.round(result.fpir, 9), np.round(100 * result.fnir, 9), strict=True))
+        points = set(
+            zip(np.round(result.curve.false_positive, 9), np.round(100 * result.curve.false_negative, 9), strict=True)
+        )
         shown = x > axis.get_xlim()[0]
         assert set(zip(np.round(x[shown], 9), np.round(y[shown], 9), strict=True)) <= points
     assert shaded_up_to(axis) == pytest.approx(3 / 10)  # 10 of 20 people are held out

@@ -1,13 +1,11 @@
 import base64
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from handclip_lib.data.images import decode_images
 from handclip_lib.data.table import HandTable
-from handclip_lib.errors import DataError
 from handclip_lib.widgets.dataset_browser import dataset_browser, matching
 
 HOSTILE = ["<script>alert(1)</script>", "../../x", "$x^$", r"\frac{"]
@@ -25,26 +23,31 @@ def _table(root: Path, identities: list[str], nail_polish: list[bool | None] | N
     return HandTable.build("11k", root, rows, {})
 
 
+def _browser(table: HandTable, cache: Path | None = None, **options):
+    images = decode_images(table.root, table.images["path"], 32, cache=cache or table.root / "cache", progress=False)
+    return dataset_browser(table, images, **options)
+
+
 def _titles(panel) -> list[str]:
     return [axes.get_title() for axes in panel.figure.axes if axes.get_title()]
 
 
 def test_shows_photographs_with_identity_and_aspect(tmp_path: Path):
-    panel = dataset_browser(_table(tmp_path, ["7", "8"]))
+    panel = _browser(_table(tmp_path, ["7", "8"]))
     assert _titles(panel) == ["7\ndorsal_r", "8\npalmar_r"]
     data, _ = panel._repr_mimebundle_()
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
 
 
 def test_offers_only_what_the_data_set_records_and_distinguishes(tmp_path: Path):
-    with_polish = dataset_browser(_table(tmp_path, ["7", "10", "8"], [True, False, None]))
+    with_polish = _browser(_table(tmp_path, ["7", "10", "8"], [True, False, None]))
     assert list(with_polish.values) == ["aspect", "subject", "nail_polish", "sample"]  # all are male
     subjects = [label for label, _ in with_polish._controls["subject"].options]
     assert subjects == ["all", "7", "8", "10"]
 
 
 def test_a_subject_and_an_attribute_narrow_the_choice(tmp_path: Path):
-    panel = dataset_browser(_table(tmp_path, ["7", "7", "8", "8"], [True, False, False, None]))
+    panel = _browser(_table(tmp_path, ["7", "7", "8", "8"], [True, False, False, None]))
     panel._controls["subject"].value = "7"
     assert _titles(panel) == ["7\ndorsal_r", "7\npalmar_r"]
     panel._controls["nail_polish"].value = True
@@ -52,7 +55,7 @@ def test_a_subject_and_an_attribute_narrow_the_choice(tmp_path: Path):
 
 
 def test_a_choice_nothing_fits_says_so(tmp_path: Path):
-    panel = dataset_browser(_table(tmp_path, ["7", "8"]))
+    panel = _browser(_table(tmp_path, ["7", "8"]))
     panel._controls["subject"].value = "8"
     panel._controls["aspect"].value = "dorsal_r"
     text = panel._repr_mimebundle_()[0]["text/plain"]
@@ -61,42 +64,20 @@ def test_a_choice_nothing_fits_says_so(tmp_path: Path):
 
 def test_a_sample_is_of_the_size_asked_for_and_repeats(tmp_path: Path):
     table = _table(tmp_path, [str(number) for number in range(20)])
-    first, again = dataset_browser(table, count=6, seed=3), dataset_browser(table, count=6, seed=3)
+    first, again = _browser(table, count=6, seed=3), _browser(table, count=6, seed=3)
     assert len(_titles(first)) == 6
     assert _titles(first) == _titles(again)
     first._controls["sample"].value = 2
     assert _titles(first) != _titles(again)
 
 
-def test_decoded_images_are_used_where_there_are_any(tmp_path: Path):
-    table = _table(tmp_path, ["7", "8"])
-    images = decode_images(tmp_path, table.images["path"][:1], 32, progress=False)
-    (tmp_path / "Hand_0000000.jpg").unlink()
-    panel = dataset_browser(table, images, resolution=48)
-    shown = [np.asarray(axes.images[0].get_array()).shape for axes in panel.figure.axes if axes.images]
-    assert shown == [(32, 32, 3), (48, 48, 3)]
-
-
-def test_a_damaged_photograph_is_a_grey_square(tmp_path: Path):
-    table = _table(tmp_path, ["7", "8"])
-    (tmp_path / "Hand_0000001.jpg").write_bytes(b"")
-    panel = dataset_browser(table)
-    grey = np.asarray(panel.figure.axes[1].images[0].get_array())
-    assert len(np.unique(grey)) == 1
-
-
 @pytest.mark.parametrize("identity", HOSTILE)
 def test_an_identity_is_text_not_mathematics_or_markup(tmp_path: Path, identity: str):
-    panel = dataset_browser(_table(tmp_path, [identity, "8"]))
+    panel = _browser(_table(tmp_path, [identity, "8"]))
     assert _titles(panel)[0].startswith(identity)
     panel._controls["subject"].value = identity
     assert "image/png" in panel._repr_mimebundle_()[0]
     assert "<script" not in panel._picture.value
-
-
-def test_refuses_an_aspect_that_is_not_there(tmp_path: Path):
-    with pytest.raises(DataError, match=r"aspect='dorsal_l'; choose from all, dorsal_r, palmar_r"):
-        dataset_browser(_table(tmp_path, ["7", "8"]), aspect="dorsal_l")
 
 
 def test_matching_never_lets_a_missing_value_through(tmp_path: Path):
@@ -106,9 +87,10 @@ def test_matching_never_lets_a_missing_value_through(tmp_path: Path):
     assert len(matching(images, {"nail_polish": "all"})) == 3
 
 
-def test_real_photographs(hands11k_sample: Path):
+def test_real_photographs(hands11k_sample: Path, tmp_path: Path):
     from handclip_lib.data.hands11k import read_hands11k
 
-    panel = dataset_browser(read_hands11k(hands11k_sample), aspect="palmar_r", count=12)
+    panel = _browser(read_hands11k(hands11k_sample), tmp_path)
+    panel._controls["aspect"].value = "palmar_r"
     assert len(_titles(panel)) == 12
     assert all(title.endswith("palmar_r") for title in _titles(panel))

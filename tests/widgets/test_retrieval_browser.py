@@ -5,7 +5,8 @@ import pytest
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.evaluation.features import Features
-from handclip_lib.widgets.retrieval_browser import Ranking, retrieval_browser
+from handclip_lib.evaluation.ranking.ranked_queries import RankedQueries
+from handclip_lib.widgets.retrieval_browser import retrieval_browser
 
 # Three people; the gallery holds a0, b0, c0. Angles in degrees place the embeddings on a circle.
 ANGLES = {"a0": 0, "a1": 5, "a2": 100, "b0": 90, "b1": 80, "c0": 180, "c1": 70}
@@ -43,7 +44,7 @@ def _titles(panel) -> list[str]:
 
 
 def test_queries_are_ordered_as_asked(features: Features, split: Split):
-    ranking = Ranking(features, split.draw(0))
+    ranking = RankedQueries(features, split.draw(0))
     names = np.array([path[:2] for path in ranking.draw.query_paths])
     assert names[ranking.order("all")].tolist() == ["a1", "a2", "b1", "c1"]
     assert sorted(names[ranking.order("random")]) == ["a1", "a2", "b1", "c1"]
@@ -72,13 +73,15 @@ def test_frames_are_green_for_the_same_person_and_red_for_another(features, spli
 
 
 def test_gallery_all_counts_another_aspect_as_someone_else(features, split, images):
-    panel = retrieval_browser(features, split, images, gallery="all", top_k=1)
+    panel = retrieval_browser(features, split, images, top_k=1)
+    panel._controls["gallery"].value = "all"
     assert _titles(panel)[1].startswith("1. palmar_r/\na\n")
     assert any(title.startswith("4. a\n") for title in _titles(panel))
 
 
 def test_the_number_of_queries_follows_the_choice(features, split, images):
-    panel = retrieval_browser(features, split, images, queries="all")
+    panel = retrieval_browser(features, split, images)
+    panel._controls["queries"].value = "all"
     number = panel._controls["query"]
     assert number.max == 4
     number.value = 4
@@ -101,14 +104,15 @@ def test_a_choice_without_queries_says_so(features, split, images):
 def test_equal_scores_put_someone_else_first(split: Split):
     flat = Features.normalised([*(f"{name}.jpg" for name in ANGLES), "other.jpg"], np.ones((8, 2)))
     with pytest.warns(UserWarning, match="collapsed"):
-        ranking = Ranking(flat, split.draw(0))
-    columns = ranking.best(0, 1)
+        ranking = RankedQueries(flat, split.draw(0))
+    columns, ranks = ranking.best(0, 1)
     assert ranking.is_match[0, columns].tolist() == [False, True]
-    assert ranking.ranks(0, columns) == [1, 3]
+    assert ranks.tolist() == [1, 3]
 
 
 def test_another_draw_shows_its_own_gallery(features, split, images):
-    panel = retrieval_browser(features, split, images, queries="all", top_k=3)
+    panel = retrieval_browser(features, split, images, top_k=3)
+    panel._controls["queries"].value = "all"
     panel._controls["draw"].value = 1
     assert sorted(title.split()[1] for title in _titles(panel)[1:]) == ["a", "b", "c"]
     assert panel.values["draw"] == 1

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from handclip_lib.analysis.comparison import Entry, compare_pair, entries_of
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.comparison import Entry, compare_pair, entries_of
-from handclip_lib.widgets.run_comparer import MOST_QUERIES, run_comparer
+from handclip_lib.plots.comparison import MOST_QUERIES
+from handclip_lib.widgets.run_comparer import run_comparer
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.verification import VerificationResult, verify_models
+from handclip_lib.evaluation.verification.error_rates import VerificationResult, verify_models
 from handclip_lib.widgets.threshold_explorer import threshold_explorer
 
 
@@ -33,8 +33,8 @@ def expected(result: VerificationResult, threshold: float) -> tuple[str, str]:
     rejected = int(np.sum(result.pairs.genuine < threshold))
     n_impostor, n_genuine = len(result.pairs.impostor), len(result.pairs.genuine)
     return (
-        f"FMR {100 * accepted / n_impostor:.3g} %: {accepted:,} of {n_impostor:,} impostor pairs accepted",
-        f"FNMR {100 * rejected / n_genuine:.3g} %: {rejected:,} of {n_genuine:,} genuine pairs rejected",
+        f"FMR {100 * accepted / n_impostor:.3g} %: {accepted:,} of {n_impostor:,} non-mated pairs accepted",
+        f"FNMR {100 * rejected / n_genuine:.3g} %: {rejected:,} of {n_genuine:,} mated pairs rejected",
     )
 
 

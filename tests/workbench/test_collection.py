@@ -4,19 +4,19 @@ from pathlib import Path
 
 import pytest
 
+from handclip_lib.analysis.comparison import entries_of
+from handclip_lib.analysis.published import beside_literature
 from handclip_lib.errors import EvaluationError, RunError
-from handclip_lib.evaluation.comparison import entries_of
-from handclip_lib.evaluation.published import beside_literature
-from handclip_lib.evaluation.saved import save_evaluation
+from handclip_lib.evaluation.ranking.saved_evaluation import save_evaluation
 from handclip_lib.workbench.collection import (
     METRICS,
     comparable_runs,
     differing,
     find_records,
     reference_of,
+    run_labels,
     runs_table,
     tasks_table,
-    told_apart,
 )
 
 DEFAULTS = {"dataset": "drawn", "aspect": "dorsal_r", "seed": 0}
@@ -141,7 +141,7 @@ def test_a_run_that_left_out_bursts_stops_no_comparison_of_the_others(runs: Path
 def test_labels_say_in_what_few_parameters_the_compared_runs_differ(runs: Path):
     records = find_records(runs)
     found = comparable_runs(records, runs)
-    assert told_apart(records, found) == dict.fromkeys([evaluation.run for evaluation in found], ""), "05 has no epochs"
+    assert run_labels(records, found) == dict.fromkeys([evaluation.run for evaluation in found], ""), "05 has no epochs"
     other = runs / "03_image_finetune-tiny-f3"
     other.mkdir()
     for file in (runs / "03_image_finetune-tiny-f1").iterdir():
@@ -152,7 +152,7 @@ def test_labels_say_in_what_few_parameters_the_compared_runs_differ(runs: Path):
         write(runs, record | {"id": other.name, "parameters": record["parameters"] | changes})
         records = find_records(runs)
         found = comparable_runs(records, runs)
-        return [entry.label for entry in entries_of(found, found[0].run, told_apart(records, found))][1:3]
+        return [entry.label for entry in entries_of(found, found[0].run, run_labels(records, found))][1:3]
 
     assert told(epochs=9) == ["tiny (03-f1, epochs=6)", "tiny (03-f3, epochs=9)"]
     assert told(epochs="x" * 50) == ["tiny (03-f1)", "tiny (03-f3)"], "too long"
@@ -160,7 +160,7 @@ def test_labels_say_in_what_few_parameters_the_compared_runs_differ(runs: Path):
         record = json.loads((file / "run.json").read_text())
         write(runs, record | {"parameters": record["parameters"] | dict.fromkeys("abc", file.name)})
     records = find_records(runs)
-    assert set(told_apart(records, comparable_runs(records, runs)).values()) == {""}, "three more are too many"
+    assert set(run_labels(records, comparable_runs(records, runs)).values()) == {""}, "three more are too many"
 
 
 def test_the_reference_is_the_one_asked_for_or_the_oldest_of_05(runs: Path):

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from handclip_lib.config import Analysis, Evaluation, ImageFinetune, PromptLearning
 from handclip_lib.errors import ConfigError, RunError
+from handclip_lib.evaluation.tables import result_table
 from handclip_lib.workbench import start
 from handclip_lib.workbench.identity import run_id
 from handclip_lib.workbench.record import read_record, this_process, write_record
@@ -68,12 +69,12 @@ def test_a_table_is_kept_whole_and_shown_escaped(reports: Path, monkeypatch):
     shown = []
     monkeypatch.setattr("handclip_lib.workbench.runs._display", lambda data, metadata: shown.append(data))
     _, run = start(Evaluation, {})
-    frame = pd.DataFrame({"identity": ["<script>alert(1)</script>"], "rank_1": [1 / 3], "n": [7], "gain": [-0.0003]})
-    run.table(frame, "people", "who & what", percent=["rank_1", "gain"])
-    assert pd.read_csv(run.folder / "people.csv")["rank_1"][0] == 1 / 3
+    frame = pd.DataFrame({"identity": ["<script>x</script>"], "rank1": [1 / 3], "n": [7], "rank1_gain": [-0.0003]})
+    run.table(result_table(frame), "people", "who & what")
+    assert pd.read_csv(run.folder / "people.csv")["rank1"][0] == 1 / 3
     page = shown[0]["text/html"]
     assert "<script" not in page
-    assert all(text in page for text in ("&lt;script&gt;", "who &amp; what", ">33.3<", "rank 1", ">7<", ">0.0<"))
+    assert all(text in page for text in ("&lt;script&gt;", "who &amp; what", ">33.3<", "Rank-1, %", ">7<", ">0.0<"))
     run.finish()
 
 
@@ -82,7 +83,7 @@ def test_rows_that_are_no_claim_are_grey(reports: Path, monkeypatch):
     monkeypatch.setattr("handclip_lib.workbench.runs._display", lambda data, _: shown.append(data["text/html"]))
     _, run = start(Evaluation, {"draws": 3})
     frame = pd.DataFrame({"model": ["<tr>a", "b", "c"], "fnmr": [0.1, 0.2, 0.3], "supported": [True, False, True]})
-    run.table(frame, "targets", "errors")
+    run.table(result_table(frame), "targets", "errors")
     rows = shown[0].split("<tbody>")[1].split("</tr>")[:3]
     assert ["8c8c8c" in row for row in rows] == [False, True, False]
     assert [f">{name}<" in row for name, row in zip("bc", rows[1:], strict=True)] == [True, True]

@@ -1,0 +1,257 @@
+"""Runs beside each other: paired differences with intervals, p-values, and what many comparisons cost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap, resampled_means
+from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.models import FLOOR
+from handclip_lib.evaluation.ranking.protocol import cmc_interval
+from handclip_lib.evaluation.ranking.saved_evaluation import SavedEvaluation
+from handclip_lib.evaluation.tables import result_table
+
+MEASURES = {"rank1": "hit", "map": "average_precision"}
+"""Measures that are compared, and the column of each query's value."""
+FIGURES = ("model", "rank1", "rank1_low", "rank1_high", "map", "map_trapezoid")
+DIFFERENCES = ("model", *(f"{m}_{part}" for m in MEASURES for part in ("gain", "gain_low", "gain_high", "p", "p_holm")))
+"""Columns of a `comparison_table`: what each entry reaches, and what it gains over the first."""
+SHOWN = ("model", "rank1", "map", "map_trapezoid", "rank1_gain", "rank1_p_holm", "map_gain", "map_p_holm")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure of one model less that of another, on the same queries; arrays where several are compared at once.
+
+    Attributes:
+        estimate, low, high: The difference with its interval, -1..1.
+        p_value: Two-sided, in 2 / (samples + 1)…1.
+        n_identities: Identities that were resampled.
+    """
+
+    estimate: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    p_value: np.ndarray
+    n_identities: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of one run; `label` names it in tables and figures."""
+
+    label: str
+    evaluation: SavedEvaluation
+    model: str
+
+    def queries(self, gallery: str) -> pd.DataFrame:
+        """What each query found."""
+        return self.evaluation.queries(self.model, gallery)
+
+    def features(self) -> Features:
+        """Embeddings of the evaluated images; trivial baselines have none."""
+        return self.evaluation.features(self.model)
+
+    def cmc(self, gallery: str, samples: int = 1000, seed: int = 0) -> Interval:
+        """CMC over all draws, with its interval over identities."""
+        return cmc_interval(self.queries(gallery), self.evaluation.n_gallery[gallery], samples, seed)
+
+    def draws(self, gallery: str) -> pd.Series:
+        """Rank-1 of each draw, by its number."""
+        return self.queries(gallery).groupby("draw")["hit"].mean()
+
+
+def entries_of(
+    evaluations: Sequence[SavedEvaluation], reference: str, labels: Mapping[str, str] | None = None
+) -> list[Entry]:
+    """The model of interest of each run, the reference first, and the reference's trivial baselines last.
+
+    Args:
+        evaluations: Of the runs.
+        reference: Id of the first.
+        labels: What to add to a run's label, by its id, such as "triplet_weight=1".
+
+    Raises:
+        EvaluationError: The reference is not among the runs.
+    """
+    first = next((evaluation for evaluation in evaluations if evaluation.run == reference), None)
+    if first is None:
+        known = ", ".join(evaluation.run for evaluation in evaluations)
+        raise EvaluationError(f"reference={reference!r} is not among the compared runs; choose from {known}")
+    ordered = [first, *(evaluation for evaluation in evaluations if evaluation is not first)]
+    runs = [Entry(_label(found, (labels or {}).get(found.run, "")), found, found.models[0]) for found in ordered]
+    return runs + [Entry(model, first, model) for model in first.models if model.startswith(FLOOR)]
+
+
+def reference_and_best(entries: Sequence[Entry], gallery: str = "aspect") -> list[Entry]:
+    """The first entry, and of the other runs the one of the highest rank-1, where there is another run."""
+    others = [entry for entry in entries[1:] if not entry.model.startswith(FLOOR)]
+    return [entries[0], *sorted(others, key=lambda entry: entry.queries(gallery)["hit"].mean())[-1:]]
+
+
+def paired_bootstrap(
+    values: np.ndarray, reference: np.ndarray, identities: np.ndarray, samples: int = 10_000, seed: int = 0
+) -> Difference:
+    """Difference of two means over the same queries, resampling identities with all their queries in both.
+
+    The p-value is the smallest α at which the percentile interval of level 1 - α leaves out 0, with the observed data
+    counted as one resample more, so that it is never 0:
+    p = min(1, 2 · (1 + min(#{d* ≤ 0}, #{d* ≥ 0})) / (samples + 1)), where d* are the resampled differences. So p and
+    the interval agree, and resamples that are exactly 0 speak for no difference.
+
+    Args:
+        values: float (n,) or (n, m), one row a query.
+        reference: The same queries of the other model, of the same shape.
+        identities: (n,).
+        samples: Number of resamples.
+        seed: Seed of the resampling.
+
+    Raises:
+        EvaluationError: The shapes differ, or `identity_bootstrap` refuses.
+
+    Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, §15.4 (a test from an interval); Davison &
+        Hinkley, "Bootstrap Methods and their Application", 1997, §3.8 (clusters) and §4.2.2 (the added one).
+    """
+    values, reference = np.asarray(values, np.float64), np.asarray(reference, np.float64)
+    if values.shape != reference.shape:
+        raise EvaluationError(f"{values.shape} values and {reference.shape} of the reference; pairs are wanted")
+    estimate, drawn, n = resampled_means(values - reference, identities, samples, seed)
+    found = Interval.of(estimate, drawn, n)
+    fewer = np.minimum((drawn <= 0).sum(0), (drawn >= 0).sum(0))
+    return Difference(found.estimate, found.low, found.high, np.minimum(1.0, 2 * (1 + fewer) / (samples + 1)), n)
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """p-values adjusted so that a share α of false findings holds for the whole family of comparisons.
+
+    The i-th smallest of m is multiplied by m - i + 1; none is less than one before it, none more than 1.
+
+    Args:
+        p_values: (m,), in 0..1.
+
+    Source: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics, 1979.
+    """
+    p_values = np.asarray(p_values, np.float64)
+    order = np.argsort(p_values, kind="stable")
+    stepped = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted
+
+
+def compare_pair(
+    entry: Entry, reference: Entry, gallery: str = "aspect", *, samples: int = 10_000, seed: int = 0
+) -> dict[str, Difference]:
+    """Difference of rank-1 and of mAP (means over the queries of all draws), by the names of `MEASURES`.
+
+    Raises:
+        EvaluationError: The two were not made on the same split, or did not answer the same queries.
+    """
+    ours, theirs = paired_queries(entry, reference, gallery)
+    columns = list(MEASURES.values())
+    found = paired_bootstrap(
+        ours[columns].to_numpy(), theirs[columns].to_numpy(), ours["identity"].to_numpy(), samples, seed
+    )
+    return {
+        name: Difference(found.estimate[i], found.low[i], found.high[i], found.p_value[i], found.n_identities)
+        for i, name in enumerate(MEASURES)
+    }
+
+
+def paired_queries(first: Entry, second: Entry, gallery: str = "aspect") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The queries of two entries, row by row the same draw and photograph.
+
+    Raises:
+        EvaluationError: They were not made on the same split, or did not answer the same queries.
+    """
+    a, b = first.evaluation, second.evaluation
+    if a.checksum != b.checksum:
+        raise EvaluationError(
+            f"{a.run} was evaluated on split {a.checksum[:12]} and {b.run} on split {b.checksum[:12]}: their figures "
+            "cannot be compared; run both on the same data with the same aspect, protocol, seed and draws"
+        )
+    left, right = (
+        entry.queries(gallery).sort_values(["draw", "path"], kind="stable", ignore_index=True)
+        for entry in (first, second)
+    )
+    keys = ["draw", "path", "identity"]
+    if left[keys].equals(right[keys]):
+        return left, right
+    both = left[keys].merge(right[keys], "outer", indicator="side")
+    alone = both[both["side"] != "both"]
+    where = f"{len(alone)} queries are in one only, such as {alone['path'].iloc[0]!r} in draw {alone['draw'].iloc[0]}"
+    raise EvaluationError(
+        f"{a.run} (burst={a.burst}) and {b.run} (burst={b.burst}) did not answer the same queries: {where}; run both "
+        "with the same burst"
+    )
+
+
+def comparison_table(
+    entries: Sequence[Entry], gallery: str = "aspect", *, samples: int = 10_000, seed: int = 0
+) -> pd.DataFrame:
+    """Every entry with its figures, and its difference to the first one.
+
+    Args:
+        entries: The reference first; see `entries_of`.
+        gallery: "aspect" or "all".
+        samples: Resamples of the identities.
+        seed: Seed of the resampling.
+
+    Returns:
+        One row an entry, columns `FIGURES`, `DIFFERENCES` and run: rank-1 with its interval, mAP by both definitions;
+        what it gains over the first entry, with interval, p-value, and the p-value by Holm over all comparisons of
+        the table, rank-1 and mAP; NaN for the first itself.
+
+    Raises:
+        EvaluationError: There are entries that cannot be compared with the first.
+    """
+    rows = []
+    for entry in entries:
+        queries = entry.queries(gallery)
+        rank1 = identity_bootstrap(queries["hit"].to_numpy(), queries["identity"].to_numpy(), samples, seed)
+        row = {
+            "run": entry.evaluation.run, "model": entry.label, **rank1.columns("rank1"),
+            "map": queries["average_precision"].mean(),
+            "map_trapezoid": queries["average_precision_trapezoid"].mean(),
+        }  # fmt: skip
+        if entry is not entries[0]:
+            for name, found in compare_pair(entry, entries[0], gallery, samples=samples, seed=seed).items():
+                parts = (found.estimate, found.low, found.high, found.p_value)
+                names = (f"{name}_gain", f"{name}_gain_low", f"{name}_gain_high", f"{name}_p")
+                row |= dict(zip(names, map(float, parts), strict=True))
+        rows.append(row)
+    table = pd.DataFrame(rows, columns=[*FIGURES, *DIFFERENCES[1:], "run"])
+    tested = [f"{name}_p" for name in MEASURES]
+    adjusted = holm(table[tested].to_numpy(np.float64)[1:].ravel()).reshape(-1, len(tested))
+    table.loc[table.index[1:], [f"{name}_holm" for name in tested]] = adjusted
+    table = table.astype(dict.fromkeys([c for c in table if c not in ("model", "run")], np.float64))
+    return result_table(table, SHOWN)
+
+
+def won_and_lost(first: Entry, second: Entry, gallery: str = "aspect") -> Mapping[str, pd.DataFrame]:
+    """Queries by which of two entries puts a match first: "both", "first", "second" or "neither".
+
+    Returns:
+        Columns draw, path, identity, rank_first, rank_second of each; those that only one gets right are ordered by
+        the rank the other gives, the worst first.
+    """
+    left, right = paired_queries(first, second, gallery)
+    table = left[["draw", "path", "identity"]].assign(
+        rank_first=left["first_match_rank"], rank_second=right["first_match_rank"]
+    )
+    a, b = table["rank_first"] == 1, table["rank_second"] == 1
+    parts = {"both": a & b, "first": a & ~b, "second": b & ~a, "neither": ~a & ~b}
+    other = {"first": "rank_second", "second": "rank_first"}
+    return {
+        name: table[mask].sort_values(other.get(name, "draw"), ascending=name not in other, kind="stable")
+        for name, mask in parts.items()
+    }
+
+
+def _label(evaluation: SavedEvaluation, more: str) -> str:
+    """Model, notebook and the run's hash: short, and enough to find the run; and what tells it from the others."""
+    number, digest = evaluation.run[:2], evaluation.run.rpartition("-")[2]
+    return f"{evaluation.models[0]} ({number}-{digest}{f', {more}' if more else ''})"

@@ -1,0 +1,173 @@
+"""The rank of every match, counted without sorting the gallery: in numpy, or compiled where numba is installed.
+
+Both ways give the same results to the bit: ranks are whole numbers, and what is summed is summed in the order of the
+ranks. The numpy way is the plain one, and the oracle of the other.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from handclip_lib.evaluation.ranking.compiling import compiled
+from handclip_lib.evaluation.ranking.labels import Pairing
+
+NUMPY_BYTES = 4 * 2**20  # of scores at once: near the cache, and under 200 MB even if all are matches
+THREADED_FROM = 2**20  # scores in a block, below which a thread costs more than it saves
+FEW_MATCHES = 3  # numpy: up to here a pass over the gallery for each match beats sorting the rivals
+MANY_MATCHES = 1024  # compiled: from here sorting the rivals beats a pass for each match
+LABELS = "int64[::1], int64[::1], int64[::1], int32[::1], int32[::1]"
+RESULTS = "int64[::1], float64[:,::1], boolean[::1]"
+
+
+def measure(scores: np.ndarray, rows: np.ndarray, pairing: Pairing) -> tuple[np.ndarray, np.ndarray, int]:
+    """Measure some queries' rankings. `scores` is overwritten.
+
+    Args:
+        scores: float32 or float64 (n_rows, n_gallery), C-contiguous, finite; larger is more alike.
+        rows: Which queries they are, int64 (n_rows,).
+        pairing: Labels of all.
+
+    Returns:
+        Rank of the first match, int64 (n_rows,), 0 without one; AP, trapezoid AP and inverse negative penalty, float64
+        (3, n_rows), NaN without one; and how many best matches are tied with an image of another identity.
+    """
+    fast = kernel(scores.dtype, len(pairing.rows) * scores.shape[1])
+    if fast is not None:
+        return _measure_compiled(fast, scores, rows, pairing)
+    size = max(1, NUMPY_BYTES // (scores.shape[1] * scores.itemsize))
+    parts = [
+        _measure_numpy(scores[i : i + size], rows[i : i + size], pairing) for i in range(0, max(1, len(rows)), size)
+    ]
+    return (
+        np.concatenate([p[0] for p in parts]),
+        np.concatenate([p[1] for p in parts], axis=1),
+        sum(p[2] for p in parts),
+    )
+
+
+def _measure_numpy(scores: np.ndarray, rows: np.ndarray, pairing: Pairing) -> tuple[np.ndarray, np.ndarray, int]:
+    match = pairing.query[rows, None] == pairing.gallery[None, :]
+    if pairing.filtered:
+        same = match & (pairing.query_cameras[rows, None] == pairing.gallery_cameras[None, :])
+        scores[same] = -np.inf
+        match &= ~same
+    row, column = np.divmod(np.flatnonzero(match), match.shape[1])  # faster than np.nonzero
+    n_match = np.bincount(row, minlength=len(match))
+    found = scores[row, column]
+    order = np.lexsort((-found, row))
+    nth = np.arange(1, len(row) + 1) - np.repeat(np.cumsum(n_match) - n_match, n_match)
+    best_first = np.zeros((len(scores), max(1, int(n_match.max(initial=0)))), scores.dtype)
+    best_first[row, nth - 1] = found[order]
+    scores[row, column] = -np.inf  # the matches leave: what remains are the images of other identities
+
+    place = _others_at_or_above(scores, best_first, n_match)[row, nth - 1] + nth
+    precision = nth / place
+    before = np.where(place > 1, (nth - 1) / np.maximum(place - 1, 1), 1.0)
+    matched = n_match > 0
+    last = np.cumsum(n_match)[matched] - 1
+    rank, measures = np.zeros(len(scores), np.int64), np.full((3, len(scores)), np.nan)
+    rank[matched] = place[last + 1 - n_match[matched]]
+    for i, values in enumerate((precision, (precision + before) / 2)):
+        # bincount adds one by one, in the order of the ranks: so do blocks of any size, and the kernel
+        measures[i, matched] = np.bincount(row, values, len(scores))[matched] / n_match[matched]
+    measures[2, matched] = n_match[matched] / place[last]
+    best = np.where(matched, best_first[:, 0], np.nan)
+    n_tied = int((scores == best[:, None].astype(scores.dtype)).any(1).sum())
+    return rank, measures, n_tied
+
+
+def _others_at_or_above(scores: np.ndarray, best_first: np.ndarray, n_match: np.ndarray) -> np.ndarray:
+    """How many images of other identities score at least as high as each match: whole numbers, like `best_first`."""
+    ahead = np.zeros(best_first.shape, np.int64)
+    if best_first.shape[1] <= FEW_MATCHES:
+        for j in range(best_first.shape[1]):
+            ahead[:, j] = np.count_nonzero(scores >= best_first[:, j, None], axis=1)
+        return ahead
+    for query in np.flatnonzero(n_match):
+        matches, row = best_first[query, : n_match[query]], scores[query]
+        rivals = np.sort(row[row >= matches[-1]])  # only these are ahead of any match
+        ahead[query, : len(matches)] = len(rivals) - np.searchsorted(rivals, matches, "left")
+    return ahead
+
+
+def kernel(dtype: np.dtype, n_scores: int) -> tuple[Callable, int] | None:
+    """The compiled way and its number of threads; None where numba is missing, or not worth its import."""
+    return compiled(_measure_rows, f"void({dtype.name}[:,::1], {LABELS}, {RESULTS})", n_scores)
+
+
+def _measure_compiled(
+    fast: tuple[Callable, int], scores: np.ndarray, rows: np.ndarray, pairing: Pairing
+) -> tuple[np.ndarray, np.ndarray, int]:
+    run, threads = fast
+    n = len(scores)
+    rank, measures, tied = np.zeros(n, np.int64), np.full((n, 3), np.nan), np.zeros(n, bool)
+    order, start, stop = pairing.by_identity
+    begin, end, cameras = start[rows], stop[rows], pairing.query_cameras[rows]
+
+    def some(at: slice) -> None:
+        labels = order, begin[at], end[at], cameras[at], pairing.gallery_cameras
+        run(scores[at], *labels, rank[at], measures[at], tied[at])
+
+    if scores.size < THREADED_FROM or threads == 1:
+        some(slice(None))
+    else:
+        cuts = np.linspace(0, n, min(threads, n) + 1).astype(int)
+        with ThreadPoolExecutor(len(cuts) - 1) as pool:
+            list(pool.map(some, map(slice, cuts[:-1], cuts[1:])))
+    return rank, measures.T, int(tied.sum())
+
+
+def _measure_rows(
+    scores: np.ndarray,
+    order: np.ndarray,
+    begin: np.ndarray,
+    end: np.ndarray,
+    query_cameras: np.ndarray,
+    gallery_cameras: np.ndarray,
+    rank: np.ndarray,
+    measures: np.ndarray,
+    tied: np.ndarray,
+) -> None:
+    """What `_measure_numpy` does, a row at a time; compiled by numba. The last three arrays are filled in."""
+    rivals = np.empty(scores.shape[1], scores.dtype)
+    for q in range(scores.shape[0]):
+        row = scores[q]
+        own = np.empty(end[q] - begin[q], scores.dtype)
+        n_match = 0
+        for column in order[begin[q] : end[q]]:
+            if gallery_cameras[column] != query_cameras[q]:
+                own[n_match] = row[column]
+                n_match += 1
+            row[column] = -np.inf
+        if n_match == 0:
+            continue
+        matches = np.sort(own[:n_match])
+        n_rivals = 0  # at or above the lowest match: no other is ahead of any
+        for score in row:
+            rivals[n_rivals] = score
+            n_rivals += score >= matches[0]
+        ordered = n_match > MANY_MATCHES
+        if ordered:
+            rivals[:n_rivals] = np.sort(rivals[:n_rivals])
+        standard, trapezoid, place = 0.0, 0.0, 0
+        for nth in range(1, n_match + 1):
+            match = matches[n_match - nth]
+            ahead = np.int32(0)
+            if ordered:
+                ahead = np.int32(n_rivals - np.searchsorted(rivals[:n_rivals], match))
+            else:
+                for i in range(n_rivals):
+                    ahead = np.int32(ahead + np.int32(rivals[i] >= match))  # 32 bits: twice as many at once
+            place = int(ahead) + nth
+            precision = nth / place
+            before = (nth - 1) / (place - 1) if place > 1 else 1.0
+            standard += precision
+            trapezoid += (precision + before) / 2
+            if nth == 1:
+                rank[q] = place
+                for i in range(n_rivals):
+                    tied[q] |= rivals[i] == match
+        measures[q, 0] = standard / n_match
+        measures[q, 1] = trapezoid / n_match
+        measures[q, 2] = n_match / place

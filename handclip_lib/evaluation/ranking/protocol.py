@@ -1,0 +1,291 @@
+"""A model under the protocol: all draws of a split, either gallery, with spread, and what rests on bursts."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from handclip_lib.data.manifest import Draw, Split
+from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap
+from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.models import FLOOR
+from handclip_lib.evaluation.ranking.retrieval import (
+    TIED_SHARE_WARNED,
+    RetrievalMetrics,
+    TiedScoresWarning,
+    retrieval_metrics,
+)
+from handclip_lib.evaluation.ranking.streaming import check_memory
+from handclip_lib.evaluation.tables import result_table
+
+CMC_DEPTH = 20
+SCORE_BYTES = 20  # of a query and a gallery image: their score, and which is the best of whom
+HEADLINE = ("model", "gallery", "rank1", "rank5", "rank10", "map", "map_trapezoid", "minp")
+DETAILS = (
+    "model", "gallery", "rank1_sd", "rank1_macro", "map_macro", "n_query", "n_gallery", "n_unmatched",
+    "n_left_out_burst", "n_unqueryable", "tied_share",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ProtocolResult:
+    """One model on one gallery.
+
+    Attributes:
+        model: Name of the model.
+        gallery: "aspect" or "all".
+        burst: Queries within ± this many captures of their gallery image are left out; 0 for none.
+        draws: Metrics of each draw.
+        per_query: A row a draw and query: draw, path, identity, first_match_rank, average_precision, hit (rank-1),
+            match_path and match_score (the best match), wrong_path and wrong_score (the best image of someone else).
+        rank1: Rank-1 with its interval over identities, as `identity_bootstrap` gives it.
+        cmc: CMC at 1…20 (or the gallery's size) over all draws, with its interval.
+        unqueryable: Test identities with one image, which are never a query.
+    """
+
+    model: str
+    gallery: str
+    burst: int
+    draws: list[RetrievalMetrics]
+    per_query: pd.DataFrame
+    rank1: Interval
+    cmc: Interval
+    unqueryable: int
+
+    def summary(self) -> dict[str, Any]:
+        """One row of a results table: shares in 0..1, means over the queries of all draws (`macro`: over identities).
+
+        `rank1_sd` is the spread of the draws' rank-1; `n_…` are counts a draw.
+        """
+        hits = self.per_query.groupby("identity")[["hit", "average_precision"]].mean().mean()
+        draws = self.draws
+        matched = [int((d.first_match_rank > 0).sum()) for d in draws]
+
+        def mean(shares: list[float]) -> float:
+            # Left-out queries differ between draws, and the interval is that of the mean over queries.
+            return float(np.average(shares, weights=matched))
+
+        return {
+            "model": self.model, "gallery": self.gallery, "burst": self.burst,
+            "rank1": mean([d.rank(1) for d in draws]),
+            "rank1_low": float(self.rank1.low), "rank1_high": float(self.rank1.high),
+            "rank1_sd": float(np.std([d.rank(1) for d in draws], ddof=1)) if len(draws) > 1 else float("nan"),
+            "rank5": mean([d.rank(5) for d in draws]), "rank10": mean([d.rank(10) for d in draws]),
+            "map": mean([d.map for d in draws]), "map_trapezoid": mean([d.map_trapezoid for d in draws]),
+            "minp": mean([d.minp for d in draws]),
+            "rank1_macro": float(hits["hit"]), "map_macro": float(hits["average_precision"]),
+            "n_query": float(np.mean(matched)),
+            "n_gallery": draws[0].n_gallery,
+            "n_unmatched": float(np.mean([d.n_unmatched for d in draws])),
+            "n_left_out_burst": float(np.mean([d.n_excluded for d in draws])),
+            "n_unqueryable": self.unqueryable,
+            "tied_share": mean([d.tied_share for d in draws]),
+        }  # fmt: skip
+
+
+def evaluate_split(
+    features: Features,
+    split: Split,
+    gallery: str = "aspect",
+    *,
+    model: str = "model",
+    burst: int = 0,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> ProtocolResult:
+    """Evaluate a model on every draw of a split; each file's embedding serves all of them.
+
+    Args:
+        features: Embeddings of at least `split.evaluated_paths()`.
+        split: The manifest.
+        gallery: "aspect" or "all": different tasks, so results name theirs.
+        model: Name for tables and figures.
+        burst: Leave out a query within ± this many capture numbers of its own subject's gallery image: neighbours
+            are near-duplicates of one sitting. 0 leaves out none.
+        bootstrap: Resamples of the identities.
+        seed: Seed of the resampling.
+
+    Raises:
+        EvaluationError: An embedding is missing, the data set has no capture numbers to find bursts by, or the memory
+            does not suffice.
+    """
+    draws, tables = [], []
+    for trial in range(split.meta["draws"]):
+        draw = split.draw(trial, gallery)
+        similarity, metrics = _ranked(features, draw, in_burst(draw, burst) if burst else None)
+        draws.append(metrics)
+        tables.append(_per_query(trial, draw, similarity, metrics))
+    tied = float(np.mean([metrics.tied_share for metrics in draws]))
+    if tied > TIED_SHARE_WARNED:
+        message = (
+            f"{model}, gallery {gallery!r}: {tied:.1%} of the best matches are tied with another identity; collapsed?"
+        )
+        warnings.warn(message, TiedScoresWarning, stacklevel=2)
+    per_query = pd.concat(tables, ignore_index=True)
+    cmc = cmc_interval(per_query, draws[0].n_gallery, bootstrap, seed)
+    return ProtocolResult(model, gallery, burst, draws, per_query, cmc[0], cmc, len(split.meta["unqueryable"]))
+
+
+def cmc_interval(per_query: pd.DataFrame, n_gallery: int, bootstrap: int = 1000, seed: int = 0) -> Interval:
+    """CMC at 1…20 (or the gallery's size) over all draws, with its interval over identities.
+
+    Args:
+        per_query: Columns identity and first_match_rank, as in `ProtocolResult.per_query`.
+        n_gallery: Gallery size.
+        bootstrap: Resamples of the identities.
+        seed: Seed of the resampling.
+    """
+    depth = min(CMC_DEPTH, n_gallery)
+    within = per_query["first_match_rank"].to_numpy()[:, None] <= np.arange(1, depth + 1)
+    return identity_bootstrap(within.astype(np.float64), per_query["identity"].to_numpy(), bootstrap, seed)
+
+
+def evaluate_models(
+    features: Mapping[str, Features], split: Split, *, burst: int = 0, bootstrap: int = 1000, seed: int = 0
+) -> list[ProtocolResult]:
+    """Evaluate several models by name, the model of interest first, on each gallery the split has."""
+    galleries = ("aspect", "all") if "other" in set(split.images["role"]) else ("aspect",)
+    return [
+        evaluate_split(embeddings, split, gallery, model=model, burst=burst, bootstrap=bootstrap, seed=seed)
+        for gallery in galleries
+        for model, embeddings in features.items()
+    ]
+
+
+def headline(results: Sequence[ProtocolResult]) -> dict[str, float | int | str]:
+    """The figures a run is known by: the first model on the first gallery, and the better floor beside it."""
+    first, *others = [result.summary() for result in results if result.gallery == results[0].gallery]
+    names = (
+        "model", "gallery", "rank1", "rank1_low", "rank1_high", "map", "map_trapezoid", "minp", "n_query", "n_gallery",
+    )  # fmt: skip
+    reached = [other["rank1"] for other in others if str(other["model"]).startswith(FLOOR)]
+    floors = {"best_floor_rank1": max(reached)} if reached else {}
+    return {name: first[name] for name in names} | {"n_unqueryable": first["n_unqueryable"]} | floors
+
+
+def in_burst(draw: Draw, burst: int) -> np.ndarray:
+    """True for each query within ± `burst` captures of a gallery image of its own identity; bool (n_query,)."""
+    if burst < 0:
+        raise EvaluationError(f"burst={burst}: a number of captures is wanted, 0 or more")
+    own = draw.query_ids[:, None] == draw.gallery_ids[None, :]
+    needed = own.any(0)  # of a distractor the capture number is never asked
+    paths = np.concatenate([draw.query_paths, draw.gallery_paths[needed]])
+    unknown = np.concatenate([draw.query_captures, draw.gallery_captures[needed]]) < 0
+    if unknown.any():
+        path = paths[np.argmax(unknown)]
+        raise EvaluationError(f"burst={burst}: the file name of {path!r} has no capture number; use burst=0")
+    near = np.abs(draw.query_captures[:, None] - draw.gallery_captures[None, :]) <= burst
+    return (own & near).any(1)
+
+
+def retrieval_table(results: Sequence[ProtocolResult]) -> pd.DataFrame:
+    """A row a result, columns of `ProtocolResult.summary`; the headline is shown."""
+    return result_table([result.summary() for result in results], HEADLINE)
+
+
+def retrieval_details(results: Sequence[ProtocolResult]) -> pd.DataFrame:
+    """The same rows, of which spreads and counts are shown."""
+    return result_table([result.summary() for result in results], DETAILS)
+
+
+def burst_share(
+    features: Features, split: Split, bursts: Sequence[int] = (0, 1, 2, 5), *, model: str = "model"
+) -> pd.DataFrame:
+    """How much of rank-1 rests on near-duplicates: rank-1 as queries near their gallery image are left out.
+
+    Returns:
+        Columns model, burst, rank1 and the share `left_out` of queries, both in 0..1, and `n_query`, the queries of
+        all draws that have a match. A burst that leaves no query has rank1 NaN.
+    """
+    ranks, near = [], []
+    for trial in range(split.meta["draws"]):
+        draw = split.draw(trial, "aspect")
+        ranks.append(_ranked(features, draw)[1].first_match_rank)
+        near.append([in_burst(draw, burst) if burst else np.zeros(len(draw.query_paths), bool) for burst in bursts])
+    rank, left_out = np.concatenate(ranks), np.concatenate(near, axis=1)
+    hit, left_out = rank[rank > 0] == 1, left_out[:, rank > 0]
+    rows = []
+    for burst, out in zip(bursts, left_out, strict=True):
+        rank1 = float(hit[~out].mean()) if (~out).any() else float("nan")
+        rows.append(
+            {"model": model, "burst": burst, "rank1": rank1, "left_out": float(out.mean()), "n_query": len(out)}
+        )
+    return result_table(rows, ("model", "burst", "rank1", "left_out"))
+
+
+def burst_shares(features: Mapping[str, Features], split: Split, bursts: Sequence[int] = (0, 1, 2, 5)) -> pd.DataFrame:
+    """`burst_share` of several models, one below the other; without capture numbers, burst 0 only."""
+    known = (split.images.loc[split.images["role"] == "test", "capture"].notna()).all()
+    steps = bursts if known else (0,)
+    tables = [burst_share(embeddings, split, steps, model=model) for model, embeddings in features.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+def near_duplicates(features: Features, split: Split, threshold: float = 0.98, most: int = 1000) -> pd.DataFrame:
+    """Pairs of evaluated images, of the split's own aspect, that look nearly the same.
+
+    Args:
+        features: Embeddings; `pixel_embeddings` is what near-duplicates are usually looked for with.
+        split: The manifest.
+        threshold: Cosine from which a pair counts, -1..1.
+        most: Pairs listed at most, the most alike first.
+
+    Returns:
+        Columns path_a, path_b, cosine, same_identity, capture_distance (NA where unknown).
+    """
+    images = split.images[split.images["role"] == "test"].reset_index(drop=True)
+    embeddings = features.of(images["path"].tolist())
+    first, second, cosine = [], [], []
+    for start in range(0, len(images), 512):
+        block = embeddings[start : start + 512] @ embeddings.T
+        row, column = np.nonzero(block >= threshold)
+        upper = column > row + start
+        first.append(row[upper] + start)
+        second.append(column[upper])
+        cosine.append(block[row[upper], column[upper]])
+    a, b, score = np.concatenate(first), np.concatenate(second), np.concatenate(cosine)
+    order = np.argsort(-score, kind="stable")[:most]
+    left, right = images.iloc[a[order]].reset_index(drop=True), images.iloc[b[order]].reset_index(drop=True)
+    return pd.DataFrame(
+        {
+            "path_a": left["path"], "path_b": right["path"], "cosine": score[order].astype(float),
+            "same_identity": left["identity"] == right["identity"],
+            "capture_distance": (left["capture"] - right["capture"]).abs(),
+        }
+    )  # fmt: skip
+
+
+def _ranked(features: Features, draw: Draw, exclude: np.ndarray | None = None) -> tuple[np.ndarray, RetrievalMetrics]:
+    """Similarities and metrics of one draw; ties are for the caller to sum up over the draws."""
+    n_query, n_gallery = len(draw.query_paths), len(draw.gallery_paths)
+    check_memory(
+        f"a draw of {n_query:,} queries and {n_gallery:,} gallery images",
+        SCORE_BYTES * n_query * n_gallery,
+        "test fewer people, or rank the embeddings by `rank_features`, which keeps no matrix",
+    )
+    similarity = features.of(draw.query_paths) @ features.of(draw.gallery_paths).T
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TiedScoresWarning)
+        return similarity, retrieval_metrics(similarity, draw.query_ids, draw.gallery_ids, exclude=exclude)
+
+
+def _per_query(trial: int, draw: Draw, similarity: np.ndarray, metrics: RetrievalMetrics) -> pd.DataFrame:
+    """What each query found; queries that are unmatched or left out have no row."""
+    own = draw.query_ids[:, None] == draw.gallery_ids[None, :]
+    match, wrong = np.where(own, similarity, -np.inf), np.where(own, -np.inf, similarity)
+    best, worst = match.argmax(1), wrong.argmax(1)
+    row = np.arange(len(own))
+    table = pd.DataFrame(
+        {
+            "draw": trial, "path": draw.query_paths, "identity": draw.query_ids,
+            "first_match_rank": metrics.first_match_rank, "average_precision": metrics.average_precision,
+            "hit": (metrics.first_match_rank == 1).astype(float),
+            "match_path": draw.gallery_paths[best], "match_score": match[row, best],
+            "wrong_path": draw.gallery_paths[worst], "wrong_score": wrong[row, worst],
+        }
+    )  # fmt: skip
+    return table[metrics.first_match_rank > 0]

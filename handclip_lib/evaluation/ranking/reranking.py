@@ -1,0 +1,251 @@
+"""A second look at a ranking: k-reciprocal neighbours and query expansion. Always report it next to the plain figure.
+
+Both use the whole gallery at once (re-ranking the other queries as well): what a search of one image by one cannot do.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.ranking.labels import Pairing
+from handclip_lib.evaluation.ranking.overlap import add_overlap
+from handclip_lib.evaluation.ranking.retrieval import RetrievalMetrics, metrics_of_blocks
+from handclip_lib.evaluation.ranking.streaming import check_memory, check_same_size, check_unit_length, embeddings_of
+
+SMALLEST = 1e-6  # of what is a squared distance rather than rounding: images may all be the same
+BLOCK_BYTES = 32 * 2**20  # of similarities, or of gathered embeddings, at once
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Queries and gallery, in this order, as k-reciprocal features.
+
+    `weights` is float32 (n, n), sparse: a row says which images are its neighbours and how near, and sums to 1;
+    `furthest` is each query's largest squared distance to any image.
+    """
+
+    query: np.ndarray
+    gallery: np.ndarray
+    weights: sparse.csr_array
+    furthest: np.ndarray
+    distance_share: float
+
+    def blocks(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Query numbers and their similarities after re-ranking, float32 (n_rows, n_gallery), a block at a time."""
+        n_query, n_gallery = len(self.query), len(self.gallery)
+        # Only images that share a neighbour have a Jaccard distance below 1: from a neighbour to those who have it.
+        having = _with_long_indices(self.weights[n_query:].tocsc())
+        size = max(1, BLOCK_BYTES // (4 * n_gallery))
+        for start in range(0, len(rows), size):
+            block = rows[start : start + size]
+            # 1 - share × distance - (1 - share) × (1 - overlap), in one array
+            similarity = self.query[block] @ self.gallery.T
+            np.minimum(similarity, 1, out=similarity)
+            scale = 2 * self.distance_share / self.furthest[block, None]
+            similarity *= scale
+            similarity += self.distance_share - scale
+            add_overlap(similarity, block, self.weights, having, 1 - self.distance_share)
+            yield block, similarity
+
+
+def _with_long_indices(matrix: Any) -> Any:
+    """The sparse matrix with int64 indices; scipy chooses int32 where they suffice."""
+    matrix.indptr, matrix.indices = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64)
+    return matrix
+
+
+def rerank_similarity(
+    query: np.ndarray, gallery: np.ndarray, k1: int = 20, k2: int = 6, distance_share: float = 0.3
+) -> np.ndarray:
+    """Similarity by k-reciprocal neighbours: two images are alike if they are neighbours of the same images.
+
+    As the authors' program, and every re-identification toolbox after it, has it, where that and the paper differ:
+    squared distances are divided by each image's largest; a neighbour's neighbours join if *more* than 2/3 are shared.
+    An image is always its own first neighbour, and of equally distant ones the first in order is taken.
+
+    Args:
+        query: Embeddings of length 1, (n_query, size).
+        gallery: Embeddings of length 1, (n_gallery, size).
+        k1: Neighbours of an image, beside itself.
+        k2: Images, itself one of them, over which a neighbourhood is averaged; 1 for none.
+        distance_share: Share of the plain distance in the sum, 0..1; the rest is the Jaccard distance (λ).
+
+    Returns:
+        1 less the re-ranked distance, float32 (n_query, n_gallery), in 0..1 up to rounding, for `retrieval_metrics`.
+
+    Raises:
+        EvaluationError: A shape or value is wrong, an embedding is not of length 1, or the memory does not suffice.
+
+    Source: Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017.
+    """
+    encoded = _encode(query, gallery, k1, k2, distance_share, whole=True)
+    result = np.empty((len(encoded.query), len(encoded.gallery)), np.float32)
+    for rows, block in encoded.blocks(np.arange(len(result))):
+        result[rows] = block
+    return result
+
+
+def rank_reranked(
+    query: np.ndarray,
+    gallery: np.ndarray,
+    query_ids: np.ndarray,
+    gallery_ids: np.ndarray,
+    query_cameras: np.ndarray | None = None,
+    gallery_cameras: np.ndarray | None = None,
+    exclude: np.ndarray | None = None,
+    *,
+    k1: int = 20,
+    k2: int = 6,
+    distance_share: float = 0.3,
+) -> RetrievalMetrics:
+    """Metrics of `rerank_similarity`, block by block: the matrix is never whole.
+
+    Raises:
+        EvaluationError: As `rerank_similarity` and `retrieval_metrics` do.
+    """
+    query, gallery = embeddings_of("query", query), embeddings_of("gallery", gallery)
+    labels = query_ids, gallery_ids, query_cameras, gallery_cameras, exclude
+    pairing = Pairing.of(len(query), len(gallery), *labels)
+    return metrics_of_blocks(_encode(query, gallery, k1, k2, distance_share).blocks(pairing.rows), pairing)
+
+
+def alpha_query_expansion(query: np.ndarray, gallery: np.ndarray, k: int = 10, alpha: float = 3.0) -> np.ndarray:
+    """Add to each query its nearest gallery images, weighted by their cosine to the power of alpha.
+
+    A cosine of 0 or below has weight 0: its power is none. Of equally near images the first in order is taken.
+
+    Args:
+        query: Embeddings of length 1, (n_query, size).
+        gallery: Embeddings of length 1, (n_gallery, size).
+        k: Gallery images that are added; the paper takes 50 of many thousands.
+        alpha: 0 is the plain mean; the larger, the less the far ones count.
+
+    Returns:
+        Queries of length 1, float32 (n_query, size), to rank in place of the first.
+
+    Raises:
+        EvaluationError: A shape or value is wrong, or an embedding is not of length 1.
+
+    Source: Radenović, Tolias & Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation", TPAMI 2019, §3.4.
+    """
+    query, gallery = _checked(query, gallery)
+    if not 1 <= k <= len(gallery):
+        raise EvaluationError(f"k={k} images are to be added; choose from 1 to the gallery's {len(gallery)}")
+    if not (np.isfinite(alpha) and alpha >= 0):
+        raise EvaluationError(f"alpha={alpha}; a number from 0 is wanted")
+    expanded = np.empty_like(query)
+    size = max(1, BLOCK_BYTES // (4 * max(len(gallery), k * gallery.shape[1])))
+    for start in range(0, len(query), size):
+        block = query[start : start + size]
+        similarity = block @ gallery.T
+        nearest = _nearest(similarity, k)
+        cosine = np.take_along_axis(similarity, nearest, axis=1)
+        weight = np.where(cosine > 0, np.abs(cosine) ** np.float32(alpha), 0)
+        summed = block + np.einsum("qk,qks->qs", weight, gallery[nearest])
+        expanded[start : start + size] = summed / np.linalg.norm(summed, axis=1, keepdims=True)
+    return expanded
+
+
+def _checked(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    query, gallery = embeddings_of("query", query), embeddings_of("gallery", gallery)
+    check_same_size(query, gallery)
+    check_unit_length("query", query)
+    check_unit_length("gallery", gallery)
+    return query, gallery
+
+
+def _encode(
+    query: np.ndarray, gallery: np.ndarray, k1: int, k2: int, distance_share: float, whole: bool = False
+) -> _Encoded:
+    query, gallery = _checked(query, gallery)
+    n, n_query = len(query) + len(gallery), len(query)
+    if not 1 <= k1 < n:
+        raise EvaluationError(f"k1={k1} neighbours of each of {n} images; choose from 1 to {n - 1}")
+    if not 1 <= k2 <= k1 + 1:
+        raise EvaluationError(f"k2={k2}; choose from 1 to k1 + 1 = {k1 + 1}")
+    if not 0 <= distance_share <= 1:
+        raise EvaluationError(f"distance_share={distance_share}; a share from 0 to 1 is wanted")
+    needed = 4 * BLOCK_BYTES + n * (4 * query.shape[1] + 8 * (k1 + 1) ** 2 + 16 * k1 * k2)
+    result = 4 * n_query * len(gallery) if whole else 0
+    remedy = "use `rank_reranked`, which keeps no matrix" if needed < result else "re-rank a part of the gallery"
+    check_memory(f"re-ranking {n:,} images", needed + result, remedy)
+    images = np.concatenate([query, gallery])
+    neighbours, furthest = _neighbours(images, k1 + 1)
+    weights = _weights(images, _expanded(neighbours, k1), furthest)
+    if k2 > 1:
+        weights = (_pattern(neighbours[:, :k2], np.float32(1 / k2)) @ weights).tocsr()
+    return _Encoded(query, gallery, _with_long_indices(weights), furthest[:n_query], distance_share)
+
+
+def _neighbours(images: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each image's k nearest, nearest first, itself the first, int32 (n, k); and its largest squared distance, (n,)."""
+    n = len(images)
+    neighbours, furthest = np.empty((n, k), np.int32), np.empty(n, np.float32)
+    size = min(max(1, BLOCK_BYTES // (4 * n)), n)
+    similarity = np.empty((size, n), np.float32)
+    for start in range(0, n, size):
+        block = np.matmul(images[start : start + size], images.T, out=similarity[: min(size, n - start)])
+        rows = np.arange(len(block))
+        furthest[start : start + size] = 2 - 2 * block.min(axis=1)
+        block[rows, start + rows] = np.inf
+        neighbours[start : start + size] = _nearest(block, k)
+    return neighbours, np.maximum(furthest, SMALLEST)
+
+
+def _nearest(similarity: np.ndarray, k: int) -> np.ndarray:
+    """Columns of the k largest of each row, the largest first and of equal ones the first in order: int64 (n, k)."""
+    n, m = similarity.shape
+    # The k-th largest maximum over a few columns each is at most the k-th largest of all, and soon found.
+    fold = max(1, min(16, m // (4 * k)))
+    width = m // fold
+    highest = similarity[:, : fold * width].reshape(n, fold, width).max(axis=1)
+    bound = np.partition(highest, width - k, axis=1)[:, width - k]
+    row, column = np.divmod(np.flatnonzero(similarity >= bound[:, None]), m)
+    order = np.lexsort((column, -similarity[row, column], row))
+    first = np.searchsorted(row, np.arange(n))
+    return column[order][first[:, None] + np.arange(k)]
+
+
+def _pattern(columns: np.ndarray, value: np.float32, kept: np.ndarray | None = None) -> sparse.csr_array:
+    """A square sparse matrix with `value` at some columns, (n, k), of each row; all or those that are kept."""
+    n = len(columns)
+    kept = np.ones(columns.shape, bool) if kept is None else kept
+    starts = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
+    found = columns[kept]
+    return sparse.csr_array((np.full(len(found), value), found, starts.astype(np.int64)), shape=(n, n))
+
+
+def _reciprocal(neighbours: np.ndarray) -> sparse.csr_array:
+    """1 where two images are among each other's neighbours."""
+    theirs = neighbours[neighbours]  # (n, k, k): the neighbours of the neighbours
+    mutual = (theirs == np.arange(len(neighbours))[:, None, None]).any(axis=2)
+    return _pattern(neighbours, np.float32(1), mutual)
+
+
+def _expanded(neighbours: np.ndarray, k1: int) -> sparse.csr_array:
+    """R* of the paper: an image's reciprocal neighbours, and theirs (of half as many) that are mostly the same."""
+    near = _reciprocal(neighbours)
+    half = _reciprocal(neighbours[:, : round(k1 / 2) + 1])
+    shared = (near @ half.T).multiply(near).tocsr()  # of half's row j, how many are in near's row i
+    size = np.diff(half.indptr)
+    shared.data = (3 * shared.data > 2 * size[shared.indices]).astype(np.float32)
+    shared.eliminate_zeros()
+    return (near + shared @ half).tocsr()
+
+
+def _weights(images: np.ndarray, near: sparse.csr_array, furthest: np.ndarray) -> sparse.csr_array:
+    """Gaussian weights of the neighbours, each row divided by its sum."""
+    near.sort_indices()
+    row, column = np.repeat(np.arange(len(images)), np.diff(near.indptr)), near.indices
+    weight = np.empty(len(row), np.float32)
+    size = max(1, BLOCK_BYTES // (8 * images.shape[1]))
+    for start in range(0, len(row), size):
+        at = slice(start, start + size)
+        cosine = np.einsum("ns,ns->n", images[row[at]], images[column[at]])
+        weight[at] = np.exp((2 * cosine - 2) / furthest[row[at]])
+    total = np.bincount(row, weight, len(images)).astype(np.float32)
+    return sparse.csr_array((weight / total[row], column, near.indptr), shape=near.shape)

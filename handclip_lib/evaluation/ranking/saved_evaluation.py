@@ -1,0 +1,184 @@
+"""What an evaluation leaves for a later comparison: the rank of every query, and the embeddings."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import safetensors
+import safetensors.numpy
+
+from handclip_lib.data.manifest import Split
+from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.models import FLOOR
+from handclip_lib.evaluation.ranking.protocol import ProtocolResult
+from handclip_lib.files import whole_file
+
+PER_QUERY, EMBEDDINGS = "per_query.csv", "embeddings.safetensors"
+TEXT = ("model", "gallery", "path", "identity", "match_path", "wrong_path")
+NUMBERS = {
+    "draw": np.int64, "first_match_rank": np.int64, "average_precision": np.float64,
+    "average_precision_trapezoid": np.float64, "hit": np.float64, "match_score": np.float32,
+    "wrong_score": np.float32,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SavedEvaluation:
+    """An evaluation as `save_evaluation` left it.
+
+    Attributes:
+        folder: Of the run.
+        checksum: Of the split.
+        burst: Queries within ± this many captures of their gallery image were left out.
+        models: Their names, the model of interest first.
+        n_gallery: Gallery size, by gallery.
+        per_query: Rows of `ProtocolResult.per_query`, with model, gallery and average_precision_trapezoid.
+    """
+
+    folder: Path
+    checksum: str
+    burst: int
+    models: tuple[str, ...]
+    n_gallery: dict[str, int]
+    per_query: pd.DataFrame
+
+    @property
+    def run(self) -> str:
+        """Id of the run."""
+        return self.folder.name
+
+    def queries(self, model: str, gallery: str) -> pd.DataFrame:
+        """What each query found, a row a draw and query.
+
+        Raises:
+            EvaluationError: The run has no such model or gallery.
+        """
+        if model not in self.models:
+            raise EvaluationError(f"{self.run} evaluated no {model!r}; choose from {', '.join(self.models)}")
+        if gallery not in self.n_gallery:
+            raise EvaluationError(
+                f"{self.run} has no gallery {gallery!r}; choose from {', '.join(self.n_gallery)} "
+                "(all needs photographs of other aspects)"
+            )
+        rows = self.per_query
+        return rows[(rows["model"] == model) & (rows["gallery"] == gallery)].reset_index(drop=True)
+
+    def features(self, model: str) -> Features:
+        """Embeddings of the evaluated images, read when they are asked for.
+
+        Raises:
+            EvaluationError: The model has none here (floors have none), or the file is damaged.
+        """
+        facts, tensors = _embeddings(self.folder, [model])
+        if model not in tensors:
+            raise EvaluationError(f"{self.run} kept no embeddings of {model!r}; it has {', '.join(facts['embedded'])}")
+        return Features(tuple(facts["paths"]), tensors[model])
+
+
+def save_evaluation(
+    folder: Path, results: Sequence[ProtocolResult], features: Mapping[str, Features], split: Split
+) -> None:
+    """Write `per_query.csv` and `embeddings.safetensors`, each whole or not at all.
+
+    The embeddings of floors are left out: at 4096 numbers an image they would be most of the file, and the
+    photographs give them again at once.
+
+    Args:
+        folder: Of the run.
+        results: Of `evaluate_models`, the model of interest first.
+        features: Embeddings by the names the results have.
+        split: The manifest they were made on.
+
+    Raises:
+        EvaluationError: A model has results and no embeddings, or a file cannot be written.
+    """
+    models = list(dict.fromkeys(result.model for result in results))
+    missing = [model for model in models if model not in features]
+    if missing:
+        raise EvaluationError(f"no features of {', '.join(missing)} were given; give those that were evaluated")
+    paths = split.evaluated_paths()
+    text = _csv(results)
+    embedded = [model for model in models if not model.startswith(FLOOR)]
+    facts = {
+        "checksum": split.checksum, "burst": results[0].burst, "models": models, "embedded": embedded, "paths": paths,
+        "n_gallery": {result.gallery: result.draws[0].n_gallery for result in results},
+        "per_query": hashlib.sha256(text.encode()).hexdigest(),
+    }  # fmt: skip
+    tensors = {model: np.ascontiguousarray(features[model].of(paths), np.float32) for model in embedded}
+    try:
+        with whole_file(folder / PER_QUERY) as private:
+            private.write_text(text, encoding="utf-8", newline="")
+        with whole_file(folder / EMBEDDINGS) as private:
+            safetensors.numpy.save_file(tensors, private, {"handclip": json.dumps(facts)})
+    except (OSError, safetensors.SafetensorError) as error:
+        raise EvaluationError(
+            f"the evaluation cannot be kept in {folder} ({error}); free space there, or name another folder in the "
+            "environment variable HANDCLIP_REPORTS"
+        ) from error
+
+
+def load_evaluation(folder: Path) -> SavedEvaluation:
+    """Read what `save_evaluation` wrote; the embeddings only when they are asked for.
+
+    Raises:
+        EvaluationError: A file is missing or damaged, or the two are not of one evaluation, or not of the run's split.
+    """
+    facts, _ = _embeddings(folder, [])
+    try:
+        data = (folder / PER_QUERY).read_bytes()
+        if hashlib.sha256(data).hexdigest() != facts["per_query"]:
+            raise EvaluationError(_broken(folder, f"{PER_QUERY} is not the one that was written"))
+        text = pd.read_csv(StringIO(data.decode()), dtype=str, keep_default_na=False, lineterminator="\n")
+        per_query = text[[*TEXT, *NUMBERS]].astype(NUMBERS)
+        manifest = json.loads((folder / "split.json").read_text(encoding="utf-8"))["checksum"]
+    except (OSError, KeyError, ValueError) as error:
+        if isinstance(error, EvaluationError):
+            raise
+        raise EvaluationError(_broken(folder, str(error))) from error
+    if manifest != facts["checksum"]:
+        raise EvaluationError(_broken(folder, f"it was made on split {facts['checksum'][:12]}, not {manifest[:12]}"))
+    return SavedEvaluation(
+        folder, facts["checksum"], facts["burst"], tuple(facts["models"]), facts["n_gallery"], per_query
+    )
+
+
+def _csv(results: Sequence[ProtocolResult]) -> str:
+    """All rows; pandas writes the shortest text that reads back as the same number."""
+    tables = []
+    for result in results:
+        matched = [draw.first_match_rank > 0 for draw in result.draws]
+        trapezoid = [draw.average_precision_trapezoid[rows] for draw, rows in zip(result.draws, matched, strict=True)]
+        table = result.per_query.assign(
+            model=result.model, gallery=result.gallery, average_precision_trapezoid=np.concatenate(trapezoid)
+        )
+        tables.append(table[["model", "gallery", *(c for c in table.columns if c not in ("model", "gallery"))]])
+    buffer = StringIO()
+    pd.concat(tables, ignore_index=True).to_csv(buffer, index=False, lineterminator="\n")
+    return buffer.getvalue()
+
+
+def _embeddings(folder: Path, models: Sequence[str]) -> tuple[dict, dict[str, np.ndarray]]:
+    """The facts of the header, and the embeddings of some of the models."""
+    file = folder / EMBEDDINGS
+    if not file.is_file():
+        raise EvaluationError(_broken(folder, f"there is no {EMBEDDINGS}"))
+    try:
+        with safetensors.safe_open(file, "numpy") as opened:
+            facts = json.loads((opened.metadata() or {})["handclip"])
+            tensors = {model: opened.get_tensor(model) for model in models if model in facts["embedded"]}
+            wanted = {"checksum", "burst", "models", "embedded", "paths", "n_gallery", "per_query"}
+            if wanted - set(facts) or any(len(found) != len(facts["paths"]) for found in tensors.values()):
+                raise ValueError("its header is not of an evaluation")
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise EvaluationError(_broken(folder, f"{EMBEDDINGS}: {error}")) from error
+    return facts, tensors
+
+
+def _broken(folder: Path, why: str) -> str:
+    return f"run {folder.name} has no evaluation that can be compared ({why}); run it again with handclip run … --force"

@@ -1,0 +1,153 @@
+"""Multi-sample enrolment: several images of a person enrolled, and their scores or features fused."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from handclip_lib.data.manifest import Split
+from handclip_lib.data.splits import keyed
+from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap
+from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.ranking.retrieval import RetrievalMetrics, retrieval_metrics
+from handclip_lib.evaluation.tables import result_table
+
+RULES = ("max", "mean", "feature mean")
+SHOWN = ("name", "rank1", "map", "n_query", "n_gallery", "n_short")
+Trial = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Of one draw: similarity (n_query, n_gallery), identities of the queries, and of the gallery's entries."""
+
+
+@dataclass(frozen=True)
+class FusionResult:
+    """One way to combine images, over all draws.
+
+    Attributes:
+        name: What was combined, for tables and figures.
+        draws: Metrics of each draw; the gallery's entries are identities.
+        rank1, map: Means over the queries of all draws with their intervals over identities, 0..1.
+        n_short: Identities that enrol fewer images than was asked for, having no more to spare.
+    """
+
+    name: str
+    draws: list[RetrievalMetrics]
+    rank1: Interval
+    map: Interval
+    n_short: int = 0
+
+    def summary(self) -> dict[str, Any]:
+        """One row of a results table: shares in 0..1, counts are means a draw."""
+        return {
+            "name": self.name, **self.rank1.columns("rank1"), **self.map.columns("map"),
+            "n_query": float(np.mean([(draw.first_match_rank > 0).sum() for draw in self.draws])),
+            "n_unmatched": float(np.mean([draw.n_unmatched for draw in self.draws])),
+            "n_gallery": self.draws[0].n_gallery, "n_identities": self.rank1.n_identities, "n_short": self.n_short,
+        }  # fmt: skip
+
+
+def fusion_table(results: Iterable[FusionResult]) -> pd.DataFrame:
+    """A row a result."""
+    return result_table([result.summary() for result in results], SHOWN)
+
+
+def fusion_result(name: str, trials: Sequence[Trial], samples: int, seed: int, n_short: int = 0) -> FusionResult:
+    """Metrics of each draw, and of all of them with an interval of `samples` resamples of the identities."""
+    draws = [retrieval_metrics(*trial) for trial in trials]
+    rank = np.concatenate([draw.first_match_rank for draw in draws])
+    precision = np.concatenate([draw.average_precision for draw in draws])
+    values = np.stack([np.where(rank > 0, rank == 1, np.nan), precision], 1)
+    found = identity_bootstrap(values, np.concatenate([ids for _, ids, _ in trials]), samples, seed)
+    return FusionResult(name, draws, found[0], found[1], n_short)
+
+
+def enrol_several(
+    features: Features, split: Split, sizes: Sequence[int] = (1, 2, 4), *, bootstrap: int = 1000, seed: int = 0
+) -> list[FusionResult]:
+    """Enrol k images of each test identity and fuse them by each rule, for each k, always with the same queries.
+
+    `RULES`: "max" or "mean" of the query's scores with the enrolled images, or "feature mean": the score with the mean
+    of their embeddings, scaled to length 1. With one image all three are the same.
+
+    The first image enrolled is the draw's own, the others follow by a keyed hash, so that a larger gallery holds the
+    smaller one. The queries are the images that the largest k leaves over. An identity with too few images enrols all
+    but one (and its only one, where it has one), and is counted in `n_short`. Distractors are enrolled alike.
+
+    Args:
+        features: Embeddings of at least `split.evaluated_paths()`.
+        split: The manifest.
+        sizes: Images enrolled of an identity, 1 or more each.
+        bootstrap: Resamples of the identities.
+        seed: Seed of the resampling.
+
+    Raises:
+        EvaluationError: A size is below 1, or no query is left.
+
+    Source: Kittler et al., "On combining classifiers", PAMI 1998, for the max and mean rules.
+    """
+    if not sizes or min(sizes) < 1:
+        raise EvaluationError(f"sizes={tuple(sizes)}: one image enrolled, or more, is wanted for each")
+    rows = split.images[split.images["role"].isin(["test", "distractor"])]
+    drawn = [enrolled_paths(rows, trial, split.meta["seed"], max(sizes)) for trial in range(split.meta["draws"])]
+    results = []
+    for size in sizes:
+        short = sum(len(paths) < size for paths in drawn[0].values())
+        for rule in RULES if size > 1 else RULES[:1]:
+            trials = []
+            for enrolled in drawn:
+                gallery = {identity: paths[:size] for identity, paths in enrolled.items()}
+                query = left_over(rows, enrolled)
+                trials.append(fused_trial(features.of(query["path"]), query["identity"], features, gallery, rule))
+            name = f"{size} images, {rule}" if size > 1 else "1 image"
+            results.append(fusion_result(name, trials, bootstrap, seed, short))
+    return results
+
+
+def enrolled_paths(rows: pd.DataFrame, trial: int, seed: int, most: int) -> dict[str, list[str]]:
+    """Paths to enrol of each identity, at most `most`, the draw's own gallery image first; one is left for a query."""
+    chosen = rows["gallery_in"].map(lambda text: str(trial) in text.split())
+    order = rows.assign(later=~chosen, key=image_keys(rows, seed, f"enrol {trial}")).sort_values(["later", "key"])
+    galleries = {}
+    for identity, group in order.groupby("identity", sort=True):
+        spare = len(group) - (group["role"].iloc[0] != "distractor")
+        galleries[str(identity)] = group["path"].tolist()[: max(1, min(most, spare))]
+    return galleries
+
+
+def image_keys(rows: pd.DataFrame, seed: int, purpose: str) -> list[bytes]:
+    """A hash to order each image by, of its identity and file name."""
+    names = (path.rsplit("/", 1)[-1] for path in rows["path"])
+    return [keyed(seed, f"{purpose}|{identity}", name) for identity, name in zip(rows["identity"], names, strict=True)]
+
+
+def left_over(rows: pd.DataFrame, enrolled: Mapping[str, list[str]]) -> pd.DataFrame:
+    """The images that may be queries: not enrolled, and no distractors."""
+    taken = {path for paths in enrolled.values() for path in paths}
+    return rows[~rows["path"].isin(taken) & (rows["role"] != "distractor")]
+
+
+def fused_trial(
+    query: np.ndarray, identities: pd.Series, features: Features, gallery: Mapping[str, list[str]], rule: str
+) -> Trial:
+    """Score of each query with each identity of a gallery.
+
+    Args:
+        query: Embeddings of length 1, (n_query, size).
+        identities: Of the queries.
+        features: Embeddings of the gallery's images.
+        gallery: Paths of the images of each identity, none empty.
+        rule: One of `RULES`.
+    """
+    count = np.array([len(paths) for paths in gallery.values()])
+    start = np.cumsum(count) - count
+    enrolled = features.of([path for paths in gallery.values() for path in paths])
+    if rule == "feature mean":
+        total = np.add.reduceat(enrolled, start, axis=0)
+        scores = query @ (total / np.linalg.norm(total, axis=1, keepdims=True)).T
+    elif rule == "max":
+        scores = np.maximum.reduceat(query @ enrolled.T, start, axis=1)
+    else:
+        scores = np.add.reduceat(query @ enrolled.T, start, axis=1) / count.astype(np.float32)
+    return scores, identities.to_numpy(str), np.array(list(gallery))

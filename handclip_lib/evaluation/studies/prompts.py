@@ -1,0 +1,208 @@
+"""What prompts know of people: image to text, text to image, by identity; and learnt ones beside written ones."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from handclip_lib.data.manifest import Split
+from handclip_lib.data.table import identity_order
+from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
+from handclip_lib.evaluation.tables import result_table
+
+SHARES = ("image_to_text@1", "image_to_text@5", "text_to_image@1", "image_to_text@1_by_text", "chance")
+Labelled = tuple[tuple[str, ...], np.ndarray]
+BY_IDENTITY = ("identity", "images", "image_to_text@1", "text_to_image@1", "margin", "confused_with")
+
+
+@dataclass(frozen=True)
+class PromptTask:
+    """The training images of a split as prompt learning takes them; test identities have no part in it.
+
+    Attributes:
+        identities: Training identities in their order; a label is a place in it.
+        paths, labels: Training images and their labels, int64 (n,).
+        val_paths, val_labels: The same of the validation images; may be empty.
+        features: Of all of them.
+    """
+
+    identities: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: np.ndarray
+    val_paths: tuple[str, ...]
+    val_labels: np.ndarray
+    features: Features
+
+    @property
+    def images(self) -> np.ndarray:
+        """Training features as the model gives them, float32 (n, size)."""
+        return self.features.raw.of(self.paths)
+
+    def accuracy(self, text: np.ndarray) -> dict[str, float]:
+        """Share of hits by the cosine; a hit on another image of the same identity is a hit, a tie is none.
+
+        Args:
+            text: Text features of the identities, shape (n_identities, size).
+
+        Returns:
+            `image_to_text@1`, `image_to_text@5` and `text_to_image@1` of the training images, and with `val_` before
+            them of the validation images, where there are any.
+        """
+        found = _accuracy(self._cosine(text), self.labels)
+        if len(self.val_paths):
+            val = _accuracy(self.features.of(self.val_paths) @ _unit(text).T, self.val_labels)
+            found |= {f"val_{name}": value for name, value in val.items()}
+        return found
+
+    @property
+    def sorted_labels(self) -> np.ndarray:
+        """Labels of the rows of `similarity`, ascending."""
+        return np.sort(self.labels, kind="stable")
+
+    def similarity(self, text: np.ndarray) -> np.ndarray:
+        """Cosine of training images (ordered by identity) and identities' texts, shape (n, n_identities)."""
+        return self._cosine(text)[np.argsort(self.labels, kind="stable")]
+
+    def of_identity(self, identity: str, text: np.ndarray) -> tuple[list[str], np.ndarray]:
+        """Training images of an identity, and their cosine to all identities' texts, shape (n, n_identities)."""
+        mine = np.flatnonzero(self.labels == self.identities.index(identity))
+        return [self.paths[row] for row in mine], self._cosine(text)[mine]
+
+    def by_identity(self, text: np.ndarray) -> pd.DataFrame:
+        """One row an identity, the least recognised first.
+
+        Returns:
+            Columns identity, images, image_to_text@1 (share of its images whose nearest text is its own),
+            text_to_image@1 (whether its text's nearest image is its own), margin (mean of own cosine less the best
+            other), confused_with (the identity whose text its images are nearest to in error most often, or "").
+        """
+        similarity, place = self._cosine(text), np.arange(len(self.labels))
+        others = similarity.copy()
+        others[place, self.labels] = -np.inf
+        rival, lead = others.argmax(axis=1), similarity[place, self.labels] - others.max(axis=1)
+        nearest_image = self.labels[similarity.argmax(axis=0)]
+        rows = []
+        for number in np.unique(self.labels):
+            mine = self.labels == number
+            wrong = rival[mine & (lead <= 0)]
+            mistaken = self.identities[np.bincount(wrong).argmax()] if len(wrong) else ""
+            hits, margin = float((lead[mine] > 0).mean()), float(lead[mine].mean())
+            hit_back = bool(nearest_image[number] == number)
+            rows.append((self.identities[number], int(mine.sum()), hits, hit_back, margin, mistaken))
+        frame = pd.DataFrame(rows, columns=list(BY_IDENTITY))
+        return result_table(frame.sort_values(["image_to_text@1", "margin"], kind="stable").reset_index(drop=True))
+
+    def confused_pairs(self, text: np.ndarray, most: int = 6) -> list[tuple[str, str, str, str]]:
+        """Images that are nearest to somebody else's text, one an identity, the clearest mistakes first.
+
+        Returns:
+            Identity, path of its image, the other identity, and path of that one's image nearest to its own text.
+        """
+        similarity = self._cosine(text)
+        lead = similarity.max(axis=1) - similarity[np.arange(len(self.labels)), self.labels]
+        found = dict[int, tuple[str, str, str, str]]()
+        for row in np.argsort(-lead, kind="stable"):
+            number, rival = int(self.labels[row]), int(similarity[row].argmax())
+            if lead[row] <= 0 or len(found) == most:
+                break
+            if number not in found and (self.labels == rival).any():
+                best = np.where(self.labels == rival, similarity[:, rival], -np.inf).argmax()
+                found[number] = (self.identities[number], self.paths[row], self.identities[rival], self.paths[best])
+        return list(found.values())
+
+    def _cosine(self, text: np.ndarray) -> np.ndarray:
+        return self.features.of(self.paths) @ _unit(text).T
+
+
+def prompt_task(features: Features, split: Split) -> PromptTask:
+    """Training and validation images of a split.
+
+    Raises:
+        EvaluationError: The split trains nobody, or only one identity.
+    """
+    identities, (paths, labels), (val_paths, val_labels) = labelled(split)
+    return PromptTask(identities, paths, labels, val_paths, val_labels, features)
+
+
+def labelled(split: Split) -> tuple[tuple[str, ...], Labelled, Labelled]:
+    """Training identities in their order; paths and labels, places in that order, of training and validation images.
+
+    Raises:
+        EvaluationError: The split trains nobody, or only one identity.
+    """
+    images = split.images
+    identities = tuple(sorted(set(images.loc[images["role"] == "train", "identity"]), key=identity_order))
+    if len(identities) < 2:
+        raise EvaluationError(
+            f"{len(identities)} identities train in this split (protocol {split.meta['protocol']!r}); at least two are "
+            "to be told apart: choose another protocol or more data"
+        )
+    number = {identity: place for place, identity in enumerate(identities)}
+    parts = [images[(images["role"] == role) & images["identity"].isin(number)] for role in ("train", "val")]
+    train, val = ((tuple(rows["path"]), rows["identity"].map(number).to_numpy(np.int64)) for rows in parts)
+    return identities, train, val
+
+
+def written_prompts(images: pd.DataFrame, identities: Sequence[str]) -> list[str]:
+    """A sentence for each identity, of what its metadata say, such as "A photo of a right dorsal hand.".
+
+    Args:
+        images: Columns identity, and those of side, view and skin_color that are known; the first image counts.
+        identities: For whom.
+    """
+    first = images.drop_duplicates("identity").set_index("identity")
+    sentences = []
+    for identity in identities:
+        row = first.loc[identity]
+        words = [str(row[name]) for name in ("side", "view") if _known(row.get(name))]
+        skin = row.get("skin_color")
+        sentences.append(" ".join(["A photo of a", *words, "hand"]) + (f" with {skin} skin." if _known(skin) else "."))
+    return sentences
+
+
+def compare_prompts(
+    task: PromptTask, written: Sequence[str], encode_text: Callable[[Sequence[str]], np.ndarray],
+    learnt: Mapping[str, np.ndarray],
+) -> pd.DataFrame:  # fmt: skip
+    """Written prompts beside learnt ones, on the training and the validation images.
+
+    Args:
+        task: Whose images.
+        written: A sentence for each identity; several may be equal, and no image can tell those apart.
+        encode_text: Texts to features.
+        learnt: Text features (n_identities, size) by name.
+
+    Returns:
+        Columns prompts, images ("train" or "val"), texts (different ones), the shares of `SHARES`: by identity, by
+        text (a hit on an equal text is a hit), and the chance of the first.
+    """
+    kinds = {"written from metadata": np.asarray(encode_text(written)), **learnt}
+    parts = {"train": (task.paths, task.labels), "val": (task.val_paths, task.val_labels)}
+    rows = []
+    for name, text in kinds.items():
+        equal = np.unique(np.asarray(written), return_inverse=True)[1] if name not in learnt else np.arange(len(text))
+        for part, (paths, labels) in parts.items():
+            if len(paths):
+                similarity = task.features.of(paths) @ _unit(text).T
+                by_text = float((equal[similarity.argmax(axis=1)] == equal[labels]).mean())
+                shares = (*_accuracy(similarity, labels).values(), by_text, 1 / len(task.identities))
+                rows.append((name, part, len(np.unique(equal)), *shares))
+    return result_table(rows, columns=["prompts", "images", "texts", *SHARES])
+
+
+def _accuracy(similarity: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    numbers = np.arange(similarity.shape[1])
+    forth = retrieval_metrics(similarity, labels, numbers)
+    back = retrieval_metrics(np.ascontiguousarray(similarity.T), numbers, labels)
+    return {"image_to_text@1": forth.rank(1), "image_to_text@5": forth.rank(5), "text_to_image@1": back.rank(1)}
+
+
+def _unit(text: np.ndarray) -> np.ndarray:
+    return np.asarray(text, np.float32) / np.linalg.norm(text, axis=1, keepdims=True)
+
+
+def _known(value: object) -> bool:
+    return isinstance(value, str) and value != ""

@@ -1,0 +1,233 @@
+"""Paired comparisons against plain loops, by hand, and by simulation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from handclip_lib.analysis.comparison import (
+    DIFFERENCES,
+    FIGURES,
+    Entry,
+    compare_pair,
+    comparison_table,
+    entries_of,
+    holm,
+    paired_bootstrap,
+    won_and_lost,
+)
+from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.bootstrap import identity_bootstrap
+from handclip_lib.evaluation.ranking.protocol import evaluate_split
+from handclip_lib.evaluation.tables import is_share
+
+SIMULATIONS, PEOPLE = 2000, 60
+
+
+def simulated(seed: int, effect: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hits of two models on many data sets, a column each, and whose the queries are.
+
+    People are easy or hard for both models, and a little more so for one of them; they have 2 to 20 queries. The
+    first model is right more often by 2 · effect.
+    """
+    rng = np.random.default_rng(seed)
+    people = np.repeat(np.arange(PEOPLE), rng.integers(2, 21, PEOPLE))
+    ease = 0.2 + 0.6 * rng.beta(2, 1.5, (PEOPLE, SIMULATIONS))
+    own = rng.uniform(-0.15, 0.15, (PEOPLE, SIMULATIONS)) + effect
+    first = rng.random((len(people), SIMULATIONS)) < (ease + own)[people]
+    second = rng.random((len(people), SIMULATIONS)) < (ease - own)[people]
+    return first.astype(float), second.astype(float), people
+
+
+def test_equals_a_slow_loop_with_the_same_resampled_people():
+    rng = np.random.default_rng(3)
+    people = np.repeat(["a", "b", "c", "d", "e"], [3, 1, 4, 2, 5])
+    first, second = rng.integers(0, 2, 15).astype(float), rng.integers(0, 2, 15).astype(float)
+    found = paired_bootstrap(first, second, people, samples=300, seed=11)
+    names = sorted(set(people))
+    weights = np.random.default_rng(11).multinomial(5, [0.2] * 5, size=300)  # how often each person is drawn
+    slow = []
+    for row in weights:
+        ours, theirs = [], []
+        for name, times in zip(names, row, strict=True):
+            for _ in range(times):
+                ours += first[people == name].tolist()
+                theirs += second[people == name].tolist()
+        slow.append(np.mean(ours) - np.mean(theirs))
+    slow = np.array(slow)
+    assert found.estimate == pytest.approx(first.mean() - second.mean(), abs=1e-12)
+    np.testing.assert_allclose([found.low, found.high], np.quantile(slow, [0.025, 0.975]), atol=1e-12)
+    slow[np.abs(slow) < 1e-12] = 0
+    below, above = sum(slow <= 0), sum(slow >= 0)
+    assert found.p_value == pytest.approx(min(1, 2 * (1 + min(below, above)) / 301))
+
+
+def test_the_p_value_is_never_0_and_1_for_a_model_against_itself():
+    people = np.arange(40)
+    better = paired_bootstrap(np.ones(40), np.zeros(40), people, samples=999)
+    assert (better.estimate, better.low, better.high) == (1, 1, 1)
+    assert better.p_value == pytest.approx(2 / 1000)  # 2 · (1 + 0) / (999 + 1)
+    hits = np.random.default_rng(0).integers(0, 2, 40)
+    assert paired_bootstrap(hits, hits, people, samples=999).p_value == 1
+
+
+def test_swapping_the_models_turns_the_sign_and_keeps_the_p_value():
+    first, second, people = simulated(5)
+    there, back = (
+        paired_bootstrap(first[:, 0], second[:, 0], people),
+        paired_bootstrap(second[:, 0], first[:, 0], people),
+    )
+    assert (back.estimate, back.low, back.high) == pytest.approx((-there.estimate, -there.high, -there.low))
+    assert back.p_value == there.p_value
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_intervals_cover_the_truth_in_93_to_97_percent_of_data_sets(seed):
+    first, second, people = simulated(seed, effect=0.05)
+    truth = 0.2 + 0.6 * 2 / 3.5 + 0.05  # mean of the beta distribution is 2 / (2 + 1.5)
+    alone = identity_bootstrap(first, people, samples=1000, seed=seed)
+    assert 0.93 <= np.mean((alone.low <= truth) & (truth <= alone.high)) <= 0.97
+    paired = paired_bootstrap(first, second, people, samples=1000, seed=seed)
+    assert 0.93 <= np.mean((paired.low <= 0.1) & (paired.high >= 0.1)) <= 0.97
+    unpaired = np.hypot(alone.high - alone.low, alone.high - alone.low)
+    assert np.mean(paired.high - paired.low) < 0.9 * unpaired.mean(), "what both find hard cancels out"
+
+
+def test_p_values_are_uniform_where_there_is_no_difference_and_small_where_there_is():
+    first, second, people = simulated(2)
+    p = paired_bootstrap(first, second, people, samples=1000).p_value
+    for alpha in (0.05, 0.2, 0.5, 0.8):
+        assert np.mean(p <= alpha) == pytest.approx(alpha, abs=0.04), alpha
+    assert 0.03 <= np.mean(p < 0.05) <= 0.075
+    first, second, people = simulated(2, effect=0.05)
+    assert np.mean(paired_bootstrap(first, second, people, samples=1000).p_value < 0.05) > 0.8
+
+
+def test_the_p_value_is_below_005_just_where_the_interval_leaves_out_0():
+    first, second, people = simulated(4, effect=0.02)
+    found = paired_bootstrap(first, second, people, samples=1999)
+    outside = (found.low > 0) | (found.high < 0)
+    assert np.mean((found.p_value < 0.05) == outside) > 0.985  # the added one and the quantile between two resamples
+    assert 0.1 < outside.mean() < 0.9
+
+
+def test_holm_by_hand():
+    # sorted 0.01, 0.02, 0.03, 0.5 times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.5
+    np.testing.assert_allclose(holm([0.02, 0.5, 0.01, 0.03]), [0.06, 0.5, 0.04, 0.06])
+    # the second, 0.011 · 2 = 0.022, is not less than the first, 0.01 · 3 = 0.03; 0.9 · 1 = 0.9
+    np.testing.assert_allclose(holm([0.01, 0.011, 0.9]), [0.03, 0.03, 0.9])
+    np.testing.assert_allclose(holm([0.6, 0.7]), [1, 1])
+    assert holm([0.04]).tolist() == [0.04]
+    assert len(holm([])) == 0
+
+
+@pytest.fixture
+def runs(tmp_path: Path, saved_runs) -> list[Entry]:
+    quiet, _, _ = saved_runs.evaluated(tmp_path / "03_image_finetune-tiny-drawn-aaaa1111", 0.5, 1, name="tiny, tuned")
+    loud, _, _ = saved_runs.evaluated(tmp_path / "05_evaluation-tiny-drawn-bbbb2222", 1.5, 2)
+    return entries_of([quiet, loud], loud.run)
+
+
+def test_entries_begin_with_the_reference_and_end_with_its_floors(runs):
+    assert [entry.label for entry in runs] == ["tiny (05-bbbb2222)", "tiny, tuned (03-aaaa1111)", "floor: pixels"]
+    assert runs[2].evaluation is runs[0].evaluation
+    with pytest.raises(EvaluationError, match=r"reference='05_x' is not among .*; choose from 05_evaluation"):
+        entries_of([runs[0].evaluation], "05_x")
+
+
+def test_the_table_holds_the_figures_of_each_and_the_gain_over_the_first(runs):
+    table = comparison_table(runs, samples=500, seed=4)
+    assert set(table.columns) == {*FIGURES, *DIFFERENCES, "run"}
+    for row, entry in zip(table.to_dict("records"), runs, strict=True):
+        queries = entry.queries("aspect")
+        interval = identity_bootstrap(queries["hit"].to_numpy(), queries["identity"].to_numpy(), 500, 4)
+        assert (row["rank1"], row["rank1_low"], row["rank1_high"]) == pytest.approx(
+            (interval.estimate, interval.low, interval.high)
+        )
+    assert table.iloc[0][[*DIFFERENCES[1:]]].isna().all()
+    gains = table["rank1"] - table["rank1"][0]
+    np.testing.assert_allclose(table["rank1_gain"][1:], gains[1:], atol=1e-12)
+    np.testing.assert_allclose(table["map_gain"][1:], (table["map"] - table["map"][0])[1:], atol=1e-12)
+    raw = table.loc[1:, ["rank1_p", "map_p"]].to_numpy().ravel()
+    np.testing.assert_allclose(table.loc[1:, ["rank1_p_holm", "map_p_holm"]].to_numpy().ravel(), holm(raw))
+    assert all(table[name].dropna().abs().le(1).all() for name in table if is_share(name))
+
+
+def test_one_run_alone_is_compared_with_its_floors_and_a_single_entry_with_nobody(runs):
+    alone = comparison_table(runs[:1], samples=100)
+    assert len(alone) == 1
+    assert alone["rank1_p_holm"].isna().all()
+
+
+def test_cmc_and_draws_are_those_of_the_evaluation(tmp_path: Path, saved_runs):
+    split = saved_runs.small_split()
+    saved, results, features = saved_runs.evaluated(tmp_path / "05_x-1", split=split)
+    result = evaluate_split(features["tiny"], split, "all", bootstrap=200, seed=3)
+    found = Entry("x", saved, "tiny").cmc("all", 200, 3)
+    np.testing.assert_array_equal(found.estimate, result.cmc.estimate)
+    np.testing.assert_array_equal(found.low, result.cmc.low)
+    draws = Entry("x", saved, "tiny").draws("aspect")
+    np.testing.assert_allclose(draws, [draw.rank(1) for draw in results[0].draws])
+
+
+def test_another_split_is_refused_with_both_checksums(runs, tmp_path: Path, saved_runs):
+    other, _, _ = saved_runs.evaluated(tmp_path / "05_other-cccc3333", split=saved_runs.small_split(seed=1))
+    with pytest.raises(EvaluationError) as caught:
+        compare_pair(Entry("other", other, "tiny"), runs[0])
+    assert all(word in str(caught.value) for word in (other.checksum[:12], runs[0].evaluation.checksum[:12]))
+    assert "cannot be compared" in str(caught.value)
+
+
+def test_other_queries_of_the_same_split_are_refused(runs, tmp_path: Path):
+    evaluation = runs[1].evaluation
+    rows = evaluation.per_query
+    fewer = Entry(
+        "x", evaluation.__class__(**{**vars(evaluation), "per_query": rows.drop(rows.index[2])}), "tiny, tuned"
+    )
+    path = rows["path"].iloc[2]
+    with pytest.raises(
+        EvaluationError, match=rf"same queries: 1 queries are in one only, such as '{path}'.*same burst"
+    ):
+        compare_pair(fewer, runs[0])
+
+
+def test_rows_are_matched_by_draw_and_photograph_not_by_their_order(runs):
+    evaluation = runs[1].evaluation
+    shuffled = evaluation.per_query.sample(frac=1, random_state=0)
+    mixed = Entry("x", evaluation.__class__(**{**vars(evaluation), "per_query": shuffled}), "tiny, tuned")
+    ordered, again = compare_pair(runs[1], runs[0], samples=200), compare_pair(mixed, runs[0], samples=200)
+    assert again == ordered
+
+
+def test_won_and_lost_are_the_queries_that_one_of_them_gets_right(runs):
+    found = won_and_lost(runs[1], runs[0])
+    left = runs[1].queries("aspect").set_index(["draw", "path"])["hit"]
+    right = runs[0].queries("aspect").set_index(["draw", "path"])["hit"]
+    wanted = {"both": (1, 1), "first": (1, 0), "second": (0, 1), "neither": (0, 0)}
+    assert sum(len(part) for part in found.values()) == len(left)
+    for name, part in found.items():
+        assert len(part) > 0, name
+        for row in part.itertuples():
+            assert (left[row.draw, row.path], right[row.draw, row.path]) == wanted[name]
+    assert found["first"]["rank_second"].is_monotonic_decreasing
+    assert (found["first"]["rank_first"] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "options", "words"),
+    [
+        ([1.0, 0.0], [1.0], {}, "pairs are wanted"),
+        ([1.0, 0.0], [1.0, 0.0], {"samples": 1}, "samples=1"),
+    ],
+)
+def test_bad_input_is_named(first, second, options, words):
+    with pytest.raises(EvaluationError, match=words):
+        paired_bootstrap(np.array(first), np.array(second), np.arange(len(first)), **options)
+
+
+def test_features_of_the_tests_are_what_they_say(saved_runs):
+    split = saved_runs.small_split()
+    quiet, loud = (
+        evaluate_split(saved_runs.features_of(split, noise), split, bootstrap=50).rank1.estimate for noise in (0.3, 2)
+    )
+    assert quiet > loud

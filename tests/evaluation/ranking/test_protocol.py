@@ -1,0 +1,342 @@
+"""A model under the protocol, against plain loops over queries and draws."""
+
+import dataclasses
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handclip_lib.data.manifest import Split
+from handclip_lib.data.splits import make_split
+from handclip_lib.data.table import HandTable
+from handclip_lib.errors import DataError, EvaluationError
+from handclip_lib.evaluation.bootstrap import identity_bootstrap
+from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.ranking import streaming
+from handclip_lib.evaluation.ranking.protocol import (
+    burst_share,
+    burst_shares,
+    evaluate_models,
+    evaluate_split,
+    headline,
+    in_burst,
+    near_duplicates,
+    retrieval_details,
+    retrieval_table,
+)
+from handclip_lib.evaluation.ranking.retrieval import TiedScoresWarning
+from handclip_lib.evaluation.tables import readable
+
+SIZES = (1, 2, 3, 5, 9, 4, 2, 6, 3, 1, 8, 4)
+
+
+def a_split(sizes=SIZES, aspects=("dorsal_r", "palmar_r"), seed=0, draws=4, captures=True) -> Split:
+    rows = [
+        {"path": f"{aspect}_{identity}_{n}.jpg", "identity": str(identity), "aspect": aspect}
+        | {"capture": 20 * identity + n if captures else None}
+        for aspect in aspects
+        for identity, size in enumerate(sizes)
+        for n in range(size)
+    ]
+    table = HandTable.build("folder", Path("/photographs"), rows, {})
+    return make_split(table, aspects[0], "proportional", seed, draws)
+
+
+def tied_features(split: Split, seed=0) -> Features:
+    """Embeddings of halves, so that scores are exact quarters and many of them tie."""
+    rng = np.random.default_rng(seed)
+    images = split.images
+    centre = {identity: rng.choice([-0.5, 0.5], 4) for identity in sorted(set(images["identity"]))}
+    flips = np.where(rng.random((len(images), 4)) < 0.15, -1, 1)
+    return Features.normalised(images["path"], np.array([centre[identity] for identity in images["identity"]]) * flips)
+
+
+def slow_rows(features: Features, split: Split, gallery: str, burst: int = 0) -> pd.DataFrame:
+    """One row a draw and query by plain loops; ties count against the match."""
+    vector = dict(zip(features.paths, features.embeddings, strict=True))
+    rows = []
+    for trial in range(split.meta["draws"]):
+        gallery_rows, query_rows = [], []
+        for row in split.images.itertuples():
+            chosen = str(trial) in row.gallery_in.split()
+            if row.role == "test":
+                (gallery_rows if chosen else query_rows).append((row, row.identity))
+            elif row.role == "other" and chosen and gallery == "all":
+                gallery_rows.append((row, f"{row.aspect}/{row.identity}"))
+        for query, identity in query_rows:
+            own = next(row for row, name in gallery_rows if name == identity)
+            if burst and abs(own.capture - query.capture) <= burst:
+                continue
+            score = vector[query.path] @ vector[own.path]
+            wrong = [vector[query.path] @ vector[row.path] for row, name in gallery_rows if name != identity]
+            rank = 1 + sum(other >= score for other in wrong)
+            rows.append({"draw": trial, "path": query.path, "identity": identity, "rank": rank})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.ranking.retrieval.TiedScoresWarning")
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(4, 8), min_size=4, max_size=9),  # of four images, a burst of 1 leaves a query
+    st.integers(0, 100),
+    st.sampled_from(["aspect", "all"]),
+    st.sampled_from([0, 1]),
+)
+def test_every_figure_equals_a_plain_loop(sizes, seed, gallery, burst):
+    split = a_split(sizes, seed=seed)
+    rng = np.random.default_rng(seed)
+    features = Features.normalised(split.images["path"], rng.normal(size=(len(split.images), 3)))
+    slow = slow_rows(features, split, gallery, burst)
+    result = evaluate_split(features, split, gallery, burst=burst, bootstrap=20)
+    fast = result.per_query.merge(slow, on=["draw", "path", "identity"])
+    assert len(fast) == len(slow) == len(result.per_query)
+    assert fast["first_match_rank"].tolist() == fast["rank"].tolist()
+
+    rank, figures = slow["rank"], result.summary()
+    for name, expected in {
+        "rank1": (rank == 1).mean(),
+        "rank5": (rank <= 5).mean(),
+        "rank10": (rank <= 10).mean(),
+        # with one match, average precision and inverse negative penalty are the reciprocal rank
+        "map": (1 / rank).mean(),
+        "minp": (1 / rank).mean(),
+        "map_trapezoid": ((1 / rank + (rank == 1)) / 2).mean(),
+        "rank1_macro": (rank == 1).groupby(slow["identity"]).mean().mean(),
+        "map_macro": (1 / rank).groupby(slow["identity"]).mean().mean(),
+        "rank1_sd": (rank == 1).groupby(slow["draw"]).mean().std(),
+        "n_query": len(rank) / split.meta["draws"],
+        "n_unmatched": 0,
+    }.items():
+        assert figures[name] == pytest.approx(expected, abs=1e-9), name
+    assert result.rank1.estimate == pytest.approx(figures["rank1"], abs=1e-12)
+    np.testing.assert_allclose(result.cmc.estimate, [(rank <= k + 1).mean() for k in range(len(result.cmc.estimate))])
+
+
+def test_ties_count_against_the_model_in_every_draw():
+    split = a_split()
+    features = tied_features(split)
+    slow = slow_rows(features, split, "all")
+    with pytest.warns(TiedScoresWarning, match=r"tied, gallery 'all': [0-9.]+% of the best matches are tied"):
+        result = evaluate_split(features, split, "all", model="tied")
+    fast = result.per_query.merge(slow, on=["draw", "path"])
+    assert fast["first_match_rank"].tolist() == fast["rank"].tolist()
+    assert 0 < result.summary()["rank1"] < result.summary()["tied_share"] < 1
+
+
+def test_collapsed_embeddings_find_nobody():
+    split = a_split()
+    features = Features.normalised(split.images["path"], np.ones((len(split.images), 4)))
+    with pytest.warns(TiedScoresWarning, match="100.0%"):
+        figures = evaluate_split(features, split).summary()
+    assert (figures["rank1"], figures["tied_share"]) == (0, 1)
+    assert figures["map"] == pytest.approx(1 / figures["n_gallery"])
+
+
+def test_a_perfect_model_has_no_spread_and_the_counts_of_the_protocol():
+    split = a_split()
+    codes = pd.factorize(split.images["identity"] + split.images["aspect"])[0]
+    features = Features.normalised(split.images["path"], np.eye(codes.max() + 1)[codes])
+    result = evaluate_split(features, split, "all", model="oracle")
+    figures = result.summary()
+    for name in ("rank1", "rank1_low", "rank1_high", "rank5", "map", "map_trapezoid", "minp", "rank1_macro"):
+        assert figures[name] == 1, name
+    test, others = split.identities("test"), split.identities("other")
+    assert (figures["model"], figures["gallery"], figures["rank1_sd"]) == ("oracle", "all", 0)
+    assert figures["n_gallery"] == len(test) + len(others)
+    assert figures["n_query"] == len(split.paths("test")) - len(test)
+    assert figures["n_unqueryable"] == len(split.meta["unqueryable"]) > 0
+    assert not set(result.per_query["identity"]) & set(split.meta["unqueryable"])
+    assert (result.per_query["match_score"] > result.per_query["wrong_score"]).all()
+
+
+def test_macro_weighs_people_and_micro_weighs_photographs():
+    # "a" has 4 queries, all right; "b" has 1, wrong: b's query looks like a's gallery image
+    rows = [("a0", "a", "0"), ("a1", "a", ""), ("a2", "a", ""), ("a3", "a", ""), ("a4", "a", ""), ("b0", "b", "0")]
+    frame = pd.DataFrame([*rows, ("b1", "b", "")], columns=["path", "identity", "gallery_in"])
+    frame = frame.assign(aspect="", capture=pd.NA, role="test")
+    split = Split.build({"dataset": "folder", "draws": 1, "unqueryable": []}, frame)
+    features = Features.normalised(frame["path"], np.array([[1, 0]] * 5 + [[0, 1], [2, 1]]))
+    figures = evaluate_split(features, split).summary()
+    assert figures["rank1"] == pytest.approx(4 / 5)
+    assert figures["rank1_macro"] == pytest.approx(1 / 2)
+    assert figures["map"] == pytest.approx((4 * 1 + 1 / 2) / 5)
+    assert figures["map_macro"] == pytest.approx((1 + 1 / 2) / 2)
+    assert np.isnan(figures["rank1_sd"])
+
+
+def test_the_order_of_the_features_and_images_nobody_needs_do_not_matter():
+    split = a_split()
+    features = Features.normalised(split.images["path"], np.random.default_rng(0).normal(size=(len(split.images), 8)))
+    needed = split.evaluated_paths()[::-1]
+    fewer = Features(tuple(needed), features.of(needed))
+    one, two = (evaluate_split(f, split, "all").summary() for f in (features, fewer))
+    assert one == two
+    short = Features(tuple(needed[1:]), features.of(needed[1:]))
+    with pytest.raises(EvaluationError, match=f"{needed[0]} has no embedding"):
+        evaluate_split(short, split, "all")
+
+
+def test_rank1_without_bursts_is_the_same_figure_both_ways():
+    split = a_split((9,) * 12, draws=5)
+    features = Features.normalised(split.images["path"], np.random.default_rng(2).normal(size=(len(split.images), 4)))
+    table = burst_share(features, split, (0, 1, 3, 8), model="m")
+    for row in table.itertuples():
+        if row.burst < 8:
+            figures = evaluate_split(features, split, burst=row.burst).summary()
+            assert row.rank1 == pytest.approx(figures["rank1"])
+            assert row.left_out * row.n_query == pytest.approx(5 * figures["n_left_out_burst"])
+    assert table["left_out"].iloc[0] == 0
+    assert table["left_out"].is_monotonic_increasing
+    assert np.isnan(table["rank1"].iloc[3])  # nine captures: everything lies within eight of everything
+    assert table["left_out"].iloc[3] == 1
+    with pytest.raises(EvaluationError, match="every query is left out"):
+        evaluate_split(features, split, burst=8)
+
+
+def test_a_query_without_a_match_is_no_miss_of_the_bursts_either():
+    rows = pd.DataFrame(
+        [("a0", "a", 1, "0"), ("a1", "a", 2, ""), ("a2", "a", 9, ""), ("b0", "b", 20, "0"), ("b1", "b", 29, ""),
+         ("c0", "c", 30, ""), ("c1", "c", 31, "")],  # c is in no gallery, as a folder's own split may have it
+        columns=["path", "identity", "capture", "gallery_in"],
+    )  # fmt: skip
+    meta = {"dataset": "folder", "draws": 1, "aspect": "all", "protocol": "given", "unqueryable": []}
+    split = Split.build(meta, rows.assign(role="test", aspect=""))
+    features = Features.normalised(rows["path"], np.array([[5, 0], [5, 1], [4, 1], [0, 5], [1, 5], [3, 1], [4, 2]]))
+    shares = burst_share(features, split, (0, 1))
+    # a1, a2 and b1 are found, c0 and c1 have no match; a1 is one capture from a0
+    assert shares["rank1"].tolist() == [evaluate_split(features, split, bootstrap=2).rank1.estimate, 1] == [1, 1]
+    assert shares["left_out"].tolist() == [0, 1 / 3]
+    assert shares["n_query"].tolist() == [3, 3]
+
+
+def test_near_duplicates_carry_rank1_when_nothing_else_does():
+    # A photograph resembles only the next one of its sitting; without its neighbours the model knows nothing.
+    split = a_split((10,) * 8, aspects=("dorsal_r",))
+    angle = split.images["capture"].astype(int).to_numpy() % 20 * (np.pi / 2)
+    own = pd.factorize(split.images["identity"])[0]
+    wave = np.zeros((len(own), 2 * (own.max() + 1)))
+    wave[np.arange(len(own)), 2 * own], wave[np.arange(len(own)), 2 * own + 1] = np.cos(angle / 3), np.sin(angle / 3)
+    noise = np.random.default_rng(0).normal(size=(len(own), 60)) / np.sqrt(60) * 0.5
+    with_neighbours, without = burst_share(
+        Features.normalised(split.images["path"], np.hstack([wave, noise])), split, (0, 2)
+    )["rank1"]
+    assert with_neighbours > without + 0.2
+
+
+def test_a_burst_is_of_the_own_subject_only():
+    split = a_split((4,) * 8)
+    draw = split.draw(1, "all")
+    expected = [
+        any(i == j and abs(c - d) <= 1 for j, d in zip(draw.gallery_ids, draw.gallery_captures, strict=True))
+        for i, c in zip(draw.query_ids, draw.query_captures, strict=True)
+    ]
+    assert in_burst(draw, 1).tolist() == expected
+    assert 0 < sum(expected) < len(expected)
+
+
+def test_a_burst_needs_capture_numbers():
+    split = a_split(captures=False)
+    features = tied_features(split)
+    with pytest.raises(EvaluationError, match=r"burst=2: the file name of 'dorsal_r_.*\.jpg' has no capture number"):
+        evaluate_split(features, split, burst=2)
+    with pytest.raises(EvaluationError, match="burst=-1: a number of captures is wanted"):
+        evaluate_split(features, split, burst=-1)
+    assert burst_shares({"a": features, "b": features}, split)[["model", "burst"]].to_numpy().tolist() == [
+        ["a", 0],
+        ["b", 0],
+    ]
+    known = a_split()
+    draw = known.draw(0, "all")
+    unknown = dataclasses.replace(draw, gallery_captures=np.full_like(draw.gallery_captures, -1))
+    with pytest.raises(EvaluationError, match="use burst=0"):
+        in_burst(unknown, 1)
+    foreign = np.array(["/" in identity for identity in draw.gallery_ids])
+    others = dataclasses.replace(draw, gallery_captures=np.where(foreign, -1, draw.gallery_captures))
+    assert in_burst(others, 1).tolist() == in_burst(draw, 1).tolist()
+
+
+def test_the_interval_is_that_of_identities():
+    split = a_split()
+    features = Features.normalised(split.images["path"], np.random.default_rng(5).normal(size=(len(split.images), 3)))
+    result = evaluate_split(features, split, bootstrap=200, seed=4)
+    expected = identity_bootstrap(result.per_query["hit"], result.per_query["identity"], 200, 4)
+    assert (result.rank1.low, result.rank1.high) == pytest.approx((expected.low, expected.high))
+    assert result.rank1.n_identities == len(split.identities("test")) - len(split.meta["unqueryable"])
+    by_query = identity_bootstrap(result.per_query["hit"], np.arange(len(result.per_query)), 200, 4)
+    assert (result.rank1.low, result.rank1.high) != (by_query.low, by_query.high)
+
+
+def test_a_draw_that_the_memory_cannot_hold_is_refused(monkeypatch):
+    split = a_split()
+    monkeypatch.setattr(streaming.psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(2**10))
+    with pytest.raises(EvaluationError, match=r"draw of \d+ queries and \d+ gallery images needs .*`rank_features`"):
+        evaluate_split(tied_features(split), split)
+
+
+def test_an_interval_needs_two_people_with_a_query():
+    frame = pd.DataFrame(
+        [("a0", "a", "0"), ("a1", "a", ""), ("b0", "b", "0")], columns=["path", "identity", "gallery_in"]
+    ).assign(aspect="", capture=pd.NA, role="test")
+    split = Split.build({"dataset": "folder", "draws": 1, "unqueryable": ["b"]}, frame)
+    features = Features.normalised(frame["path"], np.array([[1, 0], [2, 1], [0, 1]]))
+    with pytest.raises(EvaluationError, match="1 identities have a value"):
+        evaluate_split(features, split)
+
+
+def test_models_are_compared_on_every_gallery_the_split_has():
+    split = a_split()
+    rng = np.random.default_rng(0)
+    models = {
+        name: Features.normalised(split.images["path"], rng.normal(size=(len(split.images), 4)))
+        for name in ("model", "floor: pixels", "floor: histogram")
+    }
+    results = evaluate_models(models, split, bootstrap=50)
+    table = retrieval_table(results)
+    assert table[["model", "gallery"]].to_numpy().tolist() == [[m, g] for g in ("aspect", "all") for m in models]
+    assert list(table) == list(retrieval_details(results)) == list(results[0].summary())
+    assert list(readable(table))[:4] == ["model", "gallery", "Rank-1 (95 % CI), %", "Rank-5, %"]
+    assert "Rank-1, SD over draws, %" in readable(retrieval_details(results))
+    shares = table[["rank1", "rank5", "rank10", "map", "map_trapezoid", "minp"]]
+    assert ((shares >= 0) & (shares <= 1)).all(axis=None)
+    assert ((table["rank1_low"] <= table["rank1"]) & (table["rank1"] <= table["rank1_high"])).all()
+    assert headline(results)["best_floor_rank1"] == table["rank1"][1:3].max()
+    assert headline(results)["rank1"] == table["rank1"][0]
+    alone = evaluate_models({"model": models["model"]}, a_split(aspects=("dorsal_r",)), bootstrap=50)
+    assert [result.gallery for result in alone] == ["aspect"]
+    assert "best_floor_rank1" not in headline(alone)
+
+
+def test_one_seed_gives_one_interval_and_unknown_galleries_are_refused():
+    split = a_split()
+    features = Features.normalised(split.images["path"], np.random.default_rng(5).normal(size=(len(split.images), 3)))
+    first, again, other = (evaluate_split(features, split, seed=seed).summary() for seed in (1, 1, 2))
+    assert first == again
+    assert {k for k in first if first[k] != other[k]} <= {"rank1_low", "rank1_high"}
+    with pytest.raises(DataError, match="unknown gallery 'everything'"):
+        evaluate_split(features, split, "everything")
+
+
+@pytest.mark.parametrize("threshold", [-1.0, 0.5, 0.95, 1.1])
+def test_near_duplicates_are_the_pairs_a_double_loop_finds(threshold):
+    split = a_split((60,) * 22, aspects=("dorsal_r",))  # 660 test images: more than one block
+    features = Features.normalised(split.images["path"], np.random.default_rng(3).normal(size=(len(split.images), 6)))
+    test = split.images[split.images["role"] == "test"].reset_index(drop=True)
+    vectors = features.of(test["path"])
+    cosine = vectors @ vectors.T
+    first, second = np.triu_indices(len(test), 1)
+    wanted = {
+        (test["path"][a], test["path"][b]) for a, b in zip(first, second, strict=True) if cosine[a, b] >= threshold
+    }
+    found = near_duplicates(features, split, threshold, most=10**6)
+    assert set(zip(found["path_a"], found["path_b"], strict=True)) == wanted
+    assert found["cosine"].is_monotonic_decreasing
+    assert len(near_duplicates(features, split, threshold, most=7)) == min(7, len(wanted))
+    facts = test.set_index("path")
+    for row in found.head(50).itertuples():
+        a, b = facts.loc[row.path_a], facts.loc[row.path_b]
+        assert row.same_identity == (a["identity"] == b["identity"])
+        assert row.capture_distance == abs(a["capture"] - b["capture"])

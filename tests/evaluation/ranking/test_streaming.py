@@ -1,0 +1,253 @@
+import subprocess
+import sys
+import tracemalloc
+from collections import namedtuple
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.ranking import compiling, counting, streaming
+from handclip_lib.evaluation.ranking.retrieval import TiedScoresWarning, retrieval_metrics
+from handclip_lib.evaluation.ranking.streaming import rank_features
+
+pytestmark = pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.ranking.retrieval.TiedScoresWarning")
+
+try:
+    import numba
+except ImportError:
+    numba = None
+WAYS = [
+    "numpy",
+    pytest.param("compiled", marks=pytest.mark.skipif(numba is None, reason="numba is not installed (handclip[fast])")),
+]
+PER_QUERY = ("first_match_rank", "average_precision", "average_precision_trapezoid", "inverse_negative_penalty")
+
+
+def exact_features(rng, n, size=16):
+    """Embeddings of length 1 whose cosines float32 holds exactly, and of which many are equal: every entry is ±1/4."""
+    return (rng.integers(0, 2, (n, size)) * 2 - 1).astype(np.float32) / np.float32(size**0.5)
+
+
+@contextmanager
+def counted_by(way):
+    """One of the two ways of counting, whatever the size."""
+    with pytest.MonkeyPatch.context() as patch:
+        if way == "numpy":
+            patch.setattr(counting, "kernel", lambda *_: None)
+        else:
+            patch.setattr(compiling, "COMPILED_FROM", 0)
+            assert counting.kernel(np.dtype(np.float32), 0) is not None, "it compiles"
+        yield
+
+
+def reference(similarity, query_ids, gallery_ids, query_cameras=None, gallery_cameras=None, exclude=None):
+    """A float64 stable sort of each row, other identities first among ties; None where no query has a match."""
+    results, tied = [], 0
+    for q, scores in enumerate(similarity.astype(np.float64)):
+        match = gallery_ids == query_ids[q]
+        kept = np.ones(len(match), bool) if query_cameras is None else ~(match & (gallery_cameras == query_cameras[q]))
+        order = np.argsort(match[kept], kind="stable")
+        order = order[np.argsort(-scores[kept][order], kind="stable")]
+        places = np.flatnonzero(match[kept][order]) + 1
+        if (exclude is not None and exclude[q]) or not len(places):
+            results.append((0, np.nan, np.nan, np.nan))
+            continue
+        standard = trapezoid = 0.0
+        for found, place in enumerate(places.tolist(), 1):
+            before = 1.0 if place == 1 else (found - 1) / (place - 1)
+            standard += found / place
+            trapezoid += (found / place + before) / 2
+        n = len(places)
+        results.append((places[0], standard / n, trapezoid / n, n / places[-1]))
+        best = scores[kept][order][places[0] - 1]
+        tied += bool((scores[kept & ~match] == best).any())
+    matched = sum(row[0] > 0 for row in results)
+    return (np.array(results).T, tied / matched) if matched else None
+
+
+def check(metrics, expected):
+    for name, values in zip(PER_QUERY, expected[0], strict=True):
+        np.testing.assert_array_equal(getattr(metrics, name), values, err_msg=name)
+    assert metrics.tied_share == expected[1]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@settings(max_examples=120, deadline=None)
+@given(
+    st.tuples(st.integers(1, 8), st.integers(1, 30), st.integers(1, 6), st.sampled_from([4, 16])),
+    st.booleans(), st.booleans(), st.integers(0, 2**31),
+)  # fmt: skip
+def test_equals_a_stable_sort_to_the_bit(way, sizes, with_cameras, with_exclude, seed):
+    n_query, n_gallery, n_identity, size = sizes
+    rng = np.random.default_rng(seed)
+    query, gallery = exact_features(rng, n_query, size), exact_features(rng, n_gallery, size)
+    ids = rng.integers(0, n_identity, n_query), rng.integers(0, n_identity, n_gallery)
+    cameras = (rng.integers(0, 2, n_query), rng.integers(0, 2, n_gallery)) if with_cameras else (None, None)
+    exclude = rng.random(n_query) < 0.3 if with_exclude else None
+    labels = (*ids, *cameras, exclude)
+    expected = reference(query @ gallery.T, *labels)
+    with counted_by(way):
+        for rank in (
+            lambda: rank_features(query, gallery, *labels),
+            lambda: retrieval_metrics(query @ gallery.T, *labels),
+        ):
+            if expected is None:
+                with pytest.raises(EvaluationError, match=r"all query identities are missing|every query is left out"):
+                    rank()
+            else:
+                check(rank(), expected)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_identity", [2, 40])  # of 2, each query has more matches than are counted one by one
+def test_real_scores_and_many_matches_equal_a_stable_sort_to_the_bit(way, dtype, n_identity):
+    rng = np.random.default_rng(n_identity)
+    similarity = rng.normal(size=(6, 2500)).astype(dtype).round(2)
+    ids = np.arange(6) % n_identity, np.arange(2500) % n_identity
+    with counted_by(way):
+        check(retrieval_metrics(similarity, *ids), reference(similarity, *ids))
+    assert 2500 / 2 > counting.MANY_MATCHES > 2500 / 40
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_embeddings_equal_a_stable_sort_of_the_same_products_to_the_bit(way, monkeypatch):
+    rng = np.random.default_rng(0)
+    query, gallery = (rng.normal(size=(n, 24)).astype(np.float32) for n in (50, 70))
+    query, gallery = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (query, gallery))
+    ids = rng.integers(0, 9, 50), rng.integers(0, 9, 70)
+    monkeypatch.setattr(streaming, "BLOCK_BYTES", 70 * 4 * 16)
+    products = np.concatenate([query[i : i + 16] @ gallery.T for i in range(0, 50, 16)])
+    with counted_by(way):
+        check(rank_features(query, gallery, *ids), reference(products, *ids))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("rows", [1, 7, 40])
+def test_blocks_of_any_size_and_threads_change_nothing(way, rows, monkeypatch):
+    rng = np.random.default_rng(1)
+    query, gallery = exact_features(rng, 40), exact_features(rng, 90)
+    ids = rng.integers(0, 6, 40), rng.integers(0, 6, 90)
+    expected = reference(query @ gallery.T, *ids)
+    monkeypatch.setattr(streaming, "BLOCK_BYTES", 90 * 4 * rows)
+    monkeypatch.setattr(counting, "NUMPY_BYTES", 90 * 4 * max(1, rows // 3))
+    monkeypatch.setattr(counting, "THREADED_FROM", 0)
+    with counted_by(way):
+        check(rank_features(query, gallery, *ids), expected)
+
+
+def test_the_inputs_are_not_changed_and_other_types_rank_alike():
+    rng = np.random.default_rng(2)
+    query, gallery, ids = exact_features(rng, 20), exact_features(rng, 30), (np.arange(20) % 4, np.arange(30) % 4)
+    before = query.copy(), gallery.copy()
+    expected = rank_features(query, gallery, *ids)
+    np.testing.assert_array_equal(query, before[0])
+    np.testing.assert_array_equal(gallery, before[1])
+    for dtype in (np.float16, np.float64):
+        found = rank_features(np.asfortranarray(query.astype(dtype)), gallery.astype(dtype), *ids)
+        np.testing.assert_array_equal(found.average_precision, expected.average_precision)
+
+
+def test_working_memory_stays_below_200_megabytes_even_if_all_are_matches():
+    features = exact_features(np.random.default_rng(3), 24_000, 4)
+    n_query = 1 + streaming.BLOCK_BYTES // (4 * 24_000)  # more than one block
+    tracemalloc.start()
+    with counted_by("numpy"):
+        rank_features(features[:n_query], features, np.zeros(n_query, int), np.zeros(24_000, int))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200e6
+
+
+def test_ties_are_warned_of():
+    same = np.ones((5, 1), np.float32)
+    with pytest.warns(TiedScoresWarning, match="5 of 5") as caught:
+        metrics = rank_features(same, same, np.arange(5), np.arange(5))
+    assert metrics.rank(1) == 0
+    assert caught[0].filename == __file__
+
+
+def test_an_excluded_embedding_is_not_looked_at():
+    features = np.eye(3, dtype=np.float32)
+    query = features.copy()
+    query[1] = np.nan
+    metrics = rank_features(query, features, np.arange(3), np.arange(3), exclude=np.array([False, True, False]))
+    assert (metrics.rank(1), metrics.n_excluded) == (1, 1)
+
+
+def changed(row, value):
+    features = np.eye(3, dtype=np.float32)
+    features[row, row] = value
+    return features
+
+
+@pytest.mark.parametrize(
+    ("query", "gallery", "words"),
+    [
+        (changed(1, np.nan), np.eye(3), r"query\[1\] has length nan.*1 of 3.*encode it in float32"),
+        (np.eye(3), changed(2, 1.5), r"gallery\[2\] has length 1.5.*scale it"),
+        (changed(0, 0), np.eye(3), r"query\[0\] has length 0"),
+        (changed(0, np.inf), np.eye(3), r"query\[0\] has length inf"),
+        (np.eye(3)[:, :2], np.eye(3), "size 2, gallery ones 3"),
+        (np.eye(3, dtype=int), np.eye(3), "query is int64; embeddings in float32"),
+        (np.ones(3), np.eye(3), r"query has shape \(3,\)"),
+        (np.eye(3), np.zeros((0, 3)), r"gallery has shape \(0, 3\)"),
+        ([[1.0], [0.5, 0.5]], np.eye(3), "query cannot be read"),
+        (np.eye(3)[:2], np.eye(3), r"query_ids has shape \(3,\); \(2,\)"),
+    ],
+)
+def test_bad_input_is_named(query, gallery, words):
+    with pytest.raises(EvaluationError, match=words):
+        rank_features(query, gallery, np.arange(3), np.arange(3))
+
+
+def test_a_gallery_beyond_the_memory_is_refused_with_numbers(monkeypatch):
+    monkeypatch.setattr(streaming.psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(2**20))
+    features = exact_features(np.random.default_rng(4), 20_000, 4)
+    # 13 queries × 20,000 × 4 bytes and 16 bytes an image for the counting: 1.3 MiB
+    with pytest.raises(EvaluationError, match=r"20,000 images needs 1 MiB beside .* 1 MiB are free; .*GalleryIndex"):
+        rank_features(features[:13], features, np.zeros(13, int), np.zeros(20_000, int))
+    assert rank_features(features[:5], features, np.zeros(5, int), np.zeros(20_000, int)).rank(1) == 1
+
+
+def test_neither_numba_nor_faiss_is_imported_before_it_is_of_use():
+    code = (
+        "import sys, numpy as np; from handclip_lib.evaluation.ranking import index, streaming, reranking, retrieval;"
+        "retrieval.retrieval_metrics(np.eye(3), np.arange(3), np.arange(3));"
+        "print(*sorted({'numba', 'faiss'} & set(sys.modules)))"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.split() == []
+
+
+@pytest.mark.skipif(numba is None, reason="numba is not installed (handclip[fast])")
+def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch):
+    asked = []
+
+    def njit(signature, cache, **options):
+        asked.append(cache)
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function  # uncompiled, so that the test takes no time
+
+    monkeypatch.setattr(numba, "njit", njit)
+    monkeypatch.setattr(compiling, "_compiled", {})
+    monkeypatch.setattr(compiling, "COMPILED_FROM", 0)
+    rng = np.random.default_rng(5)
+    similarity, ids = rng.integers(0, 5, (6, 20)).astype(np.float32), (np.arange(6) % 3, np.arange(20) % 3)
+    check(retrieval_metrics(similarity, *ids), reference(similarity, *ids))
+    assert asked == [True, False]
+
+
+def test_without_numba_the_plain_way_counts(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)  # an import of it fails
+    monkeypatch.setattr(compiling, "_compiled", {})
+    monkeypatch.setattr(compiling, "COMPILED_FROM", 0)
+    assert counting.kernel(np.dtype(np.float32), 0) is None
+    assert retrieval_metrics(np.eye(3), np.arange(3), np.arange(3)).rank(1) == 1

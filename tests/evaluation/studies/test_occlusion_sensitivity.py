@@ -1,0 +1,213 @@
+"""Which part decided, on encoders of which it is known, and against covering one window at a time by hand."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from handclip_lib.backbone.load import Backbone, load_backbone
+from handclip_lib.backbone.openai_clip import clip_package
+from handclip_lib.data.images import DecodedImages
+from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.studies.occlusion_sensitivity import example_queries, occlusion_map, occlusion_sensitivity
+
+SHARP = {"window": 1, "fade": 0}
+
+
+def photographs(n: int, height: int = 24, width: int = 24, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, height, width, 3), np.uint8)
+
+
+def projected(pixels: np.ndarray) -> np.ndarray:
+    """An encoder that looks at everything: a random projection of the pixels."""
+    flat = pixels.reshape(len(pixels), -1).astype(np.float64)
+    return flat @ np.random.default_rng(1).normal(size=(flat.shape[1], 7))
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def rows_of(margins: dict[str, float], draw: int = 0) -> pd.DataFrame:
+    """Rows of `per_query`, a path and its margin each; a margin above 0 is a hit."""
+    return pd.DataFrame(
+        {
+            "draw": draw, "path": list(margins), "identity": "7", "hit": [float(m > 0) for m in margins.values()],
+            "match_path": "match", "match_score": [0.5 + m for m in margins.values()], "wrong_path": "wrong",
+            "wrong_score": 0.5,
+        }
+    )  # fmt: skip
+
+
+def result(*draws: pd.DataFrame) -> SimpleNamespace:
+    return SimpleNamespace(per_query=pd.concat(draws, ignore_index=True), draws=list(draws))
+
+
+@pytest.mark.parametrize(("cells", "batch_size"), [(4, 1), (4, 5), (6, 32)])
+def test_the_map_is_what_one_window_at_a_time_gives(cells, batch_size):
+    query, match, wrong = photographs(3, 24, 36)
+    # the rim is the outermost sixteenth of 24 pixels, rounded up: 2
+    rim = [query[y, x] for y in range(24) for x in range(36) if y < 2 or y >= 22 or x < 2 or x >= 34]
+    colour = np.median(rim, axis=0)
+    found = occlusion_map(query, match, wrong, projected, cells=cells, **SHARP, batch_size=batch_size)
+    own, right, other = projected(np.stack([query, match, wrong]))
+    margin = cosine(own, right) - cosine(own, other)
+    assert found.margin == pytest.approx(margin, abs=1e-6)
+    assert (found.match_score, found.wrong_score) == pytest.approx((cosine(own, right), cosine(own, other)), abs=1e-6)
+    high, wide = 24 // cells, 36 // cells
+    for row in range(cells):
+        for column in range(cells):
+            covered = query.copy()
+            covered[row * high : (row + 1) * high, column * wide : (column + 1) * wide] = np.rint(colour)
+            there = projected(covered[None])[0]
+            fall = margin - (cosine(there, right) - cosine(there, other))
+            assert found.fall[row, column] == pytest.approx(fall, abs=1e-6)
+
+
+def test_only_the_part_that_is_looked_at_matters_and_its_sign_says_for_whom():
+    # White but for two dark cells. The first value is how dark cell (0, 1) is, the second how dark cell (2, 3) is.
+    def encode(pixels: np.ndarray) -> np.ndarray:
+        dark = 255.0 - pixels.mean(3)
+        return np.stack([dark[:, :6, 6:12].mean((1, 2)), dark[:, 12:18, 18:].mean((1, 2)), 0 * dark[:, 0, 0] + 1], 1)
+
+    query, match, wrong = np.full((3, 24, 24, 3), 255, np.uint8)
+    for image, cell in ((query, "both"), (match, "first"), (wrong, "second")):
+        if cell != "second":
+            image[:6, 6:12] = 0
+        if cell != "first":
+            image[12:18, 18:] = 0
+    found = occlusion_map(query, match, wrong, encode, cells=4, **SHARP)
+    # The query is (255, 255, 1), the match (255, 0, 1) and the wrong one (0, 255, 1): the margin is 0. Covered in
+    # white, the first cell is gone: (0, 255, 1) is the wrong one itself, so the margin falls to 1/65026 - 1.
+    expected = np.zeros((4, 4))
+    expected[0, 1], expected[2, 3] = 65025 / 65026, -65025 / 65026
+    np.testing.assert_allclose(found.fall, expected, atol=1e-6)
+    assert found.margin == pytest.approx(0, abs=1e-7)
+
+
+def test_a_cover_of_the_background_leaves_the_background_as_it_was():
+    query = np.full((32, 32, 3), 250, np.uint8)
+    query[8:32, 12:20] = 90  # a hand that reaches in over one side
+    seen = []
+
+    def encode(pixels: np.ndarray) -> np.ndarray:
+        seen.append(pixels)
+        return np.ones((len(pixels), 2))
+
+    occlusion_map(query, query, query, encode, cells=8, window=1)
+    untouched = [(pixels == query).all() for pixels in np.concatenate(seen[1:])]
+    assert sum(untouched) > 40  # most windows lie off the hand, and there is nothing to see there
+    assert not all(untouched)
+
+
+def test_a_faded_window_covers_its_middle_wholly_and_ends_half_a_fade_outside():
+    # Sixteen pixels, four cells, a window of two: side 8, fade of half of it is 4 pixels. The window at cell 1 has
+    # its middle at 6; a pixel whose middle is d away is covered by (4 - d) / 4 + 1/2, cut to 0..1.
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[:, :, :] = np.where(np.arange(16) % 2, 0, 200)[None, :, None]
+    image[[0, -1]] = image[:, [0, -1]] = 100  # the rim, whose colour the cover takes
+    seen = []
+
+    def encode(pixels: np.ndarray) -> np.ndarray:
+        seen.append(pixels)
+        return np.ones((len(pixels), 2))
+
+    occlusion_map(image, image, image, encode, cells=4, window=2, fade=0.5)
+    across = seen[1][5][6, :, 0]  # the window at cell (1, 1), along the row through its middle
+    for x in range(16):
+        share = min(1, max(0, (4 - abs(x + 0.5 - 6)) / 4 + 0.5))
+        down = min(1, max(0, (4 - abs(6.5 - 6)) / 4 + 0.5))
+        assert across[x] == pytest.approx(image[6, x, 0] + share * down * (100 - float(image[6, x, 0])), abs=0.51)
+    assert across[5] == 100 and across[14] == 200
+
+
+def a_vit() -> Backbone:
+    torch.manual_seed(0)
+    model = clip_package().model.CLIP(48, 64, 2, 64, 16, 77, 512, 64, 1, 1).eval()
+    return Backbone("random", model, 64, 48, 77, torch.device("cpu"), "0123")
+
+
+@pytest.mark.parametrize("tower", [a_vit, partial(load_backbone, "tiny", device="cpu")], ids=["vit", "resnet"])
+def test_both_towers_are_asked_alike(tower):
+    tower = tower()
+    side = tower.resolution
+    query, match, wrong = photographs(3, side, side)
+    found = occlusion_map(query, match, wrong, tower.encode_image, cells=4, **SHARP)
+    rim = np.ones((side, side), bool)
+    rim[side // 16 : -(side // 16), side // 16 : -(side // 16)] = False
+    covered = query.copy()
+    covered[side // 4 : side // 2, 3 * side // 4 :] = np.rint(np.median(query[rim], axis=0))
+    own, there, right, other = tower.encode_image(np.stack([query, covered, match, wrong]))
+    fall = cosine(own, right) - cosine(own, other) - cosine(there, right) + cosine(there, other)
+    assert found.fall[1, 3] == pytest.approx(fall, abs=1e-6)
+    assert abs(found.fall[1, 3]) > 1e-4
+
+
+def test_queries_of_each_kind_are_chosen_by_their_margin():
+    margins = {"a": 0.4, "b": -0.3, "c": 0.02, "d": 0.2, "e": -0.01, "f": 0.3, "g": -0.1}
+    examples = example_queries(result(rows_of(margins), rows_of({"other draw": 0.9}, draw=1)))
+    # in order: .4 a, .3 f, .2 d, .02 c (the median), -.01 e, -.1 g, -.3 b; c is taken as the narrowest hit, and of
+    # the rest e (0.03 away) is taken as the narrowest miss, so that the nearest to the median is g (0.12 away)
+    assert dict(zip(examples["kind"], examples["path"], strict=True)) == {
+        "clear hit": "a", "narrow hit": "c", "narrow miss": "e", "typical": "g", "clear miss": "b",
+    }  # fmt: skip
+    assert examples["margin"].is_monotonic_decreasing
+    np.testing.assert_allclose(examples["margin"], [margins[path] for path in examples["path"]])
+
+
+def test_kinds_that_nobody_is_of_are_absent():
+    examples = example_queries(result(rows_of({"a": 0.1, "b": 0.3})))
+    assert examples[["kind", "path"]].to_numpy().tolist() == [["clear hit", "b"], ["narrow hit", "a"]]
+    examples = example_queries(result(rows_of({"a": 0.0})))  # a tie is a miss
+    assert examples["kind"].tolist() == ["clear miss"]
+
+
+def test_a_first_draw_without_a_query_is_refused():
+    with pytest.raises(EvaluationError, match="the first draw has no query to choose from; leave out fewer bursts"):
+        example_queries(result(rows_of({"a": 0.1}, draw=1)))
+
+
+def test_queries_are_explained_by_the_model_that_ranked_them():
+    images = DecodedImages(("wrong", "a", "match"), photographs(3), {}, ("", "", ""))
+    scores = {name: cosine(*projected(images.pixels[[1, row]])) for name, row in (("match", 2), ("wrong", 0))}
+    rows = rows_of({"a": 0.1}).assign(match_score=scores["match"], wrong_score=scores["wrong"])
+    (found,) = occlusion_sensitivity(rows, images, projected)
+    direct = occlusion_map(*images.pixels[[1, 2, 0]], projected)
+    np.testing.assert_array_equal(found.fall, direct.fall)
+    with pytest.raises(EvaluationError, match=r"^a: encode gives a cosine that is .* off the ranking's; hand over"):
+        occlusion_sensitivity(rows, images, lambda pixels: projected(pixels) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cells": 1}, "cells=1: from 2 to the shorter side in pixels, 24"),
+        ({"cells": 25}, "cells=25"),
+        ({"window": 0.9}, "window=0.9: 1 to 12 cells are wanted; less leaves parts"),
+        ({"window": 13}, "window=13"),
+        ({"fade": 1.5}, "fade=1.5"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(options, message):
+    with pytest.raises(EvaluationError, match=message):
+        occlusion_map(*photographs(3), projected, **options)
+
+
+def test_other_images_and_embeddings_that_are_no_directions_are_refused():
+    query, match, wrong = photographs(3)
+    with pytest.raises(EvaluationError, match=r"float64 \(24, 24, 3\); uint8"):
+        occlusion_map(query, match / 255, wrong, projected)
+    with pytest.raises(EvaluationError, match=r"\(24, 24, 3\), \(24, 24, 3\) and \(12, 24, 3\); one size is wanted"):
+        occlusion_map(query, match, wrong[:12], projected)
+    with pytest.raises(EvaluationError, match="the embedding of the query, its match or the other image is not finite"):
+        occlusion_map(query, match, wrong, lambda pixels: np.full((len(pixels), 3), np.nan))
+
+    def breaks(pixels: np.ndarray) -> np.ndarray:
+        return np.ones((len(pixels), 3)) if len(pixels) == 3 else np.zeros((len(pixels), 3))
+
+    with pytest.raises(EvaluationError, match="the embedding of the image covered at cells 0 … 31 is zero"):
+        occlusion_map(query, match, wrong, breaks)

@@ -1,0 +1,276 @@
+"""FMR and FNMR against scikit-learn, against counting at every threshold, and against resampling by repetition."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import det_curve, roc_curve
+
+from handclip_lib.data.manifest import Split
+from handclip_lib.data.splits import make_split
+from handclip_lib.data.table import HandTable
+from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.bootstrap import Interval, resampled
+from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.verification.error_curve import ErrorCurve, PrefixSums
+from handclip_lib.evaluation.verification.error_rates import (
+    Verification,
+    target_table,
+    verification,
+    verification_of,
+    verification_table,
+    verify_models,
+)
+from handclip_lib.evaluation.verification.score_pairs import compared_pairs
+
+SIZES = (1, 2, 3, 5, 9, 4, 2, 6, 3, 1, 8, 4)
+scores = st.lists(st.integers(-3, 3), min_size=1, max_size=25).map(lambda values: np.array(values) / 4)
+
+
+def a_split(draws=4) -> Split:
+    rows = [
+        {"path": f"{i}_{n}.jpg", "identity": str(i), "aspect": "dorsal_r"}
+        for i, size in enumerate(SIZES)
+        for n in range(size)
+    ]
+    return make_split(HandTable.build("folder", Path("/photographs"), rows, {}), "dorsal_r", draws=draws)
+
+
+def random_features(split: Split, seed=0) -> Features:
+    rng = np.random.default_rng(seed)
+    return Features.normalised(split.images["path"], rng.normal(size=(len(split.images), 4)))
+
+
+def slow_rates(genuine, impostor) -> list[tuple[float, float, float]]:
+    """Threshold, FMR, FNMR at every distinct score and beyond all, rising."""
+    return [
+        (t, sum(s >= t for s in impostor) / len(impostor), sum(s < t for s in genuine) / len(genuine))
+        for t in [*sorted({*genuine.tolist(), *impostor.tolist()}), np.inf]
+    ]
+
+
+def slow_eer(genuine, impostor) -> float:
+    """Where the polygon through the operating points crosses FMR = FNMR."""
+    rates = slow_rates(genuine, impostor)
+    for (_, fmr0, fnmr0), (_, fmr1, fnmr1) in pairwise(rates):
+        if fnmr0 <= fmr0 and fnmr1 >= fmr1:
+            gap0, gap1 = fmr0 - fnmr0, fnmr1 - fmr1
+            return fmr0 if gap0 == 0 else (fmr0 * gap1 + fmr1 * gap0) / (gap0 + gap1)
+    raise AssertionError("the curve begins with FMR 1, FNMR 0 and ends with FMR 0, FNMR 1")
+
+
+def slow_fnmr(genuine, impostor, target) -> tuple[float, float, float]:
+    """The lowest FNMR of all thresholds with FMR at most the target: FNMR, FMR, lowest such threshold."""
+    return min((fnmr, fmr, t) for t, fmr, fnmr in slow_rates(genuine, impostor) if fmr <= target)
+
+
+def tied_scores(seed: int, n_genuine=300, n_impostor=2000) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return np.round(rng.normal(1, 1, n_genuine), 1), np.round(rng.normal(0, 1, n_impostor), 1)
+
+
+@given(scores, scores)
+@settings(max_examples=150, deadline=None)
+def test_the_curve_counts_at_every_distinct_score(genuine, impostor):
+    found = verification(genuine, impostor, 5)
+    slow = slow_rates(genuine, impostor)
+    assert found.thresholds.tolist() == [t for t, _, _ in slow]
+    assert found.fmr.tolist() == [fmr for _, fmr, _ in slow]
+    assert found.fnmr.tolist() == [fnmr for _, _, fnmr in slow]
+    assert (found.n_genuine, found.n_impostor) == (len(genuine), len(impostor))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equals_the_roc_and_det_of_scikit_learn(seed):
+    genuine, impostor = tied_scores(seed)
+    labels = np.r_[np.ones(len(genuine), int), np.zeros(len(impostor), int)]
+    found = verification(genuine, impostor, 71)
+    fpr, tpr, thresholds = roc_curve(labels, np.r_[genuine, impostor], drop_intermediate=False)
+    np.testing.assert_array_equal(found.thresholds[::-1], thresholds)
+    np.testing.assert_allclose(found.fmr[::-1], fpr, atol=1e-12)
+    np.testing.assert_allclose(1 - found.fnmr[::-1], tpr, atol=1e-12)
+    fpr, fnr, thresholds = det_curve(labels, np.r_[genuine, impostor])
+    place = np.searchsorted(found.thresholds, thresholds)
+    np.testing.assert_array_equal(found.thresholds[place], thresholds)
+    np.testing.assert_allclose(found.fmr[place], fpr, atol=1e-12)
+    np.testing.assert_allclose(found.fnmr[place], fnr, atol=1e-12)
+
+
+@given(scores, scores)
+@settings(max_examples=150, deadline=None)
+def test_eer_is_where_the_polygon_crosses(genuine, impostor):
+    assert verification(genuine, impostor, 5).eer == pytest.approx(slow_eer(genuine, impostor), abs=1e-12)
+
+
+def test_eer_by_hand():
+    # threshold  0.2  0.4  0.5  0.6  0.8  0.9  inf      accept when score >= threshold
+    # FMR  (/4)    4    3    2    1    1    0    0      impostors 0.2 0.4 0.5 0.8
+    # FNMR (/3)    0    0    0    0    1    1    3      genuine 0.6 0.9 0.9
+    # between 0.6 (FMR 1/4, FNMR 0) and 0.8 (1/4, 1/3) only FNMR moves: they are equal at 1/4
+    found = verification(np.array([0.6, 0.9, 0.9]), np.array([0.2, 0.4, 0.5, 0.8]), 4)
+    assert (found.eer, found.eer_threshold) == (pytest.approx(1 / 4), 0.8)
+    # threshold  0.1  0.5  0.7  inf: a tie of both kinds at 0.5
+    # FMR  (/2)    2    1    0    0      impostors 0.1 0.5
+    # FNMR (/2)    0    0    1    2      genuine 0.5 0.7
+    # from (1/2, 0) to (0, 1/2) on a straight line: equal in the middle, at 1/4
+    found = verification(np.array([0.5, 0.7]), np.array([0.1, 0.5]), 4)
+    assert (found.eer, found.eer_threshold) == (0.25, 0.7)
+    assert verification(np.array([0.8, 0.9]), np.array([0.1, 0.2]), 4).eer == 0
+    assert verification(np.array([0.1, 0.2]), np.array([0.8, 0.9]), 4).eer == 1
+    assert verification(np.ones(3), np.ones(5), 4).eer == 0.5  # collapsed: accept all or nothing
+
+
+@given(scores, scores, st.sampled_from([0, 0.001, 0.1, 0.2, 0.25, 1 / 3, 0.5, 0.9, 1]))
+@settings(max_examples=200, deadline=None)
+def test_fnmr_at_fmr_is_the_best_of_all_thresholds_that_keep_to_the_target(genuine, impostor, target):
+    point = verification(genuine, impostor, 5).fnmr_at_fmr(target)
+    fnmr, fmr, threshold = slow_fnmr(genuine, impostor, target)
+    assert point.false_negative == fnmr
+    assert point.false_positive <= target
+    assert (impostor >= point.threshold).mean() == point.false_positive
+    assert (genuine < point.threshold).mean() == point.false_negative
+    assert point.threshold <= threshold or point.false_positive > fmr
+    # the FMR reached is the largest that keeps to the target
+    assert point.false_positive == max(f for _, f, _ in slow_rates(genuine, impostor) if f <= target)
+
+
+def test_fnmr_at_fmr_by_hand():
+    # impostors 1 … 10: FMR 0.1 accepts the 10 alone, from threshold 9.5, the lowest score above 9
+    found = verification(np.array([0.5, 9.5, 9.7, 12.0]), np.arange(1.0, 11), 71)
+    point = found.fnmr_at_fmr(0.1)
+    assert (point.threshold, point.false_positive, point.false_negative, point.supported) == (9.5, 0.1, 0.25, True)
+    assert found.fnmr_at_fmr(0.09).false_positive == 0  # never above the target: 0.09 is not 0.1
+    assert found.fnmr_at_fmr(0.09).false_negative == 0.75
+    highest = verification(np.array([1.0]), np.array([2.0]), 3).fnmr_at_fmr(0.5)
+    assert (highest.threshold, highest.false_positive, highest.false_negative) == (np.inf, 0, 1)
+
+
+def test_few_people_cannot_support_a_small_fmr():
+    # rule of three: 71 people are 71 · 70 / 2 = 2485 pairs, and 3 / 2485 = 1.207e-3
+    genuine, impostor = tied_scores(0)
+    found = verification(genuine, impostor, 71)
+    assert found.n_identity_pairs == 2485
+    assert found.lowest_supported_fmr == pytest.approx(1.2072e-3, rel=1e-4)
+    assert [found.fnmr_at_fmr(t).supported for t in (0.1, 0.01, 1.21e-3, 1.2e-3, 1e-3)] == [True] * 3 + [False] * 2
+    assert not verification(genuine, impostor, 71, 200).fnmr_at_fmr(0.01).supported  # 3 / 200 = 0.015
+
+
+def test_d_prime_by_hand_and_undefined_where_nothing_varies():
+    # means 3 and 0, variances 1 and 4: d' = 3 / sqrt(2.5)
+    found = verification(np.array([2.0, 4.0]), np.array([-2.0, 2.0]), 3)
+    assert found.d_prime == pytest.approx(3 / np.sqrt(2.5))
+    assert verification(np.array([-2.0, 2.0]), np.array([2.0, 4.0]), 3).d_prime < 0
+    assert np.isnan(verification(np.ones(2), np.zeros(2), 3).d_prime)
+
+
+def test_millions_of_pairs_of_float32_lose_nothing():
+    rng = np.random.default_rng(0)
+    genuine, impostor = (rng.normal(m, 1, n).astype(np.float32) for m, n in ((1, 10**5), (0, 10**6)))
+    found = verification(genuine, impostor, 71)
+    point = found.fnmr_at_fmr(1e-3)
+    assert np.count_nonzero(impostor >= point.threshold) == point.false_positive * 10**6 == 1000
+    assert np.count_nonzero(genuine < point.threshold) == round(point.false_negative * 10**5)
+
+
+@pytest.mark.parametrize(
+    ("genuine", "impostor", "options", "words"),
+    [
+        ([], [0.1], {"n_identities": 3}, r"genuine scores are float64 \(0,\)"),
+        ([0.1], [[0.1]], {"n_identities": 3}, r"impostor scores are float64 \(1, 1\)"),
+        ([0.1], [0.1, np.nan], {"n_identities": 3}, r"impostor\[1\] is nan"),
+        ([np.inf], [0.1], {"n_identities": 3}, r"genuine\[0\] is inf"),
+        ([0.1], [0.1], {"n_identities": 1}, "n_identities=1"),
+        ([0.1], [0.1], {"n_identities": 4, "n_identity_pairs": 7}, "n_identities=4 with 7 pairs"),
+    ],
+)
+def test_bad_scores_are_named(genuine, impostor, options, words):
+    with pytest.raises(EvaluationError, match=words):
+        verification(np.array(genuine, float), np.array(impostor, float), **options)
+
+
+def test_a_percentage_is_no_target():
+    with pytest.raises(EvaluationError, match="FMR of 10 was asked for"):
+        verification(np.array([0.1]), np.array([0.2]), 2).fnmr_at_fmr(10)
+
+
+def test_prefix_sums_are_the_first_of_any_number_of_weights():
+    for n in (0, 1, 255, 256, 257, 1000):
+        weights = np.random.default_rng(n).integers(0, 9, n).astype(float)
+        mass = PrefixSums(weights)
+        assert [mass.first(k) for k in range(n + 1)] == [0, *np.cumsum(weights).tolist()]
+        assert mass.total == weights.sum()
+
+
+@given(scores, scores, st.integers(0, 9))
+@settings(max_examples=100, deadline=None)
+def test_a_weight_is_a_repetition(genuine, impostor, seed):
+    rng = np.random.default_rng(seed)
+    often = rng.integers(0, 4, len(genuine)), rng.integers(0, 4, len(impostor))
+    often[0][0], often[1][0] = 1, 1
+    curve = ErrorCurve.of(genuine, impostor)
+    weights = PrefixSums(often[0][curve.mated_order] * 1.0), PrefixSums(often[1][curve.non_mated_order] * 1.0)
+    repeated = np.repeat(genuine, often[0]), np.repeat(impostor, often[1])
+    assert curve.equal(weights)[0] == pytest.approx(slow_eer(*repeated), abs=1e-12)
+    for target in (0, 0.2, 0.5):
+        assert curve.negatives_at([target], weights) == [slow_fnmr(*repeated, target)[0]]
+
+
+def test_intervals_are_those_of_identities_drawn_again():
+    split = a_split()
+    features = random_features(split, 3)
+    result = verification_of(features, split, targets=(0.1, 0.3), bootstrap=60, seed=5)
+    pairs = compared_pairs(features, split)
+    names = sorted(split.identities("test"))
+    people = pairs.identities
+    slow = []
+    for weights in np.concatenate(list(resampled(len(names), 60, 5))):
+        drawn = dict(zip(names, weights.astype(int), strict=True))
+        genuine = [
+            s for s, (a, _) in zip(pairs.genuine, pairs.genuine_images, strict=True) for _ in range(drawn[people[a]])
+        ]
+        impostor = [
+            s
+            for s, (a, b) in zip(pairs.impostor, pairs.impostor_images, strict=True)
+            for _ in range(drawn[people[a]] * drawn[people[b]])
+        ]
+        if genuine and impostor:
+            once = np.array(genuine, float), np.array(impostor, float)
+            slow.append([slow_eer(*once), slow_fnmr(*once, 0.1)[0], slow_fnmr(*once, 0.3)[0]])
+    low, high = np.quantile(slow, [0.025, 0.975], axis=0)
+    np.testing.assert_allclose([result.eer.low, *result.fnmr_at_targets.low], low, atol=1e-12)
+    np.testing.assert_allclose([result.eer.high, *result.fnmr_at_targets.high], high, atol=1e-12)
+    assert result.eer.estimate == pytest.approx(slow_eer(pairs.genuine, pairs.impostor))
+    assert result.eer.low < result.eer.estimate < result.eer.high
+
+
+def test_resamples_without_two_people_are_left_out():
+    found = Interval.of([0.5], np.array([[np.nan], [0.2], [0.4]]), 2)
+    assert (found.low[0], found.high[0]) == (pytest.approx(0.205), pytest.approx(0.395))
+    assert np.isnan(Interval.of([0.5], np.array([[np.nan]]), 2).low[0])
+    assert np.concatenate(list(resampled(4, 7, 0))).sum(1).tolist() == [4.0] * 7
+    with pytest.raises(EvaluationError, match="samples=1"):
+        next(resampled(4, 1, 0))
+
+
+def test_tables_hold_every_model_and_mark_what_is_unsupported():
+    split = a_split()
+    people = dict(split.images[["path", "identity"]].itertuples(index=False))
+    oracle = random_features(split)
+    codes = pd.factorize(np.array([people[path] for path in oracle.paths]))[0]
+    models = {"oracle": Features.normalised(oracle.paths, np.eye(codes.max() + 1)[codes]), "noise": oracle}
+    results = verify_models(models, split, bootstrap=30)
+    table, targets = verification_table(results), target_table(results)
+    assert table["model"].tolist() == ["oracle", "noise"]
+    assert table["eer"][0] == 0 and not table["eer_supported"][0]  # six people prove no error rate of 0
+    assert 0.3 < table["eer"][1] < 0.7 and table["eer_supported"][1]
+    assert ((table["eer_low"] <= table["eer"]) & (table["eer"] <= table["eer_high"])).all()
+    assert targets["target"].tolist() == [0.1, 0.01, 0.001] * 2
+    assert targets["fnmr"][:3].tolist() == [0] * 3 and targets["tar"][:3].tolist() == [1] * 3
+    limit = table["lowest_supported_fmr"][0]
+    assert targets["supported"].tolist() == [t >= limit for t in targets["target"]]
+    assert not targets["supported"].all()
+    assert isinstance(results[0].verification, Verification)
