@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pandas as pd
-from PIL import Image
 from tqdm.auto import tqdm
 
+from handclip_lib.data.images import open_image
 from handclip_lib.data.splits import Split
 from handclip_lib.data.table import HandTable
 
@@ -133,7 +133,7 @@ def image_sizes(table: HandTable, paths: Sequence[str] | None = None) -> pd.Data
     paths = list(table.images["path"] if paths is None else paths)
 
     def size(path: str) -> tuple[int, int]:
-        with Image.open(table.root / path) as image:
+        with open_image(table.root / path) as image:
             return image.size
 
     with ThreadPoolExecutor() as pool:
