@@ -78,3 +78,13 @@ def test_nothing_that_is_read_is_run():
     assert all(given.get("allow_pickle", "False") == "False" for _, name, given in calls if name == "np.load")
     assert all(given["1"] == "_Loader" for _, name, given in calls if name == "yaml.load")
     assert any(name == "torch.load" for _, name, _ in calls), "the names are those that the library uses"
+
+
+def test_folders_and_locks_are_made_by_the_one_rule_of_who_may_read_them():
+    makes = {(path, name.rsplit(".", 1)[-1]) for path, name, _ in _calls()}
+    assert {path for path, name in makes if name in ("mkdir", "makedirs", "FileLock", "umask", "chmod", "touch")} == {
+        "files.py",
+        "data/drawn.py",  # a folder inside the one that it has made
+        "workbench/launcher.py",  # umask(), which it hands to the notebook's process
+        "workbench/sweep_worker.py",
+    }
