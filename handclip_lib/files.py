@@ -1,10 +1,58 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and that are their owner's alone."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+from filelock import FileLock
+
+SHARED = "HANDCLIP_SHARED"  # variable: 1 where a group shares cache and reports
+
+
+def only_ours() -> bool:
+    """Whether what is written is for this user alone: photographs of hands, and what is made of them, tell who it is.
+
+    With `HANDCLIP_SHARED=1` the user's umask decides.
+    """
+    return os.environ.get(SHARED, "") in ("", "0")
+
+
+def umask() -> int:
+    """For the processes that write runs: their notebook, its libraries, and theirs; -1 leaves the user's."""
+    return 0o077 if only_ours() else -1
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and what is missing above it, for this user alone or as the umask says.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    for each in [*reversed(path.parents), path]:
+        if not each.is_dir():
+            each.mkdir(0o700 if only_ours() else 0o777, exist_ok=True)
+
+
+def begin_file(path: Path) -> int:
+    """Make an empty file, for this user alone or as the umask says, where there is none; return its mode."""
+    path.touch(0o600 if only_ours() else 0o666)
+    return path.stat().st_mode & 0o777
+
+
+def file_lock(path: Path, timeout: float = -1) -> FileLock:
+    """What one process holds at a time, by a file that whoever may write beside it may hold.
+
+    Args:
+        path: Of the file; its folder is there.
+        timeout: Seconds to wait for it; -1: until it is free.
+
+    Raises:
+        OSError: The file cannot be made.
+    """
+    begin_file(path)
+    return FileLock(path, timeout=timeout)
 
 
 @contextmanager
@@ -14,10 +62,13 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: The folder cannot be made or written, or the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     private = path.with_name(f".{path.name}.{uuid4().hex[:8]}{path.suffix}")
     try:
+        mode = begin_file(private)
         yield private
+        if private.stat().st_mode & 0o777 != mode:  # safetensors makes a file of its own in its place
+            private.chmod(mode)
         os.replace(private, path)
     except BaseException:
         private.unlink(missing_ok=True)

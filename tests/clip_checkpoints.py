@@ -50,16 +50,17 @@ def write_checkpoint(path: Path, shape: ClipShape, kind: str = "state_dict", see
     Args:
         path: Where to.
         shape: The architecture.
-        kind: `jit` (half precision and three sizes beside the weights, as OpenAI's), `state_dict` or
-            `safetensors`, both float32.
+        kind: `jit` (half precision and three sizes beside the weights, as OpenAI's), `jit float32`, `state_dict`
+            or `safetensors`, both float32.
         seed: Of the random weights.
 
     Returns:
         The weights as they are stored, without the sizes.
     """
     model = random_clip(shape, seed)
-    if kind == "jit":
-        clip_package().model.convert_weights(model)
+    if kind.startswith("jit"):
+        if kind == "jit":
+            clip_package().model.convert_weights(model)
         for name, value in (
             ("context_length", shape.context_length),
             ("vocab_size", shape.vocab_size),

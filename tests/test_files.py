@@ -1,9 +1,12 @@
 import os
 import stat
+import subprocess
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
-from handclip_lib.files import whole_file
+from handclip_lib.files import SHARED, begin_file, umask, whole_file
 
 
 def test_a_file_appears_when_the_block_ends_well(tmp_path):
@@ -26,11 +29,48 @@ def test_a_fault_leaves_what_was_there_and_nothing_half_written(tmp_path, fault)
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_others_may_read_it_as_the_umask_says(tmp_path):
-    before = os.umask(0o022)
-    try:
-        with whole_file(tmp_path / "a") as private:
-            private.write_text("x")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o644
+def mode(path) -> str:
+    return stat.filemode(path.stat().st_mode)
+
+
+@pytest.fixture
+def ordinary_umask():
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.parametrize(
+    ("shared", "file", "folder"),
+    [(None, "-rw-------", "drwx------"), ("0", "-rw-------", "drwx------"), ("1", "-rw-r-----", "drwxr-x---")],
+)
+def test_what_is_written_is_its_owners_alone_unless_a_group_shares_it(
+    tmp_path, monkeypatch, ordinary_umask, shared, file, folder
+):
+    monkeypatch.delenv(SHARED, raising=False)
+    if shared:
+        monkeypatch.setenv(SHARED, shared)
+    for name in ("text", "weights.safetensors", "log"):
+        path = tmp_path / "new" / "deep" / name
+        if name == "log":
+            begin_file(path)
+        else:
+            with whole_file(path) as private:
+                assert mode(private) == file, "from the first byte"
+                if name == "text":
+                    private.write_text("x")
+                else:  # makes a file of its own, which only its owner reads
+                    safetensors.numpy.save_file({"a": np.zeros(2)}, private)
+        assert mode(path) == file
+    assert mode(tmp_path / "new") == mode(tmp_path / "new" / "deep") == folder
+    assert subprocess.check_output(["sh", "-c", "umask"], text=True, umask=umask()).strip() == (
+        "0027" if shared == "1" else "0077"
+    )
+
+
+def test_a_file_that_is_there_keeps_what_its_owner_chose_until_it_is_written_anew(tmp_path):
+    path = tmp_path / "log"
+    path.write_text("before")
+    path.chmod(0o640)
+    assert begin_file(path) == 0o640
+    assert path.read_text() == "before"

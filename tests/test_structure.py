@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -76,3 +77,39 @@ def test_rooms_of_evaluation_import_one_way():
     assert list(TopologicalSorter(graph).static_order()), "no circle"
     upward = {(room, used) for room in ROOMS for used in graph[room] if ROOMS.get(used, 0) > ROOMS[room]}
     assert not upward
+
+
+# What reads a file may not run what the file says: call, and why or where it may stand all the same.
+RUNS_WHAT_IT_READS = {
+    "eval", "exec", "pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load", "dill.load", "cloudpickle.loads",
+    "torch.jit.load", "yaml.unsafe_load", "yaml.full_load", "np.lib.format.read_array", "broadcast_object_list",
+    "all_gather_object", "gather_object", "shelve.open", "pd.read_pickle", "Image.open",
+}  # fmt: skip
+
+
+def _calls() -> Iterator[tuple[str, str, dict[str, str]]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                options = {given.arg or "**": ast.unparse(given.value) for given in node.keywords}
+                options |= {str(place): ast.unparse(given) for place, given in enumerate(node.args)}
+                yield str(path.relative_to(PACKAGE)), ast.unparse(node.func), options
+
+
+def test_nothing_that_is_read_is_run():
+    calls = list(_calls())
+    assert [(path, name) for path, name, _ in calls if name in RUNS_WHAT_IT_READS] == [("data/images.py", "Image.open")]
+    assert all(given.get("weights_only") == "True" for _, name, given in calls if name == "torch.load")
+    assert all(given.get("allow_pickle", "False") == "False" for _, name, given in calls if name == "np.load")
+    assert all(given["1"] == "_Loader" for _, name, given in calls if name == "yaml.load")
+    assert any(name == "torch.load" for _, name, _ in calls), "the names are those that the library uses"
+
+
+def test_folders_and_locks_are_made_by_the_one_rule_of_who_may_read_them():
+    makes = {(path, name.rsplit(".", 1)[-1]) for path, name, _ in _calls()}
+    assert {path for path, name in makes if name in ("mkdir", "makedirs", "FileLock", "umask", "chmod", "touch")} == {
+        "files.py",
+        "drawn/dataset.py",  # a folder inside the one that it has made
+        "workbench/launcher.py",  # umask(), which it hands to the notebook's process
+        "workbench/sweep_worker.py",
+    }

@@ -334,7 +334,9 @@ def _resume(file: Path | None, recipe: Recipe, trained: Any, optimizer: torch.op
         state = torch.load(file, weights_only=True)
         theirs = state["recipe"]
     except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        raise BackboneError(f"{file} is no checkpoint of a pretraining ({error}); delete it and start again") from error
+        raise BackboneError(
+            f"{file} is no checkpoint of a pretraining ({type(error).__name__}); delete it and start again"
+        ) from error
     if theirs != asdict(recipe):
         raise BackboneError(f"{file} belongs to another recipe; delete it, or give the options it was made with")
     trained.load_state_dict(state["model"])

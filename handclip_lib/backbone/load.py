@@ -11,13 +11,7 @@ import numpy as np
 import torch
 
 from handclip_lib.backbone.image_tower import learning_part, resize_input
-from handclip_lib.backbone.openai_clip import (
-    ClipShape,
-    clip_package,
-    infer_shape,
-    load_published,
-    published_file,
-)
+from handclip_lib.backbone.openai_clip import ClipShape, clip_package, fetch_published, published_file
 from handclip_lib.backbone.weights import build_model, fingerprint, read_weights, stored_size
 from handclip_lib.data.augment import plain
 from handclip_lib.data.images import Resolution, height_and_width
@@ -203,8 +197,8 @@ def load_backbone(
     size = None
     if file is None:
         folder = Path(download_root).expanduser() if download_root else cache_folder() / "clip"
-        model: Any = _published(name, folder, progress)
-        shape = infer_shape(model.state_dict())
+        file = _published(name, folder, progress)
+        model, shape = build_model(read_weights(file), file)
     else:
         size = stored_size(file)
         model, shape = build_model(read_weights(file), file, size)
@@ -230,10 +224,10 @@ def load_backbone(
     )
 
 
-def _published(name: str, folder: Path, progress: bool) -> Any:
+def _published(name: str, folder: Path, progress: bool) -> Path:
     try:
-        return load_published(BACKBONES[name], folder, progress)
-    except (OSError, HTTPException, RuntimeError) as error:
+        return fetch_published(BACKBONES[name], folder, progress)
+    except (OSError, HTTPException) as error:
         reason = str(getattr(error, "reason", None) or error) or type(error).__name__
         file = published_file(BACKBONES[name])
         raise BackboneError(

@@ -5,16 +5,13 @@ longer has. It imports torchvision (over two seconds) for a transform that nothi
 `build_model` turns weights into half precision on the way, so full-precision checkpoints lose bits.
 """
 
-import socket
+import hashlib
 import sys
-import tempfile
-import urllib.request  # noqa: F401 - openai-clip uses it after a bare `import urllib`
-import warnings
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
-from http.client import HTTPException
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
@@ -24,8 +21,10 @@ from typing import Any
 import packaging.version
 import torch
 from torch.overrides import TorchFunctionMode
+from tqdm.auto import tqdm
 
 from handclip_lib.errors import BackboneError
+from handclip_lib.files import whole_file
 
 STALLED_AFTER = 10.0  # seconds without a byte from the server before a download is given up
 
@@ -80,71 +79,42 @@ def clip_package() -> ModuleType:
     return sys.modules["clip"]
 
 
-@contextmanager
-def _stalls_end() -> Iterator[None]:
-    """Give sockets made inside a time limit: openai-clip opens its address with none."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(STALLED_AFTER if before is None else before)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-@contextmanager
-def _tqdm_disabled(clip: ModuleType, disabled: bool) -> Iterator[None]:
-    module = sys.modules[clip.load.__module__]
-    before = vars(module)["tqdm"]
-    vars(module)["tqdm"] = partial(before, disable=disabled)
-    try:
-        yield
-    finally:
-        vars(module)["tqdm"] = before
-
-
 def published_file(architecture: str) -> str:
     """The name of OpenAI's file, as it must lie in the download folder: `"ViT-B/16"` → `"ViT-B-16.pt"`."""
     return architecture.replace("/", "-").replace("@", "-") + ".pt"
 
 
-def load_published(architecture: str, folder: Path, progress: bool = True) -> torch.nn.Module:
-    """One of OpenAI's nine models through `clip.load`, downloaded when `folder` has no sound copy.
+def fetch_published(architecture: str, folder: Path, progress: bool = True) -> Path:
+    """One of OpenAI's nine files with the SHA-256 that OpenAI gives, downloaded when `folder` has no sound copy.
 
-    openai-clip writes the download straight to its final name. Here it goes into a temporary folder
-    inside `folder` and is moved when its checksum is right, so a break leaves nothing half-written.
+    openai-clip's own `load` writes a download straight to its final name, and runs what the file holds.
 
     Args:
         architecture: A name that `clip.available_models()` lists.
         folder: Where the file is, or goes.
-        progress: Show openai-clip's progress bar.
-
-    Returns:
-        `clip.model.CLIP` on the CPU in float32, in evaluation mode.
+        progress: Show a progress bar.
 
     Raises:
-        OSError, HTTPException, RuntimeError: There is no sound copy and the download failed.
+        OSError, HTTPException: There is no sound copy and the download failed.
     """
-    clip = clip_package()
-    file = folder / published_file(architecture)
-    load = partial(clip.load, architecture, device="cpu", jit=False)
-    if file.is_file():
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning)  # torch on torch.jit
-            warnings.filterwarnings("error", message=".*SHA256 checksum does not match")
-            try:
-                return load(download_root=str(folder))[0]
-            except UserWarning:  # damaged: a sound copy takes its place below
-                pass
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-", ignore_cleanup_errors=True) as fresh:
-        with _stalls_end(), _tqdm_disabled(clip, not progress), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning)  # torch on torch.jit
-            try:
-                model = load(download_root=fresh)[0]
-            except TypeError as error:  # no Content-Length: a proxy's page, not the file
-                raise HTTPException("the server did not say how long the file is") from error
-        (Path(fresh) / file.name).replace(file)
-    return model
+    address: str = clip_package().clip._MODELS[architecture]
+    file, checksum = folder / published_file(architecture), address.split("/")[-2]
+    if file.is_file() and _sha256(file) == checksum:
+        return file
+    with whole_file(file) as private:
+        with urllib.request.urlopen(address, timeout=STALLED_AFTER) as source, private.open("wb") as target:
+            size = int(source.info().get("Content-Length") or 0) or None
+            with tqdm(total=size, unit="B", unit_scale=True, desc=file.name, disable=not progress) as bar:
+                while part := source.read(1 << 16):
+                    bar.update(target.write(part))
+        if _sha256(private) != checksum:
+            raise OSError(f"what {address} gives has not the SHA256 checksum {checksum}")
+    return file
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Read CLIP weights from a file somebody else wrote, without running any Python it may carry."""
 
 import hashlib
+import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import torch
 
 from handclip_lib.backbone.image_tower import grid_of
 from handclip_lib.backbone.openai_clip import ClipShape, build_clip, infer_shape
+from handclip_lib.backbone.torchscript import is_torchscript, read_torchscript
 from handclip_lib.errors import BackboneError
 
 FORMATS = "OpenAI's JIT archive, a state dict saved by torch.save (.pt, .pth), or .safetensors"
@@ -93,18 +95,20 @@ def _read(path: Path, start: bytes) -> Any:
         if not zipfile.is_zipfile(path):
             raise BackboneError(f"{path} is cut short: its end is missing; download it again")
         with zipfile.ZipFile(path) as archive:
-            is_jit = any(name.endswith("/constants.pkl") for name in archive.namelist())
+            is_jit = is_torchscript(archive)
         if is_jit:
-            return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
+            return read_torchscript(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        if "weights only" in str(error).lower() and "GLOBAL" in str(error):
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        # torch's own words end in the advice to set weights_only to False, which would run what the file says
+        if "GLOBAL" in str(error) or "must be imported" in str(error):
             raise BackboneError(
                 f"{path} holds Python objects beside tensors, and reading those could run code, so it was "
                 "not opened; where you trust it, save its state_dict alone: torch.save(model.state_dict(), …)"
-            ) from error
-        raise
+            ) from None
+        reason = str(error).split("WeightsUnpickler error:")[-1].strip().split("\n")[0]
+        raise ValueError("torch cannot read it safely" if "weights_only" in reason else reason) from None
 
 
 def _state_dict(found: Any, path: Path) -> dict[str, torch.Tensor]:
@@ -117,6 +121,13 @@ def _state_dict(found: Any, path: Path) -> dict[str, torch.Tensor]:
     state = {
         str(name).removeprefix("module."): tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)
     }
+    for name, tensor in state.items():
+        plain = tensor.layout is torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
+        if not plain or tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise BackboneError(
+                f"{path} was not read: {name} is no plain tensor (quantized, sparse, without values or spread from "
+                "fewer numbers than its size has); save it dense, in float16 or float32"
+            )
     return {name: tensor for name, tensor in state.items() if name not in _SIZES}
 
 
@@ -182,9 +193,19 @@ def _compare(model: Any, state: Mapping[str, torch.Tensor], shape: ClipShape, pa
         for name, size in needed.items()
         if name in state and tuple(state[name].shape) != size
     ]
+    types = [
+        f"{name} is {str(state[name].dtype).removeprefix('torch.')}"
+        for name, tensor in model.state_dict().items()
+        if name in state and state[name].is_floating_point() != tensor.is_floating_point()
+    ]
     faults = [
         f"{len(found)} {kind}: {', '.join(found[:3])}{' …' if len(found) > 3 else ''}"
-        for kind, found in (("missing", missing), ("unknown", unknown), ("of another size", other))
+        for kind, found in (
+            ("missing", missing),
+            ("unknown", unknown),
+            ("of another size", other),
+            ("of a type weights have not", types),
+        )
         if found
     ]
     if faults:

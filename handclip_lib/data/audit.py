@@ -3,9 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
-from PIL import Image
 from tqdm.auto import tqdm
 
+from handclip_lib.data.images import open_image
 from handclip_lib.data.splits import Split
 from handclip_lib.data.table import HandTable
 
@@ -106,7 +106,7 @@ def image_sizes(table: HandTable) -> pd.DataFrame:
     paths = list(table.images["path"])
 
     def size(path: str) -> tuple[int, int]:
-        with Image.open(table.root / path) as image:
+        with open_image(table.root / path) as image:
             return image.size
 
     with ThreadPoolExecutor() as pool:

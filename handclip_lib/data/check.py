@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
 from tqdm.auto import tqdm
 
 from handclip_lib.data.audit import attribute_counts, left_out_reasons, split_counts
 from handclip_lib.data.hands11k import FOLDER, METADATA
 from handclip_lib.data.hd import IDENTITIES
-from handclip_lib.data.images import decode_file
+from handclip_lib.data.images import decode_file, open_image
 from handclip_lib.data.open import READERS, open_dataset
 from handclip_lib.data.places import find_data_root
 from handclip_lib.data.splits import PROTOCOLS, Split, make_split
@@ -157,7 +156,7 @@ def _examine(path: Path) -> tuple[str, str | None]:
     decoded = decode_file(path, DECODED_SIDE)
     if isinstance(decoded, str):
         return "", decoded
-    with Image.open(path) as image:
+    with open_image(path) as image:
         return image.mode, None
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from filelock import FileLock
 from tqdm.auto import tqdm
 
 from handclip_lib.errors import DataError
-from handclip_lib.files import whole_file
+from handclip_lib.files import file_lock, make_folder, whole_file
 
 logger = logging.getLogger(__name__)
 Decode = Callable[[int], "np.ndarray | str"]
@@ -43,11 +42,11 @@ def kept_pixels(
     name = blake2b("".join(keys).encode(), digest_size=16).hexdigest()
     pixels_file, facts_file = folder / f"{name}.npy", folder / f"{name}.json"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         kept = _open(pixels_file, facts_file)
         if kept is not None:
             return kept
-        with FileLock(folder / f"{name}.lock"):
+        with file_lock(folder / f"{name}.lock"):
             kept = _open(pixels_file, facts_file)  # another process may have built it while this one waited
             if kept is not None:
                 return kept

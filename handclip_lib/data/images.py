@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,20 @@ from tqdm.auto import tqdm
 
 from handclip_lib.data.image_cache import kept_pixels
 from handclip_lib.data.places import cache_folder
+from handclip_lib.data.table import IMAGE_FORMATS
 from handclip_lib.errors import DataError
 
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 FITS = ("stretch", "crop", "pad")
-DECODER = 1  # goes into the cache's key: raise it when the pixels of some file would change
+DECODER = 2  # goes into the cache's key: raise it when the pixels of some file would change
 MOST_PIXELS = 89_478_485  # Pillow's own limit, a quarter of a gigabyte of RGB
 WHITE = (255, 255, 255)
+_OTHER_FORMATS = (  # that people have under such names, by place and bytes
+    (4, b"ftypheic", "HEIC"), (4, b"ftypheix", "HEIC"), (4, b"ftypmif1", "HEIF"), (4, b"ftypavif", "AVIF"),
+    (0, b"GIF8", "GIF"), (0, b"%!PS", "PostScript"), (0, b"\xc5\xd0\xd3\xc6", "PostScript"), (0, b"%PDF", "PDF"),
+    (0, b"8BPS", "Photoshop"), (4, b"jP  ", "JPEG 2000"),
+)  # fmt: skip
 Resolution = int | tuple[int, int]
 """Side in pixels of a square, or height and width."""
 
@@ -119,10 +126,22 @@ def height_and_width(resolution: Resolution) -> tuple[int, int]:
     return (resolution, resolution) if isinstance(resolution, int) else resolution
 
 
+def open_image(source: Path | BytesIO) -> Image.Image:
+    """Open an image of one of `IMAGE_FORMATS`, whatever its name; everything that opens an image does it here.
+
+    Pillow knows forty more formats. A reader that nobody needs is a way in, and one of them starts Ghostscript.
+
+    Raises:
+        UnidentifiedImageError: It is of another format, or none.
+        OSError, Image.DecompressionBombError: It cannot be read, or is too large.
+    """
+    return Image.open(source, formats=[name.upper() for name in IMAGE_FORMATS])
+
+
 def decode_file(path: Path, resolution: Resolution, fit: str = "stretch") -> np.ndarray | str:
     """Decode one file to uint8 (height, width, 3), or say why it cannot be done and what to do."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             if image.width * image.height > MOST_PIXELS:
                 return f"{image.width}×{image.height} pixels are too many (at most 89 megapixels); make it smaller"
             image.draft("RGB", _draft_size(image.size, resolution, fit))
@@ -132,10 +151,19 @@ def decode_file(path: Path, resolution: Resolution, fit: str = "stretch") -> np.
     except Image.DecompressionBombError:
         return "its pixels are too many (at most 89 megapixels); make it smaller"
     except UnidentifiedImageError:
-        empty = path.stat().st_size == 0
-        return "the file is empty (0 bytes); copy it again" if empty else "it is not an image Pillow can read"
+        return _unidentified(path)
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         return f"it is damaged or cut short ({error}); copy it again"
+
+
+def _unidentified(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(16)
+    if not start:
+        return "the file is empty (0 bytes); copy it again"
+    known = ", ".join(IMAGE_FORMATS)
+    found = next((name for at, mark, name in _OTHER_FORMATS if start[at:].startswith(mark)), None)
+    return f"its content is {found}, not one of {known}; convert it" if found else f"it is not an image ({known})"
 
 
 def compare_fits(path: Path, resolution: Resolution) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -148,7 +176,7 @@ def compare_fits(path: Path, resolution: Resolution) -> tuple[np.ndarray, dict[s
     for seen in results.values():
         if isinstance(seen, str):
             raise DataError(f"{path}: {seen}")
-    with Image.open(path) as image:
+    with open_image(path) as image:
         original = np.asarray(_rgb(ImageOps.exif_transpose(image)))
     return original, {fit: np.asarray(seen) for fit, seen in results.items()}
 

@@ -16,7 +16,14 @@ DTYPES = {
     "accessories": "boolean", "nail_polish": "boolean", "irregularities": "boolean",
 }  # fmt: skip
 COLUMNS = tuple(DTYPES)
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+IMAGE_FORMATS = {
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "WebP": (".webp",),
+}
+IMAGE_SUFFIXES = frozenset(suffix for suffixes in IMAGE_FORMATS.values() for suffix in suffixes)
 
 
 def identity_order(identity: str) -> tuple[int, int, str, str]:

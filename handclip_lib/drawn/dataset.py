@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 from tqdm.auto import tqdm
 
 from handclip_lib.drawn.photograph import DRAWN_ASPECTS, STAYS, draw_image, shot_of, subject_of
 from handclip_lib.errors import DataError
+from handclip_lib.files import file_lock, make_folder
 
 RECIPE_VERSION = 2
 _HEADER = "id,age,gender,skinColor,accessories,nailPolish,aspectOfHand,imageName,irregularities\r\n"
@@ -63,8 +63,8 @@ def draw_dataset(
     if is_drawn(folder, recipe):
         return folder
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f".{folder.name}.lock"):
+        make_folder(folder.parent)
+        with file_lock(folder.parent / f".{folder.name}.lock"):
             if not is_drawn(folder, recipe):  # another process may have drawn it meanwhile
                 _refuse_foreign(folder)
                 _replace(folder, recipe, progress, workers)

@@ -1,11 +1,11 @@
-"""`accelerate launch --multi_gpu -m handclip_lib.training FOLDER`: one fine-tune on several processes.
-
-(On CPUs: `torchrun --nproc_per_node N -m handclip_lib.training FOLDER`.)
+"""`python -m handclip_lib.training FOLDER`, on each of several processes: one fine-tune.
 
 FOLDER holds `training.yml`: the notebook's name as `notebook`, its parameters, and as `texts` the folder of a prompt
 run, where one is wanted. The training goes on from the checkpoint in FOLDER, where there is one, and leaves
-`best.safetensors` and `final.safetensors` there. Notebooks 03 and 04 do this by themselves with `processes` above 1;
-on several machines start this on each, with `accelerate`'s own options and FOLDER on a shared disk.
+`best.safetensors` and `final.safetensors` there. Notebooks 03 and 04 do this by themselves with `processes` above 1,
+and open no port that another machine reaches. On several machines start it on each with `torchrun` or `accelerate
+launch`, and FOLDER on a shared disk. **Those open ports on every interface, and whoever reaches one can run programs as
+you: only in a network whose machines you trust** (docs/cluster.md says how to name addresses).
 """
 
 import sys

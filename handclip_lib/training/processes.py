@@ -1,5 +1,7 @@
 """One training on several processes: each encodes its share of a batch, all see the whole batch's loss."""
 
+import json
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -7,19 +9,29 @@ import numpy as np
 import torch
 import torch.distributed as distributed
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, reduce
+from accelerate.utils import reduce
 from torch import Tensor
+
+MEETING = "HANDCLIP_MEETING"  # variable: a file in which the processes of one machine find each other, without a port
 
 
 def this_device(name: str) -> tuple[str, str]:
     """The device of this process, its own GPU where there are several, and a line that says which of them it is."""
-    state = PartialState(cpu=name == "cpu" or not torch.cuda.is_available())
+    state = _joined(cpu=name == "cpu" or not torch.cuda.is_available())
     device = str(state.device) if state.num_processes > 1 else name
     return device, f"process {state.process_index + 1} of {state.num_processes} on {device}"
 
 
+def _joined(cpu: bool) -> PartialState:
+    meeting: dict[str, Any] = {}
+    if MEETING in os.environ:
+        rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        meeting = {"store": distributed.FileStore(os.environ[MEETING], count), "rank": rank, "world_size": count}
+    return PartialState(cpu=cpu, **meeting)
+
+
 class Processes:
-    """The processes of this training: one, or those that `accelerate launch` or `torchrun` started.
+    """The processes of this training: one, or those that `run_together`, `accelerate launch` or `torchrun` started.
 
     Contrastive and triplet losses compare all images of a batch, so a batch is not cut into smaller ones: every
     process computes the loss of the whole batch from the gathered embeddings, and the gradients that come back are
@@ -32,7 +44,7 @@ class Processes:
         Args:
             device: Where this process computes.
         """
-        self._state = PartialState(cpu=device.type == "cpu")
+        self._state = _joined(cpu=device.type == "cpu")
 
     @property
     def count(self) -> int:
@@ -73,8 +85,15 @@ class Processes:
                     parameter.grad = reduce(parameter.grad, "mean")
 
     def from_main(self, value: Any) -> Any:
-        """What the main process has, in all of them."""
-        return broadcast_object_list([value])[0] if self.count > 1 else value
+        """What the main process has, in all of them: anything that JSON can say, and numbers of numpy."""
+        if self.count == 1:
+            return value
+        told = list(json.dumps(value, default=lambda number: number.item()).encode()) if self.is_main else []
+        size = torch.tensor([len(told)], device=self._state.device)
+        distributed.broadcast(size, 0)
+        letters = torch.tensor(told or [0] * int(size), dtype=torch.uint8, device=self._state.device)
+        distributed.broadcast(letters, 0)
+        return json.loads(bytes(letters.tolist()))
 
     def wait(self) -> None:
         """Until all are here."""

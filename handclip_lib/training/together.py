@@ -1,9 +1,13 @@
 """Start a training on several processes from a notebook."""
 
 import os
+import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Thread
 
 import torch
 import yaml
@@ -11,6 +15,7 @@ import yaml
 from handclip_lib.config import ImageFinetune
 from handclip_lib.errors import TrainingError
 from handclip_lib.files import whole_file
+from handclip_lib.training.processes import MEETING
 
 PARAMETERS = "training.yml"
 LAST_LINES = 12
@@ -41,24 +46,63 @@ def train_together(config: ImageFinetune, folder: Path, texts: Path | None = Non
     given = {"notebook": config.notebook, "texts": None if texts is None else str(texts.resolve())}
     with whole_file(folder / PARAMETERS) as private:
         private.write_text(yaml.safe_dump(given | config.model_dump(), sort_keys=False, allow_unicode=True))
-    # torch's own launcher, which `accelerate launch` calls for GPUs: that has no way to start several on a CPU
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(config.processes),
-        "-m", "handclip_lib.training", str(folder),
-    ]  # fmt: skip
-    threads = str(max(1, (os.cpu_count() or 1) // config.processes))
-    environment = {"OMP_NUM_THREADS": threads} | os.environ
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
     said, lines = "", [""]
-    try:
-        for line in process.stdout or ():
-            lines = [*lines[1 - LAST_LINES :], line.rstrip()]
-            said = said or (line.strip() if line.startswith("handclip: ") else "")
-            print(line, end="")
-    finally:
-        if process.poll() is None:
-            process.terminate()
-    if process.wait():
+
+    def hear(line: str) -> None:
+        nonlocal said, lines
+        lines = [*lines[1 - LAST_LINES :], line.rstrip()]
+        said = said or (line.strip() if line.startswith("handclip: ") else "")
+        print(line, end="")
+
+    command = [sys.executable, "-m", "handclip_lib.training", str(folder)]
+    if not run_together(command, config.processes, hear):
         raise TrainingError(f"{config.processes} processes could not train: {said or chr(10).join(lines)}")
+
+
+def run_together(command: Sequence[str], count: int, hear: Callable[[str], None]) -> bool:
+    """Run a command as the `count` processes of one training on this machine; the first that fails ends the others.
+
+    torch's launchers open a port on every interface for processes to meet at, and run what is sent there. These meet
+    in a file that is only this user's, and send each other tensors through the loopback interface.
+
+    Args:
+        command: The program, as `subprocess` takes it.
+        count: Of processes.
+        hear: Called with each line that one of them prints.
+
+    Returns:
+        Whether all ended with code 0.
+    """
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
+    own = {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
+    own |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
+    processes: list[subprocess.Popen] = []
+
+    def watch(process: subprocess.Popen) -> None:
+        if process.wait():
+            end()
+
+    def end() -> None:
+        for process in processes:
+            process.terminate()
+
+    heard, said = os.pipe()
+    with tempfile.TemporaryDirectory(prefix="handclip-") as folder, os.fdopen(heard, errors="replace") as lines:
+        own |= {MEETING: f"{folder}/meeting"}
+        try:
+            with os.fdopen(said, "wb") as output:
+                for rank in range(count):
+                    environment = threads | os.environ | own | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                    processes.append(
+                        subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+                    )
+            for process in processes:
+                Thread(target=watch, args=[process], daemon=True).start()
+            for line in lines:
+                hear(line)
+            return not sum(process.wait() != 0 for process in processes)
+        finally:
+            end()
+            for process in processes:
+                process.wait()

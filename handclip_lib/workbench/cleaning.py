@@ -9,10 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from handclip_lib.data.places import cache_folder
 from handclip_lib.errors import ConfigError, RunError
+from handclip_lib.files import file_lock
 from handclip_lib.workbench.identity import reports_folder
 from handclip_lib.workbench.listing import all_records
 
@@ -113,7 +114,7 @@ def remove(items: Iterable[Item]) -> tuple[int, list[str]]:
             if item.lock is None:
                 _remove(item.paths)
             else:
-                with FileLock(item.lock, timeout=0):
+                with file_lock(item.lock, timeout=0):
                     _remove((*item.paths, item.lock))
             freed += item.size
         except Timeout:

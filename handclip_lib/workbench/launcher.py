@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from handclip_lib.config import NOTEBOOKS, Parameters, resolve
 from handclip_lib.data.places import project_root
 from handclip_lib.errors import ConfigError, RunError
+from handclip_lib.files import file_lock, make_folder, umask
 from handclip_lib.widgets.parameter_files import is_name, read_mapping
 from handclip_lib.workbench.identity import reports_folder, run_id, unwritable
 from handclip_lib.workbench.record import TRAINING_CHECKPOINTS, now, read_record, sound_record, write_record, write_text
@@ -116,8 +117,8 @@ def launch(
         raise ConfigError(f"timeout={timeout:g}: give the seconds the run may take, more than 0")
     config, folder = prepare(notebook, parameters)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f".{folder.name}.lock", timeout=0):
+        make_folder(folder)
+        with file_lock(folder.parent / f".{folder.name}.lock", timeout=0):
             record = sound_record(folder)
             if record and record["status"] == "succeeded" and not force:
                 return Launched(folder, "skipped", None, _reported(folder, "succeeded before"))
@@ -182,7 +183,7 @@ def _papermill(command: list[str], environment: dict[str, str], timeout: float |
         Its exit code, and what stopped it before its end: a signal's name, a time-out, or None.
     """
     began = time.monotonic()
-    child = subprocess.Popen(command, env=environment, start_new_session=True)
+    child = subprocess.Popen(command, env=environment, start_new_session=True, umask=umask())
     with asked_to_stop() as asked:
         while True:
             try:

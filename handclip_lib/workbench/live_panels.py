@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ipywidgets import Dropdown
-from PIL import Image
 from pydantic import ValidationError
 from tqdm.auto import tqdm
 
 from handclip_lib.analysis.comparison import entries_of
 from handclip_lib.config import NOTEBOOKS, Parameters
-from handclip_lib.data.images import decode_images
+from handclip_lib.data.images import decode_images, open_image
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.open import open_dataset
 from handclip_lib.errors import HandClipError, RunError
@@ -214,6 +213,6 @@ def _nearest(values: list[Any], value: Any) -> int:
 def _lighter(png: str) -> str:
     """A base64 PNG as base64 WebP."""
     buffer = io.BytesIO()
-    with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
+    with open_image(io.BytesIO(base64.b64decode(png))) as picture:
         picture.convert("RGB").save(buffer, "webp", quality=QUALITY)
     return base64.b64encode(buffer.getvalue()).decode()

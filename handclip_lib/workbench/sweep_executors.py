@@ -126,7 +126,8 @@ def on_dask(
         time.sleep(0.5)
 
     with ExitStack() as stack:
-        options: dict[str, Any] = {"processes": False, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+        options: dict[str, Any] = {"processes": False, "threads_per_worker": 1}
+        options |= dict.fromkeys(("dashboard_address", "worker_dashboard_address"), "127.0.0.1:0")  # else on all
         cluster = address or stack.enter_context(LocalCluster(n_workers=workers, memory_limit=0, **options))
         try:
             client = stack.enter_context(Client(cluster, timeout=ANSWERS_WITHIN, set_as_default=False))

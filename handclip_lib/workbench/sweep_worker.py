@@ -22,6 +22,7 @@ from filelock import Timeout
 
 from handclip_lib.config import NOTEBOOKS, resolve
 from handclip_lib.errors import HandClipError, RunError
+from handclip_lib.files import begin_file, umask
 from handclip_lib.workbench.launcher import GRACE, launch, run_folder
 
 PATIENCE = GRACE + 15  # seconds the run of a lost worker is given to end
@@ -85,12 +86,13 @@ def _process(task: Mapping[str, Any]) -> subprocess.Popen:
     key = (task["sweep"], threading.get_ident())
     if key not in _processes or _processes[key].poll() is not None:
         gpus = {"CUDA_VISIBLE_DEVICES": _own(task["gpus"])} if task["gpus"] else {}
+        begin_file(Path(task["log"]))
         with Path(task["log"]).open("ab") as log:
             _processes[key] = subprocess.Popen(
                 [sys.executable, "-m", "handclip_lib.workbench.sweep_worker"], stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=log, text=True, cwd=task["cwd"],
                 env={**os.environ, **task["environment"], **gpus},
-                start_new_session=True,  # Ctrl-C at the terminal is the sweep's to handle
+                umask=umask(), start_new_session=True,  # Ctrl-C at the terminal is the sweep's to handle
             )  # fmt: skip
     return _processes[key]
 

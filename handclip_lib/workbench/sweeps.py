@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from handclip_lib.errors import RunError
+from handclip_lib.files import file_lock, make_folder
 from handclip_lib.workbench.identity import reports_folder, unwritable
 from handclip_lib.workbench.launcher import asked_to_stop
 from handclip_lib.workbench.record import now, read_record, write_record
@@ -46,8 +47,8 @@ def sweep(notebook: Path, points: Sequence[Point], name: str, place: Place, *, f
     """
     folder = reports_folder() / "sweeps" / name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0).acquire()
+        make_folder(folder)
+        lock = file_lock(folder / ".lock", timeout=0).acquire()
     except Timeout as error:
         raise RunError(f"the sweep {name} is under way in another process; wait, or give this one a --name") from error
     except OSError as error:
@@ -132,7 +133,7 @@ def _settle(point: Point, error: str) -> None:
     """Let the record of a run whose worker is lost say so, unless another process has taken it up."""
     record = read_record(point.folder)
     if record and record["status"] in ("running", "died"):
-        with suppress(Timeout), FileLock(point.folder.with_name(f".{point.folder.name}.lock"), timeout=0):
+        with suppress(Timeout), file_lock(point.folder.with_name(f".{point.folder.name}.lock"), timeout=0):
             write_record(point.folder, record | {"status": "died", "error": error, "finished": now()})
 
 

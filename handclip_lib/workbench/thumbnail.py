@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from handclip_lib.data.images import open_image
 from handclip_lib.errors import RunError
 from handclip_lib.files import whole_file
 
@@ -51,7 +52,7 @@ def write_thumbnail(run_folder: Path, cells: str) -> None:
 
 
 def _small(picture: bytes) -> bytes:
-    with Image.open(io.BytesIO(picture)) as opened:
+    with open_image(io.BytesIO(picture)) as opened:
         flat = Image.new("RGBA", opened.size, "white")
         flat.alpha_composite(opened.convert("RGBA"))
     flat.thumbnail(SIZE)

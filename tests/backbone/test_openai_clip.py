@@ -87,7 +87,7 @@ def served(tmp_path, checkpoints, monkeypatch):
             part, self.left = self.left[:size], self.left[size:]
             return part
 
-    def urlopen(address):
+    def urlopen(address, timeout):
         reply["calls"] += 1
         if reply["bytes"] is None:
             raise urllib.error.URLError("no route to host")

@@ -12,6 +12,7 @@ from PIL import Image
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.data import images as module
 from handclip_lib.data.images import compare_fits, decode_file, decode_images
+from handclip_lib.data.table import IMAGE_FORMATS, IMAGE_SUFFIXES
 from handclip_lib.errors import DataError
 
 
@@ -198,3 +199,48 @@ def test_bad_arguments_are_named(folder: Path):
         decode(folder, fit="squash")
     with pytest.raises(DataError, match="no images"):
         decode(folder, [])
+
+
+OTHER_FORMATS = {
+    "GIF": "GIF", "EPS": "PostScript", "PDF": "PDF", "JPEG2000": "JPEG 2000", "AVIF": "AVIF", "TGA": None, "ICO": None,
+    "PPM": None, "PCX": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OTHER_FORMATS)
+def test_a_format_that_is_not_named_is_not_opened_under_a_name_that_is(kind: str, tmp_path: Path):
+    file = tmp_path / "1.jpg"
+    Image.new("RGB", (32, 32), "pink").save(file, kind)
+    found = OTHER_FORMATS[kind]
+    known = "JPEG, PNG, BMP, TIFF, WebP"
+    said = f"its content is {found}, not one of {known}; convert it" if found else f"it is not an image ({known})"
+    assert decode_file(file, 8) == said
+    with pytest.raises(DataError, match=f"{known}"):
+        compare_fits(file, 8)
+
+
+@pytest.mark.parametrize("kind", IMAGE_FORMATS)
+def test_a_format_that_is_named_is_opened_under_any_name_that_is(kind: str, tmp_path: Path):
+    for suffix in IMAGE_SUFFIXES:
+        Image.new("RGB", (32, 32), "pink").save(tmp_path / f"1{suffix}", kind)
+        assert not isinstance(decode_file(tmp_path / f"1{suffix}", 8), str)
+
+
+def test_no_interpreter_is_started_for_a_photograph(tmp_path: Path, monkeypatch):
+    mark, program = tmp_path / "started", tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {mark}\necho 10.0\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
+    file = tmp_path / "1.jpg"
+    Image.new("RGB", (32, 32), "pink").save(file, "EPS")
+    assert "PostScript" in decode_file(file, 8)
+    assert not mark.exists()
+    with pytest.raises(OSError), Image.open(file) as opened:
+        opened.load()
+    assert mark.exists(), "Pillow by itself would have started it"
+
+
+def test_the_formats_that_are_opened_are_those_that_the_guide_names():
+    guide = " ".join((Path(__file__).parents[2] / "docs" / "data.md").read_text().split())
+    assert f"Formats: {', '.join(IMAGE_FORMATS)}, up to 89 megapixels" in guide

@@ -1,4 +1,4 @@
-"""`torchrun … on_processes.py FOLDER [OPTIONS]`: a short training, its history and its encoder's weights."""
+"""`on_processes.py FOLDER [OPTIONS]`, one process or several: a training, its history and its weights."""
 
 import json
 import sys

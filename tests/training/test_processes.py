@@ -1,7 +1,5 @@
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +8,8 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+
+from handclip_lib.training.together import run_together
 
 SCRIPT = Path(__file__).with_name("on_processes.py")
 
@@ -22,14 +22,17 @@ def on_one(folder: Path, **options) -> None:
     module.train(folder, **options)
 
 
-def on_several(count: int, folder: Path, **options) -> subprocess.CompletedProcess:
+def on_several(count: int, folder: Path, **options) -> tuple[bool, str]:
     folder.mkdir(exist_ok=True)
-    launch = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count), str(SCRIPT),
-        str(folder), json.dumps(options),
-    ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])}
-    return subprocess.run(launch, capture_output=True, text=True, timeout=120, env=environment)
+    heard: list[str] = []
+    command = [sys.executable, str(SCRIPT), str(folder), json.dumps(options)]
+    return run_together(command, count, heard.append), "".join(heard)
+
+
+@pytest.fixture(autouse=True)
+def this_library(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(SCRIPT.parents[2]))
 
 
 def same(one: Path, several: Path, epochs: int, rtol: float = 1e-5) -> None:
@@ -51,9 +54,9 @@ def same(one: Path, several: Path, epochs: int, rtol: float = 1e-5) -> None:
 )
 def test_several_processes_train_as_one_with_the_same_batch(tmp_path, count, size):
     on_one(tmp_path / "one", **size)
-    done = on_several(count, tmp_path / "several", **size)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count(f"one of {count} processes") == count
+    well, said = on_several(count, tmp_path / "several", **size)
+    assert well, said[-3000:]
+    assert said.count(f"one of {count} processes") == count
     # the neck's norm over two images gives ±1 whatever they are: its gradient is what rounding leaves
     same(tmp_path / "one", tmp_path / "several", size.get("epochs", 4), 1e-3 if size else 1e-5)
 
@@ -61,27 +64,27 @@ def test_several_processes_train_as_one_with_the_same_batch(tmp_path, count, siz
 @pytest.mark.slow
 def test_the_main_process_stops_all_and_they_go_on_to_what_one_would_have(tmp_path):
     on_one(tmp_path / "one")
-    done = on_several(2, tmp_path / "several", stop_after=2)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("one of 2 processes: 2 epochs") == 2
-    done = on_several(2, tmp_path / "several")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("one of 2 processes: 4 epochs") == 2
+    well, said = on_several(2, tmp_path / "several", stop_after=2)
+    assert well, said[-3000:]
+    assert said.count("one of 2 processes: 2 epochs") == 2
+    well, said = on_several(2, tmp_path / "several")
+    assert well, said[-3000:]
+    assert said.count("one of 2 processes: 4 epochs") == 2
     same(tmp_path / "one", tmp_path / "several", 4)
 
 
 @pytest.mark.slow
 def test_processes_that_do_not_share_the_folder_cannot_go_on(tmp_path):
-    done = on_several(2, tmp_path, apart=True, stop_after=1)
-    assert done.returncode == 0, done.stderr[-3000:]
-    done = on_several(2, tmp_path, apart=True)
-    assert done.returncode != 0
-    assert "is not there for all processes: name a folder on a disk that they share" in done.stderr
+    well, said = on_several(2, tmp_path, apart=True, stop_after=1)
+    assert well, said[-3000:]
+    well, said = on_several(2, tmp_path, apart=True)
+    assert not well
+    assert "is not there for all processes: name a folder on a disk that they share" in said
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("which", ["main", "other"])
 def test_a_process_that_fails_ends_all(tmp_path, which):
-    done = on_several(2, tmp_path / "several", raises=which)
-    assert done.returncode != 0
-    assert "ZeroDivisionError" in done.stderr
+    well, said = on_several(2, tmp_path / "several", raises=which)
+    assert not well
+    assert "ZeroDivisionError" in said

@@ -1,8 +1,12 @@
 import io
-from contextlib import redirect_stdout
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from threading import Event, Thread
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import safetensors
 
@@ -11,7 +15,7 @@ from handclip_lib.config import ImageFinetune
 from handclip_lib.errors import ConfigError, TrainingError
 from handclip_lib.training.__main__ import main, train
 from handclip_lib.training.checkpoints import load_checkpoint
-from handclip_lib.training.together import PARAMETERS, train_together
+from handclip_lib.training.together import PARAMETERS, run_together, train_together
 
 SMALL = {
     "drawn_subjects": 8, "drawn_images": 3, "epochs": 2, "n_identities": 2, "n_images": 2, "views": 1, "draws": 1,
@@ -23,13 +27,36 @@ def config(**more) -> ImageFinetune:
     return ImageFinetune(**SMALL | more)
 
 
+@contextmanager
+def listening() -> Iterator[set[str]]:
+    """Addresses at which children of this process can be reached while the block goes on."""
+    found: set[str] = set()
+    ended = Event()
+
+    def look() -> None:
+        while not ended.wait(0.05):
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    found.update(at.laddr.ip for at in child.net_connections("inet") if at.status == psutil.CONN_LISTEN)
+
+    watching = Thread(target=look)
+    watching.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        watching.join()
+
+
 @pytest.mark.slow
-def test_a_notebook_trains_on_two_processes_as_on_one(tmp_path, capsys):
+def test_a_notebook_trains_on_two_processes_as_on_one_and_nothing_outside_reaches_them(tmp_path, capsys):
     one, two = tmp_path / "one", tmp_path / "two"
     for folder, processes in ((one, 1), (two, 2)):
         folder.mkdir()
         # frozen up to the last layer: batch norms inside a ResNet that learns see their process's share
-        train_together(config(processes=processes, unfreeze_blocks=0), folder)
+        with listening() as reached:
+            train_together(config(processes=processes, unfreeze_blocks=0), folder)
+    assert reached == {"127.0.0.1"}, "gloo listens there; none at all would be a test that saw nothing"
     assert "process 1 of 2" in capsys.readouterr().out
     assert not list(one.iterdir()), "one process is the notebook's own"
     (one / PARAMETERS).write_text((two / PARAMETERS).read_text())
@@ -81,3 +108,25 @@ def test_a_parameters_file_that_cannot_be_used_is_refused(tmp_path, capsys, text
     assert main([str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
     assert main([]) == 2
+
+
+@pytest.mark.parametrize("failing", ["0", "1"])
+def test_the_first_process_that_fails_ends_the_others(failing):
+    heard: list[str] = []
+    program = f"import os, time; os.environ['RANK'] == {failing!r} and 1 / 0; time.sleep(600)"
+    assert not run_together([sys.executable, "-c", program], 2, heard.append)
+    assert "ZeroDivisionError" in "".join(heard)
+
+
+def test_an_interrupt_ends_the_processes():
+    started: list[int] = []
+
+    def hear(line: str) -> None:
+        started.append(int(line))
+        if len(started) == 2:
+            raise KeyboardInterrupt
+
+    program = "import os, time; os.write(1, b'%d\\n' % os.getpid()); time.sleep(600)"
+    with pytest.raises(KeyboardInterrupt):
+        run_together([sys.executable, "-c", program], 2, hear)
+    assert not any(psutil.pid_exists(number) for number in started)

@@ -95,8 +95,14 @@ def test_faults_are_refused_before_anything_is_made(reports: Path):
     assert not reports.exists()
 
 
-def test_a_launch_makes_a_report_and_is_not_repeated(reports: Path, monkeypatch):
+def test_a_launch_makes_a_report_that_is_its_owners_alone_and_is_not_repeated(reports: Path, tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDCLIP_CACHE", str(tmp_path / "cache"))
+    before = os.umask(0o022)
     done = launch(find_notebook("01"), SMALL)
+    os.umask(before)
+    written = [path for top in (reports, tmp_path / "cache") for path in (top, *top.rglob("*"))]
+    assert len({path.suffix for path in written}) > 8, "pixels, drawn hands, locks, figures, tables, the report, …"
+    assert [path for path in written if path.stat().st_mode & 0o077] == []
     assert (done.status, done.error) == ("succeeded", None)
     files = {path.name for path in done.folder.iterdir()}
     assert {"run.json", "executed.ipynb", "report.html", "split.csv", "split.json", "metrics.json"} <= files

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from filelock import FileLock
@@ -348,3 +349,9 @@ def test_a_process_refuses_a_run_that_is_another_here_and_a_lost_process_is_told
         ((_, answer),) = answers([point], executor, lambda: False)
     assert answer["status"] == "lost"
     assert "ended with code 1" in answer["error"]
+
+
+def test_no_port_of_the_local_cluster_is_reached_from_another_machine():
+    with on_dask(lambda point: {}, "sweep", workers=2):
+        at = {each.laddr.ip for each in psutil.Process().net_connections("inet") if each.status == psutil.CONN_LISTEN}
+    assert at == {"127.0.0.1"}
