@@ -39,6 +39,7 @@ class Trained:
         name: For tables.
         resolution: As `Backbone.resolution`.
         reads_text: Whether it embeds texts of their own, as a CLIP does.
+        source: As `Backbone.source`.
     """
 
     encode_image: Callable[[np.ndarray], np.ndarray]
@@ -46,6 +47,7 @@ class Trained:
     name: str
     resolution: Resolution
     reads_text: bool = False
+    source: str = "trained in this run"
 
 
 M = TypeVar("M", Backbone, Trained)
@@ -137,17 +139,17 @@ def load_trained(folder: Path, parameters: Mapping[str, Any], device: str = "aut
     if not file.exists():
         raise BackboneError(f"{folder.name} has no {BEST}: its training did not end; run notebook 03 or 04 again")
     if parameters.get("method") != "promptsg":
-        return _labelled(load_backbone(parameters["backbone"], file, device), parameters)
+        return _labelled(load_backbone(parameters["backbone"], file, device), parameters, folder)
     height, _, width = parameters["input_size"].partition("x")
     size = (int(height), int(width)) if width else None
     backbone = load_backbone(
         parameters["backbone"], parameters["weights"] or None, device, parameters["download_root"] or None, size
     )
-    return _labelled(_guided(load_guided(backbone, file), backbone), parameters)
+    return _labelled(_guided(load_guided(backbone, file), backbone), parameters, folder)
 
 
-def _labelled(model: M, parameters: Mapping[str, Any]) -> M:
-    return replace(model, name=trained_name(model.name, parameters))
+def _labelled(model: M, parameters: Mapping[str, Any], folder: Path) -> M:
+    return replace(model, name=trained_name(model.name, parameters), source=f"run {folder.name}")
 
 
 def _guided(encoder: GuidedEncoder, backbone: Backbone) -> Trained:
