@@ -15,6 +15,7 @@ import torch
 from handclip_lib.backbone.input_size import grid_of
 from handclip_lib.backbone.openai_clip import ClipShape, build_clip, infer_shape
 from handclip_lib.errors import BackboneError
+from handclip_lib.files import is_sealed
 
 FORMATS = "OpenAI's JIT archive, a state dict saved by torch.save (.pt, .pth), or .safetensors"
 SIZE_FACT = "input_size"
@@ -88,6 +89,7 @@ def size_fact(size: tuple[int, int], side: int) -> dict[str, str]:
 
 def _read(path: Path, start: bytes) -> Any:
     if path.suffix == ".safetensors":
+        is_sealed(path)  # only what HandCLIP wrote has a checksum
         return safetensors.torch.load_file(path)
     if start.startswith(b"PK"):
         if not zipfile.is_zipfile(path):

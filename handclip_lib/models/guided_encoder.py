@@ -14,7 +14,7 @@ from handclip_lib.backbone.image_parts import learning_tokens
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.config import TEMPLATES
 from handclip_lib.errors import BackboneError
-from handclip_lib.files import whole_file
+from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.models.hand_encoder import HandEncoder
 from handclip_lib.models.prompt_inversion import PromptGuidance, PromptInversion
 
@@ -169,7 +169,8 @@ def save_guided(encoder: GuidedEncoder, backbone: Backbone, file: Path) -> None:
     _check_same(encoder.recipe["backbone"], backbone, "this encoder")
     state = {name: value.detach().cpu().contiguous().clone() for name, value in encoder.state_dict().items()}
     with whole_file(file) as private:
-        safetensors.torch.save_file(state, private, {_FACTS: json.dumps(encoder.recipe)})
+        safetensors.torch.save_file(state, private, {_FACTS: json.dumps(encoder.recipe), **UNSEALED})
+        seal(private)
 
 
 def load_guided(backbone: Backbone, file: Path) -> GuidedEncoder:
@@ -186,6 +187,7 @@ def load_guided(backbone: Backbone, file: Path) -> GuidedEncoder:
         BackboneError: There is no such file, it is of something else, or of another backbone.
     """
     try:
+        is_sealed(file)
         with safetensors.safe_open(file, "pt") as opened:
             recipe = json.loads((opened.metadata() or {})[_FACTS])
             state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118

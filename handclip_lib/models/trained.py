@@ -1,5 +1,6 @@
 """What earlier trainings left: prompts as texts, and a tuned image tower as a CLIP of its own."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +17,11 @@ from handclip_lib.config import trained_name
 from handclip_lib.data.augment import plain
 from handclip_lib.data.images import Resolution, height_and_width
 from handclip_lib.errors import BackboneError
-from handclip_lib.files import whole_file
+from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.models.guided_encoder import GuidedEncoder, load_guided, save_guided
 from handclip_lib.models.hand_encoder import HandEncoder
 
+logger = logging.getLogger("handclip")
 PROMPTS = "text_features.safetensors"
 BEST, FINAL = "best.safetensors", "final.safetensors"
 TRAINING = "image.safetensors"
@@ -106,9 +108,13 @@ def save_trained(encoder: HandEncoder | GuidedEncoder, backbone: Backbone, folde
         The best one, to evaluate.
     """
     best = {name: value.clone() for name, value in encoder.state_dict().items()}
-    with safetensors.safe_open(folder / TRAINING, "pt") as opened:
-        last = {name[4:]: opened.get_tensor(name) for name in opened.keys() if name.startswith("now.")}  # noqa: SIM118
-    last = best | last  # what is frozen is not in the file
+    try:
+        is_sealed(folder / TRAINING)
+        with safetensors.safe_open(folder / TRAINING, "pt") as opened:
+            now = {name[4:]: opened.get_tensor(name) for name in opened.keys() if name.startswith("now.")}  # noqa: SIM118
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise BackboneError(f"{folder / TRAINING} is damaged ({error}); delete it and train again") from error
+    last = best | now  # what is frozen is not in the file
     for state, name in ((last, FINAL), (best, BEST)):
         encoder.load_state_dict(state)
         if isinstance(encoder, GuidedEncoder):
@@ -134,6 +140,10 @@ def load_trained(folder: Path, parameters: Mapping[str, Any], device: str = "aut
     file = folder / BEST
     if not file.exists():
         raise BackboneError(f"{folder.name} has no {BEST}: its training did not end; run notebook 03 or 04 again")
+    try:
+        _tell_unsealed(file)
+    except ValueError as error:
+        raise BackboneError(f"{file} is damaged ({error}); run notebook 03 or 04 again") from error
     if parameters.get("method") != "promptsg":
         return _labelled(load_backbone(parameters["backbone"], file, device), parameters)
     height, _, width = parameters["input_size"].partition("x")
@@ -165,7 +175,8 @@ def save_texts(file: Path, texts: np.ndarray, identities: Sequence[str], backbon
     """
     facts = {"identities": "\n".join(identities), "backbone": backbone.fingerprint}
     with whole_file(file) as private:
-        safetensors.torch.save_file({"texts": torch.from_numpy(np.ascontiguousarray(texts))}, private, facts)
+        safetensors.torch.save_file({"texts": torch.from_numpy(np.ascontiguousarray(texts))}, private, facts | UNSEALED)
+        seal(private)
 
 
 def prompt_texts(backbone: Backbone, run: Path | None, identities: Sequence[str]) -> np.ndarray | None:
@@ -186,10 +197,11 @@ def prompt_texts(backbone: Backbone, run: Path | None, identities: Sequence[str]
         return None
     file = run / PROMPTS
     try:
+        _tell_unsealed(file)
         with safetensors.safe_open(file, "pt") as opened:
             facts, texts = opened.metadata() or {}, opened.get_tensor("texts").numpy()
         names, made_by = facts["identities"].split("\n"), facts["backbone"]
-    except (OSError, KeyError, safetensors.SafetensorError) as error:
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise BackboneError(f"{file} holds no prompts ({error}); run notebook 02, then name its run") from error
     if made_by != backbone.fingerprint:
         raise BackboneError(
@@ -205,6 +217,11 @@ def prompt_texts(backbone: Backbone, run: Path | None, identities: Sequence[str]
     return texts[[names.index(identity) for identity in identities]]
 
 
+def _tell_unsealed(file: Path) -> None:
+    if not is_sealed(file):
+        logger.warning("%s was written without a checksum: whether it is damaged is not known", file)
+
+
 def save_clip(backbone: Backbone, file: Path) -> Backbone:
     """Write a CLIP whose image tower was trained: `load_backbone(file)` and `-p weights` take it.
 
@@ -218,5 +235,7 @@ def save_clip(backbone: Backbone, file: Path) -> Backbone:
     state = {name: value.detach().cpu().contiguous().clone() for name, value in backbone.model.state_dict().items()}
     size, side = height_and_width(backbone.resolution), backbone.model.visual.input_resolution
     with whole_file(file) as private:
-        safetensors.torch.save_file(state, private, None if size == (side, side) else size_fact(size, side))
+        facts = {} if size == (side, side) else size_fact(size, side)
+        safetensors.torch.save_file(state, private, facts | UNSEALED)
+        seal(private)
     return replace(backbone, fingerprint=fingerprint(backbone.model))

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 
 from handclip_lib.backbone.load import load_backbone
 from handclip_lib.errors import BackboneError
-from handclip_lib.models.trained import PROMPTS, prompt_texts, save_clip, save_texts
+from handclip_lib.models.trained import BEST, PROMPTS, load_trained, prompt_texts, save_clip, save_texts
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,31 @@ def test_prompts_of_another_clip_and_of_no_run_are_refused(tiny, tmp_path):
     assert moved.fingerprint != tiny.fingerprint
     with pytest.raises(BackboneError, match=r"were learnt on weights .* run notebook 02 with the same backbone"):
         prompt_texts(moved, tmp_path, ["7"])
+
+
+@pytest.mark.parametrize("place", [100, 20_000, -1])
+def test_a_changed_byte_of_prompts_and_of_tuned_weights_is_noticed(tiny, tmp_path, place):
+    save_texts(tmp_path / PROMPTS, np.ones((50, 128), np.float32), [str(n) for n in range(50)], tiny)
+    save_clip(tiny, tmp_path / BEST)
+    for name in (PROMPTS, BEST):
+        with (tmp_path / name).open("r+b") as file:
+            file.seek(place, 2 if place < 0 else 0)
+            byte = file.read(1)
+            file.seek(-1, 1)
+            file.write(bytes([byte[0] ^ 16]))
+    with pytest.raises(BackboneError, match=r"text_features\.safetensors holds no prompts.*run notebook 02"):
+        prompt_texts(tiny, tmp_path, ["7"])
+    with pytest.raises(BackboneError, match=r"best\.safetensors is damaged"):
+        load_backbone("tiny", tmp_path / BEST, "cpu")
+    with pytest.raises(BackboneError, match=r"best\.safetensors is damaged.*run notebook 03 or 04 again"):
+        load_trained(tmp_path, {"backbone": "tiny"}, "cpu")
+
+
+def test_prompts_without_a_checksum_are_taken_with_a_word(tiny, tmp_path, caplog):
+    facts = {"identities": "7", "backbone": tiny.fingerprint}
+    safetensors.numpy.save_file({"texts": np.ones((1, 128), np.float32)}, tmp_path / PROMPTS, facts)
+    assert prompt_texts(tiny, tmp_path, ["7"]).shape == (1, 128)
+    assert "whether it is damaged is not known" in caplog.text
 
 
 def test_a_saved_clip_is_loaded_as_it_was(tiny, tmp_path):
