@@ -4,13 +4,13 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from hashlib import sha256
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from tqdm.auto import tqdm
 
+from handclip_lib.data.content import content_keys
 from handclip_lib.data.image_cache import kept_pixels
 from handclip_lib.data.places import cache_folder
 from handclip_lib.errors import DataError
@@ -91,13 +91,10 @@ def decode_images(
         raise DataError(f"unknown fit {fit!r}; choose from {', '.join(FITS)}")
     if not paths:
         raise DataError(f"{root}: no images to decode")
+    transform = f"{DECODER}|{resolution}|{fit}|"
+    contents = content_keys(root, paths, progress)
+    keys = [blake2b(f"{transform}{key}".encode(), digest_size=16).hexdigest() for key in contents]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        bar = tqdm(total=len(paths), desc="reading images", unit="image", disable=not progress, leave=False)
-        keys = []
-        for key in pool.map(lambda path: _content_key(root / path, resolution, fit), paths):
-            keys.append(key)
-            bar.update()
-        bar.close()
 
         def decode(row: int) -> np.ndarray | str:
             return decode_file(root / paths[row], resolution, fit)
@@ -151,15 +148,6 @@ def compare_fits(path: Path, resolution: Resolution) -> tuple[np.ndarray, dict[s
     with Image.open(path) as image:
         original = np.asarray(_rgb(ImageOps.exif_transpose(image)))
     return original, {fit: np.asarray(seen) for fit, seen in results.items()}
-
-
-def _content_key(path: Path, resolution: Resolution, fit: str) -> str:
-    digest = sha256(f"{DECODER}|{resolution}|{fit}|".encode())
-    try:
-        digest.update(path.read_bytes())
-    except OSError:
-        digest.update(b"absent")
-    return digest.hexdigest()
 
 
 def _draft_size(size: tuple[int, int], resolution: Resolution, fit: str) -> tuple[int, int]:

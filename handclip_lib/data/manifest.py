@@ -13,7 +13,7 @@ import pandas as pd
 from handclip_lib.errors import DataError
 from handclip_lib.files import whole_file
 
-COLUMNS = ["path", "identity", "aspect", "capture", "role", "gallery_in"]
+COLUMNS = ["path", "identity", "aspect", "capture", "role", "gallery_in", "content"]
 ROLES = ("train", "val", "test", "other", "distractor")
 GALLERIES = ("aspect", "all")
 
@@ -37,9 +37,11 @@ class Split:
     Attributes:
         meta: dataset, protocol, aspect, seed, draws, cutoff (or None), unqueryable (test identities that can never be
             a query), counts, notes.
-        images: One row an image: path, identity, aspect, capture, role, and `gallery_in`, the numbers of the draws in
-            which it is a gallery image. A test image is a query in the other draws. Role "other" is a test image of
-            another aspect, whose gallery identity is "<aspect>/<identity>"; "distractor" is in every gallery.
+        images: One row an image: path, identity, aspect, capture, role, `gallery_in`, the numbers of the draws in
+            which it is a gallery image, and `content`, the key of its file's bytes as `content_keys` gives it (""
+            where it is not known: manifests of earlier versions have none). A test image is a query in the other
+            draws. Role "other" is a test image of another aspect, whose gallery identity is "<aspect>/<identity>";
+            "distractor" is in every gallery.
         checksum: SHA-256 of the rows (in order of path) and the meta.
     """
 
@@ -49,8 +51,8 @@ class Split:
 
     @classmethod
     def build(cls, meta: dict[str, Any], images: pd.DataFrame) -> "Split":
-        """Put the rows in order and compute the checksum."""
-        images = images[COLUMNS].sort_values("path", kind="stable").reset_index(drop=True)
+        """Put the rows in order and compute the checksum; without the column `content` no content is known."""
+        images = _with_content(images).sort_values("path", kind="stable").reset_index(drop=True)
         images["capture"] = images["capture"].astype("Int64")
         return cls(meta, images, _checksum(meta, images))
 
@@ -118,7 +120,8 @@ class Split:
             if text.partition("\n")[0].endswith("\r"):  # git or an editor ended the lines its own way
                 text = text.replace("\r\n", "\n")
             # A file name may hold a carriage return, so only the line feed ends a row.
-            images = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False, lineterminator="\n")[COLUMNS]
+            images = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False, lineterminator="\n")
+            images = _with_content(images)
             images["capture"] = images["capture"].replace("", pd.NA).astype("Int64")
             stored = meta.pop("checksum")
         except FileNotFoundError as error:
@@ -131,13 +134,19 @@ class Split:
         return split
 
 
+def _with_content(images: pd.DataFrame) -> pd.DataFrame:
+    return (images if "content" in images else images.assign(content=""))[COLUMNS]
+
+
 def _captures(rows: pd.DataFrame) -> np.ndarray:
     return rows["capture"].fillna(-1).to_numpy(np.int64)
 
 
 def _csv(images: pd.DataFrame) -> str:
+    """The rows as text; without a content that is not known, so that earlier manifests keep their checksum."""
     buffer = StringIO()
-    images.to_csv(buffer, index=False, lineterminator="\n")
+    known = images["content"].any()
+    images[COLUMNS if known else COLUMNS[:-1]].to_csv(buffer, index=False, lineterminator="\n")
     return buffer.getvalue()
 
 

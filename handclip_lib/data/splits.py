@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from handclip_lib.data.content import content_keys, is_content
 from handclip_lib.data.hd import is_distractor
 from handclip_lib.data.manifest import Draw, Split
 from handclip_lib.data.table import ASPECTS, HandTable, identity_order
@@ -28,7 +29,8 @@ def make_split(
 
     A draw takes one gallery image of each test identity; its other test images are queries. Images are drawn by a
     keyed hash of seed, draw, identity and file name, so that the split is the same on every machine and in every
-    folder order, and identities whose files have the same names (1.jpg, 2.jpg …) are drawn for themselves.
+    folder order, and identities whose files have the same names (1.jpg, 2.jpg …) are drawn for themselves. The content
+    of the files is recorded and part of the checksum, but nothing is drawn by it.
 
     Args:
         table: The images.
@@ -239,4 +241,5 @@ def _finished(
         "dataset": table.dataset, "protocol": protocol, "aspect": aspect, "seed": seed, "draws": draws,
         "cutoff": cutoff, "counts": counts, "unqueryable": unqueryable, "notes": list(notes),
     }  # fmt: skip
-    return Split.build(meta, rows)
+    contents = [key if is_content(key) else "" for key in content_keys(table.root, rows["path"])]
+    return Split.build(meta, rows.assign(content=contents))

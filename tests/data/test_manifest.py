@@ -77,7 +77,32 @@ def test_awkward_names_survive_the_disk(tmp_path_factory, names):
     for path in (csv, csv.parent):
         read = Split.read(path)
         assert (read.checksum, read.meta) == (split.checksum, split.meta)
-        assert [tuple(row) for row in read.images.astype(object).where(read.images.notna(), None).to_numpy()] == rows
+        assert [tuple(row) for row in read.images.astype(object).where(read.images.notna(), None).to_numpy()] == [
+            (*row, "") for row in rows
+        ]
+
+
+def test_the_checksum_covers_what_is_in_the_files(tmp_path):
+    unknown = split_of(SMALL)
+    one, other = (
+        Split.build(dict(META), unknown.images.assign(content=[f"{n + shift:032x}" for n in range(len(SMALL))]))
+        for shift in (0, 1)
+    )
+    assert len({unknown.checksum, one.checksum, other.checksum}) == 3
+    read = Split.read(one.write(tmp_path))
+    assert (read.checksum, read.images["content"].tolist()) == (one.checksum, one.images["content"].tolist())
+
+
+def test_a_manifest_of_before_contents_were_recorded_is_read_and_checked(tmp_path):
+    csv = "path,identity,aspect,capture,role,gallery_in\na,1,,1,test,0\nb,1,,,test,\n"
+    (tmp_path / "split.csv").write_text(csv)
+    facts = {"checksum": "e8817c5c76416a04915725dae220b13af965a0db3c883e88bc71e83417f4b0b6", "seed": 0, "draws": 1}
+    (tmp_path / "split.json").write_text(json.dumps(facts))
+    split = Split.read(tmp_path)
+    assert (split.checksum, set(split.images["content"])) == (facts["checksum"], {""})
+    (tmp_path / "split.csv").write_text(csv.replace("b,1", "b,2"))
+    with pytest.raises(DataError, match="was changed after it was made"):
+        Split.read(tmp_path)
 
 
 def test_the_files_are_the_same_bytes_on_every_system(folder):

@@ -131,6 +131,21 @@ def test_a_split_is_the_same_on_every_machine_and_in_every_order():
     assert make_split(shuffled, "dorsal_r", draws=3).checksum == split.checksum
 
 
+def test_other_photographs_of_the_same_names_are_another_split(tmp_path):
+    paths = [f"{person}/{number}.jpg" for person in "abcd" for number in range(3)]
+    one, other = (make_split(tree(tmp_path / name, *paths), draws=2) for name in ("one", "other"))
+    assert (one.images["content"].str.len() == 32).all()
+    assert one.checksum == other.checksum
+    (tmp_path / "other" / "a" / "1.jpg").write_bytes(b"photo_raph")
+    changed = make_split(read_folder(tmp_path / "other"), draws=2)
+    assert changed.checksum != one.checksum
+    assert changed.images.drop(columns="content").equals(one.images.drop(columns="content"))
+
+
+def test_the_content_of_files_that_are_not_there_is_not_known():
+    assert set(make_split(table_of({"1": 2, "2": 2, "3": 2})).images["content"]) == {""}
+
+
 def test_a_test_identity_with_one_image_is_always_gallery_and_never_a_query():
     split = make_split(table_of({"1": 2, "2000": 1, "1999": 1, "3000": 3}), protocol="standard")
     assert split.meta["unqueryable"] == ["1999", "2000"]

@@ -1,0 +1,121 @@
+"""What is in the files of a data set: a key of each one's bytes, kept on disk so that no file is read twice."""
+
+import json
+import logging
+import os
+import stat
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b, file_digest
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from handclip_lib.data.places import cache_folder
+from handclip_lib.files import whole_file
+
+ABSENT, UNREADABLE = "absent", "unreadable: "
+SETTLED_NS = 2_000_000_000  # a file touched so shortly before it was read may change again within one tick of its clock
+AT_ONCE = 64  # files a task of the pool: one each costs more than a look at the file
+logger = logging.getLogger(__name__)
+Facts = tuple[int, int, int, int, int]
+"""Size, time of the last write and of the last change of any kind in nanoseconds, inode, device."""
+
+
+def content_keys(root: Path | str, paths: Iterable[str], progress: bool = True) -> tuple[str, ...]:
+    """A key of the bytes of each file: blake2b, 32 hex digits, in the order given.
+
+    A file is read again when its size, a time of it, its inode or its device is another than when it was read
+    before; links are followed. Nobody can set the time of the last change of any kind, so new bytes are noticed under
+    an old size and an old date too. A file that was touched within two seconds of being read is not recorded: it is
+    read again until it rests (git calls such an entry racy).
+
+    Args:
+        root: Folder the paths are relative to; the record of what was read is kept for each.
+        paths: Files.
+        progress: Show a progress bar where it takes long.
+
+    Returns:
+        "absent" for a file that is not there, and "unreadable: " with the reason for one that cannot be read.
+    """
+    root, paths = os.path.abspath(root), tuple(paths)  # noqa: PTH100 - plain text is three times faster on large trees
+    file = cache_folder() / "content" / f"{blake2b(os.fsencode(root), digest_size=16).hexdigest()}.json"
+    known = _read(file)
+    new: dict[str, tuple[Facts, str]] = {}
+
+    def keys(some: tuple[str, ...]) -> list[str]:
+        return [_key(f"{root}/{path}", path, known, new) for path in some]
+
+    found: list[str] = []
+    bar = tqdm(total=len(paths), desc="reading files", unit="file", disable=not progress, leave=False, delay=1)
+    with ThreadPoolExecutor(os.cpu_count()) as pool, bar:
+        for part in pool.map(keys, (paths[start : start + AT_ONCE] for start in range(0, len(paths), AT_ONCE))):
+            found += part
+            bar.update(len(part))
+    if new:
+        _write(file, _read(file) | new)  # another process may have read other files meanwhile
+    return tuple(found)
+
+
+def is_content(key: str) -> bool:
+    """Whether a key is of bytes that were read, and not "absent" or "unreadable: …"."""
+    return bool(key) and key != ABSENT and not key.startswith(UNREADABLE)
+
+
+def _key(name: str, path: str, known: dict[str, tuple[Facts, str]], new: dict[str, tuple[Facts, str]]) -> str:
+    try:
+        facts = _facts(os.stat(name))  # noqa: PTH116 - as above
+        recorded = known.get(path)
+        if recorded is not None and recorded[0] == facts:
+            return recorded[1]
+        with open(name, "rb", opener=_without_waiting) as file:
+            opened = os.fstat(file.fileno())
+            if not stat.S_ISREG(opened.st_mode):
+                return f"{UNREADABLE}it is no file"
+            began = time.time_ns()
+            digest = file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
+            facts = _facts(os.fstat(file.fileno()))
+    except (FileNotFoundError, NotADirectoryError):
+        return ABSENT
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        return f"{UNREADABLE}{getattr(error, 'strerror', None) or error}"
+    if facts == _facts(opened) and max(facts[1:3]) + SETTLED_NS < began:
+        new[path] = facts, digest
+    return digest
+
+
+def _facts(found: os.stat_result) -> Facts:
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev
+
+
+def _without_waiting(name: str, flags: int) -> int:
+    """Open a named pipe too, which would else wait for its writer; on files the flag does nothing."""
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _read(file: Path) -> dict[str, tuple[Facts, str]]:
+    """What was recorded; nothing where there is no record or it is damaged."""
+    try:
+        checksum, _, text = file.read_text(encoding="ascii").partition("\n")
+        if _checksum(text) != checksum:
+            raise ValueError("its checksum differs")
+        return {path: (tuple(facts), digest) for path, (facts, digest) in json.loads(text).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        logger.warning("the record %s of files that were read is of no use (%s); they are read again", file, error)
+        return {}
+
+
+def _write(file: Path, record: dict[str, tuple[Facts, str]]) -> None:
+    text = json.dumps(record)
+    try:
+        with whole_file(file) as private:
+            private.write_text(f"{_checksum(text)}\n{text}", encoding="ascii")
+    except OSError as error:  # the keys are right without it
+        logger.warning("%s cannot be written (%s): files are read again next time", file, error.strerror or error)
+
+
+def _checksum(text: str) -> str:
+    return blake2b(text.encode(), digest_size=16).hexdigest()
