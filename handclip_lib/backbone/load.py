@@ -19,11 +19,12 @@ from handclip_lib.backbone.openai_clip import (
     load_published,
     published_file,
 )
-from handclip_lib.backbone.weights import build_model, fingerprint, read_weights, stored_size
+from handclip_lib.backbone.weights import build_model, fingerprint, read_weights, refuse_not_finite, stored_size
 from handclip_lib.data.augment import plain
 from handclip_lib.data.images import Resolution, height_and_width
 from handclip_lib.data.places import cache_folder
 from handclip_lib.errors import BackboneError
+from handclip_lib.finite import require_finite
 
 BACKBONES = {
     "vitb16": "ViT-B/16",
@@ -84,7 +85,7 @@ class Backbone:
             Embeddings as the model gives them (not normalised), float32, shape (n, embedding_dim).
 
         Raises:
-            BackboneError: Another type or shape.
+            BackboneError: Another type or shape, or an embedding that is no number.
         """
         height, width = height_and_width(self.resolution)
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (height, width, 3):
@@ -95,7 +96,7 @@ class Backbone:
         if not len(pixels):
             return np.empty((0, self.embedding_dim), np.float32)
         images = plain(torch.from_numpy(np.array(pixels)).to(self.device))
-        return learning_part(self.model.visual, images).float().cpu().numpy()
+        return self._finite(learning_part(self.model.visual, images), "image embeddings")
 
     @property
     def reads_text(self) -> bool:
@@ -107,11 +108,17 @@ class Backbone:
         """Embed texts: not normalised, float32, shape (len(texts), embedding_dim).
 
         Raises:
-            BackboneError: A text is longer than the context.
+            BackboneError: A text is longer than the context, or an embedding is no number.
         """
         if not len(texts):
             return np.empty((0, self.embedding_dim), np.float32)
-        return self.model.encode_text(self.tokenize(texts).to(self.device)).float().cpu().numpy()
+        return self._finite(self.model.encode_text(self.tokenize(texts).to(self.device)), "text embeddings")
+
+    def _finite(self, embeddings: torch.Tensor, what: str) -> np.ndarray:
+        found = embeddings.float().cpu().numpy()
+        remedy = "its weights overflow or were changed since they were loaded; load others"
+        require_finite(found, f"the {what} of {self.name}", remedy, BackboneError)
+        return found
 
     def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
         """Tokens of each text between start and end tokens, zero-padded: int64, (len(texts), context_length).
@@ -188,7 +195,8 @@ def load_backbone(
         progress: Show the bar of a download.
 
     Raises:
-        BackboneError: An unknown name or device, weights that cannot be had or read, or of another shape.
+        BackboneError: An unknown name or device, weights that cannot be had or read, of another shape, or
+            that hold NaN or infinity.
     """
     place = _device(device)
     file = Path(weights).expanduser() if weights else None
@@ -215,6 +223,7 @@ def load_backbone(
             raise BackboneError(f"{name} is a {SHAPES[name]}, but {file} holds a {shape}; {remedy} for this file")
         name = known or file.stem
     now = size[0] if size else (shape.resolution, shape.resolution)
+    refuse_not_finite(model, str(file or name))
     taken = input_size or now
     resize_input(model.visual, now, taken)
     content = fingerprint(model)

@@ -15,6 +15,7 @@ from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.places import cache_folder
 from handclip_lib.errors import EvaluationError
 from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
+from handclip_lib.finite import require_finite
 
 logger = logging.getLogger("handclip")
 BLOCK = 512  # images between two saves
@@ -33,6 +34,10 @@ class Features:
     paths: tuple[str, ...]
     embeddings: np.ndarray
     lengths: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse NaN and infinity, for every figure is made of these."""
+        require_finite(self.embeddings, f"embeddings of {len(self.paths)} images")
 
     @classmethod
     def normalised(cls, paths: Iterable[str], embeddings: np.ndarray) -> "Features":

@@ -11,6 +11,7 @@ from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.retrieval import retrieval_metrics
+from handclip_lib.finite import require_finite
 
 SHARES = ("image_to_text@1", "image_to_text@5", "text_to_image@1", "image_to_text@1_by_text", "chance")
 """Columns that are shares in 0..1."""
@@ -191,6 +192,7 @@ def _accuracy(images: np.ndarray, labels: np.ndarray, text: np.ndarray) -> dict[
 
 
 def _unit(text: np.ndarray) -> np.ndarray:
+    require_finite(text, "text features of the identities")
     return np.asarray(text, np.float32) / np.linalg.norm(text, axis=1, keepdims=True)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from handclip_lib.backbone.freeze import ALL
 from handclip_lib.backbone.image_parts import learning_tokens
 from handclip_lib.backbone.load import Backbone
+from handclip_lib.backbone.weights import refuse_not_finite
 from handclip_lib.config import TEMPLATES
 from handclip_lib.errors import BackboneError
 from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
@@ -205,6 +206,7 @@ def load_guided(backbone: Backbone, file: Path) -> GuidedEncoder:
         encoder.load_state_dict(state)
     except (TypeError, RuntimeError) as error:
         raise BackboneError(f"{file} was written by another version of HandCLIP ({error}); train again") from error
+    refuse_not_finite(encoder, str(file))
     return encoder.eval()
 
 

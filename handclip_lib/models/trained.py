@@ -126,13 +126,16 @@ def save_trained(encoder: HandEncoder | GuidedEncoder, backbone: Backbone, folde
     return Trained(tuned.encode_image, tuned.fingerprint, backbone.name, backbone.resolution)
 
 
-def load_trained(folder: Path, parameters: Mapping[str, Any], device: str = "auto") -> Backbone | Trained:
+def load_trained(
+    folder: Path, parameters: Mapping[str, Any], device: str = "auto", learnt: str = "yes"
+) -> Backbone | Trained:
     """The best weights of a run of notebook 03 or 04, by the name they have in its tables.
 
     Args:
         folder: The run's.
         parameters: The run's, as its record has them.
         device: See `load_backbone`.
+        learnt: Whether the training learnt, as the run's metrics have it.
 
     Raises:
         BackboneError: The run left no weights, they are damaged, or of another backbone.
@@ -145,17 +148,17 @@ def load_trained(folder: Path, parameters: Mapping[str, Any], device: str = "aut
     except ValueError as error:
         raise BackboneError(f"{file} is damaged ({error}); run notebook 03 or 04 again") from error
     if parameters.get("method") != "promptsg":
-        return _labelled(load_backbone(parameters["backbone"], file, device), parameters)
+        return _labelled(load_backbone(parameters["backbone"], file, device), parameters, learnt)
     height, _, width = parameters["input_size"].partition("x")
     size = (int(height), int(width)) if width else None
     backbone = load_backbone(
         parameters["backbone"], parameters["weights"] or None, device, parameters["download_root"] or None, size
     )
-    return _labelled(_guided(load_guided(backbone, file), backbone), parameters)
+    return _labelled(_guided(load_guided(backbone, file), backbone), parameters, learnt)
 
 
-def _labelled(model: M, parameters: Mapping[str, Any]) -> M:
-    return replace(model, name=trained_name(model.name, parameters))
+def _labelled(model: M, parameters: Mapping[str, Any], learnt: str) -> M:
+    return replace(model, name=trained_name(model.name, parameters, learnt))
 
 
 def _guided(encoder: GuidedEncoder, backbone: Backbone) -> Trained:

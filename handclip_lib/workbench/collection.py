@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handclip_lib.errors import RunError
-from handclip_lib.workbench.record import sound_record
+from handclip_lib.workbench.record import not_learnt, sound_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,7 +110,7 @@ def differing(records: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def note_of(record: Mapping[str, Any], runs: Path) -> str:
-    """Why a run cannot be compared or used further; "" where nothing is missing."""
+    """Why a run cannot be compared or used further, or what it did not learn; "" where nothing is missing."""
     if record["status"] == "running":
         return "it is not done yet"
     if record["status"] != "succeeded":
@@ -122,7 +122,7 @@ def note_of(record: Mapping[str, Any], runs: Path) -> str:
         return f"{record['notebook'][:2]} evaluates no retrieval"
     if not (runs / record["id"] / EVALUATION).is_file():
         return f"no evaluation: {EVALUATION} is not there; run it again"
-    return ""
+    return not_learnt(record)
 
 
 def comparable_runs(
