@@ -1,6 +1,7 @@
 import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -48,6 +49,15 @@ def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory):
 def saved_runs():
     """tests/saved_runs.py: `small_split`, `features_of`, and `evaluated(folder)`, an evaluation kept on disk."""
     spec = importlib.util.spec_from_file_location("saved_runs", Path(__file__).with_name("saved_runs.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def checkpoints() -> ModuleType:
+    """tests/clip_checkpoints.py: shapes and `write_checkpoint(path, shape, kind)`."""
+    spec = importlib.util.spec_from_file_location("clip_checkpoints", Path(__file__).with_name("clip_checkpoints.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -18,7 +18,11 @@ def grid_of(visual: Any, size: tuple[int, int]) -> tuple[int, int]:
     Raises:
         BackboneError: A side is no multiple of what one patch covers.
     """
-    step = visual.conv1.kernel_size[0] if hasattr(visual, "transformer") else 32
+    return whole_cells(visual.conv1.kernel_size[0] if hasattr(visual, "transformer") else 32, size)
+
+
+def whole_cells(step: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of cells of `step` pixels; raises as `grid_of`."""
     if size[0] < step or size[1] < step or size[0] % step or size[1] % step:
         near = "x".join(str(max(step, round(side / step) * step)) for side in size)
         raise BackboneError(

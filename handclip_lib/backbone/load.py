@@ -1,7 +1,7 @@
 """Load a CLIP backbone: OpenAI's nine by short name, a checkpoint of your own, or the embedded `tiny`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from http.client import HTTPException
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from handclip_lib.backbone.image_parts import learning_part
-from handclip_lib.backbone.input_size import resize_input
+from handclip_lib.backbone.input_size import resize_input, whole_cells
 from handclip_lib.backbone.openai_clip import (
     ClipShape,
     clip_package,
@@ -19,7 +19,14 @@ from handclip_lib.backbone.openai_clip import (
     load_published,
     published_file,
 )
-from handclip_lib.backbone.weights import build_model, fingerprint, read_weights, refuse_not_finite, stored_size
+from handclip_lib.backbone.weights import (
+    build_model,
+    fingerprint,
+    read_weights,
+    refuse_not_finite,
+    shape_of,
+    stored_size,
+)
 from handclip_lib.data.augment import plain
 from handclip_lib.data.images import Resolution, height_and_width
 from handclip_lib.data.places import cache_folder
@@ -187,7 +194,8 @@ def load_backbone(
 
     Args:
         name: A short name of `BACKBONES`, `tiny`, or the path of a checkpoint.
-        weights: A checkpoint to use in place of OpenAI's download; it must have the shape that `name` says.
+        weights: A checkpoint to use in place of OpenAI's download; it must have the shape that `name` says, but may
+            take images of another size.
         device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
         download_root: Where OpenAI's files lie and are put; default: `clip` in HandCLIP's cache folder.
         input_size: Height and width in pixels of the images it shall take, multiples of its patch; position
@@ -217,11 +225,9 @@ def load_backbone(
     else:
         size = stored_size(file)
         model, shape = build_model(read_weights(file), file, size)
-        known = next((short for short, sizes in SHAPES.items() if sizes == shape), None)
-        if name in SHAPES and shape != SHAPES[name]:
-            remedy = f"use {known!r}" if known else f"give {str(file)!r} as its name"
-            raise BackboneError(f"{name} is a {SHAPES[name]}, but {file} holds a {shape}; {remedy} for this file")
-        name = known or file.stem
+        if name in SHAPES:
+            _refuse_other_shape(name, shape, file)
+        name = _known(shape) or file.stem
     now = size[0] if size else (shape.resolution, shape.resolution)
     refuse_not_finite(model, str(file or name))
     taken = input_size or now
@@ -238,6 +244,43 @@ def load_backbone(
         context_length=shape.context_length,
         device=place,
     )
+
+
+def check_weights(name: str, weights: str, input_size: tuple[int, int] | None = None) -> None:
+    """Refuse what `load_backbone` would refuse of a file of weights and an input size, without making the model.
+
+    Args:
+        name: A short name.
+        weights: A checkpoint; empty: the published weights, which are not looked at.
+        input_size: As `load_backbone` takes it.
+
+    Raises:
+        BackboneError: The file is absent, damaged, no CLIP or of another shape, or the size fits no patches.
+    """
+    shape = SHAPES[name]
+    if weights:
+        file = Path(weights).expanduser()
+        shape = shape_of(file)
+        _refuse_other_shape(name, shape, file)
+    if input_size:
+        whole_cells(shape.patch_size or 32, input_size)
+
+
+def _known(shape: ClipShape) -> str | None:
+    return next((short for short, sizes in SHAPES.items() if sizes == shape), None)
+
+
+def _refuse_other_shape(name: str, shape: ClipShape, file: Path) -> None:
+    """Images of another size than every known shape's are no other shape: `input_size` changes that, too."""
+    known = _known(shape)
+    alike = [short for short, sizes in SHAPES.items() if replace(shape, resolution=sizes.resolution) == sizes]
+    if name == known or (known is None and name in alike):
+        return
+    if alike:
+        remedy = f"say backbone={known or alike[0]} for this file"
+    else:
+        remedy = f"notebooks take no such shape; in Python, load_backbone({str(file)!r}) does"
+    raise BackboneError(f"{name} is a {SHAPES[name]}, but {file} holds a {shape}; {remedy}")
 
 
 def _published(name: str, folder: Path, progress: bool) -> Any:

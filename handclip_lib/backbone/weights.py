@@ -139,6 +139,34 @@ def build_model(
     Raises:
         BackboneError: A tower is absent, tensors are missing or too many, or sizes contradict each other.
     """
+    model, shape, place = _fitting(state, path, size)
+    own = state.get(place)
+    state = {
+        # a fresh copy: a tensor that maps the file would change or crash with it
+        name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True).contiguous()
+        for name, tensor in state.items()
+        if size is None or name != place
+    }
+    model.load_state_dict(state, assign=True, strict=size is None)
+    if size is not None and own is not None:
+        holder = model.visual if place == "visual.positional_embedding" else model.visual.attnpool
+        holder.positional_embedding = torch.nn.Parameter(own.float().clone())
+    return model.eval(), shape
+
+
+def shape_of(path: Path) -> ClipShape:
+    """The sizes of the CLIP in a file, all of whose tensors are there and fit each other.
+
+    Raises:
+        BackboneError: As `read_weights` and `build_model` raise it.
+    """
+    return _fitting(read_weights(path), path, stored_size(path))[1]
+
+
+def _fitting(
+    state: Mapping[str, torch.Tensor], path: Path, size: tuple[tuple[int, int], int] | None
+) -> tuple[Any, ClipShape, str]:
+    """A model of the weights' sizes with weights that are still anything, and the name of its position embedding."""
     if any(name.startswith(("vision_model.", "text_model.")) for name in state):
         raise BackboneError(f"{path} is in the naming of Hugging Face transformers; OpenAI's is needed: {FORMATS}")
     if not any(name.startswith("visual.") for name in state):
@@ -157,19 +185,11 @@ def build_model(
     except (ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
         raise BackboneError(f"{path} has sizes that make no CLIP model: {error}") from error
     _compare(model, state, shape, path)
-    state = {
-        # a fresh copy: a tensor that maps the file would change or crash with it
-        name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True).contiguous()
-        for name, tensor in state.items()
-    }
-    model.load_state_dict(state, assign=True)
     if size is not None and own is not None:
         rows, columns = grid_of(model.visual, size[0])
         if len(own) != rows * columns + 1:
             raise BackboneError(f"{path} says images of {size[0]}, and has {len(own) - 1} places for patches")
-        holder = model.visual if place == "visual.positional_embedding" else model.visual.attnpool
-        holder.positional_embedding = torch.nn.Parameter(own.float().clone())
-    return model.eval(), shape
+    return model, shape, place
 
 
 def _step(state: Mapping[str, torch.Tensor]) -> int:

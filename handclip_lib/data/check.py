@@ -13,11 +13,9 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from handclip_lib.data.audit import attribute_counts, left_out_reasons, split_counts
-from handclip_lib.data.hands11k import FOLDER, METADATA
-from handclip_lib.data.hd import IDENTITIES
 from handclip_lib.data.images import decode_file
 from handclip_lib.data.open import READERS, open_dataset
-from handclip_lib.data.places import find_data_root
+from handclip_lib.data.places import HD_IDENTITIES, METADATA, PHOTOGRAPHS, find_data_root
 from handclip_lib.data.splits import PROTOCOLS, Split, make_split
 from handclip_lib.data.table import ASPECTS, HandTable
 from handclip_lib.errors import DataError
@@ -122,10 +120,10 @@ def recognised(root: Path) -> str:
     except OSError as error:
         raise DataError(f"{root} cannot be read ({error}); make it readable or name another folder") from error
     # Trees of splits are written into the data set's folder, so only Hands/ itself belongs to the folder above it.
-    if any((folder / METADATA).is_file() for folder in [*near, *[root.parent] * (root.name == FOLDER)]):
+    if any((folder / METADATA).is_file() for folder in [*near, *[root.parent] * (root.name == PHOTOGRAPHS)]):
         return "11k"
-    original = IDENTITIES.split("/")[0]
-    return "hd" if original in root.parts or any((folder / IDENTITIES).is_dir() for folder in near) else "folder"
+    original = HD_IDENTITIES.split("/")[0]
+    return "hd" if original in root.parts or any((folder / HD_IDENTITIES).is_dir() for folder in near) else "folder"
 
 
 def _split_or_reason(table: HandTable, aspect: str, protocol: str) -> Split | str:

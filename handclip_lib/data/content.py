@@ -1,18 +1,18 @@
-"""What is in the files of a data set: a key of each one's bytes, kept on disk so that no file is read twice."""
+"""What is in the files of a data set: which there are, and a key of each one's bytes, read once and recorded."""
 
 import json
 import logging
 import os
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b, file_digest
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from handclip_lib.data.places import cache_folder
+from handclip_lib.data.places import HD_DISTRACTORS, HD_IDENTITIES, METADATA, PHOTOGRAPHS, cache_folder
 from handclip_lib.files import whole_file
 
 ABSENT, UNREADABLE = "absent", "unreadable: "
@@ -56,6 +56,44 @@ def content_keys(root: Path | str, paths: Iterable[str], progress: bool = True) 
     if new:
         _write(file, _read(file) | new)  # another process may have read other files meanwhile
     return tuple(found)
+
+
+def data_files(dataset: str, root: Path) -> list[str]:
+    """Every file that opening a data set looks at: paths below its folder, in order, behind links too.
+
+    Args:
+        dataset: "11k", "hd" or "folder".
+        root: Its folder; nothing is found in one that is not there.
+    """
+    if dataset == "11k":
+        return [METADATA, *_below(root, PHOTOGRAPHS)]
+    if dataset == "hd":
+        return [*_below(root, HD_IDENTITIES), *_below(root, HD_DISTRACTORS)]
+    return list(_below(root, "", deep=True))
+
+
+def _below(root: Path, place: str, deep: bool = False, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+    """Paths of the files in a folder; deep: in those below it too, but for hidden ones and links back to one above."""
+    try:
+        found = (root / place).stat()
+        entries = sorted(os.scandir(root / place), key=lambda entry: entry.name)
+    except OSError:  # what reads the data says so
+        return
+    own = (found.st_dev, found.st_ino)
+    for entry in entries if own not in above else ():
+        path = f"{place}/{entry.name}" if place else entry.name
+        if not _is_folder(entry):
+            if not (deep and entry.name.startswith(".")):
+                yield path
+        elif deep and not entry.name.startswith("."):
+            yield from _below(root, path, deep, (*above, own))
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def is_content(key: str) -> bool:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from handclip_lib.data.places import METADATA, PHOTOGRAPHS
 from handclip_lib.data.table import IMAGE_SUFFIXES, HandTable, capture_number
 from handclip_lib.errors import DataError
 
-METADATA, FOLDER = "HandInfo.csv", "Hands"
 NEEDED = ("id", "accessories", "aspectOfHand", "imageName")
 WORDS = {"gender": "gender", "skinColor": "skin_color"}
 FLAGS = {"accessories": "accessories", "nailPolish": "nail_polish", "irregularities": "irregularities"}
@@ -40,13 +40,13 @@ def read_hands11k(
     root = Path(root).absolute()
     csv = Path(metadata) if metadata is not None else _find_metadata(root)
     frame, notes = _read_csv(csv)
-    if require_images and not (root / FOLDER).is_dir():
-        raise DataError(f"{root} has {csv.name} but no folder {FOLDER}/; put the photographs there")
-    sizes = _file_sizes(root / FOLDER) if require_images else None
+    if require_images and not (root / PHOTOGRAPHS).is_dir():
+        raise DataError(f"{root} has {csv.name} but no folder {PHOTOGRAPHS}/; put the photographs there")
+    sizes = _file_sizes(root / PHOTOGRAPHS) if require_images else None
     twice = frame["imageName"].duplicated(keep=False)
     rows, left_out = [], {}
     for line, repeated, record in zip(frame.index + 2, twice, frame.to_dict("records"), strict=True):
-        path = f"{FOLDER}/{record['imageName']}" if record["imageName"] else f"{csv.name}, line {line}"
+        path = f"{PHOTOGRAPHS}/{record['imageName']}" if record["imageName"] else f"{csv.name}, line {line}"
         reason = _fault(record, sizes)
         if not reason and repeated:
             reason = _disagreement(frame[frame["imageName"] == record["imageName"]])
@@ -58,18 +58,18 @@ def read_hands11k(
         path, reason = next(iter(left_out.items()))
         raise DataError(
             f"{root}: none of the {len(frame)} images that {csv.name} names can be used; {path}: {reason}; "
-            f"put the photographs into {root / FOLDER}"
+            f"put the photographs into {root / PHOTOGRAPHS}"
         )
     named = set(frame["imageName"])
     for name in sorted(sizes or ()):
         if name not in named and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-            left_out[f"{FOLDER}/{name}"] = f"not named in {METADATA}"
+            left_out[f"{PHOTOGRAPHS}/{name}"] = f"not named in {METADATA}"
     return HandTable.build(dataset, root, rows, left_out, notes=[*notes, *_unknown_attributes(frame)])
 
 
 def _find_metadata(root: Path) -> Path:
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder; name the one that holds {FOLDER}/ and {METADATA}")
+        raise DataError(f"{root} is not a folder; name the one that holds {PHOTOGRAPHS}/ and {METADATA}")
     if (root / METADATA).is_file():
         return root / METADATA
     if (root.parent / METADATA).is_file():
@@ -78,7 +78,7 @@ def _find_metadata(root: Path) -> Path:
     if inner:
         raise DataError(f"{root} holds no {METADATA}, but {inner} does: name that folder")
     what = "is empty" if not any(root.iterdir()) else f"holds no {METADATA}"
-    raise DataError(f"{root} {what}; 11k Hands needs {METADATA} beside the folder {FOLDER}/")
+    raise DataError(f"{root} {what}; 11k Hands needs {METADATA} beside the folder {PHOTOGRAPHS}/")
 
 
 def _read_csv(csv: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -129,7 +129,7 @@ def _fault(record: dict[Any, str], sizes: dict[str, int] | None) -> str | None:
     if record["accessories"] and not FLAG.fullmatch(record["accessories"]):
         return f"its accessories {record['accessories']!r} is neither 0 nor 1"
     if sizes is not None and name not in sizes:
-        return f"named in {METADATA} but absent from {FOLDER}/"
+        return f"named in {METADATA} but absent from {PHOTOGRAPHS}/"
     if sizes is not None and sizes[name] == 0:
         return "the file is empty (0 bytes)"
     return None

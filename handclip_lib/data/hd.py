@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from handclip_lib.data.places import HD_DISTRACTORS, HD_IDENTITIES
 from handclip_lib.data.table import IMAGE_SUFFIXES, HandTable, capture_number
 from handclip_lib.errors import DataError
 
-IDENTITIES, DISTRACTORS = "Original Images/1-501", "Original Images/502-712"
 DISTRACTOR_OFFSET = 1000
 
 
@@ -23,10 +23,10 @@ def read_hd(root: Path | str) -> HandTable:
     Source: Kumar & Xu, "Personal Identification using Minor Knuckle Patterns", CVPR Workshops 2014.
     """
     root = Path(root).absolute()
-    if not (root / IDENTITIES).is_dir():
+    if not (root / HD_IDENTITIES).is_dir():
         raise DataError(_misplaced(root))
     rows, left_out = [], {}
-    for folder, offset in ((IDENTITIES, 0), (DISTRACTORS, DISTRACTOR_OFFSET)):
+    for folder, offset in ((HD_IDENTITIES, 0), (HD_DISTRACTORS, DISTRACTOR_OFFSET)):
         for file in sorted((root / folder).glob("*")):
             if file.suffix.lower() not in IMAGE_SUFFIXES or not file.is_file():
                 continue
@@ -40,8 +40,10 @@ def read_hd(root: Path | str) -> HandTable:
                 identity = str(int(number[1]) + offset)
                 capture = capture_number(file.name)
                 rows.append({"path": path, "identity": identity, "view": "dorsal", "capture": capture})
-    without = f"{DISTRACTORS!r} is absent: the gallery has no distractors, which makes the task easier than published"
-    notes = [] if (root / DISTRACTORS).is_dir() else [without]
+    without = (
+        f"{HD_DISTRACTORS!r} is absent: the gallery has no distractors, which makes the task easier than published"
+    )
+    notes = [] if (root / HD_DISTRACTORS).is_dir() else [without]
     return HandTable.build("hd", root, rows, left_out, notes=notes)
 
 
@@ -49,15 +51,15 @@ def _misplaced(root: Path) -> str:
     """Say why a folder is not the HD data set, and which folder may be meant."""
     if not root.is_dir():
         return f"{root} is not a folder; name the folder that holds 'Original Images'"
-    above = next((folder for folder in root.parents if (folder / IDENTITIES).is_dir()), None)
+    above = next((folder for folder in root.parents if (folder / HD_IDENTITIES).is_dir()), None)
     if above:
         return f"{root} is inside the data set; name the folder above it: {above}"
-    inner = next((folder for folder in sorted(root.iterdir()) if (folder / IDENTITIES).is_dir()), None)
+    inner = next((folder for folder in sorted(root.iterdir()) if (folder / HD_IDENTITIES).is_dir()), None)
     if inner:
-        return f"{root} holds no folder {IDENTITIES!r}, but {inner} does: name that folder"
-    return f"{root} holds no folder {IDENTITIES!r}; name the folder that holds 'Original Images'"
+        return f"{root} holds no folder {HD_IDENTITIES!r}, but {inner} does: name that folder"
+    return f"{root} holds no folder {HD_IDENTITIES!r}; name the folder that holds 'Original Images'"
 
 
 def is_distractor(images: pd.DataFrame) -> "pd.Series[bool]":
     """True for the rows of an HD table that belong to no test subject."""
-    return images["path"].str.startswith(DISTRACTORS + "/")
+    return images["path"].str.startswith(HD_DISTRACTORS + "/")

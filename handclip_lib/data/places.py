@@ -7,6 +7,11 @@ from platformdirs import user_cache_path
 
 from handclip_lib.errors import DataError
 
+METADATA, PHOTOGRAPHS = "HandInfo.csv", "Hands"
+"""Of 11k Hands: its labels, and the folder of its photographs."""
+HD_IDENTITIES, HD_DISTRACTORS = "Original Images/1-501", "Original Images/502-712"
+"""Folders of the HD data set."""
+
 
 def cache_folder() -> Path:
     """The folder of decoded images, features, drawn hands and downloads: `HANDCLIP_CACHE`, or the user's cache."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handclip_lib.errors import RunError
+from handclip_lib.workbench.inputs import CHECKPOINTS
 from handclip_lib.workbench.record import not_learnt, sound_record
 
 if TYPE_CHECKING:
@@ -17,11 +18,6 @@ if TYPE_CHECKING:
 
 EVALUATION = "per_query.csv"
 EVALUATES = ("03_image_finetune", "04_joint_training", "05_evaluation")
-CHECKPOINTS = {
-    "02_prompt_learning": "text_features.safetensors", "03_image_finetune": "best.safetensors",
-    "04_joint_training": "best.safetensors",
-}  # fmt: skip
-"""What a later notebook takes from a run."""
 METRICS = ("rank1", "rank1_low", "rank1_high", "map", "map_trapezoid")
 SHARES = METRICS
 """Columns of `runs_table` that are shares in 0..1."""

@@ -23,7 +23,8 @@ from handclip_lib.data.places import project_root
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.widgets.parameter_files import is_name, read_mapping
 from handclip_lib.workbench.identity import reports_folder, run_id, unwritable
-from handclip_lib.workbench.record import TRAINING_CHECKPOINTS, now, read_record, sound_record, write_record, write_text
+from handclip_lib.workbench.inputs import input_faults, refusal, weights_faults, what_is_read
+from handclip_lib.workbench.record import now, read_record, remove_results, sound_record, write_record, write_text
 from handclip_lib.workbench.runs import RUN_FOLDER, new_record
 
 GRACE = 20.0  # seconds a notebook has to end after it was asked to
@@ -84,14 +85,37 @@ def gather(files: Sequence[str], typed: Sequence[tuple[str, str]], raw: Sequence
     return merged | {name: _typed(value) for name, value in typed} | dict(raw)
 
 
-def prepare(notebook: Path, parameters: Mapping[str, Any]) -> tuple[Parameters, Path]:
-    """The checked parameters of a run and the folder it has; nothing is made.
+@dataclass(frozen=True)
+class Prepared:
+    """A run before it starts: its checked parameters, what it reads (of `what_is_read`), and its folder."""
+
+    config: Parameters
+    read: dict[str, str]
+    folder: Path
+
+
+def prepare(notebook: Path, parameters: Mapping[str, Any]) -> Prepared:
+    """Look at parameters and at all they name; nothing is made.
 
     Raises:
-        ConfigError: All parameter faults at once.
+        ConfigError: All faults at once: of the parameters, and of the data, weights and runs that they name.
     """
-    config = resolve(NOTEBOOKS[notebook.stem], dict(parameters))
-    return config, run_folder(notebook, config)
+    model = NOTEBOOKS[notebook.stem]
+    given = {name: field.default for name, field in model.model_fields.items()} | dict(parameters)
+    faults = input_faults(given)
+    try:
+        config = resolve(model, dict(parameters))
+    except ConfigError as error:
+        raise refusal([*faults, *weights_faults(given)], error) from error
+    if faults:
+        raise refusal([*faults, *weights_faults(given)])
+    read = what_is_read(config)
+    folder = run_folder(notebook, config, read)
+    if not _succeeded(folder):  # else these very weights were read before
+        faults = weights_faults(given)
+    if faults:
+        raise refusal(faults)
+    return Prepared(config, read, folder)
 
 
 def launch(
@@ -109,34 +133,38 @@ def launch(
         timeout: Seconds after which the run is interrupted; None: never.
 
     Raises:
-        ConfigError: All parameter faults at once, before anything is started.
+        ConfigError: All faults at once, before anything is started; see `prepare`.
         RunError: The reports folder cannot be written, or the same run is under way.
     """
     if timeout is not None and not timeout > 0:
         raise ConfigError(f"timeout={timeout:g}: give the seconds the run may take, more than 0")
-    config, folder = prepare(notebook, parameters)
+    prepared = prepare(notebook, parameters)
+    folder = prepared.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f".{folder.name}.lock", timeout=0):
-            record = sound_record(folder)
-            if record and record["status"] == "succeeded" and not force:
+            if _succeeded(folder) and not force:
                 return Launched(folder, "skipped", None, _reported(folder, "succeeded before"))
-            for name in TRAINING_CHECKPOINTS if force else ():
-                (folder / name).unlink(missing_ok=True)
-            return _run(notebook, config, folder, timeout)
+            remove_results(folder, and_checkpoints=force)
+            return _run(notebook, prepared, timeout)
     except Timeout as error:
         raise RunError(f"{folder.name} is being run by another process; wait for it, or change a parameter") from error
     except OSError as error:
         raise unwritable(folder, error) from error
 
 
-def run_folder(notebook: Path, config: Parameters) -> Path:
-    """Where a run of these parameters is kept; it need not be there yet."""
-    return reports_folder() / "runs" / run_id(config, _source(notebook))
+def run_folder(notebook: Path, config: Parameters, read: Mapping[str, str] | None = None) -> Path:
+    """Where a run of these parameters is kept; it need not be there yet. `read`: as `run_id` takes it."""
+    return reports_folder() / "runs" / run_id(config, _source(notebook), read)
 
 
-def _run(notebook: Path, config: Parameters, folder: Path, timeout: float | None) -> Launched:
-    record = new_record(folder, config) | {"command": shlex.join(["handclip", *sys.argv[1:]])}
+def _succeeded(folder: Path) -> bool:
+    return (sound_record(folder) or {}).get("status") == "succeeded"
+
+
+def _run(notebook: Path, prepared: Prepared, timeout: float | None) -> Launched:
+    config, folder = prepared.config, prepared.folder
+    record = new_record(folder, config, prepared.read) | {"command": shlex.join(["handclip", *sys.argv[1:]])}
     write_record(folder, record)
     write_text(folder / "parameters.yml", yaml.safe_dump(config.model_dump(), sort_keys=False))
     began = time.monotonic()

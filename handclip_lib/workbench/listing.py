@@ -75,7 +75,7 @@ def ordered(records: Sequence[Record], by: str = "started") -> list[Record]:
 
 
 def as_lines(records: Sequence[Record]) -> list[str]:
-    """A table as text: `COLUMNS`, the parameters that are not their default and not in the id; and what was not learnt."""
+    """A table as text: `COLUMNS`, the parameters not default and not in the id, and what was not learnt."""
     rows = [[*COLUMNS, "changed"]]
     for record in records:
         differs = [f"{name}={value}" for name, value in changed_of(record).items() if name not in IN_ID]

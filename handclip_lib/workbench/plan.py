@@ -86,12 +86,13 @@ def plan(notebook: Path, parameters: Mapping[str, Any]) -> Plan:
     """What `launch` would do with the same arguments; nothing is made or started.
 
     Raises:
-        ConfigError: All parameter faults at once.
+        ConfigError: All faults at once; see `prepare`.
     """
-    config, folder = prepare(notebook, parameters)
+    prepared = prepare(notebook, parameters)
+    folder = prepared.folder
     record = sound_record(folder)
     stopped = record is not None and record["status"] not in ("succeeded", "running")
-    return Plan(config, folder, record, find_checkpoint(folder) if stopped else None)
+    return Plan(prepared.config, folder, record, find_checkpoint(folder) if stopped else None)
 
 
 def find_checkpoint(folder: Path) -> Checkpoint | None:

@@ -18,6 +18,13 @@ TRAINING_CHECKPOINTS = ("image.safetensors", "prompts.safetensors")
 """What trainings go on from, the later one of a run first."""
 
 
+RESULTS = (
+    "metrics.json", "split.json", "*.csv", "*.md", "*.tex", "*.bib", "figures/*.png", "*.safetensors", "executed.ipynb",
+    "report*.html", "thumbnail.png",
+)  # fmt: skip
+"""What a run writes beside its record and its parameters."""
+
+
 def now() -> str:
     """The time, ISO 8601, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -37,6 +44,23 @@ def write_text(path: Path, text: str) -> None:
             f"{path} cannot be written ({error.strerror or error}); free space there, or name another folder for "
             "runs and reports in the environment variable HANDCLIP_REPORTS"
         ) from error
+
+
+def remove_results(folder: Path, *, and_checkpoints: bool = False) -> None:
+    """Remove what an earlier attempt of a run left, so that nothing of it stands beside what comes.
+
+    Args:
+        folder: The run's, or one that is not there.
+        and_checkpoints: What a training would go on from, too.
+
+    Raises:
+        OSError: A file cannot be removed.
+    """
+    kept = () if and_checkpoints else TRAINING_CHECKPOINTS
+    for pattern in RESULTS:
+        for file in folder.glob(pattern):
+            if file.name not in kept:
+                file.unlink()
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:

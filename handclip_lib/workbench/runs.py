@@ -16,14 +16,25 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from handclip_lib.config import SELECTED_ON_TEST, Parameters, resolve
 from handclip_lib.errors import RunError
 from handclip_lib.files import whole_file
-from handclip_lib.workbench.identity import git_state, reports_folder, run_id, versions
+from handclip_lib.workbench.identity import git_state, reports_folder, run_id, unwritable, versions
+from handclip_lib.workbench.inputs import (
+    LEFT,
+    contents,
+    earlier_runs,
+    input_faults,
+    pinned,
+    refusal,
+    usable_run,
+    weights_faults,
+    what_is_read,
+)
 from handclip_lib.workbench.record import (
     TRAININGS,
-    find_run,
     held_by,
     not_learnt,
     now,
     read_record,
+    remove_results,
     this_process,
     write_record,
     write_text,
@@ -55,9 +66,16 @@ def start(model: type[P], namespace: Mapping[str, Any]) -> "tuple[P, Run]":
     """
     config = resolve(model, namespace)
     launched = os.environ.get(RUN_FOLDER)
-    folder = Path(launched) if launched else reports_folder() / "runs" / run_id(config, "by hand")
-    run = Run(folder, config, keeps_status=not launched)
-    print(f"run {folder.name}\n{folder}")
+    if launched:
+        run = Run(Path(launched), config, keeps_status=False)
+    else:
+        given = config.model_dump()
+        faults = input_faults(given) + weights_faults(given)
+        if faults:
+            raise refusal(faults)
+        read = what_is_read(config)
+        run = Run(reports_folder() / "runs" / run_id(config, "by hand", read), config, read)
+    print(f"run {run.folder.name}\n{run.folder}")
     return config, run
 
 
@@ -69,8 +87,10 @@ class Run:
     Started by the launcher, the launcher keeps it.
     """
 
-    def __init__(self, folder: Path, config: Parameters, *, keeps_status: bool = True):
-        self.folder = folder
+    def __init__(
+        self, folder: Path, config: Parameters, read: Mapping[str, str] | None = None, *, keeps_status: bool = True
+    ):
+        self.folder, self._config = folder, config
         self._began = time.monotonic()
         self._keeps_status = keeps_status
         self._label = _label(config.model_dump())
@@ -80,7 +100,13 @@ class Run:
                 f"{folder.name} is under way in process {other}, perhaps a notebook that is open: let it end, shut its "
                 "kernel down, or change a parameter"
             )
-        self._record: dict[str, Any] = (None if keeps_status else read_record(folder)) or new_record(folder, config)
+        if keeps_status:
+            try:
+                remove_results(folder)
+            except OSError as error:
+                raise unwritable(folder, error) from error
+        earlier = None if keeps_status else read_record(folder)
+        self._record: dict[str, Any] = earlier or new_record(folder, config, read or {})
         self._save()
         if keeps_status:
             self._watch()
@@ -168,14 +194,17 @@ class Run:
         """The folder of an earlier run, and a note in the record that this one used it.
 
         Args:
-            name: Id of the run, "latest" for the newest of the notebooks that succeeded, or a folder.
+            name: Id of the run, "latest" for the newest of the notebooks that had succeeded when this run began, or
+                a folder.
             notebooks: Which notebooks' may be taken, such as "02_prompt_learning".
 
         Raises:
-            RunError: There is no such run, or it is of another notebook or did not succeed.
+            RunError: There is no such run, it is of another notebook or did not succeed, or what it left was replaced.
         """
-        folder = find_run(self.folder.parent, name, *notebooks)
-        self._record.setdefault("inputs", {})[folder.name.split("-")[0]] = folder.name
+        inputs = self._record.setdefault("inputs", {})
+        began_with = next((inputs[notebook] for notebook in notebooks if notebook in inputs), None)
+        folder = usable_run((name == "latest" and began_with) or name, *notebooks)
+        inputs[folder.name.partition("-")[0]] = folder.name
         self._save()
         return folder
 
@@ -198,13 +227,31 @@ class Run:
         return folder, record["parameters"], Split.read(folder), str(record["metrics"].get("learnt", "yes"))
 
     def finish(self, **metrics: float | int | str) -> None:
-        """Record the headline figures and that the run came to its end."""
+        """Record the headline figures, what the run left, and that it came to its end.
+
+        Raises:
+            RunError: What it read is another than when it began, so that its figures are of neither.
+        """
+        self._refuse_other_input()
+        self._record["left"] = contents(self.folder, LEFT)
         write_text(self.folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
         self._record["metrics"] = metrics
         self._record["reached_the_end"] = True
         self._close("succeeded") if self._keeps_status else self._save()
         unlearnt = not_learnt(self._record)
         print(f"finished{f', but {unlearnt}' if unlearnt else ''}: {self.folder}")
+
+    def _refuse_other_input(self) -> None:
+        """Runs of an analysis that have begun or ended since are no change: it looked at those there were."""
+        config = pinned(self._config, self._record.get("inputs") or {})
+        now = what_is_read(config, progress=False)
+        read = {name: key for name, key in (self._record.get("read") or {}).items() if not key.startswith("running")}
+        changed = [name for name, key in read.items() if now.get(name) != key]
+        if changed:
+            raise RunError(
+                f"what {' and '.join(changed)} names changed while this run went on, so its figures may be of neither "
+                "what was there nor what is: run it again, and leave the files alone meanwhile"
+            )
 
     def _close(self, status: str, error: str | None = None) -> None:
         seconds = round(time.monotonic() - self._began, 1)
@@ -258,14 +305,15 @@ def _after_cell(result: Any) -> None:
         _watched._close("failed", f"{type(error).__name__}: {error}")
 
 
-def new_record(folder: Path, config: Parameters) -> dict[str, Any]:
-    """The record of a run that begins now."""
+def new_record(folder: Path, config: Parameters, read: Mapping[str, str]) -> dict[str, Any]:
+    """The record of a run that begins now and reads what `what_is_read` says."""
     return {
         "id": folder.name, "notebook": config.notebook, "status": "running", "error": None,
         "parameters": config.model_dump(),
         "defaults": {name: field.default for name, field in type(config).model_fields.items()},
         "seed": config.seed, "started": now(), "finished": None, "seconds": None, "metrics": {}, "split": None,
         "reached_the_end": False, "versions": versions(), "git": git_state(), "process": this_process(),
+        "read": dict(read), "inputs": earlier_runs(config),
         "command": f"notebooks/{config.notebook}.ipynb in a kernel of its own",
     }  # fmt: skip
 

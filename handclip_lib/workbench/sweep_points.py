@@ -10,6 +10,7 @@ from typing import Any
 from handclip_lib.config import NOTEBOOKS, Parameters, resolve
 from handclip_lib.errors import ConfigError
 from handclip_lib.widgets.parameter_files import is_name
+from handclip_lib.workbench.inputs import input_faults, named_inputs, weights_faults, what_is_read
 from handclip_lib.workbench.launcher import run_folder
 
 MOST = 1000  # points; also the size of the largest job array Slurm takes as it is delivered
@@ -59,11 +60,15 @@ def read_points(
         lines = "\n".join(f"  {fault} ({_whose(labels, count)})" for fault, labels in faults.items())
         raise ConfigError(f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'} in a sweep of {count}:\n{lines}")
     shown = [name for name in swept if len({repr(getattr(config, name)) for config, _ in configs}) > 1] or swept
+    read: dict[str, dict[str, str]] = {}  # most points read the same files
+    for config, _ in configs:
+        if named_inputs(config) not in read:
+            read[named_inputs(config)] = what_is_read(config)
     return [
         Point(
             {name: getattr(config, name) for name in given},
             {name: getattr(config, name) for name in shown},
-            run_folder(notebook, config),
+            run_folder(notebook, config, read[named_inputs(config)]),
         )
         for config, given in configs
     ]
@@ -75,10 +80,17 @@ def _resolved(
     """Distinct configurations with what was given of each, and the points by fault."""
     found: dict[Parameters, dict[str, Any]] = {}
     faults: dict[str, list[str]] = {}
+    looked: dict[str, list[str]] = {}
     for entry, *values in itertools.product(entries, *grid.values()):
         own = {**entry, **dict(zip(grid, values, strict=True))}
         try:
-            found.setdefault(resolve(model, {**fixed, **own}), {**fixed, **own})
+            config = resolve(model, {**fixed, **own})
+            found.setdefault(config, {**fixed, **own})
+            named, given = named_inputs(config), config.model_dump()
+            if named not in looked:
+                looked[named] = [*input_faults(given), *weights_faults(given)]
+            for line in looked[named]:
+                faults.setdefault(line, []).append(_label(own))
         except ConfigError as error:
             for line in str(error).splitlines()[1:]:
                 faults.setdefault(line.strip(), []).append(_label(own))

@@ -80,10 +80,10 @@ def test_a_text_that_is_too_long_is_refused(small):
 def test_a_name_and_a_file_that_disagree_are_refused_with_the_right_name(checkpoints, tmp_path):
     path = tmp_path / "weights.pt"
     checkpoints.write_checkpoint(path, SHAPES["tiny"])
-    with pytest.raises(BackboneError, match=r"(?s)vitb16 is a ViT.*768.*holds a ResNet.*128.*use 'tiny'"):
+    with pytest.raises(BackboneError, match=r"(?s)vitb16 is a ViT.*768.*holds a ResNet.*128.*say backbone=tiny for"):
         load_backbone("vitb16", weights=path, device="cpu")
     checkpoints.write_checkpoint(path, checkpoints.SMALL_RESNET)
-    with pytest.raises(BackboneError, match=r"holds a ResNet.*weights\.pt' as its name"):
+    with pytest.raises(BackboneError, match=r"holds a ResNet.*in Python, load_backbone\('.*weights\.pt'\) does"):
         load_backbone("vitb16", weights=path, device="cpu")
 
 

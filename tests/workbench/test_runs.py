@@ -182,6 +182,7 @@ def test_a_link_to_nothing_among_the_photographs_is_a_part_of_the_data(tmp_path:
 
 def finished(reports: Path, draws: int, started: str, status: str = "succeeded") -> Path:
     _, run = start(PromptLearning, {"draws": draws})
+    (run.folder / "text_features.safetensors").write_text("prompts")
     run.finish()
     record = read_record(run.folder) | {"started": started, "status": status}
     write_record(run.folder, record)
