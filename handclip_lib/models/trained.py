@@ -16,8 +16,11 @@ from handclip_lib.backbone.weights import fingerprint, size_fact
 from handclip_lib.config import trained_name
 from handclip_lib.data.augment import plain
 from handclip_lib.data.images import Resolution, height_and_width
+from handclip_lib.data.manifest import Split
+from handclip_lib.data.table import identity_order
 from handclip_lib.errors import BackboneError
 from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
+from handclip_lib.finite import require_finite
 from handclip_lib.models.guided_encoder import GuidedEncoder, load_guided, save_guided
 from handclip_lib.models.hand_encoder import HandEncoder
 
@@ -182,19 +185,23 @@ def save_texts(file: Path, texts: np.ndarray, identities: Sequence[str], backbon
         seal(private)
 
 
-def prompt_texts(backbone: Backbone, run: Path | None, identities: Sequence[str]) -> np.ndarray | None:
+def prompt_texts(backbone: Backbone, run: Path | None, identities: Sequence[str], split: Split) -> np.ndarray | None:
     """Text features of some identities from a run of notebook 02.
 
     Args:
         backbone: The frozen CLIP; it must be the one the prompts were learnt on.
         run: The run's folder; None where no prompts are wanted.
         identities: Whose, in the order wanted.
+        split: The manifest of the photographs they are used for: names mean the same people only where the prompts
+            were learnt on the same ones.
 
     Returns:
         float32, shape (len(identities), embedding_dim), or None without a run.
 
     Raises:
-        BackboneError: There are no prompts, they are of another CLIP, or an identity has none.
+        BackboneError: There are no prompts, they are of another CLIP, an identity has none, or they were learnt on
+            other photographs.
+        DataError: The run has no manifest, or a damaged one.
     """
     if run is None:
         return None
@@ -217,7 +224,30 @@ def prompt_texts(backbone: Backbone, run: Path | None, identities: Sequence[str]
             f"{run.name} has no prompt of {', '.join(missing[:5])} ({len(missing)} of {len(identities)}): run "
             "notebook 02 on the same data, aspect, protocol and seed"
         )
+    require_finite(texts, f"the prompts of {run.name}", "run notebook 02 again", BackboneError)
+    _refuse_other_photographs(run, identities, split)
     return texts[[names.index(identity) for identity in identities]]
+
+
+def _refuse_other_photographs(run: Path, identities: Sequence[str], split: Split) -> None:
+    theirs = Split.read(run)
+    both = [m.images[m.images["role"].isin(["train", "val"]) & m.images["identity"].isin(identities)]
+            for m in (split, theirs)]  # fmt: skip
+    known = all(rows["content"].all() for rows in both)
+    if not known:
+        logger.warning("the prompts of %s: not all contents are recorded, so photographs are told by path", run.name)
+    ours, learnt_on = (
+        set(zip(rows["identity"], rows["role"], rows["content" if known else "path"], strict=True)) for rows in both
+    )
+    if theirs.meta["dataset"] == split.meta["dataset"] and ours == learnt_on:
+        return
+    wrong = {who for who, _, _ in ours ^ learnt_on} or set(identities)
+    raise BackboneError(
+        f"the prompts of {run.name} were learnt on other photographs ({theirs.meta['dataset']}, "
+        f"{theirs.meta['aspect']}, {theirs.meta['protocol']}, seed {theirs.meta['seed']}) of {len(wrong)} of "
+        f"{len(identities)} people, such as {min(wrong, key=identity_order)}: equal names are not equal people; run "
+        "notebook 02 on the same data, aspect, protocol and seed"
+    )
 
 
 def _tell_unsealed(file: Path) -> None:
