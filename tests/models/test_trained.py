@@ -90,7 +90,7 @@ def test_prompts_of_drawn_hands_are_not_those_of_people_with_the_same_names(tiny
         split = Split.build(SPLIT.meta, pd.concat([split, more]))
     save_texts(tmp_path / PROMPTS, np.ones((3, 128), np.float32), ["7", "12", "anna"], tiny)
     SPLIT.write(tmp_path)
-    words = r"were learnt on other photographs \(drawn, all, proportional, seed 0\) of [12] of 2 people, such as (7|12): equal"
+    words = r"other photographs \(drawn, all, proportional, seed 0\) of [12] of 2 people, such as (7|12): equal names"
     with pytest.raises(BackboneError, match=words):
         prompt_texts(tiny, tmp_path, ["12", "7"], split)
 
