@@ -71,6 +71,7 @@ class Backbone:
         context_length: Tokens in a text, start and end included.
         device: Where it computes.
         fingerprint: First 16 hex digits of the SHA-256 of the weights.
+        source: Where the weights come from, for records: "tiny of this library", "published …", "file …", "run …".
     """
 
     name: str
@@ -80,6 +81,7 @@ class Backbone:
     context_length: int
     device: torch.device
     fingerprint: str
+    source: str = ""
 
     @torch.inference_mode()
     def encode_image(self, pixels: np.ndarray) -> np.ndarray:
@@ -218,10 +220,12 @@ def load_backbone(
     elif name == "tiny" and file is None:
         file = TINY_WEIGHTS
     size = None
+    source = "tiny of this library" if file == TINY_WEIGHTS else f"file {file}"
     if file is None:
         folder = Path(download_root).expanduser() if download_root else cache_folder() / "clip"
         model: Any = _published(name, folder, progress)
         shape = infer_shape(model.state_dict())
+        source = f"published {BACKBONES[name]}, {folder / published_file(BACKBONES[name])}"
     else:
         size = stored_size(file)
         model, shape = build_model(read_weights(file), file, size)
@@ -243,6 +247,7 @@ def load_backbone(
         embedding_dim=shape.embedding_dim,
         context_length=shape.context_length,
         device=place,
+        source=source,
     )
 
 

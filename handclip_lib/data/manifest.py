@@ -56,6 +56,16 @@ class Split:
         images["capture"] = images["capture"].astype("Int64")
         return cls(meta, images, _checksum(meta, images))
 
+    @property
+    def task(self) -> str:
+        """Checksum of all but the content of the files: equal for the same names and draws on other photographs."""
+        return _checksum(self.meta, self.images.assign(content=""))
+
+    @property
+    def knows_content(self) -> bool:
+        """Whether it says what is in its files; manifests of earlier versions do not."""
+        return bool(self.images["content"].any())
+
     def paths(self, role: str) -> list[str]:
         """Paths of the images with a role, in order of path."""
         if role not in ROLES:

@@ -176,18 +176,31 @@ def compare_pair(
     }
 
 
+def not_paired(a: SavedEvaluation, b: SavedEvaluation) -> str:
+    """Why two evaluations were not made on the same photographs in the same draws; "" where they were."""
+    roots = f"data_root {a.data_root!r} and {b.data_root!r}"
+    if a.task != b.task:
+        return (
+            f"split {a.checksum[:12]} and split {b.checksum[:12]}; run both on the same data with the same aspect, "
+            "protocol, seed and draws"
+        )
+    if a.knows_content and b.knows_content:
+        return "" if a.checksum == b.checksum else f"other photographs of the same names, {roots}"
+    if not a.knows_content and not b.knows_content and a.data_root == b.data_root:
+        return ""
+    return f"a split does not say what was in its files, {roots}; run both again"
+
+
 def paired_queries(first: Entry, second: Entry, gallery: str = "aspect") -> tuple[pd.DataFrame, pd.DataFrame]:
     """The queries of two entries, row by row the same draw and photograph.
 
     Raises:
-        EvaluationError: They were not made on the same split, or did not answer the same queries.
+        EvaluationError: They were not made on the same photographs and split, or did not answer the same queries.
     """
     a, b = first.evaluation, second.evaluation
-    if a.checksum != b.checksum:
-        raise EvaluationError(
-            f"{a.run} was evaluated on split {a.checksum[:12]} and {b.run} on split {b.checksum[:12]}: their figures "
-            "cannot be compared; run both on the same data with the same aspect, protocol, seed and draws"
-        )
+    reason = not_paired(a, b)
+    if reason:
+        raise EvaluationError(f"the figures of {a.run} and {b.run} cannot be compared: {reason}")
     left, right = (
         entry.queries(gallery).sort_values(["draw", "path"], kind="stable", ignore_index=True)
         for entry in (first, second)

@@ -14,7 +14,7 @@ import safetensors
 import safetensors.numpy
 
 from handclip_lib.data.manifest import Split
-from handclip_lib.errors import EvaluationError
+from handclip_lib.errors import DataError, EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.models import FLOOR
 from handclip_lib.evaluation.protocol import ProtocolResult
@@ -37,6 +37,9 @@ class SavedEvaluation:
     Attributes:
         folder: Of the run.
         checksum: Of the split.
+        task: Of the split without the content of its files; see `Split.task`.
+        knows_content: Whether the split says what is in its files.
+        data_root: Folder of the photographs, as the run was given it; "" for drawn hands.
         burst: Queries within ± this many captures of their gallery image were left out.
         models: Their names, the model of interest first.
         n_gallery: Gallery size, by gallery.
@@ -45,6 +48,9 @@ class SavedEvaluation:
 
     folder: Path
     checksum: str
+    task: str
+    knows_content: bool
+    data_root: str
     burst: int
     models: tuple[str, ...]
     n_gallery: dict[str, int]
@@ -139,16 +145,25 @@ def load_evaluation(folder: Path) -> SavedEvaluation:
             raise EvaluationError(_broken(folder, f"{PER_QUERY} is not the one that was written"))
         text = pd.read_csv(StringIO(data.decode()), dtype=str, keep_default_na=False, lineterminator="\n")
         per_query = text[[*TEXT, *NUMBERS]].astype(NUMBERS)
-        manifest = json.loads((folder / "split.json").read_text(encoding="utf-8"))["checksum"]
-    except (OSError, KeyError, ValueError) as error:
+        split = Split.read(folder)
+    except (OSError, KeyError, ValueError, TypeError, DataError) as error:
         if isinstance(error, EvaluationError):
             raise
         raise EvaluationError(_broken(folder, str(error))) from error
-    if manifest != facts["checksum"]:
-        raise EvaluationError(_broken(folder, f"it was made on split {facts['checksum'][:12]}, not {manifest[:12]}"))
+    if split.checksum != facts["checksum"]:
+        made_on = f"it was made on split {facts['checksum'][:12]}, not {split.checksum[:12]}"
+        raise EvaluationError(_broken(folder, made_on))
     return SavedEvaluation(
-        folder, facts["checksum"], facts["burst"], tuple(facts["models"]), facts["n_gallery"], per_query
-    )
+        folder, split.checksum, split.task, split.knows_content, _data_root(folder), facts["burst"],
+        tuple(facts["models"]), facts["n_gallery"], per_query,
+    )  # fmt: skip
+
+
+def _data_root(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "run.json").read_text(encoding="utf-8"))["parameters"]["data_root"])
+    except (OSError, KeyError, ValueError, TypeError):
+        return ""
 
 
 def _csv(results: Sequence[ProtocolResult]) -> str:

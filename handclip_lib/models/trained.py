@@ -42,6 +42,7 @@ class Trained:
         name: For tables.
         resolution: As `Backbone.resolution`.
         reads_text: Whether it embeds texts of their own, as a CLIP does.
+        source: As `Backbone.source`.
     """
 
     encode_image: Callable[[np.ndarray], np.ndarray]
@@ -49,6 +50,7 @@ class Trained:
     name: str
     resolution: Resolution
     reads_text: bool = False
+    source: str = "trained in this run"
 
 
 M = TypeVar("M", Backbone, Trained)
@@ -151,17 +153,17 @@ def load_trained(
     except ValueError as error:
         raise BackboneError(f"{file} is damaged ({error}); run notebook 03 or 04 again") from error
     if parameters.get("method") != "promptsg":
-        return _labelled(load_backbone(parameters["backbone"], file, device), parameters, learnt)
+        return _labelled(load_backbone(parameters["backbone"], file, device), parameters, folder, learnt)
     height, _, width = parameters["input_size"].partition("x")
     size = (int(height), int(width)) if width else None
     backbone = load_backbone(
         parameters["backbone"], parameters["weights"] or None, device, parameters["download_root"] or None, size
     )
-    return _labelled(_guided(load_guided(backbone, file), backbone), parameters, learnt)
+    return _labelled(_guided(load_guided(backbone, file), backbone), parameters, folder, learnt)
 
 
-def _labelled(model: M, parameters: Mapping[str, Any], learnt: str) -> M:
-    return replace(model, name=trained_name(model.name, parameters, learnt))
+def _labelled(model: M, parameters: Mapping[str, Any], folder: Path, learnt: str) -> M:
+    return replace(model, name=trained_name(model.name, parameters, learnt), source=f"run {folder.name}")
 
 
 def _guided(encoder: GuidedEncoder, backbone: Backbone) -> Trained:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from handclip_lib.errors import RunError
+from handclip_lib.errors import EvaluationError, RunError
 from handclip_lib.workbench.inputs import CHECKPOINTS
 from handclip_lib.workbench.record import not_learnt, sound_record
 
@@ -21,6 +21,8 @@ EVALUATES = ("03_image_finetune", "04_joint_training", "05_evaluation")
 METRICS = ("rank1", "rank1_low", "rank1_high", "map", "map_trapezoid")
 SHARES = METRICS
 """Columns of `runs_table` that are shares in 0..1."""
+IN_COLUMNS = ("dataset", "data_root", "aspect")
+"""Parameters that have a column of their own there."""
 MOST_TOLD, LONGEST_TOLD = 2, 28
 """Parameters, and characters, that a label of a run may hold."""
 
@@ -62,13 +64,20 @@ def find_records(
     return sorted(found, key=lambda record: (str(record.get("started")), record["id"]))
 
 
-def runs_table(records: Sequence[Mapping[str, Any]], runs: Path) -> "pd.DataFrame":
+def runs_table(
+    records: Sequence[Mapping[str, Any]], runs: Path, notes: Mapping[str, str] | None = None
+) -> "pd.DataFrame":
     """One row a run.
 
+    Args:
+        records: Of `find_records`.
+        runs: Folder that holds a folder for each run.
+        notes: Of `comparable_runs`: why runs that are whole by their record cannot be compared.
+
     Returns:
-        Columns id, notebook, model, dataset, aspect, differs (parameters in which runs differ), `METRICS` in 0..1,
-        seconds, peak_memory_mb where any run recorded it, split (start of its checksum), status, and note: why a run
-        cannot be compared, or what is missing.
+        Columns id, notebook, model, weights (their fingerprint), dataset, data_root, aspect, differs (parameters in
+        which runs differ), `METRICS` in 0..1, seconds, peak_memory_mb where any run recorded it, split (start of its
+        checksum), status, and note: why a run cannot be compared, or what is missing.
     """
     import pandas as pd
 
@@ -77,15 +86,16 @@ def runs_table(records: Sequence[Mapping[str, Any]], runs: Path) -> "pd.DataFram
     for record in records:
         given, metrics = record.get("parameters") or {}, record.get("metrics") or {}
         row = {"id": record["id"], "notebook": record["notebook"], "model": metrics.get("model", "")}
-        row |= {name: given.get(name, "") for name in ("dataset", "aspect")}
+        row |= {"weights": _fingerprint(record, row["model"])}
+        row |= {name: given.get(name, "") for name in ("dataset", "data_root", "aspect")}
         row["differs"] = ", ".join(f"{name}={given[name]}" for name in names if name in given)
         row |= {name: metrics.get(name) for name in METRICS}
         row |= {"seconds": record.get("seconds"), "peak_memory_mb": _peak(record)}
         row |= {"split": str((record.get("split") or {}).get("checksum") or "")[:12], "status": record["status"]}
-        rows.append(row | {"note": note_of(record, runs)})
+        rows.append(row | {"note": note_of(record, runs) or (notes or {}).get(record["id"], "")})
     columns = [
-        "id", "notebook", "model", "dataset", "aspect", "differs", *METRICS, "seconds", "peak_memory_mb", "split",
-        "status", "note",
+        "id", "notebook", "model", "weights", "dataset", "data_root", "aspect", "differs", *METRICS, "seconds",
+        "peak_memory_mb", "split", "status", "note",
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=columns)
     table = table.astype(dict.fromkeys([*METRICS, "seconds", "peak_memory_mb"], "float64"))
@@ -102,7 +112,7 @@ def differing(records: Iterable[Mapping[str, Any]]) -> list[str]:
             values[name].add(json.dumps(value, sort_keys=True, default=str))
             if value != defaults.get(name, value):
                 changed.add(name)
-    return [name for name in values if len(values[name]) > 1 and name in changed and name not in ("dataset", "aspect")]
+    return [name for name in values if len(values[name]) > 1 and name in changed and name not in IN_COLUMNS]
 
 
 def note_of(record: Mapping[str, Any], runs: Path) -> str:
@@ -123,8 +133,8 @@ def note_of(record: Mapping[str, Any], runs: Path) -> str:
 
 def comparable_runs(
     records: Sequence[Mapping[str, Any]], runs: Path, ids: Sequence[str] = (), reference: str = ""
-) -> "list[SavedEvaluation]":
-    """Evaluations of the runs that succeeded on one split and left out the same bursts, the oldest first.
+) -> "tuple[list[SavedEvaluation], dict[str, str]]":
+    """Evaluations of the runs on the same photographs and split that left out the same bursts, the oldest first.
 
     Args:
         records: Of `find_records`.
@@ -132,26 +142,54 @@ def comparable_runs(
         ids: Runs asked for: all of them are taken, whatever their split and burst, for a comparison to refuse by name.
         reference: Run whose split and burst count; empty: those of the newest.
 
-    Raises:
-        RunError: No run has an evaluation, or the reference has none.
-        EvaluationError: One is damaged.
+    Returns:
+        The evaluations, and by run why it is none or cannot stand beside the reference.
     """
+    from handclip_lib.evaluation.comparison import not_paired
+
+    notes: dict[str, str] = {}
+    whole = [r for r in records if r["status"] == "succeeded" and (runs / r["id"] / EVALUATION).is_file()]
+    first = [record for record in whole if record["id"] == reference]
+    found: dict[str, SavedEvaluation] = {}
+    wanted: SavedEvaluation | None = None
+    task: dict[str, Any] = {}
+    for record in [*first, *(record for record in reversed(whole) if record not in first)]:
+        name = record["id"]
+        if wanted and not ids and _task(record) != task:
+            notes[name] = f"not beside {wanted.run}: another split, aspect, protocol, seed or number of draws"
+            continue
+        evaluation = _loaded(runs / name, notes)
+        if evaluation is None:
+            continue
+        if wanted is None:
+            wanted, task = evaluation, _task(record)
+        found[name] = evaluation
+        reason = not_paired(wanted, evaluation)
+        if not reason and evaluation.burst != wanted.burst:
+            reason = f"burst={wanted.burst} and {evaluation.burst}"
+        if reason:
+            notes[name] = f"not beside {wanted.run}: {reason}"
+    kept = [record["id"] for record in whole if record["id"] in found and (ids or record["id"] not in notes)]
+    return [found[name] for name in kept], notes
+
+
+def _loaded(folder: Path, notes: dict[str, str]) -> "SavedEvaluation | None":
+    """The evaluation of a run, embeddings and all; None where it is damaged, with a note that says so."""
     from handclip_lib.evaluation.saved import load_evaluation
 
-    splits = {
-        record["id"]: record["split"]["checksum"]
-        for record in records
-        if record["status"] == "succeeded" and (runs / record["id"] / EVALUATION).is_file()
-    }
-    if not splits:
-        raise RunError(
-            f"no run in {runs} that was asked for has an evaluation to compare; run one first: handclip run 05"
-        )
-    if reference and reference not in splits:
-        raise RunError(f"reference={reference!r} has no evaluation among these runs; choose from {', '.join(splits)}")
-    wanted = reference or list(splits)[-1]
-    found = {name: load_evaluation(runs / name) for name, split in splits.items() if ids or split == splits[wanted]}
-    return [evaluation for evaluation in found.values() if ids or evaluation.burst == found[wanted].burst]
+    try:
+        evaluation = load_evaluation(folder)
+        evaluation.features(evaluation.models[0])  # the maps of the comparison need them whole
+        return evaluation
+    except EvaluationError as error:
+        notes[folder.name] = str(error)
+        return None
+
+
+def _task(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says of its split, but for the checksum: a run of another task need not be read."""
+    split = record.get("split")
+    return {name: value for name, value in (split if isinstance(split, dict) else {}).items() if name != "checksum"}
 
 
 def told_apart(records: Sequence[Mapping[str, Any]], evaluations: "Sequence[SavedEvaluation]") -> dict[str, str]:
@@ -174,9 +212,17 @@ def told_apart(records: Sequence[Mapping[str, Any]], evaluations: "Sequence[Save
 
 
 def reference_of(evaluations: "Sequence[SavedEvaluation]", reference: str = "") -> str:
-    """Id of the run the others are compared with: as asked for, or the oldest of 05, or the oldest."""
-    of_05 = [evaluation.run for evaluation in evaluations if evaluation.run.startswith("05_")]
-    return reference or (of_05 or [evaluation.run for evaluation in evaluations])[0]
+    """Id of the run the others are compared with: as asked for, or the oldest of 05, or the oldest.
+
+    Raises:
+        RunError: There is none, or the one asked for is not among them.
+    """
+    runs = [evaluation.run for evaluation in evaluations]
+    if not runs:
+        raise RunError("no run that was asked for has an evaluation to compare; run one first: handclip run 05")
+    if reference and reference not in runs:
+        raise RunError(f"reference={reference!r} has no evaluation among these runs; choose from {', '.join(runs)}")
+    return reference or next((run for run in runs if run.startswith("05_")), runs[0])
 
 
 def tasks_table(entries: "Sequence[Entry]") -> "pd.DataFrame":
@@ -198,6 +244,12 @@ def tasks_table(entries: "Sequence[Entry]") -> "pd.DataFrame":
             row |= {"map": queries["average_precision"].mean()}
             rows.append(row | {"map_trapezoid": queries["average_precision_trapezoid"].mean()})
     return pd.DataFrame(rows)
+
+
+def _fingerprint(record: Mapping[str, Any], model: Any) -> str:
+    weights = record.get("weights")
+    facts = weights.get(model) if isinstance(weights, dict) else None
+    return str(facts.get("fingerprint", "")) if isinstance(facts, dict) else ""
 
 
 def _peak(record: Mapping[str, Any]) -> Any:

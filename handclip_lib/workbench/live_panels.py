@@ -173,7 +173,7 @@ def _runs(folder: Path, config: Any) -> LivePanel:
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"{folder / 'comparison.csv'} cannot be read ({error}); run the notebook again") from error
     ids = list(dict.fromkeys(compared))
-    evaluations = comparable_runs(find_records(folder.parent, ids), folder.parent, ids)
+    evaluations, _ = comparable_runs(find_records(folder.parent, ids), folder.parent, ids)
     entries = entries_of(evaluations, ids[0])
     panel = run_comparer(entries, config.gallery, samples=config.bootstrap, seed=config.seed)
     shown = [entry.label for entry in entries][:MOST_RUNS]

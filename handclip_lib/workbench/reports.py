@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from handclip_lib.workbench.live_panels import LivePanel
 
 FOLDER = Path(__file__).parent / "report"
+RECORDED = ("command", "process", "git", "split", "seed", "read", "inputs", "weights", "left")
 
 
 def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
@@ -58,7 +59,7 @@ def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
         "Parameters": parameters,
         "Metrics": nested_rows(run.get("metrics")),
         "Software": nested_rows(run.get("versions")),
-        "Record": nested_rows({name: run.get(name) for name in ("command", "process", "git", "split", "seed")}),
+        "Record": nested_rows({name: run.get(name) for name in RECORDED}),
     }
     contents = [*cells.contents, (2, "about-run", "About this run")]
     page = _environment().get_template("page.html.j2")
@@ -179,9 +180,16 @@ def _facts(run: Mapping[str, Any], parameters: list[dict[str, Any]]) -> list[tup
         "Took": duration(run.get("seconds")),
         "Commit": _identifier(git, "commit"),
         "Split": _identifier(split, "checksum"),
+        "Weights": _weights(run.get("weights")),
         "Changed from default": changed,
     }
     return [(name, value) for name, value in facts.items() if value]
+
+
+def _weights(models: object) -> str:
+    """Fingerprint and source of each model of the tables."""
+    found = {name: facts for name, facts in mapping(models).items() if isinstance(facts, Mapping)}
+    return "; ".join(f"{name}: {facts.get('fingerprint')}, {facts.get('source')}" for name, facts in found.items())
 
 
 def _identifier(value: object, key: str) -> str:

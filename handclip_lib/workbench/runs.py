@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from handclip_lib.backbone.load import Backbone
     from handclip_lib.data.manifest import Split
+    from handclip_lib.models.trained import Trained
 
 P = TypeVar("P", bound=Parameters)
 DPI = 144
@@ -177,17 +179,34 @@ class Run:
         renamed = some.rename(columns=lambda name: str(name).replace("_", " "))
         formats = [_percent if column in set(percent) else _number for column in some.columns]
         by_column: Any = dict(zip(renamed.columns, formats, strict=True))
-        caption += self._label
+        caption += self._label + self._weights_of(frame)
         table = renamed.to_html(index=False, escape=True, border=0, na_rep="", formatters=by_column, justify="left")
         table = table.replace(">", f"><caption>{html.escape(caption)}</caption>", 1)
         if claims in frame.columns:
             table = _greyed(table, frame[claims].tolist())
         _display({"text/html": table, "text/plain": frame.to_string(index=False)}, {})
 
+    def _weights_of(self, frame: "pd.DataFrame") -> str:
+        """The fingerprints of the models that a table names, for its caption."""
+        known, named = self._record.get("weights") or {}, set(frame.get("model", ()))
+        found = [f"{name} {facts['fingerprint']}" for name, facts in known.items() if name in named]
+        return f"; weights: {', '.join(found)}" if found else ""
+
     def split(self, split: "Split") -> None:
         """Store the manifest and its checksum with the run."""
         split.write(self.folder)
         self._record["split"] = {"checksum": split.checksum, **split.meta}
+        self._save()
+
+    def weights(self, model: "Backbone | Trained", name: str = "") -> None:
+        """Note which weights a model of the tables has, and where they come from.
+
+        Args:
+            model: The model.
+            name: What tables call it; empty: its own name.
+        """
+        facts = {"fingerprint": model.fingerprint, "source": model.source}
+        self._record.setdefault("weights", {})[name or model.name] = facts
         self._save()
 
     def earlier(self, name: str, *notebooks: str) -> Path:

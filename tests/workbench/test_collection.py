@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError, RunError
-from handclip_lib.evaluation.comparison import entries_of
+from handclip_lib.evaluation.comparison import entries_of, paired_queries
 from handclip_lib.evaluation.published import beside_literature
 from handclip_lib.evaluation.saved import save_evaluation
 from handclip_lib.workbench.collection import (
@@ -38,6 +39,10 @@ def write(runs: Path, record: dict) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.json").write_text(json.dumps(record))
     return folder
+
+
+def compared(*given, **asked) -> list:
+    return comparable_runs(*given, **asked)[0]
 
 
 @pytest.fixture
@@ -108,20 +113,66 @@ def test_differing_parameters_are_those_somebody_changed(runs: Path):
 
 
 def test_compared_are_the_runs_on_the_split_of_the_newest(runs: Path):
-    found = comparable_runs(find_records(runs), runs)
+    found = compared(find_records(runs), runs)
     assert [evaluation.run for evaluation in found] == ["05_evaluation-tiny-e1", "03_image_finetune-tiny-f1"]
     ids = ["05_evaluation-tiny-e1", "05_evaluation-tiny-e2", "05_evaluation-tiny-x1"]
-    asked = comparable_runs(find_records(runs, ids), runs, ids)
+    asked = compared(find_records(runs, ids), runs, ids)
     assert [evaluation.run[-2:] for evaluation in asked] == ["e2", "e1"], "those asked for, if they are evaluated"
-    other = comparable_runs(find_records(runs), runs, reference="05_evaluation-tiny-e2")
+    other = compared(find_records(runs), runs, reference="05_evaluation-tiny-e2")
     assert [evaluation.run[-2:] for evaluation in other] == ["e2"], "the split of the reference"
     with pytest.raises(RunError, match=r"reference='05_evaluation-tiny-x1' has no evaluation .*; choose from 05_eval"):
-        comparable_runs(find_records(runs), runs, reference="05_evaluation-tiny-x1")
+        reference_of(compared(find_records(runs), runs), "05_evaluation-tiny-x1")
     with pytest.raises(RunError, match="has an evaluation to compare; run one first: handclip run 05"):
-        comparable_runs(find_records(runs, notebook="02_prompt_learning"), runs)
-    (runs / "05_evaluation-tiny-e1" / "embeddings.safetensors").write_bytes(b"cut")
-    with pytest.raises(EvaluationError, match=r"run 05_evaluation-tiny-e1 .*run it again"):
-        comparable_runs(find_records(runs), runs)
+        reference_of(compared(find_records(runs, notebook="02_prompt_learning"), runs))
+
+
+@pytest.mark.parametrize("file", ["per_query.csv", "embeddings.safetensors", "split.csv", "split.json"])
+@pytest.mark.parametrize("damage", [b"cut", b"[]", b"\xff"])
+def test_a_damaged_run_is_a_row_with_a_note_and_ends_no_comparison(runs: Path, file: str, damage: bytes):
+    (runs / "05_evaluation-tiny-e1" / file).write_bytes(damage)
+    records = find_records(runs)
+    evaluations, notes = comparable_runs(records, runs)
+    assert [evaluation.run for evaluation in evaluations] == ["03_image_finetune-tiny-f1"]
+    table = runs_table(records, runs, notes).set_index("id")
+    assert "has no evaluation that can be compared" in table.loc["05_evaluation-tiny-e1", "note"]
+    assert table.loc["03_image_finetune-tiny-f1", "note"] == ""
+
+
+def a_twin(runs: Path, saved_runs, name: str, content: str, data_root: str) -> None:
+    """An evaluation of the same names and draws, on photographs of its own, or on some that nobody knows."""
+    split = saved_runs.small_split()
+    if content:
+        split = Split.build(split.meta, split.images.assign(content=[f"{content}{n}" for n in split.images.index]))
+    saved, _, _ = saved_runs.evaluated(runs / name, 0.5, split=split)
+    write(runs, a_record(name, 9, split={"checksum": saved.checksum}, parameters={"data_root": data_root}))
+
+
+def test_runs_on_other_photographs_of_the_same_names_are_not_paired(tmp_path: Path, saved_runs):
+    runs = tmp_path / "runs"
+    for name, content, root in (("z", "a", "/a"), ("b", "b", "/b"), ("c", "a", "/c"), ("d", "", "/a"), ("e", "", "/b")):
+        a_twin(runs, saved_runs, f"05_evaluation-{name}", content, root)
+    records = find_records(runs)
+    evaluations, notes = comparable_runs(records, runs, reference="05_evaluation-z")
+    assert [evaluation.run[-1] for evaluation in evaluations] == ["c", "z"], "the same photographs in another folder"
+    table = runs_table(records, runs, notes).set_index("id")
+    assert table["data_root"].tolist() == ["/b", "/c", "/a", "/b", "/a"]
+    other = "not beside 05_evaluation-z: other photographs of the same names, data_root '/a' and '/b'"
+    assert table.loc["05_evaluation-b", "note"] == other
+    assert "does not say what was in its files, data_root '/a' and '/a'" in table.loc["05_evaluation-d", "note"]
+    _, notes = comparable_runs(records, runs, reference="05_evaluation-d")
+    assert "does not say what was in its files, data_root '/a' and '/b'" in notes["05_evaluation-e"]
+    asked = ["05_evaluation-z", "05_evaluation-b"]
+    entries = entries_of(comparable_runs(find_records(runs, asked), runs, asked)[0], asked[0])
+    with pytest.raises(EvaluationError, match="05_evaluation-z cannot be compared: other photographs"):
+        paired_queries(entries[1], entries[0])
+
+
+def test_a_run_says_which_weights_its_figures_are_of(runs: Path):
+    record = json.loads((runs / "05_evaluation-tiny-e1" / "run.json").read_text())
+    write(runs, record | {"weights": {"tiny": {"fingerprint": "0123abcd", "source": "tiny of this library"}}})
+    table = runs_table(find_records(runs), runs).set_index("id")
+    assert table["weights"].drop("05_evaluation-tiny-e1").tolist() == [""] * 7
+    assert table.loc["05_evaluation-tiny-e1", "weights"] == "0123abcd"
 
 
 def test_a_run_that_left_out_bursts_stops_no_comparison_of_the_others(runs: Path, saved_runs):
@@ -131,16 +182,16 @@ def test_a_run_that_left_out_bursts_stops_no_comparison_of_the_others(runs: Path
     save_evaluation(runs / name, near, features, saved_runs.small_split())
     write(runs, a_record(name, 9, split={"checksum": saved.checksum}, parameters={"burst": 2}, defaults={"burst": 0}))
     records = find_records(runs)
-    assert [found.run[-2:] for found in comparable_runs(records, runs)] == ["b2"], "the newest's"
-    found = comparable_runs(records, runs, reference="05_evaluation-tiny-e1")
+    assert [found.run[-2:] for found in compared(records, runs)] == ["b2"], "the newest's"
+    found = compared(records, runs, reference="05_evaluation-tiny-e1")
     assert [evaluation.run[-2:] for evaluation in found] == ["e1", "f1"]
     ids = ["05_evaluation-tiny-e1", name]
-    assert len(comparable_runs(find_records(runs, ids), runs, ids)) == 2, "asked for by name, it is refused by name"
+    assert len(compared(find_records(runs, ids), runs, ids)) == 2, "asked for by name, it is refused by name"
 
 
 def test_labels_say_in_what_few_parameters_the_compared_runs_differ(runs: Path):
     records = find_records(runs)
-    found = comparable_runs(records, runs)
+    found = compared(records, runs)
     assert told_apart(records, found) == dict.fromkeys([evaluation.run for evaluation in found], ""), "05 has no epochs"
     other = runs / "03_image_finetune-tiny-f3"
     other.mkdir()
@@ -151,7 +202,7 @@ def test_labels_say_in_what_few_parameters_the_compared_runs_differ(runs: Path):
     def told(**changes) -> list[str]:
         write(runs, record | {"id": other.name, "parameters": record["parameters"] | changes})
         records = find_records(runs)
-        found = comparable_runs(records, runs)
+        found = compared(records, runs)
         return [entry.label for entry in entries_of(found, found[0].run, told_apart(records, found))][1:3]
 
     assert told(epochs=9) == ["tiny (03-f1, epochs=6)", "tiny (03-f3, epochs=9)"]
@@ -160,18 +211,18 @@ def test_labels_say_in_what_few_parameters_the_compared_runs_differ(runs: Path):
         record = json.loads((file / "run.json").read_text())
         write(runs, record | {"parameters": record["parameters"] | dict.fromkeys("abc", file.name)})
     records = find_records(runs)
-    assert set(told_apart(records, comparable_runs(records, runs)).values()) == {""}, "three more are too many"
+    assert set(told_apart(records, compared(records, runs)).values()) == {""}, "three more are too many"
 
 
 def test_the_reference_is_the_one_asked_for_or_the_oldest_of_05(runs: Path):
-    found = comparable_runs(find_records(runs), runs)
+    found = compared(find_records(runs), runs)
     assert reference_of(found) == "05_evaluation-tiny-e1"
     assert reference_of(found, "03_image_finetune-tiny-f1") == "03_image_finetune-tiny-f1"
     assert reference_of(found[1:]) == "03_image_finetune-tiny-f1"
 
 
 def test_tasks_are_what_the_published_figures_are_compared_by(runs: Path):
-    found = comparable_runs(find_records(runs), runs)
+    found = compared(find_records(runs), runs)
     table = tasks_table(entries_of(found, found[0].run))
     assert table["gallery"].tolist() == ["aspect", "all"] * 2
     assert set(table["protocol"]) == {"proportional"}
