@@ -344,9 +344,19 @@ NOTEBOOKS: dict[str, type[Parameters]] = {
 }
 
 
-def trained_name(backbone: str, parameters: Mapping[str, Any]) -> str:
-    """What a model that 03 or 04 trained is called in tables and figures; that test images chose it is part of it."""
+def trained_name(backbone: str, parameters: Mapping[str, Any], learnt: str = "yes") -> str:
+    """What a model that 03 or 04 trained is called in tables and figures.
+
+    That test images chose it is part of it, and that it did not learn.
+
+    Args:
+        backbone: The backbone's name.
+        parameters: Of the training's run.
+        learnt: `ImageResult.learnt`.
+    """
     made = "joint" if "method" in parameters else "fine-tuned"
+    how, _, reason = learnt.partition(": ")
+    made = {"no": f"not {made} ({reason})", "in part": f"{made} in part ({reason})"}.get(how, made)
     return f"{backbone}, {made}" + (f", {SELECTED_ON_TEST}" if parameters.get("validation") == "test" else "")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from handclip_lib.files import SHARED, begin_file, umask, whole_file
+from handclip_lib.files import SHARED, UNSEALED, begin_file, is_sealed, seal, umask, whole_file
 
 
 def test_a_file_appears_when_the_block_ends_well(tmp_path):
@@ -74,3 +74,34 @@ def test_a_file_that_is_there_keeps_what_its_owner_chose_until_it_is_written_ane
     path.chmod(0o640)
     assert begin_file(path) == 0o640
     assert path.read_text() == "before"
+
+
+def test_a_sealed_file_tells_every_changed_byte_every_cut_and_every_hole(tmp_path):
+    file = tmp_path / "a.safetensors"
+    tensors = {"a": np.arange(1, 40, dtype=np.float32), "crc32": np.ones(3)}
+    safetensors.numpy.save_file(tensors, file, UNSEALED | {"note": '"handclip_crc32":"00000000"'})
+    seal(file)
+    whole = file.read_bytes()
+    assert is_sealed(file)
+    assert safetensors.numpy.load_file(file)["a"].tolist() == tensors["a"].tolist()
+
+    def taken(data: bytes) -> bool:
+        file.write_bytes(data)
+        try:
+            return is_sealed(file)
+        except ValueError:
+            return False
+
+    for place in range(len(whole)):
+        assert not taken(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :]), place
+        assert not taken(whole[:place]), place
+    for place in range(0, len(whole) - 16, 16):
+        assert not taken(whole[:place] + bytes(16) + whole[place + 16 :]), place
+    assert taken(whole)
+
+
+def test_a_file_of_another_program_has_no_seal(tmp_path):
+    safetensors.numpy.save_file({"a": np.ones(3)}, tmp_path / "a.safetensors")
+    assert not is_sealed(tmp_path / "a.safetensors")
+    (tmp_path / "empty").write_bytes(b"")
+    assert not is_sealed(tmp_path / "empty")

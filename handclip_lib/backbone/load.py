@@ -12,11 +12,19 @@ import torch
 
 from handclip_lib.backbone.image_tower import learning_part, resize_input, whole_cells
 from handclip_lib.backbone.openai_clip import ClipShape, clip_package, fetch_published, published_file
-from handclip_lib.backbone.weights import build_model, fingerprint, read_weights, shape_of, stored_size
+from handclip_lib.backbone.weights import (
+    build_model,
+    fingerprint,
+    read_weights,
+    refuse_not_finite,
+    shape_of,
+    stored_size,
+)
 from handclip_lib.data.augment import plain
 from handclip_lib.data.images import Resolution, height_and_width
 from handclip_lib.data.places import cache_folder
 from handclip_lib.errors import BackboneError
+from handclip_lib.finite import require_finite
 
 BACKBONES = {
     "vitb16": "ViT-B/16",
@@ -79,7 +87,7 @@ class Backbone:
             Embeddings as the model gives them (not normalised), float32, shape (n, embedding_dim).
 
         Raises:
-            BackboneError: Another type or shape.
+            BackboneError: Another type or shape, or an embedding that is no number.
         """
         height, width = height_and_width(self.resolution)
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (height, width, 3):
@@ -90,7 +98,7 @@ class Backbone:
         if not len(pixels):
             return np.empty((0, self.embedding_dim), np.float32)
         images = plain(torch.from_numpy(np.array(pixels)).to(self.device))
-        return learning_part(self.model.visual, images).float().cpu().numpy()
+        return self._finite(learning_part(self.model.visual, images), "image embeddings")
 
     @property
     def reads_text(self) -> bool:
@@ -102,11 +110,17 @@ class Backbone:
         """Embed texts: not normalised, float32, shape (len(texts), embedding_dim).
 
         Raises:
-            BackboneError: A text is longer than the context.
+            BackboneError: A text is longer than the context, or an embedding is no number.
         """
         if not len(texts):
             return np.empty((0, self.embedding_dim), np.float32)
-        return self.model.encode_text(self.tokenize(texts).to(self.device)).float().cpu().numpy()
+        return self._finite(self.model.encode_text(self.tokenize(texts).to(self.device)), "text embeddings")
+
+    def _finite(self, embeddings: torch.Tensor, what: str) -> np.ndarray:
+        found = embeddings.float().cpu().numpy()
+        remedy = "its weights overflow or were changed since they were loaded; load others"
+        require_finite(found, f"the {what} of {self.name}", remedy, BackboneError)
+        return found
 
     def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
         """Tokens of each text between start and end tokens, zero-padded: int64, (len(texts), context_length).
@@ -184,7 +198,8 @@ def load_backbone(
         progress: Show the bar of a download.
 
     Raises:
-        BackboneError: An unknown name or device, weights that cannot be had or read, or of another shape.
+        BackboneError: An unknown name or device, weights that cannot be had or read, of another shape, or
+            that hold NaN or infinity.
     """
     place = _device(device)
     file = Path(weights).expanduser() if weights else None
@@ -211,6 +226,7 @@ def load_backbone(
             _refuse_other_shape(name, shape, file)
         name = _known(shape) or file.stem
     now = size[0] if size else (shape.resolution, shape.resolution)
+    refuse_not_finite(model, str(file or name))
     taken = input_size or now
     resize_input(model.visual, now, taken)
     content = fingerprint(model)

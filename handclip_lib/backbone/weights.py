@@ -16,7 +16,9 @@ import torch
 from handclip_lib.backbone.image_tower import grid_of
 from handclip_lib.backbone.openai_clip import ClipShape, build_clip, infer_shape
 from handclip_lib.backbone.torchscript import is_torchscript, read_torchscript
-from handclip_lib.errors import BackboneError
+from handclip_lib.errors import BackboneError, HandClipError
+from handclip_lib.files import is_sealed
+from handclip_lib.finite import require_finite
 
 FORMATS = "OpenAI's JIT archive, a state dict saved by torch.save (.pt, .pth), or .safetensors"
 SIZE_FACT = "input_size"
@@ -90,6 +92,7 @@ def size_fact(size: tuple[int, int], side: int) -> dict[str, str]:
 
 def _read(path: Path, start: bytes) -> Any:
     if path.suffix == ".safetensors":
+        is_sealed(path)  # only what HandCLIP wrote has a checksum
         return safetensors.torch.load_file(path)
     if start.startswith(b"PK"):
         if not zipfile.is_zipfile(path):
@@ -230,6 +233,20 @@ def _compare(model: Any, state: Mapping[str, torch.Tensor], shape: ClipShape, pa
     ]
     if faults:
         raise BackboneError(f"the tensors of {path} make no CLIP model ({shape}): {'; '.join(faults)}")
+
+
+def refuse_not_finite(model: torch.nn.Module, where: str, error: type[HandClipError] = BackboneError) -> None:
+    """Refuse weights that hold NaN or infinity: every figure made by them would mean nothing.
+
+    Args:
+        model: Whose tensors are looked at.
+        where: Where they are from, for the message, which names the first bad tensor.
+        error: What is raised.
+    """
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            remedy = "the file is damaged or its training went wrong: take the weights of another epoch or file"
+            require_finite(tensor.cpu().float(), f"{where}, tensor {name}", remedy, error)
 
 
 def fingerprint(model: torch.nn.Module) -> str:

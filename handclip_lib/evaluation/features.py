@@ -1,18 +1,23 @@
 """Embeddings of images: each file is encoded once, whatever the number of draws, and a killed run resumes."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
+import safetensors
+import safetensors.numpy
 from tqdm.auto import tqdm
 
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.places import cache_folder
 from handclip_lib.errors import EvaluationError
-from handclip_lib.files import whole_file
+from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
+from handclip_lib.finite import require_finite
 
+logger = logging.getLogger("handclip")
 BLOCK = 512  # images between two saves
 
 
@@ -29,6 +34,10 @@ class Features:
     paths: tuple[str, ...]
     embeddings: np.ndarray
     lengths: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse NaN and infinity, for every figure is made of these."""
+        require_finite(self.embeddings, f"embeddings of {len(self.paths)} images")
 
     @classmethod
     def normalised(cls, paths: Iterable[str], embeddings: np.ndarray) -> "Features":
@@ -130,7 +139,7 @@ def extract_features(
     blocks = []
     for start in range(0, len(distinct), BLOCK):
         rows = first[start : start + BLOCK]
-        file = folder / f"{start:08d}.npy"
+        file = folder / f"{start:08d}.safetensors"
         block = _kept(file, len(rows))
         if block is None:
             parts = []
@@ -149,19 +158,28 @@ def extract_features(
 
 
 def _kept(file: Path, n: int) -> np.ndarray | None:
-    try:
-        block = np.load(file)
-    except (OSError, ValueError, EOFError):
+    """The block that `_keep` wrote; None where there is none, or it is damaged: it is made again."""
+    if not file.exists():
         return None
-    return block if block.ndim == 2 and len(block) == n and np.isfinite(block).all() else None
+    try:
+        sound = is_sealed(file)
+        block = safetensors.numpy.load_file(file)["embeddings"]
+        sound = sound and block.ndim == 2 and len(block) == n and bool(np.isfinite(block).all())
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError):
+        sound = False
+    if sound:
+        return block
+    logger.warning("%s of the feature cache is damaged; its images are encoded again", file)
+    return None
 
 
 def _keep(file: Path, block: np.ndarray) -> None:
     try:
         with whole_file(file) as private:
-            np.save(private, block)
-    except OSError as error:
+            safetensors.numpy.save_file({"embeddings": block}, private, UNSEALED)
+            seal(private)
+    except (OSError, safetensors.SafetensorError) as error:
         raise EvaluationError(
-            f"the feature cache {file.parent} cannot be written ({error.strerror or error}); free space there, "
-            "or name another folder in the environment variable HANDCLIP_CACHE"
+            f"the feature cache {file.parent} cannot be written ({getattr(error, 'strerror', None) or error}); free "
+            "space there, or name another folder in the environment variable HANDCLIP_CACHE"
         ) from error

@@ -1,5 +1,7 @@
 """What could make a figure better than the model: people, files and choices that the test must not share."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -8,6 +10,7 @@ from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import refuse_leak
 from handclip_lib.errors import DataError, EvaluationError
+from handclip_lib.evaluation.copies import find_copies
 from handclip_lib.evaluation.features import Features
 
 YES, NO, STATED, UNKNOWN = "yes", "no", "stated", "not checked"
@@ -27,6 +30,7 @@ def leak_checks(
     selected_on: str,
     pixel_features: Features | None,
     images: DecodedImages | None = None,
+    seen: DecodedImages | None = None,
     near: float = 0.98,
 ) -> pd.DataFrame:
     """Check that the test is one, and say in plain sentences what was found.
@@ -40,6 +44,8 @@ def leak_checks(
             them (other aspects and distractors are not looked at); None: not counted.
         images: Decoded images of at least `split.evaluated_paths()`, to compare the content of files; None: their
             paths alone are compared.
+        seen: Photographs that trained, decoded as `images` are, as `seen_photographs` finds them; None: they are not
+            at hand.
         near: Cosine from which two images are near-duplicates, -1..1.
 
     Returns:
@@ -47,7 +53,7 @@ def leak_checks(
         detail.
 
     Raises:
-        EvaluationError: A tested identity trained the weights, or `selected_on` or `near` is out of range.
+        EvaluationError: A tested person or photograph trained the weights, or `selected_on` or `near` is out of range.
     """
     if selected_on not in SELECTIONS:
         raise EvaluationError(f"selected_on={selected_on!r}; choose from {', '.join(SELECTIONS)}")
@@ -55,6 +61,7 @@ def leak_checks(
         raise EvaluationError(f"near={near}: a cosine in -1..1 is wanted")
     rows = {
         "people": _people(split, trained),
+        "copies": _copies(split, trained, images, seen),
         "files": _files(split, images),
         "near-duplicates": _near_duplicates(split, pixel_features, near),
         "selection": SELECTIONS[selected_on],
@@ -70,14 +77,36 @@ def _people(split: Split, trained: Split | None) -> tuple[str, str]:
     if trained is None:
         return UNKNOWN, "No training manifest was given: whether the weights saw these people is not known here."
     try:
-        refuse_leak(trained, split)
+        known, said = refuse_leak(trained, split)
     except DataError as leak:
         raise EvaluationError(str(leak)) from leak
-    ours, theirs = split.meta["dataset"], trained.meta["dataset"]
-    if ours != theirs:
-        return YES, f"The weights were trained on {theirs}, the test is on {ours}: other data, taken for other people."
-    n = len(trained.identities("train") | trained.identities("val"))
-    return YES, f"{n} people trained, {len(split.identities('test'))} are tested, and nobody is both."
+    return YES if known else UNKNOWN, said
+
+
+def _copies(
+    split: Split, trained: Split | None, images: DecodedImages | None, seen: DecodedImages | None
+) -> tuple[str, str]:
+    if trained is None or images is None or seen is None:
+        return UNKNOWN, (
+            "The photographs that trained are not at hand: copies of them in other files, saved again or resized, "
+            "were not looked for."
+        )
+    found = find_copies(images.select(split.paths("test")), seen)
+    wanted = int(trained.images["role"].isin(["train", "val"]).sum())
+    looked = f"{found.n_seen} of {wanted} photographs that trained were looked at (cosine of fine 32×32 pixels)"
+    if found.tested:
+        return NO, (
+            f"{len(found.tested)} tested photographs are near-duplicates of one that trained, such as "
+            f"{found.tested[0]} of {found.seen[0]}: these people are no strangers to the weights. {looked}."
+        )
+    complete = YES if found.n_seen == wanted else UNKNOWN
+    return complete, f"No tested photograph is a near-duplicate of one that trained. {looked}."
+
+
+def manifest_beside(weights: str) -> Split | None:
+    """The manifest of the run whose folder a file of weights lies in; None where there is none."""
+    folder = Path(weights).expanduser().parent
+    return Split.read(folder) if weights and (folder / "split.csv").is_file() else None
 
 
 def _files(split: Split, images: DecodedImages | None) -> tuple[str, str]:

@@ -12,8 +12,9 @@ from torch import Tensor
 from handclip_lib.backbone.image_tower import ALL, learning_tokens
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.text_tower import PromptText
+from handclip_lib.backbone.weights import refuse_not_finite
 from handclip_lib.errors import BackboneError, ConfigError
-from handclip_lib.files import whole_file
+from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.models.prompt_learner import build_prompts
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.parameters.templates import TEMPLATES
@@ -231,7 +232,8 @@ def save_promptsg(encoder: PromptSG, backbone: Backbone, file: Path) -> None:
     _check_same(encoder.recipe["backbone"], backbone, "this encoder")
     state = {name: value.detach().cpu().contiguous().clone() for name, value in encoder.state_dict().items()}
     with whole_file(file) as private:
-        safetensors.torch.save_file(state, private, {_FACTS: json.dumps(encoder.recipe)})
+        safetensors.torch.save_file(state, private, {_FACTS: json.dumps(encoder.recipe), **UNSEALED})
+        seal(private)
 
 
 def load_promptsg(backbone: Backbone, file: Path) -> PromptSG:
@@ -244,6 +246,7 @@ def load_promptsg(backbone: Backbone, file: Path) -> PromptSG:
         BackboneError: There is no such file, it is of something else, or of another backbone.
     """
     try:
+        is_sealed(file)
         with safetensors.safe_open(file, "pt") as opened:
             recipe = json.loads((opened.metadata() or {})[_FACTS])
             state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
@@ -261,6 +264,7 @@ def load_promptsg(backbone: Backbone, file: Path) -> PromptSG:
         encoder.load_state_dict(state)
     except (TypeError, RuntimeError) as error:
         raise BackboneError(f"{file} was written by another version of HandCLIP ({error}); train again") from error
+    refuse_not_finite(encoder, str(file))
     return encoder.eval()
 
 

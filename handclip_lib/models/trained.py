@@ -1,5 +1,6 @@
 """What earlier trainings left: prompts as texts, and a tuned image tower as a CLIP of its own."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +16,17 @@ from handclip_lib.backbone.weights import fingerprint, size_fact
 from handclip_lib.config import trained_name
 from handclip_lib.data.augment import plain
 from handclip_lib.data.images import Resolution, height_and_width
+from handclip_lib.data.manifest import Split
+from handclip_lib.data.table import identity_order
 from handclip_lib.errors import BackboneError
-from handclip_lib.files import whole_file
+from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
+from handclip_lib.finite import require_finite
 from handclip_lib.models.promptsg import PromptSG as GuidedEncoder
 from handclip_lib.models.promptsg import load_promptsg as load_guided
 from handclip_lib.models.promptsg import save_promptsg as save_guided
 from handclip_lib.models.reid_head import ReidEncoder as HandEncoder
 
+logger = logging.getLogger("handclip")
 PROMPTS = "text_features.safetensors"
 BEST, FINAL = "best.safetensors", "final.safetensors"
 TRAINING = "image.safetensors"
@@ -110,9 +115,13 @@ def save_trained(encoder: HandEncoder | GuidedEncoder, backbone: Backbone, folde
         The best one, to evaluate.
     """
     best = {name: value.clone() for name, value in encoder.state_dict().items()}
-    with safetensors.safe_open(folder / TRAINING, "pt") as opened:
-        last = {name[4:]: opened.get_tensor(name) for name in opened.keys() if name.startswith("now.")}  # noqa: SIM118
-    last = best | last  # what is frozen is not in the file
+    try:
+        is_sealed(folder / TRAINING)
+        with safetensors.safe_open(folder / TRAINING, "pt") as opened:
+            now = {name[4:]: opened.get_tensor(name) for name in opened.keys() if name.startswith("now.")}  # noqa: SIM118
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise BackboneError(f"{folder / TRAINING} is damaged ({error}); delete it and train again") from error
+    last = best | now  # what is frozen is not in the file
     for state, name in ((last, FINAL), (best, BEST)):
         encoder.load_state_dict(state)
         if isinstance(encoder, GuidedEncoder):
@@ -124,13 +133,16 @@ def save_trained(encoder: HandEncoder | GuidedEncoder, backbone: Backbone, folde
     return Trained(tuned.encode_image, tuned.fingerprint, backbone.name, backbone.resolution)
 
 
-def load_trained(folder: Path, parameters: Mapping[str, Any], device: str = "auto") -> Backbone | Trained:
+def load_trained(
+    folder: Path, parameters: Mapping[str, Any], device: str = "auto", learnt: str = "yes"
+) -> Backbone | Trained:
     """The best weights of a run of notebook 03 or 04, by the name they have in its tables.
 
     Args:
         folder: The run's.
         parameters: The run's, as its record has them.
         device: See `load_backbone`.
+        learnt: Whether the training learnt, as the run's metrics have it.
 
     Raises:
         BackboneError: The run left no weights, they are damaged, or of another backbone.
@@ -138,18 +150,22 @@ def load_trained(folder: Path, parameters: Mapping[str, Any], device: str = "aut
     file = folder / BEST
     if not file.exists():
         raise BackboneError(f"{folder.name} has no {BEST}: its training did not end; run notebook 03 or 04 again")
+    try:
+        _tell_unsealed(file)
+    except ValueError as error:
+        raise BackboneError(f"{file} is damaged ({error}); run notebook 03 or 04 again") from error
     if parameters.get("method") != "promptsg":
-        return _labelled(load_backbone(parameters["backbone"], file, device), parameters, folder)
+        return _labelled(load_backbone(parameters["backbone"], file, device), parameters, folder, learnt)
     height, _, width = parameters["input_size"].partition("x")
     size = (int(height), int(width)) if width else None
     backbone = load_backbone(
         parameters["backbone"], parameters["weights"] or None, device, parameters["download_root"] or None, size
     )
-    return _labelled(_guided(load_guided(backbone, file), backbone), parameters, folder)
+    return _labelled(_guided(load_guided(backbone, file), backbone), parameters, folder, learnt)
 
 
-def _labelled(model: M, parameters: Mapping[str, Any], folder: Path) -> M:
-    return replace(model, name=trained_name(model.name, parameters), source=f"run {folder.name}")
+def _labelled(model: M, parameters: Mapping[str, Any], folder: Path, learnt: str) -> M:
+    return replace(model, name=trained_name(model.name, parameters, learnt), source=f"run {folder.name}")
 
 
 def _guided(encoder: GuidedEncoder, backbone: Backbone) -> Trained:
@@ -169,31 +185,37 @@ def save_texts(file: Path, texts: np.ndarray, identities: Sequence[str], backbon
     """
     facts = {"identities": "\n".join(identities), "backbone": backbone.fingerprint}
     with whole_file(file) as private:
-        safetensors.torch.save_file({"texts": torch.from_numpy(np.ascontiguousarray(texts))}, private, facts)
+        safetensors.torch.save_file({"texts": torch.from_numpy(np.ascontiguousarray(texts))}, private, facts | UNSEALED)
+        seal(private)
 
 
-def prompt_texts(backbone: Backbone, run: Path | None, identities: Sequence[str]) -> np.ndarray | None:
+def prompt_texts(backbone: Backbone, run: Path | None, identities: Sequence[str], split: Split) -> np.ndarray | None:
     """Text features of some identities from a run of notebook 02.
 
     Args:
         backbone: The frozen CLIP; it must be the one the prompts were learnt on.
         run: The run's folder; None where no prompts are wanted.
         identities: Whose, in the order wanted.
+        split: The manifest of the photographs they are used for: names mean the same people only where the prompts
+            were learnt on the same ones.
 
     Returns:
         float32, shape (len(identities), embedding_dim), or None without a run.
 
     Raises:
-        BackboneError: There are no prompts, they are of another CLIP, or an identity has none.
+        BackboneError: There are no prompts, they are of another CLIP, an identity has none, or they were learnt on
+            other photographs.
+        DataError: The run has no manifest, or a damaged one.
     """
     if run is None:
         return None
     file = run / PROMPTS
     try:
+        _tell_unsealed(file)
         with safetensors.safe_open(file, "pt") as opened:
             facts, texts = opened.metadata() or {}, opened.get_tensor("texts").numpy()
         names, made_by = facts["identities"].split("\n"), facts["backbone"]
-    except (OSError, KeyError, safetensors.SafetensorError) as error:
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise BackboneError(f"{file} holds no prompts ({error}); run notebook 02, then name its run") from error
     if made_by != backbone.fingerprint:
         raise BackboneError(
@@ -206,7 +228,35 @@ def prompt_texts(backbone: Backbone, run: Path | None, identities: Sequence[str]
             f"{run.name} has no prompt of {', '.join(missing[:5])} ({len(missing)} of {len(identities)}): run "
             "notebook 02 on the same data, aspect, protocol and seed"
         )
+    require_finite(texts, f"the prompts of {run.name}", "run notebook 02 again", BackboneError)
+    _refuse_other_photographs(run, identities, split)
     return texts[[names.index(identity) for identity in identities]]
+
+
+def _refuse_other_photographs(run: Path, identities: Sequence[str], split: Split) -> None:
+    theirs = Split.read(run)
+    both = [m.images[m.images["role"].isin(["train", "val"]) & m.images["identity"].isin(identities)]
+            for m in (split, theirs)]  # fmt: skip
+    known = all(rows["content"].all() for rows in both)
+    if not known:
+        logger.warning("the prompts of %s: not all contents are recorded, so photographs are told by path", run.name)
+    ours, learnt_on = (
+        set(zip(rows["identity"], rows["role"], rows["content" if known else "path"], strict=True)) for rows in both
+    )
+    if theirs.meta["dataset"] == split.meta["dataset"] and ours == learnt_on:
+        return
+    wrong = {who for who, _, _ in ours ^ learnt_on} or set(identities)
+    raise BackboneError(
+        f"the prompts of {run.name} were learnt on other photographs ({theirs.meta['dataset']}, "
+        f"{theirs.meta['aspect']}, {theirs.meta['protocol']}, seed {theirs.meta['seed']}) of {len(wrong)} of "
+        f"{len(identities)} people, such as {min(wrong, key=identity_order)}: equal names are not equal people; run "
+        "notebook 02 on the same data, aspect, protocol and seed"
+    )
+
+
+def _tell_unsealed(file: Path) -> None:
+    if not is_sealed(file):
+        logger.warning("%s was written without a checksum: whether it is damaged is not known", file)
 
 
 def save_clip(backbone: Backbone, file: Path) -> Backbone:
@@ -222,5 +272,7 @@ def save_clip(backbone: Backbone, file: Path) -> Backbone:
     state = {name: value.detach().cpu().contiguous().clone() for name, value in backbone.model.state_dict().items()}
     size, side = height_and_width(backbone.resolution), backbone.model.visual.input_resolution
     with whole_file(file) as private:
-        safetensors.torch.save_file(state, private, None if size == (side, side) else size_fact(size, side))
+        facts = {} if size == (side, side) else size_fact(size, side)
+        safetensors.torch.save_file(state, private, facts | UNSEALED)
+        seal(private)
     return replace(backbone, fingerprint=fingerprint(backbone.model))

@@ -57,7 +57,7 @@ def train(folder: Path) -> None:
     split = make_split(table.without(images.failures), config.aspect, config.protocol, config.seed, config.draws)
     people = training_images(images, split, config.validation)
     encoder = image_encoder(model, len(people.identities), **config.encoder_options())
-    text = prompt_texts(model, texts, people.identities)
+    text = prompt_texts(model, texts, people.identities, split)
     fit_image(
         encoder, people.pixels, people.labels, **config.options(), text=text, validate=people.validate, folder=folder
     )

@@ -10,7 +10,7 @@ import safetensors.torch
 from torch import Tensor
 
 from handclip_lib.errors import TrainingError
-from handclip_lib.files import whole_file
+from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
 
 _FACTS = "handclip"
 
@@ -25,7 +25,8 @@ def save_checkpoint(file: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
     whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     try:
         with whole_file(file) as private:
-            safetensors.torch.save_file(whole, private, {_FACTS: json.dumps(facts)})
+            safetensors.torch.save_file(whole, private, {_FACTS: json.dumps(facts), **UNSEALED})
+            seal(private)
     except (OSError, safetensors.SafetensorError) as error:
         raise TrainingError(f"{file} cannot be written ({error}); free space, then run again: it resumes") from error
 
@@ -34,9 +35,12 @@ def load_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_checkpoint` wrote.
 
     Raises:
-        TrainingError: The file is absent or damaged, or not of `save_checkpoint`.
+        TrainingError: The file is absent or damaged, or not of `save_checkpoint`. One without a checksum, of an
+            earlier version, is refused too: nobody could say that it goes on to the weights it was stopped at.
     """
     try:
+        if not is_sealed(file):
+            raise ValueError("it has no checksum, so damage could not be told")
         with safetensors.safe_open(file, "pt") as opened:
             facts = json.loads((opened.metadata() or {})[_FACTS])
             return {name: opened.get_tensor(name) for name in opened.keys()}, facts  # noqa: SIM118

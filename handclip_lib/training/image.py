@@ -1,5 +1,6 @@
 """Image fine-tune: the image tower learns to tell training identities (CLIP-FH stage 1, CLIP-ReID stage 2)."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from handclip_lib.backbone.weights import refuse_not_finite
 from handclip_lib.data.augment import augment, plain
 from handclip_lib.data.batches import identity_batches, warn_if_few
 from handclip_lib.errors import TrainingError
@@ -20,10 +22,12 @@ from handclip_lib.losses.image_losses import WITH_TEXT, WeightedLoss, image_loss
 from handclip_lib.models.promptsg import PromptSG
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.models.trained import ENCODED_AT_ONCE, TRAINING, encode_images
+from handclip_lib.training.history import LEARNT
 from handclip_lib.training.image_state import ImageState
 from handclip_lib.training.processes import Processes
 from handclip_lib.training.schedule import one_cycle, warm_up_cosine
 
+logger = logging.getLogger("handclip")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 SCHEDULES = ("cosine", "one_cycle")
@@ -35,12 +39,15 @@ class ImageResult:
 
     Attributes:
         history: One row an epoch, from 0 (before training): the loss and its terms, what `validate` returned,
-            gradient norm before clipping, learning rate, seconds.
-        best_epoch: The epoch with the highest `select_by`.
+            gradient norm before clipping, learning rate, seconds; with fp16 "skipped_steps" of the epoch, whose
+            gradients were no numbers.
+        best_epoch: The epoch with the highest `select_by`; 0 where nothing was learnt.
+        learnt: "yes"; or "no: " or "in part: " and the reason.
     """
 
     history: pd.DataFrame
     best_epoch: int
+    learnt: str
 
 
 def fit_image(
@@ -131,6 +138,7 @@ def fit_image(
             best epoch's weights), or the checkpoint is of another training.
     """
     _check(encoder, pixels, identities, text, weights, epochs, views, encoded_at_once, precision, optimizer, schedule)
+    refuse_not_finite(encoder, "the weights, before the first step", TrainingError)
     device = encoder.classifier.device
     processes = Processes(device)
     texts = None if text is None else F.normalize(torch.as_tensor(np.asarray(text, np.float32), device=device), dim=1)
@@ -157,14 +165,20 @@ def fit_image(
     before = np.concatenate([[0], np.cumsum(steps_of)])
     state = ImageState(encoder, adam, scaler, options, folder / TRAINING if folder else None)
 
-    def stopped(what: str) -> TrainingError:
+    def stopped(what: str, number: int = 0) -> TrainingError:
         state.put_best()
-        return TrainingError(f"{what}: lower learning_rate={learning_rate:g}; the best epoch so far is kept")
+        begun = state.history.epoch > 0 or number > 0
+        remedy = f"lower learning_rate={learning_rate:g}; the best epoch so far is kept"
+        if precision == "fp16":
+            remedy = f"fp16 holds no number above 65,504: train with precision=bf16 or fp32, or {remedy}"
+        elif not begun:
+            remedy = "no step was taken yet, so the weights that were given overflow; load others"
+        return TrainingError(f"{what}: {remedy}")
 
     def encoded(images: np.ndarray) -> np.ndarray:
         found = encode_images(state.evaluated, images)
         if not np.isfinite(found).all():
-            raise stopped(f"embeddings after epoch {state.history.epoch + 1} are no numbers")
+            raise stopped(f"embeddings after epoch {state.history.epoch + 1} are no numbers", state.history.epoch + 1)
         return found
 
     def close_epoch(row: dict[str, Any]) -> None:
@@ -222,7 +236,7 @@ def fit_image(
             outputs = _in_pieces(encoder, outputs_of, pieces) if len(pieces) > 1 else outputs_of(inputs)
             loss, terms = loss_of(ids=ids, **processes.gather(outputs, len(rows)))
             if not torch.isfinite(loss):
-                raise stopped(f"the loss is {loss.item()} in {place}")
+                raise stopped(f"the loss is {loss.item()} in {place}", number)
             scaler.scale(loss).backward()
             if len(pieces) > 1:
                 _backward_in_pieces(outputs_of, pieces, outputs)
@@ -231,7 +245,7 @@ def fit_image(
             gradient = torch.nn.utils.clip_grad_norm_(learning, clip_gradient)
             # fp16's scale is too high at first, and falls; a full-size gradient has no such excuse
             if not torch.isfinite(gradient) and scaler.get_scale() <= 1:
-                raise stopped(f"the gradient is {gradient.item()} in {place}")
+                raise stopped(f"the gradient is {gradient.item()} in {place}", number)
             scaler.step(adam)
             if encoder.centers.grad is not None:  # as if the centre loss had weight 1
                 scaler.unscale_(sgd)
@@ -242,6 +256,8 @@ def fit_image(
             seen.append([len(rows), loss.item(), gradient.item(), *(value.item() for value in terms.values())])
         means = _means(np.array(seen))
         row = {"epoch": epoch + 1, **dict(zip(("loss", "gradient_norm", *terms), means.tolist(), strict=True))}
+        if precision == "fp16":
+            row["skipped_steps"] = int((~np.isfinite(np.array(seen)[:, 2])).sum())
         close_epoch(row | {"learning_rate": adam.param_groups[0]["lr"], "seconds": 0.0})
         row = state.history.rows[-1]
         bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", select_by) if name in row})
@@ -251,7 +267,10 @@ def fit_image(
     bar.close()
     show(last=True)
     state.put_best()
-    return ImageResult(state.history.frame(), state.history.best_epoch)
+    learnt = state.history.learnt(learning_rate, steps_of)
+    if learnt != LEARNT and processes.is_main:
+        logger.warning("the training did not go as it should: learnt %s", learnt)
+    return ImageResult(state.history.frame(), state.history.best_epoch, learnt)
 
 
 @torch.no_grad()
@@ -347,6 +366,8 @@ def _check(
             f"{' and '.join(needed)}: need a text for each of {count} identities, "
             f"got {0 if text is None else len(text)}"
         )
+    if text is not None and not np.isfinite(text).all():
+        faults.append(f"{int((~np.isfinite(text)).sum())} values of the texts are not finite: learn the prompts again")
     if epochs < 1 or views < 1:
         faults.append(f"epochs={epochs}, views={views}: at least one each")
     if encoder.makes_texts and encoded_at_once == 1:

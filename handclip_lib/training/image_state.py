@@ -16,7 +16,10 @@ from handclip_lib.errors import TrainingError
 from handclip_lib.models.promptsg import PromptSG
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.training.checkpoints import resume_checkpoint, save_checkpoint
-from handclip_lib.training.history import History
+from handclip_lib.training.history import History, have_moved, sample_of
+
+_HEAD = ("reduction.", "neck.", "classifier", "centers")
+"""Names of what training alone needs begin so."""
 
 
 class ImageState:
@@ -46,6 +49,7 @@ class ImageState:
         self._changing = {name for name, p in encoder.named_parameters() if p.requires_grad}
         self._changing |= {name for name, _ in encoder.named_buffers()}
         self._best = self._copy()
+        self._at_first = self._sample()
 
     @property
     def begun(self) -> bool:
@@ -59,10 +63,16 @@ class ImageState:
 
     def close_epoch(self, row: dict[str, Any], writes: bool) -> None:
         """Take an epoch's figures, keep its weights where they are the best, and write the file."""
-        if self.history.add(row):
+        if self.history.add(row, self.history.moved or have_moved(self._sample(), self._at_first)):
             self._best = self._copy()
         if self._file is not None and writes:
             self._write(self._file)
+
+    def _sample(self) -> list[Tensor]:
+        """Of the weights that learn and that embeddings depend on: not of the head, nor of batch norms' statistics."""
+        named = self.evaluated.named_parameters()
+        own = ((name.removeprefix("hand."), p) for name, p in named if name in self._changing)
+        return sample_of(p for name, p in own if not name.startswith(_HEAD))
 
     def _changed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: value for name, value in state.items() if name in self._changing}
@@ -103,6 +113,7 @@ class ImageState:
             _put(self._average.module, parts["average"])
             self._average.n_averaged.copy_(tensors["averaged"])
         self._best = parts["best"] or self._copy()
+        self.history.moved = have_moved(self._sample(), self._at_first)
         stored = self._optimizer.state_dict()
         for name, value in parts["adam"].items():
             number, _, moment = name.partition(".")

@@ -1,5 +1,6 @@
 """Prompt learning: both encoders frozen, only the context learns (CLIP-ReID stage 1, CLIP-FH stage 2a)."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +16,16 @@ from tqdm.auto import tqdm
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.data.batches import identity_batches, warn_if_few
 from handclip_lib.errors import TrainingError
+from handclip_lib.finite import require_finite
 from handclip_lib.losses.contrastive import supervised_contrastive
 from handclip_lib.losses.diversity import diversity_loss
 from handclip_lib.models.prompt_learner import PromptLearner
 from handclip_lib.parameters.templates import templates_of
 from handclip_lib.training.checkpoints import resume_checkpoint, save_checkpoint
-from handclip_lib.training.history import History
+from handclip_lib.training.history import LEARNT, History, have_moved, sample_of
 from handclip_lib.training.schedule import warm_up_cosine
 
+logger = logging.getLogger("handclip")
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 SNAPSHOTS = 24  # kept of a training, evenly spread, beside the start and the end
 
@@ -34,7 +37,8 @@ class PromptResult:
     Attributes:
         history: One row an epoch, from 0 (before training): the loss and its terms, positives per sample, what
             `validate` returned, prompt norm, prompt variance, gradient norm, learning rate, seconds.
-        best_epoch: The epoch that `select_by` chose.
+        best_epoch: The epoch that `select_by` chose; 0 where nothing was learnt.
+        learnt: "yes", or "no: " and the reason.
         best: Its context, float32, as `PromptLearner.context`; the learner holds it too.
         best_text: Its text features of all identities, not normalised, float32, shape (n_identities, size).
         final: The context after the last epoch.
@@ -45,12 +49,18 @@ class PromptResult:
 
     history: pd.DataFrame
     best_epoch: int
+    learnt: str
     best: np.ndarray
     best_text: np.ndarray
     final: np.ndarray
     epochs: tuple[int, ...]
     contexts: np.ndarray
     text_features: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """What its texts are called in tables."""
+        return "learnt" if self.learnt == LEARNT else f"not learnt ({self.learnt.partition(': ')[2]})"
 
 
 def fit_prompt(
@@ -138,6 +148,7 @@ def fit_prompt(
 
     if not state.resumed():
         text = learner.text_features()
+        require_finite(text, "the texts before the first step", "load other weights", TrainingError)
         state.close_epoch({"epoch": 0, **_norms(learner), **(validate(text) if validate else {})}, text, True)
         show(last=False)
     bar = tqdm(total=epochs, initial=state.history.epoch, desc="learning prompts", unit="epoch", disable=not progress)
@@ -183,7 +194,7 @@ def fit_prompt(
             break
     bar.close()
     show(last=True)
-    return state.result()
+    return state.result(learning_rate, steps_of)
 
 
 def try_prompt(
@@ -266,6 +277,7 @@ class _State:
         self._learner, self._adam, self._options, self._file = learner, adam, options, file
         self.history = History(options["select_by"])
         self._best, self._best_text = learner.context.detach().clone(), torch.empty(0)
+        self._at_first = sample_of([self._best])
         self._epochs: list[int] = []
         self._contexts: list[Tensor] = []
         self._texts: list[Tensor] = []
@@ -273,7 +285,7 @@ class _State:
     def close_epoch(self, row: dict[str, Any], text: np.ndarray, snapshot: bool) -> None:
         """Take an epoch's figures, keep its context where it is the best or a snapshot, and write the file."""
         context = self._learner.context.detach().cpu().clone()
-        if self.history.add(row):
+        if self.history.add(row, have_moved(sample_of([context]), self._at_first)):
             self._best, self._best_text = context, torch.from_numpy(text)
         if snapshot:
             self._epochs.append(row["epoch"])
@@ -301,6 +313,7 @@ class _State:
         self._contexts, self._texts = list(tensors["contexts"]), list(tensors["text_features"])
         parameter = self._learner.context
         parameter.data.copy_(tensors["context"])
+        self.history.moved = have_moved(sample_of([parameter]), self._at_first)
         moments = {name.removeprefix("adam."): t for name, t in tensors.items() if name.startswith("adam.")}
         if moments:
             on = {name: t if name == "step" else t.to(parameter.device) for name, t in moments.items()}
@@ -311,13 +324,17 @@ class _State:
         """Give the learner the best context."""
         self._learner.context.data.copy_(self._best)
 
-    def result(self) -> PromptResult:
+    def result(self, learning_rate: float, steps_of: list[int]) -> PromptResult:
         """The training's result; the learner takes the best context."""
+        learnt = self.history.learnt(learning_rate, steps_of)
+        if learnt != LEARNT:
+            logger.warning("the training of the prompts did not go as it should: learnt %s", learnt)
         final = self._learner.context.detach().cpu().clone()
         self.put_best()
         return PromptResult(
             history=self.history.frame(),
             best_epoch=self.history.best_epoch,
+            learnt=learnt,
             best=self._best.cpu().numpy(),
             best_text=self._best_text.numpy(),
             final=final.numpy(),

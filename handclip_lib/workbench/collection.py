@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from handclip_lib.errors import EvaluationError, RunError
 from handclip_lib.workbench.inputs import CHECKPOINTS
-from handclip_lib.workbench.record import sound_record
+from handclip_lib.workbench.record import not_learnt, sound_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +116,7 @@ def differing(records: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def note_of(record: Mapping[str, Any], runs: Path) -> str:
-    """Why a run cannot be compared or used further; "" where nothing is missing."""
+    """Why a run cannot be compared or used further, or what it did not learn; "" where nothing is missing."""
     if record["status"] == "running":
         return "it is not done yet"
     if record["status"] != "succeeded":
@@ -128,7 +128,7 @@ def note_of(record: Mapping[str, Any], runs: Path) -> str:
         return f"{record['notebook'][:2]} evaluates no retrieval"
     if not (runs / record["id"] / EVALUATION).is_file():
         return f"no evaluation: {EVALUATION} is not there; run it again"
-    return ""
+    return not_learnt(record)
 
 
 def comparable_runs(

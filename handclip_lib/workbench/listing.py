@@ -8,7 +8,7 @@ from typing import Any
 
 from handclip_lib.config import NOTEBOOKS
 from handclip_lib.errors import ConfigError
-from handclip_lib.workbench.record import sound_record
+from handclip_lib.workbench.record import not_learnt, sound_record
 
 COLUMNS = ("id", "status", "rank1", "map", "seconds", "started")
 ORDERS = ("started", "rank1", "map", "seconds", "id")
@@ -75,10 +75,11 @@ def ordered(records: Sequence[Record], by: str = "started") -> list[Record]:
 
 
 def as_lines(records: Sequence[Record]) -> list[str]:
-    """A table as text: `COLUMNS`, and the parameters that are not their default and not in the id."""
+    """A table as text: `COLUMNS`, the parameters not default and not in the id, and what was not learnt."""
     rows = [[*COLUMNS, "changed"]]
     for record in records:
         differs = [f"{name}={value}" for name, value in changed_of(record).items() if name not in IN_ID]
+        differs += [f"({unlearnt})"] if (unlearnt := not_learnt(record)) else []
         rows.append([*(_shown(record, column) for column in COLUMNS), " ".join(differs)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

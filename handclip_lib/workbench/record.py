@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,12 @@ def sound_record(folder: Path) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record | {"id": folder.name}
+
+
+def not_learnt(record: Mapping[str, Any]) -> str:
+    """What a training's record says where it did not learn as it should, such as "learnt no: epoch 0 was best"."""
+    learnt = (record.get("metrics") or {}).get("learnt", "yes")
+    return "" if learnt == "yes" else f"learnt {learnt}"
 
 
 def this_process() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 from urllib.parse import quote
 
 from handclip_lib.workbench.listing import IN_ID, changed_of
+from handclip_lib.workbench.record import not_learnt
 from handclip_lib.workbench.thumbnail import THUMBNAIL, most_telling
 
 INTERACTIVE = "report_interactive.html"
@@ -37,7 +38,10 @@ def index_row(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": run["id"], "status": run["status"], "tone": tone_of(run), "error": str(run.get("error") or ""),
         "stage": notebook.replace("_", " "),
-        "changed": ", ".join(f"{name} = {text(value)}" for name, value in changed.items() if name not in IN_ID),
+        "changed": ", ".join(
+            [f"{name} = {text(value)}" for name, value in changed.items() if name not in IN_ID]
+            + [unlearnt for unlearnt in [not_learnt({"metrics": metrics})] if unlearnt]
+        ),
         **{name: str(parameters.get(name) or "") for name in ("backbone", "dataset", "aspect")},
         "rank1": percent(metrics.get("rank1")), "interval": "–".join(interval) if all(interval) else "",
         "floor": percent(metrics.get("best_floor_rank1")), "map": percent(metrics.get("map")),

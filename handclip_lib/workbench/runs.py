@@ -31,6 +31,7 @@ from handclip_lib.workbench.inputs import (
 from handclip_lib.workbench.record import (
     TRAININGS,
     held_by,
+    not_learnt,
     now,
     read_record,
     remove_results,
@@ -214,8 +215,8 @@ class Run:
         self._save()
         return folder
 
-    def trained(self, name: str) -> "tuple[Path, dict[str, Any], Split] | None":
-        """Folder, parameters and split of an earlier training, by notebook 03 or 04.
+    def trained(self, name: str) -> "tuple[Path, dict[str, Any], Split, str] | None":
+        """Folder, parameters and split of an earlier training, by notebook 03 or 04, and whether it learnt.
 
         Args:
             name: As `earlier` takes it; empty: none.
@@ -228,9 +229,9 @@ class Run:
         from handclip_lib.data.manifest import Split
 
         folder = self.earlier(name, *TRAININGS)
-        parameters = (read_record(folder) or {})["parameters"]
-        self._label = _label(parameters)
-        return folder, parameters, Split.read(folder)
+        record = read_record(folder) or {}
+        self._label = _label(record["parameters"])
+        return folder, record["parameters"], Split.read(folder), str(record["metrics"].get("learnt", "yes"))
 
     def finish(self, **metrics: float | int | str) -> None:
         """Record the headline figures, what the run left, and that it came to its end.
@@ -244,7 +245,8 @@ class Run:
         self._record["metrics"] = metrics
         self._record["reached_the_end"] = True
         self._close("succeeded") if self._keeps_status else self._save()
-        print(f"finished: {self.folder}")
+        unlearnt = not_learnt(self._record)
+        print(f"finished{f', but {unlearnt}' if unlearnt else ''}: {self.folder}")
 
     def _refuse_other_input(self) -> None:
         """Runs of an analysis that have begun or ended since are no change: it looked at those there were."""

@@ -63,14 +63,26 @@ def test_a_killed_run_resumes_at_the_last_block(tmp_path, monkeypatch):
     np.testing.assert_array_equal(resumed.embeddings, extract(Encoder(), decoded, tmp_path / "fresh").embeddings)
 
 
-def test_a_damaged_block_is_encoded_again(tmp_path):
+@pytest.mark.parametrize("harm", ["flip", "hole", "cut", "empty", "swap"])
+def test_a_damaged_block_is_encoded_again_with_a_word(tmp_path, harm, caplog):
     decoded = images()
     first = extract(Encoder(), decoded, tmp_path)
-    (block,) = tmp_path.rglob("*.npy")
-    block.write_bytes(block.read_bytes()[:50])
+    (block,) = tmp_path.rglob("*.safetensors")
+    data = bytearray(block.read_bytes())
+    if harm == "flip":
+        data[-3] ^= 1  # still a finite number
+    elif harm == "hole":
+        data[-96:-48] = bytes(48)
+    elif harm == "swap":  # two rows of 48 bytes change places
+        data[-96:] = data[-48:] + data[-96:-48]
+    block.write_bytes(data[: {"cut": 150, "empty": 0}.get(harm)])
     again = Encoder()
     np.testing.assert_array_equal(extract(again, decoded, tmp_path).embeddings, first.embeddings)
     assert again.seen == 10
+    assert f"{block} of the feature cache is damaged; its images are encoded again" in caplog.text
+    caplog.clear()
+    extract(Encoder(breaks_after=0), decoded, tmp_path)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(("value", "words"), [(np.nan, "not finite"), (np.inf, "not finite"), (0.0, "zero")])
@@ -82,7 +94,7 @@ def test_an_embedding_that_means_nothing_is_refused_by_path_and_not_kept(value, 
 
     with pytest.raises(EvaluationError, match=rf"\d\.jpg is {words}"):
         extract(encode, images(), tmp_path)
-    assert list(tmp_path.rglob("*.npy")) == []
+    assert list(tmp_path.rglob("*.safetensors")) == []
 
 
 def test_a_path_without_an_embedding_is_named():

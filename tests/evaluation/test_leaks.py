@@ -10,16 +10,17 @@ from handclip_lib.errors import DataError, EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.leaks import leak_checks
 
-CHECKS = ["people", "files", "near-duplicates", "selection", "labels"]
+CHECKS = ["people", "copies", "files", "near-duplicates", "selection", "labels"]
 
 
-def split_of(tested: str, trained: str = "xyz", dataset: str = "folder", draws: int = 2) -> Split:
+def split_of(tested: str, trained: str = "xyz", dataset: str = "folder", draws: int = 2, known: bool = True) -> Split:
     """Three images a tested person, a0 a1 a2 …: the first is the gallery's in draw 0, the second in draw 1."""
     rows = [(f"{who}{n}", who, "test", str(n) if n < draws else "") for who in tested for n in range(3)]
     rows += [(f"{who}{n}", who, role, "") for who in trained for n, role in enumerate(("train", "val"))]
     frame = pd.DataFrame(rows, columns=["path", "identity", "role", "gallery_in"])
     meta = {"dataset": dataset, "draws": draws, "aspect": "all", "protocol": "proportional", "unqueryable": []}
-    return Split.build(meta, frame.assign(aspect="", capture=pd.NA))
+    content = [f"{dataset} {path}" if known else "" for path in frame["path"]]
+    return Split.build(meta, frame.assign(aspect="", capture=pd.NA, content=content))
 
 
 def images_of(split: Split, **copies: str) -> DecodedImages:
@@ -40,15 +41,31 @@ def test_people_who_trained_are_not_tested():
     split = split_of("abc")
     assert checked(split, "people", split) == ("yes", "3 people trained, 3 are tested, and nobody is both.")
     assert checked(split, "people")[0] == "not checked"
-    other = split_of("abc", "xyz", dataset="11k")
-    said = "The weights were trained on 11k, the test is on folder: other data, taken for other people."
-    assert checked(split, "people", other) == ("yes", said)
+    passed, said = checked(split, "people", split_of("xyz", "abd", dataset="11k"))
+    assert passed == "yes" and "None of 9 tested photographs is one of the 6 that trained" in said
+    assert said.endswith("their people are taken for others; 2 people have the same names there (a, b).")
+    for other in (split_of("xyz", "abd", known=False), split_of("xyz", "uvw", dataset="11k", known=False)):
+        passed, said = checked(split, "people", other)
+        assert passed == "not checked" and "whether they are of other people is not known" in said
+    with pytest.raises(EvaluationError, match=r"2 identities of the test split trained the model \(a, b\)"):
+        checked(split_of("abc", dataset="11k", known=False), "people", split_of("xyz", "abd", dataset="11k"))
+
+
+def test_a_photograph_that_trained_is_refused_whatever_it_is_called():
+    trained = split_of("xyz", "pq")
+    rows = trained.images.assign(content=trained.images["content"].replace("folder p1", "folder b2"))
+    with pytest.raises(
+        EvaluationError, match=r"1 of 9 tested photographs .*such as b2 of b, which trained as p1 of p:"
+    ):
+        checked(split_of("abc"), "people", Split.build(trained.meta, rows))
 
 
 @pytest.mark.parametrize("role", ["train", "val"])
 def test_a_tested_person_who_trained_is_refused_by_name(role):
     trained = split_of("xyz", "abd")
     images = trained.images[(trained.images["role"] == role) | (trained.images["role"] == "test")]
+    # other photographs of them, and those of x, y and z say that it is one data set
+    images = images.assign(content=images["content"].where(images["role"] == "test", images["content"] + " other"))
     with pytest.raises(EvaluationError, match=r"2 identities of the test split trained the model \(a, b\)"):
         checked(split_of("abc"), "people", Split.build(trained.meta, images))
 

@@ -1,4 +1,5 @@
 import pytest
+import safetensors.torch
 import torch
 
 from handclip_lib.errors import TrainingError
@@ -23,6 +24,24 @@ def test_damage_and_absence_are_named_with_a_remedy(tmp_path):
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(TrainingError, match="is no checkpoint"):
         load_checkpoint(file)
+
+
+@pytest.mark.parametrize("place", [10, 5_000, -1])
+def test_a_changed_byte_and_a_hole_are_no_checkpoint(tmp_path, place):
+    file = tmp_path / "x.safetensors"
+    for damage in (1, 4096):
+        save_checkpoint(file, {"a": torch.full((4000,), torch.pi)}, {})
+        with file.open("r+b") as opened:
+            opened.seek(place if place >= 0 else file.stat().st_size - damage)
+            opened.write(bytes(damage))
+        with pytest.raises(TrainingError, match=r"x\.safetensors is no checkpoint.*delete it and train again"):
+            load_checkpoint(file)
+
+
+def test_a_checkpoint_without_a_checksum_is_not_resumed(tmp_path):
+    safetensors.torch.save_file({"a": torch.ones(3)}, tmp_path / "x.safetensors", {"handclip": "{}"})
+    with pytest.raises(TrainingError, match=r"no checksum, so damage could not be told.*delete it and train again"):
+        load_checkpoint(tmp_path / "x.safetensors")
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

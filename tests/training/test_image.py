@@ -458,3 +458,97 @@ def _weights_after(data, steps: int, options) -> dict[str, torch.Tensor]:
     encoder, result = fit(data, ReidEncoder(small_vit(), 5), epochs=3, validate=best_at, **options)
     assert result.best_epoch == steps
     return {name: value.clone() for name, value in encoder.state_dict().items()}
+
+
+def falling():
+    """A validation that finds every epoch worse than the one before."""
+    seen = []
+
+    def validate(encode) -> dict[str, float]:
+        seen.append(0)
+        return {"val_rank1": -len(seen)}
+
+    return validate
+
+
+def rising():
+    count = iter(range(99))
+    return lambda encode: {"val_rank1": next(count)}
+
+
+def as_before(encoder) -> bool:
+    return all(torch.equal(v, w) for v, w in zip(encoder.state_dict().values(), begun().values(), strict=True))
+
+
+def begun() -> dict[str, torch.Tensor]:
+    return ReidEncoder(small(), 5).state_dict()
+
+
+ALONE = {"n_images": 1, "views": 1, "weights": {"supcon": 1.0}}
+
+
+@pytest.mark.parametrize("select_by", ["val_rank1", "loss"])
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (ALONE, "no: every gradient was 0, as where no batch holds a pair"),
+        ({"learning_rate": 1e-13, "weight_decay": 0.0}, "no: learning_rate=1e-13 moved no weight"),
+    ],
+)
+def test_what_taught_nothing_is_told_and_leaves_the_weights_alone(data, tmp_path, options, why, select_by, caplog):
+    """Weight decay and batch norms move without a gradient: no later epoch may be taken for the best."""
+    more = options | {"select_by": select_by, "validate": rising(), "folder": tmp_path}
+    encoder, result = fit(data, **more)
+    assert (result.best_epoch, result.learnt) == (0, why)
+    assert as_before(encoder)
+    assert f"learnt {why}" in caplog.text
+    encoder, result = fit(data, **more)
+    assert (result.best_epoch, result.learnt) == (0, why), "a training that is found done says the same"
+
+
+def test_an_epoch_0_that_was_best_is_told(data):
+    encoder, result = fit(data, validate=falling())
+    assert (result.best_epoch, result.learnt) == (0, "no: epoch 0 was best")
+    assert as_before(encoder)
+    assert fit(data, validate=rising())[1].learnt == "yes"
+
+
+SPOILT = [(99, "no: all {} fp16 steps were skipped"), (2, "in part: "), (0, "yes")]
+
+
+@pytest.mark.parametrize(("spoilt", "learnt"), SPOILT)
+def test_fp16_steps_that_are_skipped_are_counted(data, spoilt, learnt):
+    encoder, epochs, batches = ReidEncoder(small(), 5), [], []
+
+    def measured(encode) -> dict[str, float]:
+        epochs.append(0)
+        return {"val_rank1": len(epochs)}
+
+    def spoil(gradient: torch.Tensor) -> torch.Tensor:
+        batches.append(0)
+        return gradient * torch.nan if len(epochs) <= spoilt else gradient
+
+    encoder.classifier.register_hook(spoil)
+    encoder, result = fit(data, encoder, precision="fp16", epochs=3 if spoilt else 12, validate=measured)
+    skipped = result.history["skipped_steps"].fillna(0)
+    assert result.learnt.startswith(learnt.format(len(batches)))
+    assert skipped.sum() < len(batches) or spoilt == 99, "and some at first, for the scale is too high"
+    if spoilt == 99:
+        assert result.best_epoch == 0 and skipped.sum() == len(batches) and as_before(encoder)
+    assert "skipped_steps" not in fit(data, epochs=1)[1].history
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_numbers_that_are_none_are_not_put_down_to_the_learning_rate(data, precision):
+    spoilt = ReidEncoder(small(), 5)
+    with torch.no_grad():
+        spoilt.visual.conv1.weight[0, 0, 0, 0] = torch.nan
+    words = r"the weights, before the first step, tensor visual\.conv1\.weight: 1 of \d+ values are not finite \(1 NaN"
+    with pytest.raises(TrainingError, match=words):
+        fit(data, spoilt, precision=precision)
+    huge = ReidEncoder(small(), 5)
+    with torch.no_grad():
+        huge.visual.attnpool.c_proj.weight.fill_(3e38)
+    remedy = "train with precision=bf16 or fp32" if precision == "fp16" else "no step was taken yet.*load others"
+    with pytest.raises(TrainingError, match=remedy):
+        fit(data, huge, precision=precision, validate=None, select_by="loss")

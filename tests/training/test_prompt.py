@@ -305,3 +305,20 @@ def test_other_settings_can_be_tried(backbone, data):
 def test_what_cannot_be_trained_is_refused(backbone, data, change, options, words):
     with pytest.raises(TrainingError, match=words):
         fit(backbone, change(*data), **options)
+
+
+def test_prompts_that_learnt_nothing_are_told(backbone, data, tmp_path):
+    def falling(text: np.ndarray, seen: list[int] = []) -> dict[str, float]:  # noqa: B006
+        seen.append(0)
+        return {"hits": -len(seen)}
+
+    learner, result = fit(backbone, data, validate=falling, folder=tmp_path)
+    assert (result.best_epoch, result.learnt) == (0, "no: epoch 0 was best")
+    assert result.name == "not learnt (epoch 0 was best)"
+    first = PromptLearner(backbone, NAMES, n_ctx=3, seed=0)
+    assert torch.equal(learner.context, first.context)
+    for select_by in ("hits", "loss"):
+        _, result = fit(backbone, data, learning_rate=1e-13, select_by=select_by)
+        assert (result.best_epoch, result.learnt) == (0, "no: learning_rate=1e-13 moved no weight")
+    learnt = fit(backbone, data, select_by="loss")[1]
+    assert (learnt.learnt, learnt.name) == ("yes", "learnt")

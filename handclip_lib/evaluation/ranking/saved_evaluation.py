@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -17,8 +18,9 @@ from handclip_lib.errors import DataError, EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.models import FLOOR
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult
-from handclip_lib.files import whole_file
+from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
 
+logger = logging.getLogger("handclip")
 PER_QUERY, EMBEDDINGS = "per_query.csv", "embeddings.safetensors"
 TEXT = ("model", "gallery", "path", "identity", "match_path", "wrong_path")
 NUMBERS = {
@@ -121,7 +123,8 @@ def save_evaluation(
         with whole_file(folder / PER_QUERY) as private:
             private.write_text(text, encoding="utf-8", newline="")
         with whole_file(folder / EMBEDDINGS) as private:
-            safetensors.numpy.save_file(tensors, private, {"handclip": json.dumps(facts)})
+            safetensors.numpy.save_file(tensors, private, {"handclip": json.dumps(facts), **UNSEALED})
+            seal(private)
     except (OSError, safetensors.SafetensorError) as error:
         raise EvaluationError(
             f"the evaluation cannot be kept in {folder} ({error}); free space there, or name another folder in the "
@@ -184,6 +187,8 @@ def _embeddings(folder: Path, models: Sequence[str]) -> tuple[dict, dict[str, np
     if not file.is_file():
         raise EvaluationError(_broken(folder, f"there is no {EMBEDDINGS}"))
     try:
+        if not is_sealed(file):
+            logger.warning("%s was written without a checksum: whether it is damaged is not known", file)
         with safetensors.safe_open(file, "numpy") as opened:
             facts = json.loads((opened.metadata() or {})["handclip"])
             tensors = {model: opened.get_tensor(model) for model in models if model in facts["embedded"]}

@@ -12,6 +12,7 @@ from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
+from handclip_lib.finite import require_finite
 
 SHARES = ("image_to_text@1", "image_to_text@5", "text_to_image@1", "image_to_text@1_by_text", "chance")
 Labelled = tuple[tuple[str, ...], np.ndarray]
@@ -201,6 +202,7 @@ def _accuracy(similarity: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def _unit(text: np.ndarray) -> np.ndarray:
+    require_finite(text, "text features of the identities")
     return np.asarray(text, np.float32) / np.linalg.norm(text, axis=1, keepdims=True)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.tables import result_table
+from handclip_lib.finite import require_finite
 
 PROMPTS = {
     f"{view}_{side[0]}": (f"a photo of a {side} {view} hand", f"a photo of the {face} of a {side} hand")
@@ -36,11 +37,16 @@ def zero_shot(
     Returns:
         Keys of `prompts`, shape (n,).
 
+    Raises:
+        EvaluationError: An embedding of an image or text is not finite.
+
     Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, §3.1.4.
     """
+    require_finite(images, "embeddings of the images")
     classes = []
     for texts in prompts.values():
         embedded = np.asarray(encode_text(texts), np.float64)
+        require_finite(embedded, f"embeddings of the texts {', '.join(texts)}")
         classes.append((embedded / np.linalg.norm(embedded, axis=1, keepdims=True)).mean(axis=0))
     directions = np.stack(classes)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)

@@ -64,6 +64,12 @@ def cut_embeddings(folder: Path) -> None:
     (folder / EMBEDDINGS).write_bytes(data[: len(data) // 2])
 
 
+def change_an_embedding(folder: Path) -> None:
+    data = bytearray((folder / EMBEDDINGS).read_bytes())
+    data[-100] ^= 1
+    (folder / EMBEDDINGS).write_bytes(data)
+
+
 def another_file(folder: Path) -> None:
     (folder / EMBEDDINGS).write_bytes(b"not a safetensors file")
 
@@ -72,7 +78,9 @@ def other_split(folder: Path) -> None:
     (folder / "split.json").write_text(json.dumps({"checksum": "f" * 64}))
 
 
-@pytest.mark.parametrize("harm", [remove, cut_csv, change_a_rank, cut_embeddings, another_file, other_split])
+@pytest.mark.parametrize(
+    "harm", [remove, cut_csv, change_a_rank, cut_embeddings, change_an_embedding, another_file, other_split]
+)
 def test_damage_names_the_run_and_the_remedy(harm, tmp_path: Path, saved_runs):
     folder = tmp_path / "05_evaluation-tiny-1234"
     saved_runs.evaluated(folder)
