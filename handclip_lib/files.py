@@ -1,6 +1,8 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and files of others, of which only regular ones of a sensible size are read."""
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,3 +24,23 @@ def whole_file(path: Path) -> Iterator[Path]:
     except BaseException:
         private.unlink(missing_ok=True)
         raise
+
+
+def read_regular(path: Path, most: int) -> str:
+    """Text of a regular file; a pipe, device or folder of its name is refused instead of waited for.
+
+    Args:
+        path: The file.
+        most: Bytes it may have.
+
+    Raises:
+        OSError: It cannot be opened, or is no regular file.
+        ValueError: It is larger, or no UTF-8.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return content.decode("utf-8")

@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "handclip_lib"
 FLOORS = {
-    "errors": 0, "files": 0, "config": 1, "data": 2, "losses": 2, "backbone": 3, "models": 4, "evaluation": 5,
-    "training": 6, "plots": 7, "widgets": 8, "workbench": 9,
+    "terminal": -1, "errors": 0, "files": 0, "config": 1, "parameter_yaml": 1, "data": 2, "losses": 2,
+    "backbone": 3, "models": 4, "evaluation": 5, "training": 6, "plots": 7, "widgets": 8, "workbench": 9,
 }  # fmt: skip
 
 

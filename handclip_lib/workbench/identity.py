@@ -12,7 +12,7 @@ from typing import Any
 from handclip_lib.config import Analysis, Parameters
 from handclip_lib.data.places import find_data_root, project_root
 from handclip_lib.errors import ConfigError, RunError
-from handclip_lib.workbench.record import PROMPTS_OF, TRAININGS, find_run, sound_record
+from handclip_lib.workbench.record import PROMPTS_OF, TRAININGS, find_run, read_record
 
 PACKAGES = ("handclip", "torch", "openai-clip", "numpy", "pandas", "pillow", "papermill", "matplotlib")
 LIBRARY = Path(__file__).parents[1]
@@ -92,7 +92,7 @@ def git_state() -> dict[str, Any] | None:
 def _input_stamp(config: Parameters) -> str:
     """Which run "latest" means now; of an analysis, the runs there are."""
     if isinstance(config, Analysis):
-        records = [sound_record(path.parent) for path in sorted((reports_folder() / "runs").glob("0[1-5]_*/run.json"))]
+        records = [read_record(path.parent) for path in sorted((reports_folder() / "runs").glob("0[1-5]_*/run.json"))]
         return "\n".join(f"{record['id']} {record.get('started')} {record['status']}" for record in records if record)
     wanted = {"prompt_run": PROMPTS_OF, "trained_run": TRAININGS}
     return " ".join(_latest(*of) for name, of in wanted.items() if getattr(config, name, "") == "latest")

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from handclip_lib.config import NOTEBOOKS, Parameters, resolve
 from handclip_lib.data.places import project_root
 from handclip_lib.errors import ConfigError, RunError
-from handclip_lib.widgets.parameter_files import is_name, read_mapping
+from handclip_lib.parameter_yaml import is_name, read_mapping
+from handclip_lib.workbench.claim import Claim
 from handclip_lib.workbench.identity import reports_folder, run_id, unwritable
-from handclip_lib.workbench.record import TRAINING_CHECKPOINTS, now, read_record, sound_record, write_record, write_text
+from handclip_lib.workbench.record import TRAINING_CHECKPOINTS, now, read_record, write_record, write_text
 from handclip_lib.workbench.runs import RUN_FOLDER, new_record
 
 GRACE = 20.0  # seconds a notebook has to end after it was asked to
@@ -116,16 +116,13 @@ def launch(
         raise ConfigError(f"timeout={timeout:g}: give the seconds the run may take, more than 0")
     config, folder = prepare(notebook, parameters)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f".{folder.name}.lock", timeout=0):
-            record = sound_record(folder)
+        with Claim(folder):
+            record = read_record(folder)
             if record and record["status"] == "succeeded" and not force:
                 return Launched(folder, "skipped", None, _reported(folder, "succeeded before"))
             for name in TRAINING_CHECKPOINTS if force else ():
                 (folder / name).unlink(missing_ok=True)
             return _run(notebook, config, folder, timeout)
-    except Timeout as error:
-        raise RunError(f"{folder.name} is being run by another process; wait for it, or change a parameter") from error
     except OSError as error:
         raise unwritable(folder, error) from error
 

@@ -147,7 +147,7 @@ def test_reports_of_several_runs_and_of_the_latest(reports: Path, capsys):
         (folder / "report.html").unlink()
     assert main(["report", folders[0].name, "nothing", str(folders[1])]) == 2
     said = capsys.readouterr()
-    assert "nothing/run.json is absent" in said.err
+    assert "nothing: run.json is not there; run the notebook again" in said.err
     assert all((folder / "report.html").is_file() for folder in folders)
     assert main(["report", "latest"]) == 0
     assert folders[1].name in capsys.readouterr().out
