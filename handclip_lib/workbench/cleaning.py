@@ -185,12 +185,10 @@ def _size(paths: Sequence[Path]) -> int:
 
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
-        if path.is_symlink() or path.is_file():
-            path.unlink()
-        elif path.is_dir():
-            record = path / "run.json"  # last, so that a removal cut short is listed, and goes, the next time
-            for child in path.iterdir():
-                if child != record:
-                    _remove([child])
-            record.unlink(missing_ok=True)
-            path.rmdir()
+        if path.is_symlink() or not path.is_dir():
+            path.unlink(missing_ok=True)
+            continue
+        record = path / "run.json"  # last, so that a removal cut short is told of as what it was
+        _remove([child for child in path.iterdir() if child != record])
+        _remove([record])
+        path.rmdir()

@@ -39,7 +39,7 @@ def write_text(path: Path, text: str) -> None:
     """
     try:
         with whole_file(path) as private:
-            private.write_text(text, encoding="utf-8")
+            private.write_text(text, encoding="utf-8", errors="backslashreplace")  # of names that are no UTF-8
     except OSError as error:
         raise RunError(
             f"{path} cannot be written ({error.strerror or error}); free space there, or name another folder for "

@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from handclip_lib.errors import RunError
+from handclip_lib.terminal import one_line
 from handclip_lib.workbench.listing import all_records
 from handclip_lib.workbench.record import DAMAGED, read_record, record_of, write_text
 from handclip_lib.workbench.report_values import (
@@ -159,7 +160,7 @@ def _record(run_folder: Path) -> dict[str, Any]:
     """Read `run.json`; `id` and `status` are always there afterwards, as text."""
     run = record_of(run_folder)
     if run["status"] == DAMAGED:
-        raise RunError(f"{run_folder}: {run['error']}; run the notebook again")
+        raise RunError(f"{one_line(run_folder)}: {run['error']}; run the notebook again")
     return run
 
 
