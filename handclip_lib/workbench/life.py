@@ -9,6 +9,8 @@ from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
 
+from handclip_lib.terminal import one_line
+
 HEARTBEAT = "heartbeat"
 """File in a run's folder that is touched while the run goes on."""
 BEAT = 15.0  # seconds between touches
@@ -29,7 +31,7 @@ def state_of(folder: Path, process: dict[str, Any]) -> tuple[str, str | None]:
     """What has become of a run whose record says "running": that, "died" or "lost", and what is known of it."""
     if is_here(process):
         return ("running", None) if _alive(process) else ("died", None)
-    host = process.get("host") or "another machine"
+    host = one_line(process.get("host") or "another machine", 60)
     silence = _silence(folder)
     if silence > LOST_AFTER:
         return "lost", f"running on {host}, no sign of life for {_in_words(silence)}"

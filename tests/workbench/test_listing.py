@@ -210,8 +210,8 @@ def test_what_a_person_reads_of_a_record_drives_no_terminal(tmp_path: Path, monk
     file.write_text("x: [")
     words = [
         ["runs"], ["runs", "--json"], ["run", "05", "--dry-run"], ["run", "05", "--resume"], ["run", "03", "--resume"],
-        ["report", name], ["report", f"no{evil}"], ["clean", "--days", "0"], ["clean", "--runs", "05_lost"],
-        ["run", "05", "--dry-run", "-p", "trained_run", evil], ["run", evil], ["run", "02", "-f", str(file)],
+        ["report", name], ["report", f"no{name}"], ["clean", "--days", "0"], ["clean", "--runs", "05_lost"],
+        ["run", "05", "--dry-run", "-p", "trained_run", name], ["run", name], ["run", "02", "-f", str(file)],
         ["sweep", "02", "-f", str(file)], ["data", "check", str(tmp_path / evil[:-1])],
     ]  # fmt: skip
     monkeypatch.setattr("builtins.input", lambda question: "n")
