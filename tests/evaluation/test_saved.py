@@ -73,6 +73,7 @@ def other_split(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [remove, cut_csv, change_a_rank, cut_embeddings, another_file, other_split])
+@pytest.mark.matrix("damaged file", "an evaluation that 06 reads", "refused with run and remedy")
 def test_damage_names_the_run_and_the_remedy(harm, tmp_path: Path, saved_runs):
     folder = tmp_path / "05_evaluation-tiny-1234"
     saved_runs.evaluated(folder)

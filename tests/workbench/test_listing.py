@@ -134,6 +134,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.matrix("damaged or hostile record", "runs, clean, 05, 06", "damaged; no command stops")
 def test_a_record_with_a_part_of_another_kind_is_damaged_and_stops_no_command(fault, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path))
     monkeypatch.setenv("HANDCLIP_CACHE", str(tmp_path / "cache"))
@@ -195,6 +196,7 @@ def test_what_is_no_record_is_one_damaged_run_to_every_command(kind: str, tmp_pa
     assert not folder.exists()
 
 
+@pytest.mark.matrix("hostile text", "every command, of a record", "written out on the terminal")
 def test_what_a_person_reads_of_a_record_drives_no_terminal(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path))
     monkeypatch.setenv("HANDCLIP_CACHE", str(tmp_path / "cache"))

@@ -232,6 +232,7 @@ def test_a_folder_without_a_record_is_no_run(tmp_path: Path):
         render_report(tmp_path)
 
 
+@pytest.mark.matrix("full disk", "report, written again", "the one before is kept")
 def test_a_write_that_fails_keeps_the_report_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     _report(tmp_path, [])
     before = (tmp_path / "report.html").read_bytes()
@@ -311,6 +312,7 @@ def test_a_run_has_a_thumbnail_of_its_most_telling_figure_else_of_its_first_pict
     assert not small.exists(), "a report needs no picture"
 
 
+@pytest.mark.matrix("hostile text", "index of runs", "text, and no markup")
 def test_the_index_survives_hostile_and_damaged_runs(tmp_path: Path):
     runs = tmp_path / "runs"
     _run(runs, "a", id=SCRIPT, status=SCRIPT, notebook=SCRIPT, parameters={"dataset": SCRIPT}, error=f'">{SCRIPT}')

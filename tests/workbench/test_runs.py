@@ -159,6 +159,7 @@ def test_the_id_follows_parameters_notebook_and_data(tmp_path: Path):
     assert run_id(config, "code") == ids[-1]
 
 
+@pytest.mark.matrix("two at once", "start by hand", "refused; the process is named")
 def test_a_run_that_goes_on_in_another_notebook_is_not_begun_in_this_one(reports: Path):
     _, run = start(Evaluation, {"draws": 3})
     start(Evaluation, {"draws": 3})[1].finish()  # the guard cell again, in the same kernel
