@@ -1,8 +1,16 @@
 """The errors a user can mend. Each message names the value, the place and the remedy."""
 
+from handclip_lib.terminal import visible
+
 
 class HandClipError(ValueError):
-    """Something the user can put right; shown without a traceback in notebooks and on the command line."""
+    """Something the user can put right; shown without a traceback in notebooks and on the command line.
+
+    A message names files and values of others, so its text never drives a terminal.
+    """
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
     def _render_traceback_(self) -> list[str]:
         """What IPython (and so papermill) prints in place of the traceback."""

@@ -1,6 +1,8 @@
-"""Files that are whole or not there, their owner's alone, and .safetensors files that tell damage from content."""
+"""Files that are whole or not there and their owner's alone, their checksums, and the reading of others' files."""
 
+import errno
 import os
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,3 +127,23 @@ def _checksum(path: Path) -> tuple[int, bytes] | None:
         while chunk := file.read(_CHUNK):
             checksum = zlib.crc32(chunk, checksum)
     return len(size) + start, f"{checksum:08x}".encode()
+
+
+def read_regular(path: Path, most: int) -> str:
+    """Text of a regular file; a pipe, device or folder of its name is refused instead of waited for.
+
+    Args:
+        path: The file.
+        most: Bytes it may have.
+
+    Raises:
+        OSError: It cannot be opened, or is no regular file.
+        ValueError: It is larger, or no UTF-8.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return content.decode("utf-8")

@@ -11,8 +11,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "handclip_lib"
 FLOORS = {
-    "errors": 0, "files": 0, "finite": 1, "parameters": 1, "drawn": 1, "config": 2, "data": 2, "losses": 2, "backbone": 3,
-    "models": 4, "evaluation": 5, "training": 6, "analysis": 7, "plots": 8, "widgets": 9, "workbench": 10,
+    "terminal": -1, "errors": 0, "files": 0, "finite": 1, "parameters": 1, "parameter_yaml": 1, "drawn": 1, "config": 2,
+    "data": 2, "losses": 2, "backbone": 3, "models": 4, "evaluation": 5, "training": 6, "analysis": 7, "plots": 8,
+    "widgets": 9, "workbench": 10,
 }  # fmt: skip
 
 

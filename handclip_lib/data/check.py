@@ -18,6 +18,7 @@ from handclip_lib.data.places import HD_IDENTITIES, METADATA, PHOTOGRAPHS, find_
 from handclip_lib.data.splits import PROTOCOLS, Split, make_split
 from handclip_lib.data.table import ASPECTS, HandTable
 from handclip_lib.errors import DataError
+from handclip_lib.terminal import one_line, visible
 
 DATASETS = ("auto", *READERS)
 DECODED_SIDE = 32  # pixels; a JPEG is still read to its last byte, but decoded eight times smaller
@@ -52,24 +53,24 @@ class CheckReport:
         return any(isinstance(found, pd.DataFrame) for found in self.protocols.values())
 
     def __str__(self) -> str:
-        return "\n".join(_printable(line) for part in self._parts() for line in part.splitlines())
+        return "\n".join(visible(line) for part in self._parts() for line in part.splitlines())
 
     def _parts(self) -> Iterator[str]:
         images = self.table.images
-        yield f"{self.table.root}"
+        yield one_line(self.table.root)
         yield f"data set {self.table.dataset!r}: {len(images)} images of {images['identity'].nunique()} identities"
         yield from _attributes(self.table)
         yield from _protocols(self.protocol, self.protocols)
         reasons = left_out_reasons(self.table)
         yield f"\nLeft out: {len(self.table.left_out)} images"
         for row in reasons[reasons["images"] > 0].itertuples(index=False):
-            yield f"  {row.images} × {row.reason} ({row[2]})"
+            yield one_line(f"  {row.images} × {row.reason} ({row[2]})")
         notes = list(self.table.notes)
         for kind, paths in self.converted.items():
             notes.append(f"{len(paths)} {kind} images are converted to RGB ({paths[0]})")
         if notes:
             yield "\nNotes"
-            yield from (f"  {note}" for note in notes)
+            yield from (one_line(f"  {note}") for note in notes)
         if self.deep:
             yield f"\nEvery image was decoded; {len(images)} can be used."
         else:
@@ -162,8 +163,9 @@ def _attributes(table: HandTable) -> Iterator[str]:
     counts = attribute_counts(table)
     for attribute, values in counts.groupby("attribute", sort=False):
         yield f"\n{attribute}"
-        width = max(values["value"].str.len())
-        for row in values[values["images"] > 0].itertuples(index=False):
+        names = values["value"].map(one_line)
+        width = max(names.str.len())
+        for row in values.assign(value=names)[values["images"] > 0].itertuples(index=False):
             yield f"  {row.value:<{width}}  {row.images:>6} images of {row.identities} identities"
 
 
@@ -182,8 +184,3 @@ def _protocols(protocol: str, protocols: Mapping[str, pd.DataFrame | str]) -> It
     for aspect, found in protocols.items():
         if isinstance(found, str):
             yield f"\nNo split of {aspect}: {found}"
-
-
-def _printable(line: str) -> str:
-    """Text without control characters: a file's or subject's name must not drive the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

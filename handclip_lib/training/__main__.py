@@ -12,8 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from handclip_lib.backbone.load import load_backbone
 from handclip_lib.config import NOTEBOOKS, ImageFinetune, resolve
 from handclip_lib.data.images import decode_images
@@ -21,6 +19,7 @@ from handclip_lib.data.open import open_dataset
 from handclip_lib.data.splits import make_split
 from handclip_lib.errors import ConfigError, HandClipError
 from handclip_lib.models.trained import image_encoder, prompt_texts, save_trained
+from handclip_lib.parameter_yaml import read_mapping
 from handclip_lib.training.image import fit_image
 from handclip_lib.training.processes import Processes, this_device
 from handclip_lib.training.together import PARAMETERS
@@ -67,14 +66,14 @@ def train(folder: Path) -> None:
 
 def _read(file: Path) -> tuple[ImageFinetune, Path | None]:
     try:
-        given = yaml.safe_load(file.read_text())
+        given = read_mapping(file)
         notebook, texts = given.pop("notebook"), given.pop("texts", None)
-    except (OSError, yaml.YAMLError, KeyError, AttributeError, TypeError) as error:
-        raise ConfigError(f"{file} gives no notebook and parameters ({error!r})") from error
-    model = NOTEBOOKS.get(notebook)
+    except (ConfigError, KeyError) as error:
+        raise ConfigError(f"{file} gives no notebook and parameters ({error})") from error
+    model = NOTEBOOKS.get(notebook) if isinstance(notebook, str) else None
     if model is None or not issubclass(model, ImageFinetune):
         raise ConfigError(f"{file}: notebook={notebook!r} trains no image tower; 03_image_finetune does")
-    return resolve(model, given), Path(texts) if texts else None
+    return resolve(model, given), Path(str(texts)) if texts else None
 
 
 if __name__ == "__main__":

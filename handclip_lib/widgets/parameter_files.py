@@ -11,58 +11,10 @@ from handclip_lib.config import Parameters
 from handclip_lib.data.places import project_root
 from handclip_lib.errors import ConfigError
 from handclip_lib.files import whole_file
+from handclip_lib.parameter_yaml import read_mapping
 
 BASE = "base.yml"
-NAME = re.compile(r"(?!In$)[A-Za-z]\w*")
-"""What a parameter may be called: `In` and names that begin with _ are the kernel's own, and would be passed over."""
 ALSO = {"joint_training": ("promptsg",)}  # folders of a notebook beside that of its name
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as papermill reads it, without dates; a name that stands twice is refused, for the first would be lost."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"{key.value} stands twice; leave out one", problem_mark=key.start_mark
-                )
-            seen |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
-        return node
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
-    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def read_mapping(file: Path) -> dict[str, Any]:
-    """What a YAML file of names and values holds; empty for an empty file.
-
-    Raises:
-        ConfigError: It cannot be read, is not YAML, is no mapping, gives a name twice, or has one that no parameter
-            can have.
-    """
-    try:
-        found = yaml.load(file.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}; name a YAML file of parameters") from error
-    except (UnicodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance({} if found is None else found, dict):
-        raise ConfigError(f"{file} holds a {type(found).__name__}; lines of `name: value` are wanted")
-    wrong = [name for name in found or {} if not is_name(name)]
-    if wrong:
-        raise ConfigError(f"{file}: {wrong[0]!r} is no name of a parameter (yes, no, on and off are truth values)")
-    return found or {}
-
-
-def is_name(name: object) -> bool:
-    """Whether a parameter may be called so."""
-    return isinstance(name, str) and NAME.fullmatch(name) is not None
 
 
 def parameter_files(notebook: str) -> list[Path]:

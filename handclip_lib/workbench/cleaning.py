@@ -14,12 +14,14 @@ from filelock import Timeout
 from handclip_lib.data.places import cache_folder
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.files import file_lock
+from handclip_lib.terminal import one_line
+from handclip_lib.workbench.claim import lock_of
 from handclip_lib.workbench.identity import reports_folder
 from handclip_lib.workbench.listing import all_records
 
 DAY = 86_400.0
 IN_PROGRESS = 1.0  # days after which nobody still writes a private file
-STOPPED = ("failed", "interrupted", "died")
+STOPPED = ("failed", "interrupted", "died", "lost")
 PRIVATE = re.compile(r"\.(.+\.[0-9a-f]{8}(\.\w+)?|executing\.ipynb)")
 """Names of `whole_file`'s private files, and of a notebook that is being executed."""
 
@@ -42,7 +44,7 @@ class Item:
 
     def __str__(self) -> str:
         """A line for a person."""
-        return f"{in_units(self.size):>9}  {self.paths[0]}  ({self.why})"
+        return one_line(f"{in_units(self.size):>9}  {self.paths[0]}  ({self.why})")
 
 
 def leftovers(days: float = 30.0) -> list[Item]:
@@ -95,7 +97,8 @@ def named_runs(ids: Sequence[str]) -> list[Item]:
         if name not in records:
             raise RunError(f"{name!r} is no run in {runs}; `handclip runs` lists them")
         if records[name]["status"] == "running":
-            raise RunError(f"{name} is running; stop it first")
+            where = records[name].get("error") or "now"
+            raise RunError(f"{name} is running {where}; stop it first")
         users = [id_ for id_, record in records.items() if name in (record.get("inputs") or {}).values()]
         note = f"; used by {', '.join(users)}" if users else ""
         items.append(_run_item(runs / name, f"{records[name]['status']}{note}"))
@@ -118,7 +121,7 @@ def remove(items: Iterable[Item]) -> tuple[int, list[str]]:
                     _remove((*item.paths, item.lock))
             freed += item.size
         except Timeout:
-            stays.append(f"{item.paths[0]} is in use")
+            stays.append(f"{item.paths[0]} is in use: {item.lock} is locked")
         except OSError as error:
             left = _size([path for path in item.paths if path.exists()])
             freed += max(0, item.size - left)
@@ -137,7 +140,7 @@ def in_units(size: int) -> str:
 
 
 def _run_item(folder: Path, why: str) -> Item:
-    return Item((folder,), why, _size([folder]), folder.parent / f".{folder.name}.lock")
+    return Item((folder,), why, _size([folder]), lock_of(folder))
 
 
 def _cached_pixels(folder: Path, days: float) -> list[Item]:
@@ -183,12 +186,10 @@ def _size(paths: Sequence[Path]) -> int:
 
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
-        if path.is_symlink() or path.is_file():
-            path.unlink()
-        elif path.is_dir():
-            record = path / "run.json"  # last, so that a removal cut short is listed, and goes, the next time
-            for child in path.iterdir():
-                if child != record:
-                    _remove([child])
-            record.unlink(missing_ok=True)
-            path.rmdir()
+        if path.is_symlink() or not path.is_dir():
+            path.unlink(missing_ok=True)
+            continue
+        record = path / "run.json"  # last, so that a removal cut short is told of as what it was
+        _remove([child for child in path.iterdir() if child != record])
+        _remove([record])
+        path.rmdir()

@@ -19,8 +19,9 @@ from typing import get_args
 from handclip_lib import __version__
 from handclip_lib.config import Aspect, Dataset, Protocol
 from handclip_lib.errors import ConfigError, HandClipError, RunError
+from handclip_lib.terminal import one_line, visible
 from handclip_lib.workbench.listing import ORDERS
-from handclip_lib.workbench.record import STATUSES
+from handclip_lib.workbench.record import DAMAGED, STATUSES
 
 EXIT_CODES = __doc__[__doc__.index("Exit codes:") :] if __doc__ else ""
 
@@ -87,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--notebook", default="", help="runs of this one: its number (03) or name")
     runs.add_argument("--dataset", default="", choices=get_args(Dataset), help="runs on this one")
     runs.add_argument("--aspect", default="", choices=get_args(Aspect), help="runs on this one")
-    runs.add_argument("--status", default="", choices=(*STATUSES, "damaged"))
+    runs.add_argument("--status", default="", choices=(*STATUSES, DAMAGED))
     runs.add_argument("--since", default="", metavar="DATE", help="started on this day (UTC) or later: 2026-11-20")
     runs.add_argument(
         "--changed", action="append", default=[], metavar="NAME[=VALUE]",
@@ -151,7 +152,7 @@ def _run(options: argparse.Namespace) -> int:
     if done.status == "skipped":
         print(f"{done.folder.name} succeeded before; --force runs it again")
     elif done.status != "succeeded":
-        print(f"handclip: {done.folder.name} {done.status}: {done.error}", file=sys.stderr)
+        print(f"handclip: {done.folder.name} {done.status}: {visible(done.error)}", file=sys.stderr)
         _say_how_to_go_on(done.folder)
     if done.report:
         print(f"report: {done.report}")
@@ -182,7 +183,7 @@ def _sweep(options: argparse.Namespace) -> int:
     print(f"{len(points)} points, {done} of them done")
     if options.dry_run:
         columns = [*points[0].varied, "status", "run"]
-        _print_table([columns, *([str(row[column]) for column in columns] for row in rows)])
+        _print_table([columns, *([one_line(row[column]) for column in columns] for row in rows)])
         return 0
     from handclip_lib.workbench.sweeps import choose_place, sweep
 
@@ -238,7 +239,7 @@ def _report(options: argparse.Namespace) -> int:
         try:
             keep_report(folder)
             for interactive in (False, True) if options.interactive else (False,):
-                print(f"report: {render_report(folder, interactive=interactive)}")
+                print(f"report: {one_line(render_report(folder, interactive=interactive))}")
                 if folder.parent == runs.resolve():  # beside a run that was copied elsewhere lies no index of ours
                     write_index(runs)
         except RunError as error:

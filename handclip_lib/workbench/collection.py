@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from handclip_lib.errors import EvaluationError, RunError
 from handclip_lib.workbench.inputs import CHECKPOINTS
-from handclip_lib.workbench.record import not_learnt, sound_record
+from handclip_lib.workbench.record import not_learnt, record_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ def find_records(
         raise RunError(f"{unknown[0]!r} is no run in {runs} that can be compared; `handclip runs` lists them")
     found = []
     for folder in folders:
-        record = sound_record(folder) or {"id": folder.name, "status": "damaged", "error": "run.json cannot be read"}
+        record = record_of(folder)
         given = record.get("parameters") or {}
         of = record.get("notebook") or folder.name.partition("-")[0]
         if (

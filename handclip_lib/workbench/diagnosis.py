@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from handclip_lib.data.places import cache_folder
+from handclip_lib.terminal import one_line
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Diagnosis:
             lines.append(f"  {marks[found.state]} {found.name.ljust(18)} {found.value}{remedy}")
         lines += ["", "What will work", *(f"  {text}" for text in self.works)]
         lines += ["", "What will not", *(f"  {text}" for text in self.fails or ("nothing that was looked at",))]
-        return "\n".join(lines[1:])
+        return "\n".join(map(one_line, lines[1:]))
 
 
 def verdict(findings: tuple[Finding, ...]) -> tuple[list[str], list[str]]:

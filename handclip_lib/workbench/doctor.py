@@ -183,18 +183,30 @@ def _notebooks() -> Iterator[Finding]:
     yield Finding(
         "Notebooks", "notebooks", f"{count} in {folder}", *_broken(count > 0, "work in the folder of the project")
     )
+    remedy = f"{sys.executable} -m ipykernel install --sys-prefix"
     try:
-        argv: list[str] = KernelSpecManager().get_kernel_spec("python3").argv
+        spec = KernelSpecManager().get_kernel_spec("python3")
+        started = spec.argv[0]
     except NoSuchKernel:
-        remedy = f"{sys.executable} -m ipykernel install --sys-prefix"
         yield Finding("Notebooks", "kernel python3", "not there", "broken", remedy)
         return
-    python = shutil.which(argv[0]) or argv[0]
-    if argv[0] == "python" or (Path(python).exists() and Path(python).samefile(sys.executable)):
-        yield Finding("Notebooks", "kernel python3", "runs this Python")
+    except (ValueError, LookupError, TypeError) as error:
+        yield Finding("Notebooks", "kernel python3", f"kernel.json is damaged ({error})", "broken", remedy)
+        return
+    version = sys.version_info
+    if started in ("python", f"python{version[0]}", f"python{version[0]}.{version[1]}"):  # Jupyter takes its own Python
+        yield Finding("Notebooks", "kernel python3", f"runs this Python, {sys.executable}")
+    elif _same_environment(Path(shutil.which(started) or started), Path(sys.executable)):
+        yield Finding("Notebooks", "kernel python3", f"runs this Python, {started}")
     else:
-        remedy = f"{sys.executable} -m ipykernel install --sys-prefix, or run jupyter kernelspec remove python3"
-        yield Finding("Notebooks", "kernel python3", f"runs another Python, {python}", "broken", remedy)
+        remedy += f", or remove {spec.resource_dir}"
+        found = f"runs another Python, {started}, and this is {sys.executable}"
+        yield Finding("Notebooks", "kernel python3", found, "broken", remedy)
+
+
+def _same_environment(one: Path, other: Path) -> bool:
+    """Whether two commands are one Python: those of two environments may be links to one file."""
+    return one.exists() and one.samefile(other) and one.parent.resolve() == other.parent.resolve()
 
 
 def _broken(right: bool, remedy: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from handclip_lib.config import Analysis, BackboneName, Parameters
 from handclip_lib.data.content import content_keys, data_files
 from handclip_lib.data.places import HD_IDENTITIES, METADATA, PHOTOGRAPHS, find_data_root, project_root
 from handclip_lib.errors import BackboneError, ConfigError, DataError, RunError
-from handclip_lib.workbench.record import PROMPTS_OF, TRAININGS, find_run, sound_record
+from handclip_lib.workbench.record import PROMPTS_OF, TRAININGS, find_run, read_record
 
 EARLIER = {"prompt_run": PROMPTS_OF, "trained_run": TRAININGS}
 """Parameters that name an earlier run, and whose runs they take."""
@@ -144,7 +144,7 @@ def usable_run(name: str, *notebooks: str) -> Path:
         RunError: As `find_run`, or a file is gone or was replaced since.
     """
     folder = find_run(reports_folder() / "runs", name, *notebooks)
-    record = sound_record(folder) or {}
+    record = read_record(folder) or {}
     needed = CHECKPOINTS[record["notebook"]]
     if not (folder / needed).is_file():
         raise RunError(f"{folder.name} left no {needed}, or it was removed; run {record['notebook'][:2]} again")
@@ -199,7 +199,7 @@ def _file(typed: str) -> str:
 
 def _left(folder: Path) -> str:
     """Of what a run left, its parameters, and the weights that one of PromptSG needs beside its own."""
-    parameters = (sound_record(folder) or {}).get("parameters") or {}
+    parameters = (read_record(folder) or {}).get("parameters") or {}
     weights = _file(parameters["weights"]) if parameters.get("weights") else ""
     return _digest(json.dumps([parameters, weights, contents(folder, LEFT)], sort_keys=True))
 
@@ -207,7 +207,7 @@ def _left(folder: Path) -> str:
 def _analysed() -> dict[str, str]:
     read = {}
     for folder in sorted((reports_folder() / "runs").glob("0[1-5]_*")):
-        record = sound_record(folder) or {}
+        record = read_record(folder) or {}
         status = record.get("status", "damaged")
         known = {} if status == "running" else contents(folder, EVALUATED)
         read[folder.name] = f"{status} {_digest(json.dumps([record.get('started'), known], sort_keys=True))}"

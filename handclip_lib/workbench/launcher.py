@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import Timeout
 
 from handclip_lib.config import NOTEBOOKS, Parameters, resolve
 from handclip_lib.data.places import project_root
 from handclip_lib.errors import ConfigError, RunError
-from handclip_lib.files import file_lock, make_folder, umask
-from handclip_lib.widgets.parameter_files import is_name, read_mapping
+from handclip_lib.files import umask
+from handclip_lib.parameter_yaml import is_name, read_mapping
+from handclip_lib.workbench.claim import Claim
 from handclip_lib.workbench.identity import reports_folder, run_id, unwritable
 from handclip_lib.workbench.inputs import input_faults, refusal, weights_faults, what_is_read
-from handclip_lib.workbench.record import now, read_record, remove_results, sound_record, write_record, write_text
+from handclip_lib.workbench.record import now, read_record, remove_results, write_record, write_text
 from handclip_lib.workbench.runs import RUN_FOLDER, new_record
 
 GRACE = 20.0  # seconds a notebook has to end after it was asked to
@@ -142,13 +142,10 @@ def launch(
     prepared = prepare(notebook, parameters)
     folder = prepared.folder
     try:
-        make_folder(folder)
-        with file_lock(folder.parent / f".{folder.name}.lock", timeout=0):
+        with Claim(folder):
             if _succeeded(folder) and not force:
                 return Launched(folder, "skipped", None, _reported(folder, "succeeded before"))
             return _run(notebook, prepared, force, timeout)
-    except Timeout as error:
-        raise RunError(f"{folder.name} is being run by another process; wait for it, or change a parameter") from error
     except OSError as error:
         raise unwritable(folder, error) from error
 
@@ -159,7 +156,7 @@ def run_folder(notebook: Path, config: Parameters, read: Mapping[str, str] | Non
 
 
 def _succeeded(folder: Path) -> bool:
-    return (sound_record(folder) or {}).get("status") == "succeeded"
+    return (read_record(folder) or {}).get("status") == "succeeded"
 
 
 def _run(notebook: Path, prepared: Prepared, anew: bool, timeout: float | None) -> Launched:

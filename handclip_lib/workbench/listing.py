@@ -7,22 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from handclip_lib.config import NOTEBOOKS
-from handclip_lib.errors import ConfigError
-from handclip_lib.workbench.record import not_learnt, sound_record
+from handclip_lib.errors import ConfigError, RunError
+from handclip_lib.terminal import one_line
+from handclip_lib.workbench.record import DAMAGED, not_learnt, record_of
 
 COLUMNS = ("id", "status", "rank1", "map", "seconds", "started")
 ORDERS = ("started", "rank1", "map", "seconds", "id")
+WIDEST = 120  # characters of a cell
 IN_ID = ("backbone", "dataset", "aspect")
 Record = Mapping[str, Any]
 
 
 def all_records(runs: Path) -> list[dict[str, Any]]:
-    """`run.json` of every run; of one that cannot be read, its id and the status "damaged". Ids are folders' names."""
-    records = []
-    for path in sorted(runs.glob("*/run.json")):
-        damaged = {"id": path.parent.name, "status": "damaged", "error": "run.json cannot be read"}
-        records.append(sound_record(path.parent) or damaged)
-    return records
+    """`record_of` every folder of runs; names that begin with a dot are locks, and what is half-written.
+
+    Raises:
+        RunError: The folder cannot be read.
+    """
+    try:
+        folders = sorted(path for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
+    except OSError as error:
+        raise RunError(f"{runs} cannot be read ({error.strerror}); make it readable") from error
+    return [record_of(folder) for folder in folders if not folder.name.startswith(".")]
 
 
 def chosen(
@@ -67,20 +73,28 @@ def ordered(records: Sequence[Record], by: str = "started") -> list[Record]:
     """The newest, or the highest `by` first; by id in the alphabet's order. Runs without the value come last."""
     if by == "id":
         return sorted(records, key=lambda record: str(record["id"]))
-    found = [record for record in records if _value(record, by) is not None]
+    has = [_value(record, by) is not None and _value(record, by) == _value(record, by) for record in records]  # no NaN
+    found = [record for record, there in zip(records, has, strict=True) if there]
     return [
         *sorted(found, key=lambda record: _value(record, by), reverse=True),
-        *(record for record in records if _value(record, by) is None),
+        *(record for record, there in zip(records, has, strict=True) if not there),
     ]
 
 
 def as_lines(records: Sequence[Record]) -> list[str]:
-    """A table as text: `COLUMNS`, the parameters not default and not in the id, and what was not learnt."""
+    """A table as text: `COLUMNS`, the parameters that are not their default and not in the id, and what was not learnt.
+
+    Of a run that is damaged, lost or running elsewhere, what is known of it is there too.
+    """
     rows = [[*COLUMNS, "changed"]]
     for record in records:
         differs = [f"{name}={value}" for name, value in changed_of(record).items() if name not in IN_ID]
+        if record["status"] in (DAMAGED, "lost", "running") and record.get("error"):
+            differs.append(f"({record['error']})")
         differs += [f"({unlearnt})"] if (unlearnt := not_learnt(record)) else []
-        rows.append([*(_shown(record, column) for column in COLUMNS), " ".join(differs)])
+        rows.append(
+            [one_line(cell, WIDEST) for cell in (*(_shown(record, name) for name in COLUMNS), " ".join(differs))]
+        )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

@@ -10,9 +10,10 @@ import safetensors
 
 from handclip_lib.config import Parameters
 from handclip_lib.errors import RunError
+from handclip_lib.terminal import one_line
 from handclip_lib.workbench.launcher import prepare
 from handclip_lib.workbench.listing import changed_of
-from handclip_lib.workbench.record import TRAINING_CHECKPOINTS, sound_record
+from handclip_lib.workbench.record import TRAINING_CHECKPOINTS, read_record, record_of
 
 TRAINED_IN = ("02", "03", "04")
 SHOWN = 3
@@ -44,7 +45,7 @@ class Plan:
     Attributes:
         config: Its parameters, checked.
         folder: Its folder, whose name is the run's id.
-        record: What is known of the same run before; None: it never started.
+        record: What is known of the same run before, as `record_of` says it; None: it never started.
         checkpoint: What a training in it would go on from; None: it would start at the beginning.
     """
 
@@ -66,9 +67,9 @@ class Plan:
         if status == "succeeded":
             return f"succeeded on {self.record.get('finished')}; it is not run again without --force"
         if status == "running":
-            return "running now; a second start would be refused"
+            return f"running {one_line(self.record.get('error') or 'now')}; a second start would be refused"
         on = f"would go on from {self.checkpoint}" if self.checkpoint else "no checkpoint: would start at the beginning"
-        return f"{status}{f' ({error})' if error else ''}; {on}"
+        return f"{one_line(status)}{f' ({one_line(error)})' if error else ''}; {on}"
 
     def __str__(self) -> str:
         """Id, folder, state, and every parameter; a star before those that are not their default."""
@@ -90,7 +91,7 @@ def plan(notebook: Path, parameters: Mapping[str, Any]) -> Plan:
     """
     prepared = prepare(notebook, parameters)
     folder = prepared.folder
-    record = sound_record(folder)
+    record = record_of(folder) if folder.is_dir() else None
     stopped = record is not None and record["status"] not in ("succeeded", "running")
     return Plan(prepared.config, folder, record, find_checkpoint(folder) if stopped else None)
 
@@ -98,6 +99,8 @@ def plan(notebook: Path, parameters: Mapping[str, Any]) -> Plan:
 def find_checkpoint(folder: Path) -> Checkpoint | None:
     """Where the training of a run stands, read from the head of its file; None where there is none to read."""
     for name in TRAINING_CHECKPOINTS:
+        if not (folder / name).is_file():  # a pipe would be waited for
+            continue
         try:
             with safetensors.safe_open(folder / name, "np") as opened:
                 facts = json.loads((opened.metadata() or {})["handclip"])
@@ -128,7 +131,7 @@ def resumed_from(planned: Plan) -> Checkpoint:
 
 def _difference(folder: Path, planned: Plan) -> str:
     """A stopped run with a checkpoint, and in what it differs; "" for another."""
-    record, checkpoint = sound_record(folder), find_checkpoint(folder)
+    record, checkpoint = read_record(folder), find_checkpoint(folder)
     if record is None or checkpoint is None or record["status"] in ("succeeded", "running"):
         return ""
     theirs, ours = record.get("parameters") or {}, planned.config.model_dump()

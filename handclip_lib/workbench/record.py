@@ -1,21 +1,30 @@
 """`run.json`: the one record of what a run is and how it ended, written atomically."""
 
 import json
-import os
-import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from handclip_lib.errors import RunError
-from handclip_lib.files import whole_file
+from handclip_lib.files import read_regular, whole_file
+from handclip_lib.workbench.life import state_of
 
-STATUSES = ("running", "succeeded", "failed", "interrupted", "died")
+STATUSES = ("running", "succeeded", "failed", "interrupted", "died", "lost")
+DAMAGED = "damaged"
 PROMPTS_OF, TRAININGS = ("02_prompt_learning",), ("03_image_finetune", "04_joint_training")
 """Notebooks whose runs later ones take: prompts, and trained image towers."""
 TRAINING_CHECKPOINTS = ("image.safetensors", "prompts.safetensors")
 """What trainings go on from, the later one of a run first."""
+MOST = 1_000_000  # bytes of a record; those of a long sweep's runs have some thousands
+DEEPEST = 12  # levels of a record
+LONGEST_NUMBER = 18  # digits
+KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("notebook", "started", "finished", "error", "command"), str),
+    **dict.fromkeys(("parameters", "defaults", "metrics", "inputs", "split", "process", "versions"), dict),
+    "seconds": (int, float),
+}
+"""What parts of a record are, where they are there and not null; of others, any."""
 
 
 RESULTS = (
@@ -38,7 +47,7 @@ def write_text(path: Path, text: str) -> None:
     """
     try:
         with whole_file(path) as private:
-            private.write_text(text, encoding="utf-8")
+            private.write_text(text, encoding="utf-8", errors="backslashreplace")  # of names that are no UTF-8
     except OSError as error:
         raise RunError(
             f"{path} cannot be written ({error.strerror or error}); free space there, or name another folder for "
@@ -69,45 +78,53 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """Read `run.json`, or None where there is none that can be read.
+    """`run.json`, as `record_of` reads it, or None where there is none that can be used."""
+    record = record_of(folder)
+    return None if record["status"] == DAMAGED else record
 
-    A run whose record says "running" although its process is gone is "died".
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """`run.json`; of one that cannot be used, its id, the status "damaged" and the reason as error.
+
+    The id is the folder's name, which tells runs apart: a copied or renamed folder holds the record of another one.
+    A run whose record says "running" although its process is gone has "died", or is "lost" where the process was on
+    another machine that gives no sign of life.
     """
     try:
-        record = json.loads((folder / "run.json").read_text())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(record, dict) or "id" not in record:
-        return None
-    process = record.get("process")
-    if record.get("status") == "running" and not _alive(process if isinstance(process, dict) else {}):
-        record["status"] = "died"
+        record = json.loads(read_regular(folder / "run.json", MOST), parse_int=_whole)
+        _check(record)
+    except FileNotFoundError:
+        return {"id": folder.name, "status": DAMAGED, "error": "run.json is not there"}
+    except (OSError, ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else getattr(error, "strerror", None) or error
+        return {"id": folder.name, "status": DAMAGED, "error": f"run.json cannot be read: {reason}"}
+    record["id"] = folder.name
+    if record["status"] == "running":
+        status, known = state_of(folder, record.get("process") or {})
+        record |= {"status": status, "error": known}
     return record
 
 
-def sound_record(folder: Path) -> dict[str, Any] | None:
-    """As `read_record`, its id being the folder's name; None too where a part is of another kind than a run writes.
-
-    The folder's name is what tells runs apart: a copied or renamed folder holds the record of another one.
-    """
-    record = read_record(folder)
-    if record is None or not isinstance(record.get("status"), str):
-        return None
-    texts = {name: record.get(name) for name in ("notebook", "started", "finished")}
+def _check(record: Any) -> None:
+    """Raise ValueError for what no run writes."""
+    if not isinstance(record, dict) or not all(isinstance(record.get(name), str) for name in ("id", "status")):
+        raise ValueError("it names no id and status")
+    for name, value in record.items():
+        kind = KINDS.get(name)
+        if kind is not None and value is not None and not isinstance(value, kind):
+            raise ValueError(f"{name} is a {type(value).__name__}")
+        _check_depth(value, 1)
     metrics = record.get("metrics") or {}
-    if not all(isinstance(record.get(name) or {}, dict) for name in ("parameters", "defaults", "metrics", "inputs")):
-        return None
-    figures = (record.get("seconds"), metrics.get("rank1"), metrics.get("map"))
-    if not all(value is None or isinstance(value, str) for value in texts.values()):
-        return None
-    if not all(value is None or isinstance(value, int | float) for value in figures):
-        return None
-    try:
-        for name in ("started", "finished"):
-            datetime.fromisoformat(texts[name] or now())
-    except ValueError:
-        return None
-    return record | {"id": folder.name}
+    for name in ("rank1", "map"):
+        if not isinstance(metrics.get(name, 0.0), int | float):
+            raise ValueError(f"metrics: {name} is a {type(metrics[name]).__name__}")
+    if record.get("split") and not isinstance(record["split"].get("checksum"), str):
+        raise ValueError("split has no checksum")
+    for name in ("started", "finished"):
+        if record.get(name):
+            year = datetime.fromisoformat(record[name]).year
+            if not 1970 <= year < 9000:
+                raise ValueError(f"{name} in the year {year}")
 
 
 def not_learnt(record: Mapping[str, Any]) -> str:
@@ -116,42 +133,17 @@ def not_learnt(record: Mapping[str, Any]) -> str:
     return "" if learnt == "yes" else f"learnt {learnt}"
 
 
-def this_process() -> dict[str, Any]:
-    """What tells this process from another of the same number."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "began": _began(os.getpid())}
+def _check_depth(value: Any, level: int) -> None:
+    if level > DEEPEST:
+        raise ValueError("nested too deep")
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(one, level + 1)
 
 
-def _alive(process: dict[str, Any]) -> bool:
-    if process.get("host") != socket.gethostname():
-        return True  # another machine's process cannot be seen from here
-    try:
-        os.kill(int(process["pid"]), 0)
-    except PermissionError:
-        pass
-    except (OSError, KeyError, ValueError, TypeError, OverflowError):
-        return False
-    return _began(int(process["pid"])) == process.get("began")
-
-
-def _began(pid: int) -> str | None:
-    """When a process began, in clock ticks since boot; None where the system does not say."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return None
-
-
-def held_by(folder: Path) -> int | None:
-    """The process of this machine, and not this one, that a run is under way in; None where there is none."""
-    record = read_record(folder) or {}
-    process = record.get("process")
-    if (
-        record.get("status") != "running"
-        or not isinstance(process, dict)
-        or process.get("host") != socket.gethostname()
-    ):
-        return None
-    return None if process.get("pid") == os.getpid() else process.get("pid")
+def _whole(text: str) -> int:
+    if len(text) > LONGEST_NUMBER:
+        raise ValueError(f"a whole number of {len(text)} digits")
+    return int(text)
 
 
 def find_run(runs: Path, name: str, *notebooks: str) -> Path:
@@ -167,7 +159,7 @@ def find_run(runs: Path, name: str, *notebooks: str) -> Path:
     """
     wanted = " or ".join(notebooks)
     if name == "latest":
-        records = [(sound_record(folder), folder) for stem in notebooks for folder in runs.glob(f"{stem}-*")]
+        records = [(read_record(folder), folder) for stem in notebooks for folder in runs.glob(f"{stem}-*")]
         done = [
             (r["started"], folder) for r, folder in records if r and r["status"] == "succeeded" and r.get("started")
         ]
@@ -175,7 +167,7 @@ def find_run(runs: Path, name: str, *notebooks: str) -> Path:
             raise RunError(f"no run of {wanted} succeeded in {runs}; run it first: handclip run {notebooks[0][:2]}")
         return max(done)[1]
     folder = Path(name) if Path(name).is_dir() else runs / name
-    record = sound_record(folder)
+    record = read_record(folder)
     if record is None:
         raise RunError(f"{name!r} is no run in {runs}; `handclip runs` lists them, and latest takes the newest")
     if record.get("notebook") not in notebooks or record["status"] != "succeeded":

@@ -10,7 +10,9 @@ import jinja2
 from markupsafe import Markup
 
 from handclip_lib.errors import RunError
-from handclip_lib.workbench.record import read_record, write_text
+from handclip_lib.terminal import one_line
+from handclip_lib.workbench.listing import all_records
+from handclip_lib.workbench.record import DAMAGED, read_record, record_of, write_text
 from handclip_lib.workbench.report_values import (
     INTERACTIVE,
     duration,
@@ -114,14 +116,7 @@ def write_index(runs_folder: Path) -> Path:
         RunError: The index cannot be written.
     """
     runs_folder = Path(runs_folder)
-    found = []
-    for folder in runs_folder.iterdir() if runs_folder.is_dir() else []:
-        if folder.is_dir() and not folder.name.startswith("."):
-            try:
-                run = _record(folder)
-            except RunError as error:
-                run = {"id": folder.name, "status": "damaged", "error": str(error)}
-            found.append(index_row(folder, run))
+    found = [index_row(runs_folder / run["id"], run) for run in all_records(runs_folder)]
     found.sort(key=lambda row: (row["started"], row["id"]), reverse=True)
     script = (FOLDER / "runs.js").read_text("utf-8")
     rendered = _environment().get_template("runs.html.j2").render(
@@ -164,10 +159,10 @@ def _page_title(title: str) -> str:
 
 def _record(run_folder: Path) -> dict[str, Any]:
     """Read `run.json`; `id` and `status` are always there afterwards, as text."""
-    run = read_record(run_folder)
-    if run is None:
-        raise RunError(f"{run_folder / 'run.json'} is absent or damaged; run the notebook again")
-    return run | {"id": str(run["id"]), "status": str(run.get("status") or "unknown")}
+    run = record_of(run_folder)
+    if run["status"] == DAMAGED:
+        raise RunError(f"{one_line(run_folder)}: {run['error']}; run the notebook again")
+    return run
 
 
 def _facts(run: Mapping[str, Any], parameters: list[dict[str, Any]]) -> list[tuple[str, str]]:

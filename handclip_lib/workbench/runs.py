@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from handclip_lib.config import SELECTED_ON_TEST, Parameters, resolve
 from handclip_lib.errors import RunError
 from handclip_lib.files import whole_file
+from handclip_lib.workbench.claim import Claim
 from handclip_lib.workbench.identity import git_state, reports_folder, run_id, unwritable, versions
 from handclip_lib.workbench.inputs import (
     LEFT,
@@ -28,14 +29,13 @@ from handclip_lib.workbench.inputs import (
     weights_faults,
     what_is_read,
 )
+from handclip_lib.workbench.life import this_process
 from handclip_lib.workbench.record import (
     TRAININGS,
-    held_by,
     not_learnt,
     now,
     read_record,
     remove_results,
-    this_process,
     write_record,
     write_text,
 )
@@ -85,7 +85,7 @@ class Run:
     """The folder of one run: `run.json`, tables, figures, the split, and the status.
 
     Started by a person or by plain papermill, a run keeps its own status: "failed" when a cell raises,
-    "interrupted" when the kernel ends first; one that is under way in another process of this machine is refused.
+    "interrupted" when the kernel ends first; one that is under way in another process is refused.
     Started by the launcher, the launcher keeps it.
     """
 
@@ -96,15 +96,16 @@ class Run:
         self._began = time.monotonic()
         self._keeps_status = keeps_status
         self._label = _label(config.model_dump())
-        other = held_by(folder) if keeps_status else None
-        if other is not None:
-            raise RunError(
-                f"{folder.name} is under way in process {other}, perhaps a notebook that is open: let it end, shut its "
-                "kernel down, or change a parameter"
-            )
+        ours = _watched._claim if _watched is not None and _watched.folder == folder else None
+        self._claim: Claim | None = (ours or Claim(folder)) if keeps_status else None
         earlier = None if keeps_status else read_record(folder)
         self._record: dict[str, Any] = earlier or new_record(folder, config, read or {})
-        self._save()
+        try:
+            self._save()
+        except RunError:
+            if self._claim is not None and ours is None:
+                self._claim.release()
+            raise
         if keeps_status:
             try:
                 remove_results(folder)
@@ -264,6 +265,9 @@ class Run:
         seconds = round(time.monotonic() - self._began, 1)
         self._record |= {"status": status, "error": error, "finished": now(), "seconds": seconds}
         self._save()
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
 
     def _save(self) -> None:
         write_record(self.folder, self._record)

@@ -8,7 +8,8 @@ from typing import Any
 
 from handclip_lib.errors import RunError
 from handclip_lib.files import whole_file
-from handclip_lib.workbench.record import sound_record, write_text
+from handclip_lib.terminal import one_line
+from handclip_lib.workbench.record import record_of, write_text
 from handclip_lib.workbench.sweep_points import Point
 
 MEASURES = (
@@ -28,7 +29,7 @@ def row_of(point: Point, status: str = "", error: str | None = None) -> dict[str
         status: How it ended in this sweep, as `run_point` answers; "" for what the record says.
         error: What was wrong.
     """
-    record = sound_record(point.folder) or {"status": "not run"}
+    record: dict[str, Any] = record_of(point.folder) if point.folder.is_dir() else {"status": "not run"}
     status = "succeeded" if status == "skipped" else status or record["status"]
     metrics = {name: value for name, value in (record.get("metrics") or {}).items() if isinstance(value, int | float)}
     if "rank1" in metrics:
@@ -101,12 +102,12 @@ def line_of(row: Mapping[str, Any], label: str) -> str:
     """One line for a run that ended: its point, what it reached, its seconds or what is wrong."""
     if row["status"] != "succeeded":
         first = str(row["error"] or "").strip().splitlines()[:1]
-        return f"{label}: {row['status']}" + (f": {first[0]}" if first else "")
+        return one_line(f"{label}: {row['status']}" + (f": {first[0]}" if first else ""))
     measures = next((pair for pair in MEASURES if set(pair) <= set(row)), {})
     parts = [f"{text} {100 * row[name]:.1f} %" for name, text in measures.items()]
     if "rank1_low" in row:
         parts[0] += f" ({100 * row['rank1_low']:.1f}–{100 * row['rank1_high']:.1f})"
-    return f"{label}: " + ", ".join([*parts, f"{row['seconds']} s"])
+    return one_line(f"{label}: " + ", ".join([*parts, f"{row['seconds']} s"]))
 
 
 def _shown(value: Any) -> str:

@@ -18,14 +18,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from filelock import Timeout
-
 from handclip_lib.config import NOTEBOOKS, resolve
 from handclip_lib.errors import HandClipError, RunError
 from handclip_lib.files import begin_file, umask
+from handclip_lib.workbench.claim import UnderWayError
 from handclip_lib.workbench.launcher import GRACE, launch, run_folder
 
 PATIENCE = GRACE + 15  # seconds the run of a lost worker is given to end
+ELSEWHERE = "running elsewhere"
 IDLE = 600.0  # seconds a process waits for a point of a sweep that may have been killed
 _processes: dict[tuple[str, int], subprocess.Popen] = {}  # by sweep and thread
 
@@ -37,7 +37,8 @@ def run_point(task: Mapping[str, Any]) -> dict[str, Any]:
         task: Of `sweeps.sweep`.
 
     Returns:
-        Its status ("skipped" when it had succeeded before, "lost" when the process died) and error.
+        Its status ("skipped" when it had succeeded before, "lost" when the process died, `ELSEWHERE` when another
+        process has the run and does not end it soon) and error.
     """
     if not Path(task["log"]).parent.is_dir():
         where = f"{task['log']} cannot be reached from {os.uname().nodename}"
@@ -140,7 +141,7 @@ def _launched(line: str) -> dict[str, Any]:
     task = json.loads(line)
     notebook, parameters = Path(task["notebook"]), task["parameters"]
     sys.argv = ["handclip", "run", notebook.stem, *_as_typed(parameters)]  # what the record says of its command
-    deadline = time.monotonic() + PATIENCE
+    began = time.monotonic()
     while True:
         try:
             name = run_folder(notebook, resolve(NOTEBOOKS[notebook.stem], parameters)).name
@@ -149,10 +150,12 @@ def _launched(line: str) -> dict[str, Any]:
                 raise RunError(f"{task['run']} would be {name}: {changed}; start the sweep again")
             done = launch(notebook, parameters, force=task["force"])
             return {"status": done.status, "error": done.error}
-        except HandClipError as error:
-            if not isinstance(error.__cause__, Timeout) or time.monotonic() > deadline:
-                return {"status": "failed", "error": str(error)}
+        except UnderWayError as error:
+            if time.monotonic() - began > max(PATIENCE, error.wait):
+                return {"status": ELSEWHERE, "error": str(error)}
             time.sleep(0.5)
+        except HandClipError as error:
+            return {"status": "failed", "error": str(error)}
         except Exception as error:
             return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
 

@@ -21,6 +21,7 @@ from handclip_lib.workbench.record import now, read_record, write_record
 from handclip_lib.workbench.sweep_executors import Executor, TaskOf, answers, on_dask
 from handclip_lib.workbench.sweep_points import Point
 from handclip_lib.workbench.sweep_summary import draw_effects, line_of, row_of, write_summary
+from handclip_lib.workbench.sweep_worker import ELSEWHERE
 
 Place = Callable[[TaskOf, str, Path], AbstractContextManager[Executor]]
 
@@ -58,6 +59,10 @@ def sweep(notebook: Path, points: Sequence[Point], name: str, place: Place, *, f
         waiting = [point for point in points if force or rows[point.folder.name]["status"] != "succeeded"]
         if waiting:
             _run(notebook, waiting, rows, folder, place, force, asked)
+            for point in waiting:  # what another sweep ran has perhaps ended since
+                row = row_of(point)
+                if rows[point.folder.name]["status"] == ELSEWHERE and row["status"] != "running":
+                    rows[point.folder.name] = row
         table = list(rows.values())
         # the mean over everything else at each seed says nothing, unless the seed is all there is
         names = [parameter for parameter in points[0].varied if parameter != "seed"] or ["seed"]
@@ -125,14 +130,14 @@ def _run(
             bar.set_postfix_str(line_of(row, point.label))
             if not live:
                 print(line_of(row, point.label), flush=True)  # a log is read while the sweep goes on
-            elif row["status"] == "failed":
+            elif row["status"] in ("failed", ELSEWHERE):
                 tqdm.write(line_of(row, point.label))
 
 
 def _settle(point: Point, error: str) -> None:
     """Let the record of a run whose worker is lost say so, unless another process has taken it up."""
     record = read_record(point.folder)
-    if record and record["status"] in ("running", "died"):
+    if record and record["status"] in ("running", "died", "lost"):
         with suppress(Timeout), file_lock(point.folder.with_name(f".{point.folder.name}.lock"), timeout=0):
             write_record(point.folder, record | {"status": "died", "error": error, "finished": now()})
 

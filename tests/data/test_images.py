@@ -161,6 +161,7 @@ def test_a_changed_file_of_the_same_name_is_decoded_anew(folder: Path):
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "facts"])
+@pytest.mark.matrix("damaged file", "decoded images in the cache", "built again")
 def test_a_damaged_cache_is_built_again(damage: str, folder: Path, caplog):
     expected = np.array(decode(folder).pixels)
     (pixels,), (facts,) = (list((folder / "cache").glob(f"*{suffix}")) for suffix in (".npy", ".json"))

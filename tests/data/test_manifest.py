@@ -147,6 +147,7 @@ def test_lines_ended_by_another_system_are_no_change(folder):
         ("split.json", b'{"checksum": '),
     ],
 )
+@pytest.mark.matrix("damaged file", "the split of an earlier run", "refused by name")
 def test_a_damaged_manifest_is_named(folder, name, content):
     (folder / name).write_bytes(content)
     with pytest.raises(DataError, match=r"split\.csv (is not a split manifest|was changed).*make the split again"):

@@ -123,6 +123,7 @@ def test_an_error_midway_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.Mo
     assert [path.name for path in tmp_path.iterdir()] in ([".set.lock"], [])
 
 
+@pytest.mark.matrix("killed", "drawing hands", "no half folder; the next run clears up")
 def test_a_killed_process_leaves_no_folder_and_the_next_one_clears_up(tmp_path: Path):
     call = f"draw_dataset(Path({str(tmp_path / 'set')!r}), 400, 5, progress=False, workers=1)"
     code = f"from pathlib import Path; from handclip_lib.drawn.dataset import draw_dataset; {call}"

@@ -52,6 +52,7 @@ def test_each_content_is_encoded_once_and_kept(tmp_path):
     assert other.seen == 10
 
 
+@pytest.mark.matrix("killed", "encoding", "goes on at the last block")
 def test_a_killed_run_resumes_at_the_last_block(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BLOCK", 4)
     decoded = images()
@@ -63,6 +64,7 @@ def test_a_killed_run_resumes_at_the_last_block(tmp_path, monkeypatch):
     np.testing.assert_array_equal(resumed.embeddings, extract(Encoder(), decoded, tmp_path / "fresh").embeddings)
 
 
+@pytest.mark.matrix("damaged file", "features in the cache", "encoded again")
 @pytest.mark.parametrize("harm", ["flip", "hole", "cut", "empty", "swap"])
 def test_a_damaged_block_is_encoded_again_with_a_word(tmp_path, harm, caplog):
     decoded = images()

@@ -48,6 +48,7 @@ def read_only(folder: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
 
 
+@pytest.mark.matrix("full disk", "decoding images", "refused with the remedy; nothing half-written")
 def test_a_full_disk_under_the_image_cache(small_disk: Path, photographs: Path):
     names = [f"{number}.jpg" for number in range(6)]
     with pytest.raises(DataError, match="HANDCLIP_CACHE"):
@@ -56,6 +57,7 @@ def test_a_full_disk_under_the_image_cache(small_disk: Path, photographs: Path):
     assert decode_images(photographs, names[:1], 64, cache=small_disk / "images", progress=False).failures == {}
 
 
+@pytest.mark.matrix("full disk", "encoding", "refused with the remedy; nothing half-written")
 def test_a_full_disk_under_the_features(small_disk: Path, photographs: Path):
     images = decode_images(photographs, ["0.jpg", "1.jpg"], 32, cache=photographs / "cache", progress=False)
     (small_disk / "filler").write_bytes(b"0" * 250_000)
@@ -64,12 +66,14 @@ def test_a_full_disk_under_the_features(small_disk: Path, photographs: Path):
     assert [path for path in small_disk.rglob("*") if path.is_file()] == [small_disk / "filler"]
 
 
+@pytest.mark.matrix("read-only", "start by hand", "refused with the remedy")
 def test_a_read_only_folder_of_reports(small_disk: Path):
     read_only(small_disk)
     with pytest.raises(RunError, match="HANDCLIP_REPORTS"):
         Run(small_disk / "runs" / "a", Evaluation())
 
 
+@pytest.mark.matrix("read-only", "start", "exit 2 with the remedy, before a kernel")
 def test_the_launcher_says_so_before_a_kernel_starts(small_disk: Path):
     read_only(small_disk)
     command = [sys.executable, "-m", "handclip_lib.workbench.cli", "run", "05"]
@@ -81,6 +85,7 @@ def test_the_launcher_says_so_before_a_kernel_starts(small_disk: Path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.matrix("full disk", "report", "succeeded, and the command that makes the report")
 def test_a_disk_that_fills_before_the_report(small_disk: Path, monkeypatch, capsys):
     monkeypatch.setenv("HANDCLIP_REPORTS", str(small_disk))
     filler, words = small_disk / "filler", ["run", "01"]
@@ -107,6 +112,7 @@ def test_a_disk_that_fills_before_the_report(small_disk: Path, monkeypatch, caps
     assert (folder / "report.html").is_file(), "the report is made up for without running again"
 
 
+@pytest.mark.matrix("read-only", "clean, doctor", "said, and not counted as freed")
 def test_what_cannot_be_removed_is_said_and_not_counted(small_disk: Path, monkeypatch, capsys):
     monkeypatch.setenv("HANDCLIP_REPORTS", str(small_disk))
     monkeypatch.setenv("HANDCLIP_CACHE", str(small_disk / "cache"))

@@ -79,6 +79,9 @@ def seconds_of(folder: Path) -> list[float]:
         return [row["seconds"] for row in json.loads(opened.metadata()["handclip"])["history"][1:]]
 
 
+@pytest.mark.matrix("signal", "training", "interrupted, exit 143; goes on from its last epoch")
+@pytest.mark.matrix("two at once", "training", "the second is refused, exit 2")
+@pytest.mark.matrix("killed", "training: the launcher", "died; its kernel ends; goes on from its last epoch")
 def test_a_training_that_sigterm_stops_goes_on_is_not_started_twice_and_ends_with_its_launcher(tmp_path: Path):
     with Command(tmp_path) as first:
         folder = first.trained(1)
@@ -106,6 +109,7 @@ def test_a_training_that_sigterm_stops_goes_on_is_not_started_twice_and_ends_wit
     assert epoch_of(folder) > done
 
 
+@pytest.mark.matrix("killed", "training: the kernel", "died, exit 137, with a report; only what is left is trained")
 def test_a_kernel_that_is_killed_is_told_and_the_rerun_trains_only_what_is_left(tmp_path: Path):
     with Command(tmp_path) as first:
         folder = first.trained(2)
@@ -126,6 +130,7 @@ def test_a_kernel_that_is_killed_is_told_and_the_rerun_trains_only_what_is_left(
     assert Command(tmp_path, "--resume").ended()[0] == 2
 
 
+@pytest.mark.matrix("time-out", "training", "interrupted, exit 124, with a report")
 def test_a_time_out_leaves_a_run_that_can_go_on(tmp_path: Path):
     with Command(tmp_path, "--timeout", "5") as command:
         code, said = command.ended()

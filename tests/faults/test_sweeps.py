@@ -48,6 +48,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
         process.wait()
 
 
+@pytest.mark.matrix("killed", "sweep: a Dask worker", "its run is begun again, no other is")
 def test_a_killed_worker_s_run_is_run_by_the_other(reports: Path, cluster, tmp_path: Path):
     address, workers = cluster
     (tmp_path / "sweep.yml").write_text(TINY + "grid: {seed: [0, 1, 2, 3]}\n")
@@ -63,6 +64,7 @@ def test_a_killed_worker_s_run_is_run_by_the_other(reports: Path, cluster, tmp_p
     _until(lambda: not _processes_of(reports), "processes are left")
 
 
+@pytest.mark.matrix("signal", "sweep", "interrupted and not run, exit 143; no process is left")
 def test_sigterm_interrupts_what_runs_and_says_what_did_not(reports: Path, tmp_path: Path):
     (tmp_path / "long.yml").write_text("drawn_subjects: 3000\ngrid: {seed: [0, 1, 2]}\n")
     command = [*SWEEP, "-f", str(tmp_path / "long.yml"), "--workers", "2"]
@@ -75,6 +77,7 @@ def test_sigterm_interrupts_what_runs_and_says_what_did_not(reports: Path, tmp_p
     assert _processes_of(reports) == []
 
 
+@pytest.mark.matrix("killed", "sweep", "no process is left; goes on from there")
 def test_a_killed_sweep_leaves_no_run_behind_and_goes_on_from_there(reports: Path, tmp_path: Path):
     (tmp_path / "sweep.yml").write_text(TINY + "grid: {seed: [0, 1, 2]}\n")
     command = [*SWEEP, "-f", str(tmp_path / "sweep.yml"), "--workers", "1"]
@@ -134,6 +137,7 @@ def slurm(tmp_path: Path, monkeypatch) -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.matrix("killed", "sweep: a job of Slurm", "run again")
 def test_slurm_runs_a_sweep_and_a_killed_job_is_run_again(slurm, reports: Path, tmp_path: Path):
     pytest.importorskip("submitit", reason="pip install 'handclip[slurm]'")
     (tmp_path / "sweep.yml").write_text(TINY + "grid: {seed: [0, 1, 2]}\n")
@@ -150,6 +154,7 @@ def test_slurm_runs_a_sweep_and_a_killed_job_is_run_again(slurm, reports: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.matrix("signal", "sweep in Slurm", "jobs cancelled, runs interrupted, exit 143")
 def test_sigterm_cancels_the_jobs_of_slurm(slurm, reports: Path, tmp_path: Path):
     pytest.importorskip("submitit", reason="pip install 'handclip[slurm]'")
     (tmp_path / "long.yml").write_text("drawn_subjects: 3000\ngrid: {seed: [0, 1, 2]}\n")

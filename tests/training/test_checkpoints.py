@@ -16,6 +16,7 @@ def test_what_was_saved_is_read_to_the_bit(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
 
 
+@pytest.mark.matrix("damaged file", "resume: a checkpoint", "refused with the remedy")
 def test_damage_and_absence_are_named_with_a_remedy(tmp_path):
     file = tmp_path / "x.safetensors"
     with pytest.raises(TrainingError, match="delete it and train again"):

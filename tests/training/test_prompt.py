@@ -172,6 +172,7 @@ def test_a_stopped_training_gives_what_it_learnt_and_goes_on_to_the_same_history
 
 
 @pytest.mark.fault
+@pytest.mark.matrix("killed", "learning prompts", "goes on to the same weights, bit for bit")
 def test_a_killed_process_resumes_to_the_same_history_and_weights(backbone, data, tmp_path):
     script = (
         "import sys; sys.path.insert(0, 'tests/training')\n"

@@ -10,7 +10,8 @@ from handclip_lib.data.image_cache import kept_pixels
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.workbench.cleaning import in_units, leftovers, named_runs, remove
 from handclip_lib.workbench.cli import main
-from handclip_lib.workbench.record import read_record, this_process, write_record
+from handclip_lib.workbench.life import this_process
+from handclip_lib.workbench.record import read_record, write_record
 
 BLOCKS = 40_960  # bytes of a file here: whole blocks of any usual file system
 
@@ -111,6 +112,7 @@ def test_the_image_cache_is_what_is_looked_for(runs: Path, tmp_path: Path):
     assert list((tmp_path / "cache" / "images").iterdir()) == []
 
 
+@pytest.mark.matrix("killed", "writing a file", "the private file goes a day later, with clean")
 def test_half_written_files_go_after_a_day_from_runs_that_are_not_under_way(runs: Path, tmp_path: Path):
     done, busy = a_run(runs, "done", "succeeded", 2), a_run(runs, "busy", "running", 2)
     private = ".image.safetensors.0123abcd.safetensors"
@@ -147,10 +149,11 @@ def test_a_run_that_succeeded_goes_only_by_its_name_and_its_users_are_named(runs
     assert {path.name for path in runs.iterdir()} == {"image", "busy"}
 
 
+@pytest.mark.matrix("two at once", "clean of a run that starts", "it stays")
 def test_what_is_in_use_stays_and_is_not_counted(runs: Path):
     folder = a_run(runs, "old", "failed", 31)
     with FileLock(runs / ".old.lock"):
-        assert remove(leftovers(30)) == (0, [f"{folder} is in use"])
+        assert remove(leftovers(30)) == (0, [f"{folder} is in use: {runs / '.old.lock'} is locked"])
     assert (folder / "best.safetensors").is_file()
 
 

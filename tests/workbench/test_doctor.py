@@ -115,6 +115,35 @@ def test_a_kernel_of_another_python_is_broken(folders: Path, monkeypatch):
     assert (finding.state, "/usr/bin/env" in finding.value) == ("broken", True)
 
 
+@pytest.mark.parametrize(
+    ("started", "words"),
+    [
+        (sys.executable, f"runs this Python, {sys.executable}"),
+        ("python3", f"runs this Python, {sys.executable}"),  # Jupyter takes its own for these names
+        ("{there}", "runs another Python, {there}, and this is " + sys.executable),
+        ("nowhere/python", "runs another Python, nowhere/python"),
+        ("", "kernel.json is damaged"),
+    ],
+)
+def test_a_kernel_of_another_environment_is_another_python_though_both_link_to_one_file(
+    started: str, words: str, folders: Path, monkeypatch
+):
+    there = folders / "other" / "bin" / "python"
+    there.parent.mkdir(parents=True)
+    there.symlink_to(Path(sys.executable).resolve())
+    kernel = folders / "jupyter" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    monkeypatch.setenv("JUPYTER_PATH", str(folders / "jupyter"))
+    argv = [started.format(there=there), "-m", "ipykernel_launcher"] if started else []
+    (kernel / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "x", "language": "python"}))
+    (finding,) = [found for found in doctor._notebooks() if found.name == "kernel python3"]
+    assert words.format(there=there) in finding.value
+    assert (finding.state == "ok") == ("this Python" in words)
+    (kernel / "kernel.json").write_text("{")
+    (finding,) = [found for found in doctor._notebooks() if found.name == "kernel python3"]
+    assert (finding.state, "damaged" in finding.value) == ("broken", True)
+
+
 def test_data_that_the_environment_names(folders: Path, monkeypatch):
     monkeypatch.setenv("HANDCLIP_TEST_DATA", str(folders / "nowhere"))
     assert found("Data", "HANDCLIP_TEST_DATA").state == "note"

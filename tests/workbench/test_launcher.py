@@ -121,6 +121,7 @@ def test_a_notebook_that_does_not_reach_its_end_has_failed(monkeypatch):
     assert (done.status, "run.finish" in done.error) == ("failed", True)
 
 
+@pytest.mark.matrix("two at once", "start", "the second is refused")
 def test_the_same_run_is_not_started_twice(monkeypatch):
     monkeypatch.setattr(launcher, "_papermill", lambda *_: (1, None))
     folder = launch(find_notebook("01"), SMALL | {"seed": 6}).folder
@@ -129,6 +130,7 @@ def test_the_same_run_is_not_started_twice(monkeypatch):
 
 
 @pytest.mark.fault
+@pytest.mark.matrix("signal", "data exploration", "interrupted, exit 143, with a report; no kernel is left")
 def test_sigterm_leaves_an_honest_record_and_no_kernel(reports: Path):
     command = [sys.executable, "-m", "handclip_lib.workbench.cli", "run", "01", "-p", "drawn_subjects", "3000"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=dict(os.environ))

@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from handclip_lib.config import Evaluation
 from handclip_lib.errors import ConfigError
 from handclip_lib.workbench.cli import main
+from handclip_lib.workbench.collection import find_records
+from handclip_lib.workbench.launcher import find_notebook, run_folder
+from handclip_lib.workbench.life import this_process
 from handclip_lib.workbench.listing import all_records, as_lines, chosen, ordered
-from handclip_lib.workbench.record import read_record, this_process, write_record
+from handclip_lib.workbench.record import read_record, write_record
+from handclip_lib.workbench.reports import write_index
 
 USUAL = {"dataset": "drawn", "aspect": "dorsal_r", "learning_rate": 5e-4, "epochs": 20, "flip": False}
 
@@ -129,6 +134,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.matrix("damaged or hostile record", "runs, clean, 05, 06", "damaged; no command stops")
 def test_a_record_with_a_part_of_another_kind_is_damaged_and_stops_no_command(fault, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path))
     monkeypatch.setenv("HANDCLIP_CACHE", str(tmp_path / "cache"))
@@ -144,7 +150,82 @@ def test_a_record_with_a_part_of_another_kind_is_damaged_and_stops_no_command(fa
     assert main(["run", "05", "--dry-run", "-p", "trained_run", "latest"]) == 0
 
 
-@pytest.mark.parametrize("pid", [None, "x", [1], 10**30])
+WHOLE = json.dumps(RUNS[1])[:-1]
+HOSTILE = {
+    "deep": lambda path: path.write_text('{"a":' * 200_000),
+    "nested": lambda path: path.write_text(f'{WHOLE}, "a": {"[" * 40}{"]" * 40}}}'),
+    "number": lambda path: path.write_text(f'{WHOLE}, "n": {"9" * 4000}}}'),
+    "digits": lambda path: path.write_text(f'{WHOLE}, "n": {"9" * 100_000}}}'),
+    "large": lambda path: path.write_text(json.dumps(RUNS[1] | {"error": "x" * 2_000_000})),
+    "year": lambda path: path.write_text(json.dumps(RUNS[1] | {"started": "0001-01-01T00:00:00"})),
+    "no text": lambda path: path.write_bytes(b"\xff\xfe{}"),
+    "pipe": lambda path: os.mkfifo(path),
+    "folder": lambda path: path.mkdir(),
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "loop": lambda path: path.symlink_to(path),
+    "nothing": lambda path: None,
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.matrix("damaged or hostile record", "runs, clean, start, resume, 06, report", "a line with the reason")
+def test_what_is_no_record_is_one_damaged_run_to_every_command(kind: str, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path))
+    monkeypatch.setenv("HANDCLIP_CACHE", str(tmp_path / "cache"))
+    write_record(tmp_path / "runs" / RUNS[0]["id"], RUNS[0])
+    folder = run_folder(find_notebook("05"), Evaluation())
+    folder.mkdir(parents=True)
+    HOSTILE[kind](folder / "run.json")
+    assert main(["runs", "--status", "damaged"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()[1:]
+    reason = "run.json is not there" if kind == "nothing" else "run.json cannot be read: "
+    assert line.startswith(f"{folder.name}  damaged")
+    assert f"({reason}" in line
+    assert len(line) < 500
+    assert main(["run", "05", "--dry-run"]) == 0
+    assert f"damaged ({reason}" in capsys.readouterr().out
+    for words in ("runs --sort rank1", "runs --json", "run 06 --dry-run", "run 03 --dry-run -p prompt_run latest"):
+        assert main(words.split()) == 0
+    assert [r["status"] for r in find_records(tmp_path / "runs")] == ["succeeded", "damaged"]
+    assert "damaged" in write_index(tmp_path / "runs").read_text().split("<tbody>")[-1]
+    assert main(["report", folder.name]) == 2
+    assert reason in capsys.readouterr().err
+    assert main(["clean", "--days", "0", "--yes"]) == 0
+    assert folder.is_dir()
+    assert main(["clean", "--runs", folder.name, "--yes"]) == 0
+    assert not folder.exists()
+
+
+@pytest.mark.matrix("hostile text", "every command, of a record", "written out on the terminal")
+def test_what_a_person_reads_of_a_record_drives_no_terminal(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path))
+    monkeypatch.setenv("HANDCLIP_CACHE", str(tmp_path / "cache"))
+    evil = "\x1b[2J\x1b]0;x\x07\r\n05_fake  succeeded\u202e\u2066\u009b31m\b\u2028\ud800"
+    name = f"05_{evil[:-1]}"
+    planned = run_folder(find_notebook("05"), Evaluation())
+    given = {"data_root": evil, f"n{evil}": 1}
+    told = {"status": f"failed{evil}", "error": evil, "parameters": given, "started": "2020-01-01", "notebook": evil}
+    for folder in (planned, tmp_path / "runs" / name):
+        write_record(folder, RUNS[1] | told)
+    write_record(tmp_path / "runs" / "05_lost", RUNS[1] | {"status": "running", "process": {"host": evil}})
+    file = tmp_path / f"{evil[:-1]}.yml"
+    file.write_text("x: [")
+    words = [
+        ["runs"], ["runs", "--json"], ["run", "05", "--dry-run"], ["run", "05", "--resume"], ["run", "03", "--resume"],
+        ["report", name], ["report", f"no{name}"], ["clean", "--days", "0"], ["clean", "--runs", "05_lost"],
+        ["run", "05", "--dry-run", "-p", "trained_run", name], ["run", name], ["run", "02", "-f", str(file)],
+        ["sweep", "02", "-f", str(file)], ["data", "check", str(tmp_path / evil[:-1])],
+    ]  # fmt: skip
+    monkeypatch.setattr("builtins.input", lambda question: "n")
+    for command in words:
+        main(command)
+        said = "".join(capsys.readouterr())
+        assert not [c for c in said if c != "\n" and not c.isprintable()], command
+        typed = any("\n" in word for word in command)  # who types a line end sees one
+        assert typed or not [line for line in said.splitlines() if line.startswith("05_fake")], command
+
+
+@pytest.mark.parametrize("pid", [None, "x", [1], 10**17])
 def test_a_process_that_is_none_is_not_alive(pid, tmp_path: Path):
     write_record(tmp_path, record("x", status="running") | {"process": this_process() | {"pid": pid}})
     assert read_record(tmp_path)["status"] == "died"

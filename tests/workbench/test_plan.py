@@ -62,6 +62,7 @@ def test_the_folder_is_the_one_that_a_launch_makes_and_the_state_is_told(capsys)
     assert plan(NOTEBOOK, GIVEN).checkpoint is None
 
 
+@pytest.mark.matrix("damaged file", "resume: a checkpoint", "passed over for the one before")
 def test_the_image_training_is_ahead_of_the_prompts_and_a_damaged_file_is_none(tmp_path: Path):
     assert find_checkpoint(tmp_path) is None
     facts = {"options": {"epochs": 7}, "history": [{}, {}], "best_epoch": 0}
@@ -147,7 +148,7 @@ def test_reports_of_several_runs_and_of_the_latest(reports: Path, capsys):
         (folder / "report.html").unlink()
     assert main(["report", folders[0].name, "nothing", str(folders[1])]) == 2
     said = capsys.readouterr()
-    assert "nothing/run.json is absent" in said.err
+    assert "nothing: run.json is not there; run the notebook again" in said.err
     assert all((folder / "report.html").is_file() for folder in folders)
     assert main(["report", "latest"]) == 0
     assert folders[1].name in capsys.readouterr().out
@@ -178,6 +179,7 @@ def test_a_report_of_a_run_elsewhere_leaves_no_index_there_and_a_relative_one_is
     assert not (folder / "index.html").exists()
 
 
+@pytest.mark.matrix("signal", "report", "the run keeps its status; the command that makes the report")
 def test_ctrl_c_while_the_report_is_written_leaves_the_run_and_says_how_to_have_it(reports: Path, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt

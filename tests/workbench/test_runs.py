@@ -15,7 +15,8 @@ from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.workbench import start
 from handclip_lib.workbench.identity import run_id
-from handclip_lib.workbench.record import read_record, this_process, write_record
+from handclip_lib.workbench.life import this_process
+from handclip_lib.workbench.record import read_record, write_record
 from handclip_lib.workbench.reports import render_report
 from handclip_lib.workbench.runs import Run
 
@@ -157,7 +158,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
     ],
 )
 def test_a_run_whose_process_is_gone_has_died(process, status, tmp_path: Path):
-    assert this_process() == {"host": socket.gethostname(), "pid": os.getpid(), "began": this_process()["began"]}
+    assert this_process() | {"host": socket.gethostname(), "pid": os.getpid()} == this_process()
     write_record(tmp_path, {"id": "x", "status": "running", "process": this_process() | process})
     assert read_record(tmp_path)["status"] == status
 
@@ -179,14 +180,16 @@ def test_the_id_follows_parameters_notebook_and_data(tmp_path: Path):
     assert run_id(config, "code") == ids[-1]
 
 
+@pytest.mark.matrix("two at once", "start by hand", "refused; the process is named")
 def test_a_run_that_goes_on_in_another_notebook_is_not_begun_in_this_one(reports: Path):
     _, run = start(Evaluation, {"draws": 3})
-    start(Evaluation, {"draws": 3})  # the guard cell again, in the same kernel
+    start(Evaluation, {"draws": 3})[1].finish()  # the guard cell again, in the same kernel
     with subprocess.Popen(["sleep", "9"]) as other:
         began = Path(f"/proc/{other.pid}/stat").read_text().rpartition(")")[2].split()[19]
-        theirs = read_record(run.folder) | {"process": this_process() | {"pid": other.pid, "began": began}}
+        process = this_process() | {"pid": other.pid, "began": began}
+        theirs = read_record(run.folder) | {"status": "running", "process": process}
         write_record(run.folder, theirs)
-        with pytest.raises(RunError, match=f"under way in process {other.pid}.*shut its kernel down"):
+        with pytest.raises(RunError, match=f"by another process, {other.pid}, .*shut its kernel down"):
             start(Evaluation, {"draws": 3})
         assert read_record(run.folder) == theirs
         other.kill()

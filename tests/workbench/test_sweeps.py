@@ -11,13 +11,16 @@ import yaml
 from filelock import FileLock
 
 from handclip_lib.errors import ConfigError, RunError
-from handclip_lib.workbench import sweep_slurm
+from handclip_lib.workbench import sweep_slurm, sweep_worker
+from handclip_lib.workbench.claim import UnderWayError
 from handclip_lib.workbench.cli import main
 from handclip_lib.workbench.launcher import find_notebook
+from handclip_lib.workbench.life import this_process
 from handclip_lib.workbench.sweep_executors import Executor, answers, on_dask
 from handclip_lib.workbench.sweep_points import MOST, read_points
 from handclip_lib.workbench.sweep_slurm import _Listed, on_slurm
 from handclip_lib.workbench.sweep_summary import line_of, row_of
+from handclip_lib.workbench.sweep_worker import ELSEWHERE
 from handclip_lib.workbench.sweeps import choose_place, sweep
 
 Launch = Callable[[dict[str, Any]], dict[str, Any]]
@@ -180,6 +183,7 @@ def test_the_summary_is_whole_after_every_run(reports: Path):
     assert seen == [[], ["succeeded", "not run", "not run"], ["succeeded", "succeeded", "not run"]]
 
 
+@pytest.mark.matrix("killed", "sweep: a worker, again and again", "died after three attempts; the others go on")
 def test_a_lost_run_is_begun_three_times_and_its_record_then_says_that_it_died(reports: Path):
     points, begun = points_of("grid: {n_ctx: [1, 2]}"), []
 
@@ -198,6 +202,47 @@ def test_a_lost_run_is_begun_three_times_and_its_record_then_says_that_it_died(r
     assert (written["status"], written["error"]) == ("died", "job 7 ended without an answer")
 
 
+@pytest.mark.matrix(
+    "two at once", "a second sweep over runs under way", "waited for, or running elsewhere; none failed"
+)
+def test_what_another_sweep_runs_is_running_elsewhere_and_counts_when_it_has_succeeded(reports: Path):
+    points, theirs = points_of("grid: {n_ctx: [1, 2]}"), this_process() | {"host": "node7"}
+    endings = []
+
+    def launch(task: dict[str, Any]) -> dict[str, Any]:
+        if task["parameters"]["n_ctx"] == 1:
+            record(task, reports, status="running", process=theirs)
+            return {"status": ELSEWHERE, "error": "it is running on node7"}
+        (points[0].folder / "run.json").write_text(json.dumps({"id": "", "status": endings[-1], "process": theirs}))
+        return record(task, reports)
+
+    for ended, code, status in (("running", 1, ELSEWHERE), ("failed", 1, "failed"), ("succeeded", 0, "succeeded")):
+        endings.append(ended)
+        assert sweep(find_notebook("02"), points, "one", in_turn(launch), force=True) == code
+        assert [row["status"] for row in summary(reports)] == [status, "succeeded"]
+
+
+@pytest.mark.parametrize("wait", [0.0, 60.0])
+def test_a_run_under_way_is_waited_for_and_then_running_elsewhere(wait: float, monkeypatch):
+    (point,) = points_of("grid: {n_ctx: [3]}")
+    task = {"notebook": str(find_notebook("02")), "parameters": point.parameters, "run": point.folder.name}
+    clock, tried = iter(range(0, 1000, 10)), []
+
+    def refused(*_, **__):
+        tried.append(1)
+        error = UnderWayError("it is running on node7")
+        error.wait = wait
+        raise error
+
+    monkeypatch.setattr("sys.argv", [])  # it is set for the record
+    monkeypatch.setattr(sweep_worker, "launch", refused)
+    monkeypatch.setattr(sweep_worker.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(sweep_worker.time, "sleep", lambda _: None)
+    answer = sweep_worker._launched(json.dumps(task | {"force": False}))
+    assert answer == {"status": ELSEWHERE, "error": "it is running on node7"}
+    assert len(tried) == (7 if wait else 4), "a machine that may be gone is waited for longer"
+
+
 def test_once_stopped_nothing_is_begun_and_what_runs_is_interrupted():
     points, stopped, calls = points_of("grid: {n_ctx: [1, 2, 4]}"), [], []
 
@@ -214,6 +259,7 @@ def test_once_stopped_nothing_is_begun_and_what_runs_is_interrupted():
     assert calls == [["run 1"]]
 
 
+@pytest.mark.matrix("two at once", "sweep", "the second is refused")
 def test_a_sweep_under_way_is_not_started_twice(reports: Path):
     (reports / "sweeps" / "one").mkdir(parents=True)
     with FileLock(reports / "sweeps" / "one" / ".lock"), pytest.raises(RunError, match=r"under way.*--name"):

@@ -78,6 +78,7 @@ def other_split(folder: Path) -> None:
     (folder / "split.json").write_text(json.dumps({"checksum": "f" * 64}))
 
 
+@pytest.mark.matrix("damaged file", "an evaluation that 06 reads", "refused with run and remedy")
 @pytest.mark.parametrize(
     "harm", [remove, cut_csv, change_a_rank, cut_embeddings, change_an_embedding, another_file, other_split]
 )

@@ -1,0 +1,104 @@
+"""YAML files of parameters and sweeps, read with limits: none takes all memory, time or stack."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from handclip_lib.errors import ConfigError
+
+MOST = 500_000  # characters, with every alias written out
+MOST_VALUES = 50_000  # a list of 1000 points with twenty parameters has fewer
+DEEPEST = 20  # levels of lists and mappings
+LONGEST_NUMBER = 40  # characters
+NAME = re.compile(r"(?!In$)[A-Za-z]\w*")
+"""What a parameter may be called: `In` and names that begin with _ are the kernel's own, and would be passed over."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as papermill reads it, without dates; a name that stands twice is refused, for the first would be lost."""
+
+    def __init__(self, stream: str):
+        super().__init__(stream)
+        self._level = 0
+        self._extents: dict[int, tuple[int, int]] = {}  # characters and levels of each node, with aliases written out
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+        alias, mark = self.check_event(yaml.AliasEvent), self.peek_event().start_mark
+        self._level += 1
+        self._check(self._level <= DEEPEST, f"more than {DEEPEST} levels", mark)
+        node: Any = super().compose_node(parent, index)
+        self._level -= 1
+        if not alias:
+            self._extents[id(node)] = self._extent(node, mark)
+            self._check(len(self._extents) <= MOST_VALUES, f"more than {MOST_VALUES:,} values", mark)
+        self._check(id(node) in self._extents, "an alias within what it stands for", mark)
+        size, levels = self._extents[id(node)]
+        self._check(size <= MOST, f"more than {MOST:,} characters with every alias written out", mark)
+        self._check(levels <= DEEPEST, f"more than {DEEPEST} levels with every alias written out", mark)
+        return node
+
+    def _extent(self, node: yaml.Node, mark: yaml.Mark) -> tuple[int, int]:
+        if isinstance(node, yaml.ScalarNode):
+            number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+            self._check(not number or len(node.value) <= LONGEST_NUMBER, "a number of too many digits", mark)
+            return 1 + len(node.value), 1
+        pairs = isinstance(node, yaml.MappingNode)
+        below = [one for entry in node.value for one in entry] if pairs else node.value
+        found = [self._extents[id(one)] for one in below]
+        return 1 + sum(size for size, _ in found), 1 + max((levels for _, levels in found), default=0)
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            twice = isinstance(key, yaml.ScalarNode) and key.value in seen
+            self._check(not twice, f"{key.value} stands twice; leave out one", key.start_mark)
+            seen |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
+        return node
+
+    @staticmethod
+    def _check(right: bool, otherwise: str, mark: yaml.Mark) -> None:
+        if not right:
+            raise yaml.MarkedYAMLError(problem=otherwise, problem_mark=mark)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read_mapping(file: Path) -> dict[str, Any]:
+    """What a YAML file of names and values holds; empty for an empty file.
+
+    Raises:
+        ConfigError: It cannot be read, is not YAML, is no mapping, gives a name twice, has one that no parameter
+            can have, or is too large or too deep for parameters.
+    """
+    try:
+        with file.open("rb") as opened:  # a pipe may be named: `-f <(…)`
+            content = opened.read(MOST + 1)
+        if len(content) > MOST:
+            raise ConfigError(f"{file} has more than {MOST:,} bytes; name a YAML file of parameters")
+        found = yaml.load(content.decode("utf-8"), _Loader)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; name a YAML file of parameters") from error
+    except (UnicodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{file} has a value that is not of the kind its tag says ({error})") from error
+    if not isinstance({} if found is None else found, dict):
+        raise ConfigError(f"{file} holds a {type(found).__name__}; lines of `name: value` are wanted")
+    wrong = [name for name in found or {} if not is_name(name)]
+    if wrong:
+        raise ConfigError(f"{file}: {wrong[0]!r} is no name of a parameter (yes, no, on and off are truth values)")
+    return found or {}
+
+
+def is_name(name: object) -> bool:
+    """Whether a parameter may be called so."""
+    return isinstance(name, str) and NAME.fullmatch(name) is not None

@@ -1,0 +1,14 @@
+"""Text of others on a terminal: names, errors and values may hold signs that drive it, hide, or fake a line."""
+
+
+def visible(text: object) -> str:
+    """Text whose control signs, overrides of direction and lone surrogates are written out; its lines stay."""
+    return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def one_line(value: object, most: int = 0) -> str:
+    """`visible`, its line ends written out too, and cut to `most` characters where that is given."""
+    text = str(value)
+    if most and len(text) > most:
+        text = text[: most - 1] + "…"
+    return visible(text).replace("\n", "\\n")
