@@ -25,11 +25,12 @@ from PIL import Image
 
 from handclip_lib.backbone.load import BACKBONES, SHAPES, load_backbone
 from handclip_lib.backbone.openai_clip import build_clip, clip_package, published_file
-from handclip_lib.config import NOTEBOOKS, resolve
+from handclip_lib.config import NOTEBOOKS
 from handclip_lib.data.audit import PUBLISHED_COUNTS
 from handclip_lib.data.hands11k import read_hands11k
 from handclip_lib.data.splits import CUTOFFS, make_split
 from handclip_lib.errors import HandClipError
+from handclip_lib.guard import resolve
 from handclip_lib.models.trained import save_clip
 from handclip_lib.workbench.cli import EXIT_CODES, _parser, main
 from handclip_lib.workbench.launcher import find_notebook, gather
@@ -40,7 +41,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "notebooks" / "README.md", *DOCS]
 PARAMETERS = {name for model in NOTEBOOKS.values() for name in model.model_fields}
-PACKAGES = "backbone|config|data|errors|evaluation|files|losses|models|plots|training|widgets|workbench"
+PACKAGES = "backbone|config|data|errors|evaluation|files|guard|losses|machine|models|plots|training|widgets|workbench"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

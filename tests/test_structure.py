@@ -9,7 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "handclip_lib"
 FLOORS = {
-    "errors": 0, "files": 0, "config": 1, "data": 2, "losses": 2, "backbone": 3, "models": 4, "evaluation": 5,
+    "errors": 0, "files": 0, "machine": 0, "config": 1, "guard": 1,
+    "data": 2, "losses": 2, "backbone": 3, "models": 4, "evaluation": 5,
     "training": 6, "plots": 7, "widgets": 8, "workbench": 9,
 }  # fmt: skip
 
@@ -45,7 +46,9 @@ def test_no_module_hides_in_a_drawer():
     assert not [path for path in PACKAGE.rglob("*.py") if path.stem in drawers]
 
 
-@pytest.mark.parametrize("module", ["handclip_lib.config", "handclip_lib.workbench.cli", "handclip_lib.workbench"])
+@pytest.mark.parametrize(
+    "module", ["handclip_lib.config", "handclip_lib.guard", "handclip_lib.workbench.cli", "handclip_lib.workbench"]
+)
 def test_light_modules_import_neither_torch_nor_pandas(module: str):
     heavy = "{'torch', 'torchvision', 'pandas', 'matplotlib', 'IPython', 'papermill'}"
     code = f"import sys, {module}; print(*sorted({heavy} & set(sys.modules)))"

@@ -1,6 +1,5 @@
 """From files to the pixels a model sees: one path for training and evaluation, decoded once and kept."""
 
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from tqdm.auto import tqdm
 from handclip_lib.data.image_cache import kept_pixels
 from handclip_lib.data.places import cache_folder
 from handclip_lib.errors import DataError
+from handclip_lib.machine import cores
 
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
@@ -91,7 +91,7 @@ def decode_images(
         raise DataError(f"unknown fit {fit!r}; choose from {', '.join(FITS)}")
     if not paths:
         raise DataError(f"{root}: no images to decode")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         bar = tqdm(total=len(paths), desc="reading images", unit="image", disable=not progress, leave=False)
         keys = []
         for key in pool.map(lambda path: _content_key(root / path, resolution, fit), paths):

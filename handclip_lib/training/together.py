@@ -11,6 +11,7 @@ import yaml
 from handclip_lib.config import ImageFinetune
 from handclip_lib.errors import TrainingError
 from handclip_lib.files import whole_file
+from handclip_lib.machine import cores
 
 PARAMETERS = "training.yml"
 LAST_LINES = 12
@@ -46,7 +47,7 @@ def train_together(config: ImageFinetune, folder: Path, texts: Path | None = Non
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(config.processes),
         "-m", "handclip_lib.training", str(folder),
     ]  # fmt: skip
-    threads = str(max(1, (os.cpu_count() or 1) // config.processes))
+    threads = str(max(1, cores() // config.processes))
     environment = {"OMP_NUM_THREADS": threads} | os.environ
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"

@@ -13,13 +13,15 @@ from handclip_lib.errors import ConfigError
 from handclip_lib.files import whole_file
 
 BASE = "base.yml"
-NAME = re.compile(r"(?!In$)[A-Za-z]\w*")
-"""What a parameter may be called: `In` and names that begin with _ are the kernel's own, and would be passed over."""
+NAME = re.compile(r"[A-Za-z]\w*")
+"""What a parameter may be called."""
+DECIMAL = r"(?!.*[:x]|[-+]?0[0-9b])"
+"""What begins with this is no number to us: YAML's own 010 is 8, 1:30 is 90, and 0x10 is 16."""
 ALSO = {"joint_training": ("promptsg",)}  # folders of a notebook beside that of its name
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as papermill reads it, without dates; a name that stands twice is refused, for the first would be lost."""
+    """YAML without dates and with decimal numbers alone; a name that stands twice is refused, for the first is lost."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -34,7 +36,11 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
+    first: [
+        (tag, re.compile(DECIMAL + pattern.pattern, re.VERBOSE) if tag.endswith((":int", ":float")) else pattern)
+        for tag, pattern in known
+        if tag != "tag:yaml.org,2002:timestamp"
+    ]
     for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
@@ -50,7 +56,7 @@ def read_mapping(file: Path) -> dict[str, Any]:
         found = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}; name a YAML file of parameters") from error
-    except (UnicodeError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance({} if found is None else found, dict):
         raise ConfigError(f"{file} holds a {type(found).__name__}; lines of `name: value` are wanted")

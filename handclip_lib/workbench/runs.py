@@ -10,13 +10,15 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from handclip_lib.config import SELECTED_ON_TEST, Parameters, resolve
+from handclip_lib.config import SELECTED_ON_TEST, Parameters
 from handclip_lib.errors import RunError
 from handclip_lib.files import whole_file
-from handclip_lib.workbench.identity import git_state, reports_folder, run_id, versions
+from handclip_lib.guard import resolve
+from handclip_lib.workbench.identity import elsewhere, git_state, reports_folder, run_id, versions
 from handclip_lib.workbench.record import (
     TRAININGS,
     find_run,
@@ -56,7 +58,9 @@ def start(model: type[P], namespace: Mapping[str, Any]) -> "tuple[P, Run]":
     launched = os.environ.get(RUN_FOLDER)
     folder = Path(launched) if launched else reports_folder() / "runs" / run_id(config, "by hand")
     run = Run(folder, config, keeps_status=not launched)
-    print(f"run {folder.name}\n{folder}")
+    print(f"run {folder.name}\nwrites to {folder}{elsewhere()}")
+    if not launched:
+        _tell_the_terminal(f"\nhandclip: writes to {folder}{elsewhere()}\n")
     return config, run
 
 
@@ -266,6 +270,13 @@ def new_record(folder: Path, config: Parameters) -> dict[str, Any]:
         "reached_the_end": False, "versions": versions(), "git": git_state(), "process": this_process(),
         "command": f"notebooks/{config.notebook}.ipynb in a kernel of its own",
     }  # fmt: skip
+
+
+def _tell_the_terminal(text: str) -> None:
+    """Say something where papermill was started, too: what a cell prints is in the notebook alone."""
+    if "ipykernel" in sys.modules:
+        with suppress(OSError, ValueError):  # a kernel's stream gives the descriptor it had when it was started
+            os.write(sys.stderr.fileno(), text.encode())
 
 
 def _label(parameters: Mapping[str, Any]) -> str:

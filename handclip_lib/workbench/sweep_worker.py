@@ -20,8 +20,9 @@ from typing import Any, TextIO
 
 from filelock import Timeout
 
-from handclip_lib.config import NOTEBOOKS, resolve
+from handclip_lib.config import NOTEBOOKS
 from handclip_lib.errors import HandClipError, RunError
+from handclip_lib.guard import resolve
 from handclip_lib.workbench.launcher import GRACE, launch, run_folder
 
 PATIENCE = GRACE + 15  # seconds the run of a lost worker is given to end

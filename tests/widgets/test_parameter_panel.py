@@ -6,7 +6,8 @@ import ipywidgets
 import pytest
 import yaml
 
-from handclip_lib.config import NOTEBOOKS, DataExploration, Evaluation, JointTraining, PromptLearning, resolve
+from handclip_lib.config import NOTEBOOKS, DataExploration, Evaluation, JointTraining, PromptLearning
+from handclip_lib.guard import resolve
 from handclip_lib.widgets.commands import changed, papermill_command, parameter_lines, run_command
 from handclip_lib.widgets.parameter_panel import _typed, groups, parameter_panel
 from handclip_lib.workbench.cli import _parser
