@@ -151,6 +151,8 @@ def _convert(model: type[BaseModel], name: str, value: Any) -> tuple[Any, str | 
         if not isinstance(value, int | float) or isinstance(value, bool):
             kind = "a whole number" if wanted is int else "a number"
             return value, f"{given}: {kind} is wanted, such as {model.model_fields[name].default!r}"
+    if wanted is int and isinstance(value, float) and value.is_integer():  # 1e2, and what a panel's control holds
+        value = int(value)
     return value, None
 
 

@@ -1,7 +1,8 @@
 """Load a CLIP backbone: OpenAI's nine by short name, a checkpoint of your own, or the embedded `tiny`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import cache
 from http.client import HTTPException
 from pathlib import Path
@@ -96,6 +97,12 @@ class Backbone:
             return np.empty((0, self.embedding_dim), np.float32)
         images = plain(torch.from_numpy(np.array(pixels)).to(self.device))
         return learning_part(self.model.visual, images).float().cpu().numpy()
+
+    def copy(self) -> "Backbone":
+        """The same with an image tower of its own that may learn, so that this one stays what its fingerprint says."""
+        model = self.model
+        shared = {id(value): value for name, value in model.named_parameters() if not name.startswith("visual.")}
+        return replace(self, model=deepcopy(model, shared))
 
     @property
     def reads_text(self) -> bool:
