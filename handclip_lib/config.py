@@ -30,6 +30,10 @@ VERSIONS = {
 Gallery = Literal["aspect", "all"]
 RunsOf = Literal["", "02_prompt_learning", "03_image_finetune", "04_joint_training", "05_evaluation"]
 Validation = Literal["val", "test"]
+LARGEST_SIDE = 1024
+"""Pixels: of an image that a model sees. A ViT of 16-pixel patches has 4096 of them then, three times CLIP's largest."""
+LARGEST_BATCH = 65_536
+"""Images."""
 SELECTED_ON_TEST = "selected on test"
 """The label of every figure whose epoch test images chose."""
 ImageMeasure = Literal["val_rank1", "val_map", "loss"]
@@ -92,7 +96,9 @@ class WithBackbone(WithData):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     batch_size: int = Field(32, ge=1, le=4096, description="images encoded at once")
     input_size: str = Field(
-        "", pattern=r"^(\d+x\d+)?$", description="height x width the model shall take, such as 256x128; empty: its own"
+        "",
+        pattern=r"^(\d{1,9}x\d{1,9})?$",
+        description="height x width the model shall take, such as 256x128; empty: its own",
     )
 
     @property
@@ -100,6 +106,15 @@ class WithBackbone(WithData):
         """Height and width of `input_size`, where it is given."""
         height, _, width = self.input_size.partition("x")
         return (int(height), int(width)) if width else None
+
+    def faults(self) -> list[str]:
+        """A size beyond what memory holds, too."""
+        if max(self.size or (0,)) <= LARGEST_SIDE:
+            return super().faults()
+        near = "x".join(str(min(side, LARGEST_SIDE)) for side in self.size or ())
+        return [
+            *super().faults(), f"input_size={self.input_size!r}: a side has at most {LARGEST_SIDE} pixels; try {near}",
+        ]  # fmt: skip
 
 
 class PromptLearning(WithBackbone):
@@ -217,6 +232,12 @@ class ImageFinetune(WithBackbone):
     def faults(self) -> list[str]:
         """Losses that do not fit together, too."""
         found = super().faults()
+        batch = self.n_identities * self.n_images * self.views
+        if batch > LARGEST_BATCH:
+            found.append(
+                f"n_identities={self.n_identities}, n_images={self.n_images} and views={self.views} make batches of "
+                f"{batch:,} images; {LARGEST_BATCH:,} are the most: lower one of them"
+            )
         if not any(self.weights_of.values()):
             found.append("every loss has weight 0: give one of identity_weight, triplet_weight, supcon_weight more")
         if (self.text_weight or self.text_supcon_weight) and not (self.prompt_run or self.learns_prompts):

@@ -144,3 +144,18 @@ def test_what_chose_the_weights_is_told_by_where_they_come_from():
     assert Evaluation(weights="some.pt").selected_on(None) == "unknown"
     assert Evaluation().selected_on({"validation": "test"}) == "test"
     assert Evaluation().selected_on({}) == "val", "of a run from before there was a choice"
+
+
+@pytest.mark.parametrize(("given", "near"), [("10000x128", "1024x128"), ("224x999999999", "224x1024")])
+def test_a_size_that_no_memory_holds_is_refused_with_the_nearest(given, near):
+    with pytest.raises(ConfigError, match=rf"input_size='{given}': a side has at most 1024 pixels; try {near}"):
+        resolve(Evaluation, {"input_size": given})
+    with pytest.raises(ConfigError, match="height x width"):
+        resolve(Evaluation, {"input_size": "9" * 5000 + "x1"})
+
+
+def test_a_batch_that_no_memory_holds_names_what_makes_it():
+    with pytest.raises(
+        ConfigError, match=r"n_identities=4096, n_images=256 and views=2 .* 2,097,152 images; 65,536 are"
+    ):
+        resolve(ImageFinetune, {"n_identities": 4096, "n_images": 256})
