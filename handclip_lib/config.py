@@ -31,7 +31,7 @@ Gallery = Literal["aspect", "all"]
 RunsOf = Literal["", "02_prompt_learning", "03_image_finetune", "04_joint_training", "05_evaluation"]
 Validation = Literal["val", "test"]
 LARGEST_SIDE = 1024
-"""Pixels: of an image that a model sees. A ViT of 16-pixel patches has 4096 of them then, three times CLIP's largest."""
+"""Pixels: of an image that a model sees. 4096 patches of 16 pixels: seven times CLIP's most."""
 LARGEST_BATCH = 65_536
 """Images."""
 SELECTED_ON_TEST = "selected on test"
