@@ -274,9 +274,13 @@ def new_record(folder: Path, config: Parameters) -> dict[str, Any]:
 
 def _tell_the_terminal(text: str) -> None:
     """Say something where papermill was started, too: what a cell prints is in the notebook alone."""
-    if "ipykernel" in sys.modules:
+    if _in_a_kernel():
         with suppress(OSError, ValueError):  # a kernel's stream gives the descriptor it had when it was started
             os.write(sys.stderr.fileno(), text.encode())
+
+
+def _in_a_kernel() -> bool:
+    return "ipykernel" in sys.modules
 
 
 def _label(parameters: Mapping[str, Any]) -> str:
