@@ -1,13 +1,11 @@
-"""The parameters of each notebook: name, type, bounds, help; and the guard that refuses all faults at once."""
+"""The parameters of each notebook: name, type, bounds, help; and what is wrong with a combination of them."""
 
-import ast
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from handclip_lib.errors import ConfigError
 from handclip_lib.parameters.templates import template_faults, templates_of
 
 Dataset = Literal["drawn", "11k", "hd", "folder"]
@@ -31,6 +29,10 @@ VERSIONS = {
 Gallery = Literal["aspect", "all"]
 RunsOf = Literal["", "02_prompt_learning", "03_image_finetune", "04_joint_training", "05_evaluation"]
 Validation = Literal["val", "test"]
+LARGEST_SIDE = 1024
+"""Pixels: of an image that a model sees. 4096 patches of 16 pixels: seven times CLIP's most."""
+LARGEST_BATCH = 65_536
+"""Images."""
 SELECTED_ON_TEST = "selected on test"
 """The label of every figure whose epoch test images chose."""
 ImageMeasure = Literal["val_rank1", "val_map", "loss"]
@@ -87,7 +89,9 @@ class WithBackbone(WithData):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     batch_size: int = Field(32, ge=1, le=4096, description="images encoded at once")
     input_size: str = Field(
-        "", pattern=r"^(\d+x\d+)?$", description="height x width the model shall take, such as 256x128; empty: its own"
+        "",
+        pattern=r"^(\d{1,9}x\d{1,9})?$",
+        description="height x width the model shall take, such as 256x128; empty: its own",
     )
 
     @property
@@ -95,6 +99,15 @@ class WithBackbone(WithData):
         """Height and width of `input_size`, where it is given."""
         height, _, width = self.input_size.partition("x")
         return (int(height), int(width)) if width else None
+
+    def faults(self) -> list[str]:
+        """A size beyond what memory holds, too."""
+        if max(self.size or (0,)) <= LARGEST_SIDE:
+            return super().faults()
+        near = "x".join(str(min(side, LARGEST_SIDE)) for side in self.size or ())
+        return [
+            *super().faults(), f"input_size={self.input_size!r}: a side has at most {LARGEST_SIDE} pixels; try {near}",
+        ]  # fmt: skip
 
 
 class PromptLearning(WithBackbone):
@@ -212,6 +225,12 @@ class ImageFinetune(WithBackbone):
     def faults(self) -> list[str]:
         """Losses that do not fit together, too."""
         found = super().faults()
+        batch = self.n_identities * self.n_images * self.views
+        if batch > LARGEST_BATCH:
+            found.append(
+                f"n_identities={self.n_identities}, n_images={self.n_images} and views={self.views} make batches of "
+                f"{batch:,} images; {LARGEST_BATCH:,} are the most: lower one of them"
+            )
         if not any(self.weights_of.values()):
             found.append("every loss has weight 0: give one of identity_weight, triplet_weight, supcon_weight more")
         if (self.text_weight or self.text_supcon_weight) and not (self.prompt_run or self.learns_prompts):
@@ -358,98 +377,3 @@ def trained_name(backbone: str, parameters: Mapping[str, Any], learnt: str = "ye
     how, _, reason = learnt.partition(": ")
     made = {"no": f"not {made} ({reason})", "in part": f"{made} in part ({reason})"}.get(how, made)
     return f"{backbone}, {made}" + (f", {SELECTED_ON_TEST}" if parameters.get("validation") == "test" else "")
-
-
-P = TypeVar("P", bound=BaseModel)
-
-
-def resolve(model: type[P], namespace: Mapping[str, Any]) -> P:
-    """Take a notebook's parameters out of its namespace, convert them, and refuse every fault at once.
-
-    Papermill itself only warns of an unknown parameter and computes with the default, and its `-f` turns `1e-3` into
-    text; here the first stops the run and the second becomes a number.
-
-    Args:
-        model: The notebook's parameters.
-        namespace: Its `globals()`, or a plain mapping of names to values.
-
-    Raises:
-        ConfigError: All faults, one line each: name and value, what is wrong, what to do.
-    """
-    faults = [_unknown(name, model) for name in sorted(_assigned(namespace) - set(model.model_fields))]
-    values: dict[str, Any] = {}
-    for name in model.model_fields:
-        if name in namespace:
-            value, fault = _convert(model, name, namespace[name])
-            values[name] = value
-            faults += [fault] if fault else []
-    try:
-        config = model(**values)
-        faults += config.faults() if isinstance(config, Parameters) else []
-    except ValidationError as error:
-        known = {fault.split("=", 1)[0] for fault in faults}
-        faults += [_refused(model, e) for e in error.errors() if str(e["loc"][0]) not in known]
-    if faults:
-        count = "1 parameter is" if len(faults) == 1 else f"{len(faults)} parameters are"
-        raise ConfigError(f"{count} wrong:\n" + "\n".join(f"  {fault}" for fault in faults))
-    return config
-
-
-def _assigned(namespace: Mapping[str, Any]) -> set[str]:
-    """Names given as parameters: by papermill's injected cell and the annotated cell, or all literals of a mapping."""
-    if "In" not in namespace:
-        return {name for name, value in namespace.items() if not name.startswith("_") and _is_literal(value)}
-    names: set[str] = set()
-    for source in namespace["In"]:
-        try:
-            body = ast.parse(source).body
-        except SyntaxError:
-            continue
-        if source.startswith("# Parameters"):
-            names |= {t.id for s in body if isinstance(s, ast.Assign) for t in s.targets if isinstance(t, ast.Name)}
-        elif body and all(isinstance(statement, ast.AnnAssign) for statement in body):
-            names |= {s.target.id for s in body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)}
-    return names
-
-
-def _is_literal(value: object) -> bool:
-    return value is None or isinstance(value, bool | int | float | str | list | dict)
-
-
-def _unknown(name: str, model: type[BaseModel]) -> str:
-    near = get_close_matches(name, model.model_fields, 1, 0.5)
-    remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(model.model_fields)}"
-    return f"{name}: no such parameter; {remedy}"
-
-
-def _convert(model: type[BaseModel], name: str, value: Any) -> tuple[Any, str | None]:
-    """Convert what papermill makes of typed text; return the value and a fault or None."""
-    wanted = model.model_fields[name].annotation
-    given = f"{name}={value!r}"
-    if wanted is str and not isinstance(value, str):
-        return value, (
-            f"{given}: text is wanted, and papermill reads what looks like a number, a truth value or a list as one; "
-            f"give it raw: -r {name} TEXT (so 007 stays 007)"
-        )
-    if wanted is bool and not isinstance(value, bool):
-        return value, f"{given}: a truth value is wanted: true or false"
-    if wanted in (int, float) and isinstance(value, bool):
-        return value, f"{given}: a number is wanted"
-    if wanted in (int, float) and isinstance(value, str):
-        try:
-            return wanted(value.strip()), None
-        except ValueError:
-            kind = "a whole number" if wanted is int else "a number"
-            return value, f"{given}: {kind} is wanted, such as {model.model_fields[name].default!r}"
-    return value, None
-
-
-def _refused(model: type[BaseModel], error: Any) -> str:
-    """One line for one of pydantic's findings."""
-    name = str(error["loc"][0])
-    given = f"{name}={error['input']!r}"
-    if error["type"] == "literal_error":
-        choices = [str(choice) for choice in model.model_fields[name].annotation.__args__]  # type: ignore[union-attr]
-        near = get_close_matches(str(error["input"]), choices, 1)
-        return f"{given}: {f'did you mean {near[0]}? ' if near else ''}choose from {', '.join(choices)}"
-    return f"{given}: {error['msg'][0].lower()}{error['msg'][1:]} ({model.model_fields[name].description})"

@@ -12,12 +12,14 @@ MOST = 500_000  # characters, with every alias written out
 MOST_VALUES = 50_000  # a list of 1000 points with twenty parameters has fewer
 DEEPEST = 20  # levels of lists and mappings
 LONGEST_NUMBER = 40  # characters
-NAME = re.compile(r"(?!In$)[A-Za-z]\w*")
-"""What a parameter may be called: `In` and names that begin with _ are the kernel's own, and would be passed over."""
+NAME = re.compile(r"[A-Za-z]\w*")
+"""What a parameter may be called."""
+DECIMAL = r"(?!.*[:x]|[-+]?0[0-9b])"
+"""What begins with this is no number to us: YAML's own 010 is 8, 1:30 is 90, and 0x10 is 16."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as papermill reads it, without dates; a name that stands twice is refused, for the first would be lost."""
+    """YAML without dates and with decimal numbers alone; a name that stands twice is refused, for one would be lost."""
 
     def __init__(self, stream: str):
         super().__init__(stream)
@@ -65,7 +67,11 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
+    first: [
+        (tag, re.compile(DECIMAL + pattern.pattern, re.VERBOSE) if tag.endswith((":int", ":float")) else pattern)
+        for tag, pattern in known
+        if tag != "tag:yaml.org,2002:timestamp"
+    ]
     for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 

@@ -10,9 +10,9 @@ from handclip_lib.config import (
     ImageFinetune,
     JointTraining,
     PromptLearning,
-    resolve,
 )
 from handclip_lib.errors import ConfigError
+from handclip_lib.guard import resolve
 
 
 class Training(BaseModel):
@@ -42,7 +42,7 @@ def test_text_that_papermill_left_as_text_becomes_a_number():
         ({"n_ctx": True}, ["n_ctx=True", "number is wanted"]),
         ({"n_ctx": None}, ["n_ctx=None"]),
         ({"name": 7}, ["name=7", "-r name"]),
-        ({"flip": "yes"}, ["flip='yes'", "true or false"]),
+        ({"flip": "tRue"}, ["flip='tRue'", "true or false"]),
         ({"flip": 1}, ["flip=1", "true or false"]),
         ({"lr": float("nan")}, ["lr=nan"]),
     ],
@@ -57,14 +57,6 @@ def test_all_faults_come_in_one_message():
     with pytest.raises(ConfigError, match="4 parameters are wrong") as caught:
         resolve(Training, {"n_cxt": 8, "n_ctx": 99, "name": 7, "lr": "fast"})
     assert len(str(caught.value).splitlines()) == 5
-
-
-def test_in_a_notebook_only_parameter_cells_are_held_to_the_model():
-    history = ["", "import math", "n_ctx: int = 4  # tokens\nlr: float = 1e-3", "# Parameters\nn_ctx = 8\n", "k = 3"]
-    namespace = {"In": history, "n_ctx": 8, "lr": 1e-3, "k": 3, "math": None, "_": 1}
-    assert resolve(Training, namespace) == Training(n_ctx=8)
-    with pytest.raises(ConfigError, match=r"n_cxt: no such parameter; did you mean n_ctx\?"):
-        resolve(Training, {**namespace, "In": [*history[:3], "# Parameters\nn_cxt = 8\n"], "n_cxt": 8})
 
 
 def test_a_choice_names_its_nearest_match():
@@ -152,3 +144,18 @@ def test_what_chose_the_weights_is_told_by_where_they_come_from():
     assert Evaluation(weights="some.pt").selected_on(None) == "unknown"
     assert Evaluation().selected_on({"validation": "test"}) == "test"
     assert Evaluation().selected_on({}) == "val", "of a run from before there was a choice"
+
+
+@pytest.mark.parametrize(("given", "near"), [("10000x128", "1024x128"), ("224x999999999", "224x1024")])
+def test_a_size_that_no_memory_holds_is_refused_with_the_nearest(given, near):
+    with pytest.raises(ConfigError, match=rf"input_size='{given}': a side has at most 1024 pixels; try {near}"):
+        resolve(Evaluation, {"input_size": given})
+    with pytest.raises(ConfigError, match="height x width"):
+        resolve(Evaluation, {"input_size": "9" * 5000 + "x1"})
+
+
+def test_a_batch_that_no_memory_holds_names_what_makes_it():
+    with pytest.raises(
+        ConfigError, match=r"n_identities=4096, n_images=256 and views=2 .* 2,097,152 images; 65,536 are"
+    ):
+        resolve(ImageFinetune, {"n_identities": 4096, "n_images": 256})

@@ -25,11 +25,12 @@ from PIL import Image
 
 from handclip_lib.backbone.load import BACKBONES, SHAPES, load_backbone
 from handclip_lib.backbone.openai_clip import build_clip, clip_package, published_file
-from handclip_lib.config import NOTEBOOKS, resolve
+from handclip_lib.config import NOTEBOOKS
 from handclip_lib.data.audit import PUBLISHED_COUNTS
 from handclip_lib.data.hands11k import read_hands11k
 from handclip_lib.data.splits import CUTOFFS, make_split
 from handclip_lib.errors import HandClipError
+from handclip_lib.guard import resolve
 from handclip_lib.models.trained import save_clip
 from handclip_lib.workbench.cli import EXIT_CODES, _parser, main
 from handclip_lib.workbench.launcher import find_notebook, gather
@@ -40,7 +41,10 @@ ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "notebooks" / "README.md", *DOCS]
 PARAMETERS = {name for model in NOTEBOOKS.values() for name in model.model_fields}
-PACKAGES = "analysis|backbone|config|data|errors|evaluation|files|losses|models|plots|training|widgets|workbench"
+PACKAGES = (
+    "analysis|backbone|config|data|drawn|errors|evaluation|files|finite|guard|losses|machine|models|parameters|plots|"
+    "training|widgets|workbench"
+)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -136,6 +140,9 @@ def check_handclip(words: Sequence[str], data_root: Path) -> None:
             main(words)
         assert ended.value.code == 0, words
     elif words[0] in ("run", "sweep"):
+        given = _parser().parse_args(words)
+        if words[0] == "run":
+            check_values(find_notebook(given.notebook).stem, given.files, given.typed, given.raw)
         plan = [word for word in words if word not in ("--resume", "--dry-run")]
         assert main([*plan, "--dry-run"]) == 0, words
     elif words[0] == "doctor":
@@ -150,7 +157,20 @@ def check_papermill(words: Sequence[str], _: Path) -> None:
     given = papermill.make_context("papermill", list(words)).params
     notebook = find_notebook(given["notebook_path"])
     assert Path(given["notebook_path"]).samefile(notebook)
-    resolve(NOTEBOOKS[notebook.stem], gather(given["parameters_file"], given["parameters"], given["parameters_raw"]))
+    check_values(notebook.stem, given["parameters_file"], given["parameters"], given["parameters_raw"])
+
+
+def check_values(notebook: str, files: Sequence[str], typed: Sequence, raw: Sequence) -> None:
+    """The real model takes the values, and each is of its parameter's type and as it was typed; by papermill too."""
+    from papermill.cli import _resolve_type
+
+    config = resolve(NOTEBOOKS[notebook], gather(files, typed, raw))
+    by_papermill = {name: _resolve_type(value) for name, value in typed} | dict(raw)
+    assert resolve(NOTEBOOKS[notebook], gather(files, [], []) | by_papermill) == config
+    for name, text in (*typed, *raw):
+        value, usual = getattr(config, name), NOTEBOOKS[notebook].model_fields[name].default
+        assert type(value) is type(usual), (name, text)
+        assert value == (text if isinstance(usual, str) else yaml.safe_load(text)), (name, text)
 
 
 def check_make(words: Sequence[str], _: Path) -> None:
@@ -214,6 +234,42 @@ def test_a_wrong_command_is_found(typed: str, data_root: Path, tmp_path: Path, m
     name, *words = typed.split()
     with pytest.raises((AssertionError, SystemExit, HandClipError, ClickException, ModuleNotFoundError)):
         CHECKS[name](words, data_root)
+
+
+@each_page
+def test_every_parameter_in_the_text_is_taken_by_every_notebook_that_has_it(page: Path):
+    """`-p recompute true`, without a command before it; names in capitals stand for what the reader has."""
+    for word in code_words(page):
+        if (found := re.fullmatch(r"-([pr]) (\w+) ([^\s…]+)", word)) and not found[3].isupper():
+            kind, *pair = found.groups()
+            having = [name for name, model in NOTEBOOKS.items() if pair[0] in model.model_fields]
+            assert having, word
+            for name in having:
+                if (name, word) != ("05_evaluation", "-p text_weight 1"):
+                    check_values(name, [], [pair] if kind == "p" else [], [pair] if kind == "r" else [])
+
+
+PARAMETER_OF = {"truth": "recompute", "whole number": "epochs", "number": "learning_rate", "choice": "aspect",
+                "text": "weights"}  # fmt: skip
+
+
+def test_the_table_of_values_is_what_is_taken_and_refused(tmp_path: Path):
+    table = list(rows(ROOT / "docs" / "parameters.md", "What a value may look like"))
+    assert {row[0] for row in table} == set(PARAMETER_OF)
+    for kind, takes, refuses in table:
+        name = PARAMETER_OF[kind]
+        for text in re.findall(r"`([^`]+)`", takes):
+            check_values_of(kind, name, text)
+        for text in re.findall(r"`([^`]+)`", refuses):
+            with pytest.raises(HandClipError, match=f"{name}="):
+                raise AssertionError(resolve(NOTEBOOKS["03_image_finetune"], gather([], [(name, text)], [])))
+
+
+def check_values_of(kind: str, name: str, text: str) -> None:
+    config = resolve(NOTEBOOKS["03_image_finetune"], gather([], [(name, text)], []))
+    wanted = {"truth": lambda t: t.lower() in ("true", "yes", "on"), "whole number": lambda t: int(float(t)),
+              "number": float}.get(kind, str)(text)  # fmt: skip
+    assert (getattr(config, name), type(getattr(config, name))) == (wanted, type(wanted))
 
 
 def test_every_training_yml_is_accepted():

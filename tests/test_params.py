@@ -12,7 +12,8 @@ import yaml
 from handclip_lib.backbone.image_tower import resize_input
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.openai_clip import clip_package
-from handclip_lib.config import NOTEBOOKS, JointTraining, resolve
+from handclip_lib.config import NOTEBOOKS, JointTraining
+from handclip_lib.guard import resolve
 from handclip_lib.models.trained import image_encoder
 from handclip_lib.training.image import fit_image
 from handclip_lib.workbench.launcher import find_notebook

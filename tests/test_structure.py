@@ -11,9 +11,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "handclip_lib"
 FLOORS = {
-    "terminal": -1, "errors": 0, "files": 0, "finite": 1, "parameters": 1, "parameter_yaml": 1, "drawn": 1, "config": 2,
-    "data": 2, "losses": 2, "backbone": 3, "models": 4, "evaluation": 5, "training": 6, "analysis": 7, "plots": 8,
-    "widgets": 9, "workbench": 10,
+    "terminal": -1, "errors": 0, "files": 0, "machine": 0, "finite": 1, "parameters": 1, "parameter_yaml": 1,
+    "drawn": 1, "config": 2, "guard": 2, "data": 3, "losses": 3, "backbone": 4, "models": 5, "evaluation": 6, "training": 7,
+    "analysis": 8, "plots": 9, "widgets": 10, "workbench": 11,
 }  # fmt: skip
 
 
@@ -48,7 +48,9 @@ def test_no_module_hides_in_a_drawer():
     assert not [path for path in PACKAGE.rglob("*.py") if path.stem in drawers]
 
 
-@pytest.mark.parametrize("module", ["handclip_lib.config", "handclip_lib.workbench.cli", "handclip_lib.workbench"])
+@pytest.mark.parametrize(
+    "module", ["handclip_lib.config", "handclip_lib.guard", "handclip_lib.workbench.cli", "handclip_lib.workbench"]
+)
 def test_light_modules_import_neither_torch_nor_pandas(module: str):
     heavy = "{'torch', 'torchvision', 'pandas', 'matplotlib', 'IPython', 'papermill'}"
     code = f"import sys, {module}; print(*sorted({heavy} & set(sys.modules)))"

@@ -1,6 +1,7 @@
 """Load a CLIP backbone: OpenAI's nine by short name, a checkpoint of your own, or the embedded `tiny`."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
 from http.client import HTTPException
@@ -99,6 +100,12 @@ class Backbone:
             return np.empty((0, self.embedding_dim), np.float32)
         images = plain(torch.from_numpy(np.array(pixels)).to(self.device))
         return self._finite(learning_part(self.model.visual, images), "image embeddings")
+
+    def copy(self) -> "Backbone":
+        """The same with an image tower of its own that may learn, so that this one stays what its fingerprint says."""
+        model = self.model
+        shared = {id(value): value for name, value in model.named_parameters() if not name.startswith("visual.")}
+        return replace(self, model=deepcopy(model, shared))
 
     @property
     def reads_text(self) -> bool:

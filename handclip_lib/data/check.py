@@ -1,6 +1,5 @@
 """What is in a data folder, what is missing, and why images are left out: `handclip data check ROOT`."""
 
-import os
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from handclip_lib.data.places import HD_IDENTITIES, METADATA, PHOTOGRAPHS, find_
 from handclip_lib.data.splits import PROTOCOLS, Split, make_split
 from handclip_lib.data.table import ASPECTS, HandTable
 from handclip_lib.errors import DataError
+from handclip_lib.machine import cores
 from handclip_lib.terminal import one_line, visible
 
 DATASETS = ("auto", *READERS)
@@ -138,7 +138,7 @@ def _decode_all(table: HandTable, progress: bool) -> tuple[dict[str, str], dict[
     paths = list(table.images["path"])
     failures: dict[str, str] = {}
     converted: dict[str, list[str]] = defaultdict(list)
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(cores()) as pool:
         warnings.simplefilter("ignore")  # Pillow warns of large images; decode_file says it with the file's name
         results = pool.map(_examine, table.absolute(paths))
         bar = tqdm(results, total=len(paths), desc="decoding", unit="image", disable=not progress, leave=False)

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from handclip_lib.data.places import HD_DISTRACTORS, HD_IDENTITIES, METADATA, PHOTOGRAPHS, cache_folder
 from handclip_lib.files import whole_file
+from handclip_lib.machine import cores
 
 ABSENT, UNREADABLE = "absent", "unreadable: "
 SETTLED_NS = 2_000_000_000  # a file touched so shortly before it was read may change again within one tick of its clock
@@ -49,7 +50,7 @@ def content_keys(root: Path | str, paths: Iterable[str], progress: bool = True) 
 
     found: list[str] = []
     bar = tqdm(total=len(paths), desc="reading files", unit="file", disable=not progress, leave=False, delay=1)
-    with ThreadPoolExecutor(os.cpu_count()) as pool, bar:
+    with ThreadPoolExecutor(cores()) as pool, bar:
         for part in pool.map(keys, (paths[start : start + AT_ONCE] for start in range(0, len(paths), AT_ONCE))):
             found += part
             bar.update(len(part))

@@ -1,6 +1,5 @@
 """From files to the pixels a model sees: one path for training and evaluation, decoded once and kept."""
 
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from handclip_lib.data.image_cache import kept_pixels
 from handclip_lib.data.places import cache_folder
 from handclip_lib.data.table import IMAGE_FORMATS
 from handclip_lib.errors import DataError
+from handclip_lib.machine import cores
 
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
@@ -101,7 +101,7 @@ def decode_images(
     transform = f"{DECODER}|{resolution}|{fit}|"
     contents = content_keys(root, paths, progress)
     keys = [blake2b(f"{transform}{key}".encode(), digest_size=16).hexdigest() for key in contents]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
 
         def decode(row: int) -> np.ndarray | str:
             return decode_file(root / paths[row], resolution, fit)

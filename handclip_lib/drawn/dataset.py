@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from handclip_lib.drawn.photograph import DRAWN_ASPECTS, STAYS, draw_image, shot_of, subject_of
 from handclip_lib.errors import DataError
 from handclip_lib.files import file_lock, make_folder
+from handclip_lib.machine import cores
 
 RECIPE_VERSION = 2
 _HEADER = "id,age,gender,skinColor,accessories,nailPolish,aspectOfHand,imageName,irregularities\r\n"
@@ -134,10 +135,10 @@ def _draw_subjects(folder: Path, recipe: dict[str, Any], workers: int | None) ->
     """Draw every subject, in processes where that pays; yields (number, rows) in any order."""
     hands, seed, images, stays = folder / "Hands", recipe["seed"], recipe["images_per_aspect"], recipe["stays"]
     left = set(range(recipe["subjects"]))
-    cores = min(workers or os.cpu_count() or 1, os.cpu_count() or 1, len(left))
+    processes = min(workers or cores(), cores(), len(left))
     may_start = not multiprocessing.current_process().daemon  # a pool's worker may have no children
-    if cores > 1 and may_start and recipe["images"] >= _WORTH_PROCESSES:
-        pool = ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn"))
+    if processes > 1 and may_start and recipe["images"] >= _WORTH_PROCESSES:
+        pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
         try:
             tasks = {pool.submit(_draw_subject, hands, seed, number, images, stays): number for number in left}
             for task in as_completed(tasks):

@@ -14,11 +14,13 @@ from tqdm.auto import tqdm
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.places import cache_folder
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.ranking.streaming import check_memory
 from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.finite import require_finite
 
 logger = logging.getLogger("handclip")
 BLOCK = 512  # images between two saves
+FLOATS = 8  # bytes of a channel as float32, before and after it is normalised: the least that a batch takes
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ def extract_features(
         progress: Show a progress bar.
 
     Raises:
-        EvaluationError: An embedding is not finite or zero, or the cache cannot be written.
+        EvaluationError: An embedding is not finite or zero, a batch is larger than the memory, or the cache cannot be
+            written.
     """
     key = blake2b("|".join((encoder_key, *images.content_keys)).encode(), digest_size=16).hexdigest()
     folder = (cache if cache is not None else cache_folder() / "features") / key
@@ -142,6 +145,9 @@ def extract_features(
         file = folder / f"{start:08d}.safetensors"
         block = _kept(file, len(rows))
         if block is None:
+            n, (height, width) = min(batch_size, len(rows)), images.pixels.shape[1:3]
+            what = f"a batch of {n} images of {height}x{width} pixels"
+            check_memory(what, n * height * width * 3 * FLOATS, "lower batch_size, or input_size")
             parts = []
             for i in range(0, len(rows), batch_size):
                 parts.append(np.asarray(encode(images.pixels[rows[i : i + batch_size]]), np.float32))

@@ -1,21 +1,18 @@
 """How far training moved each part of an image tower from where it began."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
 from handclip_lib.backbone.image_tower import blocks_of
 
 
-def weights_now(visual: Any) -> dict[str, Tensor]:
-    """A copy of a tower's parameters, on the CPU, to compare with later."""
-    return {name: value.detach().cpu().clone() for name, value in visual.named_parameters()}
+def layer_drift(visual: Any, before: Any) -> pd.DataFrame:
+    """Relative change of each part: ‖now − before‖ / ‖before‖ over all its parameters.
 
-
-def layer_drift(visual: Any, before: Mapping[str, Tensor]) -> pd.DataFrame:
-    """Relative change of each part since `weights_now`: ‖now − before‖ / ‖before‖ over all its parameters.
+    Args:
+        visual: openai-clip's image tower as it is now.
+        before: The tower it was a copy of (`Backbone.copy`).
 
     Returns:
         Columns part, parameters, drift (0 for a frozen part), from the input on: what comes before the blocks, each
@@ -28,10 +25,10 @@ def layer_drift(visual: Any, before: Mapping[str, Tensor]) -> pd.DataFrame:
     parts: dict[str, list[float]] = {
         name: [0, 0.0, 0.0] for name in ("input", *dict.fromkeys(owner.values()), "output")
     }
-    for name, value in visual.named_parameters():
+    for (name, value), (_, start) in zip(visual.named_parameters(), before.named_parameters(), strict=True):
         is_output = name in after or name.startswith("attnpool.")
         part = parts[owner.get(id(value), "output" if is_output else "input")]
-        now, then = value.detach().cpu().double(), before[name].double()
+        now, then = value.detach().cpu().double(), start.detach().cpu().double()
         part[0] += value.numel()
         part[1] += float((now - then).square().sum())
         part[2] += float(then.square().sum())

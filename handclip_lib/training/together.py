@@ -15,10 +15,12 @@ import yaml
 from handclip_lib.config import ImageFinetune
 from handclip_lib.errors import TrainingError
 from handclip_lib.files import whole_file
+from handclip_lib.machine import cores, free_memory
 from handclip_lib.training.processes import MEETING
 
 PARAMETERS = "training.yml"
 LAST_LINES = 12
+PROCESS = 375 * 2**20  # bytes that a process takes with torch and `tiny`, before its first batch
 
 
 def train_together(config: ImageFinetune, folder: Path, texts: Path | None = None) -> None:
@@ -33,7 +35,8 @@ def train_together(config: ImageFinetune, folder: Path, texts: Path | None = Non
         texts: Folder of the run whose prompts are the texts; None: no texts.
 
     Raises:
-        TrainingError: There are GPUs, and fewer than processes; or the training failed: the message has its last lines.
+        TrainingError: There are GPUs, and fewer than processes; fewer cores, or too little memory; or the training
+            failed: the message has its last lines.
     """
     if config.processes == 1:
         return
@@ -43,6 +46,7 @@ def train_together(config: ImageFinetune, folder: Path, texts: Path | None = Non
             f"processes={config.processes}: each takes a GPU of its own, and there are {gpus}; give at most {gpus}, or "
             "device=cpu"
         )
+    _check_room(config.processes, gpus)
     given = {"notebook": config.notebook, "texts": None if texts is None else str(texts.resolve())}
     with whole_file(folder / PARAMETERS) as private:
         private.write_text(yaml.safe_dump(given | config.model_dump(), sort_keys=False, allow_unicode=True))
@@ -76,7 +80,7 @@ def run_together(command: Sequence[str], count: int, hear: Callable[[str], None]
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
     own = {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
     own |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
+    threads = {"OMP_NUM_THREADS": str(max(1, (cores()) // count))}
     processes: list[subprocess.Popen] = []
 
     def watch(process: subprocess.Popen) -> None:
@@ -106,3 +110,16 @@ def run_together(command: Sequence[str], count: int, hear: Callable[[str], None]
             end()
             for process in processes:
                 process.wait()
+
+
+def _check_room(processes: int, gpus: int) -> None:
+    """Refuse more processes than this machine lends cores (where they are what computes) or memory."""
+    free = free_memory()
+    room = free // PROCESS
+    if not gpus and processes > cores():
+        raise TrainingError(f"processes={processes}: {cores()} cores are to be used here; give at most {cores()}")
+    if processes > room:
+        raise TrainingError(
+            f"processes={processes}: each takes {PROCESS // 2**20} MiB and more, and {free // 2**20:,} MiB are free; "
+            f"give at most {max(1, room)}"
+        )

@@ -11,6 +11,8 @@ import ipywidgets
 from matplotlib.figure import Figure
 
 from handclip_lib.config import Parameters
+from handclip_lib.errors import ConfigError
+from handclip_lib.guard import resolve
 from handclip_lib.widgets.commands import run_command
 from handclip_lib.widgets.job import Job
 
@@ -95,10 +97,16 @@ class Panel:
 
         Raises:
             TypeError: The panel was given no `config`.
+            ConfigError: A value is out of its parameter's bounds.
         """
         if self._config is None:
             raise TypeError("a panel without config=... has controls that are no parameters of its notebook")
-        return run_command(self._config.model_copy(update=self.values))
+        return run_command(self._resolved(self._config, self.values))
+
+    @staticmethod
+    def _resolved(config: Parameters, values: dict[str, Any]) -> Parameters:
+        """The parameters with the controls' values, refused as everywhere."""
+        return resolve(type(config), config.model_dump() | values)
 
     def _state(self) -> str:
         """The controls' labels."""
@@ -108,6 +116,9 @@ class Panel:
         )
 
     def _draw(self, values: dict[str, Any], state: str, **job: Job) -> None:
+        if self._config is not None:
+            config = self._resolved(self._config, values)
+            values = {name: getattr(config, name) for name in values}
         figure = self._function(**values, **job)
         if not isinstance(figure, Figure):
             name = getattr(self._function, "__name__", "the panel's function")
@@ -136,7 +147,10 @@ class Panel:
         return not self._error
 
     def _command_html(self) -> str:
-        return f"<small>the notebook with these values: <code>{html.escape(self.command())}</code></small>"
+        try:
+            return f"<small>the notebook with these values: <code>{html.escape(self.command())}</code></small>"
+        except ConfigError as error:
+            return f'<pre role="alert">{html.escape(str(error))}</pre>'
 
     def _show(self) -> None:
         if self._error:

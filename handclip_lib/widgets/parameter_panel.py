@@ -1,14 +1,16 @@
 """A notebook's parameters as controls: look at them, change them, and take them away as a command, lines or a file."""
 
 import html
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, get_args
 
 import ipywidgets
 
-from handclip_lib.config import Parameters, WithBackbone, WithData, resolve
+from handclip_lib.config import Parameters, WithBackbone, WithData
 from handclip_lib.errors import ConfigError
+from handclip_lib.guard import resolve
 from handclip_lib.widgets.commands import papermill_command, parameter_lines, run_command, said
 from handclip_lib.widgets.parameter_files import parameter_files, read_parameters, save_parameters, shown
 
@@ -59,6 +61,8 @@ class ParameterPanel:
             name: _control(name, field, self._typed.get(name, getattr(config, name)), layout)
             for name, field in self._model.model_fields.items()
         }
+        upright = ipywidgets.Layout()
+        self._places = {name: ipywidgets.VBox([control], layout=upright) for name, control in self.controls.items()}
         for control in self.controls.values():
             control.observe(self._changed, names="value")
         self.papermill, self.run, self.lines = (
@@ -66,7 +70,7 @@ class ParameterPanel:
         )
         self._build_files()
         sections: dict[str, Sequence[ipywidgets.Widget]] = {
-            group: [self.controls[name] for name in names] for group, names in groups(self._model).items()
+            group: [self._places[name] for name in names] for group, names in groups(self._model).items()
         }
         sections["as a command"] = [_copied(text) for text in (self.papermill, self.run, self.lines)]
         sections["save, load"] = [self.name, self.overwrite, self.save, self.file, self.load]
@@ -98,17 +102,30 @@ class ParameterPanel:
         self.load.disabled = not files
 
     def _changed(self, _change: object) -> None:
-        """Keep what is typed, and say what it amounts to, or everything that is wrong with it at once."""
+        """Keep what is typed, and say what it amounts to, or everything that is wrong with it, there and at once."""
         self._typed.update(self.values)
         try:
             wanted = resolve(self._model, self.values)
         except ConfigError as error:
             self.papermill.value = self.run.value = self.lines.value = ""
+            self.save.disabled = True
+            self._mark(str(error).splitlines()[1:])
             self._say(str(error), wrong=True)
             return
+        self.save.disabled = False
+        self._mark([])
         self.papermill.value, self.run.value = papermill_command(wanted), run_command(wanted)
         self.lines.value = parameter_lines(wanted, self._config)
         self._say(self._pending())
+
+    def _mark(self, faults: Sequence[str]) -> None:
+        """Put each fault below the control it names."""
+        of = {match.group(1): fault.strip() for fault in faults if (match := re.match(r"\s*(\w+)", fault))}
+        for name, place in self._places.items():
+            control, *notes = place.children
+            told = _told(of[name], wrong=True) if name in of else ""
+            if told != "".join(note.value for note in notes):  # a view that stays keeps the keyboard's focus
+                place.children = (control, ipywidgets.HTML(told)) if told else (control,)
 
     def _pending(self) -> str:
         """What is to be done for the values to count."""
@@ -145,8 +162,7 @@ class ParameterPanel:
         self._say(f"Loaded: {shown(file)}. {self._pending()}")
 
     def _say(self, text: str, *, wrong: bool = False) -> None:
-        role, colour = ("alert", "color: #b00020; ") if wrong else ("status", "")
-        self.message.value = f'<pre role="{role}" style="{colour}white-space: pre-wrap">{html.escape(text)}</pre>'
+        self.message.value = _told(text, wrong=wrong)
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
         """The live view, and beside it a sentence for who reads without a kernel."""
@@ -177,14 +193,17 @@ def _typed(config: Parameters) -> dict[str, Any]:
     return {}
 
 
+def _told(text: str, *, wrong: bool) -> str:
+    role, colour = ("alert", "color: #b00020; ") if wrong else ("status", "")
+    return f'<pre role="{role}" style="{colour}white-space: pre-wrap">{html.escape(text)}</pre>'
+
+
 def _control(name: str, field: Any, value: Any, layout: ipywidgets.Layout) -> ipywidgets.ValueWidget:
-    """A labelled control within the parameter's bounds, its help as tooltip."""
-    bounds: Mapping[str, Any] = {
-        kind: getattr(limit, attribute)
-        for limit in field.metadata
-        for attribute, kind in (("ge", "min"), ("gt", "min"), ("le", "max"), ("lt", "max"))
-        if getattr(limit, attribute, None) is not None
-    }
+    """A labelled control, its help as tooltip.
+
+    A number's has no bounds, and a whole number's takes fractions: ipywidgets would turn what lies outside into what
+    lies inside, where the model refuses it.
+    """
     about = {
         "description": name.replace("_", " "),
         "tooltip": f"{name}: {field.description}",
@@ -193,10 +212,8 @@ def _control(name: str, field: Any, value: Any, layout: ipywidgets.Layout) -> ip
     }
     if isinstance(field.default, bool):
         return ipywidgets.Checkbox(value, **about)
-    if isinstance(field.default, int):
-        return ipywidgets.BoundedIntText(value, **bounds, **about)
-    if isinstance(field.default, float):
-        return ipywidgets.BoundedFloatText(value, **bounds, **about)
+    if isinstance(field.default, int | float):
+        return ipywidgets.FloatText(value, step=1 if isinstance(field.default, int) else None, **about)
     choices = [choice for part in get_args(field.annotation) for choice in (get_args(part) or (part,))]
     if choices:
         return ipywidgets.Dropdown(options=choices, value=value, **about)

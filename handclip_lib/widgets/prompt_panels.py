@@ -94,8 +94,8 @@ def training_panel(train: Callable[..., PromptResult], config: PromptLearning) -
         alt="Learning curves of a short training with the panel's settings",
         button="train",
         config=config,
-        n_ctx=ipywidgets.BoundedIntText(config.n_ctx, min=1, max=75),
+        n_ctx=ipywidgets.FloatText(config.n_ctx, step=1),  # without bounds, which ipywidgets would clip to
         template=ipywidgets.Text(config.template, placeholder=templates("")),
-        temperature=ipywidgets.BoundedFloatText(config.temperature, min=1e-4, max=100, step=0.01),
-        context_weight=ipywidgets.BoundedFloatText(config.context_weight, min=0, max=1e6, step=0.1, description="λ"),
+        temperature=ipywidgets.FloatText(config.temperature, step=0.01),
+        context_weight=ipywidgets.FloatText(config.context_weight, step=0.1, description="λ"),
     )

@@ -136,6 +136,7 @@ def _add_parameters(command: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from handclip_lib.workbench.identity import elsewhere, reports_folder
     from handclip_lib.workbench.launcher import find_notebook, gather, launch
     from handclip_lib.workbench.plan import plan, resumed_from
 
@@ -148,6 +149,7 @@ def _run(options: argparse.Namespace) -> int:
             print(f"resumes {planned.folder.name} from {resumed_from(planned)}", flush=True)
         if options.dry_run:
             return 0
+    print(f"writes to {reports_folder() / 'runs'}{elsewhere()}", flush=True)
     done = launch(notebook, given, force=options.force, timeout=options.timeout)
     if done.status == "skipped":
         print(f"{done.folder.name} succeeded before; --force runs it again")
@@ -168,7 +170,7 @@ def _say_how_to_go_on(folder: Path) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from handclip_lib.workbench.identity import reports_folder
+    from handclip_lib.workbench.identity import elsewhere, reports_folder
     from handclip_lib.workbench.launcher import find_notebook, gather
     from handclip_lib.workbench.sweep_points import read_points
     from handclip_lib.workbench.sweep_summary import row_of
@@ -194,6 +196,7 @@ def _sweep(options: argparse.Namespace) -> int:
     slurm = gather([], options.slurm_options, []) if options.slurm else None
     place = choose_place(points, workers=options.workers, scheduler=options.scheduler, slurm=slurm)
     name = options.name or f"{notebook.stem[:2]}-{Path(file).stem}"
+    print(f"writes to {reports_folder()}{elsewhere()}", flush=True)
     code = sweep(notebook, points, name, place, force=options.force)
     print(f"summary: {reports_folder() / 'sweeps' / name / 'summary.md'}")
     return code

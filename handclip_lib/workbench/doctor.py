@@ -78,11 +78,10 @@ def _requirements() -> dict[str, Requirement]:
 
 
 def _machine() -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding("Machine", "cores", f"{cores} to use, {platform.machine()}")
-    import psutil
+    from handclip_lib.machine import cores, free_memory, total_memory
 
-    yield Finding("Machine", "memory", in_units(psutil.virtual_memory().total))
+    yield Finding("Machine", "cores", f"{cores()} to use, {platform.machine()}")
+    yield Finding("Machine", "memory", f"{in_units(total_memory())}, {in_units(free_memory())} free")
     import torch
 
     cuda = torch.version.cuda or "none: built for the CPU"

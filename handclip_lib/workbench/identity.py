@@ -30,8 +30,9 @@ def unwritable(folder: Path, error: OSError) -> RunError:
 
 
 def elsewhere() -> str:
-    """What to add to a message where nothing is found because the working folder is outside the project; else ""."""
-    if (project_root() / "notebooks").is_dir() or os.environ.get("HANDCLIP_REPORTS"):
+    """What to add to a message of the reports where the working folder is outside every project; else ""."""
+    root = project_root()
+    if os.environ.get("HANDCLIP_REPORTS") or ((root / "notebooks").is_dir() and (root / "pyproject.toml").is_file()):
         return ""
     return f" ({Path.cwd()} is in no project of HandCLIP: change to the project's folder, or set HANDCLIP_REPORTS)"
 

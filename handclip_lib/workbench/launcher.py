@@ -17,10 +17,11 @@ from typing import Any
 
 import yaml
 
-from handclip_lib.config import NOTEBOOKS, Parameters, resolve
+from handclip_lib.config import NOTEBOOKS, Parameters
 from handclip_lib.data.places import project_root
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.files import umask
+from handclip_lib.guard import as_papermill, resolve
 from handclip_lib.parameter_yaml import is_name, read_mapping
 from handclip_lib.workbench.claim import Claim
 from handclip_lib.workbench.identity import reports_folder, run_id, unwritable
@@ -83,7 +84,7 @@ def gather(files: Sequence[str], typed: Sequence[tuple[str, str]], raw: Sequence
     wrong = [name for name, _ in (*typed, *raw) if not is_name(name)]
     if wrong:
         raise ConfigError(f"{wrong[0]!r} is no name of a parameter")
-    return merged | {name: _typed(value) for name, value in typed} | dict(raw)
+    return merged | {name: as_papermill(value) for name, value in typed} | dict(raw)
 
 
 @dataclass(frozen=True)
@@ -274,17 +275,3 @@ def _source(notebook: Path) -> str:
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{notebook} is not a notebook ({error})") from error
     return "\0".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-
-
-def _typed(value: str) -> Any:
-    """Type a value as `papermill -p` does."""
-    if value in ("True", "False", "true", "false"):
-        return value.lower() == "true"
-    if value in ("None", "none", "Null", "null"):
-        return None
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    return value

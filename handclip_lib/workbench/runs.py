@@ -10,14 +10,16 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from handclip_lib.config import SELECTED_ON_TEST, Parameters, resolve
+from handclip_lib.config import SELECTED_ON_TEST, Parameters
 from handclip_lib.errors import RunError
 from handclip_lib.files import whole_file
+from handclip_lib.guard import resolve
 from handclip_lib.workbench.claim import Claim
-from handclip_lib.workbench.identity import git_state, reports_folder, run_id, unwritable, versions
+from handclip_lib.workbench.identity import elsewhere, git_state, reports_folder, run_id, unwritable, versions
 from handclip_lib.workbench.inputs import (
     LEFT,
     contents,
@@ -77,7 +79,9 @@ def start(model: type[P], namespace: Mapping[str, Any]) -> "tuple[P, Run]":
             raise refusal(faults)
         read = what_is_read(config)
         run = Run(reports_folder() / "runs" / run_id(config, "by hand", read), config, read)
-    print(f"run {run.folder.name}\n{run.folder}")
+    print(f"run {run.folder.name}\nwrites to {run.folder}{elsewhere()}")
+    if not launched:
+        _tell_the_terminal(f"\nhandclip: writes to {run.folder}{elsewhere()}\n")
     return config, run
 
 
@@ -327,6 +331,17 @@ def new_record(folder: Path, config: Parameters, read: Mapping[str, str]) -> dic
         "read": dict(read), "inputs": earlier_runs(config),
         "command": f"notebooks/{config.notebook}.ipynb in a kernel of its own",
     }  # fmt: skip
+
+
+def _tell_the_terminal(text: str) -> None:
+    """Say something where papermill was started, too: what a cell prints is in the notebook alone."""
+    if _in_a_kernel():
+        with suppress(OSError, ValueError):  # a kernel's stream gives the descriptor it had when it was started
+            os.write(sys.stderr.fileno(), text.encode())
+
+
+def _in_a_kernel() -> bool:
+    return "ipykernel" in sys.modules
 
 
 def _label(parameters: Mapping[str, Any]) -> str:

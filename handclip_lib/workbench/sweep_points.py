@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handclip_lib.config import NOTEBOOKS, Parameters, resolve
+from handclip_lib.config import NOTEBOOKS, Parameters
 from handclip_lib.errors import ConfigError
+from handclip_lib.guard import resolve
 from handclip_lib.parameter_yaml import is_name
 from handclip_lib.workbench.inputs import input_faults, named_inputs, weights_faults, what_is_read
 from handclip_lib.workbench.launcher import run_folder

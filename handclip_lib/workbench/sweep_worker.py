@@ -18,9 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from handclip_lib.config import NOTEBOOKS, resolve
+from handclip_lib.config import NOTEBOOKS
 from handclip_lib.errors import HandClipError, RunError
 from handclip_lib.files import begin_file, umask
+from handclip_lib.guard import resolve
 from handclip_lib.workbench.claim import UnderWayError
 from handclip_lib.workbench.launcher import GRACE, launch, run_folder
 

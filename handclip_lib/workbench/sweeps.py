@@ -15,6 +15,7 @@ from filelock import Timeout
 
 from handclip_lib.errors import RunError
 from handclip_lib.files import file_lock, make_folder
+from handclip_lib.machine import cores
 from handclip_lib.workbench.identity import reports_folder, unwritable
 from handclip_lib.workbench.launcher import asked_to_stop
 from handclip_lib.workbench.record import now, read_record, write_record
@@ -96,9 +97,9 @@ def choose_place(
     each = max(point.parameters.get("processes", 1) for point in points)
     gpus = _gpus()
     groups = [",".join(gpus[start : start + each]) for start in range(0, len(gpus) - each + 1, each)]
-    cores = os.cpu_count() or 1
-    workers = min(workers or len(groups) or max(1, cores // 2), len(points))
-    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // workers)))
+    lent = cores()
+    workers = min(workers or len(groups) or max(1, lent // 2), len(points))
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, lent // workers)))
     return lambda task_of, word, _: on_dask(task_of, word, workers=workers, gpus=groups, threads=threads)
 
 

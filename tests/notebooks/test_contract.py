@@ -109,3 +109,66 @@ def test_headings_explain_each_step(path: Path):
     assert first.cell_type == "markdown"
     assert first.source.startswith(f"# {path.stem[:2]}")
     assert all(word in first.source for word in ("**Question.**", "**Needs.**", "**Writes.**", "**Time.**"))
+
+
+def _names(source: str) -> tuple[set[str], set[str], set[str]]:
+    """What a cell imports, what it assigns, and what it reads that it has not assigned above."""
+    imported: set[str] = set()
+    assigned: set[str] = set()
+    read: set[str] = set()
+    for statement in ast.parse(source).body:
+        nodes = list(ast.walk(statement))
+        own = {node.id for node in nodes if isinstance(node, ast.comprehension) for node in ast.walk(node.target)
+               if isinstance(node, ast.Name)}  # fmt: skip
+        names = [node for node in nodes if isinstance(node, ast.Name) and node.id not in own]
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            imported |= {alias.asname or alias.name.split(".")[0] for alias in statement.names}
+        # of a branch the order of its lines is not followed: what it assigns anywhere in it, it may read there
+        inside = statement.body + statement.orelse if isinstance(statement, ast.If) else []
+        known = assigned | {n.id for s in inside for n in ast.walk(s) if isinstance(n, ast.Name) and _stores(n)}
+        read |= {node.id for node in names if not _stores(node) and node.id not in known}
+        assigned |= {node.id for node in names if _stores(node)}
+    return imported, assigned, read
+
+
+def _stores(name: ast.Name) -> bool:
+    return isinstance(name.ctx, ast.Store)
+
+
+def test_any_cell_can_be_run_again(path: Path):
+    """What a cell takes from others is assigned in one cell alone, and no cell hides an import or a parameter."""
+    cells = [_names(cell.source) for cell in _code(path)]
+    imports = set().union(*(imported for imported, _, _ in cells))
+    parameters = set(MODELS[path.stem].model_fields)
+    wrong = []
+    for number, (_, assigned, read) in enumerate(cells):
+        if assigned != parameters:
+            wrong += [f"cell {number} hides {name}" for name in sorted(assigned & (imports | parameters))]
+        for name in sorted(read):
+            by = [other for other, (_, names, _) in enumerate(cells) if name in names]
+            if by and (len(by) > 1 or by[0] >= number):
+                wrong.append(f"cell {number} reads {name} of cells {by}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("cells", "fault"),
+    [
+        (["from a import told", "told(1)", "told = 2"], "hides told"),
+        (["images = 1", "images = images + 1"], "reads images"),
+        (["table = 1", "print(table)", "table = 2"], "reads table"),
+        (["caption = 1\nprint(caption)", "caption = 2\nprint(caption)", "[k for k in (1, 2)]", "k = 1"], None),
+        (["if 1:\n    a = 1\n    print(a)"], None),
+    ],
+)
+def test_what_cannot_be_run_again_is_found(path: Path, cells, fault, tmp_path: Path, monkeypatch):
+    """The rule itself, on notebooks that break and keep it."""
+    if path != NOTEBOOKS[0]:
+        pytest.skip("once is enough")
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    nbformat.write(made, tmp_path / path.name)
+    if fault is None:
+        test_any_cell_can_be_run_again(tmp_path / path.name)
+    else:
+        with pytest.raises(AssertionError, match=fault):
+            test_any_cell_can_be_run_again(tmp_path / path.name)

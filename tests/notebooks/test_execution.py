@@ -28,7 +28,15 @@ QUICK = {
 def papermill(notebook: str, folder: Path, *words: object) -> tuple[subprocess.CompletedProcess, Path]:
     """Run `papermill notebooks/NOTEBOOK.ipynb out.ipynb WORDS` from the project's root; reports go to `folder`."""
     out = folder / "out.ipynb"
-    command = [sys.executable, "-m", "papermill", f"notebooks/{notebook}.ipynb", out, "--no-progress-bar", *words]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        ROOT / "notebooks" / f"{notebook}.ipynb",
+        out,
+        "--no-progress-bar",
+        *words,
+    ]
     environment = {**os.environ, "HANDCLIP_REPORTS": str(folder)}
     done = subprocess.run([str(word) for word in command], cwd=ROOT, env=environment, capture_output=True, text=True)
     return done, out
@@ -195,8 +203,31 @@ def test_a_failed_cell_is_recorded_by_the_run_itself(tmp_path: Path):
 
 def test_a_parameters_file_may_write_numbers_as_text(tmp_path: Path):
     file = tmp_path / "given.yml"
-    file.write_text("bootstrap: 1e2\ndraws: '2'\ndrawn_subjects: 12\ndrawn_images: 4\n")
+    file.write_text("bootstrap: 1e-2\ndraws: '2'\ndrawn_subjects: 12\ndrawn_images: 4\n")
     done, _ = papermill("05_evaluation", tmp_path, "-f", file)
-    assert done.returncode != 0, "1e2 is no whole number"
-    assert "bootstrap='1e2'" in done.stderr
+    assert done.returncode != 0, "1e-2 is no whole number"
+    assert "bootstrap=0.01" in done.stderr
     assert "draws" not in done.stderr.split("wrong:")[1].split("\n\n")[0]
+
+
+@pytest.mark.slow
+def test_every_cell_of_every_notebook_can_be_run_again(tmp_path: Path):
+    """Each once more, the last first, in the same kernel: nothing fails, and no table changes."""
+    keep = "import shutil\nshutil.copytree(run.folder, run.folder.parents[1] / 'before')"
+    sound = (
+        "from handclip_lib.backbone.weights import fingerprint\n"
+        "assert 'encoder' not in globals() or fingerprint(model.model) == model.fingerprint, 'it has learnt'"
+    )
+    for notebook in (*QUICK, "06_analysis"):
+        made = nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", as_version=4)
+        code = [cell.source for cell in made.cells if cell.cell_type == "code"]
+        made.cells += [nbformat.v4.new_code_cell(source) for source in (keep, sound, *reversed(code))]
+        nbformat.write(made, tmp_path / "again.ipynb")
+        values = {"bootstrap": 200} if notebook == "06_analysis" else SMALL | QUICK[notebook]
+        done, _ = papermill(str(tmp_path / "again"), tmp_path, *given(values))
+        assert done.returncode == 0, f"{notebook}: {done.stderr[-2000:]}"
+        (folder,) = tmp_path.glob(f"runs/{notebook}-*")
+        for table in (tmp_path / "before").glob("*.csv"):
+            if table.name not in ("history.csv", "runs.csv"):  # which have seconds
+                assert table.read_bytes() == (folder / table.name).read_bytes(), table.name
+        shutil.rmtree(tmp_path / "before")

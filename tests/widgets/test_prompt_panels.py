@@ -83,6 +83,14 @@ def test_the_training_panel_trains_at_once_and_then_on_the_button(trained):
     panel.job.button.click()
     panel.job.wait()
     assert "0 slots" in panel._picture.value, "a fault is shown in the panel"
+    panel._controls["template"].value = ""
+    panel._controls["n_ctx"].value = 100
+    assert panel._controls["n_ctx"].value == 100
+    assert "n_ctx=100: input should be less than or equal to 75" in panel._hint.value, "and no command"
+    panel.job.button.click()
+    panel.job.wait()
+    assert "n_ctx=100" in panel._picture.value
+    assert len(calls) == 2, "nothing is trained"
 
 
 def test_a_cancelled_training_shows_what_it_learnt_until_then(trained):

@@ -40,6 +40,26 @@ def test_a_run_tells_its_story_in_run_json(reports: Path):
     assert config.draws == 3
 
 
+@pytest.mark.parametrize("inside", ["", "notebooks", "notebooks pyproject.toml"])
+def test_every_start_says_where_it_writes_and_whether_that_is_in_a_project(
+    tmp_path: Path, monkeypatch, capfd, inside: str
+):
+    monkeypatch.delenv("HANDCLIP_REPORTS")
+    monkeypatch.chdir(tmp_path)
+    for name in inside.split():
+        (tmp_path / name).mkdir()
+    if "pyproject.toml" in inside:
+        (tmp_path / "pyproject.toml").rmdir()
+        (tmp_path / "pyproject.toml").touch()
+    monkeypatch.setattr("handclip_lib.workbench.runs._in_a_kernel", lambda: True)
+    _, run = start(Evaluation, {})
+    run.finish()
+    printed = capfd.readouterr()
+    for said in (printed.out, printed.err):  # the notebook, and the terminal that papermill was started in
+        assert f"writes to {tmp_path / 'reports' / 'runs'}" in said
+        assert ("is in no project of HandCLIP" in said) == ("pyproject.toml" not in inside)
+
+
 def test_bad_parameters_make_no_folder(reports: Path):
     with pytest.raises(ConfigError, match="did you mean draws"):
         start(Evaluation, {"draw": 3})

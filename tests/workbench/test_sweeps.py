@@ -288,7 +288,7 @@ def test_a_run_s_line_has_its_figures_with_the_interval(reports: Path):
 def test_each_worker_has_its_gpus_and_a_run_on_two_has_two(monkeypatch):
     given = {}
     monkeypatch.setattr("handclip_lib.workbench.sweeps.on_dask", lambda task_of, word, **options: given.update(options))
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("handclip_lib.workbench.sweeps.cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
     def chosen(text: str, gpus: str, workers: int = 0) -> dict[str, Any]:

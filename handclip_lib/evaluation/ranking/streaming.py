@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 import numpy as np
-import psutil
 
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.ranking.labels import Pairing, as_array
 from handclip_lib.evaluation.ranking.retrieval import RetrievalMetrics, metrics_of_blocks
+from handclip_lib.machine import free_memory
 
 BLOCK_BYTES = 64 * 2**20  # of similarities at once: enough rows for a multiplication at full speed
 LENGTH_TOLERANCE = 1e-3  # what float16 leaves of a length of 1
@@ -114,7 +114,7 @@ def check_memory(what: str, needed: int, remedy: str) -> None:
     Raises:
         EvaluationError: Says both numbers and the remedy.
     """
-    free = psutil.virtual_memory().available
+    free = free_memory()
     if needed > free:
         mib = f"{needed / 2**20:,.0f} MiB beside the embeddings, and {free / 2**20:,.0f} MiB are free"
         raise EvaluationError(f"{what} needs {mib}; {remedy}")

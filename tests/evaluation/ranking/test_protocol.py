@@ -1,7 +1,6 @@
 """A model under the protocol, against plain loops over queries and draws."""
 
 import dataclasses
-from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -272,7 +271,7 @@ def test_the_interval_is_that_of_identities():
 
 def test_a_draw_that_the_memory_cannot_hold_is_refused(monkeypatch):
     split = a_split()
-    monkeypatch.setattr(streaming.psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(2**10))
+    monkeypatch.setattr(streaming, "free_memory", lambda: 2**10)
     with pytest.raises(EvaluationError, match=r"draw of \d+ queries and \d+ gallery images needs .*`rank_features`"):
         evaluate_split(tied_features(split), split)
 

@@ -1,5 +1,3 @@
-from collections import namedtuple
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -182,6 +180,6 @@ def test_bad_input_to_query_expansion_is_named(k, alpha, words):
 
 
 def test_re_ranking_beyond_the_memory_is_refused(monkeypatch):
-    monkeypatch.setattr(streaming.psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(2**20))
+    monkeypatch.setattr(streaming, "free_memory", lambda: 2**20)
     with pytest.raises(EvaluationError, match=r"re-ranking 6 images needs .* MiB"):
         rerank_similarity(np.eye(2, 4), np.eye(4), k1=2, k2=1)

@@ -1,6 +1,5 @@
 """Pairs of images against double loops over draws."""
 
-from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -129,12 +128,12 @@ def test_validation_pairs_are_val_against_train_images():
 def test_pairs_that_the_memory_cannot_hold_are_refused(monkeypatch):
     split = a_split()
     features = random_features(split)
-    monkeypatch.setattr(streaming.psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(2**10))
+    monkeypatch.setattr(streaming, "free_memory", lambda: 2**10)
     with pytest.raises(EvaluationError, match=r"the pairs of \d+ images needs .* free; verify .* fewer draws"):
         compared_pairs(features, split)
     with pytest.raises(EvaluationError, match=r"the pairs of \d+ images needs"):
         validation_pairs(features, split)
-    monkeypatch.setattr(streaming.psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(2**30))
+    monkeypatch.setattr(streaming, "free_memory", lambda: 2**30)
     assert len(compared_pairs(features, split).genuine)
 
 

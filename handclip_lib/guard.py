@@ -1,0 +1,167 @@
+"""The guard: parameters out of a notebook's cells, a file or typed text, every fault of theirs refused at once."""
+
+import ast
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import PurePath
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from handclip_lib.errors import ConfigError
+
+P = TypeVar("P", bound=BaseModel)
+INJECTED = "# Parameters"
+"""What papermill's own cell begins with."""
+PATHS = {"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
+"""What papermill's --inject-paths adds."""
+TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+"""As YAML has it, in small letters, in capitals or with one capital."""
+SCOPES = (
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda,
+    ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp,
+)  # fmt: skip
+"""What has names of its own."""
+
+
+def resolve(model: type[P], namespace: Mapping[str, Any]) -> P:
+    """Take a notebook's parameters out of its namespace, convert them, and refuse every fault at once.
+
+    Papermill itself only warns of an unknown parameter and computes with the default, and leaves `true` and, in a
+    file, `1e-3` as text; here the first stops the run and the others become what the parameter wants.
+
+    In a notebook, what counts is the newest run of its parameters cell and of the cell papermill adds below it: every
+    name they assign is held to the model, and a value that only an older edition of the cell gave is the default again.
+
+    Args:
+        model: The notebook's parameters.
+        namespace: Its `globals()`, or a plain mapping of names to values.
+
+    Raises:
+        ConfigError: All faults, one line each: name and value, what is wrong, what to do.
+    """
+    held, outdated = _held(set(model.model_fields), namespace)
+    faults = [_unknown(name, model) for name in sorted(held - set(model.model_fields), key=str)]
+    values: dict[str, Any] = {}
+    for name in model.model_fields:
+        if name in namespace and name not in outdated:
+            values[name], fault = _convert(model, name, namespace[name])
+            faults += [fault] if fault else []
+    try:
+        config = model(**values)
+        faults += getattr(config, "faults", list)()
+    except ValidationError as error:
+        known = {fault.split("=", 1)[0] for fault in faults}
+        faults += [_refused(model, e) for e in error.errors() if str(e["loc"][0]) not in known]
+    if faults:
+        count = "1 parameter is" if len(faults) == 1 else f"{len(faults)} parameters are"
+        raise ConfigError(f"{count} wrong:\n" + "\n".join(f"  {fault}" for fault in faults))
+    return config
+
+
+def as_papermill(value: str) -> Any:
+    """What papermill makes of a value typed after `-p`: a truth value, None, a number or text."""
+    if value in ("True", "False", "None"):
+        return {"True": True, "False": False, "None": None}[value]
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
+
+
+def _held(fields: set[str], namespace: Mapping[str, Any]) -> tuple[set[str], set[str]]:
+    """Names that are held to the model, and parameters whose value is of an older edition of the parameters cell.
+
+    A kernel knows no tags, so the parameters cell is told by what it assigns: the newest with at least half as many
+    parameters as any. Where there is none, as in a plain script, only what looks like a misspelt parameter is held.
+    """
+    if "__name__" not in namespace:
+        return set(namespace), set()
+    history = namespace.get("In")
+    sources = [str(source) for source in history] if isinstance(history, list) else []
+    cells = [_assigned(source) for source in sources]
+    added = [source.lstrip().startswith(INJECTED) for source in sources]
+    counts = [len(names & fields) for names in cells]
+    own = [n for n, count in enumerate(counts) if count and not added[n]] or [n for n, c in enumerate(counts) if c]
+    if not own:
+        plain = (name for name, value in namespace.items() if name not in fields and _is_literal(value))
+        return {name for name in plain if get_close_matches(name, fields, 1, 0.7)}, set()
+    newest = max(n for n in own if 2 * counts[n] >= max(counts[m] for m in own))
+    injected = max((n for n in range(newest, len(cells)) if added[n]), default=newest)
+    # a cell half of whose parameters the newest gives again was an edition of it; one of other parameters still counts
+    older = [cells[n] for n in range(newest) if added[n] or 2 * len(cells[n] & cells[newest] & fields) >= counts[n]]
+    return (cells[newest] | cells[injected]) - PATHS, (_union(older) & fields) - _union(cells[newest:])
+
+
+def _union(sets: Iterable[set[str]]) -> set[str]:
+    return set().union(*sets)
+
+
+def _assigned(source: str) -> set[str]:
+    """Names that a cell assigns, however it does; not what it imports or defines."""
+    try:
+        waiting: list[ast.AST] = [ast.parse(source)]
+    except (SyntaxError, ValueError):
+        return set()
+    names = set()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        if not isinstance(node, SCOPES):
+            waiting += ast.iter_child_nodes(node)
+    return names
+
+
+def _is_literal(value: object) -> bool:
+    return value is None or isinstance(value, bool | int | float | str | list | dict)
+
+
+def _unknown(name: str, model: type[BaseModel]) -> str:
+    near = get_close_matches(str(name), model.model_fields, 1, 0.5)
+    remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(model.model_fields)}"
+    return f"{name}: no such parameter; {remedy}"
+
+
+def _convert(model: type[BaseModel], name: str, value: Any) -> tuple[Any, str | None]:
+    """Convert what papermill and YAML make of typed text; return the value and a fault or None."""
+    wanted = model.model_fields[name].annotation
+    given = f"{name}={value!r}"
+    if value is None:
+        return value, f"{given}: no parameter is empty; leave it out for its default"
+    if isinstance(value, list | dict | tuple):
+        return value, f"{given}: one value is wanted; several are a sweep: handclip sweep"
+    if wanted is str and isinstance(value, PurePath):  # of who writes one into the parameters cell
+        return str(value), None
+    if wanted is str and not isinstance(value, str):
+        return value, (
+            f"{given}: text is wanted, and papermill reads what looks like a number or a truth value as one; "
+            f"give it raw: -r {name} TEXT (so 007 stays 007), or in quotes in a file or a cell"
+        )
+    if wanted is bool and isinstance(value, str) and value in (value.lower(), value.capitalize(), value.upper()):
+        value = TRUTH.get(value.lower(), value)
+    if wanted is bool and not isinstance(value, bool):
+        return value, f"{given}: a truth value is wanted: true or false"
+    if wanted in (int, float) and isinstance(value, bool):
+        return value, f"{given}: a number is wanted"
+    if wanted in (int, float) and isinstance(value, str):
+        value = as_papermill(value)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            kind = "a whole number" if wanted is int else "a number"
+            return value, f"{given}: {kind} is wanted, such as {model.model_fields[name].default!r}"
+    if wanted is int and isinstance(value, float) and value.is_integer():  # 1e2, and what a panel's control holds
+        value = int(value)
+    return value, None
+
+
+def _refused(model: type[BaseModel], error: Any) -> str:
+    """One line for one of pydantic's findings."""
+    name = str(error["loc"][0])
+    given = f"{name}={error['input']!r}"
+    if error["type"] == "literal_error":
+        choices = [str(choice) for choice in model.model_fields[name].annotation.__args__]  # type: ignore[union-attr]
+        near = get_close_matches(str(error["input"]), choices, 1)
+        return f"{given}: {f'did you mean {near[0]}? ' if near else ''}choose from {', '.join(choices)}"
+    return f"{given}: {error['msg'][0].lower()}{error['msg'][1:]} ({model.model_fields[name].description})"

@@ -1,0 +1,73 @@
+"""Cores and memory that this process may use, where a control group or Slurm lends it less than the machine has."""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+GROUPS = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
+MEMORY_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Limit, use, and which part of the use is given back when it is asked for; control groups of version 2, and of 1."""
+
+
+def cores() -> int:
+    """Cores this process may use: by its affinity, its control group's share of time, and Slurm; 1 or more."""
+    affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
+    found = [len(affinity(0)) if affinity else os.cpu_count() or 1]
+    for group in _groups("cpu"):
+        quota, period = [*_words(group / "cpu.max"), "", ""][:2]
+        if not quota:
+            quota, period = ("".join(_words(group / f"cpu.cfs_{name}_us")) for name in ("quota", "period"))
+        if quota.isdigit() and period.isdigit() and int(period):
+            found.append(math.ceil(int(quota) / int(period)))
+    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return max(1, min([*found, int(slurm)] if slurm.isdigit() else found))
+
+
+def total_memory() -> int:
+    """Bytes this process may use in all."""
+    return min([psutil.virtual_memory().total, *(limit for limit, _ in _limits())])
+
+
+def free_memory() -> int:
+    """Bytes this process may still take: of the machine's, and of each control group it is in."""
+    return max(0, min([psutil.virtual_memory().available, *(limit - used for limit, used in _limits())]))
+
+
+def _limits() -> Iterator[tuple[int, int]]:
+    """Limit and use, in bytes, of each control group that limits this process's memory."""
+    for group in _groups("memory"):
+        for limit, used, given_back in MEMORY_FILES:
+            most, now = ("".join(_words(group / name)) for name in (limit, used))
+            if most.isdigit() and now.isdigit():
+                facts = _words(group / "memory.stat")
+                spare = dict(zip(facts[::2], facts[1::2], strict=False)).get(given_back, "0")
+                yield int(most), int(now) - int(spare)
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """Folders of this process's control groups that may limit `controller`, and of those above them."""
+    try:
+        lines = OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        for root in (GROUPS / controller, GROUPS / controllers) if controllers else (GROUPS, GROUPS / "unified"):
+            own = root / path.lstrip("/")  # in a container there may be no such folder, and the root is its own
+            yield from (folder for folder in (own, *own.parents) if folder.is_relative_to(root))
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text().split()
+    except OSError:
+        return []
