@@ -12,8 +12,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "handclip_lib"
 FLOORS = {
     "terminal": -1, "errors": 0, "files": 0, "machine": 0, "finite": 1, "parameters": 1, "parameter_yaml": 1,
-    "drawn": 1, "config": 2, "guard": 2, "data": 3, "losses": 3, "backbone": 4, "models": 5, "evaluation": 6, "training": 7,
-    "analysis": 8, "plots": 9, "widgets": 10, "workbench": 11,
+    "drawn": 1, "config": 2, "guard": 2, "data": 3, "losses": 3, "backbone": 4, "models": 5, "evaluation": 6,
+    "training": 7, "analysis": 8, "plots": 9, "widgets": 10, "workbench": 11,
 }  # fmt: skip
 
 
