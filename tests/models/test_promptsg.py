@@ -221,7 +221,7 @@ def test_what_makes_no_encoder_is_refused(clips, options, words):
         PromptSG(fresh(clips, "vit"), 5, **options)
 
 
-def test_the_head_of_a_hand_encoder_can_be_narrow(clips):
+def test_the_head_of_a_reid_encoder_can_be_narrow(clips):
     """Also without a prompt: reduction, neck and classifier by hand, in evaluation mode after one batch."""
     encoder = ReidEncoder(fresh(clips, "vit"), 5, neck_dim=16).train()
     embeddings = torch.randn(6, 48, generator=torch.Generator().manual_seed(3))
