@@ -51,7 +51,6 @@ def test_a_bad_parameters_file_is_named(content, words, tmp_path: Path):
         ("yes: 1", "True is no name"),
         ("1: 2", "1 is no name"),
         ("_seed: 1", "'_seed' is no name"),
-        ("In: [1]", "'In' is no name"),
         ("[]", "holds a list"),
         ("seed:\t1\n\tdraws: 2", "is not YAML"),
     ],
