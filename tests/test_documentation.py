@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import nbformat
 import pytest
@@ -144,7 +145,9 @@ def check_handclip(words: Sequence[str], data_root: Path) -> None:
         if words[0] == "run":
             check_values(find_notebook(given.notebook).stem, given.files, given.typed, given.raw)
         plan = [word for word in words if word not in ("--resume", "--dry-run")]
-        assert main([*plan, "--dry-run"]) == 0, words
+        # the text's files of weights and runs are the reader's
+        with patch("handclip_lib.backbone.load.check_weights"), patch("handclip_lib.workbench.inputs.usable_run"):
+            assert main([*plan, "--dry-run"]) == 0, words
     elif words[0] == "doctor":
         assert main(words) in (0, 1), words
     elif words[0] in ("runs", "data", "clean"):

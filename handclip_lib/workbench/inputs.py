@@ -137,6 +137,31 @@ def refusal(faults: Sequence[str], error: ConfigError | None = None) -> ConfigEr
     return ConfigError(f"{count} wrong:\n" + "\n".join(f"  {line}" for line in lines))
 
 
+def refuse_faults(given: Mapping[str, Any]) -> None:
+    """Raise a ConfigError of all that is wrong with what checked parameters name."""
+    faults = input_faults(given) + weights_faults(given)
+    if faults:
+        raise refusal(faults)
+
+
+def refuse_other_input(config: Parameters, record: Mapping[str, Any]) -> None:
+    """Refuse to end a run whose input is another than when it began, by its record.
+
+    Runs of an analysis that have begun or ended since are no change: it looked at those there were.
+
+    Raises:
+        RunError: Something changed; the message names the parameter.
+    """
+    now = what_is_read(pinned(config, record.get("inputs") or {}), progress=False)
+    read = {name: key for name, key in (record.get("read") or {}).items() if not key.startswith("running")}
+    changed = [name for name, key in read.items() if now.get(name) != key]
+    if changed:
+        raise RunError(
+            f"what {' and '.join(changed)} names changed while this run went on, so its figures may be of neither "
+            "what was there nor what is: run it again, and leave the files alone meanwhile"
+        )
+
+
 def usable_run(name: str, *notebooks: str) -> Path:
     """As `find_run`; what a later notebook takes from the run is there and is what the run left.
 

@@ -63,13 +63,16 @@ def remove_results(folder: Path, *, and_checkpoints: bool = False) -> None:
         and_checkpoints: What a training would go on from, too.
 
     Raises:
-        OSError: A file cannot be removed.
+        RunError: A file cannot be removed.
     """
     kept = () if and_checkpoints else TRAINING_CHECKPOINTS
     for pattern in RESULTS:
         for file in folder.glob(pattern):
-            if file.name not in kept:
-                file.unlink()
+            try:
+                if file.name not in kept:
+                    file.unlink()
+            except OSError as error:
+                raise RunError(f"{file} cannot be removed ({error.strerror}): remove it, or make it yours") from error
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:

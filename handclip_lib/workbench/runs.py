@@ -18,19 +18,9 @@ from handclip_lib.config import SELECTED_ON_TEST, Parameters
 from handclip_lib.errors import RunError
 from handclip_lib.files import whole_file
 from handclip_lib.guard import resolve
+from handclip_lib.workbench import inputs
 from handclip_lib.workbench.claim import Claim
-from handclip_lib.workbench.identity import elsewhere, git_state, reports_folder, run_id, unwritable, versions
-from handclip_lib.workbench.inputs import (
-    LEFT,
-    contents,
-    earlier_runs,
-    input_faults,
-    pinned,
-    refusal,
-    usable_run,
-    weights_faults,
-    what_is_read,
-)
+from handclip_lib.workbench.identity import elsewhere, git_state, reports_folder, run_id, versions
 from handclip_lib.workbench.life import this_process
 from handclip_lib.workbench.record import (
     TRAININGS,
@@ -73,11 +63,8 @@ def start(model: type[P], namespace: Mapping[str, Any]) -> "tuple[P, Run]":
     if launched:
         run = Run(Path(launched), config, keeps_status=False)
     else:
-        given = config.model_dump()
-        faults = input_faults(given) + weights_faults(given)
-        if faults:
-            raise refusal(faults)
-        read = what_is_read(config)
+        inputs.refuse_faults(config.model_dump())
+        read = inputs.what_is_read(config)
         run = Run(reports_folder() / "runs" / run_id(config, "by hand", read), config, read)
     print(f"run {run.folder.name}\nwrites to {run.folder}{elsewhere()}")
     if not launched:
@@ -106,15 +93,13 @@ class Run:
         self._record: dict[str, Any] = earlier or new_record(folder, config, read or {})
         try:
             self._save()
+            if keeps_status:
+                remove_results(folder)
         except RunError:
             if self._claim is not None and ours is None:
                 self._claim.release()
             raise
         if keeps_status:
-            try:
-                remove_results(folder)
-            except OSError as error:
-                raise unwritable(folder, error) from error
             self._watch()
 
     def show(self, figure: "Figure", name: str, alt: str) -> None:
@@ -213,10 +198,10 @@ class Run:
         Raises:
             RunError: There is no such run, it is of another notebook or did not succeed, or what it left was replaced.
         """
-        inputs = self._record.setdefault("inputs", {})
-        began_with = next((inputs[notebook] for notebook in notebooks if notebook in inputs), None)
-        folder = usable_run((name == "latest" and began_with) or name, *notebooks)
-        inputs[folder.name.partition("-")[0]] = folder.name
+        used = self._record.setdefault("inputs", {})
+        began_with = next((used[notebook] for notebook in notebooks if notebook in used), None)
+        folder = inputs.usable_run((name == "latest" and began_with) or name, *notebooks)
+        used[folder.name.partition("-")[0]] = folder.name
         self._save()
         return folder
 
@@ -244,26 +229,14 @@ class Run:
         Raises:
             RunError: What it read is another than when it began, so that its figures are of neither.
         """
-        self._refuse_other_input()
-        self._record["left"] = contents(self.folder, LEFT)
+        inputs.refuse_other_input(self._config, self._record)
+        self._record["left"] = inputs.contents(self.folder, inputs.LEFT)
         write_text(self.folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
         self._record["metrics"] = metrics
         self._record["reached_the_end"] = True
         self._close("succeeded") if self._keeps_status else self._save()
         unlearnt = not_learnt(self._record)
         print(f"finished{f', but {unlearnt}' if unlearnt else ''}: {self.folder}")
-
-    def _refuse_other_input(self) -> None:
-        """Runs of an analysis that have begun or ended since are no change: it looked at those there were."""
-        config = pinned(self._config, self._record.get("inputs") or {})
-        now = what_is_read(config, progress=False)
-        read = {name: key for name, key in (self._record.get("read") or {}).items() if not key.startswith("running")}
-        changed = [name for name, key in read.items() if now.get(name) != key]
-        if changed:
-            raise RunError(
-                f"what {' and '.join(changed)} names changed while this run went on, so its figures may be of neither "
-                "what was there nor what is: run it again, and leave the files alone meanwhile"
-            )
 
     def _close(self, status: str, error: str | None = None) -> None:
         seconds = round(time.monotonic() - self._began, 1)
@@ -328,7 +301,7 @@ def new_record(folder: Path, config: Parameters, read: Mapping[str, str]) -> dic
         "defaults": {name: field.default for name, field in type(config).model_fields.items()},
         "seed": config.seed, "started": now(), "finished": None, "seconds": None, "metrics": {}, "split": None,
         "reached_the_end": False, "versions": versions(), "git": git_state(), "process": this_process(),
-        "read": dict(read), "inputs": earlier_runs(config),
+        "read": dict(read), "inputs": inputs.earlier_runs(config),
         "command": f"notebooks/{config.notebook}.ipynb in a kernel of its own",
     }  # fmt: skip
 
