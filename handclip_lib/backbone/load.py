@@ -265,6 +265,8 @@ def check_weights(name: str, weights: str, input_size: tuple[int, int] | None = 
     shape = SHAPES[name]
     if weights:
         file = Path(weights).expanduser()
+        if file.exists() and not file.is_file():
+            raise BackboneError(f"{file} is no file; give the path of a checkpoint")
         shape = shape_of(file)
         _refuse_other_shape(name, shape, file)
     if input_size:

@@ -145,8 +145,7 @@ def launch(
         with FileLock(folder.parent / f".{folder.name}.lock", timeout=0):
             if _succeeded(folder) and not force:
                 return Launched(folder, "skipped", None, _reported(folder, "succeeded before"))
-            remove_results(folder, and_checkpoints=force)
-            return _run(notebook, prepared, timeout)
+            return _run(notebook, prepared, force, timeout)
     except Timeout as error:
         raise RunError(f"{folder.name} is being run by another process; wait for it, or change a parameter") from error
     except OSError as error:
@@ -162,10 +161,11 @@ def _succeeded(folder: Path) -> bool:
     return (sound_record(folder) or {}).get("status") == "succeeded"
 
 
-def _run(notebook: Path, prepared: Prepared, timeout: float | None) -> Launched:
+def _run(notebook: Path, prepared: Prepared, anew: bool, timeout: float | None) -> Launched:
     config, folder = prepared.config, prepared.folder
     record = new_record(folder, config, prepared.read) | {"command": shlex.join(["handclip", *sys.argv[1:]])}
     write_record(folder, record)
+    remove_results(folder, and_checkpoints=anew)  # now that the record no longer says that they are a success
     write_text(folder / "parameters.yml", yaml.safe_dump(config.model_dump(), sort_keys=False))
     began = time.monotonic()
     private = folder / ".executing.ipynb"

@@ -102,15 +102,14 @@ class Run:
                 f"{folder.name} is under way in process {other}, perhaps a notebook that is open: let it end, shut its "
                 "kernel down, or change a parameter"
             )
+        earlier = None if keeps_status else read_record(folder)
+        self._record: dict[str, Any] = earlier or new_record(folder, config, read or {})
+        self._save()
         if keeps_status:
             try:
                 remove_results(folder)
             except OSError as error:
                 raise unwritable(folder, error) from error
-        earlier = None if keeps_status else read_record(folder)
-        self._record: dict[str, Any] = earlier or new_record(folder, config, read or {})
-        self._save()
-        if keeps_status:
             self._watch()
 
     def show(self, figure: "Figure", name: str, alt: str) -> None:

@@ -1,12 +1,14 @@
+import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from handclip_lib.backbone.load import BACKBONES, SHAPES, load_backbone
+from handclip_lib.backbone.load import BACKBONES, SHAPES, check_weights, load_backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.errors import BackboneError
 
@@ -139,5 +141,43 @@ def test_the_true_architectures_load_and_embed(checkpoints, tmp_path, name, kind
     assert got.shape == (2, SHAPES[name].embedding_dim)
     assert np.isfinite(got).all()
     other = "rn50" if name == "vitb16" else "vitb16"
-    with pytest.raises(BackboneError, match=f"use '{name}'"):
+    with pytest.raises(BackboneError, match=f"say backbone={name} for"):
         load_backbone(other, weights=path, device="cpu")
+
+
+def test_a_backbone_says_where_its_weights_come_from(checkpoints, tmp_path):
+    path = tmp_path / "mine.pt"
+    checkpoints.write_checkpoint(path, SHAPES["tiny"])
+    assert load_backbone("tiny", device="cpu").source == "tiny of this library"
+    assert load_backbone("tiny", weights=path, device="cpu").source == f"file {path}"
+
+
+@pytest.mark.parametrize("kind", ["state_dict", "safetensors"])
+def test_weights_trained_on_another_size_take_it_and_name_a_backbone_that_takes_them(checkpoints, tmp_path, kind):
+    path = tmp_path / ("tiny_256.safetensors" if kind == "safetensors" else "tiny_256.pt")
+    checkpoints.write_checkpoint(path, replace(SHAPES["tiny"], resolution=256), kind)
+    assert load_backbone("tiny", weights=path, device="cpu").resolution == 256
+    assert load_backbone("tiny", weights=path, device="cpu", input_size=(128, 64)).resolution == (128, 64)
+    for refuses in (load_backbone, check_weights):
+        with pytest.raises(BackboneError, match=r"vitb32 is a ViT.* holds a ResNet.*256 px.*say backbone=tiny for"):
+            refuses("vitb32", weights=str(path))
+    assert check_weights("tiny", str(path)) is None
+
+
+def test_a_size_that_is_another_known_backbones_is_called_so(checkpoints, tmp_path, monkeypatch):
+    path = tmp_path / "weights.pt"
+    shape = replace(SHAPES["tiny"], resolution=256)
+    checkpoints.write_checkpoint(path, shape)
+    monkeypatch.setitem(SHAPES, "tiny_256", shape)
+    with pytest.raises(BackboneError, match="say backbone=tiny_256 for this file"):
+        load_backbone("tiny", weights=path, device="cpu")
+    assert load_backbone("tiny_256", weights=path, device="cpu").resolution == 256
+
+
+def test_the_remedy_for_a_shape_that_no_backbone_has_works(checkpoints, tmp_path):
+    path = tmp_path / "weights.pt"
+    checkpoints.write_checkpoint(path, checkpoints.SMALL_VIT)
+    with pytest.raises(BackboneError) as refused:
+        check_weights("vitb32", str(path))
+    call = re.search(r"in Python, (load_backbone\(.*\)) does", str(refused.value))[1]
+    assert eval(call, {"load_backbone": load_backbone}).resolution == 32

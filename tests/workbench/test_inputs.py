@@ -1,6 +1,7 @@
 """A run is what it read: whatever is read decides its id, and what cannot be read is refused before it starts."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,25 @@ def test_a_forced_rerun_that_fails_leaves_nothing_of_the_success_before_it(repor
     assert left == {"run.json", "parameters.yml", "report.html", "my notes.txt"}
 
 
+@pytest.mark.parametrize("forced", [True, False])
+def test_what_is_removed_at_the_start_is_no_success_any_more(forced, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    if forced:
+        monkeypatch.setattr(launcher, "_papermill", lambda *_: (1, None))
+        folder = launch(find_notebook("03"), {}).folder
+    else:
+        folder = start(ImageFinetune, {})[1].folder
+    write_record(folder, read_record(folder) | {"status": "succeeded", "metrics": {"rank1": 0.9}})
+    monkeypatch.setattr("handclip_lib.workbench.launcher.remove_results", killed)
+    monkeypatch.setattr("handclip_lib.workbench.runs.remove_results", killed)
+    with pytest.raises(KeyboardInterrupt):
+        launch(find_notebook("03"), {}, force=True) if forced else start(ImageFinetune, {})
+    record = read_record(folder)
+    assert (record["status"], record["metrics"]) == ("running", {})
+
+
 def test_a_stopped_training_keeps_its_checkpoint_and_no_half_result(reports, monkeypatch):
     monkeypatch.setattr(launcher, "_papermill", lambda *_: (1, "SIGTERM"))
     folder = launch(find_notebook("03"), {}).folder
@@ -271,29 +291,25 @@ def test_a_file_that_holds_no_weights_starts_nothing(content, words, tmp_path):
         plan(find_notebook("05"), {"weights": str(tmp_path / "w.pt")})
 
 
-@pytest.fixture(scope="session")
-def tiny_of_256(checkpoints, tmp_path_factory) -> Path:
-    """Weights of tiny's shape, trained on images of another size."""
-    from dataclasses import replace
-
-    file = tmp_path_factory.mktemp("weights") / "tiny_256.pt"
+def test_weights_of_another_shape_start_nothing_and_the_backbone_that_is_named_starts(checkpoints, tmp_path):
+    file = tmp_path / "tiny_256.pt"
     checkpoints.write_checkpoint(file, replace(SHAPES["tiny"], resolution=256))
-    return file
-
-
-def test_weights_that_take_another_size_are_taken_and_other_shapes_name_a_backbone_that_takes_them(tiny_of_256):
-    from handclip_lib.backbone.load import load_backbone
-
-    with pytest.raises(ConfigError, match=r"vitb32 is a ViT.* holds a ResNet.*say backbone=tiny for this file"):
-        plan(find_notebook("05"), {"backbone": "vitb32", "weights": str(tiny_of_256)})
-    followed = plan(find_notebook("05"), {"backbone": "tiny", "weights": str(tiny_of_256)})
-    assert load_backbone(followed.config.backbone, followed.config.weights, "cpu").resolution == 256
+    with pytest.raises(ConfigError, match=r"vitb32 is a ViT.* holds a ResNet.*256 px.*say backbone=tiny for this file"):
+        plan(find_notebook("05"), {"backbone": "vitb32", "weights": str(file)})
+    assert plan(find_notebook("05"), {"backbone": "tiny", "weights": str(file)}).record is None
 
 
 def test_an_input_size_that_fits_no_patches_starts_nothing():
     with pytest.raises(ConfigError, match="multiples of 32 pixels; try 224x224"):
         plan(find_notebook("05"), {"backbone": "vitb32", "input_size": "230x225"})
     assert plan(find_notebook("05"), {"backbone": "vitb32", "input_size": "224x224"}).record is None
+
+
+def test_weights_that_are_no_file_start_nothing(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", ""):
+        with pytest.raises(ConfigError, match="is no file; give the path of a checkpoint"):
+            plan(find_notebook("05"), {"weights": str(tmp_path / name)})
 
 
 def test_what_succeeded_before_is_not_looked_into_again(tmp_path, monkeypatch):

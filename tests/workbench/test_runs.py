@@ -3,6 +3,7 @@ import os
 import socket
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.workbench import start
 from handclip_lib.workbench.identity import run_id
 from handclip_lib.workbench.record import read_record, this_process, write_record
+from handclip_lib.workbench.reports import render_report
 from handclip_lib.workbench.runs import Run
 
 
@@ -74,6 +76,24 @@ def test_a_table_is_kept_whole_and_shown_escaped(reports: Path, monkeypatch):
     page = shown[0]["text/html"]
     assert "<script" not in page
     assert all(text in page for text in ("&lt;script&gt;", "who &amp; what", ">33.3<", "rank 1", ">7<", ">0.0<"))
+    run.finish()
+
+
+def test_a_run_says_which_weights_made_its_figures(reports: Path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("handclip_lib.workbench.runs._display", lambda data, metadata: shown.append(data["text/html"]))
+    _, run = start(Evaluation, {})
+    model, tuned = (SimpleNamespace(name="tiny", fingerprint=text * 8, source=f"file {text}") for text in "ab")
+    run.weights(model)
+    run.weights(tuned, "tiny, fine-tuned")
+    assert read_record(run.folder)["weights"]["tiny"] == {"fingerprint": "a" * 8, "source": "file a"}
+    for models in (["tiny, fine-tuned", "floor: pixels"], ["floor: pixels"]):
+        run.table(pd.DataFrame({"model": models}), "results", "Means")
+    run.table(pd.DataFrame({"n": [1]}), "counts", "Counts")
+    captions = [page.partition("<caption>")[2].partition("<")[0] for page in shown]
+    assert captions == ["Means; weights: tiny, fine-tuned bbbbbbbb", "Means", "Counts"]
+    page = render_report(run.folder).read_text()
+    assert "tiny: aaaaaaaa, file a; tiny, fine-tuned: bbbbbbbb, file b" in page
     run.finish()
 
 
