@@ -21,10 +21,8 @@ from handclip_lib.data.table import identity_order
 from handclip_lib.errors import BackboneError
 from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.finite import require_finite
-from handclip_lib.models.promptsg import PromptSG as GuidedEncoder
-from handclip_lib.models.promptsg import load_promptsg as load_guided
-from handclip_lib.models.promptsg import save_promptsg as save_guided
-from handclip_lib.models.reid_head import ReidEncoder as HandEncoder
+from handclip_lib.models.promptsg import PromptSG, load_promptsg, save_promptsg
+from handclip_lib.models.reid_head import ReidEncoder
 
 logger = logging.getLogger("handclip")
 PROMPTS = "text_features.safetensors"
@@ -66,24 +64,24 @@ def image_encoder(
     template: str = "",
     layers: int = 2,
     **head: Any,
-) -> HandEncoder | GuidedEncoder:
+) -> ReidEncoder | PromptSG:
     """The encoder that a method trains.
 
     Args:
         backbone: Whose image tower learns.
         n_identities: Training identities.
-        method: "promptsg" for a `GuidedEncoder`, which takes `template` and `layers`; else a `HandEncoder`.
-        template, layers: See `GuidedEncoder`; an empty template is its own.
+        method: "promptsg" for a `PromptSG`, which takes `template` and `layers`; else a `ReidEncoder`.
+        template, layers: See `PromptSG`; an empty template is its own.
         head: What both take, such as `head` and `unfreeze_blocks`.
     """
     if method != "promptsg":
-        return HandEncoder(backbone, n_identities, **head)
+        return ReidEncoder(backbone, n_identities, **head)
     own: dict[str, Any] = {"template": template} if template else {}
-    return GuidedEncoder(backbone, n_identities, layers=layers, **own, **head)
+    return PromptSG(backbone, n_identities, layers=layers, **own, **head)
 
 
 @torch.inference_mode()
-def encode_images(encoder: HandEncoder | GuidedEncoder, pixels: np.ndarray) -> np.ndarray:
+def encode_images(encoder: ReidEncoder | PromptSG, pixels: np.ndarray) -> np.ndarray:
     """Embeddings of uint8 images in evaluation mode, float32 (n, embedding_dim)."""
     encoder.eval()
     device, parts = encoder.classifier.device, []
@@ -94,17 +92,17 @@ def encode_images(encoder: HandEncoder | GuidedEncoder, pixels: np.ndarray) -> n
 
 
 @torch.inference_mode()
-def classify(encoder: HandEncoder | GuidedEncoder, pixels: np.ndarray) -> np.ndarray:
+def classify(encoder: ReidEncoder | PromptSG, pixels: np.ndarray) -> np.ndarray:
     """Scores of the training identities for uint8 images, in evaluation mode, float32 (n, n_identities)."""
-    hand = encoder.hand if isinstance(encoder, GuidedEncoder) else encoder
+    hand = encoder.hand if isinstance(encoder, PromptSG) else encoder
     embeddings = torch.from_numpy(encode_images(encoder, pixels)).to(encoder.classifier.device)
     return hand.scores(embeddings).cpu().numpy()
 
 
-def save_trained(encoder: HandEncoder | GuidedEncoder, backbone: Backbone, folder: Path) -> Trained:
+def save_trained(encoder: ReidEncoder | PromptSG, backbone: Backbone, folder: Path) -> Trained:
     """Write the best epoch's weights (`best.safetensors`) and the last one's (`final.safetensors`) after `fit_image`.
 
-    A `HandEncoder` is written as a CLIP, which `-p weights` takes; a `GuidedEncoder` for `load_guided`.
+    A `ReidEncoder` is written as a CLIP, which `-p weights` takes; a `PromptSG` for `load_promptsg`.
 
     Args:
         encoder: Holds the best weights, as `fit_image` leaves it.
@@ -124,11 +122,11 @@ def save_trained(encoder: HandEncoder | GuidedEncoder, backbone: Backbone, folde
     last = best | now  # what is frozen is not in the file
     for state, name in ((last, FINAL), (best, BEST)):
         encoder.load_state_dict(state)
-        if isinstance(encoder, GuidedEncoder):
-            save_guided(encoder, backbone, folder / name)
+        if isinstance(encoder, PromptSG):
+            save_promptsg(encoder, backbone, folder / name)
         else:
             tuned = save_clip(backbone, folder / name)
-    if isinstance(encoder, GuidedEncoder):
+    if isinstance(encoder, PromptSG):
         return _guided(encoder, backbone)
     return Trained(tuned.encode_image, tuned.fingerprint, backbone.name, backbone.resolution)
 
@@ -161,14 +159,14 @@ def load_trained(
     backbone = load_backbone(
         parameters["backbone"], parameters["weights"] or None, device, parameters["download_root"] or None, size
     )
-    return _labelled(_guided(load_guided(backbone, file), backbone), parameters, folder, learnt)
+    return _labelled(_guided(load_promptsg(backbone, file), backbone), parameters, folder, learnt)
 
 
 def _labelled(model: M, parameters: Mapping[str, Any], folder: Path, learnt: str) -> M:
     return replace(model, name=trained_name(model.name, parameters, learnt), source=f"run {folder.name}")
 
 
-def _guided(encoder: GuidedEncoder, backbone: Backbone) -> Trained:
+def _guided(encoder: PromptSG, backbone: Backbone) -> Trained:
     return Trained(
         lambda pixels: encode_images(encoder, pixels), fingerprint(encoder), backbone.name, backbone.resolution
     )

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handclip_lib.data.drawn import draw_image, subject_seed
 from PIL import Image
 
 from handclip_lib.data.images import DecodedImages, decode_images
 from handclip_lib.data.open import open_dataset
 from handclip_lib.data.splits import make_split
+from handclip_lib.drawn.dataset import draw_image, subject_seed
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation import copies as module
 from handclip_lib.evaluation.copies import COPY, find_copies, prints, seen_photographs

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from handclip_lib.config import Evaluation
+from handclip_lib.config import Evaluation, trained_name
 from handclip_lib.errors import ConfigError
 from handclip_lib.workbench.cli import main
-from handclip_lib.workbench.collection import find_records
+from handclip_lib.workbench.collection import find_records, note_of
 from handclip_lib.workbench.launcher import find_notebook, run_folder
 from handclip_lib.workbench.life import this_process
 from handclip_lib.workbench.listing import all_records, as_lines, chosen, ordered
@@ -84,6 +84,25 @@ def test_a_line_shows_percent_and_what_was_changed_beyond_the_id():
     assert "75.0 %" in lines[1]
     assert lines[1].endswith("learning_rate=0.001 flip=True")
     assert lines[3].rstrip().endswith("+00:00"), "data set and aspect are in the id"
+
+
+def test_what_was_not_learnt_is_told_in_its_line_its_note_and_its_name(tmp_path: Path):
+    told = record("03_image_finetune-e", metrics={"rank1": 0.5, "learnt": "no: epoch 0 was best"})
+    assert as_lines([told])[1].endswith("(learnt no: epoch 0 was best)")
+    assert "learnt" not in as_lines([record("03_image_finetune-f", metrics={"learnt": "yes"})])[1]
+    for file in ("best.safetensors", "per_query.csv"):
+        (tmp_path / told["id"]).mkdir(exist_ok=True)
+        (tmp_path / told["id"] / file).write_text("")
+    assert note_of(told, tmp_path) == "learnt no: epoch 0 was best"
+    assert trained_name("tiny", {}, "no: epoch 0 was best") == "tiny, not fine-tuned (epoch 0 was best)"
+    assert trained_name("tiny", {}, "in part: 5 of 6 fp16 steps were skipped") == (
+        "tiny, fine-tuned in part (5 of 6 fp16 steps were skipped)"
+    )
+    of_04 = {"method": "promptsg", "validation": "test"}
+    assert trained_name("tiny", of_04, "no: epoch 0 was best") == (
+        "tiny, not joint (epoch 0 was best), selected on test"
+    )
+    assert trained_name("tiny", {}) == "tiny, fine-tuned"
 
 
 def test_the_command_lists_damaged_runs_too_and_loads_nothing_heavy(tmp_path: Path, monkeypatch, capsys):
