@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
-from handclip_lib.evaluation.reranking import alpha_query_expansion, rerank_similarity
-from handclip_lib.evaluation.retrieval import retrieval_metrics
-from handclip_lib.evaluation.uncertainty import identity_bootstrap
+from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rerank_similarity
+from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
+from handclip_lib.evaluation.bootstrap import identity_bootstrap
 
 from handclip_lib.backbone.load import TINY_WEIGHTS, load_backbone
 from handclip_lib.data.manifest import Split

@@ -9,6 +9,7 @@ from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
 
+from handclip_lib.files import begin_file
 from handclip_lib.terminal import one_line
 
 HEARTBEAT = "heartbeat"
@@ -56,7 +57,7 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._ended.is_set():
             with suppress(OSError):  # a full disk is told of by what the run writes
-                self._file.touch()
+                begin_file(self._file)
             self._ended.wait(BEAT)
 
 
@@ -82,7 +83,7 @@ def _clock(folder: Path) -> float:
     """The time by the file system of a folder, in seconds since 1970; ours where nothing can be written there."""
     probe = folder / f".clock.{uuid4().hex[:8]}"
     try:
-        probe.touch()
+        begin_file(probe)
         return probe.stat().st_mtime
     except OSError:
         return time.time()

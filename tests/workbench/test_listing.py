@@ -166,7 +166,7 @@ def test_a_record_with_a_part_of_another_kind_is_damaged_and_stops_no_command(fa
     assert main(["clean", "--days", "0", "--yes"]) == 0
     assert "nothing to remove" in capsys.readouterr().out
     assert main(["run", "06", "--dry-run"]) == 0
-    assert main(["run", "05", "--dry-run", "-p", "trained_run", "latest"]) == 0
+    assert main(["run", "05", "--dry-run", "-p", "trained_run", "latest"]) == 2, "the only one left no weights"
 
 
 WHOLE = json.dumps(RUNS[1])[:-1]
@@ -203,8 +203,9 @@ def test_what_is_no_record_is_one_damaged_run_to_every_command(kind: str, tmp_pa
     assert len(line) < 500
     assert main(["run", "05", "--dry-run"]) == 0
     assert f"damaged ({reason}" in capsys.readouterr().out
-    for words in ("runs --sort rank1", "runs --json", "run 06 --dry-run", "run 03 --dry-run -p prompt_run latest"):
+    for words in ("runs --sort rank1", "runs --json", "run 06 --dry-run"):
         assert main(words.split()) == 0
+    assert main("run 03 --dry-run -p prompt_run latest".split()) == 2, "no prompts to be had"
     assert [r["status"] for r in find_records(tmp_path / "runs")] == ["succeeded", "damaged"]
     assert "damaged" in write_index(tmp_path / "runs").read_text().split("<tbody>")[-1]
     assert main(["report", folder.name]) == 2
