@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.baselines import is_baseline
 from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap, resampled_means
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.models import FLOOR
 from handclip_lib.evaluation.ranking.protocol import cmc_interval
 from handclip_lib.evaluation.ranking.saved_evaluation import SavedEvaluation
 from handclip_lib.evaluation.tables import result_table
@@ -54,7 +54,7 @@ class Entry:
         return self.evaluation.queries(self.model, gallery)
 
     def features(self) -> Features:
-        """Embeddings of the evaluated images; floors have none."""
+        """Embeddings of the evaluated images; trivial baselines have none."""
         return self.evaluation.features(self.model)
 
     def cmc(self, gallery: str, samples: int = 1000, seed: int = 0) -> Interval:
@@ -69,7 +69,7 @@ class Entry:
 def entries_of(
     evaluations: Sequence[SavedEvaluation], reference: str, told_apart: Mapping[str, str] | None = None
 ) -> list[Entry]:
-    """The model of interest of each run, the reference first, and the reference's floors last.
+    """The model of interest of each run, the reference first, and the reference's trivial baselines last.
 
     Args:
         evaluations: Of the runs.
@@ -84,17 +84,17 @@ def entries_of(
         known = ", ".join(evaluation.run for evaluation in evaluations)
         raise EvaluationError(f"reference={reference!r} is not among the compared runs; choose from {known}")
     ordered = [first, *(evaluation for evaluation in evaluations if evaluation is not first)]
-    floors = [Entry(model, first, model) for model in first.models if model.startswith(FLOOR)]
+    baselines = [Entry(model, first, model) for model in first.models if is_baseline(model)]
     more = told_apart or {}
     return [
         Entry(_label(evaluation, more.get(evaluation.run, "")), evaluation, evaluation.models[0])
         for evaluation in ordered
-    ] + floors
+    ] + baselines
 
 
 def reference_and_best(entries: Sequence[Entry], gallery: str = "aspect") -> list[Entry]:
     """The first entry, and of the other runs the one of the highest rank-1, where there is another run."""
-    others = [entry for entry in entries[1:] if not entry.model.startswith(FLOOR)]
+    others = [entry for entry in entries[1:] if not is_baseline(entry.model)]
     return [entries[0], *sorted(others, key=lambda entry: entry.queries(gallery)["hit"].mean())[-1:]]
 
 

@@ -184,14 +184,14 @@ def reference_of(evaluations: "Sequence[SavedEvaluation]", reference: str = "") 
 
 
 def tasks_table(entries: "Sequence[Entry]") -> "pd.DataFrame":
-    """What entries reach on each gallery, with the task: what `beside_literature` takes; floors are left out."""
+    """What entries reach on each gallery, with the task: what `beside_literature` takes; not of baselines."""
     import pandas as pd
 
-    from handclip_lib.evaluation.models import FLOOR
+    from handclip_lib.evaluation.baselines import is_baseline
 
     rows = []
     for entry in entries:
-        if entry.model.startswith(FLOOR):
+        if is_baseline(entry.model):
             continue
         meta = json.loads((entry.evaluation.folder / "split.json").read_text(encoding="utf-8"))
         for gallery, n_gallery in entry.evaluation.n_gallery.items():

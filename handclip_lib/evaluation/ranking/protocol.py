@@ -10,9 +10,9 @@ import pandas as pd
 
 from handclip_lib.data.manifest import Draw, Split
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.baselines import is_baseline
 from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.models import FLOOR
 from handclip_lib.evaluation.ranking.retrieval import TIED_SHARE_WARNED, RetrievalMetrics, TiedScoresWarning
 from handclip_lib.evaluation.ranking.streaming import rank_features
 from handclip_lib.evaluation.tables import result_table
@@ -142,14 +142,14 @@ def evaluate_models(
 
 
 def headline(results: Sequence[ProtocolResult]) -> dict[str, float | int | str]:
-    """The figures a run is known by: the first model on the first gallery, and the better floor beside it."""
+    """The figures a run is known by: the first model on the first gallery, and the better baseline beside it."""
     first, *others = [result.summary() for result in results if result.gallery == results[0].gallery]
     names = (
         "model", "gallery", "rank1", "rank1_low", "rank1_high", "map", "map_trapezoid", "minp", "n_query", "n_gallery",
     )  # fmt: skip
-    reached = [other["rank1"] for other in others if str(other["model"]).startswith(FLOOR)]
-    floors = {"best_floor_rank1": max(reached)} if reached else {}
-    return {name: first[name] for name in names} | {"n_unqueryable": first["n_unqueryable"]} | floors
+    reached = [other["rank1"] for other in others if is_baseline(other["model"])]
+    baselines = {"best_floor_rank1": max(reached)} if reached else {}  # named as in earlier runs
+    return {name: first[name] for name in names} | {"n_unqueryable": first["n_unqueryable"]} | baselines
 
 
 def in_burst(draw: Draw, burst: int) -> np.ndarray:
@@ -178,8 +178,7 @@ def retrieval_details(results: Sequence[ProtocolResult]) -> pd.DataFrame:
 
 
 def burst_shares(features: Mapping[str, Features], split: Split, bursts: Sequence[int] = (0, 1, 2, 5)) -> pd.DataFrame:
-    """How much of rank-1 rests on near-duplicates: rank-1 as queries near their gallery image
-    are left out.
+    """How much of rank-1 rests on near-duplicates: what is left as queries near their gallery image are left out.
 
     Returns:
         Columns model, burst, rank1 and the share `left_out` of queries, both in 0..1, and `n_query`, the queries of

@@ -290,7 +290,7 @@ def test_models_are_compared_on_every_gallery_the_split_has():
     rng = np.random.default_rng(0)
     models = {
         name: Features.normalised(split.images["path"], rng.normal(size=(len(split.images), 4)))
-        for name in ("model", "floor: pixels", "floor: histogram")
+        for name in ("model", "trivial baseline: pixels", "trivial baseline: histogram")
     }
     results = evaluate_models(models, split, bootstrap=50)
     table = retrieval_table(results)
