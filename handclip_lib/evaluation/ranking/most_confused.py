@@ -13,7 +13,7 @@ from handclip_lib.evaluation.tables import result_table
 COLUMNS = ("identity", "mistaken_for", "queries", "photographs", "share", "margin")
 
 
-def hardest_pairs(result: ProtocolResult, split: Split, n: int = 10, *, merged: bool = False) -> pd.DataFrame:
+def most_confused_pairs(result: ProtocolResult, split: Split, n: int = 10, *, merged: bool = False) -> pd.DataFrame:
     """The pairs that were confused most, over all draws.
 
     A query is a confusion where the gallery's best image is someone else's, ties included; it counts for the owner
