@@ -116,16 +116,9 @@ def _measure_compiled(
 
 
 def _measure_rows(
-    scores: np.ndarray,
-    order: np.ndarray,
-    begin: np.ndarray,
-    end: np.ndarray,
-    query_cameras: np.ndarray,
-    gallery_cameras: np.ndarray,
-    rank: np.ndarray,
-    measures: np.ndarray,
-    tied: np.ndarray,
-) -> None:
+    scores: np.ndarray, order: np.ndarray, begin: np.ndarray, end: np.ndarray, query_cameras: np.ndarray,
+    gallery_cameras: np.ndarray, rank: np.ndarray, measures: np.ndarray, tied: np.ndarray,
+) -> None:  # fmt: skip
     """What `_measure_numpy` does, a row at a time; compiled by numba. The last three arrays are filled in."""
     rivals = np.empty(scores.shape[1], scores.dtype)
     for q in range(scores.shape[0]):

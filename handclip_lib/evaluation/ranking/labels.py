@@ -30,15 +30,10 @@ class Labels:
 
     @classmethod
     def of(
-        cls,
-        n_query: int,
-        n_gallery: int,
-        query_ids: np.ndarray,
-        gallery_ids: np.ndarray,
-        query_cameras: np.ndarray | None = None,
-        gallery_cameras: np.ndarray | None = None,
+        cls, n_query: int, n_gallery: int, query_ids: np.ndarray, gallery_ids: np.ndarray,
+        query_cameras: np.ndarray | None = None, gallery_cameras: np.ndarray | None = None,
         exclude: np.ndarray | None = None,
-    ) -> "Labels":
+    ) -> "Labels":  # fmt: skip
         """Read labels as `retrieval_metrics` takes them.
 
         Raises:

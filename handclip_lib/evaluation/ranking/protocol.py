@@ -79,26 +79,15 @@ class ProtocolResult:
 
 
 def evaluate_split(
-    features: Features,
-    split: Split,
-    gallery: str = "aspect",
-    *,
-    model: str = "model",
-    burst: int = 0,
-    bootstrap: int = 1000,
-    seed: int = 0,
-) -> ProtocolResult:
+    features: Features, split: Split, gallery: str = "aspect", *, model: str = "model", burst: int = 0,
+    bootstrap: int = 1000, seed: int = 0,
+) -> ProtocolResult:  # fmt: skip
     """Evaluate a model on every draw of a split; each file's embedding serves all of them.
 
     Args:
-        features: Embeddings of at least `split.evaluated_paths()`.
-        split: The manifest.
         gallery: "aspect" or "all": different tasks, so results name theirs.
-        model: Name for tables and figures.
         burst: Leave out a query within ± this many capture numbers of its own subject's gallery image: neighbours
             are near-duplicates of one sitting. 0 leaves out none.
-        bootstrap: Resamples of the identities.
-        seed: Seed of the resampling.
 
     Raises:
         EvaluationError: An embedding is missing, the data set has no capture numbers to find bursts by, or the memory
@@ -205,7 +194,6 @@ def near_duplicates(features: Features, split: Split, threshold: float = 0.98, m
 
     Args:
         features: Embeddings; `pixel_embeddings` is what near-duplicates are usually looked for with.
-        split: The manifest.
         threshold: Cosine from which a pair counts, -1..1.
         most: Pairs listed at most, the most alike first.
 

@@ -72,13 +72,10 @@ class RetrievalMetrics:
 
 
 def retrieval_metrics(
-    similarity: np.ndarray,
-    query_ids: np.ndarray,
-    gallery_ids: np.ndarray,
-    query_cameras: np.ndarray | None = None,
-    gallery_cameras: np.ndarray | None = None,
+    similarity: np.ndarray, query_ids: np.ndarray, gallery_ids: np.ndarray,
+    query_cameras: np.ndarray | None = None, gallery_cameras: np.ndarray | None = None,
     exclude: np.ndarray | None = None,
-) -> RetrievalMetrics:
+) -> RetrievalMetrics:  # fmt: skip
     """Rank the gallery for each query and measure where the matches come.
 
     The average precision is the mean of the precision at the rank of each match. A query without a match is excluded

@@ -14,16 +14,10 @@ LENGTH_TOLERANCE = 1e-3  # what float16 leaves of a length of 1
 
 
 def rank_features(
-    query: np.ndarray,
-    gallery: np.ndarray,
-    query_ids: np.ndarray,
-    gallery_ids: np.ndarray,
-    query_cameras: np.ndarray | None = None,
-    gallery_cameras: np.ndarray | None = None,
-    exclude: np.ndarray | None = None,
-    *,
-    look: Callable[[np.ndarray, np.ndarray], None] | None = None,
-) -> RetrievalMetrics:
+    query: np.ndarray, gallery: np.ndarray, query_ids: np.ndarray, gallery_ids: np.ndarray,
+    query_cameras: np.ndarray | None = None, gallery_cameras: np.ndarray | None = None,
+    exclude: np.ndarray | None = None, *, look: Callable[[np.ndarray, np.ndarray], None] | None = None,
+) -> RetrievalMetrics:  # fmt: skip
     """What `retrieval_metrics(query @ gallery.T, …)` gives, without the matrix: 10,000 × 100,000 in under 200 MB.
 
     A block of queries is multiplied with the gallery and its ranks are counted before the next one is. The blocks

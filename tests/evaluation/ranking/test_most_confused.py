@@ -9,7 +9,7 @@ import pytest
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.ranking.most_confused import COLUMNS, most_confused_pairs
+from handclip_lib.evaluation.ranking.confusion import COLUMNS, most_confused_pairs
 from handclip_lib.evaluation.ranking.protocol import evaluate_split
 
 
