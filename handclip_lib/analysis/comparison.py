@@ -106,8 +106,6 @@ def paired_bootstrap(
         values: float (n,) or (n, m), one row a query.
         reference: The same queries of the other model, of the same shape.
         identities: (n,).
-        samples: Number of resamples.
-        seed: Seed of the resampling.
 
     Raises:
         EvaluationError: The shapes differ, or `identity_bootstrap` refuses.
@@ -196,9 +194,6 @@ def comparison_table(
 
     Args:
         entries: The reference first; see `entries_of`.
-        gallery: "aspect" or "all".
-        samples: Resamples of the identities.
-        seed: Seed of the resampling.
 
     Returns:
         One row an entry, columns `FIGURES`, `DIFFERENCES` and run: rank-1 with its interval, mAP by both definitions;

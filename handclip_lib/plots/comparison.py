@@ -52,7 +52,6 @@ def cmc_overlay(curves: Mapping[str, Interval], n_gallery: int) -> Figure:
 
     Args:
         curves: `Entry.cmc` by label.
-        n_gallery: Gallery size.
     """
     figure, (axis,) = style.figure_with_axes(height=4.0 + 0.1 * len(curves))
     _one_gallery(axis, curves, n_gallery)
@@ -76,7 +75,6 @@ def compared_runs(
 
     Args:
         curves: CMC of the two by label, the first less the second being the difference.
-        n_gallery: Gallery size.
         differences: Of `compare_pair`.
         queries: Of `won_and_lost`.
     """

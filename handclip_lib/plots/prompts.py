@@ -160,7 +160,6 @@ def identity_sheet(
     """One identity: photographs with the cosine to its own text, and the texts that are nearest to all its images.
 
     Args:
-        identity: Its name.
         photographs: uint8 (height, width, 3) each, of its first images.
         similarity: Cosine of each of its images to each identity's text, `PromptTask.of_identity`.
         identities: Whose the texts are.
