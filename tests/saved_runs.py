@@ -37,7 +37,7 @@ def evaluated(
 ) -> tuple[SavedEvaluation, list[ProtocolResult], dict[str, Features]]:
     """Evaluate a model and a floor, keep it in a folder, and read it back."""
     split = split or small_split()
-    features = {name: features_of(split, noise, seed), "floor: pixels": features_of(split, 3.0, 99)}
+    features = {name: features_of(split, noise, seed), "trivial baseline: pixels": features_of(split, 3.0, 99)}
     results = evaluate_models(features, split, bootstrap=100)
     folder.mkdir(parents=True, exist_ok=True)
     split.write(folder)

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.baselines import is_baseline
 from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap, resampled_means
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.models import FLOOR
 from handclip_lib.evaluation.ranking.protocol import cmc_interval
 from handclip_lib.evaluation.ranking.saved_evaluation import SavedEvaluation
 from handclip_lib.evaluation.tables import result_table
@@ -83,12 +83,12 @@ def entries_of(
         raise EvaluationError(f"reference={reference!r} is not among the compared runs; choose from {known}")
     ordered = [first, *(evaluation for evaluation in evaluations if evaluation is not first)]
     runs = [Entry(_label(found, (labels or {}).get(found.run, "")), found, found.models[0]) for found in ordered]
-    return runs + [Entry(model, first, model) for model in first.models if model.startswith(FLOOR)]
+    return runs + [Entry(model, first, model) for model in first.models if is_baseline(model)]
 
 
 def reference_and_best(entries: Sequence[Entry], gallery: str = "aspect") -> list[Entry]:
     """The first entry, and of the other runs the one of the highest rank-1, where there is another run."""
-    others = [entry for entry in entries[1:] if not entry.model.startswith(FLOOR)]
+    others = [entry for entry in entries[1:] if not is_baseline(entry.model)]
     return [entries[0], *sorted(others, key=lambda entry: entry.queries(gallery)["hit"].mean())[-1:]]
 
 
@@ -106,8 +106,6 @@ def paired_bootstrap(
         values: float (n,) or (n, m), one row a query.
         reference: The same queries of the other model, of the same shape.
         identities: (n,).
-        samples: Number of resamples.
-        seed: Seed of the resampling.
 
     Raises:
         EvaluationError: The shapes differ, or `identity_bootstrap` refuses.
@@ -209,9 +207,6 @@ def comparison_table(
 
     Args:
         entries: The reference first; see `entries_of`.
-        gallery: "aspect" or "all".
-        samples: Resamples of the identities.
-        seed: Seed of the resampling.
 
     Returns:
         One row an entry, columns `FIGURES`, `DIFFERENCES` and run: rank-1 with its interval, mAP by both definitions;

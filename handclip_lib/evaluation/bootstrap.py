@@ -76,8 +76,6 @@ def identity_bootstrap(values: np.ndarray, identities: np.ndarray, samples: int 
     Args:
         values: float (n,) or (n, m), such as 1 for a hit; a row with NaN (an unmatched query) is left out.
         identities: (n,), the identity of each value.
-        samples: Resamples.
-        seed: Seed of the resampling.
 
     Raises:
         EvaluationError: Fewer than two identities have a value, or an argument is out of range.

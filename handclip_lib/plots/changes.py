@@ -6,23 +6,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from handclip_lib.plots.style import (
-    COLOURS,
-    HALF,
-    MARKERS,
-    QUIET,
-    bare,
-    figure_with_axes,
-    in_our_look,
-    look,
-    percent,
-    wrapped,
-)  # fmt: skip
+from handclip_lib.plots import style
+from handclip_lib.plots.style import COLOURS, MARKERS
 
 PALE = "#C8C8C8"
 
 
-@in_our_look
+@style.in_our_look
 def embedding_maps(maps: Mapping[str, pd.DataFrame], identities: int = 12) -> Figure:
     """Images in the plane, side by side: colour and mark are one person, the rest is grey.
 
@@ -30,22 +20,28 @@ def embedding_maps(maps: Mapping[str, pd.DataFrame], identities: int = 12) -> Fi
         maps: `embedding_map` by label.
         identities: How many people have a colour: those with the most images.
     """
-    figure, axes = figure_with_axes(1, len(maps), height=5.2 if len(maps) > 1 else 6.0)
+    figure, axes = style.figure_with_axes(1, len(maps), height=5.2 if len(maps) > 1 else 6.0)
     named = list(dict.fromkeys(next(iter(maps.values()))["identity"]))[:identities]
     for axis, (label, points) in zip(axes, maps.items(), strict=True):
         rest = points[~points["identity"].isin(named)]
         axis.plot(rest["x"], rest["y"], ".", color=PALE, ms=4, label=f"{rest['identity'].nunique()} others")
         for place, identity in enumerate(named):
             own = points[points["identity"] == identity]
-            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place // len(COLOURS) % len(MARKERS)]
+            colour, marker = (
+                COLOURS[place % len(COLOURS)],
+                MARKERS[place // len(COLOURS) % len(MARKERS)],
+            )
             axis.plot(own["x"], own["y"], marker, color=colour, ms=6, mec="white", mew=0.4, label=str(identity))
-        axis.set_title(wrapped(f"{label}: {len(points)} images", HALF if len(maps) > 1 else 2 * HALF), parse_math=False)
-        bare(axis, PALE)
+        axis.set_title(
+            style.wrapped(f"{label}: {len(points)} images", style.HALF if len(maps) > 1 else 2 * style.HALF),
+            parse_math=False,
+        )
+        style.bare(axis, PALE)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, title="identity")
     return figure
 
 
-@in_our_look
+@style.in_our_look
 def similarity_difference(before: np.ndarray, after: np.ndarray, identities: Sequence[str], names: str) -> Figure:
     """How the cosine of all pairs of images changed: red rose, blue fell; images ordered by identity.
 
@@ -56,11 +52,11 @@ def similarity_difference(before: np.ndarray, after: np.ndarray, identities: Seq
     """
     change, people = np.asarray(after, np.float64) - np.asarray(before, np.float64), np.asarray(identities)
     same, off = people[:, None] == people[None, :], ~np.eye(len(people), dtype=bool)
-    figure, (left, right) = figure_with_axes(1, 2, height=4.9, width_ratios=(1.35, 1))
+    figure, (left, right) = style.figure_with_axes(1, 2, height=4.9, width_ratios=(1.35, 1))
     bound = float(np.quantile(np.abs(change[off]), 0.99)) or 1.0
     picture = left.imshow(change, cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
     left.grid(False)
-    left.set_title(wrapped(names, HALF), parse_math=False)
+    left.set_title(style.wrapped(names, style.HALF), parse_math=False)
     left.set(xlabel="test image, ordered by identity", ylabel="test image")
     figure.colorbar(picture, ax=left, label="change of the cosine", shrink=0.85)
     edges = np.linspace(change[off].min(), change[off].max() + 1e-9, 50)
@@ -72,28 +68,28 @@ def similarity_difference(before: np.ndarray, after: np.ndarray, identities: Seq
                 values, edges.tolist(), density=True, color=colour, alpha=0.55, hatch=hatch, edgecolor="white", lw=0,
                 label=f"{kind} (mean {values.mean():+z.2f})",
             )  # fmt: skip
-    right.axvline(0, color=QUIET, lw=1)
+    right.axvline(0, color=style.QUIET, lw=1)
     right.set(xlabel="change of the cosine", ylabel="density")
     right.legend(loc="lower center", bbox_to_anchor=(0.5, 1), title="pairs of images")
     return figure
 
 
-@in_our_look
+@style.in_our_look
 def prompt_norms_of_runs(lengths: Mapping[str, np.ndarray]) -> Figure:
     """Length of the learnt tokens of each identity, shortest first: mean of its tokens, band from least to greatest.
 
     Args:
         lengths: Shape (n_identities, n_ctx) by run.
     """
-    figure, (axis,) = figure_with_axes(height=3.6)
+    figure, (axis,) = style.figure_with_axes(height=3.6)
     for place, (run, tokens) in enumerate(lengths.items()):
-        colour, marker, line = look(place)
+        colour, marker, line = style.look(place)
         ordered = tokens[np.argsort(tokens.mean(axis=1), kind="stable")].repeat(1 if len(tokens) > 1 else 2, axis=0)
         x = np.linspace(0, 100, len(ordered))
         axis.fill_between(x, ordered.min(axis=1), ordered.max(axis=1), color=colour, alpha=0.15, lw=0)
         label = f"02-{run.rpartition('-')[2]}: {tokens.shape[1]} tokens, mean {tokens.mean():.2f}"
         axis.plot(x, ordered.mean(axis=1), color=colour, ls=line, marker=marker, ms=3, label=label)
     axis.set(xlabel="identities, shortest prompts first", ylabel="length of a learnt token", ylim=(0, None))
-    percent(axis.xaxis)
+    style.percent(axis.xaxis)
     axis.legend(loc="lower right")
     return figure

@@ -9,47 +9,34 @@ from matplotlib.figure import Figure
 
 from handclip_lib.analysis.comparison import Difference
 from handclip_lib.evaluation.bootstrap import Interval
+from handclip_lib.plots import style
 from handclip_lib.plots.retrieval import draw_cmc
-from handclip_lib.plots.style import (
-    HALF,
-    LINE,
-    QUIET,
-    WIDTH,
-    bar_of_interval,
-    figure_with_axes,
-    in_our_look,
-    legend_below,
-    look,
-    percent,
-    whole_numbers,
-    wrapped,
-)
 
 MEASURES = {"rank1": "rank-1", "map": "mAP"}
 POINTS = "percentage points"
 MOST_QUERIES, LONGEST_NAME = 8, 20  # listed a side, and characters of a file's name
 
 
-@in_our_look
+@style.in_our_look
 def forest(table: pd.DataFrame) -> Figure:
     """Rank-1 of each entry with its interval, and what rank-1 and mAP gain over the first; a `comparison_table`.
 
     A filled mark is a gain whose p-value by Holm is below 0.05.
     """
-    figure, (left, right) = figure_with_axes(1, 2, height=0.42 * len(table) + 1.5, sharey=True)
+    figure, (left, right) = style.figure_with_axes(1, 2, height=0.42 * len(table) + 1.5, sharey=True)
     rows = np.arange(len(table))
-    bar_of_interval(left, [table[f"rank1{end}"] for end in ("", "_low", "_high")], rows, look(0)[:2])
-    left.set_yticks(rows, [wrapped(name, LINE) for name in table["model"]], parse_math=False)
+    style.bar_of_interval(left, [table[f"rank1{end}"] for end in ("", "_low", "_high")], rows, style.look(0)[:2])
+    left.set_yticks(rows, [style.wrapped(name, style.LINE) for name in table["model"]], parse_math=False)
     left.set_ylim(len(table) - 0.4, -0.6)
     left.set(title="rank-1", xlabel="interval over identities")
-    percent(left.xaxis)
-    right.axvline(0, color=QUIET, lw=1)
+    style.percent(left.xaxis)
+    right.axvline(0, color=style.QUIET, lw=1)
     for place, (name, label) in enumerate(MEASURES.items()):
-        colour, marker, _ = look(place)
+        colour, marker, _ = style.look(place)
         sure = (table[f"{name}_p_holm"] < 0.05).to_numpy()
         for mask, fill in ((sure, colour), (~sure, "white")):
             gain = [table[mask][f"{name}_gain{end}"] for end in ("", "_low", "_high")]
-            bar_of_interval(right, gain, rows[mask] + 0.24 * place - 0.12, (colour, marker), fill)
+            style.bar_of_interval(right, gain, rows[mask] + 0.24 * place - 0.12, (colour, marker), fill)
         right.plot([], [], marker, color=colour, label=label)
     right.set_title("gain over the first row", loc="left")
     right.set(xlabel=f"{POINTS}; filled: p < 0.05 by Holm")
@@ -59,17 +46,16 @@ def forest(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@in_our_look
+@style.in_our_look
 def cmc_overlay(curves: Mapping[str, Interval], n_gallery: int) -> Figure:
     """CMC of several models on one gallery, with their bands over identities.
 
     Args:
         curves: `Entry.cmc` by label.
-        n_gallery: Gallery size.
     """
-    figure, (axis,) = figure_with_axes(height=4.0 + 0.1 * len(curves))
+    figure, (axis,) = style.figure_with_axes(height=4.0 + 0.1 * len(curves))
     _one_gallery(axis, curves, n_gallery)
-    legend_below(figure, axis, "rank-1 in brackets")
+    style.legend_below(figure, axis, "rank-1 in brackets")
     return figure
 
 
@@ -80,7 +66,7 @@ def _one_gallery(axis: Axes, curves: Mapping[str, Interval], n_gallery: int) -> 
     axis.set_title(f"gallery of {n_gallery} images")
 
 
-@in_our_look
+@style.in_our_look
 def compared_runs(
     curves: Mapping[str, Interval], n_gallery: int, differences: Mapping[str, Difference],
     queries: Mapping[str, pd.DataFrame],
@@ -89,20 +75,19 @@ def compared_runs(
 
     Args:
         curves: CMC of the two by label, the first less the second being the difference.
-        n_gallery: Gallery size.
         differences: Of `compare_pair`.
         queries: Of `won_and_lost`.
     """
-    figure = Figure(figsize=(WIDTH, 6.2), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, 6.2), layout="constrained")
     grid = figure.add_gridspec(2, 2, height_ratios=(1.5, 1))
     left, right = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
     _one_gallery(left, curves, n_gallery)
     handles, labels = left.get_legend_handles_labels()
-    left.legend(handles, [wrapped(label, LINE) for label in labels], loc="lower right")
+    left.legend(handles, [style.wrapped(label, style.LINE) for label in labels], loc="lower right")
     first, second = curves
-    right.axvline(0, color=QUIET, lw=1)
+    right.axvline(0, color=style.QUIET, lw=1)
     for row, found in enumerate(differences.values()):
-        bar_of_interval(right, (found.estimate, found.low, found.high), row, look(row)[:2])
+        style.bar_of_interval(right, (found.estimate, found.low, found.high), row, style.look(row)[:2])
         value, low, high = 100 * float(found.estimate), 100 * float(found.low), 100 * float(found.high)
         text = f"{value:+z.1f} [{low:z.1f}, {high:z.1f}], p = {float(found.p_value):.3g}"
         right.annotate(text, (value, row), (0, 10), textcoords="offset points", ha="center", fontsize=9)
@@ -110,7 +95,7 @@ def compared_runs(
     right.set_ylim(len(differences) - 0.4, -0.7)
     right.margins(x=0.35)
     right.grid(axis="y", visible=False)
-    right.set_title(wrapped(f"{first}\nless {second}", HALF), parse_math=False)
+    right.set_title(style.wrapped(f"{first}\nless {second}", style.HALF), parse_math=False)
     right.set_xlabel(f"difference in {POINTS}, 95 % over identities")
     for column, name, label, rank in ((0, "first", first, "rank_second"), (1, "second", second, "rank_first")):
         _listed(figure.add_subplot(grid[1, column]), queries[name], label, rank)
@@ -128,7 +113,7 @@ def _listed(axis: Axes, queries: pd.DataFrame, label: str, rank: str) -> None:
     found = queries.groupby(["path", "identity"])[rank].agg(["size", "max"]).reset_index()
     found = found.sort_values(["size", "max", "path"], ascending=[False, False, True], kind="stable")
     axis.set_axis_off()
-    title = wrapped(f"only {label}:", HALF) + f"\n{len(queries)} queries of {len(found)} photographs"
+    title = style.wrapped(f"only {label}:", style.HALF) + f"\n{len(queries)} queries of {len(found)} photographs"
     axis.set_title(title, loc="left", fontsize=9, parse_math=False)
     lines = [
         f"{_short(path)} ({identity}): {draws} {'draw' if draws == 1 else 'draws'}, rank of the other ≤ {worst}"
@@ -145,7 +130,7 @@ def _short(path: str) -> str:
     return name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
 
 
-@in_our_look
+@style.in_our_look
 def sweep_effect(table: pd.DataFrame, parameter: str, measures: Mapping[str, str] = MEASURES) -> Figure:
     """Rank-1 and mAP over the values of one parameter: lines are means over seeds, dots single runs.
 
@@ -154,12 +139,12 @@ def sweep_effect(table: pd.DataFrame, parameter: str, measures: Mapping[str, str
         parameter: Its name.
         measures: Label of each measure by its column; at most as many as there are colours.
     """
-    figure, (axis,) = figure_with_axes(height=3.6)
+    figure, (axis,) = style.figure_with_axes(height=3.6)
     is_number = pd.api.types.is_numeric_dtype(table["value"]) and not pd.api.types.is_bool_dtype(table["value"])
     names = list(dict.fromkeys(table["value"].tolist()))
     place = table["value"] if is_number else table["value"].map(names.index)
     for number, (name, label) in enumerate(measures.items()):
-        colour, marker, _ = look(number)
+        colour, marker, _ = style.look(number)
         axis.plot(place, 100 * table[name], marker, color=colour, ms=5, mfc="white", ls="")
         mean = (100 * table[name]).groupby(place).mean()
         axis.plot(mean.index, mean, color=colour, marker=marker, ms=6, label=label)
@@ -171,12 +156,12 @@ def sweep_effect(table: pd.DataFrame, parameter: str, measures: Mapping[str, str
     else:
         axis.set_xticks(range(len(names)), map(str, names), parse_math=False)
     axis.set_xlabel(f"{parameter} ({len(table)} runs)", parse_math=False)
-    percent(axis.yaxis)
+    style.percent(axis.yaxis)
     axis.legend(loc="best")
     return figure
 
 
-@in_our_look
+@style.in_our_look
 def seed_spread(table: pd.DataFrame) -> Figure:
     """Rank-1 and mAP of runs that differ in the seed alone: dots, and their mean and standard deviation.
 
@@ -184,51 +169,51 @@ def seed_spread(table: pd.DataFrame) -> Figure:
         table: Columns group, rank1 and map, a row a run.
     """
     groups = list(dict.fromkeys(table["group"]))
-    figure, (axis,) = figure_with_axes(height=0.7 * len(groups) + 1.3)
+    figure, (axis,) = style.figure_with_axes(height=0.7 * len(groups) + 1.3)
     for number, (name, label) in enumerate(MEASURES.items()):
-        colour, marker, _ = look(number)
+        colour, marker, _ = style.look(number)
         for row, group in enumerate(groups):
             values = 100 * table.loc[table["group"] == group, name].to_numpy()
             at = row + 0.3 * number - 0.15
-            axis.plot(values, np.full(len(values), at), ".", color=QUIET, ms=8)
+            axis.plot(values, np.full(len(values), at), ".", color=style.QUIET, ms=8)
             axis.errorbar(values.mean(), at + 0.1, xerr=values.std(ddof=1), fmt=marker, color=colour, capsize=4)
         axis.plot([], [], marker, color=colour, label=label)
     sizes = table.groupby("group").size()
     axis.set_yticks(range(len(groups)), [f"{group}, {sizes[group]} seeds" for group in groups], parse_math=False)
     axis.set_ylim(len(groups) - 0.4, -0.6)
     axis.grid(axis="y", visible=False)
-    percent(axis.xaxis)
+    style.percent(axis.xaxis)
     axis.set_xlabel("grey: a run; bar: mean ± one standard deviation over seeds")
-    legend_below(figure, axis)
+    style.legend_below(figure, axis)
     return figure
 
 
-@in_our_look
+@style.in_our_look
 def draw_variance(draws: Mapping[str, pd.Series]) -> Figure:
     """Rank-1 of every draw, one line an entry: the draws are the same for all, so they rise and fall together.
 
     Args:
         draws: `Entry.draws` by label.
     """
-    figure, (axis,) = figure_with_axes(height=3.6 + 0.1 * len(draws))
+    figure, (axis,) = style.figure_with_axes(height=3.6 + 0.1 * len(draws))
     for place, (label, values) in enumerate(draws.items()):
-        colour, marker, line = look(place)
+        colour, marker, line = style.look(place)
         spread = f"sd {100 * values.std(ddof=1):.1f}" if len(values) > 1 else "one draw"
         text = f"{label}: {100 * values.mean():.1f} ({spread})"
         axis.plot(values.index, 100 * values, color=colour, marker=marker, ls=line, ms=5, lw=1, label=text)
     axis.set(xlabel="draw of the gallery", ylabel="rank-1")
-    whole_numbers(axis.xaxis)
-    percent(axis.yaxis)
-    legend_below(figure, axis, "mean and standard deviation over draws, %")
+    style.whole_numbers(axis.xaxis)
+    style.percent(axis.yaxis)
+    style.legend_below(figure, axis, "mean and standard deviation over draws, %")
     return figure
 
 
-@in_our_look
+@style.in_our_look
 def cost_accuracy(table: pd.DataFrame) -> Figure:
     """Rank-1 with its interval against the seconds a run took, by notebook; rows of `runs_table`."""
-    figure, (axis,) = figure_with_axes(height=4.0)
+    figure, (axis,) = style.figure_with_axes(height=4.0)
     for place, (notebook, rows) in enumerate(table.groupby("notebook", sort=True)):
-        colour, marker, _ = look(place)
+        colour, marker, _ = style.look(place)
         ends = [100 * (rows["rank1"] - rows["rank1_low"]), 100 * (rows["rank1_high"] - rows["rank1"])]
         label = str(notebook).replace("_", " ")
         axis.errorbar(rows["seconds"], 100 * rows["rank1"], yerr=ends, fmt=marker, color=colour, capsize=4, label=label)
@@ -242,6 +227,6 @@ def cost_accuracy(table: pd.DataFrame) -> Figure:
         axis.set_xlim(0, 1.15 * table["seconds"].max())
     axis.margins(y=0.1)
     axis.set(xlabel="seconds a run took, on the machine it ran on", ylabel="rank-1")
-    percent(axis.yaxis)
+    style.percent(axis.yaxis)
     axis.legend(loc="best", title="at each mark: end of the run's id")
     return figure

@@ -17,7 +17,7 @@ def protocol_counts(frame: pd.DataFrame) -> Figure:
     bars = [axis.barh(place - 0.2 * published, frame["found"], 0.4 if published else 0.6, color=COLOURS[0])]
     if published:
         bars += [axis.barh(place + 0.2, frame["published"], 0.4, color=COLOURS[4], hatch="//")]
-        axis.legend(bars, ["found", "published"], loc="lower right")
+        axis.legend(bars, ["found", "published"], loc="lower left", bbox_to_anchor=(0, 1), ncols=2)  # hides no bar
     for container in bars:
         axis.bar_label(container, padding=3, fontsize=9)
     axis.set_yticks(place, frame["count"])

@@ -9,21 +9,7 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from handclip_lib.data.images import DecodedImages
-from handclip_lib.plots.style import (
-    COLOURS,
-    MARKERS,
-    MATCH,
-    OTHER,
-    QUIET,
-    WIDTH,
-    figure_with_axes,
-    in_our_look,
-    look,
-    percent,
-    picture_grid,
-    show_picture,
-    whole_numbers,
-)
+from handclip_lib.plots import style
 from handclip_lib.plots.training import over_epochs
 
 LOSSES = {"loss": "loss", "image_to_text": "image→text", "text_to_image": "text→image"}
@@ -34,7 +20,7 @@ HITS = {
 MOST_LABELS, RIVALS = 30, 5
 
 
-@in_our_look
+@style.in_our_look
 def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
     """Loss and its terms, hits by identity, prompt norm and variance, and gradient norm, over epochs.
 
@@ -42,24 +28,24 @@ def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
         history: `PromptResult.history`.
         best_epoch: The epoch that was chosen; a dashed line marks it.
     """
-    figure, (loss, hits, norms, gradients) = figure_with_axes(2, 2, height=5.8, sharex=True)
+    figure, (loss, hits, norms, gradients) = style.figure_with_axes(2, 2, height=5.8, sharex=True)
     over_epochs(loss, history, LOSSES, best_epoch, "loss and its terms")
     over_epochs(hits, history, HITS, best_epoch, f"hits by identity (dashed: epoch {best_epoch}, chosen)", factor=100)
-    percent(hits.yaxis)
+    style.percent(hits.yaxis)
     hits.set_ylim(-2, 102)
     over_epochs(norms, history, {"prompt_norm": "mean length of a learnt token"}, best_epoch, "learnt tokens")
     spread = norms.twinx()
-    spread.plot(history["epoch"], history["prompt_variance"], color=COLOURS[1], marker=MARKERS[1], ms=3)
-    spread.tick_params(labelsize=9, colors=COLOURS[1])
+    spread.plot(history["epoch"], history["prompt_variance"], color=style.COLOURS[1], marker=style.MARKERS[1], ms=3)
+    spread.tick_params(labelsize=9, colors=style.COLOURS[1])
     spread.grid(False)
-    spread.set_ylabel("variance over identities", color=COLOURS[1])
+    spread.set_ylabel("variance over identities", color=style.COLOURS[1])
     over_epochs(gradients, history, {"gradient_norm": "length of the context's gradient"}, best_epoch, "gradient")
     for axis in (norms, gradients):
         axis.set_xlabel("epoch")
     return figure
 
 
-@in_our_look
+@style.in_our_look
 def prompt_norms(epochs: Sequence[int], contexts: np.ndarray) -> Figure:
     """Length of every learnt token: over epochs (mean and range over identities), and at the end by identity.
 
@@ -69,14 +55,14 @@ def prompt_norms(epochs: Sequence[int], contexts: np.ndarray) -> Figure:
     """
     lengths = np.linalg.norm(contexts if contexts.ndim == 4 else contexts[:, None], axis=-1)
     n_ctx = lengths.shape[2]  # (snapshots, identities, tokens)
-    figure, (left, right) = figure_with_axes(1, 2, height=3.6, width_ratios=(1, 1.1))
+    figure, (left, right) = style.figure_with_axes(1, 2, height=3.6, width_ratios=(1, 1.1))
     for token in range(n_ctx):
-        colour, marker, line = look(token)
+        colour, marker, line = style.look(token)
         own = lengths[:, :, token]
         left.fill_between(epochs, own.min(axis=1), own.max(axis=1), color=colour, alpha=0.12, lw=0)
         left.plot(epochs, own.mean(axis=1), color=colour, marker=marker, ls=line, ms=4, label=f"token {token + 1}")
     left.set(xlabel="epoch", ylabel="length", title="mean over identities, band: lowest to highest")
-    whole_numbers(left.xaxis)
+    style.whole_numbers(left.xaxis)
     left.set_ylim(bottom=0)
     left.legend(loc="lower right", ncols=2 if n_ctx > 4 else 1)
     order = np.argsort(lengths[-1].mean(axis=1))
@@ -94,7 +80,7 @@ def cluster_order(text: np.ndarray) -> np.ndarray:
     return leaves_list(linkage(_unit(text), "average", "cosine", optimal_ordering=True))
 
 
-@in_our_look
+@style.in_our_look
 def prompt_similarity(text: np.ndarray, identities: Sequence[str], order: np.ndarray, title: str) -> Figure:
     """Cosine between the texts of all identities.
 
@@ -105,7 +91,7 @@ def prompt_similarity(text: np.ndarray, identities: Sequence[str], order: np.nda
         title: What is shown.
     """
     similarity = (_unit(text) @ _unit(text).T)[np.ix_(order, order)]
-    figure, (axis,) = figure_with_axes(height=6.4)
+    figure, (axis,) = style.figure_with_axes(height=6.4)
     seaborn.heatmap(similarity, ax=axis, cmap="viridis", vmin=-0.2, vmax=1, square=True, xticklabels=False,
                     yticklabels=False, cbar_kws={"label": "cosine", "shrink": 0.8})  # fmt: skip
     places, names = np.arange(0, len(order), max(1, -(-len(order) // MOST_LABELS))), np.asarray(identities)[order]
@@ -116,7 +102,7 @@ def prompt_similarity(text: np.ndarray, identities: Sequence[str], order: np.nda
     return figure
 
 
-@in_our_look
+@style.in_our_look
 def image_text_matrices(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> Figure:
     """Cosine of images (rows, by identity) and identities' texts (columns), before and after the training.
 
@@ -124,7 +110,7 @@ def image_text_matrices(before: np.ndarray, after: np.ndarray, labels: np.ndarra
         before, after: Shape (n, n_identities), rows in order of identity.
         labels: Identity's number of each row, ascending, (n,).
     """
-    figure, axes = figure_with_axes(1, 2, height=5.4)
+    figure, axes = style.figure_with_axes(1, 2, height=5.4)
     for axis, matrix, title in zip(axes, (before, after), ("before", "after"), strict=True):
         standard = (matrix - matrix.mean(axis=1, keepdims=True)) / (matrix.std(axis=1, keepdims=True) + 1e-9)
         picture = axis.imshow(standard, aspect="auto", cmap="RdBu_r", vmin=-4, vmax=4, interpolation="nearest")
@@ -136,24 +122,25 @@ def image_text_matrices(before: np.ndarray, after: np.ndarray, labels: np.ndarra
     return figure
 
 
-@in_our_look
+@style.in_our_look
 def identity_hits(by_identity: pd.DataFrame) -> Figure:
     """Margin and hits of every identity, the least recognised first; `PromptTask.by_identity`'s frame."""
-    figure, (left, right) = figure_with_axes(1, 2, height=3.4, width_ratios=(2.4, 1))
+    figure, (left, right) = style.figure_with_axes(1, 2, height=3.4, width_ratios=(2.4, 1))
     place, own = np.arange(len(by_identity)), by_identity["image_to_text@1"].to_numpy() == 1
-    for mask, colour, marker, label in ((own, MATCH, "o", "all images hit"), (~own, OTHER, "X", "some miss")):
+    looks = ((own, style.MATCH, "o", "all images hit"), (~own, style.OTHER, "X", "some miss"))
+    for mask, colour, marker, label in looks:
         left.plot(place[mask], by_identity["margin"][mask], marker, color=colour, ms=5, ls="", label=label)
-    left.axhline(0, color=QUIET, lw=1)
+    left.axhline(0, color=style.QUIET, lw=1)
     left.set(xlabel="identity, least recognised first", ylabel="own cosine − best other")
     left.set_title("margin, mean of images")
     left.legend(loc="lower right")
-    right.hist(100 * by_identity["image_to_text@1"], np.linspace(0, 100, 11).tolist(), color=COLOURS[0])
-    percent(right.xaxis)
+    right.hist(100 * by_identity["image_to_text@1"], np.linspace(0, 100, 11).tolist(), color=style.COLOURS[0])
+    style.percent(right.xaxis)
     right.set(xlabel="image→text@1", ylabel="identities", title="hits by identity")
     return figure
 
 
-@in_our_look
+@style.in_our_look
 def confused_hands(pairs: Sequence[tuple[str, str, str, str]], images: DecodedImages) -> Figure:
     """Side by side: a photograph, and one of the identity whose text is nearer to it.
 
@@ -163,32 +150,31 @@ def confused_hands(pairs: Sequence[tuple[str, str, str, str]], images: DecodedIm
     """
     paths = [path for _, own, _, other in pairs for path in (own, other)]
     titles = [title for own, _, other, _ in pairs for title in (own, f"taken for {other}:")]
-    return picture_grid(images.pixels[images.rows(paths)], titles, columns=6, size=1.5)[0]
+    return style.picture_grid(images.pixels[images.rows(paths)], titles, columns=6, size=1.5)[0]
 
 
-@in_our_look
+@style.in_our_look
 def identity_sheet(
     identity: str, photographs: Sequence[np.ndarray], similarity: np.ndarray, identities: Sequence[str], title: str
 ) -> Figure:
     """One identity: photographs with the cosine to its own text, and the texts that are nearest to all its images.
 
     Args:
-        identity: Its name.
         photographs: uint8 (height, width, 3) each, of its first images.
         similarity: Cosine of each of its images to each identity's text, `PromptTask.of_identity`.
         identities: Whose the texts are.
         title: Of the whole.
     """
     number, names = list(identities).index(identity), np.asarray(identities)
-    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, 4.4), layout="constrained")
     grid = figure.add_gridspec(2, max(1, len(photographs)))
     for column, (pixels, row) in enumerate(zip(photographs, similarity, strict=False)):
         nearest = "" if row.argmax() == number else f"\nnearest {names[row.argmax()]} {row.max():.2f}"
-        show_picture(figure.add_subplot(grid[0, column]), pixels, f"own {row[number]:.2f}{nearest}")
+        style.show_picture(figure.add_subplot(grid[0, column]), pixels, f"own {row[number]:.2f}{nearest}")
     axis = figure.add_subplot(grid[1, :])
     rivals = pd.Series(similarity.mean(axis=0), names).drop(identity).nlargest(RIVALS)
     bars = {f"{identity} (own)": similarity[:, number].mean(), **rivals}
-    axis.barh(range(len(bars)), list(bars.values()), color=[MATCH] + [OTHER] * len(rivals), height=0.7)
+    axis.barh(range(len(bars)), list(bars.values()), color=[style.MATCH] + [style.OTHER] * len(rivals), height=0.7)
     axis.set_yticks(range(len(bars)), list(bars), parse_math=False)
     axis.invert_yaxis()
     axis.tick_params(labelsize=9)

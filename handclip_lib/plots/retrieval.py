@@ -9,32 +9,18 @@ from matplotlib.figure import Figure
 
 from handclip_lib.evaluation.bootstrap import Interval
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult
-from handclip_lib.plots.style import (
-    LINES,
-    MATCH,
-    OTHER,
-    QUERY,
-    QUIET,
-    bar_of_interval,
-    bare,
-    figure_with_axes,
-    in_our_look,
-    look,
-    percent,
-    picture_grid,
-    whole_numbers,
-)
+from handclip_lib.plots import style
 
 MOST_IN_MATRIX = 400
 MOST_LABELS = 30
 GALLERY_TITLES = {"aspect": "gallery: same aspect", "all": "gallery: all aspects"}
 
 
-@in_our_look
+@style.in_our_look
 def cmc_curves(results: Sequence[ProtocolResult]) -> Figure:
     """CMC of each model with its band over identities; one panel a gallery."""
     galleries = list(dict.fromkeys(result.gallery for result in results))
-    figure, axes = figure_with_axes(1, len(galleries), sharey=True)
+    figure, axes = style.figure_with_axes(1, len(galleries), sharey=True)
     for axis, gallery in zip(axes, galleries, strict=True):
         own = [result for result in results if result.gallery == gallery]
         draw_cmc(axis, {result.model: result.cmc for result in own})
@@ -50,34 +36,34 @@ def draw_cmc(axis: Axes, curves: Mapping[str, Interval]) -> None:
     """Draw CMC curves with their bands over identities into an axis, rank-1 in their labels."""
     for place, (label, cmc) in enumerate(curves.items()):
         k = np.arange(1, len(cmc.estimate) + 1)
-        colour, marker, line = look(place)
+        colour, marker, line = style.look(place)
         axis.fill_between(k, 100 * cmc.low, 100 * cmc.high, color=colour, alpha=0.12, lw=0)
         text = f"{label} ({100 * cmc.estimate[0]:.1f} %)"
         axis.plot(k, 100 * cmc.estimate, color=colour, marker=marker, ls=line, ms=4, label=text)
     axis.set_xlabel("rank k")
-    whole_numbers(axis.xaxis)
-    percent(axis.yaxis)
+    style.whole_numbers(axis.xaxis)
+    style.percent(axis.yaxis)
 
 
-@in_our_look
+@style.in_our_look
 def draw_spread(results: Sequence[ProtocolResult]) -> Figure:
     """Rank-1 of each draw (dots) and of all draws with the interval over identities (bar)."""
     models = list(dict.fromkeys(result.model for result in results))
-    figure, (axis,) = figure_with_axes(height=0.5 * len(results) + 1.2)
+    figure, (axis,) = style.figure_with_axes(height=0.5 * len(results) + 1.2)
     for row, result in enumerate(results):
         values = [100 * draw.rank(1) for draw in result.draws]
-        axis.plot(values, np.full(len(values), row), ".", color=QUIET, ms=9, alpha=0.7)
+        axis.plot(values, np.full(len(values), row), ".", color=style.QUIET, ms=9, alpha=0.7)
         ends = (result.rank1.estimate, result.rank1.low, result.rank1.high)
-        bar_of_interval(axis, ends, row + 0.22, look(models.index(result.model))[:2])
+        style.bar_of_interval(axis, ends, row + 0.22, style.look(models.index(result.model))[:2])
     axis.set_yticks(range(len(results)), [f"{r.model}, {GALLERY_TITLES[r.gallery]}" for r in results], parse_math=False)
     axis.invert_yaxis()
-    percent(axis.xaxis)
+    style.percent(axis.xaxis)
     axis.set(xlabel="rank-1: grey dots are single draws, bars the interval over identities", xlim=(0, 100))
     axis.margins(y=0.2)
     return figure
 
 
-@in_our_look
+@style.in_our_look
 def similarity_matrix(similarity: np.ndarray, identities: Sequence[str]) -> Figure:
     """Cosine between images, in the order of their identities, with a line where the identity changes.
 
@@ -88,7 +74,7 @@ def similarity_matrix(similarity: np.ndarray, identities: Sequence[str]) -> Figu
     """
     n = min(len(identities), MOST_IN_MATRIX)
     shown, names = np.asarray(similarity)[:n, :n], np.asarray(identities)[:n]
-    figure, (axis,) = figure_with_axes(height=6.6)
+    figure, (axis,) = style.figure_with_axes(height=6.6)
     axis.grid(False)
     off_diagonal = shown[~np.eye(n, dtype=bool)] if n > 1 else shown
     picture = axis.imshow(shown, cmap="viridis", vmin=np.quantile(off_diagonal, 0.02), vmax=1, interpolation="nearest")
@@ -110,13 +96,14 @@ def similarity_matrix(similarity: np.ndarray, identities: Sequence[str]) -> Figu
     return figure
 
 
-@in_our_look
+@style.in_our_look
 def score_histogram(mated: np.ndarray, non_mated: np.ndarray, height: float = 3.2) -> Figure:
     """Distribution of the cosine of pairs of one person and of two people, each scaled to an area of one."""
-    figure, (axis,) = figure_with_axes(height=height)
+    figure, (axis,) = style.figure_with_axes(height=height)
     ends = np.array([min(mated.min(), non_mated.min()), max(mated.max(), non_mated.max())], np.float64)
     edges = np.histogram_bin_edges(ends, 60)  # also where all scores are equal
-    for scores, colour, hatch, label in ((non_mated, OTHER, "//", "non-mated"), (mated, MATCH, "", "mated")):
+    kinds = ((non_mated, style.OTHER, "//", "non-mated"), (mated, style.MATCH, "", "mated"))
+    for scores, colour, hatch, label in kinds:
         axis.hist(
             scores, edges.tolist(), density=True, color=colour, alpha=0.55, hatch=hatch, edgecolor="white", lw=0,
             label=f"{label} ({len(scores):,} pairs, mean {scores.mean():.2f})",
@@ -126,31 +113,32 @@ def score_histogram(mated: np.ndarray, non_mated: np.ndarray, height: float = 3.
     return figure
 
 
-@in_our_look
+@style.in_our_look
 def margins(results: Sequence[ProtocolResult]) -> Figure:
     """How far the best match is ahead of the best image of someone else; left of 0 rank-1 fails."""
     shown = [result for result in results if result.gallery == results[0].gallery]
-    figure, (axis,) = figure_with_axes(height=3.4)
+    figure, (axis,) = style.figure_with_axes(height=3.4)
     gaps = [(r.per_query["match_score"] - r.per_query["wrong_score"]).to_numpy() for r in shown]
     edges = np.histogram_bin_edges(np.concatenate(gaps), 80)
     for number, (result, gap) in enumerate(zip(shown, gaps, strict=True)):
         share = 100 * np.histogram(gap, edges)[0] / len(gap)
         label = f"{result.model}: {100 * (gap > 0).mean():.1f} % above 0, mean {gap.mean():+.3f}"
-        axis.stairs(share, edges, color=look(number)[0], label=label, lw=1.6, ls=LINES[number % len(LINES)])
-    axis.axvline(0, color=QUIET, ls="--", lw=1)
+        line = style.LINES[number % len(style.LINES)]
+        axis.stairs(share, edges, color=style.look(number)[0], label=label, lw=1.6, ls=line)
+    axis.axvline(0, color=style.QUIET, ls="--", lw=1)
     axis.set(xlabel="cosine of the best match − cosine of the best image of someone else", ylabel="share of queries")
-    percent(axis.yaxis)
+    style.percent(axis.yaxis)
     axis.legend(loc="best")
     return figure
 
 
-@in_our_look
+@style.in_our_look
 def burst_effect(frame: pd.DataFrame) -> Figure:
     """Rank-1 as queries close in capture to their gallery image are left out; `burst_share`'s rows, any models."""
-    figure, (left, right) = figure_with_axes(1, 2, height=3.2, width_ratios=(2, 1))
+    figure, (left, right) = style.figure_with_axes(1, 2, height=3.2, width_ratios=(2, 1))
     steps = sorted(frame["burst"].unique())
     for row, (model, rows) in enumerate(frame.groupby("model", sort=False)):
-        colour, marker, line = look(row)
+        colour, marker, line = style.look(row)
         place = [steps.index(burst) for burst in rows["burst"]]
         left.plot(place, 100 * rows["rank1"], color=colour, marker=marker, ls=line, label=str(model))
     names = [f"±{burst}" if burst else "none" for burst in steps]
@@ -158,14 +146,14 @@ def burst_effect(frame: pd.DataFrame) -> Figure:
     left.set(xlabel="captures around the gallery image left out", ylabel="rank-1", ylim=(0, 101))
     left.legend(loc="best")
     share = frame.drop_duplicates("burst").sort_values("burst")
-    right.bar(range(len(share)), 100 * share["left_out"], color=QUIET)
+    right.bar(range(len(share)), 100 * share["left_out"], color=style.QUIET)
     right.set_xticks(range(len(share)), names)
     right.set(xlabel="captures left out", ylabel="queries left out", ylim=(0, 101))
-    percent(left.yaxis, right.yaxis)
+    style.percent(left.yaxis, right.yaxis)
     return figure
 
 
-@in_our_look
+@style.in_our_look
 def ranked_gallery(
     query: np.ndarray, query_title: str, gallery: Sequence[np.ndarray], titles: Sequence[str], is_match: Sequence[bool]
 ) -> Figure:
@@ -179,11 +167,11 @@ def ranked_gallery(
         is_match: Whether each is the query's identity.
     """
     columns = min(len(gallery) + 1, 7)
-    figure, axes = picture_grid([query, *gallery], [query_title, *titles], columns, size=1.35)
-    bare(axes[0], QUERY, 3)
+    figure, axes = style.picture_grid([query, *gallery], [query_title, *titles], columns, size=1.35)
+    style.bare(axes[0], style.QUERY, 3)
     for axis, same in zip(axes[1:], is_match, strict=True):
-        colour, mark = (MATCH, "✓") if same else (OTHER, "✗")
-        bare(axis, colour, 3)
+        colour, mark = (style.MATCH, "✓") if same else (style.OTHER, "✗")
+        style.bare(axis, colour, 3)
         box = {"facecolor": colour, "edgecolor": "none", "boxstyle": "round,pad=0.15"}
         axis.text(0.04, 0.05, mark, transform=axis.transAxes, color="white", bbox=box, fontsize=10)
     return figure

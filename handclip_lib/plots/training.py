@@ -10,7 +10,7 @@ from handclip_lib.evaluation.ranking.confusion import Confusion
 from handclip_lib.plots.style import COLOURS, MARKERS, QUIET, figure_with_axes, in_our_look, percent, whole_numbers
 
 TERMS = {
-    "loss": "weighted sum", "identity": "identity", "triplet": "triplet", "supcon": "contrastive",
+    "identity": "identity", "triplet": "triplet", "supcon": "contrastive",
     "center": "centre", "image_to_text": "image→text", "text_supcon": "image↔text",
 }  # fmt: skip
 VALIDATION = {"val_rank1": "rank-1", "val_map": "mAP"}
@@ -18,18 +18,17 @@ MOST_NAMES = 40
 
 
 @in_our_look
-def image_curves(history: pd.DataFrame, best_epoch: int, weights: Mapping[str, float] | None = None) -> Figure:
+def image_curves(history: pd.DataFrame, best_epoch: int, weights: Mapping[str, float]) -> Figure:
     """Loss terms, rank-1 and mAP of the validation images, gradient norm and learning rate, over epochs.
 
     Args:
         history: `ImageResult.history`.
         best_epoch: The epoch that was chosen; a dashed line marks it.
-        weights: Of the terms; given, what each adds to the loss is stacked, else the terms are lines.
+        weights: Of the terms: what each adds to the loss is stacked.
     """
     figure, (loss, validation, gradient, rate) = figure_with_axes(2, 2, height=5.6, sharex=True)
-    if weights is not None:
-        _stacked(loss, history, weights)
-    over_epochs(loss, history, TERMS if weights is None else {"loss": "weighted sum"}, best_epoch, "loss and its terms")
+    _stacked(loss, history, weights)
+    over_epochs(loss, history, {"loss": "weighted sum"}, best_epoch, "loss and its terms")
     title = f"validation (dashed: epoch {best_epoch}, chosen)"
     over_epochs(validation, history, VALIDATION, best_epoch, title, factor=100)
     over_epochs(gradient, history, {"gradient_norm": "before clipping"}, best_epoch, "length of the gradient")

@@ -1,6 +1,6 @@
 """Figures of verification and open-set identification: results in, `Figure` out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +12,7 @@ from handclip_lib.evaluation.verification.error_rates import VerificationResult
 from handclip_lib.evaluation.verification.groups import GroupResult
 from handclip_lib.evaluation.verification.open_set import OpenSetResult
 from handclip_lib.plots.retrieval import score_histogram
-from handclip_lib.plots.style import COLOURS, LINES, QUERY, QUIET, figure_with_axes, in_our_look, look, percent
+from handclip_lib.plots.style import COLOURS, QUERY, QUIET, figure_with_axes, in_our_look, look, percent
 
 SHADE = "#E3E3E3"
 DET_TICKS = np.array([0.0001, 0.0005, 0.002, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9])
@@ -68,19 +68,6 @@ def det_curves(results: Sequence[VerificationResult]) -> Figure:
 
 
 @in_our_look
-def threshold_histogram(
-    mated: np.ndarray, non_mated: np.ndarray, thresholds: Mapping[str, float], title: str = ""
-) -> Figure:
-    """Distribution of the scores of pairs of one person and of two people, with a line at each named threshold."""
-    figure = score_histogram(mated, non_mated, height=3.6)
-    (axis,) = figure.axes
-    for number, (name, threshold) in enumerate(thresholds.items()):
-        axis.axvline(threshold, color=QUERY, lw=1.8, ls=LINES[number % len(LINES)], label=f"{name}: {threshold:.3f}")
-    axis.set_xlabel("cosine similarity of two images")
-    _words_above(axis, title)
-    return figure
-
-
 def threshold_choice(result: VerificationResult, threshold: float) -> Figure:
     """The scores of a model with one threshold, and what it does: FMR, FNMR and the pairs behind them."""
     found = result.verification
@@ -93,7 +80,12 @@ def threshold_choice(result: VerificationResult, threshold: float) -> Figure:
         f" ({found.n_identities} people{doubt})\n"
         f"FNMR {_percent(fnmr)}: {rejected:,} of {found.n_genuine:,} mated pairs rejected"
     )
-    return threshold_histogram(result.pairs.genuine, result.pairs.impostor, {"threshold": threshold}, title)
+    figure = score_histogram(result.pairs.genuine, result.pairs.impostor, height=3.6)
+    (axis,) = figure.axes
+    axis.axvline(threshold, color=QUERY, lw=1.8, label=f"threshold: {threshold:.3f}")
+    axis.set_xlabel("cosine similarity of two images")
+    _words_above(axis, title)
+    return figure
 
 
 @in_our_look

@@ -24,10 +24,8 @@ def dataset_browser(table: HandTable, images: DecodedImages, *, count: int = 12,
     Only what the data set records, and in which its images differ, is offered.
 
     Args:
-        table: The data set.
         images: Decoded photographs of at least its paths.
         count: Photographs shown at once, 1 or more.
-        seed: Seed of the samples.
     """
 
     def show(sample: int = 1, **wanted: Any) -> Figure:

@@ -21,7 +21,6 @@ def retrieval_browser(features: Features, split: Split, images: DecodedImages, t
 
     Args:
         features: Embeddings of at least `split.evaluated_paths()`.
-        split: The manifest.
         images: Decoded photographs of the same paths.
         top_k: Gallery images shown for a query, 1 or more.
     """

@@ -16,9 +16,6 @@ def run_comparer(entries: Sequence[Entry], gallery: str = "aspect", *, samples: 
 
     Args:
         entries: At least two, with labels of their own; the panel starts with the second against the first.
-        gallery: "aspect" or "all".
-        samples: Resamples of the identities.
-        seed: Seed of the resampling.
 
     Raises:
         EvaluationError: There are fewer than two entries, or the first two cannot be compared.

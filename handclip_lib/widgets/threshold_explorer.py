@@ -12,26 +12,24 @@ from handclip_lib.widgets.panel import Panel
 STEPS = 400  # of the slider
 
 
-def threshold_explorer(results: Sequence[VerificationResult], threshold: float | None = None) -> Panel:
+def threshold_explorer(results: Sequence[VerificationResult]) -> Panel:
     """Explore thresholds: the two distributions with a line, FMR and FNMR there, and the pairs behind them.
 
     Args:
-        results: Models to choose from, the one shown first first.
-        threshold: Where the line starts, such as a frozen threshold; the first model's EER threshold by default.
+        results: Models to choose from; the first is shown first, at the threshold of its EER.
     """
     models = {result.model: result for result in results}
 
     def show(model: str, threshold: float) -> Figure:
         return threshold_choice(models[model], threshold)
 
-    start = results[0].verification.eer_threshold if threshold is None else threshold
-    low = min(start, *(float(result.verification.thresholds[0]) for result in results))
+    low = min(float(result.verification.thresholds[0]) for result in results)
     # The last threshold is infinity; one step beyond the highest score is where nothing passes.
-    high = max(start, *(float(result.verification.thresholds[-2]) for result in results))
-    step = max((high - low) / STEPS, 1e-6)
+    high = max(float(result.verification.thresholds[-2]) for result in results)
+    step, start = max((high - low) / STEPS, 1e-6), results[0].verification.eer_threshold
     slider = ipywidgets.FloatSlider(
         start, min=low, max=high + step, step=step, readout_format=".3f", layout=ipywidgets.Layout(width="420px")
     )
-    choice = ipywidgets.Dropdown(options=list(models), value=results[0].model)
+    choice = ipywidgets.Dropdown(options=list(models))
     alt = "Distribution of the scores of pairs of one person and of two people, with a line at the threshold"
     return Panel(show, alt=alt, model=choice, threshold=slider)

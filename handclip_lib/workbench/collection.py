@@ -229,11 +229,11 @@ def tasks_table(entries: "Sequence[Entry]") -> "pd.DataFrame":
     """What entries reach on each gallery, with the task: what `beside_literature` takes; baselines are left out."""
     import pandas as pd
 
-    from handclip_lib.evaluation.models import FLOOR
+    from handclip_lib.evaluation.baselines import is_baseline
 
     rows = []
     for entry in entries:
-        if entry.model.startswith(FLOOR):
+        if is_baseline(entry.model):
             continue
         meta = json.loads((entry.evaluation.folder / "split.json").read_text(encoding="utf-8"))
         for gallery, n_gallery in entry.evaluation.n_gallery.items():

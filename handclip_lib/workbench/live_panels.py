@@ -20,7 +20,7 @@ from handclip_lib.data.images import decode_images, open_image
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.open import open_dataset
 from handclip_lib.errors import HandClipError, RunError
-from handclip_lib.evaluation.models import FLOOR
+from handclip_lib.evaluation.baselines import is_baseline
 from handclip_lib.evaluation.ranking.saved_evaluation import load_evaluation
 from handclip_lib.evaluation.verification.error_rates import verify_models
 from handclip_lib.widgets.dataset_browser import dataset_browser
@@ -144,7 +144,7 @@ def _photographs(_: Path, config: Any) -> LivePanel:
 
 def _thresholds(folder: Path, _: Any) -> LivePanel:
     saved, split = load_evaluation(folder), Split.read(folder)
-    models = [model for model in saved.models if not model.startswith(FLOOR)]
+    models = [model for model in saved.models if not is_baseline(model)]
     results = verify_models(
         {model: saved.features(model) for model in models}, split, bootstrap=2
     )  # no interval is shown

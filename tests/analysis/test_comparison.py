@@ -129,7 +129,11 @@ def runs(tmp_path: Path, saved_runs) -> list[Entry]:
 
 
 def test_entries_begin_with_the_reference_and_end_with_its_floors(runs):
-    assert [entry.label for entry in runs] == ["tiny (05-bbbb2222)", "tiny, tuned (03-aaaa1111)", "floor: pixels"]
+    assert [entry.label for entry in runs] == [
+        "tiny (05-bbbb2222)",
+        "tiny, tuned (03-aaaa1111)",
+        "trivial baseline: pixels",
+    ]
     assert runs[2].evaluation is runs[0].evaluation
     with pytest.raises(EvaluationError, match=r"reference='05_x' is not among .*; choose from 05_evaluation"):
         entries_of([runs[0].evaluation], "05_x")

@@ -245,7 +245,7 @@ def test_05_runs_and_a_slider_and_a_list_change_the_figure_by_keyboard(lab: Lab)
     panel.get_by_label("model", exact=True).focus()
     # a closed list's arrow keys are JupyterLab's own: https://github.com/jupyter-widgets/ipywidgets/issues/3912
     lab.changes(figure, "Space", "ArrowDown", "Enter")
-    assert "model: floor: pixels" in figure.get_attribute("alt")
+    assert "model: trivial baseline: pixels" in figure.get_attribute("alt")
     assert lab.faults == []
 
 

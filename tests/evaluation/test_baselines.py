@@ -4,7 +4,7 @@ import pytest
 from handclip_lib.data import splits
 from handclip_lib.data.hands11k import read_hands11k
 from handclip_lib.data.images import DecodedImages, decode_images
-from handclip_lib.evaluation.baselines import histogram_embeddings, pixel_embeddings
+from handclip_lib.evaluation.baselines import BASELINE, histogram_embeddings, is_baseline, pixel_embeddings
 from handclip_lib.evaluation.ranking.protocol import evaluate_split
 
 
@@ -40,12 +40,14 @@ def test_histogram_sees_skin_and_neither_position_nor_background():
 
 
 def test_images_of_one_colour_have_embeddings_too():
-    for floor in (pixel_embeddings, histogram_embeddings):
-        assert np.isfinite(floor(decoded(np.full((32, 32, 3), 255, np.uint8))).embeddings).all()
+    for baseline in (pixel_embeddings, histogram_embeddings):
+        assert np.isfinite(baseline(decoded(np.full((32, 32, 3), 255, np.uint8))).embeddings).all()
 
 
 @pytest.mark.parametrize(("aspect", "pixels", "histogram"), [("dorsal_r", 0.68, 0.73), ("palmar_r", 0.69, 0.63)])
-def test_floors_are_as_strong_as_published_on_real_photographs(aspect, pixels, histogram, hands11k_sample, monkeypatch):
+def test_baselines_are_as_strong_as_published_on_real_photographs(
+    aspect, pixels, histogram, hands11k_sample, monkeypatch
+):
     monkeypatch.setattr(splits, "TRAIN_SHARE", 0.0)  # every subject is tested, as in the published figure
     table = read_hands11k(hands11k_sample)
     own = (table.images["aspect"] == aspect) & ~table.images["accessories"]
@@ -53,5 +55,11 @@ def test_floors_are_as_strong_as_published_on_real_photographs(aspect, pixels, h
     table = table.where(table.images.groupby("identity")["path"].transform("size") >= 2)
     split = splits.make_split(table, aspect, "proportional")
     images = decode_images(table.root, table.images["path"], 224, progress=False)
-    for floor, published in ((pixel_embeddings, pixels), (histogram_embeddings, histogram)):
-        assert evaluate_split(floor(images), split).summary()["rank1"] == pytest.approx(published, abs=0.06)
+    for baseline, published in ((pixel_embeddings, pixels), (histogram_embeddings, histogram)):
+        assert evaluate_split(baseline(images), split).summary()["rank1"] == pytest.approx(published, abs=0.06)
+
+
+def test_a_baseline_is_known_by_its_name_in_earlier_runs_too():
+    assert [is_baseline(name) for name in (f"{BASELINE}pixels", "floor: pixels", "tiny, tuned", "")] == [
+        True, True, False, False,
+    ]  # fmt: skip

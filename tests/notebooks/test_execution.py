@@ -67,7 +67,7 @@ def test_evaluation_states_floors_beside_the_model_and_both_galleries(tmp_path: 
     done, _ = papermill("05_evaluation", tmp_path, *given(SMALL | QUICK["05_evaluation"]))
     assert done.returncode == 0, done.stderr[-2000:]
     results = pd.read_csv(Path(record_in(tmp_path)["folder"]) / "results.csv")
-    models = ["tiny", "floor: pixels", "floor: histogram"]
+    models = ["tiny", "trivial baseline: pixels", "trivial baseline: histogram"]
     assert results.groupby("gallery")["model"].agg(list).to_dict() == {"aspect": models, "all": models}
     assert ((results["rank1_low"] <= results["rank1"]) & (results["rank1"] <= results["rank1_high"])).all()
 
@@ -96,8 +96,8 @@ def test_analysis_compares_the_runs_there_are(tmp_path: Path):
     assert [name.split(" (")[0] for name in compared["model"]] == [
         "tiny",
         "tiny, joint",
-        "floor: pixels",
-        "floor: histogram",
+        "trivial baseline: pixels",
+        "trivial baseline: histogram",
     ]
     alone = compared["run"][0]
     done, out = papermill("06_analysis", tmp_path, "-p", "bootstrap", 200, "-p", "runs", alone)
@@ -138,7 +138,10 @@ def test_what_was_selected_on_test_says_so_wherever_it_is_shown(tmp_path: Path):
     assert done.returncode == 0, done.stderr[-2000:]
     (folder,) = tmp_path.glob("runs/06_*")
     models = pd.read_csv(folder / "comparison.csv")["model"]
-    assert [model for model in models if "selected on test" not in model] == ["floor: pixels", "floor: histogram"]
+    assert [model for model in models if "selected on test" not in model] == [
+        "trivial baseline: pixels",
+        "trivial baseline: histogram",
+    ]
 
 
 @pytest.mark.slow

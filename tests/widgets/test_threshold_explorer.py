@@ -48,8 +48,7 @@ def test_starts_at_the_eer_threshold_and_says_what_it_does(results):
 
 @pytest.mark.parametrize("threshold", [-0.5, 0.37])
 def test_the_line_and_the_counts_follow_the_slider(results, threshold):
-    panel = threshold_explorer(results, threshold=0.2)
-    assert panel.values["threshold"] == pytest.approx(0.2)
+    panel = threshold_explorer(results)
     panel._controls["threshold"].value = threshold
     line, title = line_and_title(panel)
     assert line == threshold
@@ -70,9 +69,3 @@ def test_the_slider_reaches_from_all_accepted_to_none_and_doubts_few_people(resu
     title = line_and_title(panel)[1]
     assert f"FMR 100 %: {n_impostor:,} of {n_impostor:,}" in title
     assert "(6 people)" in title
-
-
-def test_a_threshold_beyond_every_score_widens_the_slider(results):
-    panel = threshold_explorer(results, threshold=3.0)
-    assert panel.values["threshold"] == 3.0
-    assert "FNMR 100 %" in line_and_title(panel)[1]

@@ -205,7 +205,7 @@ def test_what_is_no_record_is_one_damaged_run_to_every_command(kind: str, tmp_pa
     assert f"damaged ({reason}" in capsys.readouterr().out
     for words in ("runs --sort rank1", "runs --json", "run 06 --dry-run"):
         assert main(words.split()) == 0
-    assert main("run 03 --dry-run -p prompt_run latest".split()) == 2, "no prompts to be had"
+    assert main(["run", "03", "--dry-run", "-p", "prompt_run", "latest"]) == 2, "no prompts to be had"
     assert [r["status"] for r in find_records(tmp_path / "runs")] == ["succeeded", "damaged"]
     assert "damaged" in write_index(tmp_path / "runs").read_text().split("<tbody>")[-1]
     assert main(["report", folder.name]) == 2

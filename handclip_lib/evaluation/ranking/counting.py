@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from handclip_lib.evaluation.ranking.compiling import compiled
-from handclip_lib.evaluation.ranking.labels import Pairing
+from handclip_lib.evaluation.ranking.labels import Labels
 
 NUMPY_BYTES = 4 * 2**20  # of scores at once: near the cache, and under 200 MB even if all are matches
 THREADED_FROM = 2**20  # scores in a block, below which a thread costs more than it saves
@@ -20,36 +20,33 @@ LABELS = "int64[::1], int64[::1], int64[::1], int32[::1], int32[::1]"
 RESULTS = "int64[::1], float64[:,::1], boolean[::1]"
 
 
-def measure(scores: np.ndarray, rows: np.ndarray, pairing: Pairing) -> tuple[np.ndarray, np.ndarray, int]:
+def measure(scores: np.ndarray, rows: np.ndarray, labels: Labels) -> tuple[np.ndarray, np.ndarray, int]:
     """Measure some queries' rankings. `scores` is overwritten.
 
     Args:
         scores: float32 or float64 (n_rows, n_gallery), C-contiguous, finite; larger is more alike.
         rows: Which queries they are, int64 (n_rows,).
-        pairing: Labels of all.
+        labels: Labels of all.
 
     Returns:
         Rank of the first match, int64 (n_rows,), 0 without one; AP, trapezoid AP and inverse negative penalty, float64
         (3, n_rows), NaN without one; and how many best matches are tied with an image of another identity.
     """
-    fast = kernel(scores.dtype, len(pairing.rows) * scores.shape[1])
+    fast = kernel(scores.dtype, len(labels.rows) * scores.shape[1])
     if fast is not None:
-        return _measure_compiled(fast, scores, rows, pairing)
+        return _measure_compiled(fast, scores, rows, labels)
     size = max(1, NUMPY_BYTES // (scores.shape[1] * scores.itemsize))
-    parts = [
-        _measure_numpy(scores[i : i + size], rows[i : i + size], pairing) for i in range(0, max(1, len(rows)), size)
-    ]
-    return (
-        np.concatenate([p[0] for p in parts]),
-        np.concatenate([p[1] for p in parts], axis=1),
-        sum(p[2] for p in parts),
+    starts = range(0, max(1, len(rows)), size)
+    ranks, measures, tied = zip(
+        *(_measure_numpy(scores[i : i + size], rows[i : i + size], labels) for i in starts), strict=True
     )
+    return np.concatenate(ranks), np.concatenate(measures, axis=1), sum(tied)
 
 
-def _measure_numpy(scores: np.ndarray, rows: np.ndarray, pairing: Pairing) -> tuple[np.ndarray, np.ndarray, int]:
-    match = pairing.query[rows, None] == pairing.gallery[None, :]
-    if pairing.filtered:
-        same = match & (pairing.query_cameras[rows, None] == pairing.gallery_cameras[None, :])
+def _measure_numpy(scores: np.ndarray, rows: np.ndarray, labels: Labels) -> tuple[np.ndarray, np.ndarray, int]:
+    match = labels.query[rows, None] == labels.gallery[None, :]
+    if labels.filtered:
+        same = match & (labels.query_cameras[rows, None] == labels.gallery_cameras[None, :])
         scores[same] = -np.inf
         match &= ~same
     row, column = np.divmod(np.flatnonzero(match), match.shape[1])  # faster than np.nonzero
@@ -97,17 +94,17 @@ def kernel(dtype: np.dtype, n_scores: int) -> tuple[Callable, int] | None:
 
 
 def _measure_compiled(
-    fast: tuple[Callable, int], scores: np.ndarray, rows: np.ndarray, pairing: Pairing
+    fast: tuple[Callable, int], scores: np.ndarray, rows: np.ndarray, labels: Labels
 ) -> tuple[np.ndarray, np.ndarray, int]:
     run, threads = fast
     n = len(scores)
     rank, measures, tied = np.zeros(n, np.int64), np.full((n, 3), np.nan), np.zeros(n, bool)
-    order, start, stop = pairing.by_identity
-    begin, end, cameras = start[rows], stop[rows], pairing.query_cameras[rows]
+    order, start, stop = labels.by_identity
+    begin, end, cameras = start[rows], stop[rows], labels.query_cameras[rows]
 
     def some(at: slice) -> None:
-        labels = order, begin[at], end[at], cameras[at], pairing.gallery_cameras
-        run(scores[at], *labels, rank[at], measures[at], tied[at])
+        matches = order, begin[at], end[at], cameras[at], labels.gallery_cameras
+        run(scores[at], *matches, rank[at], measures[at], tied[at])
 
     if scores.size < THREADED_FROM or threads == 1:
         some(slice(None))
@@ -119,16 +116,9 @@ def _measure_compiled(
 
 
 def _measure_rows(
-    scores: np.ndarray,
-    order: np.ndarray,
-    begin: np.ndarray,
-    end: np.ndarray,
-    query_cameras: np.ndarray,
-    gallery_cameras: np.ndarray,
-    rank: np.ndarray,
-    measures: np.ndarray,
-    tied: np.ndarray,
-) -> None:
+    scores: np.ndarray, order: np.ndarray, begin: np.ndarray, end: np.ndarray, query_cameras: np.ndarray,
+    gallery_cameras: np.ndarray, rank: np.ndarray, measures: np.ndarray, tied: np.ndarray,
+) -> None:  # fmt: skip
     """What `_measure_numpy` does, a row at a time; compiled by numba. The last three arrays are filled in."""
     rivals = np.empty(scores.shape[1], scores.dtype)
     for q in range(scores.shape[0]):

@@ -1,4 +1,4 @@
-"""Which gallery images are matches of which query: labels read, checked and paired."""
+"""Which gallery images are matches of which query: labels read, checked and coded."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,14 +11,12 @@ NO_CAMERA = -1  # equal to no camera's code
 
 
 @dataclass(frozen=True)
-class Pairing:
+class Labels:
     """Labels of queries and gallery as whole-number codes, equal where the labels are.
 
     Attributes:
-        query: Identities, int32 (n_query,).
-        gallery: Identities, int32 (n_gallery,).
-        query_cameras: int32 (n_query,); `NO_CAMERA` throughout without the same-camera filter.
-        gallery_cameras: int32 (n_gallery,).
+        query, gallery: Identities, int32 (n_query,) and (n_gallery,).
+        query_cameras, gallery_cameras: Likewise; `NO_CAMERA` for every query without the same-camera filter.
         filtered: Whether gallery images of the query's own identity and camera are ignored.
         rows: Queries that are not left out, ascending, int64.
     """
@@ -32,24 +30,29 @@ class Pairing:
 
     @classmethod
     def of(
-        cls,
-        n_query: int,
-        n_gallery: int,
-        query_ids: np.ndarray,
-        gallery_ids: np.ndarray,
-        query_cameras: np.ndarray | None = None,
-        gallery_cameras: np.ndarray | None = None,
+        cls, n_query: int, n_gallery: int, query_ids: np.ndarray, gallery_ids: np.ndarray,
+        query_cameras: np.ndarray | None = None, gallery_cameras: np.ndarray | None = None,
         exclude: np.ndarray | None = None,
-    ) -> "Pairing":
+    ) -> "Labels":  # fmt: skip
         """Read labels as `retrieval_metrics` takes them.
 
         Raises:
             EvaluationError: A shape, type or value is wrong.
         """
         query, gallery = _codes("ids", query_ids, gallery_ids, n_query, n_gallery)
-        cameras = _cameras(query_cameras, gallery_cameras, n_query, n_gallery)
-        wanted = np.ones(n_query, bool) if exclude is None else ~_checked_mask(exclude, n_query)
-        return cls(query, gallery, *cameras, query_cameras is not None, np.flatnonzero(wanted))
+        filtered = query_cameras is not None
+        if filtered != (gallery_cameras is not None):
+            raise EvaluationError(
+                f"{'gallery' if filtered else 'query'}_cameras is missing; the same-camera filter needs the cameras of "
+                "both sides, or neither"
+            )
+        cameras = np.full(n_query, NO_CAMERA, np.int32), np.zeros(n_gallery, np.int32)
+        if filtered:
+            cameras = _codes("cameras", query_cameras, gallery_cameras, n_query, n_gallery)
+        left_out = np.zeros(n_query, bool) if exclude is None else as_array("exclude", exclude)
+        if left_out.shape != (n_query,) or left_out.dtype != bool:
+            raise EvaluationError(f"exclude is {left_out.dtype} {left_out.shape}; bool ({n_query},) is wanted")
+        return cls(query, gallery, *cameras, filtered, np.flatnonzero(~left_out))
 
     @cached_property
     def by_identity(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -82,12 +85,9 @@ def as_array(name: str, values: object) -> np.ndarray:
         ) from fault
 
 
-def _codes(
-    what: str, query: np.ndarray, gallery: np.ndarray, n_query: int, n_gallery: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _codes(what: str, query: object, gallery: object, n_query: int, n_gallery: int) -> tuple[np.ndarray, np.ndarray]:
     """Whole-number codes, equal where the labels are equal."""
-    left = _labels(f"query_{what}", query, n_query)
-    right = _labels(f"gallery_{what}", gallery, n_gallery)
+    left, right = _labels(f"query_{what}", query, n_query), _labels(f"gallery_{what}", gallery, n_gallery)
     if left.dtype.kind != right.dtype.kind:
         raise EvaluationError(f"query_{what} and gallery_{what} are text and numbers; use one kind for both")
     if left.dtype.kind == "i":
@@ -98,7 +98,7 @@ def _codes(
     return codes[:n_query], codes[n_query:]
 
 
-def _labels(name: str, values: np.ndarray, n: int) -> np.ndarray:
+def _labels(name: str, values: object, n: int) -> np.ndarray:
     """Labels as int64 or text, (n,): a missing one is refused, for it would match every other missing one."""
     # numpy would turn a list like [1, "1"] into text, and so merge the two
     labels = as_array(name, values) if hasattr(values, "dtype") else np.array(values, dtype=object)
@@ -115,23 +115,3 @@ def _labels(name: str, values: np.ndarray, n: int) -> np.ndarray:
     if labels.dtype.kind not in "iu" or labels.max() > np.iinfo(np.int64).max:
         raise EvaluationError(f"{name} are {labels.dtype}; int64 or text is wanted, none missing (floats merge ids)")
     return labels.astype(np.int64)  # numpy compares int64 with uint64 as float64
-
-
-def _cameras(
-    query: np.ndarray | None, gallery: np.ndarray | None, n_query: int, n_gallery: int
-) -> tuple[np.ndarray, np.ndarray]:
-    if (query is None) != (gallery is None):
-        missing = "query_cameras" if query is None else "gallery_cameras"
-        raise EvaluationError(
-            f"{missing} is missing; the same-camera filter needs the cameras of both sides, or neither"
-        )
-    if query is None or gallery is None:
-        return np.full(n_query, NO_CAMERA, np.int32), np.zeros(n_gallery, np.int32)
-    return _codes("cameras", query, gallery, n_query, n_gallery)
-
-
-def _checked_mask(exclude: np.ndarray, n_query: int) -> np.ndarray:
-    exclude = as_array("exclude", exclude)
-    if exclude.shape != (n_query,) or exclude.dtype != bool:
-        raise EvaluationError(f"exclude is {exclude.dtype} {exclude.shape}; bool ({n_query},) is wanted")
-    return exclude

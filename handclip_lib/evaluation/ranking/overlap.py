@@ -54,16 +54,9 @@ def _shared_weight(neighbours: np.ndarray, weights: np.ndarray, having: sparse.c
 
 
 def _add_rows(
-    similarity: np.ndarray,
-    block: np.ndarray,
-    begins: np.ndarray,
-    neighbours: np.ndarray,
-    weights: np.ndarray,
-    having_begins: np.ndarray,
-    having: np.ndarray,
-    having_weights: np.ndarray,
-    share: np.float32,
-) -> None:
+    similarity: np.ndarray, block: np.ndarray, begins: np.ndarray, neighbours: np.ndarray, weights: np.ndarray,
+    having_begins: np.ndarray, having: np.ndarray, having_weights: np.ndarray, share: np.float32,
+) -> None:  # fmt: skip
     """What `add_overlap` does, an entry at a time; compiled by numba."""
     shared = np.zeros(similarity.shape[1])
     touched = np.empty(similarity.shape[1], np.int64)

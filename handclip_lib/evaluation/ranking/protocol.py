@@ -1,7 +1,7 @@
 """A model under the protocol: all draws of a split, either gallery, with spread, and what rests on bursts."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,20 +10,14 @@ import pandas as pd
 
 from handclip_lib.data.manifest import Draw, Split
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.baselines import is_baseline
 from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.models import FLOOR
-from handclip_lib.evaluation.ranking.retrieval import (
-    TIED_SHARE_WARNED,
-    RetrievalMetrics,
-    TiedScoresWarning,
-    retrieval_metrics,
-)
-from handclip_lib.evaluation.ranking.streaming import check_memory
+from handclip_lib.evaluation.ranking.retrieval import TIED_SHARE_WARNED, RetrievalMetrics, TiedScoresWarning
+from handclip_lib.evaluation.ranking.streaming import rank_features
 from handclip_lib.evaluation.tables import result_table
 
 CMC_DEPTH = 20
-SCORE_BYTES = 20  # of a query and a gallery image: their score, and which is the best of whom
 HEADLINE = ("model", "gallery", "rank1", "rank5", "rank10", "map", "map_trapezoid", "minp")
 DETAILS = (
     "model", "gallery", "rank1_sd", "rank1_macro", "map_macro", "n_query", "n_gallery", "n_unmatched",
@@ -61,53 +55,39 @@ class ProtocolResult:
 
         `rank1_sd` is the spread of the draws' rank-1; `n_…` are counts a draw.
         """
-        hits = self.per_query.groupby("identity")[["hit", "average_precision"]].mean().mean()
+        of_people = self.per_query.groupby("identity")[["hit", "average_precision"]].mean().mean()
         draws = self.draws
         matched = [int((d.first_match_rank > 0).sum()) for d in draws]
+        rank1 = [d.rank(1) for d in draws]
 
-        def mean(shares: list[float]) -> float:
+        def mean(shares: Iterable[float]) -> float:
             # Left-out queries differ between draws, and the interval is that of the mean over queries.
-            return float(np.average(shares, weights=matched))
+            return float(np.average(list(shares), weights=matched))
 
         return {
             "model": self.model, "gallery": self.gallery, "burst": self.burst,
-            "rank1": mean([d.rank(1) for d in draws]),
-            "rank1_low": float(self.rank1.low), "rank1_high": float(self.rank1.high),
-            "rank1_sd": float(np.std([d.rank(1) for d in draws], ddof=1)) if len(draws) > 1 else float("nan"),
-            "rank5": mean([d.rank(5) for d in draws]), "rank10": mean([d.rank(10) for d in draws]),
-            "map": mean([d.map for d in draws]), "map_trapezoid": mean([d.map_trapezoid for d in draws]),
-            "minp": mean([d.minp for d in draws]),
-            "rank1_macro": float(hits["hit"]), "map_macro": float(hits["average_precision"]),
-            "n_query": float(np.mean(matched)),
-            "n_gallery": draws[0].n_gallery,
+            **self.rank1.columns("rank1"), "rank1": mean(rank1),
+            "rank1_sd": float(np.std(rank1, ddof=1)) if len(draws) > 1 else float("nan"),
+            "rank5": mean(d.rank(5) for d in draws), "rank10": mean(d.rank(10) for d in draws),
+            **{name: mean(getattr(d, name) for d in draws) for name in ("map", "map_trapezoid", "minp")},
+            "rank1_macro": float(of_people["hit"]), "map_macro": float(of_people["average_precision"]),
+            "n_query": float(np.mean(matched)), "n_gallery": draws[0].n_gallery,
             "n_unmatched": float(np.mean([d.n_unmatched for d in draws])),
             "n_left_out_burst": float(np.mean([d.n_excluded for d in draws])),
-            "n_unqueryable": self.unqueryable,
-            "tied_share": mean([d.tied_share for d in draws]),
+            "n_unqueryable": self.unqueryable, "tied_share": mean(d.tied_share for d in draws),
         }  # fmt: skip
 
 
 def evaluate_split(
-    features: Features,
-    split: Split,
-    gallery: str = "aspect",
-    *,
-    model: str = "model",
-    burst: int = 0,
-    bootstrap: int = 1000,
-    seed: int = 0,
-) -> ProtocolResult:
+    features: Features, split: Split, gallery: str = "aspect", *, model: str = "model", burst: int = 0,
+    bootstrap: int = 1000, seed: int = 0,
+) -> ProtocolResult:  # fmt: skip
     """Evaluate a model on every draw of a split; each file's embedding serves all of them.
 
     Args:
-        features: Embeddings of at least `split.evaluated_paths()`.
-        split: The manifest.
         gallery: "aspect" or "all": different tasks, so results name theirs.
-        model: Name for tables and figures.
         burst: Leave out a query within ± this many capture numbers of its own subject's gallery image: neighbours
             are near-duplicates of one sitting. 0 leaves out none.
-        bootstrap: Resamples of the identities.
-        seed: Seed of the resampling.
 
     Raises:
         EvaluationError: An embedding is missing, the data set has no capture numbers to find bursts by, or the memory
@@ -116,9 +96,10 @@ def evaluate_split(
     draws, tables = [], []
     for trial in range(split.meta["draws"]):
         draw = split.draw(trial, gallery)
-        similarity, metrics = _ranked(features, draw, in_burst(draw, burst) if burst else None)
+        metrics, found = _ranked(features, draw, in_burst(draw, burst) if burst else None)
         draws.append(metrics)
-        tables.append(_per_query(trial, draw, similarity, metrics))
+        found.insert(0, "draw", trial)
+        tables.append(found)
     tied = float(np.mean([metrics.tied_share for metrics in draws]))
     if tied > TIED_SHARE_WARNED:
         message = (
@@ -131,14 +112,7 @@ def evaluate_split(
 
 
 def cmc_interval(per_query: pd.DataFrame, n_gallery: int, bootstrap: int = 1000, seed: int = 0) -> Interval:
-    """CMC at 1…20 (or the gallery's size) over all draws, with its interval over identities.
-
-    Args:
-        per_query: Columns identity and first_match_rank, as in `ProtocolResult.per_query`.
-        n_gallery: Gallery size.
-        bootstrap: Resamples of the identities.
-        seed: Seed of the resampling.
-    """
+    """CMC at 1…20 (or the gallery's size) over all draws, with its interval; rows of `ProtocolResult.per_query`."""
     depth = min(CMC_DEPTH, n_gallery)
     within = per_query["first_match_rank"].to_numpy()[:, None] <= np.arange(1, depth + 1)
     return identity_bootstrap(within.astype(np.float64), per_query["identity"].to_numpy(), bootstrap, seed)
@@ -157,14 +131,14 @@ def evaluate_models(
 
 
 def headline(results: Sequence[ProtocolResult]) -> dict[str, float | int | str]:
-    """The figures a run is known by: the first model on the first gallery, and the better floor beside it."""
+    """The figures a run is known by: the first model on the first gallery, and the better baseline beside it."""
     first, *others = [result.summary() for result in results if result.gallery == results[0].gallery]
     names = (
         "model", "gallery", "rank1", "rank1_low", "rank1_high", "map", "map_trapezoid", "minp", "n_query", "n_gallery",
     )  # fmt: skip
-    reached = [other["rank1"] for other in others if str(other["model"]).startswith(FLOOR)]
-    floors = {"best_floor_rank1": max(reached)} if reached else {}
-    return {name: first[name] for name in names} | {"n_unqueryable": first["n_unqueryable"]} | floors
+    reached = [other["rank1"] for other in others if is_baseline(other["model"])]
+    baselines = {"best_floor_rank1": max(reached)} if reached else {}  # named as in earlier runs
+    return {name: first[name] for name in names} | {"n_unqueryable": first["n_unqueryable"]} | baselines
 
 
 def in_burst(draw: Draw, burst: int) -> np.ndarray:
@@ -192,37 +166,27 @@ def retrieval_details(results: Sequence[ProtocolResult]) -> pd.DataFrame:
     return result_table([result.summary() for result in results], DETAILS)
 
 
-def burst_share(
-    features: Features, split: Split, bursts: Sequence[int] = (0, 1, 2, 5), *, model: str = "model"
-) -> pd.DataFrame:
-    """How much of rank-1 rests on near-duplicates: rank-1 as queries near their gallery image are left out.
+def burst_shares(features: Mapping[str, Features], split: Split, bursts: Sequence[int] = (0, 1, 2, 5)) -> pd.DataFrame:
+    """How much of rank-1 rests on near-duplicates: what is left as queries near their gallery image are left out.
 
     Returns:
         Columns model, burst, rank1 and the share `left_out` of queries, both in 0..1, and `n_query`, the queries of
-        all draws that have a match. A burst that leaves no query has rank1 NaN.
+        all draws that have a match. A burst that leaves no query has rank1 NaN; without capture numbers there is
+        burst 0 only.
     """
-    ranks, near = [], []
-    for trial in range(split.meta["draws"]):
-        draw = split.draw(trial, "aspect")
-        ranks.append(_ranked(features, draw)[1].first_match_rank)
-        near.append([in_burst(draw, burst) if burst else np.zeros(len(draw.query_paths), bool) for burst in bursts])
-    rank, left_out = np.concatenate(ranks), np.concatenate(near, axis=1)
-    hit, left_out = rank[rank > 0] == 1, left_out[:, rank > 0]
-    rows = []
-    for burst, out in zip(bursts, left_out, strict=True):
-        rank1 = float(hit[~out].mean()) if (~out).any() else float("nan")
-        rows.append(
-            {"model": model, "burst": burst, "rank1": rank1, "left_out": float(out.mean()), "n_query": len(out)}
-        )
-    return result_table(rows, ("model", "burst", "rank1", "left_out"))
-
-
-def burst_shares(features: Mapping[str, Features], split: Split, bursts: Sequence[int] = (0, 1, 2, 5)) -> pd.DataFrame:
-    """`burst_share` of several models, one below the other; without capture numbers, burst 0 only."""
     known = (split.images.loc[split.images["role"] == "test", "capture"].notna()).all()
-    steps = bursts if known else (0,)
-    tables = [burst_share(embeddings, split, steps, model=model) for model, embeddings in features.items()]
-    return pd.concat(tables, ignore_index=True)
+    draws = [split.draw(trial, "aspect") for trial in range(split.meta["draws"])]
+    rows = []
+    for model, embeddings in features.items():
+        rank = np.concatenate([_ranked(embeddings, draw)[0].first_match_rank for draw in draws])
+        hit = rank[rank > 0] == 1
+        for burst in bursts if known else (0,):
+            near = [in_burst(draw, burst) if burst else np.zeros(len(draw.query_paths), bool) for draw in draws]
+            out = np.concatenate(near)[rank > 0]
+            rank1 = float(hit[~out].mean()) if (~out).any() else float("nan")
+            share = float(out.mean())
+            rows.append({"model": model, "burst": burst, "rank1": rank1, "left_out": share, "n_query": len(out)})
+    return result_table(rows, ("model", "burst", "rank1", "left_out"))
 
 
 def near_duplicates(features: Features, split: Split, threshold: float = 0.98, most: int = 1000) -> pd.DataFrame:
@@ -230,7 +194,6 @@ def near_duplicates(features: Features, split: Split, threshold: float = 0.98, m
 
     Args:
         features: Embeddings; `pixel_embeddings` is what near-duplicates are usually looked for with.
-        split: The manifest.
         threshold: Cosine from which a pair counts, -1..1.
         most: Pairs listed at most, the most alike first.
 
@@ -259,33 +222,33 @@ def near_duplicates(features: Features, split: Split, threshold: float = 0.98, m
     )  # fmt: skip
 
 
-def _ranked(features: Features, draw: Draw, exclude: np.ndarray | None = None) -> tuple[np.ndarray, RetrievalMetrics]:
-    """Similarities and metrics of one draw; ties are for the caller to sum up over the draws."""
-    n_query, n_gallery = len(draw.query_paths), len(draw.gallery_paths)
-    check_memory(
-        f"a draw of {n_query:,} queries and {n_gallery:,} gallery images",
-        SCORE_BYTES * n_query * n_gallery,
-        "test fewer people, or rank the embeddings by `rank_features`, which keeps no matrix",
-    )
-    similarity = features.of(draw.query_paths) @ features.of(draw.gallery_paths).T
+def _ranked(features: Features, draw: Draw, exclude: np.ndarray | None = None) -> tuple[RetrievalMetrics, pd.DataFrame]:
+    """Metrics of one draw, and what each query found: best match and best image of someone else.
+
+    Queries that are unmatched or left out have no row. Ties are for the caller to sum up over the draws.
+    """
+    n_query = len(draw.query_paths)
+    codes = np.unique(np.concatenate([draw.query_ids, draw.gallery_ids]), return_inverse=True)[1].ravel()
+    best, score = np.zeros((2, n_query), int), np.zeros((2, n_query), np.float32)
+
+    def look(rows: np.ndarray, scores: np.ndarray) -> None:
+        own = codes[rows, None] == codes[None, n_query:]
+        for side, kept in enumerate((own, ~own)):
+            masked = np.where(kept, scores, np.float32(-np.inf))
+            best[side, rows] = masked.argmax(1)
+            score[side, rows] = masked[np.arange(len(rows)), best[side, rows]]
+
+    query, gallery = features.of(draw.query_paths), features.of(draw.gallery_paths)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TiedScoresWarning)
-        return similarity, retrieval_metrics(similarity, draw.query_ids, draw.gallery_ids, exclude=exclude)
-
-
-def _per_query(trial: int, draw: Draw, similarity: np.ndarray, metrics: RetrievalMetrics) -> pd.DataFrame:
-    """What each query found; queries that are unmatched or left out have no row."""
-    own = draw.query_ids[:, None] == draw.gallery_ids[None, :]
-    match, wrong = np.where(own, similarity, -np.inf), np.where(own, -np.inf, similarity)
-    best, worst = match.argmax(1), wrong.argmax(1)
-    row = np.arange(len(own))
+        metrics = rank_features(query, gallery, draw.query_ids, draw.gallery_ids, exclude=exclude, look=look)
+    rank = metrics.first_match_rank
     table = pd.DataFrame(
         {
-            "draw": trial, "path": draw.query_paths, "identity": draw.query_ids,
-            "first_match_rank": metrics.first_match_rank, "average_precision": metrics.average_precision,
-            "hit": (metrics.first_match_rank == 1).astype(float),
-            "match_path": draw.gallery_paths[best], "match_score": match[row, best],
-            "wrong_path": draw.gallery_paths[worst], "wrong_score": wrong[row, worst],
+            "path": draw.query_paths, "identity": draw.query_ids, "first_match_rank": rank,
+            "average_precision": metrics.average_precision, "hit": (rank == 1).astype(float),
+            "match_path": draw.gallery_paths[best[0]], "match_score": score[0],
+            "wrong_path": draw.gallery_paths[best[1]], "wrong_score": score[1],
         }
     )  # fmt: skip
-    return table[metrics.first_match_rank > 0]
+    return metrics, table[rank > 0]

@@ -3,53 +3,17 @@
 Both use the whole gallery at once (re-ranking the other queries as well): what a search of one image by one cannot do.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.ranking.labels import Pairing
 from handclip_lib.evaluation.ranking.overlap import add_overlap
-from handclip_lib.evaluation.ranking.retrieval import RetrievalMetrics, metrics_of_blocks
 from handclip_lib.evaluation.ranking.streaming import check_memory, check_same_size, check_unit_length, embeddings_of
 
 SMALLEST = 1e-6  # of what is a squared distance rather than rounding: images may all be the same
 BLOCK_BYTES = 32 * 2**20  # of similarities, or of gathered embeddings, at once
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """Queries and gallery, in this order, as k-reciprocal features.
-
-    `weights` is float32 (n, n), sparse: a row says which images are its neighbours and how near, and sums to 1;
-    `furthest` is each query's largest squared distance to any image.
-    """
-
-    query: np.ndarray
-    gallery: np.ndarray
-    weights: sparse.csr_array
-    furthest: np.ndarray
-    distance_share: float
-
-    def blocks(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Query numbers and their similarities after re-ranking, float32 (n_rows, n_gallery), a block at a time."""
-        n_query, n_gallery = len(self.query), len(self.gallery)
-        # Only images that share a neighbour have a Jaccard distance below 1: from a neighbour to those who have it.
-        having = _with_long_indices(self.weights[n_query:].tocsc())
-        size = max(1, BLOCK_BYTES // (4 * n_gallery))
-        for start in range(0, len(rows), size):
-            block = rows[start : start + size]
-            # 1 - share × distance - (1 - share) × (1 - overlap), in one array
-            similarity = self.query[block] @ self.gallery.T
-            np.minimum(similarity, 1, out=similarity)
-            scale = 2 * self.distance_share / self.furthest[block, None]
-            similarity *= scale
-            similarity += self.distance_share - scale
-            add_overlap(similarity, block, self.weights, having, 1 - self.distance_share)
-            yield block, similarity
 
 
 def _with_long_indices(matrix: Any) -> Any:
@@ -82,35 +46,31 @@ def rerank_similarity(
 
     Source: Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017.
     """
-    encoded = _encode(query, gallery, k1, k2, distance_share, whole=True)
-    result = np.empty((len(encoded.query), len(encoded.gallery)), np.float32)
-    for rows, block in encoded.blocks(np.arange(len(result))):
-        result[rows] = block
-    return result
-
-
-def rank_reranked(
-    query: np.ndarray,
-    gallery: np.ndarray,
-    query_ids: np.ndarray,
-    gallery_ids: np.ndarray,
-    query_cameras: np.ndarray | None = None,
-    gallery_cameras: np.ndarray | None = None,
-    exclude: np.ndarray | None = None,
-    *,
-    k1: int = 20,
-    k2: int = 6,
-    distance_share: float = 0.3,
-) -> RetrievalMetrics:
-    """Metrics of `rerank_similarity`, block by block: the matrix is never whole.
-
-    Raises:
-        EvaluationError: As `rerank_similarity` and `retrieval_metrics` do.
-    """
-    query, gallery = embeddings_of("query", query), embeddings_of("gallery", gallery)
-    labels = query_ids, gallery_ids, query_cameras, gallery_cameras, exclude
-    pairing = Pairing.of(len(query), len(gallery), *labels)
-    return metrics_of_blocks(_encode(query, gallery, k1, k2, distance_share).blocks(pairing.rows), pairing)
+    query, gallery = _checked(query, gallery)
+    n, n_query, n_gallery = len(query) + len(gallery), len(query), len(gallery)
+    if not 1 <= k1 < n:
+        raise EvaluationError(f"k1={k1} neighbours of each of {n} images; choose from 1 to {n - 1}")
+    if not 1 <= k2 <= k1 + 1:
+        raise EvaluationError(f"k2={k2}; choose from 1 to k1 + 1 = {k1 + 1}")
+    if not 0 <= distance_share <= 1:
+        raise EvaluationError(f"distance_share={distance_share}; a share from 0 to 1 is wanted")
+    needed = 4 * BLOCK_BYTES + n * (4 * query.shape[1] + 8 * (k1 + 1) ** 2 + 16 * k1 * k2) + 4 * n_query * n_gallery
+    check_memory(f"re-ranking {n:,} images", needed, "re-rank a part of the gallery")
+    weights, furthest = _neighbourhoods(np.concatenate([query, gallery]), k1, k2)
+    # Only images that share a neighbour have a Jaccard distance below 1: from a neighbour to those who have it.
+    having = _with_long_indices(weights[n_query:].tocsc())
+    similarity = np.empty((n_query, n_gallery), np.float32)
+    size = max(1, BLOCK_BYTES // (4 * n_gallery))
+    for start in range(0, n_query, size):
+        rows = np.arange(start, min(start + size, n_query))
+        # 1 - share × distance - (1 - share) × (1 - overlap), in one array
+        block = np.matmul(query[rows], gallery.T, out=similarity[start : start + size])
+        np.minimum(block, 1, out=block)
+        scale = 2 * distance_share / furthest[rows, None]
+        block *= scale
+        block += distance_share - scale
+        add_overlap(block, rows, weights, having, 1 - distance_share)
+    return similarity
 
 
 def alpha_query_expansion(query: np.ndarray, gallery: np.ndarray, k: int = 10, alpha: float = 3.0) -> np.ndarray:
@@ -158,27 +118,16 @@ def _checked(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.nda
     return query, gallery
 
 
-def _encode(
-    query: np.ndarray, gallery: np.ndarray, k1: int, k2: int, distance_share: float, whole: bool = False
-) -> _Encoded:
-    query, gallery = _checked(query, gallery)
-    n, n_query = len(query) + len(gallery), len(query)
-    if not 1 <= k1 < n:
-        raise EvaluationError(f"k1={k1} neighbours of each of {n} images; choose from 1 to {n - 1}")
-    if not 1 <= k2 <= k1 + 1:
-        raise EvaluationError(f"k2={k2}; choose from 1 to k1 + 1 = {k1 + 1}")
-    if not 0 <= distance_share <= 1:
-        raise EvaluationError(f"distance_share={distance_share}; a share from 0 to 1 is wanted")
-    needed = 4 * BLOCK_BYTES + n * (4 * query.shape[1] + 8 * (k1 + 1) ** 2 + 16 * k1 * k2)
-    result = 4 * n_query * len(gallery) if whole else 0
-    remedy = "use `rank_reranked`, which keeps no matrix" if needed < result else "re-rank a part of the gallery"
-    check_memory(f"re-ranking {n:,} images", needed + result, remedy)
-    images = np.concatenate([query, gallery])
+def _neighbourhoods(images: np.ndarray, k1: int, k2: int) -> tuple[sparse.csr_array, np.ndarray]:
+    """Who are each image's neighbours and how near, and its largest squared distance to any image, (n,).
+
+    The weights are float32 (n, n), sparse; a row sums to 1.
+    """
     neighbours, furthest = _neighbours(images, k1 + 1)
     weights = _weights(images, _expanded(neighbours, k1), furthest)
     if k2 > 1:
         weights = (_pattern(neighbours[:, :k2], np.float32(1 / k2)) @ weights).tocsr()
-    return _Encoded(query, gallery, _with_long_indices(weights), furthest[:n_query], distance_share)
+    return _with_long_indices(weights), furthest
 
 
 def _neighbours(images: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

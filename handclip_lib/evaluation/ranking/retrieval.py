@@ -8,7 +8,7 @@ import numpy as np
 
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.ranking.counting import measure
-from handclip_lib.evaluation.ranking.labels import Pairing, as_array
+from handclip_lib.evaluation.ranking.labels import Labels, as_array
 
 BLOCK_BYTES = 16 * 2**20  # of similarities copied at once
 TIED_SHARE_WARNED = 0.01
@@ -72,13 +72,10 @@ class RetrievalMetrics:
 
 
 def retrieval_metrics(
-    similarity: np.ndarray,
-    query_ids: np.ndarray,
-    gallery_ids: np.ndarray,
-    query_cameras: np.ndarray | None = None,
-    gallery_cameras: np.ndarray | None = None,
+    similarity: np.ndarray, query_ids: np.ndarray, gallery_ids: np.ndarray,
+    query_cameras: np.ndarray | None = None, gallery_cameras: np.ndarray | None = None,
     exclude: np.ndarray | None = None,
-) -> RetrievalMetrics:
+) -> RetrievalMetrics:  # fmt: skip
     """Rank the gallery for each query and measure where the matches come.
 
     The average precision is the mean of the precision at the rank of each match. A query without a match is excluded
@@ -103,40 +100,40 @@ def retrieval_metrics(
     """
     similarity = _checked_similarity(similarity)
     n_query, n_gallery = similarity.shape
-    pairing = Pairing.of(n_query, n_gallery, query_ids, gallery_ids, query_cameras, gallery_cameras, exclude)
+    labels = Labels.of(n_query, n_gallery, query_ids, gallery_ids, query_cameras, gallery_cameras, exclude)
     precision = similarity.dtype if similarity.dtype == np.float32 else np.dtype(np.float64)
     size = max(1, BLOCK_BYTES // (n_gallery * precision.itemsize))
-    blocks = (pairing.rows[i : i + size] for i in range(0, len(pairing.rows), size))
+    blocks = (labels.rows[i : i + size] for i in range(0, len(labels.rows), size))
     return metrics_of_blocks(
-        ((rows, _finite(similarity[rows].astype(precision, order="C", copy=False), rows)) for rows in blocks), pairing
+        ((rows, _finite(similarity[rows].astype(precision, order="C", copy=False), rows)) for rows in blocks), labels
     )
 
 
-def metrics_of_blocks(blocks: Iterable[tuple[np.ndarray, np.ndarray]], pairing: Pairing) -> RetrievalMetrics:
+def metrics_of_blocks(blocks: Iterable[tuple[np.ndarray, np.ndarray]], labels: Labels) -> RetrievalMetrics:
     """Metrics of similarities that come in blocks of queries.
 
     Args:
         blocks: Query numbers, int64 (n_rows,), and their similarities, float32 or float64 (n_rows, n_gallery), finite;
-            these are overwritten. Together the blocks hold each query of `pairing.rows` once.
-        pairing: Labels of all.
+            these are overwritten. Together the blocks hold each query of `labels.rows` once.
+        labels: Of all.
 
     Raises:
         EvaluationError: No query has a match.
     """
-    n_query, n_gallery = len(pairing.query), len(pairing.gallery)
+    n_query, n_gallery = len(labels.query), len(labels.gallery)
     rank = np.zeros(n_query, np.int64)
     per_query = np.full((3, n_query), np.nan)
     tied = 0
     for rows, scores in blocks:
-        rank[rows], per_query[:, rows], n_tied = measure(scores, rows, pairing)
+        rank[rows], per_query[:, rows], n_tied = measure(scores, rows, labels)
         tied += n_tied
     matched = int((rank > 0).sum())
     if not matched:
-        raise EvaluationError(pairing.nothing_matched())
+        raise EvaluationError(labels.nothing_matched())
     if tied / matched > TIED_SHARE_WARNED:
         message = f"{tied} of {matched} best matches are tied with another identity: the embeddings may have collapsed"
         warnings.warn(message, TiedScoresWarning, stacklevel=3)
-    n_wanted = len(pairing.rows)
+    n_wanted = len(labels.rows)
     n_unmatched, n_excluded = n_wanted - matched, n_query - n_wanted
     standard, trapezoid, inverse = per_query
     return RetrievalMetrics(rank, standard, trapezoid, inverse, n_gallery, n_unmatched, n_excluded, tied / matched)

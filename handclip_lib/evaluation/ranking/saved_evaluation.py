@@ -15,8 +15,8 @@ import safetensors.numpy
 
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import DataError, EvaluationError
+from handclip_lib.evaluation.baselines import is_baseline
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.models import FLOOR
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult
 from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
 
@@ -81,7 +81,7 @@ class SavedEvaluation:
         """Embeddings of the evaluated images, read when they are asked for.
 
         Raises:
-            EvaluationError: The model has none here (floors have none), or the file is damaged.
+            EvaluationError: The model has none here (trivial baselines have none), or the file is damaged.
         """
         facts, tensors = _embeddings(self.folder, [model])
         if model not in tensors:
@@ -94,7 +94,7 @@ def save_evaluation(
 ) -> None:
     """Write `per_query.csv` and `embeddings.safetensors`, each whole or not at all.
 
-    The embeddings of floors are left out: at 4096 numbers an image they would be most of the file, and the
+    The embeddings of trivial baselines are left out: at 4096 numbers an image they would be most of the file, and the
     photographs give them again at once.
 
     Args:
@@ -112,7 +112,7 @@ def save_evaluation(
         raise EvaluationError(f"no features of {', '.join(missing)} were given; give those that were evaluated")
     paths = split.evaluated_paths()
     text = _csv(results)
-    embedded = [model for model in models if not model.startswith(FLOOR)]
+    embedded = [model for model in models if not is_baseline(model)]
     facts = {
         "checksum": split.checksum, "burst": results[0].burst, "models": models, "embedded": embedded, "paths": paths,
         "n_gallery": {result.gallery: result.draws[0].n_gallery for result in results},

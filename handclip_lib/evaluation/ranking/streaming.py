@@ -1,11 +1,11 @@
 """CMC, mAP and mINP straight from embeddings: similarities live for a block of queries, never all at once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.ranking.labels import Pairing, as_array
+from handclip_lib.evaluation.ranking.labels import Labels, as_array
 from handclip_lib.evaluation.ranking.retrieval import RetrievalMetrics, metrics_of_blocks
 from handclip_lib.machine import free_memory
 
@@ -14,24 +14,20 @@ LENGTH_TOLERANCE = 1e-3  # what float16 leaves of a length of 1
 
 
 def rank_features(
-    query: np.ndarray,
-    gallery: np.ndarray,
-    query_ids: np.ndarray,
-    gallery_ids: np.ndarray,
-    query_cameras: np.ndarray | None = None,
-    gallery_cameras: np.ndarray | None = None,
-    exclude: np.ndarray | None = None,
-) -> RetrievalMetrics:
+    query: np.ndarray, gallery: np.ndarray, query_ids: np.ndarray, gallery_ids: np.ndarray,
+    query_cameras: np.ndarray | None = None, gallery_cameras: np.ndarray | None = None,
+    exclude: np.ndarray | None = None, *, look: Callable[[np.ndarray, np.ndarray], None] | None = None,
+) -> RetrievalMetrics:  # fmt: skip
     """What `retrieval_metrics(query @ gallery.T, …)` gives, without the matrix: 10,000 × 100,000 in under 200 MB.
 
     A block of queries is multiplied with the gallery and its ranks are counted before the next one is. The blocks
     depend on the size of the gallery alone, so a run repeats to the bit on one machine.
 
     Args:
-        query: Embeddings of length 1, real (n_query, size); float32 is used as it is, another type is copied.
-        gallery: Embeddings of length 1, (n_gallery, size).
+        query, gallery: Embeddings of length 1, real (n, size); float32 is used as it is, another type is copied.
         query_ids, gallery_ids, query_cameras, gallery_cameras, exclude: See `retrieval_metrics`; an embedding that
             `exclude` leaves out is not looked at.
+        look: Is shown each block: query numbers, and their similarities, which it must leave alone and not keep.
 
     Raises:
         EvaluationError: A shape, type or value is wrong, an embedding is not of length 1, no query has a match, or
@@ -40,26 +36,27 @@ def rank_features(
     query, gallery = embeddings_of("query", query), embeddings_of("gallery", gallery)
     check_same_size(query, gallery)
     n_query, n_gallery = len(query), len(gallery)
-    pairing = Pairing.of(n_query, n_gallery, query_ids, gallery_ids, query_cameras, gallery_cameras, exclude)
-    check_unit_length("query", query, pairing.rows)
+    labels = Labels.of(n_query, n_gallery, query_ids, gallery_ids, query_cameras, gallery_cameras, exclude)
+    check_unit_length("query", query, labels.rows)
     check_unit_length("gallery", gallery)
     n_rows = min(max(1, BLOCK_BYTES // (4 * n_gallery)), n_query)
+    copies = 1 if look is None else 4
     check_memory(
         f"ranking a gallery of {n_gallery:,} images",
-        n_gallery * (4 * n_rows + 16),  # the block, a row's rivals, and the gallery by identity
+        n_gallery * (4 * n_rows * copies + 16),  # the block, a row's rivals, and the gallery by identity
         "rank against a part of the gallery, or search it by `GalleryIndex`",
     )
-    return metrics_of_blocks(_products(query, gallery, pairing.rows, n_rows), pairing)
 
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        scores = np.empty((n_rows, n_gallery), np.float32)
+        for start in range(0, len(labels.rows), n_rows):
+            rows = labels.rows[start : start + n_rows]
+            block = np.matmul(query[rows], gallery.T, out=scores[: len(rows)])
+            if look is not None:
+                look(rows, block)
+            yield rows, block
 
-def _products(
-    query: np.ndarray, gallery: np.ndarray, rows: np.ndarray, n_rows: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Query numbers and their similarities, n_rows at a time, all in one array."""
-    scores = np.empty((n_rows, len(gallery)), np.float32)
-    for start in range(0, len(rows), n_rows):
-        block = rows[start : start + n_rows]
-        yield block, np.matmul(query[block], gallery.T, out=scores[: len(block)])
+    return metrics_of_blocks(blocks(), labels)
 
 
 def embeddings_of(name: str, values: np.ndarray) -> np.ndarray:
@@ -85,11 +82,7 @@ def check_same_size(query: np.ndarray, gallery: np.ndarray) -> None:
 
 
 def check_unit_length(name: str, embeddings: np.ndarray, rows: np.ndarray | None = None) -> None:
-    """Refuse embeddings, of some rows or all, that are not of length 1; NaN and infinity are not.
-
-    Raises:
-        EvaluationError: Names the first row and its length.
-    """
+    """Refuse embeddings, of some rows or all, that are not of length 1, naming the first; NaN and infinity are not."""
     length = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
     bad = ~(np.abs(length - 1) <= LENGTH_TOLERANCE)
     if rows is not None:
@@ -104,16 +97,7 @@ def check_unit_length(name: str, embeddings: np.ndarray, rows: np.ndarray | None
 
 
 def check_memory(what: str, needed: int, remedy: str) -> None:
-    """Refuse work that the free memory cannot hold.
-
-    Args:
-        what: The work, in words.
-        needed: Bytes.
-        remedy: What to do instead.
-
-    Raises:
-        EvaluationError: Says both numbers and the remedy.
-    """
+    """Refuse work, named in words, that needs more bytes than are free, with what to do instead."""
     free = free_memory()
     if needed > free:
         mib = f"{needed / 2**20:,.0f} MiB beside the embeddings, and {free / 2**20:,.0f} MiB are free"

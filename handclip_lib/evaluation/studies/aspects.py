@@ -25,10 +25,7 @@ def across_aspects(
 
     Args:
         features: Embeddings of the tested images of all aspects: roles "test" and "other".
-        split: The manifest.
         mirrored: Embeddings of the own aspect's images flipped, under the same paths, for the other hand's gallery.
-        bootstrap: Resamples of the identities.
-        seed: Seed of the resampling.
 
     Returns:
         The results, and the reason for each aspect that could not be had, such as people who trained.
@@ -63,8 +60,6 @@ def fuse_aspects(
         features: Embeddings of the images of both aspects.
         split: A manifest that tests both aspects, such as any proportional one of data with both.
         aspects: Two of `ASPECTS`.
-        bootstrap: Resamples of the identities.
-        seed: Seed of the resampling.
 
     Raises:
         EvaluationError: A person that is tested trained, an aspect has no image, or nobody has both.
@@ -103,12 +98,8 @@ def cross_aspect(
     Args:
         features: Embeddings of the images of both aspects.
         split: A manifest that tests both aspects, such as any proportional one of data with both.
-        query: Aspect of the queries.
-        gallery: Aspect of the gallery.
         flipped: Embeddings of the *flipped* query images, under the same paths: a mirrored left hand has the shape of
             a right one. The images as they are by default.
-        bootstrap: Resamples of the identities.
-        seed: Seed of the resampling.
 
     Raises:
         EvaluationError: A person that is tested trained, or an aspect has no image.

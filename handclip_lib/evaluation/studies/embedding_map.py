@@ -19,7 +19,6 @@ def embedding_map(features: Features, split: Split, most: int = 800, seed: int =
 
     Args:
         features: Embeddings of at least the test images.
-        split: The manifest.
         most: Images, at most: whole identities, those with the most images first.
         seed: Of the layout.
 

@@ -77,10 +77,7 @@ def enrol_several(
 
     Args:
         features: Embeddings of at least `split.evaluated_paths()`.
-        split: The manifest.
         sizes: Images enrolled of an identity, 1 or more each.
-        bootstrap: Resamples of the identities.
-        seed: Seed of the resampling.
 
     Raises:
         EvaluationError: A size is below 1, or no query is left.

@@ -78,7 +78,6 @@ def occlusion_sensitivity(
         queries: Columns path, match_path, wrong_path, match_score, wrong_score.
         images: Decoded images of at least those paths.
         encode: The model that made the ranking; see `occlusion_map`.
-        batch_size: Images encoded at once.
 
     Raises:
         EvaluationError: The ranking was made by another model or of other pixels; or as `occlusion_map`.

@@ -152,7 +152,6 @@ def written_prompts(images: pd.DataFrame, identities: Sequence[str]) -> list[str
 
     Args:
         images: Columns identity, and those of side, view and skin_color that are known; the first image counts.
-        identities: For whom.
     """
     first = images.drop_duplicates("identity").set_index("identity")
     sentences = []

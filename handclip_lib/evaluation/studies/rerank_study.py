@@ -14,12 +14,6 @@ def refined(features: Features, split: Split, *, bootstrap: int = 1000, seed: in
 
     Re-ranking looks at all queries of a draw together: such figures assume that the probes come as a batch.
 
-    Args:
-        features: Embeddings of at least `split.evaluated_paths()`.
-        split: The manifest.
-        bootstrap: Resamples of the identities.
-        seed: Seed of the resampling.
-
     Raises:
         EvaluationError: An embedding is missing, or an interval cannot be made.
     """

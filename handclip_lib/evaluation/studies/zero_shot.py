@@ -64,11 +64,8 @@ def zero_shot_table(
     """How often view (by `VIEW_PROMPTS`), side and both (by `PROMPTS`) are right; interval over identities.
 
     Args:
-        features: Embeddings.
         images: Columns path, identity, aspect; only rows with an embedding and a known aspect count.
         encode_text: Texts to embeddings; None for a model that reads no text.
-        bootstrap: Resamples of the identities.
-        seed: Seed of the resampling.
 
     Returns:
         Columns `COLUMNS`, shares in 0..1: majority is the share of the commonest class, what one fixed answer would

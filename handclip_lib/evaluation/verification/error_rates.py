@@ -156,14 +156,9 @@ class VerificationResult:
 
 
 def verification_of(
-    features: Features,
-    split: Split,
-    *,
-    targets: Sequence[float] = TARGETS,
-    model: str = "model",
-    bootstrap: int = 1000,
-    seed: int = 0,
-) -> VerificationResult:
+    features: Features, split: Split, *, targets: Sequence[float] = TARGETS, model: str = "model",
+    bootstrap: int = 1000, seed: int = 0,
+) -> VerificationResult:  # fmt: skip
     """Verify the query and gallery images of all draws of a split, each pair once (see `compared_pairs`).
 
     The intervals resample identities: in a resample a genuine pair counts as often as its identity was drawn, an
@@ -171,12 +166,7 @@ def verification_of(
     only one person has no impostor pair and is left out.
 
     Args:
-        features: Embeddings of at least `split.evaluated_paths()`.
-        split: The manifest.
         targets: FMR at which FNMR is wanted, each in 0..1.
-        model: Name for tables and figures.
-        bootstrap: Resamples of the identities.
-        seed: Seed of the resampling.
 
     Raises:
         EvaluationError: An embedding is missing, or a target is no share.

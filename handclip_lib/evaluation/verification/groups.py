@@ -50,16 +50,9 @@ def reasons(left_out: Mapping[str, str]) -> str:
 
 
 def group_figures(
-    features: Features,
-    split: Split,
-    images: pd.DataFrame,
-    threshold: float,
-    attributes: Sequence[str] = ATTRIBUTES,
-    *,
-    model: str = "model",
-    bootstrap: int = 1000,
-    seed: int = 0,
-) -> GroupResult:
+    features: Features, split: Split, images: pd.DataFrame, threshold: float,
+    attributes: Sequence[str] = ATTRIBUTES, *, model: str = "model", bootstrap: int = 1000, seed: int = 0,
+) -> GroupResult:  # fmt: skip
     """Retrieval and verification figures of each group of the test images.
 
     An image is in the group of its own attribute: a person photographed with and without nail polish is in both
@@ -67,14 +60,9 @@ def group_figures(
     the group "unknown".
 
     Args:
-        features: Embeddings of at least `split.evaluated_paths()`.
-        split: The manifest.
         images: `HandTable.images`, which knows the attributes; at least the test images.
         threshold: Score from which a pair is accepted.
         attributes: Columns of `images` to group by; absent and constant ones are named in `left_out`.
-        model: Name for tables and figures.
-        bootstrap: Resamples of the identities.
-        seed: Seed of the resampling.
 
     Raises:
         EvaluationError: A test image is not in `images`.

@@ -68,16 +68,9 @@ class OpenSetResult:
 
 
 def open_set(
-    features: Features,
-    split: Split,
-    *,
-    share: float = 0.5,
-    rank: int = 1,
-    targets: Sequence[float] = TARGETS,
-    model: str = "model",
-    bootstrap: int = 1000,
-    seed: int = 0,
-) -> OpenSetResult:
+    features: Features, split: Split, *, share: float = 0.5, rank: int = 1, targets: Sequence[float] = TARGETS,
+    model: str = "model", bootstrap: int = 1000, seed: int = 0,
+) -> OpenSetResult:  # fmt: skip
     """Identify the queries of every draw when a share of the test identities is not enrolled.
 
     The gallery images of the people held out leave the gallery; their queries are the non-mated probes. FPIR is the
@@ -89,13 +82,9 @@ def open_set(
     says how the figures move with other probes, not with other people enrolled.
 
     Args:
-        features: Embeddings of at least `split.evaluated_paths()`.
-        split: The manifest.
         share: Share of the identities with a query to hold out, 0..1; the same ones in every draw.
         rank: R, 1 or more.
         targets: FPIR at which FNIR is wanted, each in 0..1.
-        model: Name for tables and figures.
-        bootstrap: Resamples of the identities.
         seed: Seed of the choice and of the resampling.
 
     Raises:

@@ -21,12 +21,9 @@ class Pairs:
     """Cosines of pairs of images, each unordered pair once.
 
     Attributes:
-        paths: One an image, (n_images,).
-        identities: Text, (n_images,).
-        genuine: float32 (n_genuine,), -1..1, of two images of one person.
-        genuine_images: int32 (n_genuine, 2), places in `paths`.
-        impostor: float32 (n_impostor,), of images of two people.
-        impostor_images: int32 (n_impostor, 2), likewise.
+        paths, identities: One an image, (n_images,).
+        genuine, impostor: float32 (n_genuine,) and (n_impostor,), -1..1: of two images of one person, and of two.
+        genuine_images, impostor_images: int32 (n, 2), places in `paths`.
     """
 
     paths: np.ndarray
@@ -70,11 +67,9 @@ class Pairs:
 
     def among(self, images: np.ndarray) -> "Pairs":
         """The pairs of which both images are chosen; bool (n_images,)."""
-        genuine, impostor = (images[rows].all(1) for rows in (self.genuine_images, self.impostor_images))
-        return Pairs(
-            self.paths, self.identities, self.genuine[genuine], self.genuine_images[genuine],
-            self.impostor[impostor], self.impostor_images[impostor],
-        )  # fmt: skip
+        a, b = (images[rows].all(1) for rows in (self.genuine_images, self.impostor_images))
+        kept = self.genuine[a], self.genuine_images[a], self.impostor[b], self.impostor_images[b]
+        return Pairs(self.paths, self.identities, *kept)
 
 
 def compared_pairs(features: Features, split: Split) -> Pairs:
@@ -82,10 +77,6 @@ def compared_pairs(features: Features, split: Split) -> Pairs:
 
     The gallery is that of the split's own aspect (with distractors where there are any): other aspects' images would
     be impostors that are told apart by the aspect, and some of them are of the query's own person.
-
-    Args:
-        features: Embeddings of at least `split.evaluated_paths()`.
-        split: The manifest.
 
     Raises:
         EvaluationError: An embedding is missing, or the memory does not suffice.
@@ -106,10 +97,6 @@ def validation_pairs(features: Features, split: Split) -> Pairs:
 
     A model trained on these people tells them apart better than strangers, so that a threshold chosen here lets
     through more strangers than it promises: report what it does on the test identities.
-
-    Args:
-        features: Embeddings of at least the split's train and val images.
-        split: The manifest.
 
     Raises:
         EvaluationError: No identity, or only one, has a val image; an embedding is missing, or the memory does not
@@ -139,15 +126,14 @@ def similarity_by_identity(features: Features, split: Split, most: int = 400) ->
     Returns:
         float32 (n, n) in -1..1 and the identities, (n,); whole identities up to about `most` images.
     """
-    test = split.images[split.images["role"] == "test"].copy()
-    test["order"] = test["identity"].map(identity_order)
-    test = test.sort_values(["order", "capture", "path"], kind="stable")
-    size = test.groupby("order", sort=True)["path"].transform("size").to_numpy()
-    first = np.flatnonzero(np.r_[True, test["identity"].to_numpy()[1:] != test["identity"].to_numpy()[:-1]])
-    ends = first + size[first]
-    n = int(ends[ends <= max(most, ends[0])].max())
-    embeddings = features.of(test["path"].tolist()[:n])
-    return embeddings @ embeddings.T, test["identity"].to_numpy(str)[:n]
+    test = split.images[split.images["role"] == "test"]
+    test = test.assign(order=test["identity"].map(identity_order)).sort_values(
+        ["order", "capture", "path"], kind="stable"
+    )
+    ends = test.groupby("order", sort=True).size().cumsum()
+    test = test.head(int(ends[ends <= max(most, ends.iloc[0])].max()))
+    embeddings = features.of(test["path"])
+    return embeddings @ embeddings.T, test["identity"].to_numpy(str)
 
 
 def _check_memory(n: int, most: int) -> None:

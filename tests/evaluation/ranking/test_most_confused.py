@@ -9,7 +9,7 @@ import pytest
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.ranking.most_confused import COLUMNS, hardest_pairs
+from handclip_lib.evaluation.ranking.confusion import COLUMNS, most_confused_pairs
 from handclip_lib.evaluation.ranking.protocol import evaluate_split
 
 
@@ -56,7 +56,7 @@ def test_pairs_are_those_of_a_plain_loop(saved_runs, gallery, merged):
     split = saved_runs.small_split()
     features = saved_runs.features_of(split, noise=1.5)
     result = evaluate_split(features, split, gallery, bootstrap=10)
-    found = hardest_pairs(result, split, 1000, merged=merged)
+    found = most_confused_pairs(result, split, 1000, merged=merged)
     slow = slow_pairs(features, split, gallery, merged)
     assert len(found) == len(slow) > 8
     for row in found.itertuples():
@@ -67,7 +67,7 @@ def test_pairs_are_those_of_a_plain_loop(saved_runs, gallery, merged):
     order = list(zip(-found["queries"], found["margin"], strict=True))
     assert order == sorted(order)
     assert (found["photographs"] < found["queries"]).any()
-    few = hardest_pairs(result, split, 3, merged=merged)
+    few = most_confused_pairs(result, split, 3, merged=merged)
     pd.testing.assert_frame_equal(few, found.head(3))
 
 
@@ -90,9 +90,9 @@ def test_a_worked_case_one_way_and_merged():
     # 2c is a miss by cos 30 - cos 60; 10b, at 30 degrees, by the same, and 10c by cos 40 - sin 40; 10d and 2b hit.
     lost, less = np.sqrt(3) / 2 - 0.5, np.cos(np.radians(40)) - np.sin(np.radians(40))
     expected = [["10", "2", 2, 2, 2 / 3, -(lost + less) / 2], ["2", "10", 1, 1, 1 / 2, -lost]]
-    for row, wanted in zip(hardest_pairs(result, split).to_numpy().tolist(), expected, strict=True):
+    for row, wanted in zip(most_confused_pairs(result, split).to_numpy().tolist(), expected, strict=True):
         assert row[:4] == wanted[:4] and row[4:] == pytest.approx(wanted[4:], abs=1e-6)
-    (one,) = hardest_pairs(result, split, merged=True).to_numpy().tolist()
+    (one,) = most_confused_pairs(result, split, merged=True).to_numpy().tolist()
     assert one[:2] == ["2", "10"]  # by number, not as text
     assert one[2:4] == [3, 3] and one[4:] == pytest.approx([3 / 5, -(2 * lost + less) / 3], abs=1e-6)
 
@@ -100,16 +100,16 @@ def test_a_worked_case_one_way_and_merged():
 def test_a_model_without_mistakes_has_no_pairs(saved_runs):
     split = saved_runs.small_split()
     result = evaluate_split(saved_runs.features_of(split, noise=0.01), split, bootstrap=10)
-    found = hardest_pairs(result, split, merged=True)
+    found = most_confused_pairs(result, split, merged=True)
     assert found.empty and tuple(found.columns) == COLUMNS
-    assert hardest_pairs(result, split).empty
+    assert most_confused_pairs(result, split).empty
 
 
 def test_another_split_and_no_pairs_are_refused(saved_runs):
     split = saved_runs.small_split()
     result = evaluate_split(saved_runs.features_of(split, 1.0), split, bootstrap=10)
     with pytest.raises(EvaluationError, match="n=0: at least one pair"):
-        hardest_pairs(result, split, 0)
+        most_confused_pairs(result, split, 0)
     _, other = worked()
     with pytest.raises(EvaluationError, match=r"dorsal_r_\d+_\d+\.jpg is in no gallery of this split"):
-        hardest_pairs(result, other)
+        most_confused_pairs(result, other)

@@ -17,7 +17,6 @@ from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking import streaming
 from handclip_lib.evaluation.ranking.protocol import (
-    burst_share,
     burst_shares,
     evaluate_models,
     evaluate_split,
@@ -182,7 +181,7 @@ def test_the_order_of_the_features_and_images_nobody_needs_do_not_matter():
 def test_rank1_without_bursts_is_the_same_figure_both_ways():
     split = a_split((9,) * 12, draws=5)
     features = Features.normalised(split.images["path"], np.random.default_rng(2).normal(size=(len(split.images), 4)))
-    table = burst_share(features, split, (0, 1, 3, 8), model="m")
+    table = burst_shares({"m": features}, split, (0, 1, 3, 8))
     for row in table.itertuples():
         if row.burst < 8:
             figures = evaluate_split(features, split, burst=row.burst).summary()
@@ -205,7 +204,7 @@ def test_a_query_without_a_match_is_no_miss_of_the_bursts_either():
     meta = {"dataset": "folder", "draws": 1, "aspect": "all", "protocol": "given", "unqueryable": []}
     split = Split.build(meta, rows.assign(role="test", aspect=""))
     features = Features.normalised(rows["path"], np.array([[5, 0], [5, 1], [4, 1], [0, 5], [1, 5], [3, 1], [4, 2]]))
-    shares = burst_share(features, split, (0, 1))
+    shares = burst_shares({"m": features}, split, (0, 1))
     # a1, a2 and b1 are found, c0 and c1 have no match; a1 is one capture from a0
     assert shares["rank1"].tolist() == [evaluate_split(features, split, bootstrap=2).rank1.estimate, 1] == [1, 1]
     assert shares["left_out"].tolist() == [0, 1 / 3]
@@ -220,9 +219,8 @@ def test_near_duplicates_carry_rank1_when_nothing_else_does():
     wave = np.zeros((len(own), 2 * (own.max() + 1)))
     wave[np.arange(len(own)), 2 * own], wave[np.arange(len(own)), 2 * own + 1] = np.cos(angle / 3), np.sin(angle / 3)
     noise = np.random.default_rng(0).normal(size=(len(own), 60)) / np.sqrt(60) * 0.5
-    with_neighbours, without = burst_share(
-        Features.normalised(split.images["path"], np.hstack([wave, noise])), split, (0, 2)
-    )["rank1"]
+    features = Features.normalised(split.images["path"], np.hstack([wave, noise]))
+    with_neighbours, without = burst_shares({"m": features}, split, (0, 2))["rank1"]
     assert with_neighbours > without + 0.2
 
 
@@ -272,7 +270,7 @@ def test_the_interval_is_that_of_identities():
 def test_a_draw_that_the_memory_cannot_hold_is_refused(monkeypatch):
     split = a_split()
     monkeypatch.setattr(streaming, "free_memory", lambda: 2**10)
-    with pytest.raises(EvaluationError, match=r"draw of \d+ queries and \d+ gallery images needs .*`rank_features`"):
+    with pytest.raises(EvaluationError, match=r"ranking a gallery of \d+ images needs"):
         evaluate_split(tied_features(split), split)
 
 
@@ -291,7 +289,7 @@ def test_models_are_compared_on_every_gallery_the_split_has():
     rng = np.random.default_rng(0)
     models = {
         name: Features.normalised(split.images["path"], rng.normal(size=(len(split.images), 4)))
-        for name in ("model", "floor: pixels", "floor: histogram")
+        for name in ("model", "trivial baseline: pixels", "trivial baseline: histogram")
     }
     results = evaluate_models(models, split, bootstrap=50)
     table = retrieval_table(results)

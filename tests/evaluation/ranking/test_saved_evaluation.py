@@ -11,7 +11,11 @@ from handclip_lib.evaluation.ranking.saved_evaluation import EMBEDDINGS, PER_QUE
 
 def test_every_query_comes_back_to_the_last_bit(tmp_path: Path, saved_runs):
     saved, results, _ = saved_runs.evaluated(tmp_path / "05_evaluation-tiny-0000")
-    assert (saved.run, saved.models, saved.burst) == ("05_evaluation-tiny-0000", ("tiny", "floor: pixels"), 0)
+    assert (saved.run, saved.models, saved.burst) == (
+        "05_evaluation-tiny-0000",
+        ("tiny", "trivial baseline: pixels"),
+        0,
+    )
     assert saved.n_gallery == {"aspect": 6, "all": 12}
     for result in results:
         rows = saved.queries(result.model, result.gallery)
@@ -29,8 +33,8 @@ def test_embeddings_come_back_and_floors_are_left_out(tmp_path: Path, saved_runs
     found = saved.features("tiny")
     assert list(found.paths) == paths
     np.testing.assert_array_equal(found.embeddings, features["tiny"].of(paths))
-    with pytest.raises(EvaluationError, match=r"run kept no embeddings of 'floor: pixels'; it has tiny"):
-        saved.features("floor: pixels")
+    with pytest.raises(EvaluationError, match=r"run kept no embeddings of 'trivial baseline: pixels'; it has tiny"):
+        saved.features("trivial baseline: pixels")
 
 
 def test_what_was_not_evaluated_is_named(tmp_path: Path, saved_runs):
@@ -39,9 +43,9 @@ def test_what_was_not_evaluated_is_named(tmp_path: Path, saved_runs):
     )
     with pytest.raises(EvaluationError, match="no gallery 'all'; choose from aspect"):
         saved.queries("tiny", "all")
-    with pytest.raises(EvaluationError, match="evaluated no 'vitb16'; choose from tiny, floor: pixels"):
+    with pytest.raises(EvaluationError, match="evaluated no 'vitb16'; choose from tiny, trivial baseline: pixels"):
         saved.queries("vitb16", "aspect")
-    with pytest.raises(EvaluationError, match="no features of floor: pixels"):
+    with pytest.raises(EvaluationError, match="no features of trivial baseline: pixels"):
         save_evaluation(tmp_path / "run", results, {"tiny": features["tiny"]}, saved_runs.small_split())
 
 
