@@ -267,6 +267,17 @@ def test_the_interval_is_that_of_identities():
     assert (result.rank1.low, result.rank1.high) != (by_query.low, by_query.high)
 
 
+@pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.ranking.retrieval.TiedScoresWarning")
+def test_what_a_query_found_does_not_depend_on_the_blocks(monkeypatch):
+    split = a_split()
+    signs = np.random.default_rng(0).choice([-1, 1], (len(split.images), 16))  # cosines that float32 holds exactly
+    features = Features.normalised(split.images["path"], signs)
+    whole = evaluate_split(features, split, "all", burst=1, bootstrap=2).per_query
+    monkeypatch.setattr(streaming, "BLOCK_BYTES", 4 * 7 * len(split.draw(0, "all").gallery_paths))
+    pd.testing.assert_frame_equal(evaluate_split(features, split, "all", burst=1, bootstrap=2).per_query, whole)
+    assert ((whole["match_score"] > whole["wrong_score"]) == (whole["hit"] == 1)).all()
+
+
 def test_a_draw_that_the_memory_cannot_hold_is_refused(monkeypatch):
     split = a_split()
     monkeypatch.setattr(streaming, "free_memory", lambda: 2**10)
