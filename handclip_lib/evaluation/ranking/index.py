@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.ranking.streaming import check_memory, check_same_size, check_unit_length, embeddings_of
+from handclip_lib.evaluation.memory import check_memory
+from handclip_lib.evaluation.ranking.streaming import check_same_size, check_unit_length, embeddings_of
 
 KINDS = ("flat", "ivf", "hnsw")
 POINTS_PER_LIST = 39  # what FAISS asks for to learn where the lists' centres are

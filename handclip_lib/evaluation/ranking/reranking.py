@@ -9,8 +9,9 @@ import numpy as np
 from scipy import sparse
 
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.memory import check_memory
 from handclip_lib.evaluation.ranking.overlap import add_overlap
-from handclip_lib.evaluation.ranking.streaming import check_memory, check_same_size, check_unit_length, embeddings_of
+from handclip_lib.evaluation.ranking.streaming import check_same_size, check_unit_length, embeddings_of
 
 SMALLEST = 1e-6  # of what is a squared distance rather than rounding: images may all be the same
 BLOCK_BYTES = 32 * 2**20  # of similarities, or of gathered embeddings, at once

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.memory import check_memory
 from handclip_lib.evaluation.ranking.labels import Labels, as_array
 from handclip_lib.evaluation.ranking.retrieval import RetrievalMetrics, metrics_of_blocks
-from handclip_lib.machine import free_memory
 
 BLOCK_BYTES = 64 * 2**20  # of similarities at once: enough rows for a multiplication at full speed
 LENGTH_TOLERANCE = 1e-3  # what float16 leaves of a length of 1
@@ -94,11 +94,3 @@ def check_unit_length(name: str, embeddings: np.ndarray, rows: np.ndarray | None
             f"{name}[{row}] has length {length[row]:.6g}, and so {int(bad.sum())} of {len(bad)} embeddings are not of "
             f"length 1; {remedy}"
         )
-
-
-def check_memory(what: str, needed: int, remedy: str) -> None:
-    """Refuse work, named in words, that needs more bytes than are free, with what to do instead."""
-    free = free_memory()
-    if needed > free:
-        mib = f"{needed / 2**20:,.0f} MiB beside the embeddings, and {free / 2**20:,.0f} MiB are free"
-        raise EvaluationError(f"{what} needs {mib}; {remedy}")

@@ -10,7 +10,7 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.ranking.streaming import check_memory
+from handclip_lib.evaluation.memory import check_memory
 
 BLOCK = 1024  # rows of the similarity matrix at once
 PAIR_BYTES = 100  # of a pair, with its score sorted, as a verification has it

@@ -13,6 +13,7 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import DataError, EvaluationError
+from handclip_lib.evaluation import memory
 from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking import streaming
@@ -280,7 +281,7 @@ def test_what_a_query_found_does_not_depend_on_the_blocks(monkeypatch):
 
 def test_a_draw_that_the_memory_cannot_hold_is_refused(monkeypatch):
     split = a_split()
-    monkeypatch.setattr(streaming, "free_memory", lambda: 2**10)
+    monkeypatch.setattr(memory, "free_memory", lambda: 2**10)
     with pytest.raises(EvaluationError, match=r"ranking a gallery of \d+ images needs"):
         evaluate_split(tied_features(split), split)
 

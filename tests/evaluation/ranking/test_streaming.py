@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation import memory
 from handclip_lib.evaluation.ranking import compiling, counting, streaming
 from handclip_lib.evaluation.ranking.retrieval import TiedScoresWarning, retrieval_metrics
 from handclip_lib.evaluation.ranking.streaming import rank_features
@@ -206,7 +207,7 @@ def test_bad_input_is_named(query, gallery, words):
 
 
 def test_a_gallery_beyond_the_memory_is_refused_with_numbers(monkeypatch):
-    monkeypatch.setattr(streaming, "free_memory", lambda: 2**20)
+    monkeypatch.setattr(memory, "free_memory", lambda: 2**20)
     features = exact_features(np.random.default_rng(4), 20_000, 4)
     # 13 queries × 20,000 × 4 bytes and 16 bytes an image for the counting: 1.3 MiB
     with pytest.raises(EvaluationError, match=r"20,000 images needs 1 MiB beside .* 1 MiB are free; .*GalleryIndex"):

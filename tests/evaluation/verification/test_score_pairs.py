@@ -10,8 +10,8 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation import memory
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.ranking import streaming
 from handclip_lib.evaluation.verification.score_pairs import (
     Pairs,
     compared_pairs,
@@ -128,12 +128,12 @@ def test_validation_pairs_are_val_against_train_images():
 def test_pairs_that_the_memory_cannot_hold_are_refused(monkeypatch):
     split = a_split()
     features = random_features(split)
-    monkeypatch.setattr(streaming, "free_memory", lambda: 2**10)
+    monkeypatch.setattr(memory, "free_memory", lambda: 2**10)
     with pytest.raises(EvaluationError, match=r"the pairs of \d+ images needs .* free; verify .* fewer draws"):
         compared_pairs(features, split)
     with pytest.raises(EvaluationError, match=r"the pairs of \d+ images needs"):
         validation_pairs(features, split)
-    monkeypatch.setattr(streaming, "free_memory", lambda: 2**30)
+    monkeypatch.setattr(memory, "free_memory", lambda: 2**30)
     assert len(compared_pairs(features, split).genuine)
 
 
