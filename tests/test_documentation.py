@@ -26,17 +26,17 @@ from PIL import Image
 
 from handclip_lib.backbone.load import BACKBONES, SHAPES, load_backbone
 from handclip_lib.backbone.openai_clip import build_clip, clip_package, published_file
-from handclip_lib.config import NOTEBOOKS
+from handclip_lib.cli import EXIT_CODES, _parser, main
 from handclip_lib.data.audit import PUBLISHED_COUNTS
 from handclip_lib.data.hands11k import read_hands11k
 from handclip_lib.data.splits import CUTOFFS, make_split
 from handclip_lib.errors import HandClipError
-from handclip_lib.guard import resolve
+from handclip_lib.launch.launcher import find_notebook, gather
+from handclip_lib.launch.plan import plan
 from handclip_lib.models.trained import save_clip
-from handclip_lib.workbench.cli import EXIT_CODES, _parser, main
-from handclip_lib.workbench.launcher import find_notebook, gather
-from handclip_lib.workbench.plan import plan
-from handclip_lib.workbench.record import STATUSES
+from handclip_lib.parameters.guard import resolve
+from handclip_lib.parameters.notebooks import NOTEBOOKS
+from handclip_lib.runs.record import STATUSES
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -44,7 +44,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "notebooks" / "REA
 PARAMETERS = {name for model in NOTEBOOKS.values() for name in model.model_fields}
 PACKAGES = (
     "analysis|backbone|config|data|drawn|errors|evaluation|files|finite|guard|losses|machine|models|parameters|plots|"
-    "training|widgets|workbench"
+    "runs|report|launch|training|widgets"
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -146,7 +146,7 @@ def check_handclip(words: Sequence[str], data_root: Path) -> None:
             check_values(find_notebook(given.notebook).stem, given.files, given.typed, given.raw)
         plan = [word for word in words if word not in ("--resume", "--dry-run")]
         # the text's files of weights and runs are the reader's
-        with patch("handclip_lib.backbone.load.check_weights"), patch("handclip_lib.workbench.inputs.usable_run"):
+        with patch("handclip_lib.backbone.load.check_weights"), patch("handclip_lib.runs.inputs.usable_run"):
             assert main([*plan, "--dry-run"]) == 0, words
     elif words[0] == "doctor":
         assert main(words) in (0, 1), words

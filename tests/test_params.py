@@ -12,12 +12,12 @@ import yaml
 from handclip_lib.backbone.image_tower import resize_input
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.openai_clip import clip_package
-from handclip_lib.config import NOTEBOOKS, JointTraining
-from handclip_lib.guard import resolve
+from handclip_lib.launch.launcher import find_notebook
+from handclip_lib.launch.points import read_points
 from handclip_lib.models.trained import image_encoder
+from handclip_lib.parameters.guard import resolve
+from handclip_lib.parameters.notebooks import NOTEBOOKS, JointTraining
 from handclip_lib.training.image import fit_image
-from handclip_lib.workbench.launcher import find_notebook
-from handclip_lib.workbench.sweep_points import read_points
 
 PARAMS = Path(__file__).parents[1] / "params"
 MODELS = {name[3:]: model for name, model in NOTEBOOKS.items()} | {"promptsg": JointTraining}

@@ -11,9 +11,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "handclip_lib"
 FLOORS = {
-    "terminal": -1, "errors": 0, "files": 0, "machine": 0, "finite": 1, "parameters": 1, "parameter_yaml": 1,
-    "drawn": 1, "config": 2, "guard": 2, "data": 3, "losses": 3, "backbone": 4, "models": 5, "evaluation": 6,
-    "training": 7, "analysis": 8, "plots": 9, "widgets": 10, "workbench": 11,
+    "terminal": -1, "errors": 0, "files": 0, "machine": 0, "finite": 1, "parameters": 1, "drawn": 1, "data": 2, "losses": 2,
+    "backbone": 3, "models": 4, "evaluation": 5, "training": 6, "runs": 7, "analysis": 8, "plots": 9, "widgets": 10,
+    "report": 11, "launch": 12, "diagnosis": 12, "doctor": 13, "cli": 14,
 }  # fmt: skip
 
 
@@ -49,7 +49,8 @@ def test_no_module_hides_in_a_drawer():
 
 
 @pytest.mark.parametrize(
-    "module", ["handclip_lib.config", "handclip_lib.guard", "handclip_lib.workbench.cli", "handclip_lib.workbench"]
+    "module",
+    ["handclip_lib.parameters.notebooks", "handclip_lib.parameters.guard", "handclip_lib.cli", "handclip_lib.runs"],
 )
 def test_light_modules_import_neither_torch_nor_pandas(module: str):
     heavy = "{'torch', 'torchvision', 'pandas', 'matplotlib', 'IPython', 'papermill'}"
@@ -113,6 +114,6 @@ def test_folders_and_locks_are_made_by_the_one_rule_of_who_may_read_them():
     assert {path for path, name in makes if name in ("mkdir", "makedirs", "FileLock", "umask", "chmod", "touch")} == {
         "files.py",
         "drawn/dataset.py",  # a folder inside the one that it has made
-        "workbench/launcher.py",  # umask(), which it hands to the notebook's process
-        "workbench/sweep_worker.py",
+        "launch/launcher.py",  # umask(), which it hands to the notebook's process
+        "launch/worker.py",
     }

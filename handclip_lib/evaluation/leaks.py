@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from handclip_lib.config import SELECTED_ON_TEST
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import refuse_leak
 from handclip_lib.errors import DataError, EvaluationError
 from handclip_lib.evaluation.copies import find_copies
 from handclip_lib.evaluation.features import Features
+from handclip_lib.parameters.notebooks import SELECTED_ON_TEST
 
 YES, NO, STATED, UNKNOWN = "yes", "no", "stated", "not checked"
 SELECTIONS = {

@@ -13,7 +13,6 @@ import torch
 
 from handclip_lib.backbone.load import Backbone, load_backbone
 from handclip_lib.backbone.weights import fingerprint, size_fact
-from handclip_lib.config import trained_name
 from handclip_lib.data.augment import plain
 from handclip_lib.data.images import Resolution, height_and_width
 from handclip_lib.data.manifest import Split
@@ -23,6 +22,7 @@ from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.finite import require_finite
 from handclip_lib.models.promptsg import PromptSG, load_promptsg, save_promptsg
 from handclip_lib.models.reid_head import ReidEncoder
+from handclip_lib.parameters.notebooks import trained_name
 
 logger = logging.getLogger("handclip")
 PROMPTS = "text_features.safetensors"

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from handclip_lib.backbone.load import load_backbone
-from handclip_lib.config import NOTEBOOKS, ImageFinetune
 from handclip_lib.data.images import decode_images
 from handclip_lib.data.open import open_dataset
 from handclip_lib.data.splits import make_split
 from handclip_lib.errors import ConfigError, HandClipError
-from handclip_lib.guard import resolve
 from handclip_lib.models.trained import image_encoder, prompt_texts, save_trained
-from handclip_lib.parameter_yaml import read_mapping
+from handclip_lib.parameters.guard import resolve
+from handclip_lib.parameters.notebooks import NOTEBOOKS, ImageFinetune
+from handclip_lib.parameters.yaml import read_mapping
 from handclip_lib.training.image import fit_image
 from handclip_lib.training.processes import Processes, this_device
 from handclip_lib.training.together import PARAMETERS

@@ -12,10 +12,10 @@ from threading import Thread
 import torch
 import yaml
 
-from handclip_lib.config import ImageFinetune
 from handclip_lib.errors import TrainingError
 from handclip_lib.files import whole_file
 from handclip_lib.machine import cores, free_memory
+from handclip_lib.parameters.notebooks import ImageFinetune
 from handclip_lib.training.processes import MEETING
 
 PARAMETERS = "training.yml"

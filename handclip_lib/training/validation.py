@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from handclip_lib.config import Validation
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.studies.prompts import labelled
+from handclip_lib.parameters.notebooks import Validation
 
 
 @dataclass(frozen=True)

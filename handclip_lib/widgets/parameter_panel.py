@@ -8,11 +8,11 @@ from typing import Any, get_args
 
 import ipywidgets
 
-from handclip_lib.config import Parameters, WithBackbone, WithData
 from handclip_lib.errors import ConfigError
-from handclip_lib.guard import resolve
-from handclip_lib.widgets.commands import papermill_command, parameter_lines, run_command, said
-from handclip_lib.widgets.parameter_files import parameter_files, read_parameters, save_parameters, shown
+from handclip_lib.parameters.commands import papermill_command, parameter_lines, run_command, said
+from handclip_lib.parameters.files import parameter_files, read_parameters, save_parameters, shown
+from handclip_lib.parameters.guard import resolve
+from handclip_lib.parameters.notebooks import Parameters, WithBackbone, WithData
 
 GROUPS = {"data": WithData, "backbone": WithBackbone}
 ROW = {"display": "flex", "flex_flow": "row wrap"}

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from nbformat import v4
 from PIL import Image
 
+from handclip_lib.report.live_panels import drawn_ahead
+from handclip_lib.report.pages import render_report, write_index
 from handclip_lib.widgets.panel import Panel
-from handclip_lib.workbench.live_panels import drawn_ahead
-from handclip_lib.workbench.reports import render_report, write_index
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 pytestmark = pytest.mark.browser
@@ -239,7 +239,7 @@ def test_panels_drawn_ahead_answer_without_a_kernel_by_mouse_and_keyboard(watche
     nbformat.write(v4.new_notebook(cells=[v4.new_code_cell("1", outputs=[output])]), tmp_path / "executed.ipynb")
     (tmp_path / "run.json").write_text(json.dumps({"id": "x", "notebook": "05", "status": "succeeded"}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("handclip_lib.workbench.live_panels.live_panels", lambda *_: [live])
+        patch.setattr("handclip_lib.report.live_panels.live_panels", lambda *_: [live])
         path = render_report(tmp_path, interactive=True)
     assert watched.open(path) == []
 

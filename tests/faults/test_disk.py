@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from handclip_lib.config import Evaluation
+from handclip_lib.cli import main
 from handclip_lib.data.images import decode_images
 from handclip_lib.errors import DataError, EvaluationError, RunError
 from handclip_lib.evaluation.features import extract_features
-from handclip_lib.workbench import launcher
-from handclip_lib.workbench.cleaning import leftovers, remove
-from handclip_lib.workbench.cli import main
-from handclip_lib.workbench.record import read_record, write_record
-from handclip_lib.workbench.runs import RUN_FOLDER, Run
+from handclip_lib.launch import launcher
+from handclip_lib.parameters.notebooks import Evaluation
+from handclip_lib.runs.cleaning import leftovers, remove
+from handclip_lib.runs.record import read_record, write_record
+from handclip_lib.runs.run import RUN_FOLDER, Run
 
 pytestmark = pytest.mark.fault
 
@@ -76,7 +76,7 @@ def test_a_read_only_folder_of_reports(small_disk: Path):
 @pytest.mark.matrix("read-only", "start", "exit 2 with the remedy, before a kernel")
 def test_the_launcher_says_so_before_a_kernel_starts(small_disk: Path):
     read_only(small_disk)
-    command = [sys.executable, "-m", "handclip_lib.workbench.cli", "run", "05"]
+    command = [sys.executable, "-m", "handclip_lib.cli", "run", "05"]
     environment = {**os.environ, "HANDCLIP_REPORTS": str(small_disk / "reports")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 2

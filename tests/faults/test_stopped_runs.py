@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from handclip_lib.workbench.plan import find_checkpoint
-from handclip_lib.workbench.record import read_record
+from handclip_lib.launch.plan import find_checkpoint
+from handclip_lib.runs.record import read_record
 
 pytestmark = pytest.mark.fault
 EPOCHS = 25
@@ -29,7 +29,7 @@ class Command:
         given = [word for name, value in SMALL.items() for word in ("-p", name, str(value))]
         self.reports = reports
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "handclip_lib.workbench.cli", "run", "03", *given, *words],
+            [sys.executable, "-m", "handclip_lib.cli", "run", "03", *given, *words],
             env={**os.environ, "HANDCLIP_REPORTS": str(reports)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True,
         )  # fmt: skip

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.fault
 
 ROOT = Path(__file__).parents[2]
 TINY = "drawn_subjects: 8\ndrawn_images: 3\ndraws: 2\nresolution: 32\nsamples: 4\n"
-SWEEP = [sys.executable, "-m", "handclip_lib.workbench.cli", "sweep", "01"]
+SWEEP = [sys.executable, "-m", "handclip_lib.cli", "sweep", "01"]
 
 
 @pytest.fixture

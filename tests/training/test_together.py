@@ -11,8 +11,8 @@ import pytest
 import safetensors
 
 from handclip_lib.backbone.load import load_backbone
-from handclip_lib.config import ImageFinetune
 from handclip_lib.errors import ConfigError, TrainingError
+from handclip_lib.parameters.notebooks import ImageFinetune
 from handclip_lib.training.__main__ import main, train
 from handclip_lib.training.checkpoints import load_checkpoint
 from handclip_lib.training.together import PARAMETERS, run_together, train_together

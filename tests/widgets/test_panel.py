@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from handclip_lib.config import PromptLearning
+from handclip_lib.parameters.notebooks import PromptLearning
 from handclip_lib.widgets.job import Job
 from handclip_lib.widgets.panel import Panel
 

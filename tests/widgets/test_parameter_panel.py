@@ -7,13 +7,13 @@ import ipywidgets
 import pytest
 import yaml
 
-from handclip_lib.config import NOTEBOOKS, DataExploration, Evaluation, JointTraining, PromptLearning
+from handclip_lib.cli import _parser
 from handclip_lib.errors import ConfigError
-from handclip_lib.guard import resolve
-from handclip_lib.widgets.commands import changed, papermill_command, parameter_lines, run_command
+from handclip_lib.launch.launcher import gather
+from handclip_lib.parameters.commands import changed, papermill_command, parameter_lines, run_command
+from handclip_lib.parameters.guard import resolve
+from handclip_lib.parameters.notebooks import NOTEBOOKS, DataExploration, Evaluation, JointTraining, PromptLearning
 from handclip_lib.widgets.parameter_panel import _typed, groups, parameter_panel
-from handclip_lib.workbench.cli import _parser
-from handclip_lib.workbench.launcher import gather
 
 ODD = {"n_ctx": 2, "template": "it's a {} \"hand\" | $HOME/{} ü", "learning_rate": 1e-5, "normalize": False,
        "weights": "007", "context_weight": 1e6, "dataset": "11k", "data_root": "/a folder/true"}  # fmt: skip

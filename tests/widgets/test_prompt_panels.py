@@ -6,11 +6,11 @@ import torch
 
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.openai_clip import clip_package
-from handclip_lib.config import PromptLearning
 from handclip_lib.data.images import decode_images
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.studies.prompts import PromptTask
 from handclip_lib.models.prompt_learner import PromptLearner
+from handclip_lib.parameters.notebooks import PromptLearning
 from handclip_lib.training.prompt import fit_prompt, try_prompt
 from handclip_lib.widgets.prompt_panels import identity_inspector, similarity_over_epochs, training_panel
 

@@ -1,0 +1,256 @@
+"""The runs of a reports folder as tables: what there is, what differs, and which may be compared."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from handclip_lib.errors import EvaluationError, RunError
+from handclip_lib.runs.inputs import CHECKPOINTS
+from handclip_lib.runs.record import not_learnt, record_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from handclip_lib.analysis.comparison import Entry
+    from handclip_lib.evaluation.ranking.saved_evaluation import SavedEvaluation
+
+EVALUATION = "per_query.csv"
+EVALUATES = ("03_image_finetune", "04_joint_training", "05_evaluation")
+METRICS = ("rank1", "rank1_low", "rank1_high", "map", "map_trapezoid")
+IN_COLUMNS = ("dataset", "data_root", "aspect")
+"""Parameters that have a column of their own there."""
+MOST_TOLD, LONGEST_TOLD = 2, 28
+"""Parameters, and characters, that a label of a run may hold."""
+
+
+def find_records(
+    runs: Path, ids: Sequence[str] = (), notebook: str = "", dataset: str = "", aspect: str = ""
+) -> list[dict[str, Any]]:
+    """Records of the runs, the oldest first; those of notebook 06 are left out.
+
+    Args:
+        runs: Folder that holds a folder for each run.
+        ids: Runs to take; empty: all.
+        notebook: Take those of this notebook alone, such as "03_image_finetune"; empty: of all.
+        dataset: Likewise.
+        aspect: Likewise.
+
+    Returns:
+        `run.json` of each; of a damaged one its id, the status "damaged" and the reason.
+
+    Raises:
+        RunError: An id is of no run.
+    """
+    folders = [folder for folder in sorted(runs.glob("0[1-5]_*")) if folder.is_dir()]
+    unknown = [name for name in ids if name not in {folder.name for folder in folders}]
+    if unknown:
+        raise RunError(f"{unknown[0]!r} is no run in {runs} that can be compared; `handclip runs` lists them")
+    found = []
+    for folder in folders:
+        record = record_of(folder)
+        given = record.get("parameters") or {}
+        of = record.get("notebook") or folder.name.partition("-")[0]
+        if (
+            (not ids or folder.name in ids)
+            and (not notebook or of == notebook)
+            and (not dataset or given.get("dataset") == dataset)
+            and (not aspect or given.get("aspect") == aspect)
+        ):
+            found.append(record | {"id": folder.name, "notebook": of})
+    return sorted(found, key=lambda record: (str(record.get("started")), record["id"]))
+
+
+def runs_table(
+    records: Sequence[Mapping[str, Any]], runs: Path, notes: Mapping[str, str] | None = None
+) -> "pd.DataFrame":
+    """One row a run.
+
+    Args:
+        records: Of `find_records`.
+        runs: Folder that holds a folder for each run.
+        notes: Of `comparable_runs`: why runs that are whole by their record cannot be compared.
+
+    Returns:
+        Columns id, notebook, model, weights (their fingerprint), dataset, data_root, aspect, differs (parameters in
+        which runs differ), `METRICS` in 0..1, seconds, peak_memory_mb where any run recorded it, split (start of its
+        checksum), status, and note: why a run cannot be compared, or what is missing.
+    """
+    import pandas as pd
+
+    from handclip_lib.evaluation.tables import result_table
+
+    names = differing(records)
+    rows = []
+    for record in records:
+        given, metrics = record.get("parameters") or {}, record.get("metrics") or {}
+        row = {"id": record["id"], "notebook": record["notebook"], "model": metrics.get("model", "")}
+        row |= {"weights": _fingerprint(record, row["model"])}
+        row |= {name: given.get(name, "") for name in ("dataset", "data_root", "aspect")}
+        row["differs"] = ", ".join(f"{name}={given[name]}" for name in names if name in given)
+        row |= {name: metrics.get(name) for name in METRICS}
+        row |= {"seconds": record.get("seconds"), "peak_memory_mb": _peak(record)}
+        row |= {"split": str((record.get("split") or {}).get("checksum") or "")[:12], "status": record["status"]}
+        rows.append(row | {"note": note_of(record, runs) or (notes or {}).get(record["id"], "")})
+    columns = [
+        "id", "notebook", "model", "weights", "dataset", "data_root", "aspect", "differs", *METRICS, "seconds",
+        "peak_memory_mb", "split", "status", "note",
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=columns)
+    table = table.astype(dict.fromkeys([*METRICS, "seconds", "peak_memory_mb"], "float64"))
+    return result_table(table.drop(columns="peak_memory_mb") if table["peak_memory_mb"].isna().all() else table)
+
+
+def differing(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of parameters in which runs differ: runs that have one disagree, and one of them is not its default."""
+    values: dict[str, set[str]] = defaultdict(set)
+    changed = set()
+    for record in records:
+        defaults = record.get("defaults") or {}
+        for name, value in (record.get("parameters") or {}).items():
+            values[name].add(json.dumps(value, sort_keys=True, default=str))
+            if value != defaults.get(name, value):
+                changed.add(name)
+    return [name for name in values if len(values[name]) > 1 and name in changed and name not in IN_COLUMNS]
+
+
+def note_of(record: Mapping[str, Any], runs: Path) -> str:
+    """Why a run cannot be compared or used further, or what it did not learn; "" where nothing is missing."""
+    if record["status"] == "running":
+        return "it is not done yet"
+    if record["status"] != "succeeded":
+        return f"{record['status']}: {record.get('error') or 'no message'}"
+    checkpoint = CHECKPOINTS.get(record["notebook"])
+    if checkpoint and not (runs / record["id"] / checkpoint).is_file():
+        return f"no checkpoint: {checkpoint} is not there; run it again"
+    if record["notebook"] not in EVALUATES:
+        return f"{record['notebook'][:2]} evaluates no retrieval"
+    if not (runs / record["id"] / EVALUATION).is_file():
+        return f"no evaluation: {EVALUATION} is not there; run it again"
+    return not_learnt(record)
+
+
+def comparable_runs(
+    records: Sequence[Mapping[str, Any]], runs: Path, ids: Sequence[str] = (), reference: str = ""
+) -> "tuple[list[SavedEvaluation], dict[str, str]]":
+    """Evaluations of the runs on the same photographs and split that left out the same bursts, the oldest first.
+
+    Args:
+        records: Of `find_records`.
+        runs: Folder that holds a folder for each run.
+        ids: Runs asked for: all of them are taken, whatever their split and burst, for a comparison to refuse by name.
+        reference: Run whose split and burst count; empty: those of the newest.
+
+    Returns:
+        The evaluations, and by run why it is none or cannot stand beside the reference.
+    """
+    from handclip_lib.analysis.comparison import not_paired
+
+    notes: dict[str, str] = {}
+    whole = [r for r in records if r["status"] == "succeeded" and (runs / r["id"] / EVALUATION).is_file()]
+    first = [record for record in whole if record["id"] == reference]
+    found: dict[str, SavedEvaluation] = {}
+    wanted: SavedEvaluation | None = None
+    task: dict[str, Any] = {}
+    for record in [*first, *(record for record in reversed(whole) if record not in first)]:
+        name = record["id"]
+        if wanted and not ids and _task(record) != task:
+            notes[name] = f"not beside {wanted.run}: another split, aspect, protocol, seed or number of draws"
+            continue
+        evaluation = _loaded(runs / name, notes)
+        if evaluation is None:
+            continue
+        if wanted is None:
+            wanted, task = evaluation, _task(record)
+        found[name] = evaluation
+        reason = not_paired(wanted, evaluation)
+        if not reason and evaluation.burst != wanted.burst:
+            reason = f"burst={wanted.burst} and {evaluation.burst}"
+        if reason:
+            notes[name] = f"not beside {wanted.run}: {reason}"
+    kept = [record["id"] for record in whole if record["id"] in found and (ids or record["id"] not in notes)]
+    return [found[name] for name in kept], notes
+
+
+def _loaded(folder: Path, notes: dict[str, str]) -> "SavedEvaluation | None":
+    """The evaluation of a run, embeddings and all; None where it is damaged, with a note that says so."""
+    from handclip_lib.evaluation.ranking.saved_evaluation import load_evaluation
+
+    try:
+        evaluation = load_evaluation(folder)
+        evaluation.features(evaluation.models[0])  # the maps of the comparison need them whole
+        return evaluation
+    except EvaluationError as error:
+        notes[folder.name] = str(error)
+        return None
+
+
+def _task(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says of its split, but for the checksum: a run of another task need not be read."""
+    split = record.get("split")
+    return {name: value for name, value in (split if isinstance(split, dict) else {}).items() if name != "checksum"}
+
+
+def run_labels(records: Sequence[Mapping[str, Any]], evaluations: "Sequence[SavedEvaluation]") -> dict[str, str]:
+    """What to say of each run beside its model: the parameters in which the compared ones differ, if few and short.
+
+    Args:
+        records: Of `find_records`.
+        evaluations: The compared ones.
+
+    Returns:
+        Text such as "triplet_weight=1" by run; "" for a run that has none of them, and for all where there is more to
+        tell than a legend holds.
+    """
+    compared = [record for record in records if record["id"] in {evaluation.run for evaluation in evaluations}]
+    names = differing(compared)
+    given = {record["id"]: record.get("parameters") or {} for record in compared}
+    texts = {run: ", ".join(f"{n}={values[n]}" for n in names if n in values) for run, values in given.items()}
+    fits = len(names) <= MOST_TOLD and max(map(len, texts.values()), default=0) <= LONGEST_TOLD
+    return texts if fits else dict.fromkeys(texts, "")
+
+
+def reference_of(evaluations: "Sequence[SavedEvaluation]", reference: str = "") -> str:
+    """Id of the run the others are compared with: as asked for, or the oldest of 05, or the oldest.
+
+    Raises:
+        RunError: There is none, or the one asked for is not among them.
+    """
+    runs = [evaluation.run for evaluation in evaluations]
+    if not runs:
+        raise RunError("no run that was asked for has an evaluation to compare; run one first: handclip run 05")
+    if reference and reference not in runs:
+        raise RunError(f"reference={reference!r} has no evaluation among these runs; choose from {', '.join(runs)}")
+    return reference or next((run for run in runs if run.startswith("05_")), runs[0])
+
+
+def tasks_table(entries: "Sequence[Entry]") -> "pd.DataFrame":
+    """What entries reach on each gallery, with the task: what `beside_literature` takes; baselines are left out."""
+    import pandas as pd
+
+    from handclip_lib.evaluation.baselines import is_baseline
+
+    rows = []
+    for entry in entries:
+        if is_baseline(entry.model):
+            continue
+        meta = json.loads((entry.evaluation.folder / "split.json").read_text(encoding="utf-8"))
+        for gallery, n_gallery in entry.evaluation.n_gallery.items():
+            queries = entry.queries(gallery)
+            row = {"model": entry.label, "gallery": gallery, "n_gallery": n_gallery}
+            row |= {name: meta[name] for name in ("dataset", "aspect", "protocol")}
+            row |= {"n_query": len(queries) / meta["draws"], "rank1": queries["hit"].mean()}
+            row |= {"map": queries["average_precision"].mean()}
+            rows.append(row | {"map_trapezoid": queries["average_precision_trapezoid"].mean()})
+    return pd.DataFrame(rows)
+
+
+def _fingerprint(record: Mapping[str, Any], model: Any) -> str:
+    weights = record.get("weights")
+    facts = weights.get(model) if isinstance(weights, dict) else None
+    return str(facts.get("fingerprint", "")) if isinstance(facts, dict) else ""
+
+
+def _peak(record: Mapping[str, Any]) -> Any:
+    return record.get("peak_memory_mb", (record.get("metrics") or {}).get("peak_memory_mb"))

@@ -1,0 +1,304 @@
+"""The command `handclip`: run a notebook to a report, or many runs of it; list and clean runs; look at the data.
+
+Exit codes: 0 done (or done before); 1 the notebook or a run of a sweep failed, or `doctor` found something broken; 2
+bad parameters or input, or a file that cannot be written; 124 time-out, 130 Ctrl-C, 143 SIGTERM; 137 killed, most
+often for memory; 141 nobody reads the output. After 124, 130, 137 and 143 a training goes on from its last epoch when
+it is run again.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from handclip_lib import __version__
+from handclip_lib.errors import ConfigError, HandClipError, RunError
+from handclip_lib.parameters.notebooks import Aspect, Dataset, Protocol
+from handclip_lib.runs.listing import ORDERS
+from handclip_lib.runs.record import DAMAGED, STATUSES
+from handclip_lib.terminal import one_line, visible
+
+EXIT_CODES = __doc__[__doc__.index("Exit codes:") :] if __doc__ else ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code = options.action(options)
+        sys.stdout.flush()
+        return code
+    except HandClipError as error:
+        print(f"handclip: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("handclip: stopped by Ctrl-C", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `handclip runs | head`: the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of what is left to write
+        return 128 + signal.SIGPIPE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="handclip", description="Hand re-identification with CLIP.")
+    parser.add_argument("--version", action="version", version=f"handclip {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run", help="run a notebook in a folder of its own and write its report", epilog=EXIT_CODES
+    )
+    run.add_argument("notebook", help="its number (05), name or path")
+    run.add_argument("-f", dest="files", action="append", default=[], metavar="FILE", help="YAML file of parameters")
+    _add_parameters(run)
+    start = run.add_mutually_exclusive_group()
+    start.add_argument("--force", action="store_true", help="run again from the beginning, whatever there is")
+    start.add_argument("--resume", action="store_true", help="only go on with a training that was stopped")
+    run.add_argument("--dry-run", action="store_true", help="say what would be run, and start nothing")
+    run.add_argument("--timeout", type=float, metavar="SECONDS", help="interrupt the run after so long")
+    run.set_defaults(action=_run)
+
+    sweep = commands.add_parser("sweep", help="run a notebook at every point of a grid or a list")
+    sweep.add_argument("notebook", help="its number (02), name or path")
+    sweep.add_argument(
+        "-f", dest="files", action="append", required=True, metavar="FILE",
+        help="YAML file with grid: or list:; files of parameters may come before it",
+    )  # fmt: skip
+    _add_parameters(sweep)
+    sweep.add_argument(
+        "--name", default="", help="of its folder in reports/sweeps; else the notebook's number and FILE"
+    )
+    sweep.add_argument("--force", action="store_true", help="run again what succeeded before")
+    sweep.add_argument("--dry-run", action="store_true", help="list the points, their runs and which are done")
+    where = sweep.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=int, default=0, help="runs at once here; else one a GPU, or one for two cores")
+    where.add_argument("--scheduler", default="", metavar="tcp://HOST:PORT", help="run on this Dask cluster")
+    where.add_argument("--slurm", action="store_true", help="run in jobs of Slurm")
+    sweep.add_argument(
+        "-s", dest="slurm_options", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="option of sbatch: partition, time (minutes), gpus_per_node, cpus_per_task, mem, account",
+    )  # fmt: skip
+    sweep.set_defaults(action=_sweep)
+
+    runs = commands.add_parser("runs", help="list the runs")
+    runs.add_argument("--notebook", default="", help="runs of this one: its number (03) or name")
+    runs.add_argument("--dataset", default="", choices=get_args(Dataset), help="runs on this one")
+    runs.add_argument("--aspect", default="", choices=get_args(Aspect), help="runs on this one")
+    runs.add_argument("--status", default="", choices=(*STATUSES, DAMAGED))
+    runs.add_argument("--since", default="", metavar="DATE", help="started on this day (UTC) or later: 2026-11-20")
+    runs.add_argument(
+        "--changed", action="append", default=[], metavar="NAME[=VALUE]",
+        help="this parameter is not its default, or has this value; repeatable",
+    )  # fmt: skip
+    runs.add_argument("--sort", default="started", choices=ORDERS, help="the newest or the highest first")
+    runs.add_argument("--json", action="store_true", help="whole records, one JSON list")
+    runs.set_defaults(action=_runs)
+
+    report = commands.add_parser("report", help="write reports of runs again")
+    report.add_argument("runs", nargs="+", metavar="RUN", help="id, folder, or latest: the newest, however it ended")
+    report.add_argument(
+        "--interactive", action="store_true",
+        help="write report_interactive.html too, larger, whose panels answer: a picture for each choice is in it",
+    )  # fmt: skip
+    report.set_defaults(action=_report)
+
+    clean = commands.add_parser("clean", help="remove old runs without a result, unused caches, half-written files")
+    clean.add_argument("--days", type=float, default=30.0, help="age from which runs and cache entries go (30)")
+    clean.add_argument("--runs", nargs="+", default=[], metavar="ID", help="these runs alone, even if they succeeded")
+    clean.add_argument("--yes", action="store_true", help="remove without asking")
+    clean.set_defaults(action=_clean)
+
+    doctor = commands.add_parser("doctor", help="what is installed and there, and what will work")
+    doctor.add_argument("--json", action="store_true")
+    doctor.set_defaults(action=_doctor)
+
+    data = commands.add_parser("data", help="look at a data set").add_subparsers(required=True, metavar="WHAT")
+    check = data.add_parser("check", help="what is there, what is missing, what is left out and why")
+    check.add_argument("root", help="folder of the data set")
+    check.add_argument("--dataset", default="auto", choices=["auto", "11k", "hd", "folder"])
+    check.add_argument(
+        "--protocol", default="auto", choices=get_args(Protocol), help="of the split that is planned (the data's own)"
+    )
+    check.add_argument("--deep", action="store_true", help="decode every image too")
+    check.set_defaults(action=_check)
+    return parser
+
+
+def _add_parameters(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-p", dest="typed", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    command.add_argument(
+        "-r", dest="raw", nargs=2, action="append", default=[], metavar=("NAME", "TEXT"), help="as text"
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    from handclip_lib.launch.launcher import find_notebook, gather, launch
+    from handclip_lib.launch.plan import plan, resumed_from
+    from handclip_lib.runs.identity import elsewhere, reports_folder
+
+    notebook, given = find_notebook(options.notebook), gather(options.files, options.typed, options.raw)
+    if options.resume or options.dry_run:
+        planned = plan(notebook, given)
+        if options.dry_run:
+            print(planned)
+        if options.resume:
+            print(f"resumes {planned.folder.name} from {resumed_from(planned)}", flush=True)
+        if options.dry_run:
+            return 0
+    print(f"writes to {reports_folder() / 'runs'}{elsewhere()}", flush=True)
+    done = launch(notebook, given, force=options.force, timeout=options.timeout)
+    if done.status == "skipped":
+        print(f"{done.folder.name} succeeded before; --force runs it again")
+    elif done.status != "succeeded":
+        print(f"handclip: {done.folder.name} {done.status}: {visible(done.error)}", file=sys.stderr)
+        _say_how_to_go_on(done.folder)
+    if done.report:
+        print(f"report: {done.report}")
+    return done.exit_code
+
+
+def _say_how_to_go_on(folder: Path) -> None:
+    from handclip_lib.launch.plan import find_checkpoint
+
+    checkpoint = find_checkpoint(folder)
+    if checkpoint:
+        print(f"handclip: the same command goes on from {checkpoint}", file=sys.stderr)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from handclip_lib.launch.launcher import find_notebook, gather
+    from handclip_lib.launch.points import read_points
+    from handclip_lib.launch.summary import row_of
+    from handclip_lib.runs.identity import elsewhere, reports_folder
+
+    notebook, file = find_notebook(options.notebook), options.files[-1]
+    if not re.fullmatch(r"(\w[^/\\\0]*)?", options.name):
+        raise ConfigError(f"--name {options.name!r}: give the name of one folder, which begins with a letter or digit")
+    base, typed = gather(options.files[:-1], [], []), gather([], options.typed, options.raw)
+    points = read_points(notebook, gather([file], [], []), base, typed)
+    rows = [row_of(point) for point in points]
+    done = sum(row["status"] == "succeeded" for row in rows)
+    print(f"{len(points)} points, {done} of them done")
+    if options.dry_run:
+        columns = [*points[0].varied, "status", "run"]
+        _print_table([columns, *([one_line(row[column]) for column in columns] for row in rows)])
+        return 0
+    from handclip_lib.launch.sweep import choose_place, sweep
+
+    if options.workers < 0:
+        raise ConfigError(f"--workers {options.workers}: 1 or more are wanted")
+    if options.slurm_options and not options.slurm:
+        raise ConfigError("-s is an option of Slurm; give --slurm too")
+    slurm = gather([], options.slurm_options, []) if options.slurm else None
+    place = choose_place(points, workers=options.workers, scheduler=options.scheduler, slurm=slurm)
+    name = options.name or f"{notebook.stem[:2]}-{Path(file).stem}"
+    print(f"writes to {reports_folder()}{elsewhere()}", flush=True)
+    code = sweep(notebook, points, name, place, force=options.force)
+    print(f"summary: {reports_folder() / 'sweeps' / name / 'summary.md'}")
+    return code
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from handclip_lib.runs.identity import elsewhere, reports_folder
+    from handclip_lib.runs.listing import all_records, as_lines, chosen, ordered
+
+    records = all_records(reports_folder() / "runs")
+    asked = (options.notebook, options.dataset, options.aspect, options.status, options.since, options.changed)
+    found = ordered(chosen(records, *asked), options.sort)
+    if options.json:
+        print(json.dumps(found, indent=1))
+    elif not records:
+        print(f"no runs in {reports_folder() / 'runs'}; try: handclip run 05{elsewhere()}")
+    elif not found:
+        print(f"none of {len(records)} runs is one that was asked for")
+    else:
+        print("\n".join(as_lines(found)))
+    return 0
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _report(options: argparse.Namespace) -> int:
+    from handclip_lib.report.pages import keep_report, render_report, write_index
+    from handclip_lib.runs.identity import reports_folder
+    from handclip_lib.runs.listing import all_records, ordered
+
+    runs, faults = reports_folder() / "runs", []
+    for name in dict.fromkeys(options.runs):
+        if name == "latest":
+            newest = ordered(all_records(runs))
+            if not newest:
+                raise RunError(f"no runs in {runs}; try: handclip run 05")
+            name = str(newest[0]["id"])
+        folder = (Path(name) if Path(name).is_dir() else runs / Path(name).name).resolve()
+        try:
+            keep_report(folder)
+            for interactive in (False, True) if options.interactive else (False,):
+                print(f"report: {one_line(render_report(folder, interactive=interactive))}")
+                if folder.parent == runs.resolve():  # beside a run that was copied elsewhere lies no index of ours
+                    write_index(runs)
+        except RunError as error:
+            faults.append(str(error))
+    if faults:
+        raise RunError("\n".join(faults))
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from handclip_lib.report.pages import write_index
+    from handclip_lib.runs.cleaning import in_units, leftovers, named_runs, remove
+    from handclip_lib.runs.identity import reports_folder
+
+    items = named_runs(options.runs) if options.runs else leftovers(options.days)
+    if not items:
+        print("nothing to remove")
+        return 0
+    print("\n".join(map(str, items)))
+    question = f"remove {len(items)}, {in_units(sum(item.size for item in items))} in all? [y/N] "
+    if not options.yes and not _agreed(question):
+        print("nothing was removed")
+        return 0
+    freed, stays = remove(items)
+    runs = reports_folder() / "runs"
+    if runs.is_dir():
+        write_index(runs)
+    print(f"removed {len(items) - len(stays)} of {len(items)}, {in_units(freed)} freed")
+    if stays:
+        raise RunError("\n".join(stays))
+    return 0
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        print("(nobody to ask: --yes removes without asking)")
+        return False
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from handclip_lib.doctor import examine
+
+    diagnosis = examine()
+    print(diagnosis.as_json() if options.json else diagnosis)
+    return 0 if diagnosis.sound else 1
+
+
+def _check(options: argparse.Namespace) -> int:
+    from handclip_lib.data.check import check
+
+    report = check(options.root, options.dataset, deep=options.deep, protocol=options.protocol)
+    print(report)
+    return 0 if report.usable else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

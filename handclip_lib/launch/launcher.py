@@ -1,0 +1,277 @@
+"""Run a notebook to a report: parameters checked before a kernel starts, an honest status, a whole report."""
+
+import importlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from handclip_lib.data.places import project_root
+from handclip_lib.errors import ConfigError, RunError
+from handclip_lib.files import umask
+from handclip_lib.parameters.guard import as_papermill, resolve
+from handclip_lib.parameters.notebooks import NOTEBOOKS, Parameters
+from handclip_lib.parameters.yaml import is_name, read_mapping
+from handclip_lib.runs.claim import Claim
+from handclip_lib.runs.identity import reports_folder, run_id, unwritable
+from handclip_lib.runs.inputs import input_faults, refusal, weights_faults, what_is_read
+from handclip_lib.runs.record import now, read_record, remove_results, write_record, write_text
+from handclip_lib.runs.run import RUN_FOLDER, new_record
+
+GRACE = 20.0  # seconds a notebook has to end after it was asked to
+KERNEL_DIED = 138  # papermill's exit code when the kernel is gone
+TIME_OUT = "time-out"
+
+
+@dataclass(frozen=True)
+class Launched:
+    """How a launch ended: its folder, its status ("skipped" when it had succeeded before) and the report."""
+
+    folder: Path
+    status: str
+    error: str | None
+    report: Path | None
+
+    @property
+    def exit_code(self) -> int:
+        """What the command line ends with: as a shell, `timeout` and a killed process would say it."""
+        if self.status == "interrupted":
+            return 124 if TIME_OUT in (self.error or "") else 143 if "SIGTERM" in (self.error or "") else 130
+        return {"succeeded": 0, "skipped": 0, "died": 137}.get(self.status, 1)
+
+
+def find_notebook(name: str) -> Path:
+    """A notebook by number ("05"), name or path.
+
+    Raises:
+        ConfigError: There is no such notebook; the message lists those there are.
+    """
+    folder = project_root() / "notebooks"
+    stem = Path(name).stem if name.endswith(".ipynb") else name
+    found = [notebook for notebook in NOTEBOOKS if notebook == stem or notebook.startswith(f"{stem.zfill(2)}_")]
+    path = (
+        Path(name)
+        if name.endswith(".ipynb") and Path(name).is_file()
+        else folder / f"{found[0] if found else stem}.ipynb"
+    )
+    if not folder.is_dir() and not path.is_file():
+        raise ConfigError(f"{folder} is not there: start handclip in the folder of the project, where notebooks/ is")
+    if not found or not path.is_file():
+        raise ConfigError(f"no notebook {name!r} in {folder}; choose from {', '.join(NOTEBOOKS)} or their numbers")
+    return path
+
+
+def gather(files: Sequence[str], typed: Sequence[tuple[str, str]], raw: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Merge parameters: files in their order, then `-p` (typed as papermill types them), then `-r` (text).
+
+    Raises:
+        ConfigError: A file is absent, is not YAML, is not a mapping of names to values, or a name is none.
+    """
+    merged: dict[str, Any] = {}
+    for file in files:
+        merged |= read_mapping(Path(file))
+    wrong = [name for name, _ in (*typed, *raw) if not is_name(name)]
+    if wrong:
+        raise ConfigError(f"{wrong[0]!r} is no name of a parameter")
+    return merged | {name: as_papermill(value) for name, value in typed} | dict(raw)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run before it starts: its checked parameters, what it reads (of `what_is_read`), and its folder."""
+
+    config: Parameters
+    read: dict[str, str]
+    folder: Path
+
+
+def prepare(notebook: Path, parameters: Mapping[str, Any]) -> Prepared:
+    """Look at parameters and at all they name; nothing is made.
+
+    Raises:
+        ConfigError: All faults at once: of the parameters, and of the data, weights and runs that they name.
+    """
+    model = NOTEBOOKS[notebook.stem]
+    given = {name: field.default for name, field in model.model_fields.items()} | dict(parameters)
+    faults = input_faults(given)
+    try:
+        config = resolve(model, dict(parameters))
+    except ConfigError as error:
+        raise refusal([*faults, *weights_faults(given)], error) from error
+    if faults:
+        raise refusal([*faults, *weights_faults(given)])
+    read = what_is_read(config)
+    folder = run_folder(notebook, config, read)
+    if not _succeeded(folder):  # else these very weights were read before
+        faults = weights_faults(given)
+    if faults:
+        raise refusal(faults)
+    return Prepared(config, read, folder)
+
+
+def launch(
+    notebook: Path, parameters: Mapping[str, Any], *, force: bool = False, timeout: float | None = None
+) -> Launched:
+    """Run a notebook in its own folder, and write the report and the index.
+
+    A run of the same parameters, notebook, library and data that succeeded is not run again, unless forced. One that
+    was stopped goes on from its checkpoint, unless forced: then it starts anew.
+
+    Args:
+        notebook: Of `find_notebook`.
+        parameters: Of `gather`.
+        force: Start anew, whatever there is.
+        timeout: Seconds after which the run is interrupted; None: never.
+
+    Raises:
+        ConfigError: All faults at once, before anything is started; see `prepare`.
+        RunError: The reports folder cannot be written, or the same run is under way.
+    """
+    if timeout is not None and not timeout > 0:
+        raise ConfigError(f"timeout={timeout:g}: give the seconds the run may take, more than 0")
+    prepared = prepare(notebook, parameters)
+    folder = prepared.folder
+    try:
+        with Claim(folder):
+            if _succeeded(folder) and not force:
+                return Launched(folder, "skipped", None, _reported(folder, "succeeded before"))
+            return _run(notebook, prepared, force, timeout)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def run_folder(notebook: Path, config: Parameters, read: Mapping[str, str] | None = None) -> Path:
+    """Where a run of these parameters is kept; it need not be there yet. `read`: as `run_id` takes it."""
+    return reports_folder() / "runs" / run_id(config, _source(notebook), read)
+
+
+def _succeeded(folder: Path) -> bool:
+    return (read_record(folder) or {}).get("status") == "succeeded"
+
+
+def _run(notebook: Path, prepared: Prepared, anew: bool, timeout: float | None) -> Launched:
+    config, folder = prepared.config, prepared.folder
+    record = new_record(folder, config, prepared.read) | {"command": shlex.join(["handclip", *sys.argv[1:]])}
+    write_record(folder, record)
+    remove_results(folder, and_checkpoints=anew)  # now that the record no longer says that they are a success
+    write_text(folder / "parameters.yml", yaml.safe_dump(config.model_dump(), sort_keys=False))
+    began = time.monotonic()
+    private = folder / ".executing.ipynb"
+    command = [sys.executable, "-m", "handclip_lib.launch.papermill_child", str(os.getpid())]
+    command += [str(notebook), str(private), "-f", str(folder / "parameters.yml")]
+    command += ["--cwd", str(Path.cwd()), "--no-request-save-on-cell-execute", "--autosave-cell-every", "5"]
+    # two seconds to import, needed when the run ends: meanwhile
+    threading.Thread(target=importlib.import_module, args=("handclip_lib.report.cells",), daemon=True).start()
+    code, stopped_by = _papermill(command, {**os.environ, RUN_FOLDER: str(folder)}, timeout)
+    record = read_record(folder) or record
+    if private.exists():
+        os.replace(private, folder / "executed.ipynb")
+    status, error = _outcome(code, stopped_by, record, folder / "executed.ipynb")
+    record |= {"status": status, "error": error, "finished": now(), "seconds": round(time.monotonic() - began, 1)}
+    write_record(folder, record)
+    return Launched(folder, status, error, _reported(folder, status, anew=True))
+
+
+def _reported(folder: Path, status: str, *, anew: bool = False) -> Path:
+    """The report of a run, written where it is missing, and the index."""
+    from handclip_lib.report.pages import render_report, write_index
+
+    report = folder / "report.html"
+    if report.is_file() and not anew:
+        return report
+    try:
+        render_report(folder)
+        write_index(folder.parent)
+    except KeyboardInterrupt:
+        print(f"handclip: {folder.name} {status}, but its report is not written: handclip report {folder.name}",
+              file=sys.stderr)  # fmt: skip
+        raise
+    except RunError as error:
+        raise RunError(f"{folder.name} {status}, but: {error}; then: handclip report {folder.name}") from error
+    return report
+
+
+def _papermill(command: list[str], environment: dict[str, str], timeout: float | None) -> tuple[int, str | None]:
+    """Run papermill in a process of its own, so that whatever ends it leaves us to tell the truth.
+
+    Returns:
+        Its exit code, and what stopped it before its end: a signal's name, a time-out, or None.
+    """
+    began = time.monotonic()
+    child = subprocess.Popen(command, env=environment, start_new_session=True, umask=umask())
+    with asked_to_stop() as asked:
+        while True:
+            try:
+                return child.wait(0.2), asked[0] if asked else None
+            except subprocess.TimeoutExpired:
+                if timeout is not None and time.monotonic() - began > timeout:
+                    asked.append(f"a {TIME_OUT} after {timeout:g} s")
+                if asked:
+                    break
+        child.send_signal(signal.SIGINT)
+        try:
+            child.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+        return child.wait(), asked[0]
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[list[str]]:
+    """Collect the names of SIGINT and SIGTERM instead of dying of them."""
+    asked: list[str] = []
+
+    def note(number: int, _: object) -> None:
+        asked.append(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _outcome(code: int, stopped_by: str | None, record: Mapping[str, Any], executed: Path) -> tuple[str, str | None]:
+    if code == 0 and record.get("reached_the_end"):
+        return "succeeded", None
+    if stopped_by is not None:
+        return "interrupted", f"stopped by {stopped_by}"
+    if code == KERNEL_DIED or code < 0:
+        who = "the kernel was" if code > 0 else "papermill was"
+        lower = [name for name in ("batch_size", "encoded_at_once", "n_identities") if name in record["parameters"]]
+        remedy = f"; lower {' or '.join(lower)}, or run it again as it is" if lower else ""
+        return "died", f"{who} killed (out of memory?){remedy}"
+    if code == 0:
+        return "failed", "the notebook ended without run.finish(...)"
+    return "failed", _error_of(executed) or f"papermill ended with code {code}"
+
+
+def _error_of(executed: Path) -> str | None:
+    """The error a cell of an executed notebook ended with."""
+    try:
+        cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError):
+        return None
+    outputs = [output for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]
+    return f"{outputs[-1]['ename']}: {outputs[-1]['evalue']}" if outputs else None
+
+
+def _source(notebook: Path) -> str:
+    """The code of a notebook, for the hash of a run: prose may change without making another run."""
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{notebook} is not a notebook ({error})") from error
+    return "\0".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")

@@ -1,0 +1,223 @@
+"""An executed notebook as a fragment of inert HTML: cleaned, captioned, with anchors for a table of contents."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nbformat
+from bleach import clean
+from bleach.css_sanitizer import CSSSanitizer
+from bs4 import BeautifulSoup, Tag
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+from pygments.formatters import HtmlFormatter
+from traitlets.config import Config
+
+from handclip_lib.errors import RunError
+
+if TYPE_CHECKING:
+    from handclip_lib.report.live_panels import LivePanel
+
+TEMPLATES = Path(__file__).parent
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+DISPLAY_PRIORITY = (
+    "image/png", "image/jpeg", "image/svg+xml", "text/html", "text/markdown", "text/latex", "text/plain",
+)  # fmt: skip
+TAGS = frozenset({
+    "a", "abbr", "b", "blockquote", "br", "caption", "code", "col", "colgroup", "dd", "del", "details", "div", "dl",
+    "dt", "em", "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "img", "kbd", "li", "mark",
+    "ol", "p", "pre", "s", "small", "span", "strong", "sub", "summary", "sup", "table", "tbody", "td", "tfoot", "th",
+    "thead", "tr", "u", "ul",
+})  # fmt: skip
+SWALLOWED = ["script", "style", "iframe", "object", "embed", "template", "noscript", "svg", "math", "link", "meta"]
+ATTRIBUTES = frozenset({"alt", "class", "colspan", "height", "open", "rowspan", "scope", "start", "title", "width"})
+STYLES = ["background-color", "color", "font-style", "font-weight", "text-align"]
+PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,")
+PROGRESS = re.compile(r"\d+%\||\d+it \[|(it/s|s/it)[\],]")
+NUMBER = re.compile(r"[<>≤≥~≈]?\s*[-−+]?\d[\d\s.,%±+\-−–—()\[\]/e×]*|[-–—]|nan|NaN|<NA>|None|")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What a report shows of a notebook.
+
+    Attributes:
+        html: The cells, cleaned; nothing in it runs or is fetched.
+        style: CSS of the highlighted code.
+        title: Text of the first heading, "" without one.
+        contents: (level 2 or 3, anchor, text) of each heading.
+        comments: What the cell tagged `parameters` says of each.
+        error: Name and message of the first error, "" without one.
+    """
+
+    html: str
+    style: str
+    title: str
+    contents: list[tuple[int, str, str]]
+    comments: dict[str, str]
+    error: str
+
+
+def notebook_cells(path: Path, panels: "Sequence[LivePanel]" = ()) -> Cells:
+    """Convert an executed notebook.
+
+    Args:
+        path: The notebook.
+        panels: Each takes the place of the picture whose alternative text begins with its own.
+
+    Raises:
+        RunError: The file cannot be read, is no notebook, or has no picture for one of the panels.
+    """
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except (OSError, ValueError, nbformat.ValidationError) as error:
+        reason = str(error).partition("\n")[0]
+        raise RunError(f"{path} is no readable notebook ({reason}); run it again") from error
+    notebook.cells = [cell for cell in notebook.cells if not _is_from_papermill(cell)]
+    errors, placed = [], set()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            errors += [f"{out.ename}: {out.evalue}" for out in cell.outputs if out.output_type == "error"]
+            cell.outputs = [out for out in cell.outputs if _is_worth_showing(out)]
+            for output in cell.outputs:
+                placed.add(_enliven(output, panels))
+    missing = [panel.alt for panel in panels if panel.alt not in placed]
+    if missing:
+        raise RunError(f"{path} has no picture described as {missing[0]!r}…; run it again with this version")
+    config = Config({"NbConvertBase": {"display_data_priority": list(DISPLAY_PRIORITY)}})
+    exporter = HTMLExporter(
+        config=config, template_name="report", extra_template_basedirs=[str(TEMPLATES)], exclude_anchor_links=True
+    )
+    exporter.register_filter("clean_html", cleaned)
+    body, _ = exporter.from_notebook_node(notebook)
+    soup = BeautifulSoup(body, "html.parser")
+    title, contents = _anchored(soup)
+    _caption(soup, title)
+    for table in soup.find_all("table"):
+        _make_legible(soup, table)
+    style = HtmlFormatter(style="default").get_style_defs(".highlight")
+    return Cells(str(soup), style, title, contents, _comments(notebook), errors[0] if errors else "")
+
+
+def _enliven(output: NotebookNode, panels: "Sequence[LivePanel]") -> str | None:
+    """Give the picture of a panel what the template makes controls of; what a notebook itself says of it is dropped.
+
+    Returns:
+        What the alternative text of the panel begins with; None where the picture is no panel's.
+    """
+    about = output.get("metadata", {}).get("image/png")
+    if isinstance(about, dict):
+        about.pop("live", None)
+        alt = str(about.get("alt", ""))
+        for panel in [panel for panel in panels if alt.startswith(panel.alt)][:1]:
+            about.update(panel.as_metadata())
+            return panel.alt
+    return None
+
+
+def cleaned(text: str) -> str:
+    """Keep the markup of prose and tables; drop whatever could run, be fetched, or reach outside its place."""
+    soup = BeautifulSoup(text, "html.parser")
+    for element in soup.find_all(SWALLOWED):
+        element.decompose()
+    for picture in soup.find_all("img", src=lambda source: source is None or not PICTURE.match(source)):
+        picture.decompose()
+    return clean(
+        str(soup),
+        tags=TAGS,
+        attributes=_is_allowed,
+        protocols=["http", "https", "mailto", "data"],
+        strip=True,
+        css_sanitizer=CSSSanitizer(allowed_css_properties=STYLES),
+    )
+
+
+def _is_allowed(tag: str, name: str, value: str) -> bool:
+    if name == "src":
+        return tag == "img" and PICTURE.match(value) is not None
+    if name == "href":
+        return tag == "a" and re.match(r"https?://|mailto:|#", value) is not None
+    if name == "style":
+        return tag in {"td", "th", "tr", "span"}
+    return name in ATTRIBUTES
+
+
+def _is_from_papermill(cell: NotebookNode) -> bool:
+    """Papermill puts its own boxes around an error; the report has a better one."""
+    return "papermill-error-cell-tag" in cell.metadata.get("tags", [])
+
+
+def _is_worth_showing(output: NotebookNode) -> bool:
+    """Take progress bars out of an output; say whether something is left for a reader without a kernel."""
+    if output.output_type == "stream":
+        lines = [line.rpartition("\r")[2] for line in output.text.rstrip("\r\n").replace("\r\n", "\n").split("\n")]
+        if output.name == "stderr":
+            lines = [line for line in lines if line.strip() and not PROGRESS.search(line)]
+        output.text = "\n".join(lines)
+        return bool(output.text.strip())
+    if output.output_type == "error":
+        return True
+    has_view = output.data.pop(WIDGET_VIEW, None) is not None
+    if has_view and not set(output.data) & {"image/png", "image/jpeg", "text/html"}:
+        return False  # a control or a progress bar alone says nothing on paper
+    return any(kind in output.data for kind in DISPLAY_PRIORITY)
+
+
+def _anchored(soup: BeautifulSoup) -> tuple[str, list[tuple[int, str, str]]]:
+    """Take the title out, give every other heading of the prose an anchor, and list them."""
+    title, contents = "", list[tuple[int, str, str]]()
+    for number, heading in enumerate(soup.select(".prose h1, .prose h2, .prose h3")):
+        text = heading.get_text(" ", strip=True)
+        if heading.name == "h1" and not title:
+            title = text
+            heading.decompose()
+            continue
+        heading.name = "h3" if heading.name == "h3" else "h2"
+        heading["id"] = anchor = f"section-{number}"
+        contents.append((int(heading.name[1]), anchor, text))
+    return title, contents
+
+
+def _caption(soup: BeautifulSoup, title: str) -> None:
+    """Number the figures; where alternative text is missing, the heading above stands in."""
+    for number, figure in enumerate(soup.select(".cell figure"), start=1):
+        picture, *_ = figure.select("img")
+        described = str(figure.get("aria-label") or picture["alt"])
+        if not described:
+            heading = figure.find_previous(["h2", "h3"])
+            picture["alt"] = heading.get_text(" ", strip=True) if heading else title or f"Figure {number}"
+        caption = figure.figcaption
+        if caption is None:
+            caption = soup.new_tag("figcaption")
+            caption.string = described
+            figure.append(caption)
+        label = soup.new_tag("b")
+        label.string = f"Figure {number}. "
+        caption.insert(0, label)
+
+
+def _make_legible(soup: BeautifulSoup, table: Tag) -> None:
+    """Let a wide table scroll by itself (by keyboard too), and align columns of numbers to the right."""
+    name = table.caption.get_text(" ", strip=True) if table.caption else "Table"
+    table.wrap(soup.new_tag("div", attrs={"class": "table", "tabindex": "0", "role": "region", "aria-label": name}))
+    rows = [row.find_all(["td", "th"], recursive=False) for row in table.select("tbody > tr")]
+    if not rows or table.find(["td", "th"], attrs={"colspan": True}) or len({len(row) for row in rows}) > 1:
+        return
+    headings = [row.find_all("th", recursive=False) for row in table.select("thead > tr")]
+    for column, cells in enumerate(zip(*rows, strict=True)):
+        texts = [cell.get_text(" ", strip=True) for cell in cells]
+        is_number = any(re.search(r"\d", text) for text in texts) and all(NUMBER.fullmatch(text) for text in texts)
+        if is_number and cells[0].name == "td":
+            for cell in (*cells, *(row[column] for row in headings if len(row) == len(rows[0]))):
+                cell["class"] = "number"
+
+
+def _comments(notebook: NotebookNode) -> dict[str, str]:
+    """What the `parameters` cell says of each parameter: `name: type = literal  # comment`."""
+    sources = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    lines = [line for source in sources for line in source.splitlines()]
+    found = [re.fullmatch(r"(\w+)\s*:[^#]*=.*?  # (.*)", line) for line in lines]
+    return {match[1]: match[2] for match in found if match}

@@ -1,0 +1,218 @@
+"""The report of one run, and the index of all runs: single HTML files that need no network and run nothing foreign."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from markupsafe import Markup
+
+from handclip_lib.errors import RunError
+from handclip_lib.report.thumbnail import write_thumbnail
+from handclip_lib.report.values import (
+    INTERACTIVE,
+    duration,
+    index_row,
+    mapping,
+    moment,
+    nested_rows,
+    text,
+    tone_of,
+)
+from handclip_lib.runs.listing import all_records
+from handclip_lib.runs.record import DAMAGED, read_record, record_of, write_text
+from handclip_lib.terminal import one_line
+
+if TYPE_CHECKING:
+    from handclip_lib.report.live_panels import LivePanel
+
+FOLDER = Path(__file__).parent / "report"
+RECORDED = ("command", "process", "git", "split", "seed", "read", "inputs", "weights", "left")
+
+
+def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
+    """Write `report.html` and the run's thumbnail from `executed.ipynb`, `run.json` and `figures/`.
+
+    An interactive report that is older than the notebook is removed.
+
+    Args:
+        run_folder: The run. Without a notebook (the run ended too early) the report says so.
+        interactive: Write `report_interactive.html` instead, in which the controls of `live_panels` answer.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        RunError: `run.json` or the notebook is missing or damaged, the report cannot be written, or it should be
+            interactive and no panel can be.
+    """
+    from handclip_lib.report.cells import Cells, notebook_cells  # nbconvert: a second to import
+
+    run_folder = Path(run_folder)
+    run = _record(run_folder)
+    notebook = run_folder / "executed.ipynb"
+    panels = _live_panels(run_folder, run) if interactive else []
+    cells = notebook_cells(notebook, panels) if notebook.is_file() else Cells("", "", "", [], {}, "")
+    script = (FOLDER / "live.js").read_text("utf-8") if interactive else ""
+    parameters = _parameter_rows(run, cells.comments)
+    tables = {
+        "Parameters": parameters,
+        "Metrics": nested_rows(run.get("metrics")),
+        "Software": nested_rows(run.get("versions")),
+        "Record": nested_rows({name: run.get(name) for name in RECORDED}),
+    }
+    contents = [*cells.contents, (2, "about-run", "About this run")]
+    page = _environment().get_template("page.html.j2")
+    rendered = page.render(
+        run=run,
+        title=cells.title or str(run.get("notebook") or run["id"]),
+        tone=tone_of(run),
+        facts=_facts(run, parameters),
+        contents=contents,
+        failure=_failure(run, cells.error),
+        failed_cell=bool(cells.error),
+        cells=Markup(cells.html),
+        style=Markup((FOLDER / "report.css").read_text("utf-8") + cells.style + _page_title(str(run["id"]))),
+        script=Markup(script),
+        digest=_digest(script),
+        tables=[(heading, rows) for heading, rows in tables.items() if rows],
+    )
+    path = run_folder / (INTERACTIVE if interactive else "report.html")
+    write_text(path, rendered)
+    if not interactive:
+        write_thumbnail(run_folder, cells.html)
+        _remove_outdated(run_folder / INTERACTIVE, notebook)
+    return path
+
+
+def keep_report(run_folder: Path) -> None:
+    """Refuse to replace the report of a run that succeeded by one without its cells, where the notebook has gone.
+
+    Raises:
+        RunError: It would be; what to do.
+    """
+    report, record = run_folder / "report.html", run_folder / "run.json"
+    run = read_record(run_folder) or {}
+    newer = report.is_file() and record.is_file() and report.stat().st_mtime >= record.stat().st_mtime
+    if run.get("status") == "succeeded" and newer and not (run_folder / "executed.ipynb").is_file():
+        raise RunError(
+            f"{run_folder / 'executed.ipynb'} is not there, so report.html, which may hold its figures, is kept; "
+            "run it again with --force, or delete report.html for a report of the record alone"
+        )
+
+
+def write_index(runs_folder: Path) -> Path:
+    """Write `index.html` beside the runs' folder: every run, newest first, with its figures of merit.
+
+    Args:
+        runs_folder: Holds a folder per run; it need not exist yet.
+
+    Returns:
+        Path of the index.
+
+    Raises:
+        RunError: The index cannot be written.
+    """
+    runs_folder = Path(runs_folder)
+    found = [index_row(runs_folder / run["id"], run) for run in all_records(runs_folder)]
+    found.sort(key=lambda row: (row["started"], row["id"]), reverse=True)
+    script = (FOLDER / "runs.js").read_text("utf-8")
+    rendered = _environment().get_template("runs.html.j2").render(
+        rows=found,
+        style=Markup((FOLDER / "report.css").read_text("utf-8") + _page_title("Runs · HandCLIP")),
+        script=Markup(script),
+        digest=_digest(script),
+    )  # fmt: skip
+    path = runs_folder.parent / "index.html"
+    write_text(path, rendered)
+    return path
+
+
+def _remove_outdated(interactive: Path, notebook: Path) -> None:
+    """An interactive report of what the run was before it ran again would contradict the new one."""
+    if interactive.is_file() and notebook.is_file() and interactive.stat().st_mtime < notebook.stat().st_mtime:
+        interactive.unlink()
+
+
+def _live_panels(run_folder: Path, run: Mapping[str, Any]) -> "list[LivePanel]":
+    from handclip_lib.report.live_panels import live_panels
+
+    panels = live_panels(run_folder, run)
+    if not any(panel.frames for panel in panels):
+        why = " ".join(panel.note for panel in panels) or "report.html shows all there is."
+        raise RunError(f"{run['id']} has no panel that can be drawn ahead. {why}")
+    return panels
+
+
+def _digest(script: str) -> str:
+    """What a page's policy knows its one script by."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _page_title(title: str) -> str:
+    """CSS that prints a title on each page; as code points, so that no title can end the text or the style."""
+    escaped = "".join(f"\\{ord(character):x} " for character in title)
+    return f'@page {{ @bottom-left {{ content: "{escaped}"; }} }}'
+
+
+def _record(run_folder: Path) -> dict[str, Any]:
+    """Read `run.json`; `id` and `status` are always there afterwards, as text."""
+    run = record_of(run_folder)
+    if run["status"] == DAMAGED:
+        raise RunError(f"{one_line(run_folder)}: {run['error']}; run the notebook again")
+    return run
+
+
+def _facts(run: Mapping[str, Any], parameters: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The line under the title: when, how long, which code, which split, what differs from the defaults."""
+    changed = ", ".join(f"{row['name']} = {row['value']}" for row in parameters if row["changed"])
+    git, split = run.get("git"), run.get("split")
+    facts = {
+        "Started": moment(run.get("started")),
+        "Finished": moment(run.get("finished")),
+        "Took": duration(run.get("seconds")),
+        "Commit": _identifier(git, "commit"),
+        "Split": _identifier(split, "checksum"),
+        "Weights": _weights(run.get("weights")),
+        "Changed from default": changed,
+    }
+    return [(name, value) for name, value in facts.items() if value]
+
+
+def _weights(models: object) -> str:
+    """Fingerprint and source of each model of the tables."""
+    found = {name: facts for name, facts in mapping(models).items() if isinstance(facts, Mapping)}
+    return "; ".join(f"{name}: {facts.get('fingerprint')}, {facts.get('source')}" for name, facts in found.items())
+
+
+def _identifier(value: object, key: str) -> str:
+    """A commit or checksum, short enough to read; a working tree with changes is named so."""
+    if isinstance(value, Mapping):
+        return _identifier(value.get(key), key) + (" with local changes" if value.get("changed") else "")
+    return str(value)[:12] if value else ""
+
+
+def _failure(run: Mapping[str, Any], error: str) -> str:
+    if run["status"] == "succeeded":
+        return ""
+    if run["status"] == "running" and not error:
+        return ""
+    return str(run.get("error") or error or f"It ended as {run['status']!r}, without a message from the notebook.")
+
+
+def _parameter_rows(run: Mapping[str, Any], comments: Mapping[str, str]) -> list[dict[str, Any]]:
+    """A row a parameter, with its default and whether the run differs from it."""
+    values, defaults = mapping(run.get("parameters")), mapping(run.get("defaults"))
+    return [
+        {
+            "name": name, "value": text(value), "default": text(defaults.get(name, value)),
+            "changed": defaults.get(name, value) != value, "help": comments.get(name, ""),
+        }
+        for name, value in values.items()
+    ]  # fmt: skip
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(loader=jinja2.FileSystemLoader(FOLDER), autoescape=True)

@@ -1,0 +1,243 @@
+"""What a run reads: photographs and labels, weights, earlier runs, each named by its content."""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, get_args
+
+from handclip_lib.data.content import content_keys, data_files
+from handclip_lib.data.places import HD_IDENTITIES, METADATA, PHOTOGRAPHS, find_data_root, project_root
+from handclip_lib.errors import BackboneError, ConfigError, DataError, RunError
+from handclip_lib.parameters.notebooks import Analysis, BackboneName, Parameters
+from handclip_lib.runs.record import PROMPTS_OF, TRAININGS, find_run, read_record
+
+EARLIER = {"prompt_run": PROMPTS_OF, "trained_run": TRAININGS}
+"""Parameters that name an earlier run, and whose runs they take."""
+CHECKPOINTS = {
+    "02_prompt_learning": "text_features.safetensors", "03_image_finetune": "best.safetensors",
+    "04_joint_training": "best.safetensors",
+}  # fmt: skip
+"""What a later notebook takes from a run."""
+LEFT = ("text_features.safetensors", "best.safetensors", "split.csv", "split.json")
+"""What later runs read of a run: its digest is that of these files and its parameters."""
+EVALUATED = ("run.json", "per_query.csv", "embeddings.safetensors", "split.csv", "split.json")
+"""What an analysis reads of a run."""
+
+
+def reports_folder() -> Path:
+    """`HANDCLIP_REPORTS`, or `reports/` of the project."""
+    named = os.environ.get("HANDCLIP_REPORTS")
+    try:
+        return Path(named).expanduser().absolute() if named else project_root() / "reports"
+    except RuntimeError as error:  # `~name` of a user who does not exist
+        raise ConfigError(f"HANDCLIP_REPORTS={named!r}: {error} Name the whole path of a folder") from error
+
+
+def what_is_read(config: Parameters, *, progress: bool = True) -> dict[str, str]:
+    """A digest of all that a run of these parameters reads, by the parameter that names it; of 06, by run.
+
+    What is not there has a digest too, which is another one once it is there. Published weights need none: their name
+    says what they are, and a file that differs from its published checksum is not used. Drawn hands are their
+    parameters and the library.
+
+    Args:
+        config: Checked parameters.
+        progress: Show a bar while files are read that were never read before.
+    """
+    if isinstance(config, Analysis):
+        return _analysed()
+    given = config.model_dump()
+    read = {}
+    if given.get("data_root") and given["dataset"] != "drawn":
+        read["data_root"] = _data(given["dataset"], given["data_root"], progress)
+    if given.get("weights"):
+        read["weights"] = _file(given["weights"])
+    for name in EARLIER:
+        if given.get(name):
+            folder = earlier_run(config, name)
+            read[name] = f"{folder.name} {_left(folder)}" if folder else "absent"
+    return read
+
+
+def named_inputs(config: Parameters) -> str:
+    """The parameters that name what is read: two configurations with equal ones read the same."""
+    names = ("dataset", "data_root", "backbone", "weights", "input_size", *EARLIER)
+    return json.dumps([getattr(config, name, "") for name in names])
+
+
+def earlier_run(config: Parameters, name: str) -> Path | None:
+    """The folder of the run that a parameter of `EARLIER` names; None where it names none that can be used."""
+    try:
+        return find_run(reports_folder() / "runs", getattr(config, name), *EARLIER[name])
+    except (AttributeError, RunError):
+        return None
+
+
+def earlier_runs(config: Parameters) -> dict[str, str]:
+    """Id of each earlier run that the parameters name now, by its notebook, as a record's `inputs` have it."""
+    found = [earlier_run(config, name) for name in EARLIER if getattr(config, name, "")]
+    return {folder.name.partition("-")[0]: folder.name for folder in found if folder}
+
+
+def pinned(config: Parameters, inputs: Mapping[str, str]) -> Parameters:
+    """The parameters with the run that "latest" meant when a run began, by the `inputs` of its record."""
+    meant = {
+        name: inputs[notebook]
+        for name, notebooks in EARLIER.items()
+        for notebook in notebooks
+        if getattr(config, name, "") == "latest" and notebook in inputs
+    }
+    return config.model_copy(update=meant)
+
+
+def input_faults(given: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the data set and the earlier runs that parameters name, each with its remedy.
+
+    Args:
+        given: Parameters by name, checked or not: what is no text is passed over.
+    """
+    found = []
+    if given.get("data_root") and isinstance(given["data_root"], str):
+        try:
+            _look_at_data(given.get("dataset"), find_data_root(given["data_root"]))
+        except DataError as error:
+            found.append(str(error))
+    for name, notebooks in EARLIER.items():
+        if given.get(name) and isinstance(given[name], str):
+            try:
+                usable_run(given[name], *notebooks)
+            except RunError as error:
+                found.append(f"{name}: {error}")
+    return found
+
+
+def weights_faults(given: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the file of weights and the size of the images; torch is imported where they are named."""
+    backbone, weights = given.get("backbone"), given.get("weights")
+    size = re.fullmatch(r"(\d+)x(\d+)", str(given.get("input_size")))
+    if backbone not in get_args(BackboneName) or not isinstance(weights, str) or not (weights or size):
+        return []
+    from handclip_lib.backbone.load import check_weights
+
+    try:
+        check_weights(str(backbone), weights, (int(size[1]), int(size[2])) if size else None)
+    except (BackboneError, RuntimeError) as error:  # RuntimeError: `~name` of a user who does not exist
+        return [f"weights={weights!r}: {error}" if weights else str(error)]
+    return []
+
+
+def refusal(faults: Sequence[str], error: ConfigError | None = None) -> ConfigError:
+    """One refusal of all faults: those of the parameters themselves, as their guard raised them, and these."""
+    lines = [line.strip() for line in str(error).splitlines()[1:]] if error else []
+    lines += faults
+    count = "1 parameter is" if len(lines) == 1 else f"{len(lines)} parameters are"
+    return ConfigError(f"{count} wrong:\n" + "\n".join(f"  {line}" for line in lines))
+
+
+def refuse_faults(given: Mapping[str, Any]) -> None:
+    """Raise a ConfigError of all that is wrong with what checked parameters name."""
+    faults = input_faults(given) + weights_faults(given)
+    if faults:
+        raise refusal(faults)
+
+
+def refuse_other_input(config: Parameters, record: Mapping[str, Any]) -> None:
+    """Refuse to end a run whose input is another than when it began, by its record.
+
+    Runs of an analysis that have begun or ended since are no change: it looked at those there were.
+
+    Raises:
+        RunError: Something changed; the message names the parameter.
+    """
+    now = what_is_read(pinned(config, record.get("inputs") or {}), progress=False)
+    read = {name: key for name, key in (record.get("read") or {}).items() if not key.startswith("running")}
+    changed = [name for name, key in read.items() if now.get(name) != key]
+    if changed:
+        raise RunError(
+            f"what {' and '.join(changed)} names changed while this run went on, so its figures may be of neither "
+            "what was there nor what is: run it again, and leave the files alone meanwhile"
+        )
+
+
+def usable_run(name: str, *notebooks: str) -> Path:
+    """As `find_run`; what a later notebook takes from the run is there and is what the run left.
+
+    Raises:
+        RunError: As `find_run`, or a file is gone or was replaced since.
+    """
+    folder = find_run(reports_folder() / "runs", name, *notebooks)
+    record = read_record(folder) or {}
+    needed = CHECKPOINTS[record["notebook"]]
+    if not (folder / needed).is_file():
+        raise RunError(f"{folder.name} left no {needed}, or it was removed; run {record['notebook'][:2]} again")
+    others = replaced(folder, record)
+    if others:
+        raise RunError(
+            f"{others[0]} in {folder} is not the file that {folder.name} left: it was replaced or damaged since; run "
+            f"{record['notebook'][:2]} again with --force, or give a file of weights of your own with -p weights"
+        )
+    return folder
+
+
+def _look_at_data(dataset: Any, root: Path) -> None:
+    needed = {"11k": (METADATA, PHOTOGRAPHS), "hd": (HD_IDENTITIES,)}.get(dataset, ())
+    if not all((root / name).exists() for name in needed):
+        from handclip_lib.data.open import open_dataset
+
+        open_dataset(dataset, str(root))  # it says what is missing, and which folder may be meant
+
+
+def contents(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
+    """Content keys of those files of a folder that are there."""
+    keys = zip(names, content_keys(folder, names, progress=False), strict=True)
+    return {name: key for name, key in keys if key != "absent"}
+
+
+def replaced(folder: Path, record: Mapping[str, Any]) -> list[str]:
+    """Files that a run left, by its record, and that are others now or gone."""
+    left = record.get("left")
+    left = left if isinstance(left, dict) else {}
+    now = contents(folder, tuple(left))
+    return [name for name, key in left.items() if now.get(name) != key]
+
+
+def _data(dataset: str, data_root: str, progress: bool) -> str:
+    try:
+        root = find_data_root(data_root)
+    except DataError:
+        return "absent"
+    paths = data_files(dataset, root)
+    lines = zip(paths, content_keys(root, paths, progress), strict=True)
+    return _digest("\0".join(f"{path}\0{key}" for path, key in lines))
+
+
+def _file(typed: str) -> str:
+    try:
+        file = Path(typed).expanduser()
+    except RuntimeError:  # `~name` of a user who does not exist
+        return "absent"
+    return content_keys(file.parent, [file.name])[0]
+
+
+def _left(folder: Path) -> str:
+    """Of what a run left, its parameters, and the weights that one of PromptSG needs beside its own."""
+    parameters = (read_record(folder) or {}).get("parameters") or {}
+    weights = _file(parameters["weights"]) if parameters.get("weights") else ""
+    return _digest(json.dumps([parameters, weights, contents(folder, LEFT)], sort_keys=True))
+
+
+def _analysed() -> dict[str, str]:
+    read = {}
+    for folder in sorted((reports_folder() / "runs").glob("0[1-5]_*")):
+        record = read_record(folder) or {}
+        status = record.get("status", "damaged")
+        known = {} if status == "running" else contents(folder, EVALUATED)
+        read[folder.name] = f"{status} {_digest(json.dumps([record.get('started'), known], sort_keys=True))}"
+    return read
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

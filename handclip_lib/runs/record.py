@@ -1,0 +1,180 @@
+"""`run.json`: the one record of what a run is and how it ended, written atomically."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from handclip_lib.errors import RunError
+from handclip_lib.files import read_regular, whole_file
+from handclip_lib.runs.life import state_of
+
+STATUSES = ("running", "succeeded", "failed", "interrupted", "died", "lost")
+DAMAGED = "damaged"
+PROMPTS_OF, TRAININGS = ("02_prompt_learning",), ("03_image_finetune", "04_joint_training")
+"""Notebooks whose runs later ones take: prompts, and trained image towers."""
+TRAINING_CHECKPOINTS = ("image.safetensors", "prompts.safetensors")
+"""What trainings go on from, the later one of a run first."""
+MOST = 1_000_000  # bytes of a record; those of a long sweep's runs have some thousands
+DEEPEST = 12  # levels of a record
+LONGEST_NUMBER = 18  # digits
+KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("notebook", "started", "finished", "error", "command"), str),
+    **dict.fromkeys(("parameters", "defaults", "metrics", "inputs", "split", "process", "versions"), dict),
+    "seconds": (int, float),
+}
+"""What parts of a record are, where they are there and not null; of others, any."""
+
+
+RESULTS = (
+    "metrics.json", "split.json", "*.csv", "*.md", "*.tex", "*.bib", "figures/*.png", "*.safetensors", "executed.ipynb",
+    "report*.html", "thumbnail.png",
+)  # fmt: skip
+"""What a run writes beside its record and its parameters."""
+
+
+def now() -> str:
+    """The time, ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        RunError: The folder is read-only, full or absent.
+    """
+    try:
+        with whole_file(path) as private:
+            private.write_text(text, encoding="utf-8", errors="backslashreplace")  # of names that are no UTF-8
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be written ({error.strerror or error}); free space there, or name another folder for "
+            "runs and reports in the environment variable HANDCLIP_REPORTS"
+        ) from error
+
+
+def remove_results(folder: Path, *, and_checkpoints: bool = False) -> None:
+    """Remove what an earlier attempt of a run left, so that nothing of it stands beside what comes.
+
+    Args:
+        folder: The run's, or one that is not there.
+        and_checkpoints: What a training would go on from, too.
+
+    Raises:
+        RunError: A file cannot be removed.
+    """
+    kept = () if and_checkpoints else TRAINING_CHECKPOINTS
+    for pattern in RESULTS:
+        for file in folder.glob(pattern):
+            try:
+                if file.name not in kept:
+                    file.unlink()
+            except OSError as error:
+                raise RunError(f"{file} cannot be removed ({error.strerror}): remove it, or make it yours") from error
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write `run.json`."""
+    write_text(folder / "run.json", json.dumps(record, indent=1, default=str) + "\n")
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """`run.json`, as `record_of` reads it, or None where there is none that can be used."""
+    record = record_of(folder)
+    return None if record["status"] == DAMAGED else record
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """`run.json`; of one that cannot be used, its id, the status "damaged" and the reason as error.
+
+    The id is the folder's name, which tells runs apart: a copied or renamed folder holds the record of another one.
+    A run whose record says "running" although its process is gone has "died", or is "lost" where the process was on
+    another machine that gives no sign of life.
+    """
+    try:
+        record = json.loads(read_regular(folder / "run.json", MOST), parse_int=_whole)
+        _check(record)
+    except FileNotFoundError:
+        return {"id": folder.name, "status": DAMAGED, "error": "run.json is not there"}
+    except (OSError, ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else getattr(error, "strerror", None) or error
+        return {"id": folder.name, "status": DAMAGED, "error": f"run.json cannot be read: {reason}"}
+    record["id"] = folder.name
+    if record["status"] == "running":
+        status, known = state_of(folder, record.get("process") or {})
+        record |= {"status": status, "error": known}
+    return record
+
+
+def _check(record: Any) -> None:
+    """Raise ValueError for what no run writes."""
+    if not isinstance(record, dict) or not all(isinstance(record.get(name), str) for name in ("id", "status")):
+        raise ValueError("it names no id and status")
+    for name, value in record.items():
+        kind = KINDS.get(name)
+        if kind is not None and value is not None and not isinstance(value, kind):
+            raise ValueError(f"{name} is a {type(value).__name__}")
+        _check_depth(value, 1)
+    metrics = record.get("metrics") or {}
+    for name in ("rank1", "map"):
+        if not isinstance(metrics.get(name, 0.0), int | float):
+            raise ValueError(f"metrics: {name} is a {type(metrics[name]).__name__}")
+    if record.get("split") and not isinstance(record["split"].get("checksum"), str):
+        raise ValueError("split has no checksum")
+    for name in ("started", "finished"):
+        if record.get(name):
+            year = datetime.fromisoformat(record[name]).year
+            if not 1970 <= year < 9000:
+                raise ValueError(f"{name} in the year {year}")
+
+
+def not_learnt(record: Mapping[str, Any]) -> str:
+    """What a training's record says where it did not learn as it should, such as "learnt no: epoch 0 was best"."""
+    learnt = (record.get("metrics") or {}).get("learnt", "yes")
+    return "" if learnt == "yes" else f"learnt {learnt}"
+
+
+def _check_depth(value: Any, level: int) -> None:
+    if level > DEEPEST:
+        raise ValueError("nested too deep")
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(one, level + 1)
+
+
+def _whole(text: str) -> int:
+    if len(text) > LONGEST_NUMBER:
+        raise ValueError(f"a whole number of {len(text)} digits")
+    return int(text)
+
+
+def find_run(runs: Path, name: str, *notebooks: str) -> Path:
+    """The folder of a run that succeeded.
+
+    Args:
+        runs: Folder that holds a folder for each run.
+        name: Id of the run, "latest" for the newest of these notebooks, or a folder.
+        notebooks: Which notebooks' may be taken.
+
+    Raises:
+        RunError: There is none, or it is of another notebook or did not succeed.
+    """
+    wanted = " or ".join(notebooks)
+    if name == "latest":
+        records = [(read_record(folder), folder) for stem in notebooks for folder in runs.glob(f"{stem}-*")]
+        done = [
+            (r["started"], folder) for r, folder in records if r and r["status"] == "succeeded" and r.get("started")
+        ]
+        if not done:
+            raise RunError(f"no run of {wanted} succeeded in {runs}; run it first: handclip run {notebooks[0][:2]}")
+        return max(done)[1]
+    folder = Path(name) if Path(name).is_dir() else runs / name
+    record = read_record(folder)
+    if record is None:
+        raise RunError(f"{name!r} is no run in {runs}; `handclip runs` lists them, and latest takes the newest")
+    if record.get("notebook") not in notebooks or record["status"] != "succeeded":
+        raise RunError(
+            f"{name} is a run of {record.get('notebook')} that {record['status']}; one of {wanted} is needed"
+        )
+    return folder

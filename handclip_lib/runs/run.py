@@ -1,0 +1,348 @@
+"""One run of a notebook: its parameters, its folder, and what it shows and keeps there."""
+
+import atexit
+import html
+import io
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from handclip_lib.errors import RunError
+from handclip_lib.files import whole_file
+from handclip_lib.parameters.guard import resolve
+from handclip_lib.parameters.notebooks import SELECTED_ON_TEST, Parameters
+from handclip_lib.runs import inputs
+from handclip_lib.runs.claim import Claim
+from handclip_lib.runs.identity import elsewhere, git_state, reports_folder, run_id, versions
+from handclip_lib.runs.life import this_process
+from handclip_lib.runs.record import (
+    TRAININGS,
+    not_learnt,
+    now,
+    read_record,
+    remove_results,
+    write_record,
+    write_text,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from handclip_lib.backbone.load import Backbone
+    from handclip_lib.data.manifest import Split
+    from handclip_lib.models.trained import Trained
+
+P = TypeVar("P", bound=Parameters)
+DPI = 144
+SECONDS_BETWEEN_FIGURES = 5.0
+RUN_FOLDER = "HANDCLIP_RUN"  # set by the launcher, which then keeps the status
+logger = logging.getLogger("handclip")
+
+
+def start(model: type[P], namespace: Mapping[str, Any]) -> "tuple[P, Run]":
+    """The guard cell: check the parameters and open the run's folder.
+
+    Args:
+        model: The notebook's parameters.
+        namespace: Its `globals()`.
+
+    Raises:
+        ConfigError: All parameter faults at once.
+        RunError: The run's folder cannot be written.
+    """
+    config = resolve(model, namespace)
+    launched = os.environ.get(RUN_FOLDER)
+    if launched:
+        run = Run(Path(launched), config, keeps_status=False)
+    else:
+        inputs.refuse_faults(config.model_dump())
+        read = inputs.what_is_read(config)
+        run = Run(reports_folder() / "runs" / run_id(config, "by hand", read), config, read)
+    print(f"run {run.folder.name}\nwrites to {run.folder}{elsewhere()}")
+    if not launched:
+        _tell_the_terminal(f"\nhandclip: writes to {run.folder}{elsewhere()}\n")
+    return config, run
+
+
+class Run:
+    """The folder of one run: `run.json`, tables, figures, the split, and the status.
+
+    Started by a person or by plain papermill, a run keeps its own status: "failed" when a cell raises,
+    "interrupted" when the kernel ends first; one that is under way in another process is refused.
+    Started by the launcher, the launcher keeps it.
+    """
+
+    def __init__(
+        self, folder: Path, config: Parameters, read: Mapping[str, str] | None = None, *, keeps_status: bool = True
+    ):
+        self.folder, self._config = folder, config
+        self._began = time.monotonic()
+        self._keeps_status = keeps_status
+        self._label = _label(config.model_dump())
+        ours = _watched._claim if _watched is not None and _watched.folder == folder else None
+        self._claim: Claim | None = (ours or Claim(folder)) if keeps_status else None
+        earlier = None if keeps_status else read_record(folder)
+        self._record: dict[str, Any] = earlier or new_record(folder, config, read or {})
+        try:
+            self._save()
+            if keeps_status:
+                remove_results(folder)
+        except RunError:
+            if self._claim is not None and ours is None:
+                self._claim.release()
+            raise
+        if keeps_status:
+            self._watch()
+
+    def show(self, figure: "Figure", name: str, alt: str) -> None:
+        """Save a figure as `figures/<name>.png` and show it in the notebook.
+
+        Args:
+            figure: The figure.
+            name: Lower-case letters, digits and underscores.
+            alt: What the figure shows, for those who cannot see it; its caption in the report.
+        """
+        self._display_figure(figure, name, alt, "display")
+
+    def _display_figure(self, figure: "Figure", name: str, alt: str, how: str) -> None:
+        _checked_name(name)
+        alt += self._label
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=DPI)
+        path = self.folder / "figures" / f"{name}.png"
+        try:
+            with whole_file(path) as private:
+                private.write_bytes(buffer.getvalue())
+        except OSError as error:
+            raise RunError(
+                f"{path} cannot be written ({error.strerror}); free space or set HANDCLIP_REPORTS"
+            ) from error
+        width = int(figure.get_figwidth() * 96)
+        bundle = {"image/png": buffer.getvalue(), "text/plain": alt}
+        about = {"image/png": {"alt": alt, "width": width}}
+        if how == "display":
+            _display(bundle, about)
+        else:
+            place = f"handclip-{self.folder.name}-{name}"
+            _display(bundle, about, display_id=place, update=how == "update")
+
+    def live(self, draw: "Callable[..., Figure]", name: str, alt: str) -> "Live":
+        """A figure that long work draws again and again while it goes on.
+
+        Args:
+            draw: Makes the figure of what the result is called with.
+            name, alt: As `show` takes them.
+        """
+        return Live(self, draw, name, alt)
+
+    def table(self, frame: "pd.DataFrame", name: str, caption: str) -> None:
+        """Save a table as `<name>.csv`, whole and in full precision, and show it with a caption.
+
+        Args:
+            frame: The table, as `readable` shows it; its text is escaped.
+            name: Lower-case letters, digits and underscores.
+            caption: What the table says.
+        """
+        from handclip_lib.evaluation.tables import claimed, readable
+
+        _checked_name(name)
+        write_text(self.folder / f"{name}.csv", frame.to_csv(index=False))
+        shown, claims = readable(frame), claimed(frame)
+        table = shown.to_html(index=False, escape=True, border=0, justify="left")
+        table = table.replace(
+            ">", f"><caption>{html.escape(caption + self._label + self._weights_of(frame))}</caption>", 1
+        )
+        if claims is not None:
+            table = _greyed(table, claims)
+        _display({"text/html": table, "text/plain": shown.to_string(index=False)}, {})
+
+    def _weights_of(self, frame: "pd.DataFrame") -> str:
+        """The fingerprints of the models that a table names, for its caption."""
+        known, named = self._record.get("weights") or {}, set(frame.get("model", ()))
+        found = [f"{name} {facts['fingerprint']}" for name, facts in known.items() if name in named]
+        return f"; weights: {', '.join(found)}" if found else ""
+
+    def split(self, split: "Split") -> None:
+        """Store the manifest and its checksum with the run."""
+        split.write(self.folder)
+        self._record["split"] = {"checksum": split.checksum, **split.meta}
+        self._save()
+
+    def weights(self, model: "Backbone | Trained", name: str = "") -> None:
+        """Note which weights a model of the tables has, and where they come from.
+
+        Args:
+            model: The model.
+            name: What tables call it; empty: its own name.
+        """
+        facts = {"fingerprint": model.fingerprint, "source": model.source}
+        self._record.setdefault("weights", {})[name or model.name] = facts
+        self._save()
+
+    def earlier(self, name: str, *notebooks: str) -> Path:
+        """The folder of an earlier run, and a note in the record that this one used it.
+
+        Args:
+            name: Id of the run, "latest" for the newest of the notebooks that had succeeded when this run began, or
+                a folder.
+            notebooks: Which notebooks' may be taken, such as "02_prompt_learning".
+
+        Raises:
+            RunError: There is no such run, it is of another notebook or did not succeed, or what it left was replaced.
+        """
+        used = self._record.setdefault("inputs", {})
+        began_with = next((used[notebook] for notebook in notebooks if notebook in used), None)
+        folder = inputs.usable_run((name == "latest" and began_with) or name, *notebooks)
+        used[folder.name.partition("-")[0]] = folder.name
+        self._save()
+        return folder
+
+    def trained(self, name: str) -> "tuple[Path, dict[str, Any], Split, str] | None":
+        """Folder, parameters and split of an earlier training, by notebook 03 or 04, and whether it learnt.
+
+        Args:
+            name: As `earlier` takes it; empty: none.
+
+        Raises:
+            RunError, DataError: There is no such run, or its split is damaged.
+        """
+        if not name:
+            return None
+        from handclip_lib.data.manifest import Split
+
+        folder = self.earlier(name, *TRAININGS)
+        record = read_record(folder) or {}
+        self._label = _label(record["parameters"])
+        return folder, record["parameters"], Split.read(folder), str(record["metrics"].get("learnt", "yes"))
+
+    def finish(self, **metrics: float | int | str) -> None:
+        """Record the headline figures, what the run left, and that it came to its end.
+
+        Raises:
+            RunError: What it read is another than when it began, so that its figures are of neither.
+        """
+        inputs.refuse_other_input(self._config, self._record)
+        self._record["left"] = inputs.contents(self.folder, inputs.LEFT)
+        write_text(self.folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        self._record["metrics"] = metrics
+        self._record["reached_the_end"] = True
+        self._close("succeeded") if self._keeps_status else self._save()
+        unlearnt = not_learnt(self._record)
+        print(f"finished{f', but {unlearnt}' if unlearnt else ''}: {self.folder}")
+
+    def _close(self, status: str, error: str | None = None) -> None:
+        seconds = round(time.monotonic() - self._began, 1)
+        self._record |= {"status": status, "error": error, "finished": now(), "seconds": seconds}
+        self._save()
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
+
+    def _save(self) -> None:
+        write_record(self.folder, self._record)
+
+    def _watch(self) -> None:
+        """Keep the status honest when a cell raises or the kernel ends."""
+        global _watched
+        if _watched is not None:
+            atexit.unregister(_watched._at_exit)
+            if _watched.folder != self.folder and _watched._record["status"] == "running":
+                _watched._close("interrupted", "the guard cell started another run")
+        else:
+            shell = _shell()
+            if shell is not None:
+                shell.events.register("post_run_cell", _after_cell)
+        _watched = self
+        atexit.register(self._at_exit)
+
+    def _at_exit(self) -> None:
+        if self._record["status"] == "running":
+            self._close("interrupted", "the kernel ended before the run did")
+
+
+class Live:
+    """A figure in one place of the notebook, drawn anew each time this is called, at most every few seconds."""
+
+    def __init__(self, run: Run, draw: "Callable[..., Figure]", name: str, alt: str):
+        self._run, self._draw, self._name, self._alt = run, draw, name, alt
+        self._drawn_at: float | None = None
+
+    def __call__(self, *values: Any, last: bool = False) -> None:
+        """Draw the figure of some values; `last` draws however short ago the one before was."""
+        if not last and self._drawn_at is not None and time.monotonic() - self._drawn_at < SECONDS_BETWEEN_FIGURES:
+            return
+        how = "first" if self._drawn_at is None else "update"
+        self._run._display_figure(self._draw(*values), self._name, self._alt, how)
+        self._drawn_at = time.monotonic()
+
+
+_watched: Run | None = None
+
+
+def _after_cell(result: Any) -> None:
+    error = result.error_in_exec or result.error_before_exec
+    if error is not None and _watched is not None and _watched._record["status"] == "running":
+        _watched._close("failed", f"{type(error).__name__}: {error}")
+
+
+def new_record(folder: Path, config: Parameters, read: Mapping[str, str]) -> dict[str, Any]:
+    """The record of a run that begins now and reads what `what_is_read` says."""
+    return {
+        "id": folder.name, "notebook": config.notebook, "status": "running", "error": None,
+        "parameters": config.model_dump(),
+        "defaults": {name: field.default for name, field in type(config).model_fields.items()},
+        "seed": config.seed, "started": now(), "finished": None, "seconds": None, "metrics": {}, "split": None,
+        "reached_the_end": False, "versions": versions(), "git": git_state(), "process": this_process(),
+        "read": dict(read), "inputs": inputs.earlier_runs(config),
+        "command": f"notebooks/{config.notebook}.ipynb in a kernel of its own",
+    }  # fmt: skip
+
+
+def _tell_the_terminal(text: str) -> None:
+    """Say something where papermill was started, too: what a cell prints is in the notebook alone."""
+    if _in_a_kernel():
+        with suppress(OSError, ValueError):  # a kernel's stream gives the descriptor it had when it was started
+            os.write(sys.stderr.fileno(), text.encode())
+
+
+def _in_a_kernel() -> bool:
+    return "ipykernel" in sys.modules
+
+
+def _label(parameters: Mapping[str, Any]) -> str:
+    """What every caption of a run ends with, where test images chose the epoch."""
+    return f" ({SELECTED_ON_TEST})" if parameters.get("validation") == "test" else ""
+
+
+def _checked_name(name: str) -> None:
+    if not re.fullmatch(r"[a-z0-9_]+", name):
+        raise RunError(f"name={name!r}: use lower-case letters, digits and underscores")
+
+
+def _greyed(table: str, claimed: list[bool]) -> str:
+    """The table with the rows in grey that are no claim."""
+    head, body = table.split("<tbody>")
+    first, *rows = body.split("<tr>")
+    marks = ("<tr>" if claim else '<tr style="color: #8c8c8c">' for claim in claimed)
+    return head + "<tbody>" + first + "".join(mark + row for mark, row in zip(marks, rows, strict=True))
+
+
+def _shell() -> Any:
+    """The IPython shell this runs in, without importing IPython where there is none."""
+    module = sys.modules.get("IPython")
+    return module.get_ipython() if module else None
+
+
+def _display(data: dict[str, Any], metadata: dict[str, Any], **place: Any) -> None:
+    if _shell() is not None:
+        from IPython.display import display
+
+        display(data, metadata=metadata, raw=True, **place)

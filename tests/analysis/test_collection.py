@@ -1,0 +1,234 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from handclip_lib.analysis.collection import (
+    METRICS,
+    comparable_runs,
+    differing,
+    find_records,
+    reference_of,
+    run_labels,
+    runs_table,
+    tasks_table,
+)
+from handclip_lib.analysis.comparison import entries_of, paired_queries
+from handclip_lib.analysis.published import beside_literature
+from handclip_lib.data.manifest import Split
+from handclip_lib.errors import EvaluationError, RunError
+from handclip_lib.evaluation.ranking.saved_evaluation import save_evaluation
+
+DEFAULTS = {"dataset": "drawn", "aspect": "dorsal_r", "seed": 0}
+
+
+def a_record(name: str, started: int, status: str = "succeeded", **changes) -> dict:
+    parameters = DEFAULTS | changes.pop("parameters", {})
+    defaults = DEFAULTS | changes.pop("defaults", {})
+    notebook = name.partition("-")[0]
+    return {
+        "id": name, "notebook": notebook, "status": status, "error": None, "parameters": parameters,
+        "defaults": defaults, "seed": parameters["seed"], "started": f"2026-11-21T10:{started:02d}:00+00:00",
+        "seconds": 12.5, "metrics": {}, "split": {"checksum": "a" * 64}, **changes,
+    }  # fmt: skip
+
+
+def write(runs: Path, record: dict) -> Path:
+    folder = runs / record["id"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder
+
+
+def compared(*given, **asked) -> list:
+    return comparable_runs(*given, **asked)[0]
+
+
+@pytest.fixture
+def runs(tmp_path: Path, saved_runs) -> Path:
+    """Two evaluated runs on one split, one on another, and five that cannot be compared, each in its own way."""
+    runs = tmp_path / "runs"
+    metrics = {"model": "tiny", **dict.fromkeys(METRICS, 0.5)}
+    for name, seed, started, noise in (("05_evaluation-tiny-e1", 0, 1, 1.5), ("03_image_finetune-tiny-f1", 0, 2, 0.5),
+                                       ("05_evaluation-tiny-e2", 1, 0, 1.5)):  # fmt: skip
+        saved, _, _ = saved_runs.evaluated(runs / name, noise, split=saved_runs.small_split(seed))
+        changes = {"parameters": {"seed": seed, "epochs": 6}, "defaults": {"epochs": 20}} if name[1] == "3" else {}
+        changes = changes or {"parameters": {"seed": seed, "top_k": 8}, "defaults": {"top_k": 8}}
+        write(runs, a_record(name, started, metrics=metrics, split={"checksum": saved.checksum}, **changes))
+    (runs / "03_image_finetune-tiny-f1" / "best.safetensors").write_text("")
+    prompts = write(runs, a_record("02_prompt_learning-tiny-p1", 3, parameters={"epochs": 40}, defaults={"epochs": 40}))
+    (prompts / "text_features.safetensors").write_text("")
+    write(runs, a_record("03_image_finetune-tiny-f2", 4, parameters={"epochs": 9}, defaults={"epochs": 20}))
+    (runs / "03_image_finetune-tiny-f2" / "best.safetensors").write_text("")
+    write(runs, a_record("04_joint_training-tiny-j1", 5))
+    write(runs, a_record("05_evaluation-tiny-x1", 6, "failed", error="DataError: /nowhere does not exist"))
+    (runs / "05_evaluation-tiny-d1").mkdir()
+    (runs / "05_evaluation-tiny-d1" / "run.json").write_text("{")
+    write(runs, a_record("06_analysis-a1", 7))
+    return runs
+
+
+def test_a_run_without_what_it_needs_is_listed_with_the_reason(runs: Path):
+    table = runs_table(find_records(runs), runs).set_index("id")
+    assert len(table) == 8
+    assert "06_analysis-a1" not in table.index
+    notes = table["note"].to_dict()
+    assert notes["05_evaluation-tiny-e1"] == notes["03_image_finetune-tiny-f1"] == ""
+    assert notes["02_prompt_learning-tiny-p1"] == "02 evaluates no retrieval"
+    assert notes["03_image_finetune-tiny-f2"] == "no evaluation: per_query.csv is not there; run it again"
+    assert notes["04_joint_training-tiny-j1"] == "no checkpoint: best.safetensors is not there; run it again"
+    assert notes["05_evaluation-tiny-x1"] == "failed: DataError: /nowhere does not exist"
+    assert notes["05_evaluation-tiny-d1"].startswith("damaged: run.json cannot be read: Expecting property name")
+    assert table["rank1"].notna().sum() == 3
+    assert "peak_memory_mb" not in table
+
+
+def test_peak_memory_has_a_column_where_a_run_recorded_it(runs: Path):
+    write(runs, a_record("05_evaluation-tiny-m1", 9, peak_memory_mb=812.0))
+    table = runs_table(find_records(runs), runs).set_index("id")
+    assert table["peak_memory_mb"].dropna().to_dict() == {"05_evaluation-tiny-m1": 812.0}
+
+
+def test_records_are_filtered_and_the_oldest_comes_first(runs: Path):
+    ids = [record["id"] for record in find_records(runs, notebook="05_evaluation")]
+    assert [name[-2:] for name in ids] == ["e2", "e1", "x1", "d1"]
+    assert [r["id"] for r in find_records(runs, ["04_joint_training-tiny-j1"])] == ["04_joint_training-tiny-j1"]
+    assert find_records(runs, dataset="11k") == []
+    assert len(find_records(runs, aspect="dorsal_r")) == 7
+    with pytest.raises(RunError, match=r"'05_none' is no run in .*`handclip runs` lists them"):
+        find_records(runs, ["05_none"])
+    assert find_records(runs / "nowhere") == []
+    assert len(runs_table([], runs)) == 0
+
+
+def test_differing_parameters_are_those_somebody_changed(runs: Path):
+    records = find_records(runs)
+    assert differing(records) == ["seed", "epochs"], "top_k differs in no run; other notebooks' defaults do not count"
+    table = runs_table(records, runs).set_index("id")
+    assert table.loc["03_image_finetune-tiny-f1", "differs"] == "seed=0, epochs=6"
+    assert table.loc["05_evaluation-tiny-e2", "differs"] == "seed=1"
+    alone = [record for record in records if record["id"].endswith("f1")]
+    assert differing(alone) == []
+
+
+def test_compared_are_the_runs_on_the_split_of_the_newest(runs: Path):
+    found = compared(find_records(runs), runs)
+    assert [evaluation.run for evaluation in found] == ["05_evaluation-tiny-e1", "03_image_finetune-tiny-f1"]
+    ids = ["05_evaluation-tiny-e1", "05_evaluation-tiny-e2", "05_evaluation-tiny-x1"]
+    asked = compared(find_records(runs, ids), runs, ids)
+    assert [evaluation.run[-2:] for evaluation in asked] == ["e2", "e1"], "those asked for, if they are evaluated"
+    other = compared(find_records(runs), runs, reference="05_evaluation-tiny-e2")
+    assert [evaluation.run[-2:] for evaluation in other] == ["e2"], "the split of the reference"
+    with pytest.raises(RunError, match=r"reference='05_evaluation-tiny-x1' has no evaluation .*; choose from 05_eval"):
+        reference_of(compared(find_records(runs), runs), "05_evaluation-tiny-x1")
+    with pytest.raises(RunError, match="has an evaluation to compare; run one first: handclip run 05"):
+        reference_of(compared(find_records(runs, notebook="02_prompt_learning"), runs))
+
+
+@pytest.mark.parametrize("file", ["per_query.csv", "embeddings.safetensors", "split.csv", "split.json"])
+@pytest.mark.parametrize("damage", [b"cut", b"[]", b"\xff"])
+def test_a_damaged_run_is_a_row_with_a_note_and_ends_no_comparison(runs: Path, file: str, damage: bytes):
+    (runs / "05_evaluation-tiny-e1" / file).write_bytes(damage)
+    records = find_records(runs)
+    evaluations, notes = comparable_runs(records, runs)
+    assert [evaluation.run for evaluation in evaluations] == ["03_image_finetune-tiny-f1"]
+    table = runs_table(records, runs, notes).set_index("id")
+    assert "has no evaluation that can be compared" in table.loc["05_evaluation-tiny-e1", "note"]
+    assert table.loc["03_image_finetune-tiny-f1", "note"] == ""
+
+
+def a_twin(runs: Path, saved_runs, name: str, content: str, data_root: str) -> None:
+    """An evaluation of the same names and draws, on photographs of its own, or on some that nobody knows."""
+    split = saved_runs.small_split()
+    if content:
+        split = Split.build(split.meta, split.images.assign(content=[f"{content}{n}" for n in split.images.index]))
+    saved, _, _ = saved_runs.evaluated(runs / name, 0.5, split=split)
+    write(runs, a_record(name, 9, split={"checksum": saved.checksum}, parameters={"data_root": data_root}))
+
+
+def test_runs_on_other_photographs_of_the_same_names_are_not_paired(tmp_path: Path, saved_runs):
+    runs = tmp_path / "runs"
+    for name, content, root in (("z", "a", "/a"), ("b", "b", "/b"), ("c", "a", "/c"), ("d", "", "/a"), ("e", "", "/b")):
+        a_twin(runs, saved_runs, f"05_evaluation-{name}", content, root)
+    records = find_records(runs)
+    evaluations, notes = comparable_runs(records, runs, reference="05_evaluation-z")
+    assert [evaluation.run[-1] for evaluation in evaluations] == ["c", "z"], "the same photographs in another folder"
+    table = runs_table(records, runs, notes).set_index("id")
+    assert table["data_root"].tolist() == ["/b", "/c", "/a", "/b", "/a"]
+    other = "not beside 05_evaluation-z: other photographs of the same names, data_root '/a' and '/b'"
+    assert table.loc["05_evaluation-b", "note"] == other
+    assert "does not say what was in its files, data_root '/a' and '/a'" in table.loc["05_evaluation-d", "note"]
+    _, notes = comparable_runs(records, runs, reference="05_evaluation-d")
+    assert "does not say what was in its files, data_root '/a' and '/b'" in notes["05_evaluation-e"]
+    asked = ["05_evaluation-z", "05_evaluation-b"]
+    entries = entries_of(comparable_runs(find_records(runs, asked), runs, asked)[0], asked[0])
+    with pytest.raises(EvaluationError, match="05_evaluation-z cannot be compared: other photographs"):
+        paired_queries(entries[1], entries[0])
+
+
+def test_a_run_says_which_weights_its_figures_are_of(runs: Path):
+    record = json.loads((runs / "05_evaluation-tiny-e1" / "run.json").read_text())
+    write(runs, record | {"weights": {"tiny": {"fingerprint": "0123abcd", "source": "tiny of this library"}}})
+    table = runs_table(find_records(runs), runs).set_index("id")
+    assert table["weights"].drop("05_evaluation-tiny-e1").tolist() == [""] * 7
+    assert table.loc["05_evaluation-tiny-e1", "weights"] == "0123abcd"
+
+
+def test_a_run_that_left_out_bursts_stops_no_comparison_of_the_others(runs: Path, saved_runs):
+    name = "05_evaluation-tiny-b2"
+    saved, results, features = saved_runs.evaluated(runs / name)
+    near = [dataclasses.replace(result, burst=2) for result in results]
+    save_evaluation(runs / name, near, features, saved_runs.small_split())
+    write(runs, a_record(name, 9, split={"checksum": saved.checksum}, parameters={"burst": 2}, defaults={"burst": 0}))
+    records = find_records(runs)
+    assert [found.run[-2:] for found in compared(records, runs)] == ["b2"], "the newest's"
+    found = compared(records, runs, reference="05_evaluation-tiny-e1")
+    assert [evaluation.run[-2:] for evaluation in found] == ["e1", "f1"]
+    ids = ["05_evaluation-tiny-e1", name]
+    assert len(compared(find_records(runs, ids), runs, ids)) == 2, "asked for by name, it is refused by name"
+
+
+def test_labels_say_in_what_few_parameters_the_compared_runs_differ(runs: Path):
+    records = find_records(runs)
+    found = compared(records, runs)
+    assert run_labels(records, found) == dict.fromkeys([evaluation.run for evaluation in found], ""), "05 has no epochs"
+    other = runs / "03_image_finetune-tiny-f3"
+    other.mkdir()
+    for file in (runs / "03_image_finetune-tiny-f1").iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    record = json.loads((runs / "03_image_finetune-tiny-f1" / "run.json").read_text())
+
+    def told(**changes) -> list[str]:
+        write(runs, record | {"id": other.name, "parameters": record["parameters"] | changes})
+        records = find_records(runs)
+        found = compared(records, runs)
+        return [entry.label for entry in entries_of(found, found[0].run, run_labels(records, found))][1:3]
+
+    assert told(epochs=9) == ["tiny (03-f1, epochs=6)", "tiny (03-f3, epochs=9)"]
+    assert told(epochs="x" * 50) == ["tiny (03-f1)", "tiny (03-f3)"], "too long"
+    for file in (runs / "03_image_finetune-tiny-f1", other):
+        record = json.loads((file / "run.json").read_text())
+        write(runs, record | {"parameters": record["parameters"] | dict.fromkeys("abc", file.name)})
+    records = find_records(runs)
+    assert set(run_labels(records, compared(records, runs)).values()) == {""}, "three more are too many"
+
+
+def test_the_reference_is_the_one_asked_for_or_the_oldest_of_05(runs: Path):
+    found = compared(find_records(runs), runs)
+    assert reference_of(found) == "05_evaluation-tiny-e1"
+    assert reference_of(found, "03_image_finetune-tiny-f1") == "03_image_finetune-tiny-f1"
+    assert reference_of(found[1:]) == "03_image_finetune-tiny-f1"
+
+
+def test_tasks_are_what_the_published_figures_are_compared_by(runs: Path):
+    found = compared(find_records(runs), runs)
+    table = tasks_table(entries_of(found, found[0].run))
+    assert table["gallery"].tolist() == ["aspect", "all"] * 2
+    assert set(table["protocol"]) == {"proportional"}
+    queries = found[0].queries("tiny", "aspect")
+    assert table["n_query"][0] == len(queries) / 3
+    assert table["map_trapezoid"][0] == pytest.approx(queries["average_precision_trapezoid"].mean())
+    beside, others = beside_literature(table)
+    assert len(beside) == 0
+    assert (others["reason"] == "other data: ours is folder").any()

@@ -1,0 +1,155 @@
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from handclip_lib.cli import main
+from handclip_lib.errors import RunError
+from handclip_lib.launch.launcher import find_notebook, run_folder
+from handclip_lib.parameters.notebooks import DataExploration, Evaluation
+from handclip_lib.runs import run as runs
+from handclip_lib.runs.claim import Claim, UnderWayError, lock_of
+from handclip_lib.runs.cleaning import leftovers, named_runs, remove
+from handclip_lib.runs.life import HEARTBEAT, LOST_AFTER, this_process
+from handclip_lib.runs.record import read_record, write_record
+from handclip_lib.runs.run import Run
+
+NODE = {"host": "node7", "machine": "another boot", "pid": 1, "began": "1"}
+CLAIMANT = """
+import sys, time
+from pathlib import Path
+from handclip_lib.runs.claim import Claim, UnderWayError
+folder, held = Path(sys.argv[1]), []
+print("ready", flush=True)
+start = float(sys.stdin.readline())
+for number in range(30):
+    while time.time() < start + number / 50: pass
+    try:
+        held.append(Claim(folder / str(number)))
+    except UnderWayError:
+        pass
+print(len(held), flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture(autouse=True)
+def reports(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path))
+    monkeypatch.setenv("HANDCLIP_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def claimants(folder: Path, count: int) -> list[subprocess.Popen]:
+    words = [sys.executable, "-c", CLAIMANT, str(folder)]
+    return [subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+
+
+def elsewhere(folder: Path, ago: float, days: float = 0.0) -> Path:
+    """A run of another machine, whose last sign of life is some seconds old."""
+    started = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() - days * 86_400))
+    write_record(folder, {"id": folder.name, "status": "running", "started": started, "process": NODE})
+    (folder / HEARTBEAT).touch()
+    os.utime(folder / HEARTBEAT, (time.time() - ago,) * 2)
+    return folder
+
+
+@pytest.mark.matrix("two at once", "start", "one is let in, the other refused, by hand too")
+def test_of_two_starts_at_once_one_is_let_in_and_a_killed_one_holds_nothing(tmp_path: Path):
+    both = claimants(tmp_path, 2)
+    for process in both:
+        process.stdout.readline()
+    start = str(time.time() + 0.2)
+    for process in both:
+        print(start, file=process.stdin, flush=True)
+    assert sum(int(process.stdout.readline()) for process in both) == 30
+    for process in both:
+        process.kill()
+        process.communicate()
+    Claim(tmp_path / "0").release()
+
+
+def test_a_run_by_hand_is_held_until_it_ends(tmp_path: Path):
+    run = Run(tmp_path / "runs" / "a", Evaluation())
+    with pytest.raises(UnderWayError, match=f"by another process, {os.getpid()}, perhaps a notebook"):
+        Claim(run.folder)
+    again = Run(tmp_path / "runs" / "a", Evaluation())  # the guard cell, run again
+    with pytest.raises(UnderWayError):
+        Claim(run.folder)
+    assert (run.folder / HEARTBEAT).is_file()
+    again.finish()
+    assert not (run.folder / HEARTBEAT).exists()
+    Claim(run.folder).release()
+
+
+@pytest.mark.matrix("full disk", "start by hand", "refused with the remedy; the next start is not in its own way")
+def test_a_start_that_could_not_write_is_not_in_the_way_of_the_next(tmp_path: Path, monkeypatch):
+    def full(*_):
+        raise RunError("full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "write_record", full)
+        with pytest.raises(RunError, match="full"):
+            Run(tmp_path / "runs" / "a", Evaluation())
+    Run(tmp_path / "runs" / "a", Evaluation()).finish()
+
+
+@pytest.mark.matrix("machine gone", "start, resume, clean, runs", "a lost run can go on and be removed")
+def test_a_run_of_another_machine_is_refused_while_it_lives_and_free_when_it_is_lost(tmp_path: Path, capsys):
+    folder = elsewhere(tmp_path / "runs" / "05_evaluation-a", 12)
+    with pytest.raises(UnderWayError, match=r"is running on node7, last sign of life 1\d s ago: .*silent for 5 min"):
+        Claim(folder)
+    with pytest.raises(RunError, match="is running on node7, last sign of life"):
+        named_runs([folder.name])
+    assert leftovers(0) == []
+    assert main(["runs"]) == 0
+    assert "(on node7, last sign of life 1" in capsys.readouterr().out
+    elsewhere(folder, 3 * 3600, days=31)
+    assert main(["runs", "--status", "lost"]) == 0
+    assert "(running on node7, no sign of life for 3 h)" in capsys.readouterr().out
+    Claim(folder).release()
+    elsewhere(folder, 3 * 3600, days=31)
+    (item,) = leftovers(30)
+    assert "lost 31 days ago" in str(item)
+    assert (remove([item])[1], folder.exists()) == ([], False)
+
+
+def test_what_a_dry_run_says_of_a_run_elsewhere(capsys):
+    folder = run_folder(find_notebook("01"), DataExploration())
+    elsewhere(folder, 12)
+    assert main(["run", "01", "--dry-run"]) == 0
+    assert "running on node7, last sign of life 1" in capsys.readouterr().out
+    assert main(["run", "01"]) == 2
+    assert f"{folder.name} is running on node7" in capsys.readouterr().err
+    elsewhere(folder, LOST_AFTER + 120)
+    assert main(["run", "01", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "lost (running on node7, no sign of life for 7 min); no checkpoint: would start at the beginning" in said
+
+
+@pytest.mark.matrix("machine gone", "its lock is left on the file server", "refused; the file to delete is named")
+def test_a_lock_that_a_crashed_machine_left_is_named(tmp_path: Path):
+    folder = elsewhere(tmp_path / "runs" / "a", 3600)
+    with (
+        FileLock(lock_of(folder)),
+        pytest.raises(UnderWayError, match=r"no sign of life .* delete this") as caught,
+    ):
+        Claim(folder)
+    assert str(lock_of(folder)) in str(caught.value)
+    assert caught.value.wait == 0
+
+
+def test_a_live_process_of_this_machine_is_refused_even_where_its_lock_has_gone(tmp_path: Path):
+    with subprocess.Popen(["sleep", "60"]) as other:
+        began = Path(f"/proc/{other.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        process = this_process() | {"pid": other.pid, "began": began}
+        write_record(tmp_path / "a", {"id": "a", "status": "running", "process": process})
+        with pytest.raises(UnderWayError, match=f"another process, {other.pid}"):
+            Claim(tmp_path / "a")
+        other.kill()
+    assert read_record(tmp_path / "a")["status"] == "died"
+    Claim(tmp_path / "a").release()
