@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 
-from handclip_lib.data.places import cache_folder
+from handclip_lib.places import cache_folder
 from handclip_lib.terminal import one_line
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from handclip_lib.data.places import cache_folder, project_root
 from handclip_lib.diagnosis import Diagnosis, Finding, verdict
+from handclip_lib.places import cache_folder, project_root
 from handclip_lib.runs.cleaning import in_units
 from handclip_lib.runs.identity import PACKAGES, reports_folder
 

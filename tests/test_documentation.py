@@ -44,7 +44,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "notebooks" / "REA
 PARAMETERS = {name for model in NOTEBOOKS.values() for name in model.model_fields}
 PACKAGES = (
     "analysis|backbone|config|data|drawn|errors|evaluation|files|finite|guard|losses|machine|models|parameters|plots|"
-    "runs|report|launch|training|widgets"
+    "runs|report(?!\\.html)|launch|training|widgets"
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -11,9 +11,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "handclip_lib"
 FLOORS = {
-    "terminal": -1, "errors": 0, "files": 0, "machine": 0, "finite": 1, "parameters": 1, "drawn": 1, "data": 2, "losses": 2,
-    "backbone": 3, "models": 4, "evaluation": 5, "training": 6, "runs": 7, "analysis": 8, "plots": 9, "widgets": 10,
-    "report": 11, "launch": 12, "diagnosis": 12, "doctor": 13, "cli": 14,
+    "terminal": -1, "errors": 0, "files": 0, "machine": 0, "places": 1, "finite": 1, "parameters": 2, "drawn": 2,
+    "data": 3, "losses": 3, "backbone": 4, "models": 5, "evaluation": 6, "training": 7, "runs": 8, "analysis": 9,
+    "plots": 10, "widgets": 11, "report": 12, "launch": 13, "diagnosis": 13, "doctor": 14, "cli": 15,
 }  # fmt: skip
 
 

@@ -35,12 +35,12 @@ from handclip_lib.backbone.openai_clip import ClipShape, clip_package
 from handclip_lib.data.augment import augment, normalised
 from handclip_lib.data.hands11k import read_hands11k
 from handclip_lib.data.images import decode_images
-from handclip_lib.data.places import cache_folder
 from handclip_lib.drawn.dataset import draw_dataset, subject_seed
 from handclip_lib.drawn.photograph import DRAWN_ASPECTS, sitting_of
 from handclip_lib.errors import BackboneError
 from handclip_lib.files import whole_file
 from handclip_lib.losses.contrastive import group_cross_entropy
+from handclip_lib.places import cache_folder
 from tools.captions import caption_of, described, facts_of
 
 SEED = 10_000  # of the people; a drawn data set's people follow from its seed, and its default is 0

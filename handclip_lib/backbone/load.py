@@ -23,9 +23,9 @@ from handclip_lib.backbone.weights import (
 )
 from handclip_lib.data.augment import plain
 from handclip_lib.data.images import Resolution, height_and_width
-from handclip_lib.data.places import cache_folder
 from handclip_lib.errors import BackboneError
 from handclip_lib.finite import require_finite
+from handclip_lib.places import cache_folder
 
 BACKBONES = {
     "vitb16": "ViT-B/16",

@@ -13,11 +13,11 @@ from tqdm.auto import tqdm
 from handclip_lib.data.audit import attribute_counts, left_out_reasons, split_counts
 from handclip_lib.data.images import decode_file, open_image
 from handclip_lib.data.open import READERS, open_dataset
-from handclip_lib.data.places import HD_IDENTITIES, METADATA, PHOTOGRAPHS, find_data_root
 from handclip_lib.data.splits import PROTOCOLS, Split, make_split
 from handclip_lib.data.table import ASPECTS, HandTable
 from handclip_lib.errors import DataError
 from handclip_lib.machine import cores
+from handclip_lib.places import HD_IDENTITIES, METADATA, PHOTOGRAPHS, find_data_root
 from handclip_lib.terminal import one_line, visible
 
 DATASETS = ("auto", *READERS)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from handclip_lib.data.places import HD_DISTRACTORS, HD_IDENTITIES, METADATA, PHOTOGRAPHS, cache_folder
 from handclip_lib.files import whole_file
 from handclip_lib.machine import cores
+from handclip_lib.places import HD_DISTRACTORS, HD_IDENTITIES, METADATA, PHOTOGRAPHS, cache_folder
 
 ABSENT, UNREADABLE = "absent", "unreadable: "
 SETTLED_NS = 2_000_000_000  # a file touched so shortly before it was read may change again within one tick of its clock

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from handclip_lib.data.places import METADATA, PHOTOGRAPHS
 from handclip_lib.data.table import IMAGE_SUFFIXES, HandTable, capture_number
 from handclip_lib.errors import DataError
+from handclip_lib.places import METADATA, PHOTOGRAPHS
 
 NEEDED = ("id", "accessories", "aspectOfHand", "imageName")
 WORDS = {"gender": "gender", "skinColor": "skin_color"}

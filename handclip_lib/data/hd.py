@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from handclip_lib.data.places import HD_DISTRACTORS, HD_IDENTITIES
 from handclip_lib.data.table import IMAGE_SUFFIXES, HandTable, capture_number
 from handclip_lib.errors import DataError
+from handclip_lib.places import HD_DISTRACTORS, HD_IDENTITIES
 
 DISTRACTOR_OFFSET = 1000
 

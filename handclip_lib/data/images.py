@@ -12,10 +12,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from handclip_lib.data.content import content_keys
 from handclip_lib.data.image_cache import kept_pixels
-from handclip_lib.data.places import cache_folder
 from handclip_lib.data.table import IMAGE_FORMATS
 from handclip_lib.errors import DataError
 from handclip_lib.machine import cores
+from handclip_lib.places import cache_folder
 
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)

@@ -7,9 +7,9 @@ from pathlib import Path
 from handclip_lib.data.folder import read_folder
 from handclip_lib.data.hands11k import read_hands11k
 from handclip_lib.data.hd import read_hd
-from handclip_lib.data.places import cache_folder, find_data_root
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import DataError
+from handclip_lib.places import cache_folder, find_data_root
 
 READERS: dict[str, Callable[[Path], HandTable]] = {"11k": read_hands11k, "hd": read_hd, "folder": read_folder}
 DATASETS = ("drawn", *READERS)

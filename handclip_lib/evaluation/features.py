@@ -12,11 +12,11 @@ import safetensors.numpy
 from tqdm.auto import tqdm
 
 from handclip_lib.data.images import DecodedImages
-from handclip_lib.data.places import cache_folder
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.memory import check_memory
 from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.finite import require_finite
+from handclip_lib.places import cache_folder
 
 logger = logging.getLogger("handclip")
 BLOCK = 512  # images between two saves

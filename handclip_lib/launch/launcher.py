@@ -17,12 +17,12 @@ from typing import Any
 
 import yaml
 
-from handclip_lib.data.places import project_root
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.files import umask
 from handclip_lib.parameters.guard import as_papermill, resolve
 from handclip_lib.parameters.notebooks import NOTEBOOKS, Parameters
 from handclip_lib.parameters.yaml import is_name, read_mapping
+from handclip_lib.places import project_root
 from handclip_lib.runs.claim import Claim
 from handclip_lib.runs.identity import reports_folder, run_id, unwritable
 from handclip_lib.runs.inputs import input_faults, refusal, weights_faults, what_is_read

@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
-from handclip_lib.data.places import project_root
 from handclip_lib.errors import ConfigError
 from handclip_lib.files import whole_file
 from handclip_lib.parameters.notebooks import Parameters
 from handclip_lib.parameters.yaml import read_mapping
+from handclip_lib.places import project_root
 
 BASE = "base.yml"
 ALSO = {"joint_training": ("promptsg",)}  # folders of a notebook beside that of its name

@@ -89,7 +89,7 @@ def notebook_cells(path: Path, panels: "Sequence[LivePanel]" = ()) -> Cells:
         raise RunError(f"{path} has no picture described as {missing[0]!r}…; run it again with this version")
     config = Config({"NbConvertBase": {"display_data_priority": list(DISPLAY_PRIORITY)}})
     exporter = HTMLExporter(
-        config=config, template_name="report", extra_template_basedirs=[str(TEMPLATES)], exclude_anchor_links=True
+        config=config, template_name="page", extra_template_basedirs=[str(TEMPLATES)], exclude_anchor_links=True
     )
     exporter.register_filter("clean_html", cleaned)
     body, _ = exporter.from_notebook_node(notebook)

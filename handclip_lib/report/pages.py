@@ -28,7 +28,7 @@ from handclip_lib.terminal import one_line
 if TYPE_CHECKING:
     from handclip_lib.report.live_panels import LivePanel
 
-FOLDER = Path(__file__).parent / "report"
+FOLDER = Path(__file__).parent / "page"
 RECORDED = ("command", "process", "git", "split", "seed", "read", "inputs", "weights", "left")
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from filelock import Timeout
 
-from handclip_lib.data.places import cache_folder
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.files import file_lock
+from handclip_lib.places import cache_folder
 from handclip_lib.runs.claim import lock_of
 from handclip_lib.runs.identity import reports_folder
 from handclip_lib.runs.listing import all_records

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from handclip_lib.data.places import project_root
 from handclip_lib.errors import RunError
 from handclip_lib.parameters.notebooks import Parameters
+from handclip_lib.places import project_root
 from handclip_lib.runs.inputs import reports_folder, what_is_read
 
 __all__ = ["elsewhere", "git_state", "reports_folder", "run_id", "unwritable", "versions"]

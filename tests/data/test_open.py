@@ -3,9 +3,9 @@ import pytest
 from PIL import Image
 
 from handclip_lib.data.open import READERS, open_dataset
-from handclip_lib.data.places import cache_folder
 from handclip_lib.drawn import dataset as drawn
 from handclip_lib.errors import DataError
+from handclip_lib.places import cache_folder
 
 
 @pytest.mark.parametrize(

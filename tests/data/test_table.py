@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handclip_lib.data.places import cache_folder, find_data_root
 from handclip_lib.data.table import COLUMNS, HandTable, capture_number, identity_order
 from handclip_lib.errors import DataError
+from handclip_lib.places import cache_folder, find_data_root
 
 
 def a_table(*rows: dict, left_out: dict | None = None) -> HandTable:

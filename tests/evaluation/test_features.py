@@ -127,7 +127,7 @@ def test_a_mirrored_encoder_sees_the_pixels_from_right_to_left():
 
 
 def test_a_batch_larger_than_the_memory_is_refused_before_it_is_encoded(tmp_path, monkeypatch):
-    monkeypatch.setattr("handclip_lib.evaluation.ranking.free_memory", lambda: 2 * 8 * 8 * 3 * 8 - 1)
+    monkeypatch.setattr("handclip_lib.evaluation.memory.free_memory", lambda: 2 * 8 * 8 * 3 * 8 - 1)
     encoder = Encoder()
     with pytest.raises(EvaluationError, match=r"a batch of 2 images of 8x8 pixels needs .* lower batch_size, or input"):
         extract(encoder, images(), tmp_path)

@@ -9,7 +9,7 @@ from typing import get_args
 import nbformat
 import pytest
 
-from handclip_lib import config
+from handclip_lib.parameters import notebooks as config
 from handclip_lib.training.together import train_together
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))

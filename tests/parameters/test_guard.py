@@ -18,7 +18,7 @@ from handclip_lib.parameters.files import read_mapping
 from handclip_lib.parameters.guard import as_papermill, resolve
 from handclip_lib.parameters.notebooks import NOTEBOOKS, Evaluation, ImageFinetune
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 class Training(BaseModel):

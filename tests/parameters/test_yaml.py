@@ -21,8 +21,6 @@ ABSURD = {
     "mapping of itself": ("seed: &a {<<: *a}", "an alias within what it stands for"),
     "large": ("seed: " + "x" * MOST, f"more than {MOST:,} bytes"),
     "whole number": ("seed: " + "9" * 5000, "a number of too many digits"),
-    "hexadecimal": ("seed: 0x" + "f" * 5000, "a number of too many digits"),
-    "base 60": ("seed: 1" + ":10" * 5000, "a number of too many digits"),
     "fraction": ("seed: 0." + "9" * 5000, "a number of too many digits"),
     "no number": ("seed: !!int abc", "not of the kind its tag says"),
     "no truth value": ("seed: !!bool maybe", "not of the kind its tag says"),

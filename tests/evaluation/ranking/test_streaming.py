@@ -221,7 +221,7 @@ def test_neither_numba_nor_faiss_is_imported_before_it_is_of_use():
         "retrieval.retrieval_metrics(np.eye(3), np.arange(3), np.arange(3));"
         "print(*sorted({'numba', 'faiss'} & set(sys.modules)))"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.split() == []
 
