@@ -8,10 +8,9 @@ import numpy as np
 
 from benchmarks.retrieval_peers import cumulated_compiled, cumulated_in_numpy, rerank_densely, sort_each_query
 from benchmarks.side_by_side import allocated, compare, heading
-from handclip_lib.evaluation.ranking import compiling, counting
+from handclip_lib.evaluation.ranking import counting
 from handclip_lib.evaluation.ranking.reranking import rerank_similarity
-from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
-from handclip_lib.evaluation.ranking.streaming import rank_features
+from handclip_lib.evaluation.ranking.retrieval import rank_features, retrieval_metrics
 
 SIZE = 512  # of ViT-B/16's embeddings
 Case = tuple[np.ndarray, ...]
@@ -102,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--market", action="store_true", help="re-rank at Market-1501's size too: minutes, 9 GB")
     options = parser.parse_args()
-    compiling.COMPILED_FROM = 0  # the kernel is warm in every row; alone, a small ranking does without it
+    counting.COMPILED_FROM = 0  # the kernel is warm in every row; alone, a small ranking does without it
     print("The compiled peer is the algorithm of torchreid and fast-reid (sort all, cumulate each row) in numba, which")
     print("stands in for their Cython. Where the processor has AVX-512 or AVX2, numpy sorts 6× faster, and so do they.")
     compiled = cumulated_compiled()

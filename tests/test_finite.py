@@ -15,8 +15,7 @@ from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rerank_similarity
 from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
-from handclip_lib.evaluation.studies.prompts import PromptTask
-from handclip_lib.evaluation.studies.zero_shot import PROMPTS, zero_shot
+from handclip_lib.evaluation.studies.prompts import PROMPTS, PromptTask, zero_shot
 from handclip_lib.evaluation.verification.error_rates import verification
 from handclip_lib.finite import require_finite
 from handclip_lib.models.trained import PROMPTS as PROMPTS_FILE

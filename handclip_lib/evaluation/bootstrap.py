@@ -51,11 +51,7 @@ class Interval:
 
 
 def resampled(n: int, samples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each of n identities is drawn in each resample, float64 (some, n) at a time; each row sums to n.
-
-    Raises:
-        EvaluationError: Fewer than two resamples.
-    """
+    """How often each of n identities is drawn in each resample, float64 (some, n) at a time; each row sums to n."""
     if samples < 2:
         raise EvaluationError(f"samples={samples}: at least 2 resamples are wanted")
     rng, size = np.random.default_rng(seed), max(1, BLOCK // n)
@@ -100,9 +96,6 @@ def resampled_means(
 
     Returns:
         Mean, a number or (m,); means of the resamples, (samples,) or (samples, m); number of identities.
-
-    Raises:
-        EvaluationError: Fewer than two identities have a value, or an argument is out of range.
     """
     values = np.asarray(values, np.float64)
     if values.ndim not in (1, 2) or np.isinf(values).any():

@@ -43,11 +43,7 @@ class Features:
 
     @classmethod
     def normalised(cls, paths: Iterable[str], embeddings: np.ndarray) -> "Features":
-        """Scale each embedding to length 1.
-
-        Raises:
-            EvaluationError: An embedding holds NaN or infinity, or is all zeros.
-        """
+        """Scale each embedding to length 1; one that holds NaN or infinity, or is all zeros, is refused."""
         paths, embeddings = tuple(paths), np.asarray(embeddings, np.float32)
         if embeddings.ndim != 2 or len(embeddings) != len(paths):
             raise EvaluationError(
@@ -71,11 +67,7 @@ class Features:
         return Features(self.paths, self.embeddings * self.lengths[:, None])
 
     def of(self, paths: Iterable[str]) -> np.ndarray:
-        """Embeddings of some paths, float32 (n, size).
-
-        Raises:
-            EvaluationError: A path has no embedding.
-        """
+        """Embeddings of some paths, float32 (n, size); a path without one is refused."""
         row = {path: i for i, path in enumerate(self.paths)}
         try:
             return self.embeddings[[row[path] for path in paths]]
@@ -86,11 +78,7 @@ class Features:
 
 
 def joined(*parts: Mapping[str, Features]) -> dict[str, Features]:
-    """Features of the same models for several sets of images, each model's in one; a repeated path counts once.
-
-    Raises:
-        EvaluationError: The parts are not of the same models.
-    """
+    """Features of the same models for several sets of images, each model's in one; a repeated path counts once."""
     names = list(parts[0])
     if any(list(part) != names for part in parts):
         raise EvaluationError(f"features of {[list(part) for part in parts]}: the same models are wanted in each part")
@@ -123,11 +111,8 @@ def extract_features(
 
     Args:
         encode: uint8 (b, r, r, 3) to float (b, size), such as `Backbone.encode_image`.
-        images: Decoded images.
         encoder_key: Names the encoder's weights, such as `Backbone.fingerprint`: another key is another cache.
-        batch_size: Images at once.
         cache: Folder; `cache_folder()/features` by default.
-        progress: Show a progress bar.
 
     Raises:
         EvaluationError: An embedding is not finite or zero, a batch is larger than the memory, or the cache cannot be

@@ -9,8 +9,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from scipy.stats import norm
 
 from handclip_lib.evaluation.verification.error_rates import VerificationResult
-from handclip_lib.evaluation.verification.groups import GroupResult
 from handclip_lib.evaluation.verification.open_set import OpenSetResult
+from handclip_lib.evaluation.verification.operating_point import GroupResult
 from handclip_lib.plots.retrieval import score_histogram
 from handclip_lib.plots.style import COLOURS, QUERY, QUIET, figure_with_axes, in_our_look, look, percent
 

@@ -9,7 +9,7 @@ from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import GALLERIES, Split
 from handclip_lib.data.table import ASPECTS
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.ranking.ranked_queries import CHOICES, RankedQueries
+from handclip_lib.evaluation.ranking.confusion import CHOICES, RankedQueries
 from handclip_lib.plots.retrieval import ranked_gallery
 from handclip_lib.widgets.panel import Panel
 

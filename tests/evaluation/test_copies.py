@@ -12,9 +12,8 @@ from handclip_lib.data.open import open_dataset
 from handclip_lib.data.splits import make_split
 from handclip_lib.drawn.dataset import draw_image, subject_seed
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation import copies as module
-from handclip_lib.evaluation.copies import COPY, find_copies, prints, seen_photographs
-from handclip_lib.evaluation.leaks import leak_checks
+from handclip_lib.evaluation import leaks as module
+from handclip_lib.evaluation.leaks import COPY, find_copies, leak_checks, prints, seen_photographs
 
 PEOPLE, IMAGES = 4, 2
 

@@ -12,8 +12,8 @@ from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.verification.error_rates import verify_models
-from handclip_lib.evaluation.verification.groups import group_figures
 from handclip_lib.evaluation.verification.open_set import open_set_models
+from handclip_lib.evaluation.verification.operating_point import group_figures
 from handclip_lib.plots import verification as plots
 from handclip_lib.plots.style import COLOURS, QUIET
 

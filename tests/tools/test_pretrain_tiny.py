@@ -14,7 +14,7 @@ from handclip_lib.data.images import decode_images
 from handclip_lib.drawn.dataset import draw_dataset, subject_seed
 from handclip_lib.drawn.photograph import DRAWN_ASPECTS, sitting_of
 from handclip_lib.errors import BackboneError
-from handclip_lib.evaluation.studies.zero_shot import PROMPTS, zero_shot
+from handclip_lib.evaluation.studies.prompts import PROMPTS, zero_shot
 from tools import pretrain_tiny
 from tools.pretrain_tiny import (  # fmt: skip
     SEED,

@@ -5,7 +5,7 @@ import pytest
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.ranking.ranked_queries import RankedQueries
+from handclip_lib.evaluation.ranking.confusion import RankedQueries
 from handclip_lib.widgets.retrieval_browser import retrieval_browser
 
 # Three people; the gallery holds a0, b0, c0. Angles in degrees place the embeddings on a circle.

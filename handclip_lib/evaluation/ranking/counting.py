@@ -4,20 +4,25 @@ Both ways give the same results to the bit: ranks are whole numbers, and what is
 ranks. The numpy way is the plain one, and the oracle of the other.
 """
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from handclip_lib.evaluation.ranking.compiling import compiled
 from handclip_lib.evaluation.ranking.labels import Labels
 
+COMPILED_FROM = 2**25  # similarities in all, below which numba's import costs more than it saves
+MOST_THREADS = 16
 NUMPY_BYTES = 4 * 2**20  # of scores at once: near the cache, and under 200 MB even if all are matches
 THREADED_FROM = 2**20  # scores in a block, below which a thread costs more than it saves
 FEW_MATCHES = 3  # numpy: up to here a pass over the gallery for each match beats sorting the rivals
 MANY_MATCHES = 1024  # compiled: from here sorting the rivals beats a pass for each match
 LABELS = "int64[::1], int64[::1], int64[::1], int32[::1], int32[::1]"
 RESULTS = "int64[::1], float64[:,::1], boolean[::1]"
+
+_compiled: dict[tuple[Callable, str], tuple[Callable, int] | None] = {}
+_lock = threading.Lock()
 
 
 def measure(scores: np.ndarray, rows: np.ndarray, labels: Labels) -> tuple[np.ndarray, np.ndarray, int]:
@@ -26,7 +31,6 @@ def measure(scores: np.ndarray, rows: np.ndarray, labels: Labels) -> tuple[np.nd
     Args:
         scores: float32 or float64 (n_rows, n_gallery), C-contiguous, finite; larger is more alike.
         rows: Which queries they are, int64 (n_rows,).
-        labels: Labels of all.
 
     Returns:
         Rank of the first match, int64 (n_rows,), 0 without one; AP, trapezoid AP and inverse negative penalty, float64
@@ -161,3 +165,32 @@ def _measure_rows(
         measures[q, 0] = standard / n_match
         measures[q, 1] = trapezoid / n_match
         measures[q, 2] = n_match / place
+
+
+def compiled(function: Callable, signature: str, n_scores: int) -> tuple[Callable, int] | None:
+    """A function of loops compiled, without the interpreter's lock, and on how many threads it may run.
+
+    None where numba is missing, or not worth its import for so many similarities in all. The signature is numba's.
+    """
+    key = (function, signature)
+    if key not in _compiled and n_scores < COMPILED_FROM:
+        return None
+    with _lock:
+        if key not in _compiled:
+            _compiled[key] = _compile(function, signature)
+    return _compiled[key]
+
+
+def _compile(function: Callable, signature: str) -> tuple[Callable, int] | None:
+    try:
+        import numba
+    except ImportError:  # not installed, or not for this version of numpy
+        return None
+    for cache in (True, False):  # whatever ails the cache (no folder to write, a full disk, a damaged file)
+        try:
+            made = numba.njit(signature, cache=cache, nogil=True, error_model="numpy")(function)
+            # read, not asked for by get_num_threads(), which starts numba's own threads
+            return made, min(MOST_THREADS, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+        except Exception:
+            continue
+    return None

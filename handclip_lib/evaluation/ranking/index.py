@@ -7,7 +7,7 @@ import numpy as np
 
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.memory import check_memory
-from handclip_lib.evaluation.ranking.streaming import check_same_size, check_unit_length, embeddings_of
+from handclip_lib.evaluation.ranking.retrieval import check_unit_length, embeddings_of, same_size
 
 KINDS = ("flat", "ivf", "hnsw")
 POINTS_PER_LIST = 39  # what FAISS asks for to learn where the lists' centres are
@@ -82,14 +82,9 @@ class GalleryIndex:
 
         Args:
             query: Embeddings of length 1, (n_query, size).
-            k: Images a query, at most the gallery's size.
             sample: Queries, evenly spread, whose exact search the recall is measured on; all, if there are fewer.
-
-        Raises:
-            EvaluationError: A shape or value is wrong, or an embedding is not of length 1.
         """
-        query = embeddings_of("query", query)
-        check_same_size(query, self.gallery)
+        query, _ = same_size(query, self.gallery)
         check_unit_length("query", query)
         if not 1 <= k <= len(self.gallery) or sample < 1:
             least = f"k from 1 to the gallery's {len(self.gallery)} images, and a sample of 1 query or more"

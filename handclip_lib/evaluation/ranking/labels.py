@@ -34,11 +34,7 @@ class Labels:
         query_cameras: np.ndarray | None = None, gallery_cameras: np.ndarray | None = None,
         exclude: np.ndarray | None = None,
     ) -> "Labels":  # fmt: skip
-        """Read labels as `retrieval_metrics` takes them.
-
-        Raises:
-            EvaluationError: A shape, type or value is wrong.
-        """
+        """Read labels as `retrieval_metrics` takes them."""
         query, gallery = _codes("ids", query_ids, gallery_ids, n_query, n_gallery)
         filtered = query_cameras is not None
         if filtered != (gallery_cameras is not None):

@@ -13,8 +13,12 @@ from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.baselines import is_baseline
 from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.ranking.retrieval import TIED_SHARE_WARNED, RetrievalMetrics, TiedScoresWarning
-from handclip_lib.evaluation.ranking.streaming import rank_features
+from handclip_lib.evaluation.ranking.retrieval import (
+    TIED_SHARE_WARNED,
+    RetrievalMetrics,
+    TiedScoresWarning,
+    rank_features,
+)
 from handclip_lib.evaluation.tables import result_table
 
 CMC_DEPTH = 20
@@ -30,10 +34,8 @@ class ProtocolResult:
     """One model on one gallery.
 
     Attributes:
-        model: Name of the model.
         gallery: "aspect" or "all".
         burst: Queries within ± this many captures of their gallery image are left out; 0 for none.
-        draws: Metrics of each draw.
         per_query: A row a draw and query: draw, path, identity, first_match_rank, average_precision, hit (rank-1),
             match_path and match_score (the best match), wrong_path and wrong_score (the best image of someone else).
         rank1: Rank-1 with its interval over identities, as `identity_bootstrap` gives it.
@@ -58,7 +60,6 @@ class ProtocolResult:
         of_people = self.per_query.groupby("identity")[["hit", "average_precision"]].mean().mean()
         draws = self.draws
         matched = [int((d.first_match_rank > 0).sum()) for d in draws]
-        rank1 = [d.rank(1) for d in draws]
 
         def mean(shares: Iterable[float]) -> float:
             # Left-out queries differ between draws, and the interval is that of the mean over queries.
@@ -66,9 +67,9 @@ class ProtocolResult:
 
         return {
             "model": self.model, "gallery": self.gallery, "burst": self.burst,
-            **self.rank1.columns("rank1"), "rank1": mean(rank1),
-            "rank1_sd": float(np.std(rank1, ddof=1)) if len(draws) > 1 else float("nan"),
-            "rank5": mean(d.rank(5) for d in draws), "rank10": mean(d.rank(10) for d in draws),
+            **self.rank1.columns("rank1"), "rank1": mean(d.rank(1) for d in draws),
+            "rank1_sd": float(np.std([d.rank(1) for d in draws], ddof=1)) if len(draws) > 1 else float("nan"),
+            **{f"rank{k}": mean(d.rank(k) for d in draws) for k in (5, 10)},
             **{name: mean(getattr(d, name) for d in draws) for name in ("map", "map_trapezoid", "minp")},
             "rank1_macro": float(of_people["hit"]), "map_macro": float(of_people["average_precision"]),
             "n_query": float(np.mean(matched)), "n_gallery": draws[0].n_gallery,
@@ -190,15 +191,10 @@ def burst_shares(features: Mapping[str, Features], split: Split, bursts: Sequenc
 
 
 def near_duplicates(features: Features, split: Split, threshold: float = 0.98, most: int = 1000) -> pd.DataFrame:
-    """Pairs of evaluated images, of the split's own aspect, that look nearly the same.
-
-    Args:
-        features: Embeddings; `pixel_embeddings` is what near-duplicates are usually looked for with.
-        threshold: Cosine from which a pair counts, -1..1.
-        most: Pairs listed at most, the most alike first.
+    """Pairs of evaluated images, of the split's own aspect, with a cosine (of `pixel_embeddings`) from a threshold.
 
     Returns:
-        Columns path_a, path_b, cosine, same_identity, capture_distance (NA where unknown).
+        The most alike first: path_a, path_b, cosine, same_identity, capture_distance (NA where unknown).
     """
     images = split.images[split.images["role"] == "test"].reset_index(drop=True)
     embeddings = features.of(images["path"].tolist())

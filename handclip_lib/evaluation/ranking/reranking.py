@@ -3,6 +3,7 @@
 Both use the whole gallery at once (re-ranking the other queries as well): what a search of one image by one cannot do.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ from scipy import sparse
 
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.memory import check_memory
-from handclip_lib.evaluation.ranking.overlap import add_overlap
-from handclip_lib.evaluation.ranking.streaming import check_same_size, check_unit_length, embeddings_of
+from handclip_lib.evaluation.ranking.counting import compiled
+from handclip_lib.evaluation.ranking.retrieval import check_unit_length, same_size
 
 SMALLEST = 1e-6  # of what is a squared distance rather than rounding: images may all be the same
 BLOCK_BYTES = 32 * 2**20  # of similarities, or of gathered embeddings, at once
+INDICES, VALUES = "int64[::1]", "float32[::1]"
+SIGNATURE = f"void(float32[:,::1], int64[::1], {INDICES}, {INDICES}, {VALUES}, {INDICES}, {INDICES}, {VALUES}, float32)"
 
 
 def _with_long_indices(matrix: Any) -> Any:
@@ -33,8 +36,7 @@ def rerank_similarity(
     An image is always its own first neighbour, and of equally distant ones the first in order is taken.
 
     Args:
-        query: Embeddings of length 1, (n_query, size).
-        gallery: Embeddings of length 1, (n_gallery, size).
+        query, gallery: Embeddings of length 1, (n_query, size) and (n_gallery, size).
         k1: Neighbours of an image, beside itself.
         k2: Images, itself one of them, over which a neighbourhood is averaged; 1 for none.
         distance_share: Share of the plain distance in the sum, 0..1; the rest is the Jaccard distance (λ).
@@ -80,8 +82,7 @@ def alpha_query_expansion(query: np.ndarray, gallery: np.ndarray, k: int = 10, a
     A cosine of 0 or below has weight 0: its power is none. Of equally near images the first in order is taken.
 
     Args:
-        query: Embeddings of length 1, (n_query, size).
-        gallery: Embeddings of length 1, (n_gallery, size).
+        query, gallery: Embeddings of length 1, (n_query, size) and (n_gallery, size).
         k: Gallery images that are added; the paper takes 50 of many thousands.
         alpha: 0 is the plain mean; the larger, the less the far ones count.
 
@@ -112,8 +113,7 @@ def alpha_query_expansion(query: np.ndarray, gallery: np.ndarray, k: int = 10, a
 
 
 def _checked(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    query, gallery = embeddings_of("query", query), embeddings_of("gallery", gallery)
-    check_same_size(query, gallery)
+    query, gallery = same_size(query, gallery)
     check_unit_length("query", query)
     check_unit_length("gallery", gallery)
     return query, gallery
@@ -199,3 +199,66 @@ def _weights(images: np.ndarray, near: sparse.csr_array, furthest: np.ndarray) -
         weight[at] = np.exp((2 * cosine - 2) / furthest[row[at]])
     total = np.bincount(row, weight, len(images)).astype(np.float32)
     return sparse.csr_array((weight / total[row], column, near.indptr), shape=near.shape)
+
+
+def add_overlap(
+    similarity: np.ndarray, block: np.ndarray, weights: sparse.csr_array, having: sparse.csc_array, share: float
+) -> None:
+    """Add to each similarity `share` times the overlap of the two neighbourhoods: shared weight over weight of either.
+
+    In numpy, or compiled where numba is installed: both add the same numbers in the same order, so they give the same
+    to the bit; the numpy way is the other's oracle.
+
+    Args:
+        similarity: float32 (n_rows, n_gallery), changed in place.
+        block: Queries of the rows, int64 (n_rows,), rows of `weights`.
+        weights: Neighbours of every image, float32; each row sums to 1, so the weight of either is 2 less the shared.
+            Its indices are int64, as `having`'s, which is the gallery's rows of it by neighbour.
+    """
+    run = kernel(len(weights.indptr) * similarity.shape[1])
+    if run is not None:
+        both = (part for matrix in (weights, having) for part in (matrix.indptr, matrix.indices, matrix.data))
+        run(similarity, block, *both, np.float32(share))
+        return
+    for i, query in enumerate(block):
+        own = slice(*weights.indptr[query : query + 2])
+        shared = _shared_weight(weights.indices[own], weights.data[own], having, similarity.shape[1])
+        similarity[i] += np.float32(share) * (shared / (2 - shared))
+
+
+def kernel(n_scores: int) -> Callable | None:
+    """The compiled way; None where numba is missing, or not worth its import."""
+    found = compiled(_add_rows, SIGNATURE, n_scores)
+    return found and found[0]
+
+
+def _shared_weight(neighbours: np.ndarray, weights: np.ndarray, having: sparse.csc_array, n_gallery: int) -> np.ndarray:
+    """Of a query's neighbours, the sum of the smaller of its weight and that of each gallery image, (n_gallery,)."""
+    start, stop = having.indptr[neighbours], having.indptr[neighbours + 1]
+    count = stop - start
+    at = np.arange(count.sum()) + np.repeat(start - (np.cumsum(count) - count), count)
+    smaller = np.minimum(np.repeat(weights, count), having.data[at])
+    return np.bincount(having.indices[at], smaller, n_gallery).astype(np.float32)
+
+
+def _add_rows(
+    similarity: np.ndarray, block: np.ndarray, begins: np.ndarray, neighbours: np.ndarray, weights: np.ndarray,
+    having_begins: np.ndarray, having: np.ndarray, having_weights: np.ndarray, share: np.float32,
+) -> None:  # fmt: skip
+    """What `add_overlap` does, an entry at a time; compiled by numba."""
+    shared = np.zeros(similarity.shape[1])
+    touched = np.empty(similarity.shape[1], np.int64)
+    for row in range(len(block)):
+        n_touched = 0
+        for own in range(begins[block[row]], begins[block[row] + 1]):
+            neighbour = neighbours[own]
+            for at in range(having_begins[neighbour], having_begins[neighbour + 1]):
+                item = having[at]
+                if shared[item] == 0:
+                    touched[n_touched] = item
+                    n_touched += 1
+                shared[item] += min(weights[own], having_weights[at])
+        for item in touched[:n_touched]:
+            overlap = np.float32(shared[item])
+            similarity[row, item] += share * (overlap / (np.float32(2) - overlap))
+            shared[item] = 0

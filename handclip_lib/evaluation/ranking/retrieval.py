@@ -1,16 +1,19 @@
-"""CMC, mAP and mINP of a similarity matrix, counted without sorting the gallery."""
+"""CMC, mAP and mINP of a similarity matrix, or straight from embeddings, counted without sorting the gallery."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.memory import check_memory
 from handclip_lib.evaluation.ranking.counting import measure
 from handclip_lib.evaluation.ranking.labels import Labels, as_array
 
 BLOCK_BYTES = 16 * 2**20  # of similarities copied at once
+PRODUCT_BYTES = 64 * 2**20  # of similarities multiplied at once: enough rows for a multiplication at full speed
+LENGTH_TOLERANCE = 1e-3  # what float16 leaves of a length of 1
 TIED_SHARE_WARNED = 0.01
 
 
@@ -24,12 +27,9 @@ class RetrievalMetrics:
 
     Attributes:
         first_match_rank: int64 (n_query,), 1 is best; 0 for a query that is unmatched or left out.
-        average_precision: float64 (n_query,); NaN for a query that is unmatched or left out.
-        average_precision_trapezoid: The same by the Oxford definition.
+        average_precision, average_precision_trapezoid: float64 (n_query,), NaN for such a query.
         inverse_negative_penalty: Matches divided by the rank of the last one, likewise.
-        n_gallery: Gallery size.
-        n_unmatched: Queries without a match in the gallery: counted here, in no mean.
-        n_excluded: Queries left out by `exclude`.
+        n_unmatched, n_excluded: Queries without a match in the gallery, or left out: in no mean.
         tied_share: Share of the matched queries whose best match has exactly the score of another identity's image.
     """
 
@@ -52,8 +52,7 @@ class RetrievalMetrics:
         """CMC at k; a k beyond the gallery is the gallery's size."""
         if k < 1:
             raise EvaluationError(f"rank k={k} does not exist; ranks begin at 1")
-        ranks = self.first_match_rank[self.first_match_rank > 0]
-        return float((ranks <= k).mean())
+        return float((self.first_match_rank[self.first_match_rank > 0] <= k).mean())
 
     @property
     def map(self) -> float:
@@ -85,12 +84,10 @@ def retrieval_metrics(
 
     Args:
         similarity: float (n_query, n_gallery), larger is more alike; finite.
-        query_ids: Identities, whole numbers or text, (n_query,), none missing. Floating point is refused: float32
-            merges identities above 2^24.
-        gallery_ids: Identities, (n_gallery,).
-        query_cameras: With `gallery_cameras`, gallery images of the query's identity *and* camera are ignored, as
-            on Market-1501. Off for hands.
-        gallery_cameras: Cameras, (n_gallery,).
+        query_ids, gallery_ids: Whole numbers or text, (n_query,) and (n_gallery,), none missing. Floating point is
+            refused: float32 merges identities above 2^24.
+        query_cameras, gallery_cameras: Gallery images of the query's identity *and* camera are ignored, as on
+            Market-1501. Off for hands.
         exclude: bool (n_query,), true for queries to leave out; their similarities are not looked at.
 
     Raises:
@@ -98,27 +95,65 @@ def retrieval_metrics(
 
     Source: Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015, for CMC and mAP.
     """
-    similarity = _checked_similarity(similarity)
+    similarity = _matrix("similarity", similarity, "(n_query, n_gallery)", "fiu", "real numbers")
     n_query, n_gallery = similarity.shape
     labels = Labels.of(n_query, n_gallery, query_ids, gallery_ids, query_cameras, gallery_cameras, exclude)
     precision = similarity.dtype if similarity.dtype == np.float32 else np.dtype(np.float64)
     size = max(1, BLOCK_BYTES // (n_gallery * precision.itemsize))
     blocks = (labels.rows[i : i + size] for i in range(0, len(labels.rows), size))
-    return metrics_of_blocks(
-        ((rows, _finite(similarity[rows].astype(precision, order="C", copy=False), rows)) for rows in blocks), labels
+    copied = ((rows, similarity[rows].astype(precision, order="C", copy=False)) for rows in blocks)
+    return _metrics_of_blocks(((rows, _finite(scores, rows)) for rows, scores in copied), labels)
+
+
+def rank_features(
+    query: np.ndarray, gallery: np.ndarray, query_ids: np.ndarray, gallery_ids: np.ndarray,
+    query_cameras: np.ndarray | None = None, gallery_cameras: np.ndarray | None = None,
+    exclude: np.ndarray | None = None, *, look: Callable[[np.ndarray, np.ndarray], None] | None = None,
+) -> RetrievalMetrics:  # fmt: skip
+    """What `retrieval_metrics(query @ gallery.T, …)` gives, without the matrix: 10,000 × 100,000 in under 200 MB.
+
+    A block of queries is multiplied with the gallery and its ranks are counted before the next one is. The blocks
+    depend on the size of the gallery alone, so a run repeats to the bit on one machine.
+
+    Args:
+        query, gallery: Embeddings of length 1, real (n, size); float32 is used as it is, another type is copied.
+            One that `exclude` leaves out is not looked at.
+        look: Is shown each block: query numbers, and their similarities, which it must leave alone and not keep.
+
+    Raises:
+        EvaluationError: As `retrieval_metrics`; or an embedding is not of length 1, or the memory does not suffice.
+    """
+    query, gallery = same_size(query, gallery)
+    n_query, n_gallery = len(query), len(gallery)
+    labels = Labels.of(n_query, n_gallery, query_ids, gallery_ids, query_cameras, gallery_cameras, exclude)
+    check_unit_length("query", query, labels.rows)
+    check_unit_length("gallery", gallery)
+    n_rows = min(max(1, PRODUCT_BYTES // (4 * n_gallery)), n_query)
+    copies = 1 if look is None else 4
+    check_memory(
+        f"ranking a gallery of {n_gallery:,} images",
+        n_gallery * (4 * n_rows * copies + 16),  # the block, a row's rivals, and the gallery by identity
+        "rank against a part of the gallery, or search it by `GalleryIndex`",
     )
 
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        scores = np.empty((n_rows, n_gallery), np.float32)
+        for start in range(0, len(labels.rows), n_rows):
+            rows = labels.rows[start : start + n_rows]
+            block = np.matmul(query[rows], gallery.T, out=scores[: len(rows)])
+            if look is not None:
+                look(rows, block)
+            yield rows, block
 
-def metrics_of_blocks(blocks: Iterable[tuple[np.ndarray, np.ndarray]], labels: Labels) -> RetrievalMetrics:
-    """Metrics of similarities that come in blocks of queries.
+    return _metrics_of_blocks(blocks(), labels)
+
+
+def _metrics_of_blocks(blocks: Iterable[tuple[np.ndarray, np.ndarray]], labels: Labels) -> RetrievalMetrics:
+    """Metrics of similarities that come in blocks of queries, which are overwritten.
 
     Args:
         blocks: Query numbers, int64 (n_rows,), and their similarities, float32 or float64 (n_rows, n_gallery), finite;
-            these are overwritten. Together the blocks hold each query of `labels.rows` once.
-        labels: Of all.
-
-    Raises:
-        EvaluationError: No query has a match.
+            together they hold each query of `labels.rows` once.
     """
     n_query, n_gallery = len(labels.query), len(labels.gallery)
     rank = np.zeros(n_query, np.int64)
@@ -139,13 +174,13 @@ def metrics_of_blocks(blocks: Iterable[tuple[np.ndarray, np.ndarray]], labels: L
     return RetrievalMetrics(rank, standard, trapezoid, inverse, n_gallery, n_unmatched, n_excluded, tied / matched)
 
 
-def _checked_similarity(similarity: np.ndarray) -> np.ndarray:
-    similarity = as_array("similarity", similarity)
-    if similarity.ndim != 2 or 0 in similarity.shape:
-        raise EvaluationError(f"similarity has shape {similarity.shape}; (n_query, n_gallery) is wanted, neither empty")
-    if similarity.dtype.kind not in "fiu":
-        raise EvaluationError(f"similarity is {similarity.dtype}; real numbers are wanted")
-    return similarity
+def _matrix(name: str, values: np.ndarray, shape: str, kinds: str, wanted: str) -> np.ndarray:
+    values = as_array(name, values)
+    if values.ndim != 2 or 0 in values.shape:
+        raise EvaluationError(f"{name} has shape {values.shape}; {shape} is wanted, neither empty")
+    if values.dtype.kind not in kinds:
+        raise EvaluationError(f"{name} is {values.dtype}; {wanted} are wanted")
+    return values
 
 
 def _finite(scores: np.ndarray, queries: np.ndarray) -> np.ndarray:
@@ -157,3 +192,34 @@ def _finite(scores: np.ndarray, queries: np.ndarray) -> np.ndarray:
             "or gallery image"
         )
     return scores
+
+
+def embeddings_of(name: str, values: np.ndarray) -> np.ndarray:
+    """Embeddings as float32 (n, size), C-contiguous; copied only if they are not."""
+    values = _matrix(name, values, "(n, embedding size)", "f", "embeddings in float32")
+    return np.ascontiguousarray(values, np.float32)
+
+
+def same_size(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as `embeddings_of`; two sizes are refused."""
+    query, gallery = embeddings_of("query", query), embeddings_of("gallery", gallery)
+    if query.shape[1] != gallery.shape[1]:
+        raise EvaluationError(
+            f"query embeddings have size {query.shape[1]}, gallery ones {gallery.shape[1]}; embed both by one model"
+        )
+    return query, gallery
+
+
+def check_unit_length(name: str, embeddings: np.ndarray, rows: np.ndarray | None = None) -> None:
+    """Refuse embeddings, of some rows or all, that are not of length 1, naming the first; NaN and infinity are not."""
+    length = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
+    bad = ~(np.abs(length - 1) <= LENGTH_TOLERANCE)
+    if rows is not None:
+        bad &= np.isin(np.arange(len(bad)), rows)
+    if bad.any():
+        row = int(np.argmax(bad))
+        remedy = "scale it (`Features.normalised`)" if np.isfinite(length[row]) else "encode it in float32"
+        raise EvaluationError(
+            f"{name}[{row}] has length {length[row]:.6g}, and so {int(bad.sum())} of {len(bad)} embeddings are not of "
+            f"length 1; {remedy}"
+        )

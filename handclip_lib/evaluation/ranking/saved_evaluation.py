@@ -35,10 +35,7 @@ class SavedEvaluation:
     """An evaluation as `save_evaluation` left it.
 
     Attributes:
-        folder: Of the run.
-        checksum: Of the split.
-        task: Of the split without the content of its files; see `Split.task`.
-        knows_content: Whether the split says what is in its files.
+        checksum, task, knows_content: Of the split.
         data_root: Folder of the photographs, as the run was given it; "" for drawn hands.
         burst: Queries within ± this many captures of their gallery image were left out.
         models: Their names, the model of interest first.
@@ -96,12 +93,6 @@ def save_evaluation(
 
     The embeddings of trivial baselines are left out: at 4096 numbers an image they would be most of the file, and the
     photographs give them again at once.
-
-    Args:
-        folder: Of the run.
-        results: Of `evaluate_models`, the model of interest first.
-        features: Embeddings by the names the results have.
-        split: The manifest they were made on.
 
     Raises:
         EvaluationError: A model has results and no embeddings, or a file cannot be written.

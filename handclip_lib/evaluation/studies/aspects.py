@@ -24,7 +24,7 @@ def across_aspects(
     """What a split's own aspect gives together with each other aspect, and in its gallery.
 
     Args:
-        features: Embeddings of the tested images of all aspects: roles "test" and "other".
+        features: Embeddings of the tested images of all aspects.
         mirrored: Embeddings of the own aspect's images flipped, under the same paths, for the other hand's gallery.
 
     Returns:
@@ -36,12 +36,10 @@ def across_aspects(
     results: list[FusionResult] = []
     refused = {}
     for other in others:
+        ways = [None, mirrored] if mirrored and other.startswith(view) and not other.endswith(f"_{side}") else [None]
         try:
-            found = fuse_aspects(features, split, (own, other), bootstrap, seed)
-            found.append(cross_aspect(features, split, own, other, None, bootstrap, seed))
-            if mirrored is not None and other.startswith(view) and not other.endswith(f"_{side}"):
-                found.append(cross_aspect(features, split, own, other, mirrored, bootstrap, seed))
-            results += found
+            fused = fuse_aspects(features, split, (own, other), bootstrap, seed)
+            results += fused + [cross_aspect(features, split, own, other, way, bootstrap, seed) for way in ways]
         except EvaluationError as error:
             refused[other] = str(error)
     return results, refused or ({} if others else {"other aspects": "this split tests none"})
@@ -55,11 +53,6 @@ def fuse_aspects(
     A probe is a query image of each aspect of one person, paired in the order of a keyed hash, each image once; an
     identity without both aspects is left out. The gallery holds one image of each aspect of each identity, and the
     score is the mean of the two aspects' cosines.
-
-    Args:
-        features: Embeddings of the images of both aspects.
-        split: A manifest that tests both aspects, such as any proportional one of data with both.
-        aspects: Two of `ASPECTS`.
 
     Raises:
         EvaluationError: A person that is tested trained, an aspect has no image, or nobody has both.
@@ -96,18 +89,16 @@ def cross_aspect(
     of each person of the other aspect. A query whose person is not there is unmatched and counted.
 
     Args:
-        features: Embeddings of the images of both aspects.
-        split: A manifest that tests both aspects, such as any proportional one of data with both.
         flipped: Embeddings of the *flipped* query images, under the same paths: a mirrored left hand has the shape of
             a right one. The images as they are by default.
 
     Raises:
         EvaluationError: A person that is tested trained, or an aspect has no image.
     """
-    asked, held = _of_aspect(split, query), _of_aspect(split, gallery)
+    asked, others = _of_aspect(split, query), _of_aspect(split, gallery)
     trials = []
     for trial in range(split.meta["draws"]):
-        enrolled = enrolled_paths(held, trial, split.meta["seed"], 1)
+        enrolled = enrolled_paths(others, trial, split.meta["seed"], 1)
         queries = left_over(asked, enrolled_paths(asked, trial, split.meta["seed"], 1))
         embeddings = (flipped or features).of(queries["path"])
         trials.append(fused_trial(embeddings, queries["identity"], features, enrolled, "max"))

@@ -18,15 +18,10 @@ def embedding_map(features: Features, split: Split, most: int = 800, seed: int =
     nothing.
 
     Args:
-        features: Embeddings of at least the test images.
         most: Images, at most: whole identities, those with the most images first.
-        seed: Of the layout.
 
     Returns:
         Columns path, identity, x, y; identities with the most images first.
-
-    Raises:
-        EvaluationError: Fewer than five images, or one has no embedding.
 
     Source: van der Maaten & Hinton, "Visualizing Data using t-SNE", JMLR, 2008.
     """

@@ -47,8 +47,6 @@ def example_queries(result: ProtocolResult) -> pd.DataFrame:
         Rows of `result.per_query`, one of each `kind` (clear hit, typical, narrow hit, narrow miss, clear miss) as far
         as there are any, with `margin` in units of the cosine, the greatest first. A single hit or miss is a clear one.
 
-    Raises:
-        EvaluationError: The draw has no query.
     """
     rows = result.per_query[result.per_query["draw"] == 0]
     if rows.empty:
@@ -73,11 +71,6 @@ def occlusion_sensitivity(
     queries: pd.DataFrame, images: DecodedImages, encode: Encode, *, batch_size: int = 32
 ) -> list[OcclusionMap]:
     """`occlusion_map` of each of the rows that `example_queries` chose.
-
-    Args:
-        queries: Columns path, match_path, wrong_path, match_score, wrong_score.
-        images: Decoded images of at least those paths.
-        encode: The model that made the ranking; see `occlusion_map`.
 
     Raises:
         EvaluationError: The ranking was made by another model or of other pixels; or as `occlusion_map`.
@@ -117,10 +110,6 @@ def occlusion_map(
         window: Side of the window in cells, 1 or more (less would leave parts that are never covered); it has the
             proportions of the image.
         fade: Share of the window's side over which its edge fades, 0..1; 0 for a sharp edge.
-        batch_size: Images encoded at once; cells² + 3 are encoded.
-
-    Raises:
-        EvaluationError: An argument is out of range, or an embedding is not finite or zero.
 
     Source: Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014, §4.2.
     """
@@ -172,8 +161,6 @@ def _check(
     if not 2 <= cells <= shorter:
         raise EvaluationError(f"cells={cells}: from 2 to the shorter side in pixels, {shorter}, are wanted")
     if not 1 <= window <= cells:
-        raise EvaluationError(
-            f"window={window}: 1 to {cells} cells are wanted; less leaves parts that are never covered"
-        )
+        raise EvaluationError(f"window={window}: 1 to {cells} cells wanted; less leaves parts that are never covered")
     if not 0 <= fade <= 1 or batch_size < 1:
         raise EvaluationError(f"fade={fade}, batch_size={batch_size}: a share in 0..1 and at least 1 image are wanted")

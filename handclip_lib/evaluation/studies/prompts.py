@@ -1,4 +1,4 @@
-"""What prompts know of people: image to text, text to image, by identity; and learnt ones beside written ones."""
+"""What prompts know: of people, learnt ones beside written ones; and with nothing learnt, of view and side of a hand."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import pandas as pd
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
@@ -17,6 +18,18 @@ from handclip_lib.finite import require_finite
 SHARES = ("image_to_text@1", "image_to_text@5", "text_to_image@1", "image_to_text@1_by_text", "chance")
 Labelled = tuple[tuple[str, ...], np.ndarray]
 BY_IDENTITY = ("identity", "images", "image_to_text@1", "text_to_image@1", "margin", "confused_with")
+PROMPTS = {
+    f"{view}_{side[0]}": (f"a photo of a {side} {view} hand", f"a photo of the {face} of a {side} hand")
+    for side in ("right", "left")
+    for view, face in (("dorsal", "back"), ("palmar", "palm"))
+}
+"""Prompts of each aspect; their embeddings are averaged."""
+VIEW_PROMPTS = {
+    "dorsal": ("a photo of a dorsal hand", "a photo of the back of a hand"),
+    "palmar": ("a photo of a palmar hand", "a photo of the palm of a hand"),
+}
+"""The same of each view. The side has none of its own: whose thumb it is cannot be said without the view."""
+ZERO_SHOT = ("question", "accuracy", "accuracy_low", "accuracy_high", "majority", "n_images")
 
 
 @dataclass(frozen=True)
@@ -45,12 +58,8 @@ class PromptTask:
     def accuracy(self, text: np.ndarray) -> dict[str, float]:
         """Share of hits by the cosine; a hit on another image of the same identity is a hit, a tie is none.
 
-        Args:
-            text: Text features of the identities, shape (n_identities, size).
-
-        Returns:
-            `image_to_text@1`, `image_to_text@5` and `text_to_image@1` of the training images, and with `val_` before
-            them of the validation images, where there are any.
+        `image_to_text@1`, `image_to_text@5` and `text_to_image@1` of the training images, and with `val_` before them
+        of the validation images, where there are any. The text features are (n_identities, size).
         """
         found = _accuracy(self._cosine(text), self.labels)
         if len(self.val_paths):
@@ -119,11 +128,7 @@ class PromptTask:
 
 
 def prompt_task(features: Features, split: Split) -> PromptTask:
-    """Training and validation images of a split.
-
-    Raises:
-        EvaluationError: The split trains nobody, or only one identity.
-    """
+    """Training and validation images of a split, as `labelled` has them."""
     identities, (paths, labels), (val_paths, val_labels) = labelled(split)
     return PromptTask(identities, paths, labels, val_paths, val_labels, features)
 
@@ -170,9 +175,7 @@ def compare_prompts(
     """Written prompts beside learnt ones, on the training and the validation images.
 
     Args:
-        task: Whose images.
         written: A sentence for each identity; several may be equal, and no image can tell those apart.
-        encode_text: Texts to features.
         learnt: Text features (n_identities, size) by name.
 
     Returns:
@@ -193,6 +196,69 @@ def compare_prompts(
     return result_table(rows, columns=["prompts", "images", "texts", *SHARES])
 
 
+def zero_shot(
+    images: np.ndarray, encode_text: Callable[[Sequence[str]], np.ndarray], prompts: Mapping[str, Sequence[str]]
+) -> np.ndarray:
+    """The class whose prompts each image is nearest to by the cosine.
+
+    Args:
+        images: Embeddings of length 1, float32 (n, size).
+        encode_text: Texts to embeddings (n, size), such as `Backbone.encode_text`.
+        prompts: Those of each class, such as `PROMPTS`; their embeddings of length 1 are averaged.
+
+    Returns:
+        Keys of `prompts`, shape (n,).
+
+    Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, §3.1.4.
+    """
+    require_finite(images, "embeddings of the images")
+    classes = []
+    for texts in prompts.values():
+        embedded = np.asarray(encode_text(texts), np.float64)
+        require_finite(embedded, f"embeddings of the texts {', '.join(texts)}")
+        classes.append((embedded / np.linalg.norm(embedded, axis=1, keepdims=True)).mean(axis=0))
+    directions = np.stack(classes)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return np.array(list(prompts))[(images @ directions.T).argmax(axis=1)]
+
+
+def zero_shot_table(
+    features: Features,
+    images: pd.DataFrame,
+    encode_text: Callable[[Sequence[str]], np.ndarray] | None,
+    *,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How often view (by `VIEW_PROMPTS`), side and both (by `PROMPTS`) are right; interval over identities.
+
+    Args:
+        images: Columns path, identity, aspect; only rows with an embedding and a known aspect count.
+        encode_text: Texts to embeddings; None for a model that reads no text.
+
+    Returns:
+        Columns `ZERO_SHOT`, shares in 0..1: majority is the share of the commonest class, what one fixed answer would
+        reach; no row where the model reads no text, or fewer than two identities have a known aspect.
+    """
+    known = images[images["path"].isin(features.paths) & images["aspect"].isin(PROMPTS)]
+    if encode_text is None or known["identity"].nunique() < 2:
+        return result_table([], columns=ZERO_SHOT)
+    embeddings = features.of(known["path"])
+    aspect, true = zero_shot(embeddings, encode_text, PROMPTS), known["aspect"].to_numpy(str)
+    answers = {
+        "view (dorsal or palmar)": (zero_shot(embeddings, encode_text, VIEW_PROMPTS), _part(true, 0)),
+        "side (right or left)": (_part(aspect, 1), _part(true, 1)),
+        "both": (aspect, true),
+    }
+    rows = []
+    for name, (guess, truth) in answers.items():
+        hit = (guess == truth).astype(np.float64)
+        interval = identity_bootstrap(hit, known["identity"].to_numpy(), bootstrap, seed)
+        majority = float(np.unique(truth, return_counts=True)[1].max() / len(truth))
+        rows.append((name, hit.mean(), float(interval.low), float(interval.high), majority, len(known)))
+    return result_table(rows, columns=ZERO_SHOT)
+
+
 def _accuracy(similarity: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     numbers = np.arange(similarity.shape[1])
     forth = retrieval_metrics(similarity, labels, numbers)
@@ -207,3 +273,8 @@ def _unit(text: np.ndarray) -> np.ndarray:
 
 def _known(value: object) -> bool:
     return isinstance(value, str) and value != ""
+
+
+def _part(aspects: np.ndarray, place: int) -> np.ndarray:
+    """View (0) or side (1) of aspects such as "dorsal_r"."""
+    return np.array([aspect.split("_")[place] for aspect in aspects])

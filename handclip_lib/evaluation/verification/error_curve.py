@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.bootstrap import Interval
 
 BLOCK = 256  # weights summed at once: a running sum of all of them costs more than looking them up
@@ -52,6 +53,11 @@ class OperatingPoint:
     false_positive: float
     false_negative: float
     supported: bool
+
+    def columns(self, positive: str, negative: str, interval: Interval) -> dict[str, Any]:
+        """As columns of a table, the rates under their names, such as "fmr" and "fnmr"; the latter's interval too."""
+        return {"target": self.target, **interval.columns(negative), positive: self.false_positive,
+                "threshold": self.threshold, "supported": self.supported}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -137,22 +143,17 @@ class ErrorCurve:
         """The false-negative share at each target: no interpolation, so never better than measured."""
         return [self.rates(self.at_most(target, weights), weights)[1] for target in targets]
 
-    def operating_point(self, target: float, lowest_supported: float) -> OperatingPoint:
-        """The lowest threshold that keeps to a target, every score counting once."""
+    def operating_point(self, target: float, lowest_supported: float, rate: str) -> OperatingPoint:
+        """The lowest threshold that keeps to a target of a rate, such as "FMR", every score counting once.
+
+        Raises:
+            EvaluationError: The target is no share.
+        """
+        if not 0 <= target <= 1:
+            raise EvaluationError(f"an {rate} of {target} was asked for; a share in 0..1 is wanted (0.01 is 1 percent)")
         place = self.at_most(target, self.once)
         threshold = float(self.thresholds[place])
         return OperatingPoint(target, threshold, *self.rates(place, self.once), target >= lowest_supported)
-
-
-def target_rows(
-    points: Sequence[OperatingPoint], intervals: Interval, positive: str, negative: str, facts: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """A row a target of a table, with the rates under their names: such as "fmr" and "fnmr"."""
-    return [
-        {**facts, "target": point.target, **intervals[i].columns(negative), positive: point.false_positive,
-         "threshold": point.threshold, "supported": point.supported}
-        for i, point in enumerate(points)
-    ]  # fmt: skip
 
 
 def _first(n: int, holds: Callable[[int], bool]) -> int:

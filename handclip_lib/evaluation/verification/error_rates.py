@@ -14,13 +14,7 @@ from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.bootstrap import Interval, resampled
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.evaluation.verification.error_curve import (
-    RULE_OF_THREE,
-    ErrorCurve,
-    OperatingPoint,
-    PrefixSums,
-    target_rows,
-)
+from handclip_lib.evaluation.verification.error_curve import RULE_OF_THREE, ErrorCurve, OperatingPoint, PrefixSums
 from handclip_lib.evaluation.verification.score_pairs import Pairs, compared_pairs
 
 TARGETS = (1e-1, 1e-2, 1e-3)
@@ -94,14 +88,8 @@ class Verification:
         return float(self.thresholds[self._equal[1]])
 
     def fnmr_at_fmr(self, target: float) -> OperatingPoint:
-        """The lowest threshold whose FMR is at most a target: no interpolation, so never better than measured.
-
-        Raises:
-            EvaluationError: The target is no share.
-        """
-        if not 0 <= target <= 1:
-            raise EvaluationError(f"an FMR of {target} was asked for; a share in 0..1 is wanted (0.01 is one percent)")
-        return self.curve.operating_point(target, self.lowest_supported_fmr)
+        """The lowest threshold whose FMR is at most a target: no interpolation, so never better than measured."""
+        return self.curve.operating_point(target, self.lowest_supported_fmr, "FMR")
 
 
 def verification(
@@ -110,8 +98,7 @@ def verification(
     """FMR and FNMR over every threshold.
 
     Args:
-        genuine: Scores of pairs of one person, float (n,), finite; larger is more alike.
-        impostor: Scores of pairs of two people, likewise.
+        genuine, impostor: Scores of pairs of one person, and of two, float (n,), finite; larger is more alike.
         n_identities: How many people the pairs are of, two or more: pairs are many, people are few.
         n_identity_pairs: Distinct pairs of two people among the impostor pairs; n(n - 1)/2 by default.
 
@@ -130,6 +117,11 @@ def verification(
     apart = scores[0].mean() - scores[1].mean()
     d_prime = float(apart / spread) if spread > 0 else float("nan")
     return Verification(ErrorCurve.of(*scores), d_prime, n_identities, pairs)
+
+
+def verification_of_pairs(pairs: Pairs) -> Verification:
+    """FMR and FNMR over every threshold of the pairs of images."""
+    return verification(pairs.genuine, pairs.impostor, pairs.n_identities, pairs.n_identity_pairs)
 
 
 @dataclass(frozen=True)
@@ -165,18 +157,12 @@ def verification_of(
     impostor pair as often as both of its were (the product), and the threshold is found anew. A resample that holds
     only one person has no impostor pair and is left out.
 
-    Args:
-        targets: FMR at which FNMR is wanted, each in 0..1.
-
-    Raises:
-        EvaluationError: An embedding is missing, or a target is no share.
-
     Source: the vertex bootstrap of Snijders & Borgatti, "Non-parametric standard errors and tests for network
         statistics", Connections 1999; for biometrics see Fogliato, Patil & Perona, "Confidence intervals for error
         rates in 1:1 matching tasks", IJCV 2024.
     """
     pairs = compared_pairs(features, split)
-    found = verification(pairs.genuine, pairs.impostor, pairs.n_identities, pairs.n_identity_pairs)
+    found = verification_of_pairs(pairs)
     points = [found.fnmr_at_fmr(target) for target in targets]
     estimate = np.array([found.eer, *(point.false_negative for point in points)])
     figures = Interval.of(estimate, _resampled_errors(pairs, found.curve, targets, bootstrap, seed), found.n_identities)
@@ -198,10 +184,11 @@ def target_table(results: Sequence[VerificationResult]) -> pd.DataFrame:
 
     TAR is of the genuine pairs, while the FAR, here FMR, is of the impostor pairs.
     """
-    rows = [
-        target_rows(result.points, result.fnmr_at_targets, "fmr", "fnmr", {"model": result.model}) for result in results
-    ]
-    table = pd.DataFrame(chain.from_iterable(rows))
+    rows = []
+    for result in results:
+        for i, point in enumerate(result.points):
+            rows.append({"model": result.model, **point.columns("fmr", "fnmr", result.fnmr_at_targets[i])})
+    table = pd.DataFrame(rows)
     return result_table(table.assign(tar=1 - table["fnmr"]), AT_TARGETS)
 
 

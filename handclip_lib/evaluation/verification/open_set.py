@@ -15,13 +15,7 @@ from handclip_lib.evaluation.bootstrap import Interval, resampled
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.evaluation.verification.error_curve import (
-    RULE_OF_THREE,
-    ErrorCurve,
-    OperatingPoint,
-    PrefixSums,
-    target_rows,
-)
+from handclip_lib.evaluation.verification.error_curve import RULE_OF_THREE, ErrorCurve, OperatingPoint, PrefixSums
 
 TARGETS = (0.1, 0.01)
 SHOWN = ("model", "target", "fnir", "fpir", "n_mated_identities", "n_non_mated_identities")
@@ -32,7 +26,6 @@ class OpenSetResult:
     """FPIR and FNIR over every threshold, all draws together; shares in 0..1.
 
     Attributes:
-        model: Name of the model.
         rank: R: a mated probe is found when its own identity is among the R best, and at or above the threshold.
         curve: The errors: its false positives are FPIR, its false negatives FNIR, which begins at 1 - CMC at R.
         points: FNIR at each target FPIR.
@@ -64,7 +57,8 @@ class OpenSetResult:
             "n_non_mated": len(self.curve.non_mated_order), "n_mated_identities": self.n_mated_identities,
             "n_non_mated_identities": self.n_non_mated_identities, "n_gallery": self.n_gallery,
         }  # fmt: skip
-        return target_rows(self.points, self.fnir_at_targets, "fpir", "fnir", facts)
+        fnir = self.fnir_at_targets
+        return [facts | point.columns("fpir", "fnir", fnir[i]) for i, point in enumerate(self.points)]
 
 
 def open_set(
@@ -84,7 +78,6 @@ def open_set(
     Args:
         share: Share of the identities with a query to hold out, 0..1; the same ones in every draw.
         rank: R, 1 or more.
-        targets: FPIR at which FNIR is wanted, each in 0..1.
         seed: Seed of the choice and of the resampling.
 
     Raises:
@@ -94,23 +87,18 @@ def open_set(
     """
     if rank < 1:
         raise EvaluationError(f"rank={rank} does not exist; ranks begin at 1")
-    wrong = [target for target in targets if not 0 <= target <= 1]
-    if wrong:
-        raise EvaluationError(f"an FPIR of {wrong[0]} was asked for; a share in 0..1 is wanted")
     held_out = _held_out(split, share, seed)
     mated, non_mated, n_gallery = _probes(features, split, held_out, rank)
     curve = ErrorCurve.of(mated["score"].to_numpy(), non_mated["score"].to_numpy())
     codes = [np.unique(probes["identity"], return_inverse=True)[1].ravel() for probes in (mated, non_mated)]
     n = [int(code.max()) + 1 for code in codes]
-    points = [curve.operating_point(target, RULE_OF_THREE / n[1]) for target in targets]
+    points = [curve.operating_point(target, RULE_OF_THREE / n[1], "FPIR") for target in targets]
     drawn = (chain.from_iterable(resampled(people, bootstrap, seed + i)) for i, people in enumerate(n))
-    resamples = []
-    for with_mate, without in zip(*drawn, strict=True):
-        weights = (
-            PrefixSums(with_mate[codes[0][curve.mated_order]]),
-            PrefixSums(without[codes[1][curve.non_mated_order]]),
-        )
-        resamples.append(curve.negatives_at(targets, weights))
+    mated_codes, non_mated_codes = codes[0][curve.mated_order], codes[1][curve.non_mated_order]
+    resamples = [
+        curve.negatives_at(targets, (PrefixSums(with_mate[mated_codes]), PrefixSums(without[non_mated_codes])))
+        for with_mate, without in zip(*drawn, strict=True)
+    ]
     interval = Interval.of([point.false_negative for point in points], np.array(resamples), sum(n))
     return OpenSetResult(model, rank, curve, points, interval, held_out, n[0], n[1], n_gallery)
 

@@ -77,9 +77,6 @@ def compared_pairs(features: Features, split: Split) -> Pairs:
 
     The gallery is that of the split's own aspect (with distractors where there are any): other aspects' images would
     be impostors that are told apart by the aspect, and some of them are of the query's own person.
-
-    Raises:
-        EvaluationError: An embedding is missing, or the memory does not suffice.
     """
     rows = split.images[split.images["role"].isin(["test", "distractor"])]
     first = split.draw(0)
@@ -99,8 +96,7 @@ def validation_pairs(features: Features, split: Split) -> Pairs:
     through more strangers than it promises: report what it does on the test identities.
 
     Raises:
-        EvaluationError: No identity, or only one, has a val image; an embedding is missing, or the memory does not
-            suffice.
+        EvaluationError: No identity, or only one, has a val image; or the memory does not suffice.
     """
     rows = split.images[split.images["role"].isin(["train", "val"])]
     is_val = (rows["role"] == "val").to_numpy()

@@ -16,7 +16,7 @@ from handclip_lib.errors import DataError, EvaluationError
 from handclip_lib.evaluation import memory
 from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.ranking import streaming
+from handclip_lib.evaluation.ranking import retrieval
 from handclip_lib.evaluation.ranking.protocol import (
     burst_shares,
     evaluate_models,
@@ -274,7 +274,7 @@ def test_what_a_query_found_does_not_depend_on_the_blocks(monkeypatch):
     signs = np.random.default_rng(0).choice([-1, 1], (len(split.images), 16))  # cosines that float32 holds exactly
     features = Features.normalised(split.images["path"], signs)
     whole = evaluate_split(features, split, "all", burst=1, bootstrap=2).per_query
-    monkeypatch.setattr(streaming, "BLOCK_BYTES", 4 * 7 * len(split.draw(0, "all").gallery_paths))
+    monkeypatch.setattr(retrieval, "PRODUCT_BYTES", 4 * 7 * len(split.draw(0, "all").gallery_paths))
     pd.testing.assert_frame_equal(evaluate_split(features, split, "all", burst=1, bootstrap=2).per_query, whole)
     assert ((whole["match_score"] > whole["wrong_score"]) == (whole["hit"] == 1)).all()
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation import memory
-from handclip_lib.evaluation.ranking import compiling, overlap, reranking
+from handclip_lib.evaluation.ranking import counting, reranking
 from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rerank_similarity
 
 pytestmark = pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.ranking.retrieval.TiedScoresWarning")
@@ -84,10 +84,10 @@ def test_the_compiled_overlap_is_the_plain_one_to_the_bit(monkeypatch):
     query, gallery = (unit(np.repeat(centres, n, 0) + 0.6 * rng.normal(size=(15 * n, 16))) for n in (2, 7))
     monkeypatch.setattr(reranking, "BLOCK_BYTES", 4 * len(gallery) * 7)  # the same blocks, so the same products
     with monkeypatch.context() as patch:
-        patch.setattr(overlap, "kernel", lambda _: None)
+        patch.setattr(reranking, "kernel", lambda _: None)
         plain = rerank_similarity(query, gallery, 8, 3)
-    monkeypatch.setattr(compiling, "COMPILED_FROM", 0)
-    assert overlap.kernel(0) is not None, "it compiles"
+    monkeypatch.setattr(counting, "COMPILED_FROM", 0)
+    assert reranking.kernel(0) is not None, "it compiles"
     np.testing.assert_array_equal(rerank_similarity(query, gallery, 8, 3), plain)
 
 

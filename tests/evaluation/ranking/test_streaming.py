@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation import memory
-from handclip_lib.evaluation.ranking import compiling, counting, streaming
-from handclip_lib.evaluation.ranking.retrieval import TiedScoresWarning, retrieval_metrics
-from handclip_lib.evaluation.ranking.streaming import rank_features
+from handclip_lib.evaluation.ranking import counting, retrieval
+from handclip_lib.evaluation.ranking.retrieval import TiedScoresWarning, rank_features, retrieval_metrics
 
 pytestmark = pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.ranking.retrieval.TiedScoresWarning")
 
@@ -40,7 +39,7 @@ def counted_by(way):
         if way == "numpy":
             patch.setattr(counting, "kernel", lambda *_: None)
         else:
-            patch.setattr(compiling, "COMPILED_FROM", 0)
+            patch.setattr(counting, "COMPILED_FROM", 0)
             assert counting.kernel(np.dtype(np.float32), 0) is not None, "it compiles"
         yield
 
@@ -121,7 +120,7 @@ def test_embeddings_equal_a_stable_sort_of_the_same_products_to_the_bit(way, mon
     query, gallery = (rng.normal(size=(n, 24)).astype(np.float32) for n in (50, 70))
     query, gallery = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (query, gallery))
     ids = rng.integers(0, 9, 50), rng.integers(0, 9, 70)
-    monkeypatch.setattr(streaming, "BLOCK_BYTES", 70 * 4 * 16)
+    monkeypatch.setattr(retrieval, "PRODUCT_BYTES", 70 * 4 * 16)
     products = np.concatenate([query[i : i + 16] @ gallery.T for i in range(0, 50, 16)])
     with counted_by(way):
         check(rank_features(query, gallery, *ids), reference(products, *ids))
@@ -134,7 +133,7 @@ def test_blocks_of_any_size_and_threads_change_nothing(way, rows, monkeypatch):
     query, gallery = exact_features(rng, 40), exact_features(rng, 90)
     ids = rng.integers(0, 6, 40), rng.integers(0, 6, 90)
     expected = reference(query @ gallery.T, *ids)
-    monkeypatch.setattr(streaming, "BLOCK_BYTES", 90 * 4 * rows)
+    monkeypatch.setattr(retrieval, "PRODUCT_BYTES", 90 * 4 * rows)
     monkeypatch.setattr(counting, "NUMPY_BYTES", 90 * 4 * max(1, rows // 3))
     monkeypatch.setattr(counting, "THREADED_FROM", 0)
     with counted_by(way):
@@ -155,7 +154,7 @@ def test_the_inputs_are_not_changed_and_other_types_rank_alike():
 
 def test_working_memory_stays_below_200_megabytes_even_if_all_are_matches():
     features = exact_features(np.random.default_rng(3), 24_000, 4)
-    n_query = 1 + streaming.BLOCK_BYTES // (4 * 24_000)  # more than one block
+    n_query = 1 + retrieval.PRODUCT_BYTES // (4 * 24_000)  # more than one block
     tracemalloc.start()
     with counted_by("numpy"):
         rank_features(features[:n_query], features, np.zeros(n_query, int), np.zeros(24_000, int))
@@ -217,7 +216,7 @@ def test_a_gallery_beyond_the_memory_is_refused_with_numbers(monkeypatch):
 
 def test_neither_numba_nor_faiss_is_imported_before_it_is_of_use():
     code = (
-        "import sys, numpy as np; from handclip_lib.evaluation.ranking import index, streaming, reranking, retrieval;"
+        "import sys, numpy as np; from handclip_lib.evaluation.ranking import index, reranking, retrieval;"
         "retrieval.retrieval_metrics(np.eye(3), np.arange(3), np.arange(3));"
         "print(*sorted({'numba', 'faiss'} & set(sys.modules)))"
     )
@@ -237,8 +236,8 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch):
         return lambda function: function  # uncompiled, so that the test takes no time
 
     monkeypatch.setattr(numba, "njit", njit)
-    monkeypatch.setattr(compiling, "_compiled", {})
-    monkeypatch.setattr(compiling, "COMPILED_FROM", 0)
+    monkeypatch.setattr(counting, "_compiled", {})
+    monkeypatch.setattr(counting, "COMPILED_FROM", 0)
     rng = np.random.default_rng(5)
     similarity, ids = rng.integers(0, 5, (6, 20)).astype(np.float32), (np.arange(6) % 3, np.arange(20) % 3)
     check(retrieval_metrics(similarity, *ids), reference(similarity, *ids))
@@ -247,7 +246,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch):
 
 def test_without_numba_the_plain_way_counts(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)  # an import of it fails
-    monkeypatch.setattr(compiling, "_compiled", {})
-    monkeypatch.setattr(compiling, "COMPILED_FROM", 0)
+    monkeypatch.setattr(counting, "_compiled", {})
+    monkeypatch.setattr(counting, "COMPILED_FROM", 0)
     assert counting.kernel(np.dtype(np.float32), 0) is None
     assert retrieval_metrics(np.eye(3), np.arange(3), np.arange(3)).rank(1) == 1

@@ -5,8 +5,7 @@ import pytest
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.studies.prompts import compare_prompts, prompt_task, written_prompts
-from handclip_lib.evaluation.studies.zero_shot import PROMPTS
+from handclip_lib.evaluation.studies.prompts import PROMPTS, compare_prompts, prompt_task, written_prompts
 
 
 def split_of(**roles: dict[str, list[str]]) -> Split:

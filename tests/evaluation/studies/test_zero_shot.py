@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.studies.zero_shot import PROMPTS, VIEW_PROMPTS, zero_shot, zero_shot_table
+from handclip_lib.evaluation.studies.prompts import PROMPTS, VIEW_PROMPTS, zero_shot, zero_shot_table
 
 ASPECTS = list(PROMPTS)
 AXES = {prompt: np.eye(6)[number] for number, prompts in enumerate(PROMPTS.values()) for prompt in prompts}

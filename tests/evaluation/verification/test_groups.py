@@ -12,7 +12,7 @@ from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.verification.groups import ATTRIBUTES, group_figures
+from handclip_lib.evaluation.verification.operating_point import ATTRIBUTES, group_figures
 
 SIZES = (3, 2, 3, 5, 6, 4, 2, 6, 3, 1, 5, 4, 3, 5, 2, 5, 4, 4, 6, 3, 2, 4, 5, 3)
 AGES = (18, 19, 20, 29, 30, 39, 40, 75)
