@@ -4,24 +4,24 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
+
+from handclip_lib.analysis.comparison import not_paired
 from handclip_lib.errors import EvaluationError, RunError
+from handclip_lib.evaluation.ranking.saved_evaluation import PER_QUERY, SavedEvaluation, load_evaluation
+from handclip_lib.evaluation.tables import result_table
 from handclip_lib.runs.inputs import CHECKPOINTS
 from handclip_lib.runs.record import not_learnt, record_of
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from handclip_lib.analysis.comparison import Entry
-    from handclip_lib.evaluation.ranking.saved_evaluation import SavedEvaluation
-
-EVALUATION = "per_query.csv"
+Record = Mapping[str, Any]
+"""`run.json` of a run, as `find_records` reads it."""
 EVALUATES = ("03_image_finetune", "04_joint_training", "05_evaluation")
 METRICS = ("rank1", "rank1_low", "rank1_high", "map", "map_trapezoid")
 IN_COLUMNS = ("dataset", "data_root", "aspect")
 """Parameters that have a column of their own there."""
-MOST_TOLD, LONGEST_TOLD = 2, 28
+MOST_NAMED, LONGEST_LABEL = 2, 28
 """Parameters, and characters, that a label of a run may hold."""
 
 
@@ -33,9 +33,7 @@ def find_records(
     Args:
         runs: Folder that holds a folder for each run.
         ids: Runs to take; empty: all.
-        notebook: Take those of this notebook alone, such as "03_image_finetune"; empty: of all.
-        dataset: Likewise.
-        aspect: Likewise.
+        notebook, dataset, aspect: Take the runs of this one alone, such as "03_image_finetune"; empty: of all.
 
     Returns:
         `run.json` of each; of a damaged one its id, the status "damaged" and the reason.
@@ -47,40 +45,25 @@ def find_records(
     unknown = [name for name in ids if name not in {folder.name for folder in folders}]
     if unknown:
         raise RunError(f"{unknown[0]!r} is no run in {runs} that can be compared; `handclip runs` lists them")
-    found = []
-    for folder in folders:
+    wanted = {name: value for name, value in (("dataset", dataset), ("aspect", aspect)) if value}
+    records = []
+    for folder in (folder for folder in folders if not ids or folder.name in ids):
         record = record_of(folder)
         given = record.get("parameters") or {}
         of = record.get("notebook") or folder.name.partition("-")[0]
-        if (
-            (not ids or folder.name in ids)
-            and (not notebook or of == notebook)
-            and (not dataset or given.get("dataset") == dataset)
-            and (not aspect or given.get("aspect") == aspect)
-        ):
-            found.append(record | {"id": folder.name, "notebook": of})
-    return sorted(found, key=lambda record: (str(record.get("started")), record["id"]))
+        if (not notebook or of == notebook) and all(given.get(name) == value for name, value in wanted.items()):
+            records.append(record | {"id": folder.name, "notebook": of})
+    return sorted(records, key=lambda record: (str(record.get("started")), record["id"]))
 
 
-def runs_table(
-    records: Sequence[Mapping[str, Any]], runs: Path, notes: Mapping[str, str] | None = None
-) -> "pd.DataFrame":
-    """One row a run.
-
-    Args:
-        records: Of `find_records`.
-        runs: Folder that holds a folder for each run.
-        notes: Of `comparable_runs`: why runs that are whole by their record cannot be compared.
+def runs_table(records: Sequence[Record], runs: Path, notes: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """One row a run of a folder; `notes` of `comparable_runs` say why some that are whole cannot be compared.
 
     Returns:
         Columns id, notebook, model, weights (their fingerprint), dataset, data_root, aspect, differs (parameters in
         which runs differ), `METRICS` in 0..1, seconds, peak_memory_mb where any run recorded it, split (start of its
         checksum), status, and note: why a run cannot be compared, or what is missing.
     """
-    import pandas as pd
-
-    from handclip_lib.evaluation.tables import result_table
-
     names = differing(records)
     rows = []
     for record in records:
@@ -90,7 +73,8 @@ def runs_table(
         row |= {name: given.get(name, "") for name in ("dataset", "data_root", "aspect")}
         row["differs"] = ", ".join(f"{name}={given[name]}" for name in names if name in given)
         row |= {name: metrics.get(name) for name in METRICS}
-        row |= {"seconds": record.get("seconds"), "peak_memory_mb": _peak(record)}
+        peak = record.get("peak_memory_mb", metrics.get("peak_memory_mb"))
+        row |= {"seconds": record.get("seconds"), "peak_memory_mb": peak}
         row |= {"split": str((record.get("split") or {}).get("checksum") or "")[:12], "status": record["status"]}
         rows.append(row | {"note": note_of(record, runs) or (notes or {}).get(record["id"], "")})
     columns = [
@@ -102,7 +86,7 @@ def runs_table(
     return result_table(table.drop(columns="peak_memory_mb") if table["peak_memory_mb"].isna().all() else table)
 
 
-def differing(records: Iterable[Mapping[str, Any]]) -> list[str]:
+def differing(records: Iterable[Record]) -> list[str]:
     """Names of parameters in which runs differ: runs that have one disagree, and one of them is not its default."""
     values: dict[str, set[str]] = defaultdict(set)
     changed = set()
@@ -115,7 +99,7 @@ def differing(records: Iterable[Mapping[str, Any]]) -> list[str]:
     return [name for name in values if len(values[name]) > 1 and name in changed and name not in IN_COLUMNS]
 
 
-def note_of(record: Mapping[str, Any], runs: Path) -> str:
+def note_of(record: Record, runs: Path) -> str:
     """Why a run cannot be compared or used further, or what it did not learn; "" where nothing is missing."""
     if record["status"] == "running":
         return "it is not done yet"
@@ -126,29 +110,25 @@ def note_of(record: Mapping[str, Any], runs: Path) -> str:
         return f"no checkpoint: {checkpoint} is not there; run it again"
     if record["notebook"] not in EVALUATES:
         return f"{record['notebook'][:2]} evaluates no retrieval"
-    if not (runs / record["id"] / EVALUATION).is_file():
-        return f"no evaluation: {EVALUATION} is not there; run it again"
+    if not (runs / record["id"] / PER_QUERY).is_file():
+        return f"no evaluation: {PER_QUERY} is not there; run it again"
     return not_learnt(record)
 
 
 def comparable_runs(
-    records: Sequence[Mapping[str, Any]], runs: Path, ids: Sequence[str] = (), reference: str = ""
-) -> "tuple[list[SavedEvaluation], dict[str, str]]":
+    records: Sequence[Record], runs: Path, ids: Sequence[str] = (), reference: str = ""
+) -> tuple[list[SavedEvaluation], dict[str, str]]:
     """Evaluations of the runs on the same photographs and split that left out the same bursts, the oldest first.
 
     Args:
-        records: Of `find_records`.
-        runs: Folder that holds a folder for each run.
         ids: Runs asked for: all of them are taken, whatever their split and burst, for a comparison to refuse by name.
         reference: Run whose split and burst count; empty: those of the newest.
 
     Returns:
         The evaluations, and by run why it is none or cannot stand beside the reference.
     """
-    from handclip_lib.analysis.comparison import not_paired
-
     notes: dict[str, str] = {}
-    whole = [r for r in records if r["status"] == "succeeded" and (runs / r["id"] / EVALUATION).is_file()]
+    whole = [r for r in records if r["status"] == "succeeded" and (runs / r["id"] / PER_QUERY).is_file()]
     first = [record for record in whole if record["id"] == reference]
     found: dict[str, SavedEvaluation] = {}
     wanted: SavedEvaluation | None = None
@@ -173,10 +153,8 @@ def comparable_runs(
     return [found[name] for name in kept], notes
 
 
-def _loaded(folder: Path, notes: dict[str, str]) -> "SavedEvaluation | None":
+def _loaded(folder: Path, notes: dict[str, str]) -> SavedEvaluation | None:
     """The evaluation of a run, embeddings and all; None where it is damaged, with a note that says so."""
-    from handclip_lib.evaluation.ranking.saved_evaluation import load_evaluation
-
     try:
         evaluation = load_evaluation(folder)
         evaluation.features(evaluation.models[0])  # the maps of the comparison need them whole
@@ -186,18 +164,14 @@ def _loaded(folder: Path, notes: dict[str, str]) -> "SavedEvaluation | None":
         return None
 
 
-def _task(record: Mapping[str, Any]) -> dict[str, Any]:
+def _task(record: Record) -> dict[str, Any]:
     """What a record says of its split, but for the checksum: a run of another task need not be read."""
     split = record.get("split")
     return {name: value for name, value in (split if isinstance(split, dict) else {}).items() if name != "checksum"}
 
 
-def run_labels(records: Sequence[Mapping[str, Any]], evaluations: "Sequence[SavedEvaluation]") -> dict[str, str]:
+def run_labels(records: Sequence[Record], evaluations: Sequence[SavedEvaluation]) -> dict[str, str]:
     """What to say of each run beside its model: the parameters in which the compared ones differ, if few and short.
-
-    Args:
-        records: Of `find_records`.
-        evaluations: The compared ones.
 
     Returns:
         Text such as "triplet_weight=1" by run; "" for a run that has none of them, and for all where there is more to
@@ -207,16 +181,12 @@ def run_labels(records: Sequence[Mapping[str, Any]], evaluations: "Sequence[Save
     names = differing(compared)
     given = {record["id"]: record.get("parameters") or {} for record in compared}
     texts = {run: ", ".join(f"{n}={values[n]}" for n in names if n in values) for run, values in given.items()}
-    fits = len(names) <= MOST_TOLD and max(map(len, texts.values()), default=0) <= LONGEST_TOLD
+    fits = len(names) <= MOST_NAMED and max(map(len, texts.values()), default=0) <= LONGEST_LABEL
     return texts if fits else dict.fromkeys(texts, "")
 
 
-def reference_of(evaluations: "Sequence[SavedEvaluation]", reference: str = "") -> str:
-    """Id of the run the others are compared with: as asked for, or the oldest of 05, or the oldest.
-
-    Raises:
-        RunError: There is none, or the one asked for is not among them.
-    """
+def reference_of(evaluations: Sequence[SavedEvaluation], reference: str = "") -> str:
+    """Id of the run the others are compared with: as asked for, or the oldest of 05, or the oldest."""
     runs = [evaluation.run for evaluation in evaluations]
     if not runs:
         raise RunError("no run that was asked for has an evaluation to compare; run one first: handclip run 05")
@@ -225,32 +195,7 @@ def reference_of(evaluations: "Sequence[SavedEvaluation]", reference: str = "") 
     return reference or next((run for run in runs if run.startswith("05_")), runs[0])
 
 
-def tasks_table(entries: "Sequence[Entry]") -> "pd.DataFrame":
-    """What entries reach on each gallery, with the task: what `beside_literature` takes; baselines are left out."""
-    import pandas as pd
-
-    from handclip_lib.evaluation.baselines import is_baseline
-
-    rows = []
-    for entry in entries:
-        if is_baseline(entry.model):
-            continue
-        meta = json.loads((entry.evaluation.folder / "split.json").read_text(encoding="utf-8"))
-        for gallery, n_gallery in entry.evaluation.n_gallery.items():
-            queries = entry.queries(gallery)
-            row = {"model": entry.label, "gallery": gallery, "n_gallery": n_gallery}
-            row |= {name: meta[name] for name in ("dataset", "aspect", "protocol")}
-            row |= {"n_query": len(queries) / meta["draws"], "rank1": queries["hit"].mean()}
-            row |= {"map": queries["average_precision"].mean()}
-            rows.append(row | {"map_trapezoid": queries["average_precision_trapezoid"].mean()})
-    return pd.DataFrame(rows)
-
-
-def _fingerprint(record: Mapping[str, Any], model: Any) -> str:
+def _fingerprint(record: Record, model: Any) -> str:
     weights = record.get("weights")
     facts = weights.get(model) if isinstance(weights, dict) else None
     return str(facts.get("fingerprint", "")) if isinstance(facts, dict) else ""
-
-
-def _peak(record: Mapping[str, Any]) -> Any:
-    return record.get("peak_memory_mb", (record.get("metrics") or {}).get("peak_memory_mb"))

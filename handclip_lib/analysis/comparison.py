@@ -1,7 +1,9 @@
 """Runs beside each other: paired differences with intervals, p-values, and what many comparisons cost."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,20 +25,14 @@ SHOWN = ("model", "rank1", "map", "map_trapezoid", "rank1_gain", "rank1_p_holm",
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A figure of one model less that of another, on the same queries; arrays where several are compared at once.
+class Difference(Interval):
+    """A figure of one model less that of another, on the same queries: -1..1; its p-value is two-sided."""
 
-    Attributes:
-        estimate, low, high: The difference with its interval, -1..1.
-        p_value: Two-sided, in 2 / (samples + 1)…1.
-        n_identities: Identities that were resampled.
-    """
-
-    estimate: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
     p_value: np.ndarray
-    n_identities: int
+
+    def __getitem__(self, column: Any) -> "Difference":
+        """The difference of some columns."""
+        return Difference(**vars(super().__getitem__(column)), p_value=self.p_value[column])
 
 
 @dataclass(frozen=True)
@@ -67,15 +63,9 @@ class Entry:
 def entries_of(
     evaluations: Sequence[SavedEvaluation], reference: str, labels: Mapping[str, str] | None = None
 ) -> list[Entry]:
-    """The model of interest of each run, the reference first, and the reference's trivial baselines last.
+    """The model of interest of each run, the reference (an id) first, and the reference's trivial baselines last.
 
-    Args:
-        evaluations: Of the runs.
-        reference: Id of the first.
-        labels: What to add to a run's label, by its id, such as "triplet_weight=1".
-
-    Raises:
-        EvaluationError: The reference is not among the runs.
+    `labels` says what to add to a run's label, by its id, such as "triplet_weight=1".
     """
     first = next((evaluation for evaluation in evaluations if evaluation.run == reference), None)
     if first is None:
@@ -103,12 +93,8 @@ def paired_bootstrap(
     the interval agree, and resamples that are exactly 0 speak for no difference.
 
     Args:
-        values: float (n,) or (n, m), one row a query.
-        reference: The same queries of the other model, of the same shape.
+        values, reference: float (n,) or (n, m), one row a query, the same queries of either model.
         identities: (n,).
-
-    Raises:
-        EvaluationError: The shapes differ, or `identity_bootstrap` refuses.
 
     Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, §15.4 (a test from an interval); Davison &
         Hinkley, "Bootstrap Methods and their Application", 1997, §3.8 (clusters) and §4.2.2 (the added one).
@@ -119,16 +105,13 @@ def paired_bootstrap(
     estimate, drawn, n = resampled_means(values - reference, identities, samples, seed)
     found = Interval.of(estimate, drawn, n)
     fewer = np.minimum((drawn <= 0).sum(0), (drawn >= 0).sum(0))
-    return Difference(found.estimate, found.low, found.high, np.minimum(1.0, 2 * (1 + fewer) / (samples + 1)), n)
+    return Difference(**vars(found), p_value=np.minimum(1.0, 2 * (1 + fewer) / (samples + 1)))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
     """p-values adjusted so that a share α of false findings holds for the whole family of comparisons.
 
     The i-th smallest of m is multiplied by m - i + 1; none is less than one before it, none more than 1.
-
-    Args:
-        p_values: (m,), in 0..1.
 
     Source: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics, 1979.
     """
@@ -143,20 +126,11 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 def compare_pair(
     entry: Entry, reference: Entry, gallery: str = "aspect", *, samples: int = 10_000, seed: int = 0
 ) -> dict[str, Difference]:
-    """Difference of rank-1 and of mAP (means over the queries of all draws), by the names of `MEASURES`.
-
-    Raises:
-        EvaluationError: The two were not made on the same split, or did not answer the same queries.
-    """
+    """Difference of rank-1 and of mAP (means over the queries of all draws), by the names of `MEASURES`."""
     ours, theirs = paired_queries(entry, reference, gallery)
-    columns = list(MEASURES.values())
-    found = paired_bootstrap(
-        ours[columns].to_numpy(), theirs[columns].to_numpy(), ours["identity"].to_numpy(), samples, seed
-    )
-    return {
-        name: Difference(found.estimate[i], found.low[i], found.high[i], found.p_value[i], found.n_identities)
-        for i, name in enumerate(MEASURES)
-    }
+    left, right = (queries[list(MEASURES.values())].to_numpy() for queries in (ours, theirs))
+    found = paired_bootstrap(left, right, ours["identity"].to_numpy(), samples, seed)
+    return {name: found[i] for i, name in enumerate(MEASURES)}
 
 
 def not_paired(a: SavedEvaluation, b: SavedEvaluation) -> str:
@@ -175,11 +149,7 @@ def not_paired(a: SavedEvaluation, b: SavedEvaluation) -> str:
 
 
 def paired_queries(first: Entry, second: Entry, gallery: str = "aspect") -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The queries of two entries, row by row the same draw and photograph.
-
-    Raises:
-        EvaluationError: They were not made on the same photographs and split, or did not answer the same queries.
-    """
+    """The queries of two entries, row by row the same draw and photograph; without those they are refused."""
     a, b = first.evaluation, second.evaluation
     reason = not_paired(a, b)
     if reason:
@@ -205,31 +175,19 @@ def comparison_table(
 ) -> pd.DataFrame:
     """Every entry with its figures, and its difference to the first one.
 
-    Args:
-        entries: The reference first; see `entries_of`.
-
     Returns:
         One row an entry, columns `FIGURES`, `DIFFERENCES` and run: rank-1 with its interval, mAP by both definitions;
         what it gains over the first entry, with interval, p-value, and the p-value by Holm over all comparisons of
         the table, rank-1 and mAP; NaN for the first itself.
-
-    Raises:
-        EvaluationError: There are entries that cannot be compared with the first.
     """
     rows = []
     for entry in entries:
         queries = entry.queries(gallery)
         rank1 = identity_bootstrap(queries["hit"].to_numpy(), queries["identity"].to_numpy(), samples, seed)
-        row = {
-            "run": entry.evaluation.run, "model": entry.label, **rank1.columns("rank1"),
-            "map": queries["average_precision"].mean(),
-            "map_trapezoid": queries["average_precision_trapezoid"].mean(),
-        }  # fmt: skip
+        row = {"run": entry.evaluation.run, "model": entry.label, **rank1.columns("rank1"), **_both_maps(queries)}
         if entry is not entries[0]:
             for name, found in compare_pair(entry, entries[0], gallery, samples=samples, seed=seed).items():
-                parts = (found.estimate, found.low, found.high, found.p_value)
-                names = (f"{name}_gain", f"{name}_gain_low", f"{name}_gain_high", f"{name}_p")
-                row |= dict(zip(names, map(float, parts), strict=True))
+                row |= found.columns(f"{name}_gain") | {f"{name}_p": float(found.p_value)}
         rows.append(row)
     table = pd.DataFrame(rows, columns=[*FIGURES, *DIFFERENCES[1:], "run"])
     tested = [f"{name}_p" for name in MEASURES]
@@ -237,6 +195,27 @@ def comparison_table(
     table.loc[table.index[1:], [f"{name}_holm" for name in tested]] = adjusted
     table = table.astype(dict.fromkeys([c for c in table if c not in ("model", "run")], np.float64))
     return result_table(table, SHOWN)
+
+
+def tasks_table(entries: Sequence[Entry]) -> pd.DataFrame:
+    """What entries reach on each gallery, with the task: what `beside_literature` takes; baselines are left out."""
+    rows = []
+    for entry in entries:
+        if is_baseline(entry.model):
+            continue
+        meta = json.loads((entry.evaluation.folder / "split.json").read_text(encoding="utf-8"))
+        for gallery, n_gallery in entry.evaluation.n_gallery.items():
+            queries = entry.queries(gallery)
+            task = {name: meta[name] for name in ("dataset", "aspect", "protocol")}
+            row = {"model": entry.label, "gallery": gallery, "n_gallery": n_gallery, **task}
+            row |= {"n_query": len(queries) / meta["draws"], "rank1": queries["hit"].mean(), **_both_maps(queries)}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _both_maps(queries: pd.DataFrame) -> dict[str, float]:
+    columns = {"map": "average_precision", "map_trapezoid": "average_precision_trapezoid"}
+    return {name: queries[column].mean() for name, column in columns.items()}
 
 
 def won_and_lost(first: Entry, second: Entry, gallery: str = "aspect") -> Mapping[str, pd.DataFrame]:

@@ -2,13 +2,14 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from handclip_lib.analysis.collection import Record
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.training.checkpoints import load_checkpoint
 
@@ -16,8 +17,6 @@ MAKES_THE_SPLIT = ("dataset", "data_root", "aspect", "protocol", "draws", "drawn
 """Parameters, beside the seed, that decide which images are trained and tested on."""
 PROMPTS = "prompts.safetensors"
 FIGURES = ("seed", "id", "rank1", "map", "seconds")
-Record = Mapping[str, Any]
-"""`run.json` of a run."""
 
 
 def sweep_table(records: Sequence[Record], parameter: str) -> pd.DataFrame:
@@ -25,10 +24,6 @@ def sweep_table(records: Sequence[Record], parameter: str) -> pd.DataFrame:
 
     Runs of one seed are on one split, that of the newest of them, unless the parameter is one that makes the split:
     photographs that were added or removed in between would look like its effect.
-
-    Args:
-        records: Of `find_records`.
-        parameter: Its name; "" for none.
 
     Returns:
         Columns value, seed, id, rank1, map, seconds, ordered by value; empty where no two values were run.
@@ -59,10 +54,7 @@ def seeds_table(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def prompt_lengths(runs: Path, records: Sequence[Record], most: int = 2) -> dict[str, np.ndarray]:
-    """Length of every learnt token of the newest runs of 02, by run.
-
-    Returns:
-        Shape (n_identities, n_ctx), of a shared context (1, n_ctx), by id.
+    """Length of every learnt token of the newest runs of 02, by id: (n_identities, n_ctx), of a shared context (1, …).
 
     Raises:
         TrainingError: A checkpoint is damaged.

@@ -41,11 +41,7 @@ def export_table(folder: Path, name: str, frame: pd.DataFrame) -> list[Path]:
 
 
 def write(path: Path, text: str) -> Path:
-    """Write a file whole or not at all; return its path.
-
-    Raises:
-        EvaluationError: It cannot be written.
-    """
+    """Write a file whole or not at all; return its path."""
     try:
         with whole_file(path) as private:
             private.write_text(text, encoding="utf-8")
@@ -58,13 +54,9 @@ def write(path: Path, text: str) -> Path:
 
 
 def citation_keys(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the runs stand on, as keys of `references.bib`.
+    """What the runs stand on by their records, as keys of `references.bib` in its order.
 
-    Args:
-        records: `run.json` of each run.
-
-    Returns:
-        Keys in the file's order: data set, protocol, backbone, and the methods that the parameters switch on.
+    Those of data set, protocol, backbone, and the methods that the parameters switch on.
     """
     wanted = {"radford2021clip"}
     for record in records:
@@ -85,11 +77,7 @@ def citation_keys(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def bibtex(keys: Iterable[str]) -> str:
-    """The BibTeX entries of some keys.
-
-    Raises:
-        EvaluationError: There is no such key.
-    """
+    """The BibTeX entries of some keys."""
     entries = _entries()
     unknown = [key for key in keys if key not in entries]
     if unknown:

@@ -35,7 +35,7 @@ def beside_published(
     Args:
         version: Such as "v5" or "promptsg v8"; empty for none.
         backbone: Short name; the study has vitb16 and rn50, and both are shown for any other.
-        results: Of `evaluate_models`, ours first.
+        results: Ours first.
         meta: Of the split: data set, aspect and protocol make the task, with the numbers of queries and gallery images.
 
     Returns:

@@ -14,12 +14,7 @@ PALE = "#C8C8C8"
 
 @style.in_our_look
 def embedding_maps(maps: Mapping[str, pd.DataFrame], identities: int = 12) -> Figure:
-    """Images in the plane, side by side: colour and mark are one person, the rest is grey.
-
-    Args:
-        maps: `embedding_map` by label.
-        identities: How many people have a colour: those with the most images.
-    """
+    """`embedding_map`s by label, side by side: colour and mark are one person with many images, the rest is grey."""
     figure, axes = style.figure_with_axes(1, len(maps), height=5.2 if len(maps) > 1 else 6.0)
     named = list(dict.fromkeys(next(iter(maps.values()))["identity"]))[:identities]
     for axis, (label, points) in zip(axes, maps.items(), strict=True):
@@ -27,15 +22,9 @@ def embedding_maps(maps: Mapping[str, pd.DataFrame], identities: int = 12) -> Fi
         axis.plot(rest["x"], rest["y"], ".", color=PALE, ms=4, label=f"{rest['identity'].nunique()} others")
         for place, identity in enumerate(named):
             own = points[points["identity"] == identity]
-            colour, marker = (
-                COLOURS[place % len(COLOURS)],
-                MARKERS[place // len(COLOURS) % len(MARKERS)],
-            )
+            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place // len(COLOURS) % len(MARKERS)]
             axis.plot(own["x"], own["y"], marker, color=colour, ms=6, mec="white", mew=0.4, label=str(identity))
-        axis.set_title(
-            style.wrapped(f"{label}: {len(points)} images", style.HALF if len(maps) > 1 else 2 * style.HALF),
-            parse_math=False,
-        )
+        axis.set_title(style.wrapped(f"{label}: {len(points)} images", style.HALF if len(maps) > 1 else 2 * style.HALF))
         style.bare(axis, PALE)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, title="identity")
     return figure
@@ -47,7 +36,6 @@ def similarity_difference(before: np.ndarray, after: np.ndarray, identities: Seq
 
     Args:
         before, after: Cosine, shape (n, n), rows and columns in the same order, by identity.
-        identities: Identity of each row.
         names: What is compared, such as "fine-tuned less frozen".
     """
     change, people = np.asarray(after, np.float64) - np.asarray(before, np.float64), np.asarray(identities)
@@ -56,18 +44,12 @@ def similarity_difference(before: np.ndarray, after: np.ndarray, identities: Seq
     bound = float(np.quantile(np.abs(change[off]), 0.99)) or 1.0
     picture = left.imshow(change, cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
     left.grid(False)
-    left.set_title(style.wrapped(names, style.HALF), parse_math=False)
+    left.set_title(style.wrapped(names, style.HALF))
     left.set(xlabel="test image, ordered by identity", ylabel="test image")
     figure.colorbar(picture, ax=left, label="change of the cosine", shrink=0.85)
     edges = np.linspace(change[off].min(), change[off].max() + 1e-9, 50)
-    for values, colour, hatch, kind in (
-        (change[off & ~same], COLOURS[1], "//", "non-mated"), (change[off & same], COLOURS[2], "", "mated")
-    ):  # fmt: skip
-        if len(values):
-            right.hist(
-                values, edges.tolist(), density=True, color=colour, alpha=0.55, hatch=hatch, edgecolor="white", lw=0,
-                label=f"{kind} (mean {values.mean():+z.2f})",
-            )  # fmt: skip
+    mated, non_mated = change[off & same], change[off & ~same]
+    style.draw_scores(right, mated, non_mated, edges, lambda values: f"mean {values.mean():+z.2f}")
     right.axvline(0, color=style.QUIET, lw=1)
     right.set(xlabel="change of the cosine", ylabel="density")
     right.legend(loc="lower center", bbox_to_anchor=(0.5, 1), title="pairs of images")
@@ -78,8 +60,7 @@ def similarity_difference(before: np.ndarray, after: np.ndarray, identities: Seq
 def prompt_norms_of_runs(lengths: Mapping[str, np.ndarray]) -> Figure:
     """Length of the learnt tokens of each identity, shortest first: mean of its tokens, band from least to greatest.
 
-    Args:
-        lengths: Shape (n_identities, n_ctx) by run.
+    The lengths are (n_identities, n_ctx), by run.
     """
     figure, (axis,) = style.figure_with_axes(height=3.6)
     for place, (run, tokens) in enumerate(lengths.items()):

@@ -26,8 +26,7 @@ def forest(table: pd.DataFrame) -> Figure:
     figure, (left, right) = style.figure_with_axes(1, 2, height=0.42 * len(table) + 1.5, sharey=True)
     rows = np.arange(len(table))
     style.bar_of_interval(left, [table[f"rank1{end}"] for end in ("", "_low", "_high")], rows, style.look(0)[:2])
-    left.set_yticks(rows, [style.wrapped(name, style.LINE) for name in table["model"]], parse_math=False)
-    left.set_ylim(len(table) - 0.4, -0.6)
+    style.name_rows(left, (style.wrapped(name, style.LINE) for name in table["model"]), -0.6)
     left.set(title="rank-1", xlabel="interval over identities")
     style.percent(left.xaxis)
     right.axvline(0, color=style.QUIET, lw=1)
@@ -41,18 +40,13 @@ def forest(table: pd.DataFrame) -> Figure:
     right.set_title("gain over the first row", loc="left")
     right.set(xlabel=f"{POINTS}; filled: p < 0.05 by Holm")
     right.legend(loc="lower right", ncols=2, bbox_to_anchor=(1, 1.08), borderaxespad=0)
-    for axis in (left, right):
-        axis.grid(axis="y", visible=False)
+    right.grid(axis="y", visible=False)
     return figure
 
 
 @style.in_our_look
 def cmc_overlay(curves: Mapping[str, Interval], n_gallery: int) -> Figure:
-    """CMC of several models on one gallery, with their bands over identities.
-
-    Args:
-        curves: `Entry.cmc` by label.
-    """
+    """CMC of several models on one gallery, by label, with their bands over identities."""
     figure, (axis,) = style.figure_with_axes(height=4.0 + 0.1 * len(curves))
     _one_gallery(axis, curves, n_gallery)
     style.legend_below(figure, axis, "rank-1 in brackets")
@@ -91,11 +85,9 @@ def compared_runs(
         value, low, high = 100 * float(found.estimate), 100 * float(found.low), 100 * float(found.high)
         text = f"{value:+z.1f} [{low:z.1f}, {high:z.1f}], p = {float(found.p_value):.3g}"
         right.annotate(text, (value, row), (0, 10), textcoords="offset points", ha="center", fontsize=9)
-    right.set_yticks(range(len(differences)), [MEASURES[name] for name in differences])
-    right.set_ylim(len(differences) - 0.4, -0.7)
+    style.name_rows(right, (MEASURES[name] for name in differences), -0.7)
     right.margins(x=0.35)
-    right.grid(axis="y", visible=False)
-    right.set_title(style.wrapped(f"{first}\nless {second}", style.HALF), parse_math=False)
+    right.set_title(style.wrapped(f"{first}\nless {second}", style.HALF))
     right.set_xlabel(f"difference in {POINTS}, 95 % over identities")
     for column, name, label, rank in ((0, "first", first, "rank_second"), (1, "second", second, "rank_first")):
         _listed(figure.add_subplot(grid[1, column]), queries[name], label, rank)
@@ -103,7 +95,7 @@ def compared_runs(
     both, one, other, neither = (100 * len(queries[n]) / max(1, total) for n in ("both", "first", "second", "neither"))
     figure.suptitle(
         f"of {total} queries both get {both:.0f} % right, one of them {one + other:.0f} %, neither {neither:.0f} %",
-        fontsize=10, parse_math=False,
+        fontsize=10
     )  # fmt: skip
     return figure
 
@@ -114,14 +106,14 @@ def _listed(axis: Axes, queries: pd.DataFrame, label: str, rank: str) -> None:
     found = found.sort_values(["size", "max", "path"], ascending=[False, False, True], kind="stable")
     axis.set_axis_off()
     title = style.wrapped(f"only {label}:", style.HALF) + f"\n{len(queries)} queries of {len(found)} photographs"
-    axis.set_title(title, loc="left", fontsize=9, parse_math=False)
+    axis.set_title(title, loc="left", fontsize=9)
     lines = [
         f"{_short(path)} ({identity}): {draws} {'draw' if draws == 1 else 'draws'}, rank of the other ≤ {worst}"
         for path, identity, draws, worst in found.head(MOST_QUERIES).itertuples(index=False, name=None)
     ]
     if len(found) > len(lines):
         lines.append(f"… and {len(found) - len(lines)} more")
-    text = axis.text(0, 1, "\n".join(lines) or "none", va="top", fontsize=9, parse_math=False, transform=axis.transAxes)
+    text = axis.text(0, 1, "\n".join(lines) or "none", va="top", fontsize=9, transform=axis.transAxes)
     text.set_in_layout(False)  # a long name must not take the curves' width
 
 
@@ -136,7 +128,6 @@ def sweep_effect(table: pd.DataFrame, parameter: str, measures: Mapping[str, str
 
     Args:
         table: Columns value, and the measures in 0..1, a row a run.
-        parameter: Its name.
         measures: Label of each measure by its column; at most as many as there are colours.
     """
     figure, (axis,) = style.figure_with_axes(height=3.6)
@@ -154,8 +145,8 @@ def sweep_effect(table: pd.DataFrame, parameter: str, measures: Mapping[str, str
         axis.set_xticks(names, [f"{value:g}" for value in names])
         axis.minorticks_off()
     else:
-        axis.set_xticks(range(len(names)), map(str, names), parse_math=False)
-    axis.set_xlabel(f"{parameter} ({len(table)} runs)", parse_math=False)
+        axis.set_xticks(range(len(names)), map(str, names))
+    axis.set_xlabel(f"{parameter} ({len(table)} runs)")
     style.percent(axis.yaxis)
     axis.legend(loc="best")
     return figure
@@ -163,11 +154,7 @@ def sweep_effect(table: pd.DataFrame, parameter: str, measures: Mapping[str, str
 
 @style.in_our_look
 def seed_spread(table: pd.DataFrame) -> Figure:
-    """Rank-1 and mAP of runs that differ in the seed alone: dots, and their mean and standard deviation.
-
-    Args:
-        table: Columns group, rank1 and map, a row a run.
-    """
+    """Rank-1 and mAP of runs that differ in the seed alone, as `seeds_table` has them: dots, mean and deviation."""
     groups = list(dict.fromkeys(table["group"]))
     figure, (axis,) = style.figure_with_axes(height=0.7 * len(groups) + 1.3)
     for number, (name, label) in enumerate(MEASURES.items()):
@@ -179,9 +166,7 @@ def seed_spread(table: pd.DataFrame) -> Figure:
             axis.errorbar(values.mean(), at + 0.1, xerr=values.std(ddof=1), fmt=marker, color=colour, capsize=4)
         axis.plot([], [], marker, color=colour, label=label)
     sizes = table.groupby("group").size()
-    axis.set_yticks(range(len(groups)), [f"{group}, {sizes[group]} seeds" for group in groups], parse_math=False)
-    axis.set_ylim(len(groups) - 0.4, -0.6)
-    axis.grid(axis="y", visible=False)
+    style.name_rows(axis, (f"{group}, {sizes[group]} seeds" for group in groups), -0.6)
     style.percent(axis.xaxis)
     axis.set_xlabel("grey: a run; bar: mean ± one standard deviation over seeds")
     style.legend_below(figure, axis)
@@ -190,11 +175,7 @@ def seed_spread(table: pd.DataFrame) -> Figure:
 
 @style.in_our_look
 def draw_variance(draws: Mapping[str, pd.Series]) -> Figure:
-    """Rank-1 of every draw, one line an entry: the draws are the same for all, so they rise and fall together.
-
-    Args:
-        draws: `Entry.draws` by label.
-    """
+    """Rank-1 of every draw, one line an entry: the draws are the same for all, so they rise and fall together."""
     figure, (axis,) = style.figure_with_axes(height=3.6 + 0.1 * len(draws))
     for place, (label, values) in enumerate(draws.items()):
         colour, marker, line = style.look(place)

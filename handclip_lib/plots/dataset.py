@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from handclip_lib.plots.style import COLOURS, QUIET, figure_with_axes, in_our_look, picture_grid
+from handclip_lib.plots.style import COLOURS, QUIET, figure_with_axes, in_our_look, name_rows, picture_grid
 
 
 @in_our_look
@@ -20,9 +20,7 @@ def protocol_counts(frame: pd.DataFrame) -> Figure:
         axis.legend(bars, ["found", "published"], loc="lower left", bbox_to_anchor=(0, 1), ncols=2)  # hides no bar
     for container in bars:
         axis.bar_label(container, padding=3, fontsize=9)
-    axis.set_yticks(place, frame["count"])
-    axis.invert_yaxis()
-    axis.grid(axis="y", visible=False)
+    name_rows(axis, frame["count"])
     axis.set_xlabel("images (identities where the row says so)")
     axis.margins(x=0.08)
     return figure
@@ -36,13 +34,10 @@ def attribute_balance(frame: pd.DataFrame) -> Figure:
     rows = max(1, -(-len(groups) // columns))
     figure, axes = figure_with_axes(rows, columns, height=2.3 * rows)
     for axis, (attribute, part) in zip(axes, groups, strict=False):
-        place = np.arange(len(part))
-        bars = axis.barh(place, part["images"], color=COLOURS[0])
+        bars = axis.barh(range(len(part)), part["images"], color=COLOURS[0])
         axis.bar_label(bars, [f"{n} ids" for n in part["identities"]], padding=3, fontsize=9)
-        axis.set_yticks(place, part["value"], parse_math=False)
-        axis.set_title(str(attribute).replace("_", " "), parse_math=False)
-        axis.invert_yaxis()
-        axis.grid(axis="y", visible=False)
+        name_rows(axis, part["value"])
+        axis.set_title(str(attribute).replace("_", " "))
         axis.margins(x=0.4)
     for axis in axes[len(groups) :]:
         axis.remove()
@@ -61,8 +56,9 @@ def images_per_identity(counts: "pd.Series[int]") -> Figure:
     axis.set_title(
         f"{values.sum():,} images, median {np.median(values):.0f} an identity; the first {top} identities hold "
         f"{values[:top].sum() / values.sum():.0%}; {(values == 1).sum()} identities have one image",
-        loc="left", fontsize=10,
-    )  # fmt: skip
+        loc="left",
+        fontsize=10,
+    )
     return figure
 
 

@@ -23,12 +23,7 @@ def occlusion_rows(queries: pd.DataFrame, maps: Sequence[OcclusionMap], images: 
     """A row a query: the query, its best match, the best image of someone else, and which parts decided.
 
     Orange parts spoke for the right person and purple ones for someone else; what did not matter is clear. One scale
-    serves all rows.
-
-    Args:
-        queries: Rows of `example_queries`.
-        maps: `occlusion_sensitivity`, one a row.
-        images: Decoded photographs of the paths in the rows.
+    serves all rows. The queries are `example_queries`, each with its map.
     """
     figure, axes = figure_with_axes(len(queries), 4, height=2.45 * len(queries) + 0.8)
     bound = max(float(np.abs(found.fall).max()) for found in maps) or 1.0

@@ -22,12 +22,7 @@ MOST_LABELS, RIVALS = 30, 5
 
 @style.in_our_look
 def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
-    """Loss and its terms, hits by identity, prompt norm and variance, and gradient norm, over epochs.
-
-    Args:
-        history: `PromptResult.history`.
-        best_epoch: The epoch that was chosen; a dashed line marks it.
-    """
+    """Loss and its terms, hits by identity, prompt norm and variance, and gradient norm, over epochs."""
     figure, (loss, hits, norms, gradients) = style.figure_with_axes(2, 2, height=5.8, sharex=True)
     over_epochs(loss, history, LOSSES, best_epoch, "loss and its terms")
     over_epochs(hits, history, HITS, best_epoch, f"hits by identity (dashed: epoch {best_epoch}, chosen)", factor=100)
@@ -86,17 +81,15 @@ def prompt_similarity(text: np.ndarray, identities: Sequence[str], order: np.nda
 
     Args:
         text: Text features, shape (n_identities, size).
-        identities: Their names.
         order: Rows in the order to draw, such as `cluster_order` of the last epoch.
-        title: What is shown.
     """
     similarity = (_unit(text) @ _unit(text).T)[np.ix_(order, order)]
     figure, (axis,) = style.figure_with_axes(height=6.4)
     seaborn.heatmap(similarity, ax=axis, cmap="viridis", vmin=-0.2, vmax=1, square=True, xticklabels=False,
                     yticklabels=False, cbar_kws={"label": "cosine", "shrink": 0.8})  # fmt: skip
     places, names = np.arange(0, len(order), max(1, -(-len(order) // MOST_LABELS))), np.asarray(identities)[order]
-    axis.set_xticks(places + 0.5, names[places], rotation=90, fontsize=9, parse_math=False)
-    axis.set_yticks(places + 0.5, names[places], rotation=0, fontsize=9, parse_math=False)
+    axis.set_xticks(places + 0.5, names[places], rotation=90, fontsize=9)
+    axis.set_yticks(places + 0.5, names[places], rotation=0, fontsize=9)
     off = similarity[~np.eye(len(similarity), dtype=bool)]
     axis.set_title(f"{title}: mean cosine of two identities' texts {off.mean():.2f}, highest {off.max():.2f}")
     return figure
@@ -142,12 +135,7 @@ def identity_hits(by_identity: pd.DataFrame) -> Figure:
 
 @style.in_our_look
 def confused_hands(pairs: Sequence[tuple[str, str, str, str]], images: DecodedImages) -> Figure:
-    """Side by side: a photograph, and one of the identity whose text is nearer to it.
-
-    Args:
-        pairs: `PromptTask.confused_pairs`.
-        images: Decoded photographs of their paths.
-    """
+    """Side by side: a photograph, and one of the identity whose text is nearer to it; `PromptTask.confused_pairs`."""
     paths = [path for _, own, _, other in pairs for path in (own, other)]
     titles = [title for own, _, other, _ in pairs for title in (own, f"taken for {other}:")]
     return style.picture_grid(images.pixels[images.rows(paths)], titles, columns=6, size=1.5)[0]
@@ -163,7 +151,6 @@ def identity_sheet(
         photographs: uint8 (height, width, 3) each, of its first images.
         similarity: Cosine of each of its images to each identity's text, `PromptTask.of_identity`.
         identities: Whose the texts are.
-        title: Of the whole.
     """
     number, names = list(identities).index(identity), np.asarray(identities)
     figure = Figure(figsize=(style.WIDTH, 4.4), layout="constrained")
@@ -175,11 +162,10 @@ def identity_sheet(
     rivals = pd.Series(similarity.mean(axis=0), names).drop(identity).nlargest(RIVALS)
     bars = {f"{identity} (own)": similarity[:, number].mean(), **rivals}
     axis.barh(range(len(bars)), list(bars.values()), color=[style.MATCH] + [style.OTHER] * len(rivals), height=0.7)
-    axis.set_yticks(range(len(bars)), list(bars), parse_math=False)
-    axis.invert_yaxis()
+    style.name_rows(axis, bars)
     axis.tick_params(labelsize=9)
     axis.set_xlabel("mean cosine of these photographs and an identity's text")
-    figure.suptitle(title, fontsize=9, parse_math=False)
+    figure.suptitle(title, fontsize=9)
     return figure
 
 

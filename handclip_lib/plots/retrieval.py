@@ -55,7 +55,7 @@ def draw_spread(results: Sequence[ProtocolResult]) -> Figure:
         axis.plot(values, np.full(len(values), row), ".", color=style.QUIET, ms=9, alpha=0.7)
         ends = (result.rank1.estimate, result.rank1.low, result.rank1.high)
         style.bar_of_interval(axis, ends, row + 0.22, style.look(models.index(result.model))[:2])
-    axis.set_yticks(range(len(results)), [f"{r.model}, {GALLERY_TITLES[r.gallery]}" for r in results], parse_math=False)
+    axis.set_yticks(range(len(results)), [f"{r.model}, {GALLERY_TITLES[r.gallery]}" for r in results])
     axis.invert_yaxis()
     style.percent(axis.xaxis)
     axis.set(xlabel="rank-1: grey dots are single draws, bars the interval over identities", xlim=(0, 100))
@@ -65,13 +65,7 @@ def draw_spread(results: Sequence[ProtocolResult]) -> Figure:
 
 @style.in_our_look
 def similarity_matrix(similarity: np.ndarray, identities: Sequence[str]) -> Figure:
-    """Cosine between images, in the order of their identities, with a line where the identity changes.
-
-    Args:
-        similarity: Cosine, shape (n, n), in -1..1, rows and columns ordered by identity; beyond 400 images the
-            first 400 are drawn.
-        identities: Identity of each row.
-    """
+    """Cosine between images, (n, n), ordered by identity, with a line where it changes; the first 400 are drawn."""
     n = min(len(identities), MOST_IN_MATRIX)
     shown, names = np.asarray(similarity)[:n, :n], np.asarray(identities)[:n]
     figure, (axis,) = style.figure_with_axes(height=6.6)
@@ -88,8 +82,8 @@ def similarity_matrix(similarity: np.ndarray, identities: Sequence[str]) -> Figu
     for i in range(1, len(middles)):
         if middles[i] - middles[named[-1]] >= n / MOST_LABELS:  # closer labels would overlap
             named.append(i)
-    axis.set_xticks(middles[named], labels[named], rotation=90, parse_math=False)
-    axis.set_yticks(middles[named], labels[named], parse_math=False)
+    axis.set_xticks(middles[named], labels[named], rotation=90)
+    axis.set_yticks(middles[named], labels[named])
     note = f" (first {n} of {len(identities)} images)" if n < len(identities) else ""
     axis.set_title(f"cosine similarity, images ordered by identity{note}")
     figure.colorbar(picture, ax=axis, label="cosine", shrink=0.8)
@@ -102,12 +96,7 @@ def score_histogram(mated: np.ndarray, non_mated: np.ndarray, height: float = 3.
     figure, (axis,) = style.figure_with_axes(height=height)
     ends = np.array([min(mated.min(), non_mated.min()), max(mated.max(), non_mated.max())], np.float64)
     edges = np.histogram_bin_edges(ends, 60)  # also where all scores are equal
-    kinds = ((non_mated, style.OTHER, "//", "non-mated"), (mated, style.MATCH, "", "mated"))
-    for scores, colour, hatch, label in kinds:
-        axis.hist(
-            scores, edges.tolist(), density=True, color=colour, alpha=0.55, hatch=hatch, edgecolor="white", lw=0,
-            label=f"{label} ({len(scores):,} pairs, mean {scores.mean():.2f})",
-        )  # fmt: skip
+    style.draw_scores(axis, mated, non_mated, edges, lambda found: f"{len(found):,} pairs, mean {found.mean():.2f}")
     axis.set(xlabel="cosine similarity of a query and a gallery image", ylabel="density")
     axis.legend(loc="upper left")
     return figure
@@ -159,12 +148,7 @@ def ranked_gallery(
 ) -> Figure:
     """A query and gallery images, best first: green frame and tick for the same person, red frame and cross for others.
 
-    Args:
-        query: uint8 (height, width, 3).
-        query_title: Title, shown literally.
-        gallery: Images like the query.
-        titles: A title for each of them.
-        is_match: Whether each is the query's identity.
+    Images are uint8 (height, width, 3); titles are shown literally.
     """
     columns = min(len(gallery) + 1, 7)
     figure, axes = style.picture_grid([query, *gallery], [query_title, *titles], columns, size=1.35)

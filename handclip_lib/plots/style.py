@@ -1,7 +1,7 @@
 """One look for all figures: colours that colour-blind readers tell apart, sizes that a report shows legibly."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import RLock
 from typing import Any
@@ -70,7 +70,6 @@ def bar_of_interval(axis: Axes, values: Sequence[Any], rows: Any, look: tuple[st
     """Estimates with their intervals as bars with a marker, in percent; rows without one are left out.
 
     Args:
-        axis: Where.
         values: Estimate, low and high, shares, each a number or (n,).
         rows: Height of each.
         look: Colour and marker.
@@ -87,6 +86,29 @@ def bar_of_interval(axis: Axes, values: Sequence[Any], rows: Any, look: tuple[st
     )  # fmt: skip
 
 
+def name_rows(axis: Axes, names: Iterable[str], top: float | None = None) -> None:
+    """A name beside each row, from above to below, and no line across it; `top` is the height the axis begins at."""
+    names = list(names)
+    axis.set_yticks(range(len(names)), names)
+    axis.grid(axis="y", visible=False)
+    if top is None:
+        axis.invert_yaxis()
+    else:
+        axis.set_ylim(len(names) - 0.4, top)
+
+
+def draw_scores(
+    axis: Axes, mated: np.ndarray, non_mated: np.ndarray, edges: np.ndarray, said: Callable[[np.ndarray], str]
+) -> None:
+    """Histograms of pairs of one person and of two people, each scaled to an area of one; `said` is in their labels."""
+    for scores, colour, hatch, kind in ((non_mated, OTHER, "//", "non-mated"), (mated, MATCH, "", "mated")):
+        if len(scores):
+            axis.hist(
+                scores, edges.tolist(), density=True, color=colour, alpha=0.55, hatch=hatch, edgecolor="white", lw=0,
+                label=f"{kind} ({said(scores)})",
+            )  # fmt: skip
+
+
 def legend_below(figure: Figure, axis: Axes, title: str = "") -> None:
     """Labels of runs are long: under the figure, in two columns if they fit, they take no width from it."""
     handles, labels = axis.get_legend_handles_labels()
@@ -97,7 +119,7 @@ def legend_below(figure: Figure, axis: Axes, title: str = "") -> None:
 def show_picture(axis: Axes, pixels: np.ndarray, title: str = "", frame: str = "", width: float = 2.0) -> None:
     """An image without ticks under its title, which is literal text, in a frame of a colour if there is one."""
     axis.imshow(pixels)
-    axis.set_title(title, fontsize=9, parse_math=False)
+    axis.set_title(title, fontsize=9)
     bare(axis, frame, width)
 
 
@@ -114,11 +136,9 @@ def bare(axis: Axes, frame: str = "", width: float = 0.8) -> None:
 def picture_grid(
     pixels: Sequence[np.ndarray], titles: Sequence[str], columns: int, size: float
 ) -> tuple[Figure, list[Axes]]:
-    """Images in rows of equal length, each with its title as literal text, wrapped to its width.
+    """Images, uint8 (height, width, 3), in rows of equal length, each with its title, wrapped to its width.
 
     Args:
-        pixels: uint8 (height, width, 3) each.
-        titles: A title for each.
         columns: Images in a row, at most.
         size: Height of an image in inches, at most.
 

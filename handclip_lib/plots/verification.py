@@ -12,7 +12,7 @@ from handclip_lib.evaluation.verification.error_rates import VerificationResult
 from handclip_lib.evaluation.verification.open_set import OpenSetResult
 from handclip_lib.evaluation.verification.operating_point import GroupResult
 from handclip_lib.plots.retrieval import score_histogram
-from handclip_lib.plots.style import COLOURS, QUERY, QUIET, figure_with_axes, in_our_look, look, percent
+from handclip_lib.plots.style import COLOURS, QUERY, QUIET, figure_with_axes, in_our_look, look, name_rows, percent
 
 SHADE = "#E3E3E3"
 DET_TICKS = np.array([0.0001, 0.0005, 0.002, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9])
@@ -132,11 +132,10 @@ def group_bars(result: GroupResult) -> Figure:
     groups = table["attribute"].str.replace("_", " ") + ": " + table["group"]
     counts = zip(groups.str.removeprefix(": "), table["n_identities"], table["n_query"], strict=True)
     names = [f"{group} ({people} people, {queries:.0f} queries)" for group, people, queries in counts]
-    axes[0].set_yticks(range(len(table)), names, parse_math=False)
-    axes[0].invert_yaxis()
+    name_rows(axes[0], names)
     figure.suptitle(
         f"{result.model}, threshold {result.threshold:.3f}. Grey: fewer than 5 people. Hollow: too few for a claim",
-        fontsize=10, parse_math=False,
+        fontsize=10
     )  # fmt: skip
     return figure
 
@@ -183,7 +182,7 @@ def _words_above(axis: Axes, title: str) -> None:
     """The legend above the axes, where it hides no curve, and the title above it."""
     figure = axis.get_figure(root=True)
     if title and figure is not None:
-        figure.suptitle(title, fontsize=10, parse_math=False)
+        figure.suptitle(title, fontsize=10)
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2, columnspacing=1.2)
 
 

@@ -12,9 +12,8 @@ from handclip_lib.analysis.collection import (
     reference_of,
     run_labels,
     runs_table,
-    tasks_table,
 )
-from handclip_lib.analysis.comparison import entries_of, paired_queries
+from handclip_lib.analysis.comparison import entries_of, paired_queries, tasks_table
 from handclip_lib.analysis.published import beside_literature
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError, RunError

@@ -46,7 +46,6 @@ def example_queries(result: ProtocolResult) -> pd.DataFrame:
     Returns:
         Rows of `result.per_query`, one of each `kind` (clear hit, typical, narrow hit, narrow miss, clear miss) as far
         as there are any, with `margin` in units of the cosine, the greatest first. A single hit or miss is a clear one.
-
     """
     rows = result.per_query[result.per_query["draw"] == 0]
     if rows.empty:
@@ -161,6 +160,6 @@ def _check(
     if not 2 <= cells <= shorter:
         raise EvaluationError(f"cells={cells}: from 2 to the shorter side in pixels, {shorter}, are wanted")
     if not 1 <= window <= cells:
-        raise EvaluationError(f"window={window}: 1 to {cells} cells wanted; less leaves parts that are never covered")
+        raise EvaluationError(f"window={window}: 1 to {cells} cells are wanted; less leaves parts uncovered")
     if not 0 <= fade <= 1 or batch_size < 1:
         raise EvaluationError(f"fade={fade}, batch_size={batch_size}: a share in 0..1 and at least 1 image are wanted")

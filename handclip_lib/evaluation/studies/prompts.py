@@ -1,4 +1,4 @@
-"""What prompts know: of people, learnt ones beside written ones; and with nothing learnt, of view and side of a hand."""
+"""What prompts know: of people, learnt ones beside written ones; and untaught, of view and side of a hand."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
