@@ -31,11 +31,7 @@ def to_latex(frame: pd.DataFrame) -> str:
 
 
 def export_table(folder: Path, name: str, frame: pd.DataFrame) -> list[Path]:
-    """Write `<name>.csv` (all columns, full precision), `<name>.md` and `<name>.tex`; return their paths.
-
-    Raises:
-        EvaluationError: A file cannot be written.
-    """
+    """Write `<name>.csv` (all columns, full precision), `<name>.md` and `<name>.tex`; return their paths."""
     texts = {"csv": frame.to_csv(index=False), "md": to_markdown(frame), "tex": to_latex(frame)}
     return [write(folder / f"{name}.{kind}", text) for kind, text in texts.items()]
 

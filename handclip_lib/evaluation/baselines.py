@@ -48,13 +48,9 @@ def is_baseline(model: str) -> bool:
 
 
 def embed_with_baselines(
-    name: str,
-    encode: Callable[[np.ndarray], np.ndarray],
-    images: DecodedImages,
-    *,
-    encoder_key: str,
+    name: str, encode: Callable[[np.ndarray], np.ndarray], images: DecodedImages, *, encoder_key: str,
     batch_size: int = 32,
-) -> dict[str, Features]:
+) -> dict[str, Features]:  # fmt: skip
     """Embed images by an encoder (first), by their pixels, and by their histogram; see `extract_features`."""
     return {
         name: extract_features(encode, images, encoder_key=encoder_key, batch_size=batch_size),

@@ -73,9 +73,6 @@ def identity_bootstrap(values: np.ndarray, identities: np.ndarray, samples: int 
         values: float (n,) or (n, m), such as 1 for a hit; a row with NaN (an unmatched query) is left out.
         identities: (n,), the identity of each value.
 
-    Raises:
-        EvaluationError: Fewer than two identities have a value, or an argument is out of range.
-
     Source: Davison & Hinkley, "Bootstrap Methods and their Application", 1997, §3.8 (clusters), percentile interval.
     """
     return Interval.of(*resampled_means(values, identities, samples, seed))

@@ -97,14 +97,9 @@ def mirrored(encode: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray
 
 
 def extract_features(
-    encode: Callable[[np.ndarray], np.ndarray],
-    images: DecodedImages,
-    *,
-    encoder_key: str,
-    batch_size: int = 32,
-    cache: Path | None = None,
-    progress: bool = True,
-) -> Features:
+    encode: Callable[[np.ndarray], np.ndarray], images: DecodedImages, *, encoder_key: str, batch_size: int = 32,
+    cache: Path | None = None, progress: bool = True,
+) -> Features:  # fmt: skip
     """Encode images, each distinct content once, and keep what is done on disk.
 
     Labels are no argument: test features cannot depend on them.

@@ -26,6 +26,7 @@ SELECTIONS = {
     "val": (YES, "The epoch was chosen on validation images of the training; no test image chose it."),
     "test": (NO, f'Test images chose the epoch: every figure is to be labelled "{SELECTED_ON_TEST}".'),
 }  # fmt: skip
+LABELS = YES, "Embeddings are made of images alone: the encoder is handed no identity, so none can reach it."
 SIDE, COARSE = 32, 8  # pixels; what is seen at the coarse side, light and outline, is taken away
 COPY = 0.9
 """Cosine of `prints` from which two photographs are one.
@@ -39,19 +40,12 @@ AT_ONCE = 1024
 
 
 def leak_checks(
-    split: Split,
-    *,
-    trained: Split | None,
-    selected_on: str,
-    pixel_features: Features | None,
-    images: DecodedImages | None = None,
-    seen: DecodedImages | None = None,
-    near: float = 0.98,
-) -> pd.DataFrame:
+    split: Split, *, trained: Split | None, selected_on: str, pixel_features: Features | None,
+    images: DecodedImages | None = None, seen: DecodedImages | None = None, near: float = 0.98,
+) -> pd.DataFrame:  # fmt: skip
     """Check that the test is one, and say in plain sentences what was found.
 
     Args:
-        split: The manifest that is tested on.
         trained: The manifest the weights were trained on; None where there is none.
         selected_on: What chose the weights: "nothing" for published ones, "tiny" for those shipped here, "unknown" for
             a file that says nothing of itself, "val" or "test" as the training's `validation` was.
@@ -59,8 +53,7 @@ def leak_checks(
             them (other aspects and distractors are not looked at); None: not counted.
         images: Decoded images of at least `split.evaluated_paths()`, to compare the content of files; None: their
             paths alone are compared.
-        seen: Photographs that trained, decoded as `images` are, as `seen_photographs` finds them; None: they are not
-            at hand.
+        seen: Photographs that trained, decoded as `images` are; None: they are not at hand.
         near: Cosine from which two images are near-duplicates, -1..1.
 
     Returns:
@@ -68,7 +61,7 @@ def leak_checks(
         detail.
 
     Raises:
-        EvaluationError: A tested person or photograph trained the weights, or `selected_on` or `near` is out of range.
+        EvaluationError: A tested person or photograph trained the weights.
     """
     if selected_on not in SELECTIONS:
         raise EvaluationError(f"selected_on={selected_on!r}; choose from {', '.join(SELECTIONS)}")
@@ -80,10 +73,7 @@ def leak_checks(
         "files": _files(split, images),
         "near-duplicates": _near_duplicates(split, pixel_features, near),
         "selection": SELECTIONS[selected_on],
-        "labels": (
-            YES,
-            "Embeddings are made of images alone: the encoder is handed no identity, so none can reach it.",
-        ),
+        "labels": LABELS,
     }
     return pd.DataFrame([(name, *found) for name, found in rows.items()], columns=["check", "passed", "detail"])
 

@@ -116,11 +116,11 @@ def legend_below(figure: Figure, axis: Axes, title: str = "") -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, title=title)
 
 
-def show_picture(axis: Axes, pixels: np.ndarray, title: str = "", frame: str = "", width: float = 2.0) -> None:
+def show_picture(axis: Axes, pixels: np.ndarray, title: str = "", frame: str = "") -> None:
     """An image without ticks under its title, which is literal text, in a frame of a colour if there is one."""
     axis.imshow(pixels)
     axis.set_title(title, fontsize=9)
-    bare(axis, frame, width)
+    bare(axis, frame, 2.0)
 
 
 def bare(axis: Axes, frame: str = "", width: float = 0.8) -> None:

@@ -19,26 +19,17 @@ CHOICES = ("worst", "wrong", "random", "all")
 COLUMNS = ("identity", "mistaken_for", "queries", "photographs", "share", "margin")
 
 
-def most_confused_pairs(result: ProtocolResult, split: Split, n: int = 10, *, merged: bool = False) -> pd.DataFrame:
-    """The pairs that were confused most, over all draws.
+def most_confused_pairs(result: ProtocolResult, split: Split, n: int = 10) -> pd.DataFrame:
+    """The n pairs that were confused most, over all draws.
 
     A query is a confusion where the gallery's best image is someone else's, ties included; it counts for the owner
     of the best wrong image alone, though others may lie ahead of the match too.
 
-    Args:
-        result: Of one model on one gallery.
-        split: The manifest it was made on.
-        n: Pairs listed at most.
-        merged: Count "a taken for b" and "b taken for a" as one pair; its identity is the first in order of the two.
-
     Returns:
         A row a pair, the most queries first, at equal counts the most negative margin: identity; mistaken_for (in
         gallery "all" "<aspect>/<identity>" for other aspects' images, which may be the same person's); `queries` (a
-        photograph is one in each draw); distinct `photographs`; `share` of all queries of the identity (merged: of
-        both) in 0..1; and the mean `margin`, best match less best wrong image in units of the cosine, not above 0.
-
-    Raises:
-        EvaluationError: n is below 1, or the result is of another split.
+        photograph is one in each draw); distinct `photographs`; `share` of all queries of the identity in 0..1; and
+        the mean `margin`, best match less best wrong image in units of the cosine, not above 0.
     """
     if n < 1:
         raise EvaluationError(f"n={n}: at least one pair is wanted")
@@ -48,27 +39,17 @@ def most_confused_pairs(result: ProtocolResult, split: Split, n: int = 10, *, me
     if len(unknown):
         raise EvaluationError(f"{unknown.iloc[0]} is in no gallery of this split; give the split of the result")
     missed = rows[rows["hit"] == 0]
-    pairs = pd.DataFrame(
-        {
-            "identity": missed["identity"], "mistaken_for": missed["wrong_path"].map(people), "path": missed["path"],
-            "margin": missed["match_score"].astype(float) - missed["wrong_score"].astype(float),
-        }
-    )  # fmt: skip
-    if merged:
-        ordered = [
-            sorted(two, key=identity_order) for two in zip(pairs["identity"], pairs["mistaken_for"], strict=True)
-        ]
-        pairs[["identity", "mistaken_for"]] = pd.DataFrame(ordered, index=pairs.index, columns=["a", "b"])
-    asked = rows.groupby("identity").size().to_dict()
-    found: list[dict[str, Any]] = []
-    for (identity, other), group in pairs.groupby(["identity", "mistaken_for"], sort=False):
-        asks = asked.get(identity, 0) + (asked.get(other, 0) if merged else 0)
-        found.append(
-            {"identity": identity, "mistaken_for": other, "queries": len(group),
-             "photographs": group["path"].nunique(), "share": len(group) / asks, "margin": group["margin"].mean()}
-        )  # fmt: skip
-    found.sort(key=lambda row: (-row["queries"], row["margin"], identity_order(row["identity"]), row["mistaken_for"]))
-    return result_table(found[:n], columns=COLUMNS)
+    missed = missed.assign(
+        mistaken_for=missed["wrong_path"].map(people),
+        margin=missed["match_score"].astype(float) - missed["wrong_score"].astype(float),
+    )
+    asked: dict[Any, int] = rows["identity"].value_counts().to_dict()
+    pairs: list[tuple[Any, ...]] = []
+    for (identity, other), group in missed.groupby(["identity", "mistaken_for"], sort=False):
+        photographs, share = group["path"].nunique(), len(group) / asked[identity]
+        pairs.append((identity, other, len(group), photographs, share, group["margin"].mean()))
+    pairs.sort(key=lambda row: (-row[2], row[5], identity_order(row[0]), row[1]))
+    return result_table(pairs[:n], columns=COLUMNS)
 
 
 def _gallery_identities(split: Split) -> pd.Series:
@@ -100,9 +81,6 @@ def confusion(scores: np.ndarray, labels: np.ndarray, identities: Sequence[str])
     Args:
         scores: Logits, larger is more alike, shape (n, n_identities).
         labels: Place of each image's identity, int (n,).
-
-    Raises:
-        EvaluationError: The shapes do not fit, or there is no image.
     """
     scores, labels = np.asarray(scores), np.asarray(labels)
     if not len(labels) or scores.shape != (len(labels), len(identities)):

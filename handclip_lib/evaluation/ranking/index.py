@@ -46,9 +46,6 @@ class GalleryIndex:
             effort: Lists looked into (ivf; a sixteenth, 16 at least, by default) or candidates kept (hnsw; 128): more
                 is slower, and recall rises.
 
-        Raises:
-            EvaluationError: FAISS is missing, a shape or value is wrong, or the memory does not suffice.
-
         Source: Douze et al., "The Faiss library", 2024; Malkov & Yashunin, "Efficient and robust approximate nearest
         neighbor search using Hierarchical Navigable Small World graphs", TPAMI 2020.
         """

@@ -44,9 +44,6 @@ def rerank_similarity(
     Returns:
         1 less the re-ranked distance, float32 (n_query, n_gallery), in 0..1 up to rounding, for `retrieval_metrics`.
 
-    Raises:
-        EvaluationError: A shape or value is wrong, an embedding is not of length 1, or the memory does not suffice.
-
     Source: Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017.
     """
     query, gallery = _checked(query, gallery)
@@ -88,9 +85,6 @@ def alpha_query_expansion(query: np.ndarray, gallery: np.ndarray, k: int = 10, a
 
     Returns:
         Queries of length 1, float32 (n_query, size), to rank in place of the first.
-
-    Raises:
-        EvaluationError: A shape or value is wrong, or an embedding is not of length 1.
 
     Source: Radenović, Tolias & Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation", TPAMI 2019, §3.4.
     """

@@ -59,11 +59,7 @@ class SavedEvaluation:
         return self.folder.name
 
     def queries(self, model: str, gallery: str) -> pd.DataFrame:
-        """What each query found, a row a draw and query.
-
-        Raises:
-            EvaluationError: The run has no such model or gallery.
-        """
+        """What each query found, a row a draw and query."""
         if model not in self.models:
             raise EvaluationError(f"{self.run} evaluated no {model!r}; choose from {', '.join(self.models)}")
         if gallery not in self.n_gallery:
@@ -75,11 +71,7 @@ class SavedEvaluation:
         return rows[(rows["model"] == model) & (rows["gallery"] == gallery)].reset_index(drop=True)
 
     def features(self, model: str) -> Features:
-        """Embeddings of the evaluated images, read when they are asked for.
-
-        Raises:
-            EvaluationError: The model has none here (trivial baselines have none), or the file is damaged.
-        """
+        """Embeddings of the evaluated images, read when they are asked for."""
         facts, tensors = _embeddings(self.folder, [model])
         if model not in tensors:
             raise EvaluationError(f"{self.run} kept no embeddings of {model!r}; it has {', '.join(facts['embedded'])}")
@@ -93,9 +85,6 @@ def save_evaluation(
 
     The embeddings of trivial baselines are left out: at 4096 numbers an image they would be most of the file, and the
     photographs give them again at once.
-
-    Raises:
-        EvaluationError: A model has results and no embeddings, or a file cannot be written.
     """
     models = list(dict.fromkeys(result.model for result in results))
     missing = [model for model in models if model not in features]

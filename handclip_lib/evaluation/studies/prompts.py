@@ -16,6 +16,8 @@ from handclip_lib.evaluation.tables import result_table
 from handclip_lib.finite import require_finite
 
 SHARES = ("image_to_text@1", "image_to_text@5", "text_to_image@1", "image_to_text@1_by_text", "chance")
+EncodeText = Callable[[Sequence[str]], np.ndarray]
+"""Texts to embeddings (n, size), such as `Backbone.encode_text`."""
 Labelled = tuple[tuple[str, ...], np.ndarray]
 BY_IDENTITY = ("identity", "images", "image_to_text@1", "text_to_image@1", "margin", "confused_with")
 PROMPTS = {
@@ -169,9 +171,8 @@ def written_prompts(images: pd.DataFrame, identities: Sequence[str]) -> list[str
 
 
 def compare_prompts(
-    task: PromptTask, written: Sequence[str], encode_text: Callable[[Sequence[str]], np.ndarray],
-    learnt: Mapping[str, np.ndarray],
-) -> pd.DataFrame:  # fmt: skip
+    task: PromptTask, written: Sequence[str], encode_text: EncodeText, learnt: Mapping[str, np.ndarray]
+) -> pd.DataFrame:
     """Written prompts beside learnt ones, on the training and the validation images.
 
     Args:
@@ -196,14 +197,11 @@ def compare_prompts(
     return result_table(rows, columns=["prompts", "images", "texts", *SHARES])
 
 
-def zero_shot(
-    images: np.ndarray, encode_text: Callable[[Sequence[str]], np.ndarray], prompts: Mapping[str, Sequence[str]]
-) -> np.ndarray:
+def zero_shot(images: np.ndarray, encode_text: EncodeText, prompts: Mapping[str, Sequence[str]]) -> np.ndarray:
     """The class whose prompts each image is nearest to by the cosine.
 
     Args:
         images: Embeddings of length 1, float32 (n, size).
-        encode_text: Texts to embeddings (n, size), such as `Backbone.encode_text`.
         prompts: Those of each class, such as `PROMPTS`; their embeddings of length 1 are averaged.
 
     Returns:
@@ -223,12 +221,7 @@ def zero_shot(
 
 
 def zero_shot_table(
-    features: Features,
-    images: pd.DataFrame,
-    encode_text: Callable[[Sequence[str]], np.ndarray] | None,
-    *,
-    bootstrap: int = 1000,
-    seed: int = 0,
+    features: Features, images: pd.DataFrame, encode_text: EncodeText | None, *, bootstrap: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """How often view (by `VIEW_PROMPTS`), side and both (by `PROMPTS`) are right; interval over identities.
 

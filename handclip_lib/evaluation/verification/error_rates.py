@@ -101,9 +101,6 @@ def verification(
         genuine, impostor: Scores of pairs of one person, and of two, float (n,), finite; larger is more alike.
         n_identities: How many people the pairs are of, two or more: pairs are many, people are few.
         n_identity_pairs: Distinct pairs of two people among the impostor pairs; n(n - 1)/2 by default.
-
-    Raises:
-        EvaluationError: A side is empty or not finite, or a count is impossible.
     """
     scores = [_checked(name, values) for name, values in (("genuine", genuine), ("impostor", impostor))]
     most = n_identities * (n_identities - 1) // 2

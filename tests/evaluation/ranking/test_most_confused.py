@@ -13,7 +13,7 @@ from handclip_lib.evaluation.ranking.confusion import COLUMNS, most_confused_pai
 from handclip_lib.evaluation.ranking.protocol import evaluate_split
 
 
-def slow_pairs(features: Features, split: Split, gallery: str, merged: bool) -> dict[tuple[str, str], tuple]:
+def slow_pairs(features: Features, split: Split, gallery: str) -> dict[tuple[str, str], tuple]:
     """Queries, photographs, share and mean margin of each pair, by plain loops."""
     vector = dict(zip(features.paths, features.embeddings.astype(np.float64), strict=True))
     margins, photographs, asked = defaultdict(list), defaultdict(set), defaultdict(int)
@@ -37,27 +37,21 @@ def slow_pairs(features: Features, split: Split, gallery: str, merged: bool) -> 
                     wrong, owner = score, identity
             if wrong >= own:
                 pair = (row.identity, owner)
-                if merged and ("/" in owner, owner) < (False, row.identity):
-                    pair = (owner, row.identity)
                 margins[pair].append(own - wrong)
                 photographs[pair].add(row.path)
     return {
-        pair: (
-            len(found), len(photographs[pair]),
-            len(found) / (asked[pair[0]] + (asked[pair[1]] if merged else 0)), float(np.mean(found)),
-        )
+        pair: (len(found), len(photographs[pair]), len(found) / asked[pair[0]], float(np.mean(found)))
         for pair, found in margins.items()
-    }  # fmt: skip
+    }
 
 
-@pytest.mark.parametrize("merged", [False, True])
 @pytest.mark.parametrize("gallery", ["aspect", "all"])
-def test_pairs_are_those_of_a_plain_loop(saved_runs, gallery, merged):
+def test_pairs_are_those_of_a_plain_loop(saved_runs, gallery):
     split = saved_runs.small_split()
     features = saved_runs.features_of(split, noise=1.5)
     result = evaluate_split(features, split, gallery, bootstrap=10)
-    found = most_confused_pairs(result, split, 1000, merged=merged)
-    slow = slow_pairs(features, split, gallery, merged)
+    found = most_confused_pairs(result, split, 1000)
+    slow = slow_pairs(features, split, gallery)
     assert len(found) == len(slow) > 8
     for row in found.itertuples():
         queries, photographs, share, margin = slow[row.identity, row.mistaken_for]
@@ -67,7 +61,7 @@ def test_pairs_are_those_of_a_plain_loop(saved_runs, gallery, merged):
     order = list(zip(-found["queries"], found["margin"], strict=True))
     assert order == sorted(order)
     assert (found["photographs"] < found["queries"]).any()
-    few = most_confused_pairs(result, split, 3, merged=merged)
+    few = most_confused_pairs(result, split, 3)
     pd.testing.assert_frame_equal(few, found.head(3))
 
 
@@ -84,7 +78,7 @@ def worked() -> tuple[Features, Split]:
     return Features.normalised(frame["path"], np.stack([np.cos(degrees), np.sin(degrees)], 1)), split
 
 
-def test_a_worked_case_one_way_and_merged():
+def test_a_worked_case():
     features, split = worked()
     result = evaluate_split(features, split, bootstrap=10)
     # 2c is a miss by cos 30 - cos 60; 10b, at 30 degrees, by the same, and 10c by cos 40 - sin 40; 10d and 2b hit.
@@ -92,17 +86,13 @@ def test_a_worked_case_one_way_and_merged():
     expected = [["10", "2", 2, 2, 2 / 3, -(lost + less) / 2], ["2", "10", 1, 1, 1 / 2, -lost]]
     for row, wanted in zip(most_confused_pairs(result, split).to_numpy().tolist(), expected, strict=True):
         assert row[:4] == wanted[:4] and row[4:] == pytest.approx(wanted[4:], abs=1e-6)
-    (one,) = most_confused_pairs(result, split, merged=True).to_numpy().tolist()
-    assert one[:2] == ["2", "10"]  # by number, not as text
-    assert one[2:4] == [3, 3] and one[4:] == pytest.approx([3 / 5, -(2 * lost + less) / 3], abs=1e-6)
 
 
 def test_a_model_without_mistakes_has_no_pairs(saved_runs):
     split = saved_runs.small_split()
     result = evaluate_split(saved_runs.features_of(split, noise=0.01), split, bootstrap=10)
-    found = most_confused_pairs(result, split, merged=True)
+    found = most_confused_pairs(result, split)
     assert found.empty and tuple(found.columns) == COLUMNS
-    assert most_confused_pairs(result, split).empty
 
 
 def test_another_split_and_no_pairs_are_refused(saved_runs):

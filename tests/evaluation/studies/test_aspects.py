@@ -11,8 +11,7 @@ from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking.protocol import evaluate_split
-from handclip_lib.evaluation.studies.aspects import across_aspects, cross_aspect, fuse_aspects
-from handclip_lib.evaluation.studies.enrolment import fusion_table
+from handclip_lib.evaluation.studies.fusion import across_aspects, cross_aspect, fuse_aspects, fusion_table
 
 SIZES = {"dorsal_r": (3, 2, 3, 5, 4, 2, 6, 3, 1, 5, 4, 0, 5, 4), "palmar_r": (2, 2, 4, 3, 6, 2, 3, 0, 4, 4, 3, 5, 4, 3)}
 

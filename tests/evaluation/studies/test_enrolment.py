@@ -14,7 +14,7 @@ from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking.protocol import evaluate_split
-from handclip_lib.evaluation.studies.enrolment import RULES, enrol_several, enrolled_paths, fusion_table
+from handclip_lib.evaluation.studies.fusion import RULES, enrol_several, enrolled_paths, fusion_table
 
 SIZES = (3, 2, 3, 5, 6, 4, 2, 6, 3, 1, 5, 4, 3, 5, 2, 5, 1, 4, 6, 3, 2, 4, 5, 3)
 

@@ -7,7 +7,7 @@ from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking.protocol import evaluate_split
 from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rerank_similarity
 from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
-from handclip_lib.evaluation.studies.enrolment import fusion_table, refined
+from handclip_lib.evaluation.studies.fusion import fusion_table, refined
 
 
 @pytest.mark.parametrize("people", [8, 40])

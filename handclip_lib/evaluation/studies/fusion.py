@@ -1,4 +1,4 @@
-"""Multi-sample enrolment, and a second look at a ranking: ways to more from the same images, beside the plain one."""
+"""More of the same images, beside the plain ranking: several enrolled, two aspects fused, neighbours that re-rank."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import pandas as pd
 
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import keyed
+from handclip_lib.data.table import ASPECTS, identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap
 from handclip_lib.evaluation.features import Features
@@ -55,7 +56,7 @@ def fusion_table(results: Iterable[FusionResult]) -> pd.DataFrame:
     return result_table([result.summary() for result in results], SHOWN)
 
 
-def fusion_result(name: str, trials: Sequence[Trial], samples: int, seed: int, n_short: int = 0) -> FusionResult:
+def _fusion_result(name: str, trials: Sequence[Trial], samples: int, seed: int, n_short: int = 0) -> FusionResult:
     """Metrics of each draw, and of all of them with an interval over identities."""
     draws = [retrieval_metrics(*trial) for trial in trials]
     rank = np.concatenate([draw.first_match_rank for draw in draws])
@@ -93,10 +94,10 @@ def enrol_several(
             trials = []
             for enrolled in drawn:
                 gallery = {identity: paths[:size] for identity, paths in enrolled.items()}
-                query = left_over(rows, enrolled)
-                trials.append(fused_trial(features.of(query["path"]), query["identity"], features, gallery, rule))
+                query = _left_over(rows, enrolled)
+                trials.append(_fused_trial(features.of(query["path"]), query["identity"], features, gallery, rule))
             name = f"{size} images, {rule}" if size > 1 else "1 image"
-            results.append(fusion_result(name, trials, bootstrap, seed, short))
+            results.append(_fusion_result(name, trials, bootstrap, seed, short))
     return results
 
 
@@ -117,21 +118,101 @@ def refined(features: Features, split: Split, *, bootstrap: int = 1000, seed: in
             alpha_query_expansion(query, gallery, expanded_by) @ gallery.T
         ),
     }
-    return [
-        fusion_result(
-            name,
-            [(way(*pair), draw.query_ids, draw.gallery_ids) for pair, draw in zip(pairs, draws, strict=True)],
-            bootstrap,
-            seed,
-        )
-        for name, way in ways.items()
-    ]
+    results = []
+    for name, way in ways.items():
+        trials = [(way(*pair), draw.query_ids, draw.gallery_ids) for pair, draw in zip(pairs, draws, strict=True)]
+        results.append(_fusion_result(name, trials, bootstrap, seed))
+    return results
+
+
+def across_aspects(
+    features: Features, split: Split, mirrored: Features | None = None, *, bootstrap: int = 1000, seed: int = 0
+) -> tuple[list[FusionResult], dict[str, str]]:
+    """What a split's own aspect gives together with each other aspect, and in its gallery.
+
+    Args:
+        features: Embeddings of the tested images of all aspects.
+        mirrored: Embeddings of the own aspect's images flipped, under the same paths, for the other hand's gallery.
+
+    Returns:
+        The results, and the reason for each aspect that could not be had, such as people who trained.
+    """
+    own, images = split.meta["aspect"], split.images
+    view, _, side = own.partition("_")
+    others = sorted(set(images.loc[images["role"] == "other", "aspect"]) - {own})
+    results: list[FusionResult] = []
+    refused = {}
+    for other in others:
+        ways = [None, mirrored] if mirrored and other.startswith(view) and not other.endswith(f"_{side}") else [None]
+        try:
+            fused = fuse_aspects(features, split, (own, other), bootstrap, seed)
+            results += fused + [cross_aspect(features, split, own, other, way, bootstrap, seed) for way in ways]
+        except EvaluationError as error:
+            refused[other] = str(error)
+    return results, refused or ({} if others else {"other aspects": "this split tests none"})
+
+
+def fuse_aspects(
+    features: Features, split: Split, aspects: tuple[str, str], bootstrap: int = 1000, seed: int = 0
+) -> list[FusionResult]:
+    """Recognise a person by images of two aspects at once, beside either alone, on the same probes and identities.
+
+    A probe is a query image of each aspect of one person, paired in the order of a keyed hash, each image once; an
+    identity without both aspects is left out. The gallery holds one image of each aspect of each identity, and the
+    score is the mean of the two aspects' cosines.
+
+    Raises:
+        EvaluationError: A person that is tested trained, an aspect has no image, or nobody has both.
+    """
+    rows = [_of_aspect(split, aspect) for aspect in aspects]
+    trials: dict[str, list[Trial]] = {name: [] for name in (*aspects, f"{' + '.join(aspects)}, mean")}
+    for trial in range(split.meta["draws"]):
+        galleries = [enrolled_paths(own, trial, split.meta["seed"], 1) for own in rows]
+        both = sorted(set(galleries[0]) & set(galleries[1]), key=identity_order)
+        asked = [_left_over(own, gallery) for own, gallery in zip(rows, galleries, strict=True)]
+        probes = _paired(asked, trial, split.meta["seed"])
+        if len(both) < 2 or probes.empty:
+            raise EvaluationError(
+                f"{len(both)} test identities have images of both {aspects[0]} and {aspects[1]}, with {len(probes)} "
+                "probes; choose aspects that are photographed of the same people, twice or more"
+            )
+        alone = []
+        for side, gallery in enumerate(galleries):
+            enrolled = {identity: gallery[identity] for identity in both}
+            alone.append(_fused_trial(features.of(probes[side]), probes["identity"], features, enrolled, "max"))
+        together = np.stack([similarity for similarity, _, _ in alone]).mean(0)
+        for name, found in zip(trials, (*alone, (together, *alone[0][1:])), strict=True):
+            trials[name].append(found)
+    return [_fusion_result(name, found, bootstrap, seed) for name, found in trials.items()]
+
+
+def cross_aspect(
+    features: Features, split: Split, query: str, gallery: str, flipped: Features | None = None,
+    bootstrap: int = 1000, seed: int = 0,
+) -> FusionResult:  # fmt: skip
+    """Recognise images of one aspect in a gallery of another: palm against back, left against right.
+
+    The queries are those of the draws of the query's own aspect, so that figures compare; the gallery holds one image
+    of each person of the other aspect. A query whose person is not there is unmatched and counted.
+
+    Args:
+        flipped: Embeddings of the *flipped* query images, under the same paths: a mirrored left hand has the shape of
+            a right one. The images as they are by default.
+    """
+    asked, others = _of_aspect(split, query), _of_aspect(split, gallery)
+    trials = []
+    for trial in range(split.meta["draws"]):
+        enrolled = enrolled_paths(others, trial, split.meta["seed"], 1)
+        queries = _left_over(asked, enrolled_paths(asked, trial, split.meta["seed"], 1))
+        embeddings = (flipped or features).of(queries["path"])
+        trials.append(_fused_trial(embeddings, queries["identity"], features, enrolled, "max"))
+    return _fusion_result(f"{query}{' flipped' if flipped else ''} in {gallery}", trials, bootstrap, seed)
 
 
 def enrolled_paths(rows: pd.DataFrame, trial: int, seed: int, most: int) -> dict[str, list[str]]:
     """Paths to enrol of each identity, at most `most`, the draw's own gallery image first; one is left for a query."""
     chosen = rows["gallery_in"].map(lambda text: str(trial) in text.split())
-    order = rows.assign(later=~chosen, key=image_keys(rows, seed, f"enrol {trial}")).sort_values(["later", "key"])
+    order = rows.assign(later=~chosen, key=_image_keys(rows, seed, f"enrol {trial}")).sort_values(["later", "key"])
     galleries = {}
     for identity, group in order.groupby("identity", sort=True):
         spare = len(group) - (group["role"].iloc[0] != "distractor")
@@ -139,19 +220,19 @@ def enrolled_paths(rows: pd.DataFrame, trial: int, seed: int, most: int) -> dict
     return galleries
 
 
-def image_keys(rows: pd.DataFrame, seed: int, purpose: str) -> list[bytes]:
+def _image_keys(rows: pd.DataFrame, seed: int, purpose: str) -> list[bytes]:
     """A hash to order each image by, of its identity and file name."""
     names = (path.rsplit("/", 1)[-1] for path in rows["path"])
     return [keyed(seed, f"{purpose}|{identity}", name) for identity, name in zip(rows["identity"], names, strict=True)]
 
 
-def left_over(rows: pd.DataFrame, enrolled: Mapping[str, list[str]]) -> pd.DataFrame:
+def _left_over(rows: pd.DataFrame, enrolled: Mapping[str, list[str]]) -> pd.DataFrame:
     """The images that may be queries: not enrolled, and no distractors."""
     taken = {path for paths in enrolled.values() for path in paths}
     return rows[~rows["path"].isin(taken) & (rows["role"] != "distractor")]
 
 
-def fused_trial(
+def _fused_trial(
     query: np.ndarray, identities: pd.Series, features: Features, gallery: Mapping[str, list[str]], rule: str
 ) -> Trial:
     """Score of each query with each identity of a gallery.
@@ -172,3 +253,31 @@ def fused_trial(
     else:
         scores = np.add.reduceat(query @ enrolled.T, start, axis=1) / count.astype(np.float32)
     return scores, identities.to_numpy(str), np.array(list(gallery))
+
+
+def _of_aspect(split: Split, aspect: str) -> pd.DataFrame:
+    """The tested images of an aspect; refused when a person of them trained, as the published cut-offs make happen."""
+    if aspect not in ASPECTS:
+        raise EvaluationError(f"unknown aspect {aspect!r}; choose from {', '.join(ASPECTS)}")
+    rows = split.images[split.images["role"].isin(["test", "other"]) & (split.images["aspect"] == aspect)]
+    if rows.empty:
+        raise EvaluationError(f"this split tests no image of {aspect}; make it from data that has both aspects")
+    both = set(rows["identity"]) & (split.identities("train") | split.identities("val"))
+    if both:
+        some = ", ".join(sorted(both, key=identity_order)[:5])
+        raise EvaluationError(
+            f"{len(both)} people tested on {aspect} trained in the split of {split.meta['aspect']} "
+            f"({some}{', …' if len(both) > 5 else ''}): the cut-offs of protocol {split.meta['protocol']!r} "
+            "differ between aspects. Train and test on one split of protocol='proportional'"
+        )
+    return rows
+
+
+def _paired(queries: list[pd.DataFrame], trial: int, seed: int) -> pd.DataFrame:
+    """The n-th query of each identity in one aspect with its n-th in the other: columns 0 and 1, and identity."""
+    sides = []
+    for side, rows in enumerate(queries):
+        ranked = rows.assign(key=_image_keys(rows, seed, f"pair {trial}")).sort_values(["identity", "key"])
+        nth = ranked.groupby("identity").cumcount()
+        sides.append(ranked[["identity", "path"]].assign(nth=nth).rename(columns={"path": side}))
+    return sides[0].merge(sides[1], on=["identity", "nth"])
