@@ -130,7 +130,7 @@ def comparable_runs(
     notes: dict[str, str] = {}
     whole = [r for r in records if r["status"] == "succeeded" and (runs / r["id"] / PER_QUERY).is_file()]
     first = [record for record in whole if record["id"] == reference]
-    found: dict[str, SavedEvaluation] = {}
+    evaluations: dict[str, SavedEvaluation] = {}
     wanted: SavedEvaluation | None = None
     task: dict[str, Any] = {}
     for record in [*first, *(record for record in reversed(whole) if record not in first)]:
@@ -143,14 +143,14 @@ def comparable_runs(
             continue
         if wanted is None:
             wanted, task = evaluation, _task(record)
-        found[name] = evaluation
+        evaluations[name] = evaluation
         reason = not_paired(wanted, evaluation)
         if not reason and evaluation.burst != wanted.burst:
             reason = f"burst={wanted.burst} and {evaluation.burst}"
         if reason:
             notes[name] = f"not beside {wanted.run}: {reason}"
-    kept = [record["id"] for record in whole if record["id"] in found and (ids or record["id"] not in notes)]
-    return [found[name] for name in kept], notes
+    kept = [record["id"] for record in whole if record["id"] in evaluations and (ids or record["id"] not in notes)]
+    return [evaluations[name] for name in kept], notes
 
 
 def _loaded(folder: Path, notes: dict[str, str]) -> SavedEvaluation | None:

@@ -72,7 +72,7 @@ def entries_of(
         known = ", ".join(evaluation.run for evaluation in evaluations)
         raise EvaluationError(f"reference={reference!r} is not among the compared runs; choose from {known}")
     ordered = [first, *(evaluation for evaluation in evaluations if evaluation is not first)]
-    runs = [Entry(_label(found, (labels or {}).get(found.run, "")), found, found.models[0]) for found in ordered]
+    runs = [Entry(_label(each, (labels or {}).get(each.run, "")), each, each.models[0]) for each in ordered]
     return runs + [Entry(model, first, model) for model in first.models if is_baseline(model)]
 
 
@@ -103,9 +103,9 @@ def paired_bootstrap(
     if values.shape != reference.shape:
         raise EvaluationError(f"{values.shape} values and {reference.shape} of the reference; pairs are wanted")
     estimate, drawn, n = resampled_means(values - reference, identities, samples, seed)
-    found = Interval.of(estimate, drawn, n)
+    interval = Interval.of(estimate, drawn, n)
     fewer = np.minimum((drawn <= 0).sum(0), (drawn >= 0).sum(0))
-    return Difference(**vars(found), p_value=np.minimum(1.0, 2 * (1 + fewer) / (samples + 1)))
+    return Difference(**vars(interval), p_value=np.minimum(1.0, 2 * (1 + fewer) / (samples + 1)))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -129,8 +129,8 @@ def compare_pair(
     """Difference of rank-1 and of mAP (means over the queries of all draws), by the names of `MEASURES`."""
     ours, theirs = paired_queries(entry, reference, gallery)
     left, right = (queries[list(MEASURES.values())].to_numpy() for queries in (ours, theirs))
-    found = paired_bootstrap(left, right, ours["identity"].to_numpy(), samples, seed)
-    return {name: found[i] for i, name in enumerate(MEASURES)}
+    differences = paired_bootstrap(left, right, ours["identity"].to_numpy(), samples, seed)
+    return {name: differences[i] for i, name in enumerate(MEASURES)}
 
 
 def not_paired(a: SavedEvaluation, b: SavedEvaluation) -> str:
@@ -186,8 +186,8 @@ def comparison_table(
         rank1 = identity_bootstrap(queries["hit"].to_numpy(), queries["identity"].to_numpy(), samples, seed)
         row = {"run": entry.evaluation.run, "model": entry.label, **rank1.columns("rank1"), **_both_maps(queries)}
         if entry is not entries[0]:
-            for name, found in compare_pair(entry, entries[0], gallery, samples=samples, seed=seed).items():
-                row |= found.columns(f"{name}_gain") | {f"{name}_p": float(found.p_value)}
+            for name, gain in compare_pair(entry, entries[0], gallery, samples=samples, seed=seed).items():
+                row |= gain.columns(f"{name}_gain") | {f"{name}_p": float(gain.p_value)}
         rows.append(row)
     table = pd.DataFrame(rows, columns=[*FIGURES, *DIFFERENCES[1:], "run"])
     tested = [f"{name}_p" for name in MEASURES]

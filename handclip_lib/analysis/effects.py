@@ -65,11 +65,11 @@ def prompt_lengths(runs: Path, records: Sequence[Record], most: int = 2) -> dict
         if (record["notebook"], record["status"]) == ("02_prompt_learning", "succeeded")
         and (runs / record["id"] / PROMPTS).is_file()
     ]
-    found = {}
+    lengths = {}
     for name in able[-most:]:
         context = load_checkpoint(runs / name / PROMPTS)[0]["best"].float().norm(dim=-1)
-        found[name] = context.numpy().reshape(-1, context.shape[-1])
-    return found
+        lengths[name] = context.numpy().reshape(-1, context.shape[-1])
+    return lengths
 
 
 def _alike(records: Iterable[Record], but: set[str]) -> list[list[Record]]:
@@ -78,11 +78,11 @@ def _alike(records: Iterable[Record], but: set[str]) -> list[list[Record]]:
     for record in records:
         if record["status"] == "succeeded" and "rank1" in (record.get("metrics") or {}):
             rest = {name: value for name, value in record["parameters"].items() if name not in but}
-            found = groups[record["notebook"], json.dumps(rest, sort_keys=True, default=str)]
+            group = groups[record["notebook"], json.dumps(rest, sort_keys=True, default=str)]
             own = json.dumps(record["parameters"], sort_keys=True, default=str)
-            found.pop(own, None)  # made again with another library or other data: no second seed, no second value
-            found[own] = record
-    return [list(found.values()) for found in groups.values()]
+            group.pop(own, None)  # made again with another library or other data: no second seed, no second value
+            group[own] = record
+    return [list(group.values()) for group in groups.values()]
 
 
 def _on_one_split(group: Sequence[Record]) -> list[Record]:

@@ -50,12 +50,12 @@ def beside_published(
     rows = [dict.fromkeys(COLUMNS, "") | figures | {"same_task": True}]
     if version:
         table = published_figures()
-        found = table[table["version"] == version]
-        if found.empty:
+        figures_of = table[table["version"] == version]
+        if figures_of.empty:
             known = ", ".join(filter(None, dict.fromkeys(table["version"])))
             raise EvaluationError(f"version={version!r}: CLIP-FH has {known}")
-        same = found[found["backbone"] == backbone]
-        for row in (found if same.empty else same).to_dict("records"):
+        same = figures_of[figures_of["backbone"] == backbone]
+        for row in (figures_of if same.empty else same).to_dict("records"):
             theirs = _task(row["dataset"], row["aspect"], _protocol(row), row["n_query"], row["n_gallery"])
             row |= {"model": f"CLIP-FH {version}, {row['backbone']}", "task": theirs, "same_task": task == theirs}
             rows.append({name: row[name] for name in COLUMNS})

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -107,6 +108,10 @@ class Split:
             query["path"].to_numpy(object), query["identity"].to_numpy(str), _captures(query),
             held["path"].to_numpy(object), gallery_ids.to_numpy(str), _captures(held),
         )  # fmt: skip
+
+    def draws(self, gallery: str = "aspect") -> Iterator[Draw]:
+        """All draws, one after the other."""
+        return (self.draw(trial, gallery) for trial in range(self.meta["draws"]))
 
     def write(self, folder: Path | str) -> Path:
         """Write `split.csv` and `split.json` (meta and checksum) into a folder; return the CSV's path."""

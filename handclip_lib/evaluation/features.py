@@ -82,13 +82,13 @@ def joined(*parts: Mapping[str, Features]) -> dict[str, Features]:
     names = list(parts[0])
     if any(list(part) != names for part in parts):
         raise EvaluationError(f"features of {[list(part) for part in parts]}: the same models are wanted in each part")
-    together = {}
+    joint = {}
     for name in names:
         paths = np.array([path for part in parts for path in part[name].paths])
         first = np.sort(np.unique(paths, return_index=True)[1])
         embeddings = np.concatenate([part[name].embeddings for part in parts])[first]
-        together[name] = Features(tuple(paths[first].tolist()), embeddings)
-    return together
+        joint[name] = Features(tuple(paths[first].tolist()), embeddings)
+    return joint
 
 
 def mirrored(encode: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
@@ -148,12 +148,12 @@ def _kept(file: Path, n: int) -> np.ndarray | None:
     if not file.exists():
         return None
     try:
-        sound = is_sealed(file)
+        whole = is_sealed(file)
         block = safetensors.numpy.load_file(file)["embeddings"]
-        sound = sound and block.ndim == 2 and len(block) == n and bool(np.isfinite(block).all())
+        whole = whole and block.ndim == 2 and len(block) == n and bool(np.isfinite(block).all())
     except (OSError, KeyError, ValueError, safetensors.SafetensorError):
-        sound = False
-    if sound:
+        whole = False
+    if whole:
         return block
     logger.warning("%s of the feature cache is damaged; its images are encoded again", file)
     return None

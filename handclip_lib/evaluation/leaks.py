@@ -1,7 +1,6 @@
 """What could make a figure better than the model: people, files and choices that the test must not share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ def leak_checks(
         "selection": SELECTIONS[selected_on],
         "labels": LABELS,
     }
-    return pd.DataFrame([(name, *found) for name, found in rows.items()], columns=["check", "passed", "detail"])
+    return pd.DataFrame([(name, *answer) for name, answer in rows.items()], columns=["check", "passed", "detail"])
 
 
 def _people(split: Split, trained: Split | None) -> tuple[str, str]:
@@ -96,15 +95,16 @@ def _copies(
             "The photographs that trained are not at hand: copies of them in other files, saved again or resized, "
             "were not looked for."
         )
-    found = find_copies(images.select(split.paths("test")), seen)
+    copies = find_copies(images.select(split.paths("test")), seen)
     wanted = int(trained.images["role"].isin(["train", "val"]).sum())
-    looked = f"{found.n_seen} of {wanted} photographs that trained were looked at (cosine of fine 32×32 pixels)"
-    if found.tested:
+    looked = f"{len(seen.paths)} of {wanted} photographs that trained were looked at (cosine of fine 32×32 pixels)"
+    if copies:
+        tested, trained_on = next(iter(copies.items()))
         return NO, (
-            f"{len(found.tested)} tested photographs are near-duplicates of one that trained, such as "
-            f"{found.tested[0]} of {found.seen[0]}: these people are no strangers to the weights. {looked}."
+            f"{len(copies)} tested photographs are near-duplicates of one that trained, such as "
+            f"{tested} of {trained_on}: these people are no strangers to the weights. {looked}."
         )
-    complete = YES if found.n_seen == wanted else UNKNOWN
+    complete = YES if len(seen.paths) == wanted else UNKNOWN
     return complete, f"No tested photograph is a near-duplicate of one that trained. {looked}."
 
 
@@ -119,18 +119,17 @@ def _files(split: Split, images: DecodedImages | None) -> tuple[str, str]:
         return list(paths) if images is None else [images.content_keys[row] for row in images.rows(paths)]
 
     shared: list[tuple[str, str]] = []
-    for trial in range(split.meta["draws"]):
-        draw = split.draw(trial, "all")
-        held = dict(zip(names(draw.gallery_paths), draw.gallery_paths, strict=True))
-        asked = zip(names(draw.query_paths), draw.query_paths, strict=True)
-        shared += [(path, held[name]) for name, path in asked if name in held]
+    for draw in split.draws("all"):
+        gallery = dict(zip(names(draw.gallery_paths), draw.gallery_paths, strict=True))
+        queries = zip(names(draw.query_paths), draw.query_paths, strict=True)
+        shared += [(path, gallery[name]) for name, path in queries if name in gallery]
     compared = "by path alone" if images is None else "by path and content"
     if not shared:
         return YES, f"No query is the same file as a gallery image of its draw, compared {compared}."
-    query, gallery = shared[0]
+    query, copy = shared[0]
     return NO, (
         f"{len(shared)} queries of all draws are the same file as a gallery image, compared {compared}, such as "
-        f"{query} and {gallery}: they are found without recognising anybody. Remove the copies."
+        f"{query} and {copy}: they are found without recognising anybody. Remove the copies."
     )
 
 
@@ -139,34 +138,18 @@ def _near_duplicates(split: Split, features: Features | None, near: float) -> tu
         return UNKNOWN, "Near-duplicates were not looked for: no pixel features were given."
     test = split.paths("test")
     asked, own, others = 0, 0, 0
-    for trial in range(split.meta["draws"]):
-        draw = split.draw(trial)
-        held = np.isin(draw.gallery_paths, test)  # no distractors: their pixels may not be among the features
-        found = features.of(draw.query_paths) @ features.of(draw.gallery_paths[held]).T >= near
-        same = draw.query_ids[:, None] == draw.gallery_ids[held]
-        asked += len(found)
-        own += int((found & same).any(1).sum())
-        others += int((found & ~same).any(1).sum())
+    for draw in split.draws():
+        known = np.isin(draw.gallery_paths, test)  # no distractors: their pixels may not be among the features
+        alike = features.of(draw.query_paths) @ features.of(draw.gallery_paths[known]).T >= near
+        same = draw.query_ids[:, None] == draw.gallery_ids[known]
+        asked += len(alike)
+        own += int((alike & same).any(1).sum())
+        others += int((alike & ~same).any(1).sum())
     return STATED, (
         f"{own} of {asked} queries of all draws ({own / asked:.1%}) have a near-duplicate of their own person in the "
         f"gallery (cosine of 32×32 pixels of {near} or more): they can be found by the photograph alone. {others} "
         f"({others / asked:.1%}) have one of someone else."
     )
-
-
-@dataclass(frozen=True)
-class Copies:
-    """Which tested photographs have a copy among those that trained.
-
-    Attributes:
-        tested: Paths of the tested ones.
-        seen: Of each, the path of the nearest one that trained.
-        n_seen: Photographs that were looked at among those that trained.
-    """
-
-    tested: tuple[str, ...]
-    seen: tuple[str, ...]
-    n_seen: int
 
 
 def prints(pixels: np.ndarray) -> np.ndarray:
@@ -184,26 +167,23 @@ def prints(pixels: np.ndarray) -> np.ndarray:
     return np.divide(rows, length, out=rows, where=length > 0)
 
 
-def find_copies(tested: DecodedImages, seen: DecodedImages, near: float = COPY) -> Copies:
-    """Copies of tested photographs among those that trained, decoded alike: cosine of `prints` from `near`.
+def find_copies(tested: DecodedImages, seen: DecodedImages, near: float = COPY) -> dict[str, str]:
+    """Tested photographs that trained in another file, and the nearest one that did; all decoded alike.
 
-    A block at a time: no matrix of all pairs is made.
+    They are copies from a cosine of `prints` of `near`. A block at a time: no matrix of all pairs is made.
     """
     asked = prints(tested.pixels)
     best, place = np.full(len(asked), -np.inf, np.float32), np.zeros(len(asked), np.int64)
     for start in range(0, len(seen.paths), AT_ONCE):
-        held = prints(seen.pixels[start : start + AT_ONCE])
+        block = prints(seen.pixels[start : start + AT_ONCE])
         for first in range(0, len(asked), AT_ONCE):
             rows = slice(first, first + AT_ONCE)
-            cosine = asked[rows] @ held.T
+            cosine = asked[rows] @ block.T
             nearest, height = cosine.argmax(axis=1), cosine.max(axis=1)
             better = height > best[rows]
             best[rows] = np.where(better, height, best[rows])
             place[rows] = np.where(better, start + nearest, place[rows])
-    found = np.flatnonzero(best >= near)
-    return Copies(
-        tuple(tested.paths[row] for row in found), tuple(seen.paths[place[row]] for row in found), len(seen.paths)
-    )
+    return {tested.paths[row]: seen.paths[place[row]] for row in np.flatnonzero(best >= near)}
 
 
 def seen_photographs(

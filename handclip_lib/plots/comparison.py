@@ -80,10 +80,10 @@ def compared_runs(
     left.legend(handles, [style.wrapped(label, style.LINE) for label in labels], loc="lower right")
     first, second = curves
     right.axvline(0, color=style.QUIET, lw=1)
-    for row, found in enumerate(differences.values()):
-        style.bar_of_interval(right, (found.estimate, found.low, found.high), row, style.look(row)[:2])
-        value, low, high = 100 * float(found.estimate), 100 * float(found.low), 100 * float(found.high)
-        text = f"{value:+z.1f} [{low:z.1f}, {high:z.1f}], p = {float(found.p_value):.3g}"
+    for row, difference in enumerate(differences.values()):
+        style.bar_of_interval(right, (difference.estimate, difference.low, difference.high), row, style.look(row)[:2])
+        value, low, high = 100 * float(difference.estimate), 100 * float(difference.low), 100 * float(difference.high)
+        text = f"{value:+z.1f} [{low:z.1f}, {high:z.1f}], p = {float(difference.p_value):.3g}"
         right.annotate(text, (value, row), (0, 10), textcoords="offset points", ha="center", fontsize=9)
     style.name_rows(right, (MEASURES[name] for name in differences), -0.7)
     right.margins(x=0.35)
@@ -102,17 +102,17 @@ def compared_runs(
 
 def _listed(axis: Axes, queries: pd.DataFrame, label: str, rank: str) -> None:
     """Photographs as lines of text: in how many draws only one run gets them right, and the other's worst rank."""
-    found = queries.groupby(["path", "identity"])[rank].agg(["size", "max"]).reset_index()
-    found = found.sort_values(["size", "max", "path"], ascending=[False, False, True], kind="stable")
+    photographs = queries.groupby(["path", "identity"])[rank].agg(["size", "max"]).reset_index()
+    photographs = photographs.sort_values(["size", "max", "path"], ascending=[False, False, True], kind="stable")
     axis.set_axis_off()
-    title = style.wrapped(f"only {label}:", style.HALF) + f"\n{len(queries)} queries of {len(found)} photographs"
+    title = style.wrapped(f"only {label}:", style.HALF) + f"\n{len(queries)} queries of {len(photographs)} photographs"
     axis.set_title(title, loc="left", fontsize=9)
     lines = [
         f"{_short(path)} ({identity}): {draws} {'draw' if draws == 1 else 'draws'}, rank of the other ≤ {worst}"
-        for path, identity, draws, worst in found.head(MOST_QUERIES).itertuples(index=False, name=None)
+        for path, identity, draws, worst in photographs.head(MOST_QUERIES).itertuples(index=False, name=None)
     ]
-    if len(found) > len(lines):
-        lines.append(f"… and {len(found) - len(lines)} more")
+    if len(photographs) > len(lines):
+        lines.append(f"… and {len(photographs) - len(lines)} more")
     text = axis.text(0, 1, "\n".join(lines) or "none", va="top", fontsize=9, transform=axis.transAxes)
     text.set_in_layout(False)  # a long name must not take the curves' width
 

@@ -26,18 +26,18 @@ def occlusion_rows(queries: pd.DataFrame, maps: Sequence[OcclusionMap], images: 
     serves all rows. The queries are `example_queries`, each with its map.
     """
     figure, axes = figure_with_axes(len(queries), 4, height=2.45 * len(queries) + 0.8)
-    bound = max(float(np.abs(found.fall).max()) for found in maps) or 1.0
+    bound = max(float(np.abs(result.fall).max()) for result in maps) or 1.0
     scale, colours = Normalize(-bound, bound), _clear_in_the_middle()
-    for place, (row, found) in enumerate(zip(queries.to_dict("records"), maps, strict=True)):
+    for place, (row, result) in enumerate(zip(queries.to_dict("records"), maps, strict=True)):
         query, match, wrong = images.pixels[images.rows([row["path"], row["match_path"], row["wrong_path"]])]
         grey = query.mean(2, keepdims=True).repeat(3, 2)
         pale = np.rint(grey + PALE * (255 - grey)).astype(np.uint8)
         own = axes[4 * place : 4 * place + 4]
         show_picture(own[0], query, f"{row['kind']}\nquery: {row['identity']}", QUERY)
-        show_picture(own[1], match, f"best match\ncosine {found.match_score:.3f}", MATCH)
-        show_picture(own[2], wrong, f"best of someone else\ncosine {found.wrong_score:.3f}", OTHER)
-        show_picture(own[3], pale, f"occlusion sensitivity\nmargin {found.margin:+.3f}", QUERY)
-        own[3].imshow(upsampled(found.fall, *query.shape[:2]), cmap=colours, norm=scale)
+        show_picture(own[1], match, f"best match\ncosine {result.match_score:.3f}", MATCH)
+        show_picture(own[2], wrong, f"best of someone else\ncosine {result.wrong_score:.3f}", OTHER)
+        show_picture(own[3], pale, f"occlusion sensitivity\nmargin {result.margin:+.3f}", QUERY)
+        own[3].imshow(upsampled(result.fall, *query.shape[:2]), cmap=colours, norm=scale)
     bar = figure.colorbar(ScalarMappable(scale, colours), ax=axes, location="bottom", aspect=50, pad=0.02)
     bar.set_label(
         "fall of the margin when the part is covered (cosine):  < 0 spoke for someone else,  > 0 for the person"
@@ -49,12 +49,12 @@ def occlusion_rows(queries: pd.DataFrame, maps: Sequence[OcclusionMap], images: 
 def occlusion_alt(queries: pd.DataFrame, maps: Sequence[OcclusionMap]) -> str:
     """What `occlusion_rows` shows, for those who cannot see it: each row's margin, and its strongest part."""
     texts = []
-    for kind, found in zip(queries["kind"], maps, strict=True):
-        row, column = np.unravel_index(np.abs(found.fall).argmax(), found.fall.shape)
-        strongest, n = found.fall[row, column], len(found.fall)
+    for kind, result in zip(queries["kind"], maps, strict=True):
+        row, column = np.unravel_index(np.abs(result.fall).argmax(), result.fall.shape)
+        strongest, n = result.fall[row, column], len(result.fall)
         verb = "falls" if strongest >= 0 else "rises"
         texts.append(
-            f"{kind}, margin {found.margin:+.3f}: it {verb} most, by {abs(strongest):.3f}, when row {row + 1} of {n} "
+            f"{kind}, margin {result.margin:+.3f}: it {verb} most, by {abs(strongest):.3f}, when row {row + 1} of {n} "
             f"from the top, column {column + 1} of {n} from the left is covered"
         )
     return "Queries, their best match, the best image of someone else, and which parts decided. " + "; ".join(texts)

@@ -96,7 +96,7 @@ def score_histogram(mated: np.ndarray, non_mated: np.ndarray, height: float = 3.
     figure, (axis,) = style.figure_with_axes(height=height)
     ends = np.array([min(mated.min(), non_mated.min()), max(mated.max(), non_mated.max())], np.float64)
     edges = np.histogram_bin_edges(ends, 60)  # also where all scores are equal
-    style.draw_scores(axis, mated, non_mated, edges, lambda found: f"{len(found):,} pairs, mean {found.mean():.2f}")
+    style.draw_scores(axis, mated, non_mated, edges, lambda scores: f"{len(scores):,} pairs, mean {scores.mean():.2f}")
     axis.set(xlabel="cosine similarity of a query and a gallery image", ylabel="density")
     axis.legend(loc="upper left")
     return figure

@@ -79,15 +79,15 @@ def drift_bars(drift: pd.DataFrame) -> Figure:
 
 
 @style.in_our_look
-def confusion_matrix(found: Confusion, identities: Sequence[str]) -> Figure:
+def confusion_matrix(confusion: Confusion, identities: Sequence[str]) -> Figure:
     """What the validation images of each training identity were taken for; identities in the split's order."""
     figure, (axis,) = style.figure_with_axes(height=5.2)
     axis.grid(False)
-    picture = axis.imshow(100 * found.matrix, cmap="viridis", vmin=0, vmax=100, interpolation="nearest")
+    picture = axis.imshow(100 * confusion.matrix, cmap="viridis", vmin=0, vmax=100, interpolation="nearest")
     places = range(0, len(identities), max(1, -(-len(identities) // MOST_NAMES)))
     axis.set_xticks(places, [identities[i] for i in places], rotation=90)
     axis.set_yticks(places, [identities[i] for i in places])
     axis.set(xlabel="taken for", ylabel="identity")
-    axis.set_title(f"{100 * found.accuracy:.1f} % of the validation images are taken for their own identity")
+    axis.set_title(f"{100 * confusion.accuracy:.1f} % of the validation images are taken for their own identity")
     figure.colorbar(picture, ax=axis, label="images of the identity in %", shrink=0.8)
     return figure

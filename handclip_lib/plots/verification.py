@@ -27,10 +27,10 @@ def roc_curves(results: Sequence[VerificationResult]) -> Figure:
     figure, (axis,) = figure_with_axes(height=4.2)
     left = _log_axis(axis, limit, "non-mated pairs accepted (FMR)")
     for row, result in enumerate(results):
-        found = result.verification
-        label = f"{result.model} (EER {_percent(found.eer)})"
+        rates = result.verification
+        label = f"{result.model} (EER {_percent(rates.eer)})"
         marks = [(point.false_positive, 1 - point.false_negative, point.supported) for point in result.points]
-        _log_steps(axis, found.fmr, 1 - found.fnmr, left, row, label, marks)
+        _log_steps(axis, rates.fmr, 1 - rates.fnmr, left, row, label, marks)
     axis.set_ylabel("mated pairs accepted (1 − FNMR)")
     _shade(axis, limit, results[0].verification.n_identities)
     _words_above(axis, "marks: target FMR, hollow where unsupported")
@@ -48,13 +48,13 @@ def det_curves(results: Sequence[VerificationResult]) -> Figure:
     low, high = norm.ppf(ticks[0]), norm.ppf(ticks[-1])
     figure, (axis,) = figure_with_axes(height=4.8)
     for row, result in enumerate(results):
-        found, (colour, marker, line) = result.verification, look(row)
-        fmr, fnmr = (norm.ppf(np.clip(share, ticks[0] / 10, 0.9999)) for share in (found.fmr, found.fnmr))
+        rates, (colour, marker, line) = result.verification, look(row)
+        fmr, fnmr = (norm.ppf(np.clip(share, ticks[0] / 10, 0.9999)) for share in (rates.fmr, rates.fnmr))
         kept = _visible_steps((fmr - low) / (high - low), (fnmr - low) / (high - low))
-        label = f"{result.model} (EER {_percent(found.eer)})"
+        label = f"{result.model} (EER {_percent(rates.eer)})"
         axis.step(fmr[kept], fnmr[kept], where="pre", color=colour, ls=line, label=label)
-        if ticks[0] <= found.eer <= ticks[-1]:
-            axis.plot(norm.ppf(found.eer), norm.ppf(found.eer), marker, color=colour, ms=7, mfc="white", mew=1.5)
+        if ticks[0] <= rates.eer <= ticks[-1]:
+            axis.plot(norm.ppf(rates.eer), norm.ppf(rates.eer), marker, color=colour, ms=7, mfc="white", mew=1.5)
     axis.plot([low, high], [low, high], color=QUIET, lw=0.8, ls=":")
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_locator(FixedLocator(norm.ppf(ticks)))
@@ -70,15 +70,15 @@ def det_curves(results: Sequence[VerificationResult]) -> Figure:
 @in_our_look
 def threshold_choice(result: VerificationResult, threshold: float) -> Figure:
     """The scores of a model with one threshold, and what it does: FMR, FNMR and the pairs behind them."""
-    found = result.verification
-    place = int(np.searchsorted(found.thresholds, threshold))
-    accepted, rejected = found.n_impostor - int(found.curve.non_mated_below[place]), int(found.curve.mated_below[place])
-    fmr, fnmr = accepted / found.n_impostor, rejected / found.n_genuine
-    doubt = "" if fmr >= found.lowest_supported_fmr else ", too few for a claim"
+    rates = result.verification
+    place = int(np.searchsorted(rates.thresholds, threshold))
+    accepted, rejected = rates.n_impostor - int(rates.curve.non_mated_below[place]), int(rates.curve.mated_below[place])
+    fmr, fnmr = accepted / rates.n_impostor, rejected / rates.n_genuine
+    doubt = "" if fmr >= rates.lowest_supported_fmr else ", too few for a claim"
     title = (
-        f"FMR {_percent(fmr)}: {accepted:,} of {found.n_impostor:,} non-mated pairs accepted"
-        f" ({found.n_identities} people{doubt})\n"
-        f"FNMR {_percent(fnmr)}: {rejected:,} of {found.n_genuine:,} mated pairs rejected"
+        f"FMR {_percent(fmr)}: {accepted:,} of {rates.n_impostor:,} non-mated pairs accepted"
+        f" ({rates.n_identities} people{doubt})\n"
+        f"FNMR {_percent(fnmr)}: {rejected:,} of {rates.n_genuine:,} mated pairs rejected"
     )
     figure = score_histogram(result.pairs.genuine, result.pairs.impostor, height=3.6)
     (axis,) = figure.axes

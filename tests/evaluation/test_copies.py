@@ -118,14 +118,13 @@ def test_blocks_find_what_the_whole_matrix_does(monkeypatch):
     for near in (0.9, 0.05):
         found = find_copies(decoded(tested, "t"), decoded(seen, "s"), near)
         rows = np.flatnonzero(cosine.max(axis=1) >= near)
-        assert found.tested == tuple(f"t{row}" for row in rows)
-        assert found.seen == tuple(f"s{cosine[row].argmax()}" for row in rows)
-    assert find_copies(decoded(tested, "t"), decoded(seen, "s")).seen == ("s20", "s3", "s3")
+        assert found == {f"t{row}": f"s{cosine[row].argmax()}" for row in rows}
+    assert list(find_copies(decoded(tested, "t"), decoded(seen, "s")).values()) == ["s20", "s3", "s3"]
 
 
 def test_what_shows_nothing_is_like_nothing():
     flat = np.full((3, 50, 50, 3), 200, np.uint8)
-    assert find_copies(decoded(flat, "t"), decoded(flat, "s")).tested == ()
+    assert find_copies(decoded(flat, "t"), decoded(flat, "s")) == {}
 
 
 def test_no_two_people_of_the_real_sample_are_taken_for_one(hands11k_sample):

@@ -55,11 +55,11 @@ def _measure_numpy(scores: np.ndarray, rows: np.ndarray, labels: Labels) -> tupl
         match &= ~same
     row, column = np.divmod(np.flatnonzero(match), match.shape[1])  # faster than np.nonzero
     n_match = np.bincount(row, minlength=len(match))
-    found = scores[row, column]
-    order = np.lexsort((-found, row))
+    matches = scores[row, column]
+    order = np.lexsort((-matches, row))
     nth = np.arange(1, len(row) + 1) - np.repeat(np.cumsum(n_match) - n_match, n_match)
     best_first = np.zeros((len(scores), max(1, int(n_match.max(initial=0)))), scores.dtype)
-    best_first[row, nth - 1] = found[order]
+    best_first[row, nth - 1] = matches[order]
     scores[row, column] = -np.inf  # the matches leave: what remains are the images of other identities
 
     place = _others_at_or_above(scores, best_first, n_match)[row, nth - 1] + nth

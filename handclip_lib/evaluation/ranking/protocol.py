@@ -95,12 +95,11 @@ def evaluate_split(
             does not suffice.
     """
     draws, tables = [], []
-    for trial in range(split.meta["draws"]):
-        draw = split.draw(trial, gallery)
-        metrics, found = _ranked(features, draw, in_burst(draw, burst) if burst else None)
+    for trial, draw in enumerate(split.draws(gallery)):
+        metrics, queries = _ranked(features, draw, in_burst(draw, burst) if burst else None)
         draws.append(metrics)
-        found.insert(0, "draw", trial)
-        tables.append(found)
+        queries.insert(0, "draw", trial)
+        tables.append(queries)
     tied = float(np.mean([metrics.tied_share for metrics in draws]))
     if tied > TIED_SHARE_WARNED:
         message = (
@@ -176,7 +175,7 @@ def burst_shares(features: Mapping[str, Features], split: Split, bursts: Sequenc
         burst 0 only.
     """
     known = (split.images.loc[split.images["role"] == "test", "capture"].notna()).all()
-    draws = [split.draw(trial, "aspect") for trial in range(split.meta["draws"])]
+    draws = list(split.draws())
     rows = []
     for model, embeddings in features.items():
         rank = np.concatenate([_ranked(embeddings, draw)[0].first_match_rank for draw in draws])

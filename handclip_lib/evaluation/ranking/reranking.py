@@ -159,8 +159,8 @@ def _pattern(columns: np.ndarray, value: np.float32, kept: np.ndarray | None = N
     n = len(columns)
     kept = np.ones(columns.shape, bool) if kept is None else kept
     starts = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
-    found = columns[kept]
-    return sparse.csr_array((np.full(len(found), value), found, starts.astype(np.int64)), shape=(n, n))
+    chosen = columns[kept]
+    return sparse.csr_array((np.full(len(chosen), value), chosen, starts.astype(np.int64)), shape=(n, n))
 
 
 def _reciprocal(neighbours: np.ndarray) -> sparse.csr_array:
@@ -222,8 +222,8 @@ def add_overlap(
 
 def kernel(n_scores: int) -> Callable | None:
     """The compiled way; None where numba is missing, or not worth its import."""
-    found = compiled(_add_rows, SIGNATURE, n_scores)
-    return found and found[0]
+    made = compiled(_add_rows, SIGNATURE, n_scores)
+    return made and made[0]
 
 
 def _shared_weight(neighbours: np.ndarray, weights: np.ndarray, having: sparse.csc_array, n_gallery: int) -> np.ndarray:

@@ -173,7 +173,7 @@ def _embeddings(folder: Path, models: Sequence[str]) -> tuple[dict, dict[str, np
             facts = json.loads((opened.metadata() or {})["handclip"])
             tensors = {model: opened.get_tensor(model) for model in models if model in facts["embedded"]}
             wanted = {"checksum", "burst", "models", "embedded", "paths", "n_gallery", "per_query"}
-            if wanted - set(facts) or any(len(found) != len(facts["paths"]) for found in tensors.values()):
+            if wanted - set(facts) or any(len(rows) != len(facts["paths"]) for rows in tensors.values()):
                 raise ValueError("its header is not of an evaluation")
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise EvaluationError(_broken(folder, f"{EMBEDDINGS}: {error}")) from error

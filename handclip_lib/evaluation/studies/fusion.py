@@ -62,8 +62,8 @@ def _fusion_result(name: str, trials: Sequence[Trial], samples: int, seed: int, 
     rank = np.concatenate([draw.first_match_rank for draw in draws])
     precision = np.concatenate([draw.average_precision for draw in draws])
     values = np.stack([np.where(rank > 0, rank == 1, np.nan), precision], 1)
-    found = identity_bootstrap(values, np.concatenate([ids for _, ids, _ in trials]), samples, seed)
-    return FusionResult(name, draws, found[0], found[1], n_short)
+    means = identity_bootstrap(values, np.concatenate([ids for _, ids, _ in trials]), samples, seed)
+    return FusionResult(name, draws, means[0], means[1], n_short)
 
 
 def enrol_several(
@@ -106,7 +106,7 @@ def refined(features: Features, split: Split, *, bootstrap: int = 1000, seed: in
 
     Re-ranking looks at all queries of a draw together: such figures assume that the probes come as a batch.
     """
-    draws = [split.draw(trial) for trial in range(split.meta["draws"])]
+    draws = list(split.draws())
     pairs = [(features.of(draw.query_paths), features.of(draw.gallery_paths)) for draw in draws]
     expanded_by = min(EXPANDED_BY, *(len(gallery) for _, gallery in pairs))
     k1 = min(K1, *(len(query) + len(gallery) - 1 for query, gallery in pairs))
@@ -180,10 +180,10 @@ def fuse_aspects(
         for side, gallery in enumerate(galleries):
             enrolled = {identity: gallery[identity] for identity in both}
             alone.append(_fused_trial(features.of(probes[side]), probes["identity"], features, enrolled, "max"))
-        together = np.stack([similarity for similarity, _, _ in alone]).mean(0)
-        for name, found in zip(trials, (*alone, (together, *alone[0][1:])), strict=True):
-            trials[name].append(found)
-    return [_fusion_result(name, found, bootstrap, seed) for name, found in trials.items()]
+        fused = np.stack([similarity for similarity, _, _ in alone]).mean(0)
+        for name, scored in zip(trials, (*alone, (fused, *alone[0][1:])), strict=True):
+            trials[name].append(scored)
+    return [_fusion_result(name, scored, bootstrap, seed) for name, scored in trials.items()]
 
 
 def cross_aspect(

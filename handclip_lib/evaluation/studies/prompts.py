@@ -63,11 +63,11 @@ class PromptTask:
         `image_to_text@1`, `image_to_text@5` and `text_to_image@1` of the training images, and with `val_` before them
         of the validation images, where there are any. The text features are (n_identities, size).
         """
-        found = _accuracy(self._cosine(text), self.labels)
+        shares = _accuracy(self._cosine(text), self.labels)
         if len(self.val_paths):
             val = _accuracy(self.features.of(self.val_paths) @ _unit(text).T, self.val_labels)
-            found |= {f"val_{name}": value for name, value in val.items()}
-        return found
+            shares |= {f"val_{name}": value for name, value in val.items()}
+        return shares
 
     @property
     def sorted_labels(self) -> np.ndarray:
@@ -115,15 +115,15 @@ class PromptTask:
         """
         similarity = self._cosine(text)
         lead = similarity.max(axis=1) - similarity[np.arange(len(self.labels)), self.labels]
-        found = dict[int, tuple[str, str, str, str]]()
+        pairs = dict[int, tuple[str, str, str, str]]()
         for row in np.argsort(-lead, kind="stable"):
             number, rival = int(self.labels[row]), int(similarity[row].argmax())
-            if lead[row] <= 0 or len(found) == most:
+            if lead[row] <= 0 or len(pairs) == most:
                 break
-            if number not in found and (self.labels == rival).any():
+            if number not in pairs and (self.labels == rival).any():
                 best = np.where(self.labels == rival, similarity[:, rival], -np.inf).argmax()
-                found[number] = (self.identities[number], self.paths[row], self.identities[rival], self.paths[best])
-        return list(found.values())
+                pairs[number] = (self.identities[number], self.paths[row], self.identities[rival], self.paths[best])
+        return list(pairs.values())
 
     def _cosine(self, text: np.ndarray) -> np.ndarray:
         return self.features.of(self.paths) @ _unit(text).T

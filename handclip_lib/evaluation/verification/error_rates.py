@@ -134,13 +134,13 @@ class VerificationResult:
 
     def summary(self) -> dict[str, Any]:
         """One row of a results table; shares in 0..1."""
-        found = self.verification
+        rates = self.verification
         return {
             "model": self.model, **self.eer.columns("eer"),
-            "eer_supported": found.eer >= found.lowest_supported_fmr, "eer_threshold": found.eer_threshold,
-            "d_prime": found.d_prime, "n_genuine": found.n_genuine, "n_impostor": found.n_impostor,
-            "n_identities": found.n_identities, "n_identity_pairs": found.n_identity_pairs,
-            "lowest_supported_fmr": found.lowest_supported_fmr,
+            "eer_supported": rates.eer >= rates.lowest_supported_fmr, "eer_threshold": rates.eer_threshold,
+            "d_prime": rates.d_prime, "n_genuine": rates.n_genuine, "n_impostor": rates.n_impostor,
+            "n_identities": rates.n_identities, "n_identity_pairs": rates.n_identity_pairs,
+            "lowest_supported_fmr": rates.lowest_supported_fmr,
         }  # fmt: skip
 
 
@@ -159,11 +159,11 @@ def verification_of(
         rates in 1:1 matching tasks", IJCV 2024.
     """
     pairs = compared_pairs(features, split)
-    found = verification_of_pairs(pairs)
-    points = [found.fnmr_at_fmr(target) for target in targets]
-    estimate = np.array([found.eer, *(point.false_negative for point in points)])
-    figures = Interval.of(estimate, _resampled_errors(pairs, found.curve, targets, bootstrap, seed), found.n_identities)
-    return VerificationResult(model, pairs, found, figures[0], points, figures[1:])
+    rates = verification_of_pairs(pairs)
+    points = [rates.fnmr_at_fmr(target) for target in targets]
+    estimate = np.array([rates.eer, *(point.false_negative for point in points)])
+    figures = Interval.of(estimate, _resampled_errors(pairs, rates.curve, targets, bootstrap, seed), rates.n_identities)
+    return VerificationResult(model, pairs, rates, figures[0], points, figures[1:])
 
 
 def verify_models(features: Mapping[str, Features], split: Split, **options: Any) -> list[VerificationResult]:

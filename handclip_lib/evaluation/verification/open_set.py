@@ -145,9 +145,8 @@ def _probes(
     The score of a mated probe is that of its own identity, minus infinity when it is not among the `rank` best; that
     of a non-mated probe is its best.
     """
-    found: tuple[list[pd.DataFrame], list[pd.DataFrame]] = ([], [])
-    for trial in range(split.meta["draws"]):
-        draw = split.draw(trial)
+    sides: tuple[list[pd.DataFrame], list[pd.DataFrame]] = ([], [])
+    for draw in split.draws():
         enrolled = ~np.isin(draw.gallery_ids, held_out)
         gallery_ids = draw.gallery_ids[enrolled]
         similarity = features.of(draw.query_paths) @ features.of(draw.gallery_paths[enrolled]).T
@@ -156,6 +155,6 @@ def _probes(
         ranks = retrieval_metrics(similarity, draw.query_ids, gallery_ids, exclude=~mated).first_match_rank
         score = np.where(mated, np.where(ranks <= rank, own, -np.inf), similarity.max(1))
         probes = pd.DataFrame({"identity": draw.query_ids, "score": score})
-        found[0].append(probes[mated])
-        found[1].append(probes[~mated])
-    return pd.concat(found[0]), pd.concat(found[1]), len(gallery_ids)
+        sides[0].append(probes[mated])
+        sides[1].append(probes[~mated])
+    return pd.concat(sides[0]), pd.concat(sides[1]), len(gallery_ids)

@@ -32,7 +32,7 @@ class ThresholdRates:
     Attributes:
         fmr, fnmr: False match and non-match rate in 0..1, NaN where there is no pair to count, with their intervals
             over identities, NaN where fewer than two pairs of people (FMR) or two people (FNMR) are compared.
-        supported: Whether there are enough people to claim an FMR as low as the one found (rule of three).
+        supported: Whether there are enough people to claim an FMR as low as the one rates (rule of three).
     """
 
     fmr: Interval
@@ -73,12 +73,12 @@ def operating_points(
     for model, embeddings in features.items():
         chosen = verification_of_pairs(validation_pairs(embeddings, split)).fnmr_at_fmr(fmr)
         test = compared_pairs(embeddings, split)
-        found = at_threshold(test, chosen.threshold, bootstrap=bootstrap, seed=seed)
+        rates = at_threshold(test, chosen.threshold, bootstrap=bootstrap, seed=seed)
         rows.append(
             {"model": model, "target": fmr, "threshold": chosen.threshold, "fmr_validation": chosen.false_positive,
-             "fnmr_validation": chosen.false_negative, **found.fmr.columns("fmr"), **found.fnmr.columns("fnmr"),
+             "fnmr_validation": chosen.false_negative, **rates.fmr.columns("fmr"), **rates.fnmr.columns("fnmr"),
              "n_identities": test.n_identities, "validation_supported": chosen.supported,
-             "supported": found.supported}
+             "supported": rates.supported}
         )  # fmt: skip
     return result_table(rows, FIXED_SHOWN)
 

@@ -83,8 +83,7 @@ def compared_pairs(features: Features, split: Split) -> Pairs:
     _check_memory(len(rows), split.meta["draws"] * len(first.query_paths) * len(first.gallery_paths))
     place = pd.Series(np.arange(len(rows)), index=rows["path"])
     compared = np.zeros((len(rows), len(rows)), bool)
-    for trial in range(split.meta["draws"]):
-        draw = split.draw(trial)
+    for draw in split.draws():
         compared[np.ix_(place[draw.query_paths].to_numpy(), place[draw.gallery_paths].to_numpy())] = True
     return _pairs(features, rows, np.triu(compared | compared.T, 1))
 
