@@ -56,8 +56,7 @@ def leak_checks(
         near: Cosine from which two images are near-duplicates, -1..1.
 
     Returns:
-        A row a check: check, passed ("yes", "no", "stated" where a count is given to be judged, or "not checked"),
-        detail.
+        A row a check: check, passed ("yes", "no", "stated": a count to be judged, or "not checked"), detail.
 
     Raises:
         EvaluationError: A tested person or photograph trained the weights.
@@ -153,10 +152,9 @@ def _near_duplicates(split: Split, features: Features | None, near: float) -> tu
 
 
 def prints(pixels: np.ndarray) -> np.ndarray:
-    """What a photograph shows beside light and outline: float32 (n, 3072), of length 1, or 0 where it shows nothing.
+    """What photographs, uint8 (n, height, width, 3), show beside light and outline.
 
-    Args:
-        pixels: uint8 (n, height, width, 3).
+    float32 (n, 3072), of length 1, or 0 where one shows nothing.
     """
     rows = np.empty((len(pixels), SIDE * SIDE * 3), np.float32)
     for row, image in zip(rows, map(Image.fromarray, pixels), strict=True):
@@ -189,15 +187,9 @@ def find_copies(tested: DecodedImages, seen: DecodedImages, near: float = COPY) 
 def seen_photographs(
     trained: Split, parameters: Mapping[str, Any], like: DecodedImages, fit: str
 ) -> DecodedImages | None:
-    """The photographs a training saw, if they are still where its parameters found them, and still the same.
+    """The photographs a training saw, where its parameters say, if their content is still the recorded one.
 
-    Args:
-        trained: The training's manifest.
-        like: Images of the size they are wanted in.
-        fit: See `decode_images`.
-
-    Returns:
-        Those whose content is the recorded one; None where there is none.
+    Decoded in the size of the images they are to be `like`; None where there is none.
     """
     rows = trained.images[trained.images["role"].isin(["train", "val"]) & (trained.images["content"] != "")]
     names = ("drawn_subjects", "drawn_images")

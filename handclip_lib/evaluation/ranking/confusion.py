@@ -76,12 +76,7 @@ class Confusion:
 
 
 def confusion(scores: np.ndarray, labels: np.ndarray, identities: Sequence[str]) -> Confusion:
-    """Count what images are taken for.
-
-    Args:
-        scores: Logits, larger is more alike, shape (n, n_identities).
-        labels: Place of each image's identity, int (n,).
-    """
+    """Count what images are taken for: logits (n, n_identities), and the place of each image's identity, int (n,)."""
     scores, labels = np.asarray(scores), np.asarray(labels)
     if not len(labels) or scores.shape != (len(labels), len(identities)):
         raise EvaluationError(
@@ -103,10 +98,7 @@ def confusion(scores: np.ndarray, labels: np.ndarray, identities: Sequence[str])
 class RankedQueries:
     """The gallery of one draw, ranked for each of its queries; someone else's image comes first at equal scores.
 
-    Attributes:
-        draw: Queries and gallery.
-        similarity: Cosine, float32 (n_query, n_gallery), -1..1.
-        is_match: bool (n_query, n_gallery).
+    `similarity` is the cosine, float32 (n_query, n_gallery), -1..1; `is_match` is bool.
     """
 
     def __init__(self, features: Features, draw: Draw):
@@ -118,9 +110,8 @@ class RankedQueries:
     def order(self, queries: str) -> np.ndarray:
         """Rows of the queries to show, in the order to show them; those without a match only in "all".
 
-        Args:
-            queries: "worst" (by rank of the first match), "wrong" (those whose best image is someone else's, the most
-                confident mistakes first), "random" or "all".
+        "worst" is by the rank of the first match; "wrong" are those whose best image is someone else's, the most
+        confident mistakes first.
         """
         first = self._first
         if queries == "all":

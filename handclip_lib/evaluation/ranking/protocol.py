@@ -91,8 +91,7 @@ def evaluate_split(
             are near-duplicates of one sitting. 0 leaves out none.
 
     Raises:
-        EvaluationError: An embedding is missing, the data set has no capture numbers to find bursts by, or the memory
-            does not suffice.
+        EvaluationError: An embedding is missing, or the data set has no capture numbers to find bursts by.
     """
     draws, tables = [], []
     for trial, draw in enumerate(split.draws(gallery)):

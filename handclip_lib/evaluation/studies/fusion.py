@@ -78,9 +78,6 @@ def enrol_several(
     smaller one. The queries are the images that the largest k leaves over. An identity with too few images enrols all
     but one (and its only one, where it has one), and is counted in `n_short`. Distractors are enrolled alike.
 
-    Args:
-        sizes: Images enrolled of an identity, 1 or more each.
-
     Source: Kittler et al., "On combining classifiers", PAMI 1998, for the max and mean rules.
     """
     if not sizes or min(sizes) < 1:
@@ -130,12 +127,8 @@ def across_aspects(
 ) -> tuple[list[FusionResult], dict[str, str]]:
     """What a split's own aspect gives together with each other aspect, and in its gallery.
 
-    Args:
-        features: Embeddings of the tested images of all aspects.
-        mirrored: Embeddings of the own aspect's images flipped, under the same paths, for the other hand's gallery.
-
-    Returns:
-        The results, and the reason for each aspect that could not be had, such as people who trained.
+    `mirrored` are the own aspect's images flipped, under the same paths, for the other hand's gallery. Beside the
+    results: the reason for each aspect that could not be had, such as people who trained.
     """
     own, images = split.meta["aspect"], split.images
     view, _, side = own.partition("_")
@@ -193,11 +186,8 @@ def cross_aspect(
     """Recognise images of one aspect in a gallery of another: palm against back, left against right.
 
     The queries are those of the draws of the query's own aspect, so that figures compare; the gallery holds one image
-    of each person of the other aspect. A query whose person is not there is unmatched and counted.
-
-    Args:
-        flipped: Embeddings of the *flipped* query images, under the same paths: a mirrored left hand has the shape of
-            a right one. The images as they are by default.
+    of each person of the other aspect. A query whose person is not there is unmatched and counted. `flipped` are the
+    queries mirrored, under the same paths: a mirrored left hand has the shape of a right one.
     """
     asked, others = _of_aspect(split, query), _of_aspect(split, gallery)
     trials = []
@@ -235,13 +225,7 @@ def _left_over(rows: pd.DataFrame, enrolled: Mapping[str, list[str]]) -> pd.Data
 def _fused_trial(
     query: np.ndarray, identities: pd.Series, features: Features, gallery: Mapping[str, list[str]], rule: str
 ) -> Trial:
-    """Score of each query with each identity of a gallery.
-
-    Args:
-        query: Embeddings of length 1, (n_query, size), of people by `identities`.
-        gallery: Paths of the images of each identity, none empty.
-        rule: One of `RULES`.
-    """
+    """Score of each query, (n_query, size), with each identity of a gallery, the paths of its images, by one rule."""
     count = np.array([len(paths) for paths in gallery.values()])
     start = np.cumsum(count) - count
     enrolled = features.of([path for paths in gallery.values() for path in paths])

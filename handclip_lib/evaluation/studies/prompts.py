@@ -86,10 +86,9 @@ class PromptTask:
     def by_identity(self, text: np.ndarray) -> pd.DataFrame:
         """One row an identity, the least recognised first.
 
-        Returns:
-            Columns identity, images, image_to_text@1 (share of its images whose nearest text is its own),
-            text_to_image@1 (whether its text's nearest image is its own), margin (mean of own cosine less the best
-            other), confused_with (the identity whose text its images are nearest to in error most often, or "").
+        Columns identity, images, image_to_text@1 (share of its images whose nearest text is its own), text_to_image@1
+        (whether its text's nearest image is its own), margin (mean of own cosine less the best other), confused_with
+        (the identity whose text its images are nearest to in error most often, or "").
         """
         similarity, place = self._cosine(text), np.arange(len(self.labels))
         others = similarity.copy()
@@ -110,8 +109,7 @@ class PromptTask:
     def confused_pairs(self, text: np.ndarray, most: int = 6) -> list[tuple[str, str, str, str]]:
         """Images that are nearest to somebody else's text, one an identity, the clearest mistakes first.
 
-        Returns:
-            Identity, path of its image, the other identity, and path of that one's image nearest to its own text.
+        Each is identity, path of its image, the other identity, and path of that one's image nearest to its own text.
         """
         similarity = self._cosine(text)
         lead = similarity.max(axis=1) - similarity[np.arange(len(self.labels)), self.labels]
@@ -155,10 +153,9 @@ def labelled(split: Split) -> tuple[tuple[str, ...], Labelled, Labelled]:
 
 
 def written_prompts(images: pd.DataFrame, identities: Sequence[str]) -> list[str]:
-    """A sentence for each identity, of what its metadata say, such as "A photo of a right dorsal hand.".
+    """A sentence for each identity, such as "A photo of a right dorsal hand.", of what its first image's metadata say.
 
-    Args:
-        images: Columns identity, and those of side, view and skin_color that are known; the first image counts.
+    They are those of the columns side, view and skin_color that there are.
     """
     first = images.drop_duplicates("identity").set_index("identity")
     sentences = []
@@ -200,12 +197,8 @@ def compare_prompts(
 def zero_shot(images: np.ndarray, encode_text: EncodeText, prompts: Mapping[str, Sequence[str]]) -> np.ndarray:
     """The class whose prompts each image is nearest to by the cosine.
 
-    Args:
-        images: Embeddings of length 1, float32 (n, size).
-        prompts: Those of each class, such as `PROMPTS`; their embeddings of length 1 are averaged.
-
-    Returns:
-        Keys of `prompts`, shape (n,).
+    Images are embeddings of length 1, float32 (n, size). Prompts are those of each class, such as `PROMPTS`, whose
+    embeddings of length 1 are averaged; their keys are returned, (n,).
 
     Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, §3.1.4.
     """

@@ -78,12 +78,9 @@ class ErrorCurve:
 
     @classmethod
     def of(cls, mated: np.ndarray, non_mated: np.ndarray) -> "ErrorCurve":
-        """Sort the scores once.
+        """Sort once the scores that ought to be accepted, and those that ought to be rejected: float (n,), not empty.
 
-        Args:
-            mated: Scores that ought to be accepted, float (n,), neither empty nor NaN; minus infinity for one that no
-                threshold accepts.
-            non_mated: Scores that ought to be rejected, likewise, all finite.
+        None is NaN; minus infinity stands for a mated one that no threshold accepts.
         """
         scores = np.concatenate([mated, non_mated])
         order = np.argsort(scores)
@@ -144,11 +141,7 @@ class ErrorCurve:
         return [self.rates(self.at_most(target, weights), weights)[1] for target in targets]
 
     def operating_point(self, target: float, lowest_supported: float, rate: str) -> OperatingPoint:
-        """The lowest threshold that keeps to a target of a rate, such as "FMR", every score counting once.
-
-        Raises:
-            EvaluationError: The target is no share.
-        """
+        """The lowest threshold that keeps to a target of a rate, such as "FMR", every score counting once."""
         if not 0 <= target <= 1:
             raise EvaluationError(f"an {rate} of {target} was asked for; a share in 0..1 is wanted (0.01 is 1 percent)")
         place = self.at_most(target, self.once)

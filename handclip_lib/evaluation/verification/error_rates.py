@@ -29,8 +29,7 @@ class Verification:
     Attributes:
         curve: Both errors over every threshold: genuine pairs are its mated scores, impostor pairs its non-mated.
         d_prime: Difference of the mean scores over the root mean of their variances; NaN where neither varies.
-        n_identities: People compared.
-        n_identity_pairs: Distinct pairs of two people compared.
+        n_identities, n_identity_pairs: People compared, and distinct pairs of two people.
 
     Source: ISO/IEC 19795-1:2021 for the terms; Daugman, "Biometric decision landscapes", 2000, for d'.
     """

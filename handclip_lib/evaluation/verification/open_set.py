@@ -77,11 +77,7 @@ def open_set(
 
     Args:
         share: Share of the identities with a query to hold out, 0..1; the same ones in every draw.
-        rank: R, 1 or more.
         seed: Seed of the choice and of the resampling.
-
-    Raises:
-        EvaluationError: Fewer than two identities would be held out or stay, or an argument is out of range.
 
     Source: ISO/IEC 19795-1:2021 (identification error rates); Grother, Ngan & Hanaoka, NIST FRVT part 2.
     """

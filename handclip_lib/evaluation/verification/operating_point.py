@@ -32,7 +32,7 @@ class ThresholdRates:
     Attributes:
         fmr, fnmr: False match and non-match rate in 0..1, NaN where there is no pair to count, with their intervals
             over identities, NaN where fewer than two pairs of people (FMR) or two people (FNMR) are compared.
-        supported: Whether there are enough people to claim an FMR as low as the one rates (rule of three).
+        supported: Whether there are enough people to claim an FMR as low as the one found (rule of three).
     """
 
     fmr: Interval
