@@ -37,9 +37,6 @@ def find_records(
 
     Returns:
         `run.json` of each; of a damaged one its id, the status "damaged" and the reason.
-
-    Raises:
-        RunError: An id is of no run.
     """
     folders = [folder for folder in sorted(runs.glob("0[1-5]_*")) if folder.is_dir()]
     unknown = [name for name in ids if name not in {folder.name for folder in folders}]
@@ -171,11 +168,9 @@ def _task(record: Record) -> dict[str, Any]:
 
 
 def run_labels(records: Sequence[Record], evaluations: Sequence[SavedEvaluation]) -> dict[str, str]:
-    """What to say of each run beside its model: the parameters in which the compared ones differ, if few and short.
+    """What to say of each run beside its model: the parameters in which the compared ones differ, "triplet_weight=1".
 
-    Returns:
-        Text such as "triplet_weight=1" by run; "" for a run that has none of them, and for all where there is more to
-        tell than a legend holds.
+    It is "" for a run that has none of them, and for all where there is more to tell than a legend holds.
     """
     compared = [record for record in records if record["id"] in {evaluation.run for evaluation in evaluations}]
     names = differing(compared)

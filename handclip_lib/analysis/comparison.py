@@ -221,9 +221,8 @@ def _both_maps(queries: pd.DataFrame) -> dict[str, float]:
 def won_and_lost(first: Entry, second: Entry, gallery: str = "aspect") -> Mapping[str, pd.DataFrame]:
     """Queries by which of two entries puts a match first: "both", "first", "second" or "neither".
 
-    Returns:
-        Columns draw, path, identity, rank_first, rank_second of each; those that only one gets right are ordered by
-        the rank the other gives, the worst first.
+    Columns draw, path, identity, rank_first, rank_second of each; those that only one gets right are ordered by the
+    rank the other gives, the worst first.
     """
     left, right = paired_queries(first, second, gallery)
     table = left[["draw", "path", "identity"]].assign(

@@ -54,11 +54,7 @@ def seeds_table(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def prompt_lengths(runs: Path, records: Sequence[Record], most: int = 2) -> dict[str, np.ndarray]:
-    """Length of every learnt token of the newest runs of 02, by id: (n_identities, n_ctx), of a shared context (1, …).
-
-    Raises:
-        TrainingError: A checkpoint is damaged.
-    """
+    """Length of every learnt token of the newest runs of 02, by id: (n_identities, n_ctx), or (1, n_ctx) if shared."""
     able = [
         record["id"]
         for record in records

@@ -40,9 +40,6 @@ def beside_published(
 
     Returns:
         Columns `COLUMNS`; shares in 0..1; `same_task` is false for a figure that may not be compared with ours.
-
-    Raises:
-        EvaluationError: The study has no such version.
     """
     ours = next(result for result in results if result.gallery == "aspect").summary()
     task = _task(meta["dataset"], meta["aspect"], meta["protocol"], ours["n_query"], ours["n_gallery"])
@@ -68,9 +65,7 @@ def beside_literature(ours: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     A task is data set, aspect, gallery with its size, queries a draw, and the definition of mAP; the published
     protocol is the only one that may be compared.
 
-    Args:
-        ours: A row a model and gallery: model, dataset, aspect, protocol, gallery, n_query (a draw), n_gallery,
-            rank1, map, map_trapezoid.
+    Ours are those of `tasks_table`.
 
     Returns:
         Those that may be compared, columns `BESIDE`, ours first in each task, under the study "ours". And the others:
