@@ -64,7 +64,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def stored_size(path: Path) -> tuple[tuple[int, int], int] | None:
-    """Of weights that take images that are not square: height and width, and the square's side before.
+    """Of weights that take images of another size than they were made for: height and width, and the side before.
 
     Only a .safetensors file tells, in its header, as `size_fact` wrote it.
     """
@@ -79,7 +79,7 @@ def stored_size(path: Path) -> tuple[tuple[int, int], int] | None:
 
 
 def size_fact(size: tuple[int, int], side: int) -> dict[str, str]:
-    """What a .safetensors file's header says of images that are not square."""
+    """What a .safetensors file's header says of images of another size than those of the side before."""
     return {SIZE_FACT: f"{size[0]} {size[1]} {side}"}
 
 
@@ -128,14 +128,9 @@ def _state_dict(found: Any, path: Path) -> dict[str, torch.Tensor]:
 
 
 def build_model(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Any, ClipShape]:
-    """The CLIP model whose sizes the weights have, in float32 (half precision widens without loss).
+    """The CLIP that `read_weights(path)` makes, in float32 (half precision widens without loss), and its shape.
 
-    Args:
-        state: What `read_weights` returned.
-        path: Where it came from.
-
-    Returns:
-        `clip.model.CLIP` on the CPU in evaluation mode, owning its memory, and its shape.
+    It is a `clip.model.CLIP` on the CPU, in evaluation mode, and owns its memory.
 
     Raises:
         BackboneError: A tower is absent, tensors are missing or too many, or sizes contradict each other.
