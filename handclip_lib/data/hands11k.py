@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from handclip_lib.data.table import IMAGE_SUFFIXES, HandTable, capture_number
+from handclip_lib.data.table import EMPTY_FILE, IMAGE_SUFFIXES, HandTable, capture_number
 from handclip_lib.errors import DataError
 from handclip_lib.places import METADATA, PHOTOGRAPHS
 
@@ -130,7 +130,7 @@ def _fault(record: dict[Any, str], sizes: dict[str, int] | None) -> str | None:
     if sizes is not None and name not in sizes:
         return f"named in {METADATA} but absent from {PHOTOGRAPHS}/"
     if sizes is not None and sizes[name] == 0:
-        return "the file is empty (0 bytes)"
+        return EMPTY_FILE
     return None
 
 

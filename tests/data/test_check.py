@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from handclip_lib.data.check import check, recognised
+from handclip_lib.data.audit import check
+from handclip_lib.data.open import recognised
 from handclip_lib.errors import DataError
 
 

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from handclip_lib.data.hd import is_distractor, read_hd
+from handclip_lib.data.folder import read_hd
+from handclip_lib.data.table import is_distractor
 from handclip_lib.errors import DataError
 
 
