@@ -216,7 +216,7 @@ def _decode_all(table: HandTable, progress: bool) -> tuple[dict[str, str], dict[
     converted: dict[str, list[str]] = defaultdict(list)
     with warnings.catch_warnings(), ThreadPoolExecutor(cores()) as pool:
         warnings.simplefilter("ignore")  # Pillow warns of large images; decode_file says it with the file's name
-        results = pool.map(_examine, table.absolute(paths))
+        results = pool.map(_examine, (table.root / path for path in paths))
         bar = tqdm(results, total=len(paths), desc="decoding", unit="image", disable=not progress, leave=False)
         for path, (mode, fault) in zip(paths, bar, strict=True):
             if fault is not None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from handclip_lib.data.table import ASPECTS, EMPTY_FILE, IMAGE_SUFFIXES, HandTable, capture_number
+from handclip_lib.data.table import ASPECTS, EMPTY_FILE, IMAGE_SUFFIXES, HandTable, capture_number, misplaced
 from handclip_lib.errors import DataError
 from handclip_lib.places import HD_DISTRACTORS, HD_IDENTITIES
 
@@ -49,7 +49,8 @@ def read_hd(root: Path | str) -> HandTable:
     """
     root = Path(root).absolute()
     if not (root / HD_IDENTITIES).is_dir():
-        raise DataError(_misplaced(root))
+        needs = "name the folder that holds 'Original Images'"
+        raise DataError(misplaced(root, HD_IDENTITIES, f"no folder {HD_IDENTITIES!r}", needs))
     rows, left_out = [], {}
     for folder, offset in ((HD_IDENTITIES, 0), (HD_DISTRACTORS, DISTRACTOR_OFFSET)):
         files, empty = _image_files(root, root / folder, "*")
@@ -66,18 +67,6 @@ def read_hd(root: Path | str) -> HandTable:
     )
     notes = [] if (root / HD_DISTRACTORS).is_dir() else [without]
     return HandTable.build("hd", root, rows, left_out, notes=notes)
-
-
-def _misplaced(root: Path) -> str:
-    """Say why a folder is not the HD data set, and which folder may be meant."""
-    if not root.is_dir():
-        return f"{root} is not a folder; name the folder that holds 'Original Images'"
-    above = next((folder for folder in root.parents if (folder / HD_IDENTITIES).is_dir()), None)
-    if above:
-        return f"{root} is inside the data set; name the folder above it: {above}"
-    inner = next((folder for folder in sorted(root.iterdir()) if (folder / HD_IDENTITIES).is_dir()), None)
-    remedy = f", but {inner} does: name that folder" if inner else "; name the folder that holds 'Original Images'"
-    return f"{root} holds no folder {HD_IDENTITIES!r}{remedy}"
 
 
 def _split_tree(root: Path) -> list[Path]:

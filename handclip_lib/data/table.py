@@ -44,6 +44,25 @@ def capture_number(name: str) -> int | None:
     return int(digits[-1]) if digits and len(digits[-1]) <= 15 else None
 
 
+def misplaced(root: Path, mark: str, lacks: str, needs: str) -> str:
+    """Why a folder is not the data set that holds `mark`, and which folder may be meant.
+
+    Args:
+        root: The folder.
+        mark: What its data set would hold.
+        lacks, needs: The same in words: "no HandInfo.csv", and what to do.
+    """
+    if not root.is_dir():
+        return f"{root} is not a folder; {needs}"
+    above = next((folder for folder in root.parents if (folder / mark).exists()), None)
+    if above:
+        return f"{root} is inside the data set; name the folder above it: {above}"
+    inner = next((folder for folder in sorted(root.iterdir()) if (folder / mark).exists()), None)
+    if inner:
+        return f"{root} holds {lacks}, but {inner} does: name that folder"
+    return f"{root} {f'holds {lacks}' if any(root.iterdir()) else 'is empty'}; {needs}"
+
+
 def is_distractor(images: pd.DataFrame) -> "pd.Series[bool]":
     """True for the rows of an HD table that belong to no test subject."""
     return images["path"].str.startswith(HD_DISTRACTORS + "/")
@@ -113,15 +132,6 @@ class HandTable:
         if unknown:
             raise DataError(f"{self.root}: unknown aspect {sorted(unknown)[0]!r}; choose from {', '.join(ASPECTS)}")
         return self
-
-    def absolute(self, paths: Iterable[str]) -> list[Path]:
-        """The files of some paths."""
-        return [self.root / path for path in paths]
-
-    def where(self, mask: "pd.Series[bool]") -> "HandTable":
-        """The table of the images where `mask` (aligned with `images`) is true."""
-        kept = mask.fillna(False).astype(bool)
-        return replace(self, images=self.images[kept].reset_index(drop=True)).validated()
 
     def without(self, failures: Mapping[str, str]) -> "HandTable":
         """The table less the images that could not be read; they go to `left_out` with their reasons."""
