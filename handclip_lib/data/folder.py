@@ -51,7 +51,8 @@ def read_hd(root: Path | str) -> HandTable:
     if not (root / HD_IDENTITIES).is_dir():
         needs = "name the folder that holds 'Original Images'"
         raise DataError(misplaced(root, HD_IDENTITIES, f"no folder {HD_IDENTITIES!r}", needs))
-    rows, left_out = [], {}
+    rows: list[dict[str, object]] = []
+    left_out: dict[str, str] = {}
     for folder, offset in ((HD_IDENTITIES, 0), (HD_DISTRACTORS, DISTRACTOR_OFFSET)):
         files, empty = _image_files(root, root / folder, "*")
         left_out |= empty
