@@ -293,7 +293,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from handclip_lib.data.check import check
+    from handclip_lib.data.audit import check
 
     report = check(options.root, options.dataset, deep=options.deep, protocol=options.protocol)
     print(report)

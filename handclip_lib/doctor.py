@@ -1,6 +1,5 @@
 """What is installed, what this machine has, and so what will work here and what will not, with the remedy."""
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -119,6 +118,7 @@ def _folders() -> Iterator[Finding]:
 
 def _weights() -> Iterator[Finding]:
     from handclip_lib.backbone.load import TINY_WEIGHTS
+    from handclip_lib.backbone.openai_clip import sha256_of
 
     section = "CLIP weights"
     there = TINY_WEIGHTS.is_file()
@@ -128,24 +128,19 @@ def _weights() -> Iterator[Finding]:
         path = folder / file
         if not path.is_file():
             yield Finding(section, name, "not here", "note", f"its first use downloads {file}")
-        elif _sha256(path) == checksum:
+        elif sha256_of(path) == checksum:
             yield Finding(section, name, f"{path}, {in_units(path.stat().st_size)}, checksum right")
         else:
             yield Finding(section, name, f"{path} is damaged", "note", "delete it; it is downloaded again")
 
 
 def _published() -> dict[str, tuple[str, str]]:
-    """OpenAI's file and its SHA-256, which is a part of its address, by short name."""
-    from handclip_lib.backbone.load import BACKBONES
-    from handclip_lib.backbone.openai_clip import clip_package, published_file
+    """OpenAI's file and its SHA-256, by short name."""
+    from handclip_lib.backbone.load import SHAPES
+    from handclip_lib.backbone.openai_clip import published
 
-    addresses: dict[str, str] = clip_package().clip._MODELS
-    return {short: (published_file(full), addresses[full].split("/")[-2]) for short, full in BACKBONES.items()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    found = {short: published(shape.published) for short, shape in SHAPES.items() if shape.published}
+    return {short: (file, checksum) for short, (file, _, checksum) in found.items()}
 
 
 def _data() -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from handclip_lib.errors import BackboneError, ConfigError
 
 ALL = -1
+RESNET_STEP = 32  # pixels of an image that one cell of a ResNet's last map covers, each way
 
 
 def blocks_of(visual: Any) -> list[Any]:
@@ -28,10 +29,10 @@ def blocks_of(visual: Any) -> list[Any]:
 
 
 def unfreeze(visual: Any, last: int = ALL) -> list[torch.nn.Module]:
-    """Let the last blocks learn, and what comes after them; freeze the rest.
+    """Let the last blocks of openai-clip's image tower learn, and what comes after them; freeze the rest.
 
     Args:
-        visual: openai-clip's image tower, as everywhere here; `requires_grad` of its parameters is set.
+        visual: `requires_grad` of its parameters is set.
         last: Number of blocks; 0: only what comes after the blocks (a ViT's last norm and projection, a ResNet's
             attention pooling); `ALL` (−1): everything, patches or stem included.
 
@@ -64,14 +65,9 @@ def train_mode(visual: Any, learning: list[torch.nn.Module]) -> None:
 
 
 def frozen_part(visual: Any, images: Tensor, last: int = ALL) -> Tensor:
-    """Activations before the last blocks, without a graph.
+    """Activations of normalised images (n, 3, height, width) before the `last` blocks, without a graph.
 
-    Args:
-        images: Normalised, shape (n, 3, side, side).
-        last: Blocks that learn, as in `unfreeze`; `ALL`: nothing is frozen, and the images come back.
-
-    Returns:
-        What `learning_part` takes: tokens (n, tokens, width) of a ViT, maps (n, channels, h, w) of a ResNet.
+    Tokens (n, tokens, width) of a ViT, maps (n, channels, h, w) of a ResNet, or with `ALL` the images themselves.
     """
     if last == ALL:
         return images
@@ -81,10 +77,9 @@ def frozen_part(visual: Any, images: Tensor, last: int = ALL) -> Tensor:
 
 
 def learning_part(visual: Any, activations: Tensor, last: int = ALL, recompute: bool = False) -> Tensor:
-    """Embeddings from what `frozen_part` gave, shape (n, embedding_dim), with gradients to what learns.
+    """Embeddings from what `frozen_part` gave with the same `last`, shape (n, embedding_dim), with gradients.
 
     Args:
-        activations: What `frozen_part` gave with the same `last`.
         recompute: Compute a ViT's blocks again for the gradient rather than keep what is inside them.
     """
     x, blocks = _learning(visual, activations, last)
@@ -103,10 +98,9 @@ def learning_tokens(visual: Any, activations: Tensor, last: int = ALL, recompute
     every position ask instead, as the mean does, would blur them into one another.
 
     Returns:
-        Shape (n, 1 + places, embedding_dim): row 0 is what `learning_part` gives, then the places, row by row of the
-        image.
+        Shape (n, 1 + places, embedding_dim): first what `learning_part` gives, then the places, row by row.
 
-    Source: of a ResNet's places: Zhou et al., "Extract Free Dense Labels from CLIP", ECCV 2022.
+    Source of a ResNet's places: Zhou et al., "Extract Free Dense Labels from CLIP", ECCV 2022.
     """
     x = _through(visual, *_learning(visual, activations, last), recompute)
     if hasattr(visual, "transformer"):
@@ -176,16 +170,18 @@ class QuickGELU(torch.autograd.Function):
         return torch.ops.aten.silu_backward(gradient, 1.702 * x)
 
 
-def grid_of(visual: Any, size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of the patches (ViT) or of the last map's cells (ResNet, 32 pixels each).
+def positions(visual: Any) -> Any:
+    """The module of an image tower that holds its position embeddings, shape (1 + cells, width)."""
+    return visual if hasattr(visual, "transformer") else visual.attnpool
 
-    Args:
-        size: Height and width of the images in pixels.
+
+def grid_of(visual: Any, size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of the patches (ViT) or of the last map's cells (ResNet) of images of this height and width.
 
     Raises:
-        BackboneError: A side is no multiple of what one patch covers.
+        BackboneError: A side is no multiple of what one of them covers.
     """
-    return whole_cells(visual.conv1.kernel_size[0] if hasattr(visual, "transformer") else 32, size)
+    return whole_cells(visual.conv1.kernel_size[0] if hasattr(visual, "transformer") else RESNET_STEP, size)
 
 
 def whole_cells(step: int, size: tuple[int, int]) -> tuple[int, int]:
@@ -200,10 +196,7 @@ def whole_cells(step: int, size: tuple[int, int]) -> tuple[int, int]:
 
 @torch.no_grad()
 def resize_input(visual: Any, now: tuple[int, int], wanted: tuple[int, int]) -> None:
-    """Let an image tower take images of another size, in place: bicubic between the cells, the class token stays.
-
-    Args:
-        now, wanted: Height and width it takes and shall take, in pixels; the same: nothing changes.
+    """Let an image tower take images of another height and width, in place: bicubic between the cells.
 
     Raises:
         BackboneError: See `grid_of`.
@@ -213,7 +206,7 @@ def resize_input(visual: Any, now: tuple[int, int], wanted: tuple[int, int]) -> 
     old, new = grid_of(visual, now), grid_of(visual, wanted)
     if old == new:
         return
-    holder = visual if hasattr(visual, "transformer") else visual.attnpool
+    holder = positions(visual)
     whole, cells = holder.positional_embedding[:1], holder.positional_embedding[1:]
     image = cells.T.reshape(1, -1, *old)
     image = F.interpolate(image, new, mode="bicubic", align_corners=False, antialias=True)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from handclip_lib.backbone.image_tower import learning_part, resize_input, whole_cells
-from handclip_lib.backbone.openai_clip import ClipShape, clip_package, fetch_published, published_file
+from handclip_lib.backbone.image_tower import RESNET_STEP, learning_part, resize_input, whole_cells
+from handclip_lib.backbone.openai_clip import ClipShape, clip_package, fetch_published, published
 from handclip_lib.backbone.weights import (
     build_model,
     fingerprint,
@@ -27,27 +27,16 @@ from handclip_lib.errors import BackboneError
 from handclip_lib.finite import require_finite
 from handclip_lib.places import cache_folder
 
-BACKBONES = {
-    "vitb16": "ViT-B/16",
-    "vitb32": "ViT-B/32",
-    "vitl14": "ViT-L/14",
-    "vitl14_336": "ViT-L/14@336px",
-    "rn50": "RN50",
-    "rn101": "RN101",
-    "rn50x4": "RN50x4",
-    "rn50x16": "RN50x16",
-    "rn50x64": "RN50x64",
-}
 SHAPES = {
-    "vitb16": ClipShape(512, 224, 12, 768, 16, 512),
-    "vitb32": ClipShape(512, 224, 12, 768, 32, 512),
-    "vitl14": ClipShape(768, 224, 24, 1024, 14, 768),
-    "vitl14_336": ClipShape(768, 336, 24, 1024, 14, 768),
-    "rn50": ClipShape(1024, 224, (3, 4, 6, 3), 64, None, 512),
-    "rn101": ClipShape(512, 224, (3, 4, 23, 3), 64, None, 512),
-    "rn50x4": ClipShape(640, 288, (4, 6, 10, 6), 80, None, 640),
-    "rn50x16": ClipShape(768, 384, (6, 8, 18, 8), 96, None, 768),
-    "rn50x64": ClipShape(1024, 448, (3, 15, 36, 10), 128, None, 1024),
+    "vitb16": ClipShape(512, 224, 12, 768, 16, 512, published="ViT-B/16"),
+    "vitb32": ClipShape(512, 224, 12, 768, 32, 512, published="ViT-B/32"),
+    "vitl14": ClipShape(768, 224, 24, 1024, 14, 768, published="ViT-L/14"),
+    "vitl14_336": ClipShape(768, 336, 24, 1024, 14, 768, published="ViT-L/14@336px"),
+    "rn50": ClipShape(1024, 224, (3, 4, 6, 3), 64, None, 512, published="RN50"),
+    "rn101": ClipShape(512, 224, (3, 4, 23, 3), 64, None, 512, published="RN101"),
+    "rn50x4": ClipShape(640, 288, (4, 6, 10, 6), 80, None, 640, published="RN50x4"),
+    "rn50x16": ClipShape(768, 384, (6, 8, 18, 8), 96, None, 768, published="RN50x16"),
+    "rn50x64": ClipShape(1024, 448, (3, 15, 36, 10), 128, None, 1024, published="RN50x64"),
     "tiny": ClipShape(128, 128, (2, 2, 2, 2), 16, None, 64, text_layers=2),
 }
 TINY_WEIGHTS = Path(__file__).with_name("tiny.safetensors")
@@ -79,13 +68,7 @@ class Backbone:
 
     @torch.inference_mode()
     def encode_image(self, pixels: np.ndarray) -> np.ndarray:
-        """Embed images.
-
-        Args:
-            pixels: RGB in 0..255, uint8, shape (n, height, width, 3).
-
-        Returns:
-            Embeddings as the model gives them (not normalised), float32, shape (n, embedding_dim).
+        """Embed RGB images, uint8 (n, height, width, 3): not normalised, float32, shape (n, embedding_dim).
 
         Raises:
             BackboneError: Another type or shape, or an embedding that is no number.
@@ -195,7 +178,7 @@ def load_backbone(
     in narrower towers) and the activation is QuickGELU. Neither can be read off the weights.
 
     Args:
-        name: A short name of `BACKBONES`, `tiny`, or the path of a checkpoint.
+        name: A short name of `SHAPES`, or the path of a checkpoint.
         weights: A checkpoint to use in place of OpenAI's download; it must have the shape that `name` says, but may
             take images of another size.
         device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
@@ -208,39 +191,30 @@ def load_backbone(
         BackboneError: An unknown name or device, weights that cannot be had or read, of another shape, or
             that hold NaN or infinity.
     """
-    place = _device(device)
-    file = Path(weights).expanduser() if weights else None
-    if name not in SHAPES:
-        if file is not None or not Path(name).expanduser().exists():
-            raise BackboneError(
-                f"unknown backbone {name!r}; choose from {', '.join(SHAPES)}, "
-                "or give the path of a checkpoint as its name"
-            )
-        file = Path(name).expanduser()
-    elif name == "tiny" and file is None:
-        file = TINY_WEIGHTS
-    size = None
-    source = "tiny of this library" if file == TINY_WEIGHTS else f"file {file}"
-    if file is None:
+    place, known = _device(device), SHAPES.get(name)
+    if known is None and (weights or not Path(name).expanduser().exists()):
+        raise BackboneError(
+            f"unknown backbone {name!r}; choose from {', '.join(SHAPES)}, or give the path of a checkpoint as its name"
+        )
+    if known is not None and known.published and not weights:
         folder = Path(download_root).expanduser() if download_root else cache_folder() / "clip"
         file = _published(name, folder, progress)
-        model, shape = build_model(read_weights(file), file)
-        source = f"published {BACKBONES[name]}, {file}"
+        source = f"published {known.published}, {file}"
     else:
-        size = stored_size(file)
-        model, shape = build_model(read_weights(file), file, size)
-        if name in SHAPES:
-            _refuse_other_shape(name, shape, file)
-        name = _known(shape) or file.stem
-    now = size[0] if size else (shape.resolution, shape.resolution)
-    refuse_not_finite(model, str(file or name))
-    taken = input_size or now
-    resize_input(model.visual, now, taken)
+        file = Path(weights or (TINY_WEIGHTS if known else name)).expanduser()
+        source = "tiny of this library" if file == TINY_WEIGHTS else f"file {file}"
+    model, shape = build_model(read_weights(file), file)
+    if weights:
+        _refuse_other_shape(name, shape, file)
+    refuse_not_finite(model, str(file))
+    size, _ = stored_size(file) or ((shape.resolution, shape.resolution), None)
+    taken = input_size or size
+    resize_input(model.visual, size, taken)
     content = fingerprint(model)
     if shape.patch_size is None:  # convolutions run 1.4 times as fast on a CPU with channels last
         model.visual.to(memory_format=torch.channels_last)
     return Backbone(
-        name=name,
+        name=name if known and not weights else _known(shape) or file.stem,
         fingerprint=content,
         model=model.to(place),
         resolution=taken[0] if taken[0] == taken[1] else taken,
@@ -252,12 +226,9 @@ def load_backbone(
 
 
 def check_weights(name: str, weights: str, input_size: tuple[int, int] | None = None) -> None:
-    """Refuse what `load_backbone` would refuse of a file of weights and an input size, without making the model.
+    """Refuse what `load_backbone` would refuse of a short name's weights and input size, without making the model.
 
-    Args:
-        name: A short name.
-        weights: A checkpoint; empty: the published weights, which are not looked at.
-        input_size: As `load_backbone` takes it.
+    Published weights, those of an empty `weights`, are not looked at.
 
     Raises:
         BackboneError: The file is absent, damaged, no CLIP or of another shape, or the size fits no patches.
@@ -270,7 +241,7 @@ def check_weights(name: str, weights: str, input_size: tuple[int, int] | None = 
         shape = shape_of(file)
         _refuse_other_shape(name, shape, file)
     if input_size:
-        whole_cells(shape.patch_size or 32, input_size)
+        whole_cells(shape.patch_size or RESNET_STEP, input_size)
 
 
 def _known(shape: ClipShape) -> str | None:
@@ -291,11 +262,12 @@ def _refuse_other_shape(name: str, shape: ClipShape, file: Path) -> None:
 
 
 def _published(name: str, folder: Path, progress: bool) -> Path:
+    architecture = SHAPES[name].published
     try:
-        return fetch_published(BACKBONES[name], folder, progress)
+        return fetch_published(architecture, folder, progress)
     except (OSError, HTTPException) as error:
         reason = str(getattr(error, "reason", None) or error) or type(error).__name__
-        file = published_file(BACKBONES[name])
+        file = published(architecture).file
         raise BackboneError(
             f"{name} could not be downloaded ({reason}) and {folder / file} is not there or is damaged. "
             f"Either give the path of a checkpoint with weights=…, or put {file} into {folder} from a "

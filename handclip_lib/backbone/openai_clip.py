@@ -8,41 +8,25 @@ longer has. It imports torchvision (over two seconds) for a transform that nothi
 import hashlib
 import sys
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import packaging.version
 import torch
 from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 
+from handclip_lib.backbone.image_tower import RESNET_STEP
 from handclip_lib.errors import BackboneError
 from handclip_lib.files import whole_file
 
 STALLED_AFTER = 10.0  # seconds without a byte from the server before a download is given up
-
-
-@contextmanager
-def _packaging_in_pkg_resources() -> Iterator[None]:
-    """Let `from pkg_resources import packaging` work for a moment, whatever setuptools is installed."""
-    before = sys.modules.get("pkg_resources")
-    stand_in = ModuleType("pkg_resources")
-    stand_in.packaging = packaging  # type: ignore[attr-defined]
-    sys.modules["pkg_resources"] = stand_in
-    try:
-        yield
-    finally:
-        if before is None:
-            del sys.modules["pkg_resources"]
-        else:
-            sys.modules["pkg_resources"] = before
 
 
 @cache
@@ -64,12 +48,19 @@ def clip_package() -> ModuleType:
             if name.startswith("__"):
                 raise AttributeError(name)
             del package.__dict__["__getattr__"]
+            before, stand_in = sys.modules.get("pkg_resources"), ModuleType("pkg_resources")
+            stand_in.packaging = packaging  # type: ignore[attr-defined]
+            sys.modules["pkg_resources"] = stand_in
             try:
-                with _packaging_in_pkg_resources():
-                    loader.exec_module(package)
+                loader.exec_module(package)
             except BaseException:
                 package.__dict__["__getattr__"] = complete
                 raise
+            finally:
+                if before is None:
+                    del sys.modules["pkg_resources"]
+                else:
+                    sys.modules["pkg_resources"] = before
             return getattr(package, name)
 
         sys.modules["clip"] = package
@@ -79,9 +70,19 @@ def clip_package() -> ModuleType:
     return sys.modules["clip"]
 
 
-def published_file(architecture: str) -> str:
-    """The name of OpenAI's file, as it must lie in the download folder: `"ViT-B/16"` → `"ViT-B-16.pt"`."""
-    return architecture.replace("/", "-").replace("@", "-") + ".pt"
+class Published(NamedTuple):
+    """One of OpenAI's nine: its file's name in the download folder, where it is, and its SHA-256, a part of that."""
+
+    file: str
+    address: str
+    checksum: str
+
+
+def published(architecture: str) -> Published:
+    """Of a name that `clip.available_models()` lists: `"ViT-B/16"`, whose file is `"ViT-B-16.pt"`."""
+    address: str = clip_package().clip._MODELS[architecture]
+    checksum, file = address.split("/")[-2:]
+    return Published(file, address, checksum)
 
 
 def fetch_published(architecture: str, folder: Path, progress: bool = True) -> Path:
@@ -89,30 +90,26 @@ def fetch_published(architecture: str, folder: Path, progress: bool = True) -> P
 
     openai-clip's own `load` writes a download straight to its final name, and runs what the file holds.
 
-    Args:
-        architecture: A name that `clip.available_models()` lists.
-        folder: Where the file is, or goes.
-        progress: Show a progress bar.
-
     Raises:
         OSError, HTTPException: There is no sound copy and the download failed.
     """
-    address: str = clip_package().clip._MODELS[architecture]
-    file, checksum = folder / published_file(architecture), address.split("/")[-2]
-    if file.is_file() and _sha256(file) == checksum:
+    name, address, checksum = published(architecture)
+    file = folder / name
+    if file.is_file() and sha256_of(file) == checksum:
         return file
     with whole_file(file) as private:
         with urllib.request.urlopen(address, timeout=STALLED_AFTER) as source, private.open("wb") as target:
             size = int(source.info().get("Content-Length") or 0) or None
-            with tqdm(total=size, unit="B", unit_scale=True, desc=file.name, disable=not progress) as bar:
+            with tqdm(total=size, unit="B", unit_scale=True, desc=name, disable=not progress) as bar:
                 while part := source.read(1 << 16):
                     bar.update(target.write(part))
-        if _sha256(private) != checksum:
+        if sha256_of(private) != checksum:
             raise OSError(f"what {address} gives has not the SHA256 checksum {checksum}")
     return file
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -121,7 +118,8 @@ def _sha256(path: Path) -> str:
 class ClipShape:
     """The sizes that make one CLIP architecture; attention heads follow as width / 64, at least one.
 
-    `vision_layers` is a number for a ViT, four numbers for a ResNet, which has no `patch_size`.
+    `vision_layers` is a number for a ViT, four numbers for a ResNet, which has no `patch_size`. `published` is OpenAI's
+    name where it published such a model, and no part of the shape.
     """
 
     embedding_dim: int
@@ -133,6 +131,7 @@ class ClipShape:
     text_layers: int = 12
     context_length: int = 77
     vocab_size: int = 49408
+    published: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         vision = f"{self.vision_layers} layers of width {self.vision_width}, {self.resolution} px images"
@@ -142,8 +141,12 @@ class ClipShape:
         return f"{kind}; embedding {self.embedding_dim}; {text}"
 
 
-def infer_shape(state: Mapping[str, torch.Tensor]) -> ClipShape:
+def infer_shape(state: Mapping[str, torch.Tensor], side: int | None = None) -> ClipShape:
     """Read the sizes off a state dict, the way openai-clip's `build_model` does.
+
+    Args:
+        state: Tensors by name.
+        side: Of the square images that it was made for, where it takes others now.
 
     Raises:
         KeyError, IndexError, ValueError: A tensor that gives a size is absent or cannot give it.
@@ -151,14 +154,12 @@ def infer_shape(state: Mapping[str, torch.Tensor]) -> ClipShape:
     if "visual.proj" in state:
         width, _, _, patch = state["visual.conv1.weight"].shape
         layers: int | tuple[int, ...] = _count(state, "visual.transformer.resblocks.")
-        cells = state["visual.positional_embedding"].shape[0] - 1
-        step = patch
     else:
-        width, patch, step = state["visual.layer1.0.conv1.weight"].shape[0], None, 32
+        width, patch = state["visual.layer1.0.conv1.weight"].shape[0], None
         layers = tuple(_count(state, f"visual.layer{stage}.") for stage in (1, 2, 3, 4))
-        cells = state["visual.attnpool.positional_embedding"].shape[0] - 1
-    grid = round(cells**0.5)
-    if grid < 1 or grid * grid != cells:
+    step, cells = RESNET_STEP if patch is None else patch, cells_of(state)
+    grid = round(cells**0.5) if side is None else side // step
+    if grid < 1 or (side is None and grid * grid != cells):
         raise ValueError(f"its images are not square: {cells} cells")
     context_length, text_width = state["positional_embedding"].shape
     return ClipShape(
@@ -172,6 +173,12 @@ def infer_shape(state: Mapping[str, torch.Tensor]) -> ClipShape:
         context_length=context_length,
         vocab_size=state["token_embedding.weight"].shape[0],
     )
+
+
+def cells_of(state: Mapping[str, torch.Tensor]) -> int:
+    """Cells of the images that the position embeddings of a state dict are for."""
+    holder = "visual" if "visual.proj" in state else "visual.attnpool"
+    return state[f"{holder}.positional_embedding"].shape[0] - 1
 
 
 def _count(state: Mapping[str, torch.Tensor], prefix: str) -> int:
@@ -205,25 +212,19 @@ def build_clip(shape: ClipShape) -> torch.nn.Module:
     vit = shape.patch_size is not None
     with _NoRandomNumbers():
         model = classes.CLIP(
-            shape.embedding_dim,
-            shape.resolution,
-            shape.vision_layers,
+            embed_dim=shape.embedding_dim,
+            image_resolution=shape.resolution,
+            vision_layers=shape.vision_layers,
             # below 64 openai-clip would ask for zero heads; the tower is put in afterwards
-            max(64, shape.vision_width) if vit else shape.vision_width,
-            shape.patch_size,
-            shape.context_length,
-            shape.vocab_size,
-            shape.text_width,
-            max(1, shape.text_width // 64),
-            shape.text_layers,
+            vision_width=max(64, shape.vision_width) if vit else shape.vision_width,
+            vision_patch_size=shape.patch_size,
+            context_length=shape.context_length,
+            vocab_size=shape.vocab_size,
+            transformer_width=shape.text_width,
+            transformer_heads=max(1, shape.text_width // 64),
+            transformer_layers=shape.text_layers,
         )
         if vit and shape.vision_width < 64:
-            model.visual = classes.VisionTransformer(
-                input_resolution=shape.resolution,
-                patch_size=shape.patch_size,
-                width=shape.vision_width,
-                layers=shape.vision_layers,
-                heads=1,
-                output_dim=shape.embedding_dim,
-            )
+            sizes = shape.resolution, shape.patch_size, shape.vision_width, shape.vision_layers
+            model.visual = classes.VisionTransformer(*sizes, heads=1, output_dim=shape.embedding_dim)
     return model

@@ -39,8 +39,8 @@ class PromptText:
 
         Args:
             model: `clip.model.CLIP`; read, never changed.
-            tokens: int64, shape (n, context_length): the prompts, with any token in the learnt places.
-            slots: int64, shape (n,): position of the first of the `n_ctx` learnt tokens, which are side by side.
+            tokens: The prompts, with any token in the learnt places, int64 (n, context_length).
+            slots: Position of the first of the `n_ctx` learnt tokens, which are side by side, int64 (n,).
         """
         self._model = model
         device = model.token_embedding.weight.device
@@ -59,25 +59,23 @@ class PromptText:
         for block in model.transformer.resblocks:
             attention, width = block.attn, x.shape[-1]
             inward = (attention.in_proj_weight.detach(), attention.in_proj_bias.detach())
-            norm_1, outward, norm_2 = (_frozen(part) for part in (block.ln_1, attention.out_proj, block.ln_2))
-            hidden, narrow = _frozen(block.mlp.c_fc), _frozen(block.mlp.c_proj)
+            parts = (block.ln_1, attention.out_proj, block.ln_2, block.mlp.c_fc, block.mlp.c_proj)
+            norm_1, outward, norm_2, hidden, narrow = map(_frozen, parts)
             none = x.new_empty(attention.num_heads, 0, width // attention.num_heads)
             layer = _Layer(norm_1, inward, outward, norm_2, hidden, narrow, attention.num_heads, none, none)
-            normed = F.layer_norm(x, (width,), *layer.norm_1)
-            keys, values = F.linear(normed, layer.inward[0][width:], layer.inward[1][width:]).chunk(2, dim=-1)
+            normed = F.layer_norm(x, (width,), *norm_1)
+            start = F.linear(normed, inward[0][width:], inward[1][width:]).chunk(2, dim=-1)
             x = _block(layer, x, _causal(self._start, 0, x.device), None)
-            layers.append(layer._replace(keys=_by_head(keys, layer.heads)[0], values=_by_head(values, layer.heads)[0]))
+            keys, values = (_by_head(part, layer.heads)[0] for part in start)
+            layers.append(layer._replace(keys=keys, values=values))
         return layers
 
     def encode(self, rows: Tensor, context: Tensor) -> Tensor:
-        """Text features, the fast way.
+        """Text features, not normalised, shape (k, embedding_dim), the fast way.
 
         Args:
-            rows: int64, shape (k,): numbers of the prompts.
-            context: Learnt token embeddings of those, float32, shape (k, n_ctx, width).
-
-        Returns:
-            Features as CLIP gives them (not normalised), shape (k, embedding_dim).
+            rows: Numbers of the prompts, int64 (k,).
+            context: Learnt token embeddings of those, float32 (k, n_ctx, width).
         """
         model, end = self._model, self._end[rows] - self._start
         length = int(end.max()) + 1

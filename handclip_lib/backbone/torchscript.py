@@ -8,7 +8,7 @@ looked at, those that would call something only note what, and nothing but dense
 import pickletools
 import sys
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,10 @@ LARGEST_PICKLE = 1 << 26  # bytes; CLIP's have fewer than 2^19
 MOST_MODULES = 10_000  # CLIP's largest has 1,500; modules that hold each other have no end
 LONGEST_NAME = 500
 _DTYPES = {
-    f"torch.{name}Storage": dtype
-    for name, dtype in (
-        ("Bool", torch.bool), ("Byte", torch.uint8), ("Char", torch.int8), ("Short", torch.int16), ("Int", torch.int32),
-        ("Long", torch.int64), ("Half", torch.float16), ("BFloat16", torch.bfloat16), ("Float", torch.float32),
-        ("Double", torch.float64),
-    )
+    "torch.BoolStorage": torch.bool, "torch.ByteStorage": torch.uint8, "torch.CharStorage": torch.int8,
+    "torch.ShortStorage": torch.int16, "torch.IntStorage": torch.int32, "torch.LongStorage": torch.int64,
+    "torch.HalfStorage": torch.float16, "torch.BFloat16Storage": torch.bfloat16, "torch.FloatStorage": torch.float32,
+    "torch.DoubleStorage": torch.float64,
 }  # fmt: skip
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 
@@ -69,10 +67,9 @@ def read_torchscript(path: Path) -> dict[str, torch.Tensor]:
             raise ValueError("it has no data.pkl, as archives of torch before 1.4 have none")
         if f"{root}/byteorder" in entries:
             with archive.open(f"{root}/byteorder") as written:
-                if written.read(9) != sys.byteorder.encode():
-                    raise BackboneError(
-                        f"{path} was written on a machine of another byte order; save it on one like this"
-                    )
+                order = written.read(9)
+            if order != sys.byteorder.encode():
+                raise BackboneError(f"{path} was written on a machine of another byte order; save it on one like this")
         if entries[f"{root}/data.pkl"].file_size > LARGEST_PICKLE:
             raise ValueError("its data.pkl is too large for any CLIP")
         return _Tensors(path, archive, entries, f"{root}/data/").of(_noted(archive.read(f"{root}/data.pkl")))
@@ -164,9 +161,7 @@ class _Tensors:
     archive: zipfile.ZipFile
     entries: dict[str, zipfile.ZipInfo]
     folder: str
-
-    def __post_init__(self) -> None:
-        self._read: dict[tuple[str, str], torch.Tensor] = {}
+    _read: dict[tuple[str, str], torch.Tensor] = field(default_factory=dict)
 
     def of(self, module: Any) -> dict[str, torch.Tensor]:
         """All tensors of a module and of those in it."""
@@ -176,10 +171,8 @@ class _Tensors:
             prefix, module = waiting.pop()
             seen += 1
             if not isinstance(module, _Note) or not isinstance(module.state, dict):
-                raise self._refused(
-                    prefix.rstrip(".") or "its module",
-                    "keeps its values for a program of its own (__setstate__), and no program in a file is run",
-                )
+                why = "keeps its values for a program of its own (__setstate__), and no program in a file is run"
+                raise self._refused(prefix.rstrip(".") or "its module", why)
             for attribute, value in module.state.items():
                 name = prefix + attribute
                 if len(name) > LONGEST_NAME or seen > MOST_MODULES:
@@ -191,9 +184,8 @@ class _Tensors:
                 elif value.name.startswith("__torch__."):
                     waiting.append((f"{name}.", value))
                 elif "tensor" in value.name.rsplit(".", 1)[-1]:
-                    raise self._refused(
-                        name, f"is no plain tensor ({value.name}: quantized, sparse or of another kind)"
-                    )
+                    why = f"is no plain tensor ({value.name}: quantized, sparse or of another kind)"
+                    raise self._refused(name, why)
         return found
 
     def _tensor(

@@ -13,8 +13,8 @@ import safetensors
 import safetensors.torch
 import torch
 
-from handclip_lib.backbone.image_tower import grid_of
-from handclip_lib.backbone.openai_clip import ClipShape, build_clip, infer_shape
+from handclip_lib.backbone.image_tower import positions, resize_input
+from handclip_lib.backbone.openai_clip import ClipShape, build_clip, cells_of, infer_shape
 from handclip_lib.backbone.torchscript import is_torchscript, read_torchscript
 from handclip_lib.errors import BackboneError, HandClipError
 from handclip_lib.files import is_sealed
@@ -23,22 +23,15 @@ from handclip_lib.finite import require_finite
 FORMATS = "OpenAI's JIT archive, a state dict saved by torch.save (.pt, .pth), or .safetensors"
 SIZE_FACT = "input_size"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
-_SIZES = (
-    "input_resolution",
-    "context_length",
-    "vocab_size",
-)  # numbers kept beside the weights in JIT archives
+_NUMBERS = ("input_resolution", "context_length", "vocab_size")  # that JIT archives keep beside the weights
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read a state dict in OpenAI's naming, on the CPU, in the precision it is stored in.
+    """Tensors by their names of OpenAI's, on the CPU, in the precision they are stored in.
 
     Args:
-        path: A JIT archive as OpenAI publishes them, a plain state dict (bare, or under `state_dict` or
-            `model`; with or without `module.` before each name), or a .safetensors file.
-
-    Returns:
-        Tensors by name.
+        path: A JIT archive as OpenAI publishes them, a plain state dict (bare, or under one of `_WRAPPERS`; with or
+            without `module.` before each name), or a .safetensors file.
 
     Raises:
         BackboneError: The file is absent, empty, cut short, of another kind, or holds Python objects.
@@ -71,7 +64,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def stored_size(path: Path) -> tuple[tuple[int, int], int] | None:
-    """Of weights that take images of another size than square: height and width, and the square's side before.
+    """Of weights that take images of another size than they were made for: height and width, and the side before.
 
     Only a .safetensors file tells, in its header, as `size_fact` wrote it.
     """
@@ -79,14 +72,14 @@ def stored_size(path: Path) -> tuple[tuple[int, int], int] | None:
         return None
     try:
         with safetensors.safe_open(path, "pt") as opened:
-            height, width, side = (int(number) for number in (opened.metadata() or {})[SIZE_FACT].split())
+            height, width, side = map(int, (opened.metadata() or {})[SIZE_FACT].split())
     except (OSError, KeyError, ValueError, safetensors.SafetensorError):
         return None
     return (height, width), side
 
 
 def size_fact(size: tuple[int, int], side: int) -> dict[str, str]:
-    """What a .safetensors file's header says of images that are not square."""
+    """What a .safetensors file's header says of images of another size than those of the side before."""
     return {SIZE_FACT: f"{size[0]} {size[1]} {side}"}
 
 
@@ -131,118 +124,85 @@ def _state_dict(found: Any, path: Path) -> dict[str, torch.Tensor]:
                 f"{path} was not read: {name} is no plain tensor (quantized, sparse, without values or spread from "
                 "fewer numbers than its size has); save it dense, in float16 or float32"
             )
-    return {name: tensor for name, tensor in state.items() if name not in _SIZES}
+    return {name: tensor for name, tensor in state.items() if name not in _NUMBERS}
 
 
-def build_model(
-    state: Mapping[str, torch.Tensor], path: Path, size: tuple[tuple[int, int], int] | None = None
-) -> tuple[Any, ClipShape]:
-    """The CLIP model whose sizes the weights have, in float32 (half precision widens without loss).
+def build_model(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Any, ClipShape]:
+    """The CLIP that `read_weights(path)` makes, in float32 (half precision widens without loss), and its shape.
 
-    Args:
-        state: What `read_weights` returned.
-        path: Where it came from, for messages.
-        size: What `stored_size` returned.
-
-    Returns:
-        `clip.model.CLIP` on the CPU in evaluation mode, owning its memory, and its shape.
+    It is a `clip.model.CLIP` on the CPU, in evaluation mode, and owns its memory.
 
     Raises:
         BackboneError: A tower is absent, tensors are missing or too many, or sizes contradict each other.
     """
-    model, shape, place = _fitting(state, path, size)
-    own = state.get(place)
+    model, shape = _fitting(state, path)
     state = {
         # a fresh copy: a tensor that maps the file would change or crash with it
         name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True).contiguous()
         for name, tensor in state.items()
-        if size is None or name != place
     }
-    model.load_state_dict(state, assign=True, strict=size is None)
-    if size is not None and own is not None:
-        holder = model.visual if place == "visual.positional_embedding" else model.visual.attnpool
-        holder.positional_embedding = torch.nn.Parameter(own.float().clone())
+    model.load_state_dict(state, assign=True)
     return model.eval(), shape
 
 
 def shape_of(path: Path) -> ClipShape:
-    """The sizes of the CLIP in a file, all of whose tensors are there and fit each other.
-
-    Raises:
-        BackboneError: As `read_weights` and `build_model` raise it.
-    """
-    return _fitting(read_weights(path), path, stored_size(path))[1]
+    """The sizes of the CLIP in a file, all of whose tensors are there and fit; raises as the two above."""
+    return _fitting(read_weights(path), path)[1]
 
 
-def _fitting(
-    state: Mapping[str, torch.Tensor], path: Path, size: tuple[tuple[int, int], int] | None
-) -> tuple[Any, ClipShape, str]:
-    """A model of the weights' sizes with weights that are still anything, and the name of its position embedding."""
+def _fitting(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Any, ClipShape]:
+    """A model of the weights' sizes, with weights that are still anything."""
     if any(name.startswith(("vision_model.", "text_model.")) for name in state):
         raise BackboneError(f"{path} is in the naming of Hugging Face transformers; OpenAI's is needed: {FORMATS}")
     if not any(name.startswith("visual.") for name in state):
         raise BackboneError(f"{path} has no image encoder (no tensor named visual.…), so it is no CLIP checkpoint")
     if "token_embedding.weight" not in state or "text_projection" not in state:
         raise BackboneError(f"{path} has no text encoder (token_embedding, text_projection): a whole CLIP is needed")
-    place = "visual.positional_embedding" if "visual.proj" in state else "visual.attnpool.positional_embedding"
-    own = state.get(place)
+    size, side = stored_size(path) or (None, None)
     try:
-        if size is not None and own is not None:
-            state = {**state, place: own.new_zeros((size[1] // _step(state)) ** 2 + 1, own.shape[1])}
-        shape = infer_shape(state)
+        shape = infer_shape(state, side)
         model: Any = build_clip(shape)
     except (KeyError, IndexError) as error:
         raise BackboneError(f"{path} is no whole CLIP checkpoint: it lacks {error.args[0]}…") from error
     except (ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
         raise BackboneError(f"{path} has sizes that make no CLIP model: {error}") from error
+    if size is not None:
+        resize_input(model.visual, (shape.resolution, shape.resolution), size)
+        needed, there = len(positions(model.visual).positional_embedding), cells_of(state) + 1
+        if there != needed:
+            raise BackboneError(f"{path} says images of {size}, and has {there - 1} places for patches")
     _compare(model, state, shape, path)
-    if size is not None and own is not None:
-        rows, columns = grid_of(model.visual, size[0])
-        if len(own) != rows * columns + 1:
-            raise BackboneError(f"{path} says images of {size[0]}, and has {len(own) - 1} places for patches")
-    return model, shape, place
-
-
-def _step(state: Mapping[str, torch.Tensor]) -> int:
-    return state["visual.conv1.weight"].shape[-1] if "visual.proj" in state else 32
+    return model, shape
 
 
 def _compare(model: Any, state: Mapping[str, torch.Tensor], shape: ClipShape, path: Path) -> None:
-    needed = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    missing = [name for name in needed if name not in state and not name.endswith("num_batches_tracked")]
-    unknown = [name for name in state if name not in needed]
-    other = [
-        f"{name} is {tuple(state[name].shape)} where {size} is needed"
-        for name, size in needed.items()
-        if name in state and tuple(state[name].shape) != size
-    ]
-    types = [
-        f"{name} is {str(state[name].dtype).removeprefix('torch.')}"
-        for name, tensor in model.state_dict().items()
-        if name in state and state[name].is_floating_point() != tensor.is_floating_point()
-    ]
-    faults = [
+    needed = model.state_dict()
+    both = [(name, state[name], needed[name]) for name in needed if name in state]
+    faults = {
+        "missing": [name for name in needed if name not in state and not name.endswith("num_batches_tracked")],
+        "unknown": [name for name in state if name not in needed],
+        "of another size": [
+            f"{name} is {tuple(found.shape)} where {tuple(wanted.shape)} is needed"
+            for name, found, wanted in both
+            if found.shape != wanted.shape
+        ],
+        "of a type weights have not": [
+            f"{name} is {str(found.dtype).removeprefix('torch.')}"
+            for name, found, wanted in both
+            if found.is_floating_point() != wanted.is_floating_point()
+        ],
+    }
+    named = [
         f"{len(found)} {kind}: {', '.join(found[:3])}{' …' if len(found) > 3 else ''}"
-        for kind, found in (
-            ("missing", missing),
-            ("unknown", unknown),
-            ("of another size", other),
-            ("of a type weights have not", types),
-        )
+        for kind, found in faults.items()
         if found
     ]
-    if faults:
-        raise BackboneError(f"the tensors of {path} make no CLIP model ({shape}): {'; '.join(faults)}")
+    if named:
+        raise BackboneError(f"the tensors of {path} make no CLIP model ({shape}): {'; '.join(named)}")
 
 
 def refuse_not_finite(model: torch.nn.Module, where: str, error: type[HandClipError] = BackboneError) -> None:
-    """Refuse weights that hold NaN or infinity: every figure made by them would mean nothing.
-
-    Args:
-        model: Whose tensors are looked at.
-        where: Where they are from, for the message, which names the first bad tensor.
-        error: What is raised.
-    """
+    """Refuse weights from `where` that hold NaN or infinity, by the first such tensor: figures would mean nothing."""
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             remedy = "the file is damaged or its training went wrong: take the weights of another epoch or file"

@@ -1,18 +1,34 @@
-"""What a researcher asks of a data set before training on it: counts, balance, sizes, and why images are missing."""
+"""What a researcher asks of a data set before training on it, and `handclip data check ROOT`.
 
+Counts, balance, sizes, what is missing, and why images are left out.
+"""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 from tqdm.auto import tqdm
 
-from handclip_lib.data.images import open_image
-from handclip_lib.data.splits import Split
-from handclip_lib.data.table import HandTable
+from handclip_lib.data.images import decode_file, open_image
+from handclip_lib.data.open import READERS, open_dataset, recognised
+from handclip_lib.data.splits import PROTOCOLS, Split, make_split
+from handclip_lib.data.table import ASPECTS, HandTable, as_groups
+from handclip_lib.errors import DataError
+from handclip_lib.machine import cores
+from handclip_lib.places import find_data_root
+from handclip_lib.terminal import one_line, visible
 
 ATTRIBUTES = ("aspect", "gender", "skin_color", "age", "accessories", "nail_polish", "irregularities")
-AGE_BANDS = {"<20": 0, "20-29": 20, "30-39": 30, "40+": 40}
-"""Bands of years and where they begin, in which people are counted and figures reported."""
-UNKNOWN = "unknown"
+LAYOUTS = ("auto", *READERS)
+DECODED_SIDE = 32  # pixels; a JPEG is still read to its last byte, but decoded eight times smaller
+CONVERTED_MODES = {
+    "CMYK": "CMYK", "YCCK": "CMYK", "P": "palette", "PA": "palette", "1": "1-bit", "I": "16-bit", "I;16": "16-bit",
+    "I;16B": "16-bit", "I;16L": "16-bit", "F": "floating-point", "RGBA": "transparent", "LA": "transparent",
+}  # fmt: skip
 
 PUBLISHED_COUNTS = pd.DataFrame(
     {
@@ -51,16 +67,16 @@ def split_facts(split: Split) -> pd.DataFrame:
     meta = split.meta
     alone = meta["unqueryable"]
     names = f" ({', '.join(alone[:8])}{', …' if len(alone) > 8 else ''})" if alone else ""
-    facts = {
-        "protocol": meta["protocol"],
-        "aspect": meta["aspect"],
-        "identities up to this one train": "—" if meta["cutoff"] is None else str(meta["cutoff"]),
-        "draws, seed": f"{meta['draws']}, {meta['seed']}",
-        "test identities with one image, never a query": f"{len(alone)}{names}",
-        **{f"note {number}": note for number, note in enumerate(meta["notes"], 1)},
-        "checksum of the manifest": split.checksum[:16],
-    }
-    return pd.DataFrame({"fact": list(facts), "value": list(facts.values())})
+    facts = [
+        ("protocol", meta["protocol"]),
+        ("aspect", meta["aspect"]),
+        ("identities up to this one train", "—" if meta["cutoff"] is None else str(meta["cutoff"])),
+        ("draws, seed", f"{meta['draws']}, {meta['seed']}"),
+        ("test identities with one image, never a query", f"{len(alone)}{names}"),
+        *((f"note {number}", note) for number, note in enumerate(meta["notes"], 1)),
+        ("checksum of the manifest", split.checksum[:16]),
+    ]
+    return pd.DataFrame(facts, columns=["fact", "value"])
 
 
 def left_out_reasons(table: HandTable) -> pd.DataFrame:
@@ -88,14 +104,6 @@ def attribute_counts(table: HandTable) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[["attribute", "value", "images", "identities"]]
 
 
-def as_groups(values: pd.Series) -> "pd.Series[str]":
-    """The group of each image in an attribute, as text: ages in `AGE_BANDS`, "yes" and "no", or "unknown"."""
-    if values.name == "age":
-        edges = [*AGE_BANDS.values(), float("inf")]
-        values = pd.cut(values.astype("Float64"), edges, right=False, labels=list(AGE_BANDS))
-    return values.astype("string").replace({"True": "yes", "False": "no", "": UNKNOWN}).fillna(UNKNOWN)
-
-
 def images_per_identity(table: HandTable) -> pd.Series:
     """Number of images of each identity, most first; the index is the identity."""
     return table.images.groupby("identity").size().sort_values(ascending=False, kind="stable")
@@ -112,3 +120,143 @@ def image_sizes(table: HandTable) -> pd.DataFrame:
     with ThreadPoolExecutor() as pool:
         sizes = list(tqdm(pool.map(size, paths), total=len(paths), desc="image sizes", unit="image", leave=False))
     return pd.DataFrame({"path": paths, "width": [w for w, _ in sizes], "height": [h for _, h in sizes]})
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check` found; as text, what the command prints.
+
+    Attributes:
+        table: The data set, less the images that could not be decoded when `deep`.
+        protocol: The one that was planned, "auto" for the data set's own where none could be.
+        protocols: For each aspect what its split holds (see `split_counts`), or why there is none.
+        converted: Paths of the images that are converted to RGB, by their kind; empty unless `deep`.
+        deep: Every image was decoded.
+    """
+
+    table: HandTable
+    protocol: str
+    protocols: Mapping[str, pd.DataFrame | str]
+    converted: Mapping[str, list[str]]
+    deep: bool
+
+    @property
+    def usable(self) -> bool:
+        """True when at least one aspect can be split into train, query and gallery."""
+        return any(isinstance(found, pd.DataFrame) for found in self.protocols.values())
+
+    def __str__(self) -> str:
+        return "\n".join(visible(line) for part in self._parts() for line in part.splitlines())
+
+    def _parts(self) -> Iterator[str]:
+        images = self.table.images
+        yield one_line(self.table.root)
+        yield f"data set {self.table.dataset!r}: {len(images)} images of {images['identity'].nunique()} identities"
+        yield from _attributes(self.table)
+        yield from _protocols(self.protocol, self.protocols)
+        reasons = left_out_reasons(self.table)
+        yield f"\nLeft out: {len(self.table.left_out)} images"
+        for row in reasons[reasons["images"] > 0].itertuples(index=False):
+            yield one_line(f"  {row.images} × {row.reason} ({row[2]})")
+        notes = list(self.table.notes)
+        for kind, paths in self.converted.items():
+            notes.append(f"{len(paths)} {kind} images are converted to RGB ({paths[0]})")
+        if notes:
+            yield "\nNotes"
+            yield from (one_line(f"  {note}") for note in notes)
+        if self.deep:
+            yield f"\nEvery image was decoded; {len(images)} can be used."
+        else:
+            yield "\nNo image was decoded, only looked for; --deep decodes each."
+        if not self.usable:
+            own = ", the data set's own" if self.protocol == "auto" else ""
+            yield f"No split by protocol {self.protocol!r}{own}: see the reasons above; another: --protocol"
+
+
+def check(
+    root: Path | str, dataset: str = "auto", deep: bool = False, progress: bool = True, protocol: str = "auto"
+) -> CheckReport:
+    """Look at a data folder.
+
+    Args:
+        root: The folder, as `find_data_root` finds it.
+        dataset: "11k", "hd", "folder", or "auto" to recognise it.
+        deep: Decode every image, to find those that are damaged, too large or of an unusual kind.
+        progress: Show a progress bar.
+        protocol: Of the split that is planned, as `make_split` takes it.
+
+    Raises:
+        DataError: The protocol is unknown, the folder is not a data set, or none of its images can be used.
+    """
+    if dataset not in LAYOUTS:
+        raise DataError(f"unknown dataset {dataset!r}; choose from {', '.join(LAYOUTS)}")
+    if protocol not in PROTOCOLS:
+        raise DataError(f"unknown protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}")
+    folder = find_data_root(str(root))
+    table = open_dataset(recognised(folder) if dataset == "auto" else dataset, str(folder))
+    converted: dict[str, list[str]] = {}
+    if deep:
+        failures, converted = _decode_all(table, progress)
+        table = table.without(failures)
+    there, made = set(table.images["aspect"]), protocol
+    found: dict[str, pd.DataFrame | str] = {}
+    for aspect in [aspect for aspect in ASPECTS if aspect in there] or ["all"]:
+        try:
+            split = make_split(table, aspect, protocol)
+            found[aspect], made = split_counts(split), split.meta["protocol"]
+        except DataError as error:
+            found[aspect] = str(error)
+    return CheckReport(table, made, found, converted, deep)
+
+
+def _decode_all(table: HandTable, progress: bool) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Reasons of the images that cannot be decoded, and the paths of those that are converted, by kind."""
+    paths = list(table.images["path"])
+    failures: dict[str, str] = {}
+    converted: dict[str, list[str]] = defaultdict(list)
+    with warnings.catch_warnings(), ThreadPoolExecutor(cores()) as pool:
+        warnings.simplefilter("ignore")  # Pillow warns of large images; decode_file says it with the file's name
+        results = pool.map(_examine, (table.root / path for path in paths))
+        bar = tqdm(results, total=len(paths), desc="decoding", unit="image", disable=not progress, leave=False)
+        for path, (mode, fault) in zip(paths, bar, strict=True):
+            if fault is not None:
+                failures[path] = fault
+            elif mode not in ("RGB", "L"):
+                converted[CONVERTED_MODES.get(mode, mode)].append(path)
+    return failures, dict(converted)
+
+
+def _examine(path: Path) -> tuple[str, str | None]:
+    """The colour mode of an image, and why it cannot be decoded (None when it can)."""
+    decoded = decode_file(path, DECODED_SIDE)
+    if isinstance(decoded, str):
+        return "", decoded
+    with open_image(path) as image:
+        return image.mode, None
+
+
+def _attributes(table: HandTable) -> Iterator[str]:
+    counts = attribute_counts(table)
+    for attribute, values in counts.groupby("attribute", sort=False):
+        yield f"\n{attribute}"
+        names = values["value"].map(one_line)
+        width = max(names.str.len())
+        for row in values.assign(value=names)[values["images"] > 0].itertuples(index=False):
+            yield f"  {row.value:<{width}}  {row.images:>6} images of {row.identities} identities"
+
+
+def _protocols(protocol: str, protocols: Mapping[str, pd.DataFrame | str]) -> Iterator[str]:
+    """One table of all aspects' splits, then the reasons of those that have none."""
+    columns, published = {}, ""
+    for aspect, found in protocols.items():
+        if isinstance(found, pd.DataFrame):
+            columns[aspect] = found.set_index("count")["found"].astype(str)
+            if "published" in found:
+                columns[aspect] += " of " + found.set_index("count")["published"].astype(str)
+                published = ", found of published"
+    if columns:
+        yield f"\nProtocol {protocol}{published}"
+        yield pd.DataFrame(columns).rename_axis(None).to_string()
+    for aspect, found in protocols.items():
+        if isinstance(found, str):
+            yield f"\nNo split of {aspect}: {found}"

@@ -27,6 +27,8 @@ Facts = tuple[int, int, int, int, int]
 def content_keys(root: Path | str, paths: Iterable[str], progress: bool = True) -> tuple[str, ...]:
     """A key of the bytes of each file: blake2b, 32 hex digits, in the order given.
 
+    It is "absent" for a file that is not there, and "unreadable: " with the reason for one that cannot be read.
+
     A file is read again when its size, a time of it, its inode or its device is another than when it was read
     before; links are followed. Nobody can set the time of the last change of any kind, so new bytes are noticed under
     an old size and an old date too. A file that was touched within two seconds of being read is not recorded: it is
@@ -36,9 +38,6 @@ def content_keys(root: Path | str, paths: Iterable[str], progress: bool = True) 
         root: Folder the paths are relative to; the record of what was read is kept for each.
         paths: Files.
         progress: Show a progress bar where it takes long.
-
-    Returns:
-        "absent" for a file that is not there, and "unreadable: " with the reason for one that cannot be read.
     """
     root, paths = os.path.abspath(root), tuple(paths)  # noqa: PTH100 - plain text is three times faster on large trees
     file = cache_folder() / "content" / f"{blake2b(os.fsencode(root), digest_size=16).hexdigest()}.json"
@@ -60,12 +59,7 @@ def content_keys(root: Path | str, paths: Iterable[str], progress: bool = True) 
 
 
 def data_files(dataset: str, root: Path) -> list[str]:
-    """Every file that opening a data set looks at: paths below its folder, in order, behind links too.
-
-    Args:
-        dataset: "11k", "hd" or "folder".
-        root: Its folder; nothing is found in one that is not there.
-    """
+    """Every file that opening a data set of one of `READERS` looks at: paths below its folder, in order, links too."""
     if dataset == "11k":
         return [METADATA, *_below(root, PHOTOGRAPHS)]
     if dataset == "hd":

@@ -1,13 +1,15 @@
-"""Photographs in folders: one folder an identity, or the tree of splits that CLIP-FH's scripts write."""
+"""Photographs whose place or name says who they show: folders, CLIP-FH's trees of splits, and the HD data set."""
 
 import re
 from pathlib import Path
 
 import pandas as pd
 
-from handclip_lib.data.table import ASPECTS, IMAGE_SUFFIXES, HandTable, capture_number
+from handclip_lib.data.table import ASPECTS, EMPTY_FILE, IMAGE_SUFFIXES, HandTable, capture_number, misplaced
 from handclip_lib.errors import DataError
+from handclip_lib.places import HD_DISTRACTORS, HD_IDENTITIES
 
+DISTRACTOR_OFFSET = 1000
 ROLE = re.compile(r"(train|val|query|gallery)([0-9]*)")
 
 
@@ -33,6 +35,39 @@ def read_folder(root: Path | str) -> HandTable:
     if not rows:
         raise DataError(f"{root} holds no photograph in a folder of its own; it needs <identity>/<photograph>")
     return HandTable.build("folder", root, rows, left_out)
+
+
+def read_hd(root: Path | str) -> HandTable:
+    """Read the PolyU Hand Dorsal data set; the identity is the number before the first underscore of a file's name.
+
+    The images of `502-712` are distractors: gallery images of other people, whose identity is their number + 1000.
+
+    Raises:
+        DataError: The two folders are absent or hold no image.
+
+    Source: Kumar & Xu, "Personal Identification using Minor Knuckle Patterns", CVPR Workshops 2014.
+    """
+    root = Path(root).absolute()
+    if not (root / HD_IDENTITIES).is_dir():
+        needs = "name the folder that holds 'Original Images'"
+        raise DataError(misplaced(root, HD_IDENTITIES, f"no folder {HD_IDENTITIES!r}", needs))
+    rows: list[dict[str, object]] = []
+    left_out: dict[str, str] = {}
+    for folder, offset in ((HD_IDENTITIES, 0), (HD_DISTRACTORS, DISTRACTOR_OFFSET)):
+        files, empty = _image_files(root, root / folder, "*")
+        left_out |= empty
+        for file in files:
+            row = _row(root, file, "") | {"view": "dorsal"}
+            number = re.match(r"([0-9]+)_", file.name)
+            if number is None:
+                left_out[str(row["path"])] = "its name does not begin with a number and an underscore"
+            else:
+                rows.append(row | {"identity": str(int(number[1]) + offset)})
+    without = (
+        f"{HD_DISTRACTORS!r} is absent: the gallery has no distractors, which makes the task easier than published"
+    )
+    notes = [] if (root / HD_DISTRACTORS).is_dir() else [without]
+    return HandTable.build("hd", root, rows, left_out, notes=notes)
 
 
 def _split_tree(root: Path) -> list[Path]:
@@ -94,15 +129,15 @@ def _elsewhere(root: Path, roles: list[Path], used: set[str]) -> dict[str, str]:
     return found
 
 
-def _image_files(root: Path, top: Path) -> tuple[list[Path], dict[str, str]]:
+def _image_files(root: Path, top: Path, below: str = "**/*") -> tuple[list[Path], dict[str, str]]:
     """Image files below a folder in a stable order (hidden ones are no photographs), and those that are empty."""
     files, empty = [], {}
-    for file in sorted(f for f in top.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()):
+    for file in sorted(f for f in top.glob(below) if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()):
         path = file.relative_to(root)
         if any(part.startswith(".") for part in path.parts):
             continue
         if file.stat().st_size == 0:
-            empty[path.as_posix()] = "the file is empty (0 bytes)"
+            empty[path.as_posix()] = EMPTY_FILE
         else:
             files.append(file)
     return files, empty

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from handclip_lib.data.table import IMAGE_SUFFIXES, HandTable, capture_number
+from handclip_lib.data.table import EMPTY_FILE, IMAGE_SUFFIXES, HandTable, capture_number, misplaced
 from handclip_lib.errors import DataError
 from handclip_lib.places import METADATA, PHOTOGRAPHS
 
@@ -29,7 +29,7 @@ def read_hands11k(
         root: Folder that holds `Hands/` and `HandInfo.csv`.
         metadata: The CSV, when it lies elsewhere.
         require_images: False reads the metadata although no image is there, to count a protocol.
-        dataset: Name to give the table.
+        dataset: Of the table.
 
     Raises:
         DataError: The folder or the CSV is absent, a column is missing, or no image can be used.
@@ -37,7 +37,10 @@ def read_hands11k(
     Source: Afifi, "11K Hands", Multimedia Tools and Applications, 2019.
     """
     root = Path(root).absolute()
-    csv = Path(metadata) if metadata is not None else _find_metadata(root)
+    csv = Path(metadata) if metadata is not None else root / METADATA
+    if metadata is None and not csv.is_file():
+        needs = f"11k Hands needs {METADATA} beside the folder {PHOTOGRAPHS}/"
+        raise DataError(misplaced(root, METADATA, f"no {METADATA}", needs))
     frame, notes = _read_csv(csv)
     if require_images and not (root / PHOTOGRAPHS).is_dir():
         raise DataError(f"{root} has {csv.name} but no folder {PHOTOGRAPHS}/; put the photographs there")
@@ -64,20 +67,6 @@ def read_hands11k(
         if name not in named and Path(name).suffix.lower() in IMAGE_SUFFIXES:
             left_out[f"{PHOTOGRAPHS}/{name}"] = f"not named in {METADATA}"
     return HandTable.build(dataset, root, rows, left_out, notes=[*notes, *_unknown_attributes(frame)])
-
-
-def _find_metadata(root: Path) -> Path:
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder; name the one that holds {PHOTOGRAPHS}/ and {METADATA}")
-    if (root / METADATA).is_file():
-        return root / METADATA
-    if (root.parent / METADATA).is_file():
-        raise DataError(f"{root} is inside the data set; name its parent: {root.parent}")
-    inner = next((folder for folder in sorted(root.iterdir()) if (folder / METADATA).is_file()), None)
-    if inner:
-        raise DataError(f"{root} holds no {METADATA}, but {inner} does: name that folder")
-    what = "is empty" if not any(root.iterdir()) else f"holds no {METADATA}"
-    raise DataError(f"{root} {what}; 11k Hands needs {METADATA} beside the folder {PHOTOGRAPHS}/")
 
 
 def _read_csv(csv: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -130,7 +119,7 @@ def _fault(record: dict[Any, str], sizes: dict[str, int] | None) -> str | None:
     if sizes is not None and name not in sizes:
         return f"named in {METADATA} but absent from {PHOTOGRAPHS}/"
     if sizes is not None and sizes[name] == 0:
-        return "the file is empty (0 bytes)"
+        return EMPTY_FILE
     return None
 
 

@@ -1,19 +1,27 @@
-"""From files to the pixels a model sees: one path for training and evaluation, decoded once and kept."""
+"""From files to the pixels a model sees: one path for training and evaluation, decoded once and kept.
 
-from collections.abc import Iterable, Sequence
+What is kept is memory-mapped, built by one process at a time, checked when opened, and rebuilt when damaged.
+"""
+
+import json
+import logging
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm.auto import tqdm
 
 from handclip_lib.data.content import content_keys
-from handclip_lib.data.image_cache import kept_pixels
 from handclip_lib.data.table import IMAGE_FORMATS
 from handclip_lib.errors import DataError
+from handclip_lib.files import file_lock, make_folder, whole_file
 from handclip_lib.machine import cores
 from handclip_lib.places import cache_folder
 
@@ -28,6 +36,7 @@ _OTHER_FORMATS = (  # that people have under such names, by place and bytes
     (0, b"GIF8", "GIF"), (0, b"%!PS", "PostScript"), (0, b"\xc5\xd0\xd3\xc6", "PostScript"), (0, b"%PDF", "PDF"),
     (0, b"8BPS", "Photoshop"), (4, b"jP  ", "JPEG 2000"),
 )  # fmt: skip
+logger = logging.getLogger(__name__)
 Resolution = int | tuple[int, int]
 """Side in pixels of a square, or height and width."""
 
@@ -49,11 +58,7 @@ class DecodedImages:
     content_keys: tuple[str, ...]
 
     def rows(self, paths: Iterable[str]) -> np.ndarray:
-        """Rows of `pixels` for some paths.
-
-        Raises:
-            DataError: A path is not among the decoded images.
-        """
+        """Rows of `pixels` for some paths; a DataError for one that is not among them."""
         row = {path: i for i, path in enumerate(self.paths)}
         try:
             return np.array([row[path] for path in paths], np.int64)
@@ -84,7 +89,7 @@ def decode_images(
     Args:
         root: Folder the paths are relative to.
         paths: Images.
-        resolution: Side in pixels of the square, or height and width.
+        resolution: See `Resolution`.
         fit: "stretch" keeps the whole hand and changes its proportions (the habit of re-identification), "crop"
             resizes until the size is covered and cuts the rest (OpenAI's preprocessing), "pad" adds white.
         cache: Folder of the cache; `cache_folder()/images` by default.
@@ -101,13 +106,12 @@ def decode_images(
     transform = f"{DECODER}|{resolution}|{fit}|"
     contents = content_keys(root, paths, progress)
     keys = [blake2b(f"{transform}{key}".encode(), digest_size=16).hexdigest() for key in contents]
-    with ThreadPoolExecutor(cores()) as pool:
 
-        def decode(row: int) -> np.ndarray | str:
-            return decode_file(root / paths[row], resolution, fit)
+    def decode(row: int) -> np.ndarray | str:
+        return decode_file(root / paths[row], resolution, fit)
 
-        folder = cache if cache is not None else cache_folder() / "images"
-        pixels, failed = kept_pixels(folder, keys, height_and_width(resolution), decode, pool, progress)
+    folder = cache if cache is not None else cache_folder() / "images"
+    pixels, failed = kept_pixels(folder, keys, height_and_width(resolution), decode, progress)
     if len(failed) == len(paths):
         first = next(iter(failed.values()))
         raise DataError(f"{root}: none of the {len(paths)} images can be decoded; {paths[0]}: {first}")
@@ -116,6 +120,92 @@ def decode_images(
         tuple(paths[row] for row in good), pixels,
         {paths[row]: reason for row, reason in failed.items()}, tuple(keys[row] for row in good),
     )  # fmt: skip
+
+
+def kept_pixels(
+    folder: Path, keys: Sequence[str], size: tuple[int, int], decode: Callable[[int], np.ndarray | str], progress: bool
+) -> tuple[np.ndarray, dict[int, str]]:
+    """The pixels of images, from the cache or decoded into it.
+
+    Args:
+        folder: The cache's.
+        keys: A key of each image's content and transform.
+        size: Height and width in pixels.
+        decode: Decodes image `i` to uint8 (height, width, 3), or returns the reason it cannot; called in threads.
+        progress: Show a progress bar.
+
+    Returns:
+        uint8 (n decoded, height, width, 3), memory-mapped, and the reason for each image not decoded, by its
+        place in `keys`.
+
+    Raises:
+        DataError: The folder cannot be written.
+    """
+    file = folder / f"{blake2b(''.join(keys).encode(), digest_size=16).hexdigest()}.npy"
+    try:
+        make_folder(folder)
+        if (kept := _open(file)) is None:
+            with file_lock(file.with_suffix(".lock")):
+                if (kept := _open(file)) is None:  # no other process built it while this one waited
+                    _build(file, len(keys), size, decode, progress)
+                    kept = _open(file)
+    except OSError as error:
+        raise DataError(
+            f"the image cache {folder} cannot be written ({error.strerror or error}); free space there, "
+            "or name another folder in the environment variable HANDCLIP_CACHE"
+        ) from error
+    if kept is None:
+        raise DataError(f"the image cache {file} was damaged while it was written; check that disk")
+    return kept
+
+
+def _build(
+    file: Path, n: int, size: tuple[int, int], decode: Callable[[int], np.ndarray | str], progress: bool
+) -> None:
+    failed: dict[int, str] = {}
+    checksum = 0
+    with whole_file(file) as private:
+        bar = tqdm(total=n, desc="decoding images", unit="image", disable=not progress)
+        with private.open("wb") as written, ThreadPoolExecutor(cores()) as pool, bar:
+            _write_header(written, (n, *size, 3))
+            for row, decoded in enumerate(pool.map(decode, range(n))):
+                bar.update()
+                if isinstance(decoded, str):
+                    failed[row] = decoded
+                    continue
+                block = np.ascontiguousarray(decoded).data
+                checksum = zlib.crc32(block, checksum)
+                written.write(block)
+            shape = (n - len(failed), *size, 3)
+            written.seek(0)
+            _write_header(written, shape)
+        with whole_file(file.with_suffix(".json")) as facts:
+            facts.write_text(json.dumps({"crc32": checksum, "shape": shape, "failed": failed}))
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """The head of a .npy file; numpy leaves room in it, so another count of images takes as many bytes."""
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def _open(file: Path) -> tuple[np.ndarray, dict[int, str]] | None:
+    """What is kept, or None when there is nothing or it is damaged."""
+    try:
+        facts = json.loads(file.with_suffix(".json").read_text())
+        failed = {int(row): reason for row, reason in facts["failed"].items()}
+        shape = tuple(facts["shape"])
+        if not shape[0]:
+            return np.empty(shape, np.uint8), failed
+        pixels = np.load(file, mmap_mode="r")
+        sound = pixels.dtype == np.uint8 and pixels.shape == shape and zlib.crc32(pixels) == facts["crc32"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError):
+        sound = False
+    if sound:
+        return pixels, failed
+    logger.warning("the image cache %s is damaged; it is built again", file)
+    return None
 
 
 def height_and_width(resolution: Resolution) -> tuple[int, int]:
@@ -164,11 +254,7 @@ def _unidentified(path: Path) -> str:
 
 
 def compare_fits(path: Path, resolution: Resolution) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """A photograph as it is, uint8 (height, width, 3), and as a model sees it under each fit.
-
-    Raises:
-        DataError: It cannot be decoded.
-    """
+    """A photograph as it is, uint8 (height, width, 3), and as a model sees it under each fit, or a DataError."""
     results = {fit: decode_file(path, resolution, fit) for fit in FITS}
     for seen in results.values():
         if isinstance(seen, str):

@@ -84,12 +84,10 @@ class Split:
         return self.images.loc[needed, "path"].tolist()
 
     def draw(self, trial: int, gallery: str = "aspect") -> Draw:
-        """One of the draws.
+        """Draw number `trial`, from 0.
 
-        Args:
-            trial: 0 … draws - 1.
-            gallery: "aspect" holds one image a test identity (CLIP-FH's task); "all" adds the other aspects' gallery
-                images as other identities (MBA-Net's). Distractors are in both.
+        Gallery "aspect" holds one image a test identity (CLIP-FH's task); "all" adds the other aspects' gallery images
+        as other identities (MBA-Net's). Distractors are in both.
         """
         if gallery not in GALLERIES:
             raise DataError(f"unknown gallery {gallery!r}; choose from {', '.join(GALLERIES)}")
@@ -116,8 +114,14 @@ class Split:
     def write(self, folder: Path | str) -> Path:
         """Write `split.csv` and `split.json` (meta and checksum) into a folder; return the CSV's path."""
         folder = Path(folder)
-        _write(folder / "split.csv", _csv(self.images))
-        _write(folder / "split.json", json.dumps({"checksum": self.checksum, **self.meta}, indent=1) + "\n")
+        facts = json.dumps({"checksum": self.checksum, **self.meta}, indent=1) + "\n"
+        for path, text in ((folder / "split.csv", _csv(self.images)), (folder / "split.json", facts)):
+            try:
+                with whole_file(path) as private:
+                    private.write_text(text, encoding="utf-8", newline="")
+            except OSError as error:
+                remedy = "free space or name another folder"
+                raise DataError(f"{path} cannot be written ({error.strerror}); {remedy}") from error
         return folder / "split.csv"
 
     @classmethod
@@ -168,11 +172,3 @@ def _csv(images: pd.DataFrame) -> str:
 def _checksum(meta: dict[str, Any], images: pd.DataFrame) -> str:
     text = json.dumps(meta, sort_keys=True) + "\n" + _csv(images)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        with whole_file(path) as private:
-            private.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}); free space or name another folder") from error

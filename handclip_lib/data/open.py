@@ -4,12 +4,11 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 
-from handclip_lib.data.folder import read_folder
+from handclip_lib.data.folder import read_folder, read_hd
 from handclip_lib.data.hands11k import read_hands11k
-from handclip_lib.data.hd import read_hd
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import DataError
-from handclip_lib.places import cache_folder, find_data_root
+from handclip_lib.places import HD_IDENTITIES, METADATA, PHOTOGRAPHS, cache_folder, find_data_root
 
 READERS: dict[str, Callable[[Path], HandTable]] = {"11k": read_hands11k, "hd": read_hd, "folder": read_folder}
 DATASETS = ("drawn", *READERS)
@@ -22,11 +21,8 @@ def open_dataset(
 
     Args:
         dataset: "drawn" (drawn once into the cache), "11k", "hd" or "folder".
-        data_root: Folder of the photographs, absolute, or relative to the working folder or the project's; unused
-            for drawn hands.
-        drawn_subjects: Number of subjects to draw.
-        drawn_images: Photographs a drawn subject and aspect.
-        seed: Seed of the drawn subjects.
+        data_root: Folder of the photographs, absolute, or relative to the working folder or the project's.
+        drawn_subjects, drawn_images, seed: Of drawn hands: people, photographs of each aspect, and what draws them.
 
     Raises:
         DataError: The name is unknown, or the folder is not such a data set.
@@ -48,3 +44,16 @@ def open_dataset(
         raise DataError(
             f"{root} cannot be read ({error}); make its files readable or name another data_root"
         ) from error
+
+
+def recognised(root: Path) -> str:
+    """Name the data set whose layout a folder has, or which holds the folder; "folder" when it has none."""
+    try:
+        near = [root, *sorted(folder for folder in root.iterdir() if folder.is_dir())]
+    except OSError as error:
+        raise DataError(f"{root} cannot be read ({error}); make it readable or name another folder") from error
+    # Trees of splits are written into the data set's folder, so only Hands/ itself belongs to the folder above it.
+    if any((folder / METADATA).is_file() for folder in [*near, *[root.parent] * (root.name == PHOTOGRAPHS)]):
+        return "11k"
+    original = HD_IDENTITIES.split("/")[0]
+    return "hd" if original in root.parts or any((folder / HD_IDENTITIES).is_dir() for folder in near) else "folder"

@@ -8,12 +8,9 @@ from typing import Any
 import pandas as pd
 
 from handclip_lib.data.content import content_keys, is_content
-from handclip_lib.data.hd import is_distractor
-from handclip_lib.data.manifest import Draw, Split
-from handclip_lib.data.table import ASPECTS, HandTable, identity_order
+from handclip_lib.data.manifest import Split
+from handclip_lib.data.table import ASPECTS, HandTable, identity_order, is_distractor
 from handclip_lib.errors import DataError
-
-__all__ = ["CUTOFFS", "Draw", "Split", "make_split", "refuse_leak"]
 
 CUTOFFS = {"dorsal_r": 1050, "dorsal_l": 1037, "palmar_r": 1051, "palmar_l": 1042}
 """Largest identity that trains, per aspect of 11k Hands. Source: Baisa, ICPR 2022."""
@@ -181,21 +178,21 @@ def _one_aspect(
     people = rows[~is_distractor(rows)]
     roles: dict[str, str] = {}
     galleries: dict[str, list[str]] = defaultdict(list)
-    lonely = 0
+    single_image = 0
     for identity, group in people.groupby("identity", sort=False):
         paths = group["path"].tolist()
         if trains(str(identity)):
             roles |= dict.fromkeys(paths, "train")
             # A subject's only image trains: validating on it would leave nothing to match it with.
-            lonely += len(paths) == 1
+            single_image += len(paths) == 1
             if len(paths) > 1:
                 roles[_drawn(paths, seed, f"val|{identity}")] = "val"
         else:
             roles |= dict.fromkeys(paths, "test")
             for trial in map(str, range(draws)):
                 galleries[_drawn(paths, seed, f"{trial}|{identity}")].append(trial)
-    if lonely:
-        notes.append(f"{lonely} train identities have one image: it trains, and they have no val image")
+    if single_image:
+        notes.append(f"{single_image} train identities have one image: it trains, and they have no val image")
     rows["role"] = [roles.get(path, "distractor") for path in rows["path"]]
     rows["gallery_in"] = [" ".join(galleries.get(path, [])) for path in rows["path"]]
     return rows

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from handclip_lib.errors import DataError
+from handclip_lib.places import HD_DISTRACTORS
 
 ASPECTS = ("dorsal_r", "dorsal_l", "palmar_r", "palmar_l")
 DTYPES = {
@@ -17,13 +18,13 @@ DTYPES = {
 }  # fmt: skip
 COLUMNS = tuple(DTYPES)
 IMAGE_FORMATS = {
-    "JPEG": (".jpg", ".jpeg"),
-    "PNG": (".png",),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-    "WebP": (".webp",),
-}
+    "JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",), "TIFF": (".tif", ".tiff"), "WebP": (".webp",),
+}  # fmt: skip
 IMAGE_SUFFIXES = frozenset(suffix for suffixes in IMAGE_FORMATS.values() for suffix in suffixes)
+EMPTY_FILE = "the file is empty (0 bytes)"
+AGE_BANDS = {"<20": 0, "20-29": 20, "30-39": 30, "40+": 40}
+"""Bands of years and where they begin, in which people are counted and figures reported."""
+UNKNOWN = "unknown"
 
 
 def identity_order(identity: str) -> tuple[int, int, str, str]:
@@ -41,6 +42,38 @@ def capture_number(name: str) -> int | None:
     """
     digits = re.findall(r"[0-9]+", Path(name).stem)
     return int(digits[-1]) if digits and len(digits[-1]) <= 15 else None
+
+
+def misplaced(root: Path, mark: str, lacks: str, needs: str) -> str:
+    """Why a folder is not the data set that holds `mark`, and which folder may be meant.
+
+    Args:
+        root: The folder.
+        mark: What its data set would hold.
+        lacks, needs: The same in words: "no HandInfo.csv", and what to do.
+    """
+    if not root.is_dir():
+        return f"{root} is not a folder; {needs}"
+    above = next((folder for folder in root.parents if (folder / mark).exists()), None)
+    if above:
+        return f"{root} is inside the data set; name the folder above it: {above}"
+    inner = next((folder for folder in sorted(root.iterdir()) if (folder / mark).exists()), None)
+    if inner:
+        return f"{root} holds {lacks}, but {inner} does: name that folder"
+    return f"{root} {f'holds {lacks}' if any(root.iterdir()) else 'is empty'}; {needs}"
+
+
+def is_distractor(images: pd.DataFrame) -> "pd.Series[bool]":
+    """True for the rows of an HD table that belong to no test subject."""
+    return images["path"].str.startswith(HD_DISTRACTORS + "/")
+
+
+def as_groups(values: pd.Series) -> "pd.Series[str]":
+    """The group of each image in an attribute, as text: ages in `AGE_BANDS`, "yes" and "no", or "unknown"."""
+    if values.name == "age":
+        edges = [*AGE_BANDS.values(), float("inf")]
+        values = pd.cut(values.astype("Float64"), edges, right=False, labels=list(AGE_BANDS))
+    return values.astype("string").replace({"True": "yes", "False": "no", "": UNKNOWN}).fillna(UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -71,22 +104,21 @@ class HandTable:
         given_split: pd.DataFrame | None = None, notes: Iterable[str] = (),
     ) -> "HandTable":  # fmt: skip
         """Make a table from rows with any of the columns, give each column its type, and validate it."""
-        rows = list(rows)
-        unwritable = {str(row["path"]): "its name is not valid UTF-8; rename it" for row in rows if _unwritable(row)}
+        kept, unwritable = [], {}
+        for row in rows:
+            if _writable(str(row["path"])) == row["path"]:
+                kept.append(row)
+            else:
+                unwritable[str(row["path"])] = "its name is not valid UTF-8; rename it"
         left_out = {_writable(path): reason for path, reason in {**left_out, **unwritable}.items()}
-        frame = pd.DataFrame([row for row in rows if not _unwritable(row)]).reindex(columns=list(COLUMNS))
+        frame = pd.DataFrame(kept).reindex(columns=list(COLUMNS))
         frame = frame.astype(DTYPES)  # before filling: a column that no row has starts as float64
         for text in ("side", "view", "aspect"):
             frame[text] = frame[text].astype("object").where(frame[text].notna(), "")
-        reasons = pd.DataFrame({"path": list(left_out), "reason": list(left_out.values())}, dtype="object")
-        return cls(dataset, Path(root), frame, reasons, given_split, tuple(notes)).validated()
+        return cls(dataset, Path(root), frame, _reasons(left_out), given_split, tuple(notes)).validated()
 
     def validated(self) -> "HandTable":
-        """Return the table itself when it can be used.
-
-        Raises:
-            DataError: It is empty, or a path repeats, or an identity is empty, or an aspect is unknown.
-        """
+        """The table itself; a DataError if it is empty, a path repeats, or an identity or aspect is none."""
         if self.images.empty:
             why = "; ".join(f"{n} × {reason}" for reason, n in self.left_out["reason"].value_counts().head(3).items())
             raise DataError(f"{self.root} holds no usable image{': ' + why if why else ''}; name another data_root")
@@ -101,23 +133,13 @@ class HandTable:
             raise DataError(f"{self.root}: unknown aspect {sorted(unknown)[0]!r}; choose from {', '.join(ASPECTS)}")
         return self
 
-    def absolute(self, paths: Iterable[str]) -> list[Path]:
-        """The files of some paths."""
-        return [self.root / path for path in paths]
-
-    def where(self, mask: "pd.Series[bool]") -> "HandTable":
-        """The table of the images where `mask` (aligned with `images`) is true."""
-        kept = mask.fillna(False).astype(bool)
-        return replace(self, images=self.images[kept].reset_index(drop=True)).validated()
-
     def without(self, failures: Mapping[str, str]) -> "HandTable":
         """The table less the images that could not be read; they go to `left_out` with their reasons."""
         if not failures:
             return self
         failed = self.images["path"].isin(list(failures))
-        more = pd.DataFrame({"path": list(failures), "reason": list(failures.values())}, dtype="object")
         images = self.images[~failed].reset_index(drop=True)
-        left_out = pd.concat([self.left_out, more], ignore_index=True)
+        left_out = pd.concat([self.left_out, _reasons(failures)], ignore_index=True)
         return replace(self, images=images, left_out=left_out).validated()
 
 
@@ -126,5 +148,5 @@ def _writable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _unwritable(row: Mapping[str, object]) -> bool:
-    return _writable(str(row["path"])) != row["path"]
+def _reasons(left_out: Mapping[str, str]) -> pd.DataFrame:
+    return pd.DataFrame({"path": list(left_out), "reason": list(left_out.values())}, dtype="object")

@@ -16,14 +16,13 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from handclip_lib.drawn.photograph import DRAWN_ASPECTS, STAYS, draw_image, shot_of, subject_of
+from handclip_lib.drawn.photograph import DRAWN_ASPECTS, SIDES, STAYS, draw_image, shot_of, subject_of
 from handclip_lib.errors import DataError
 from handclip_lib.files import file_lock, make_folder
 from handclip_lib.machine import cores
 
 RECIPE_VERSION = 2
 _HEADER = "id,age,gender,skinColor,accessories,nailPolish,aspectOfHand,imageName,irregularities\r\n"
-_SIDE = {"r": "right", "l": "left"}
 _QUALITY = 92
 _WORTH_PROCESSES = 100  # images; starting processes costs about as much as drawing these
 
@@ -46,8 +45,7 @@ def draw_dataset(
 
     Args:
         folder: Returned as an absolute path; its parent is made when absent.
-        subjects: People, at least 1.
-        images_per_aspect: Photographs of each person in each of the four aspects, at least 1.
+        subjects, images_per_aspect: People, and photographs of each in each of the four aspects, at least 1.
         seed: 0 or more.
         workers: Processes, at most the machine's cores; None: all cores, 1: this process.
         stays: See `draw_image`.
@@ -158,7 +156,7 @@ def _draw_subject(hands: Path, seed: int, number: int, images_per_aspect: int, s
     rows: list[Row] = []
     capture = number * images_per_aspect * len(DRAWN_ASPECTS)
     for aspect in DRAWN_ASPECTS:
-        aspect_text = f"{aspect[:-2]} {_SIDE[aspect[-1]]}"
+        view, side = aspect.split("_")
         for photograph in range(images_per_aspect):
             capture += 1
             name = f"Hand_{capture:07d}.jpg"
@@ -167,5 +165,5 @@ def _draw_subject(hands: Path, seed: int, number: int, images_per_aspect: int, s
             worn = shot_of(subject, aspect, photograph, stays).worn
             accessories, polish = int(worn.accessory != ""), int(worn.polish >= 0)
             about = (f"{number:07d}", subject.age, subject.gender, subject.skin_color, accessories, polish)
-            rows.append((*about, aspect_text, name, int(subject.irregular)))
+            rows.append((*about, f"{view} {SIDES[side]}", name, int(subject.irregular)))
     return rows

@@ -64,12 +64,7 @@ def is_female(subject_seed: int) -> bool:
 
 
 def anatomy_of(subject_seed: int, side: str) -> Anatomy:
-    """The hand of a subject; both hands share shape and skin, while lines, veins and marks are each hand's own.
-
-    Args:
-        subject_seed: The person, 0 or more.
-        side: "right" or "left".
-    """
+    """A person's "right" or "left" hand: shape and skin are shared, lines, veins and marks are each hand's own."""
     person = generator(subject_seed, 1)
     hand = generator(subject_seed, 2, int(side == "left"))
     stout, broad = person.normal(-0.04 if is_female(subject_seed) else 0.06, [0.09, 0.06])
@@ -144,12 +139,9 @@ class Surface:
 
 
 def surface_of(anatomy: Anatomy, pose: Pose, view: str, mirrored: bool) -> Surface:
-    """Distance field and height of the hand in an image.
+    """Distance field and height of the hand in an image, "dorsal" or "palmar", whose heights differ.
 
-    Args:
-        anatomy, pose: The person's hand, and how it is held.
-        view: "dorsal" or "palmar", whose heights differ.
-        mirrored: Thumb to the left (palmar right and dorsal left).
+    Mirrored, the thumb is to the left (palmar right and dorsal left).
     """
     x, y = _hand_coordinates(pose, mirrored)
     palm = _palm(anatomy, x, y)

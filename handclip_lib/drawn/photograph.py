@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from handclip_lib.drawn.hand import Pose, anatomy_of, generator, surface_of
-from handclip_lib.drawn.light import Light
-from handclip_lib.drawn.skin import Worn, render
+from handclip_lib.drawn.skin import Light, Worn, render
 from handclip_lib.errors import DataError
 
 DRAWN_ASPECTS = ("dorsal_r", "palmar_r", "dorsal_l", "palmar_l")
@@ -19,6 +18,7 @@ _RENEWED = np.array([0.15, 0.2, 1, 1, 1, 1, 1, 1, 0.8, 0.4, 0.3] + [0] * 9)  # o
 STAYS = 0.15  # chance that a burst belongs to the sitting of the burst before it
 _CLOTH = ((0.05, 0.05, 0.06), (0.09, 0.10, 0.20), (0.35, 0.04, 0.07), (0.30, 0.30, 0.32), (0.80, 0.79, 0.76),
           (0.16, 0.22, 0.14), (0.28, 0.20, 0.15), (0.62, 0.30, 0.42), (0.20, 0.33, 0.48))  # fmt: skip
+SIDES = {"r": "right", "l": "left"}
 _SKIN = ("very fair", "fair", "medium", "dark")
 
 
@@ -45,16 +45,13 @@ class Shot:
 
 
 def draw_image(subject_seed: int, aspect: str, photograph: int, stays: float = STAYS) -> np.ndarray:
-    """Draw one photograph of one person.
+    """Draw one photograph of one person: uint8 RGB, shape (180, 240, 3).
 
     Args:
         subject_seed: The person, 0 or more.
         aspect: One of DRAWN_ASPECTS.
         photograph: 0 or more; neighbours may belong to one burst and then differ little.
         stays: Chance, 0..1, that a burst belongs to the sitting of the burst before it.
-
-    Returns:
-        uint8 RGB, shape (180, 240, 3).
 
     Raises:
         DataError: The aspect is unknown, or a number is negative.
@@ -64,7 +61,7 @@ def draw_image(subject_seed: int, aspect: str, photograph: int, stays: float = S
     if subject_seed < 0 or photograph < 0:
         raise DataError(f"subject_seed and photograph must not be negative, got {subject_seed} and {photograph}")
     view, side = aspect.split("_")
-    anatomy = anatomy_of(subject_seed, "right" if side == "r" else "left")
+    anatomy = anatomy_of(subject_seed, SIDES[side])
     shot = shot_of(subject_of(subject_seed), aspect, photograph, stays)
     surface = surface_of(anatomy, shot.pose, view, mirrored=aspect in ("palmar_r", "dorsal_l"))
     rng = generator(subject_seed, 5, DRAWN_ASPECTS.index(aspect), photograph)

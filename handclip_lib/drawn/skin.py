@@ -1,4 +1,4 @@
-"""The look of a drawn hand: skin, lines, nails, and what is worn.
+"""The look of a drawn photograph: skin, lines, nails, what is worn, light, shadows and paper.
 
 Fields are float32 of shape (180, 240); colours are RGB in 0..1.
 """
@@ -6,15 +6,33 @@ Fields are float32 of shape (180, 240); colours are RGB in 0..1.
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from handclip_lib.drawn.hand import HEIGHT, RING, THUMB, WIDTH, Anatomy, FingerField, Surface
-from handclip_lib.drawn.light import Light, bump, falloff, mottle, paper, relief
 
 # Very fair, fair, medium, dark: skin under white light.
 _TONES = np.array([[0.91, 0.76, 0.69], [0.84, 0.65, 0.55], [0.69, 0.49, 0.38], [0.40, 0.26, 0.19]])
 _PALM = np.array([0.95, 0.755, 0.685])
 _POLISH = np.array([[0.72, 0.06, 0.12], [0.95, 0.93, 0.92], [0.16, 0.10, 0.16], [0.86, 0.36, 0.55], [0.18, 0.28, 0.55]])
+
+
+@dataclass(frozen=True)
+class Light:
+    """One photograph's light and camera."""
+
+    gain: float
+    tint: np.ndarray  # (3,) factors of red, green, blue
+    contrast: float
+    direction: np.ndarray  # (2,) where the light comes from, in the image
+    relief: float
+    falloff: np.ndarray  # (2,) how much lighter it is on the right and at the bottom
+    shadow: float
+    shadow_offset: np.ndarray  # (2,) pixels right and down
+    fog: np.ndarray  # (4,) how grey each corner of the paper is
+    blur: float  # pixels
+    noise: float  # 0..1 units
+    flush: float  # redness of the skin on the day
 
 
 @dataclass(frozen=True)
@@ -30,9 +48,7 @@ def render(anatomy: Anatomy, surface: Surface, view: str, light: Light, worn: Wo
     """The photograph, uint8 RGB of shape (180, 240, 3).
 
     Args:
-        anatomy, surface: The person's hand, and its shape on the pixel grid.
         view: "dorsal" or "palmar".
-        light, worn: Light and camera; accessories and nail polish.
         scale: Pixels a hand length.
         rng: numpy Generator of mottling and noise.
     """
@@ -42,10 +58,10 @@ def render(anatomy: Anatomy, surface: Surface, view: str, light: Light, worn: Wo
     for field in surface.fingers:
         _nail(skin, anatomy, field, view, worn.polish)
     _grain(skin, view, rng)
-    skin *= relief(surface, light, scale) * falloff(light)[..., None]
+    skin *= _relief(surface, light, scale) * _falloff(light)[..., None]
     cover = np.clip(0.5 - surface.distance * np.float32(scale), 0, 1)
     cover = _wear(skin, cover, surface, worn, scale)
-    background = paper(cover, light)
+    background = _paper(cover, light)
     lit = np.clip(skin * (light.gain * light.tint), 0, 1.2).astype(np.float32)
     lit = 0.5 + (lit - 0.5) * np.float32(light.contrast)
     image = background + cover[..., None] * (lit - background)
@@ -62,11 +78,11 @@ def _skin(anatomy: Anatomy, surface: Surface, view: str, flush: float) -> np.nda
     tone = tone * (1 + anatomy.hue)
     red = np.full((HEIGHT, WIDTH), flush, np.float32)
     for field in surface.fingers:  # blood shows at the tips, and on the back at the joints
-        tip = bump((field.along - field.length) ** 2, 0.07)
+        tip = _bump((field.along - field.length) ** 2, 0.07)
         red[field.window] += np.where(field.distance < 0.01, tip * np.float32(0.5), 0)
     for pivot in anatomy.pivot[1:]:
         away = (surface.x - np.float32(pivot[0])) ** 2 + (surface.y - np.float32(pivot[1])) ** 2
-        red += np.float32(0.7 if view == "dorsal" else 0.35) * bump(away, 0.047)
+        red += np.float32(0.7 if view == "dorsal" else 0.35) * _bump(away, 0.047)
     change = np.array([0.02, -0.10, -0.085], np.float32)
     return (tone.astype(np.float32) * (1 + red[..., None] * change)).astype(np.float32)
 
@@ -74,8 +90,8 @@ def _skin(anatomy: Anatomy, surface: Surface, view: str, flush: float) -> np.nda
 def _grain(skin: np.ndarray, view: str, rng) -> None:
     """Uneven skin: broad patches, blood showing in the palm, and the net of fine furrows that the back has more of."""
     fine = gaussian_filter(rng.standard_normal((HEIGHT, WIDTH), dtype=np.float32), 0.6, truncate=2)
-    skin *= (1 + 0.05 * mottle(rng, 12) + (0.060 if view == "dorsal" else 0.040) * fine)[..., None]
-    blood = mottle(rng, 32) * np.float32(0.025 if view == "dorsal" else 0.040)
+    skin *= (1 + 0.05 * _mottle(rng, 12) + (0.060 if view == "dorsal" else 0.040) * fine)[..., None]
+    blood = _mottle(rng, 32) * np.float32(0.025 if view == "dorsal" else 0.040)
     skin *= 1 - blood[..., None] * np.array([0.15, 1.0, 0.85], np.float32)
 
 
@@ -114,12 +130,12 @@ def _finger_lines(anatomy: Anatomy, field: FingerField, view: str, thin: float) 
             line = field.along - np.float32(place + shift) - np.float32(slant) * field.across
             line = line - np.float32(bow) * field.across**2
             side = field.across / np.float32(field.radius * reach)
-            total += np.float32(max(fade, 0.05)) * bump(line * line, thin) * np.clip(2 - 2 * side * side, 0, 1)
+            total += np.float32(max(fade, 0.05)) * _bump(line * line, thin) * np.clip(2 - 2 * side * side, 0, 1)
     if view == "dorsal":  # the loose, darker skin over the joint
         for place, dark, long in ((middle, 0.30, 0.030), (end, 0.16, 0.018)):
             ahead = (field.along - np.float32(place)) / np.float32(long)
             side = field.across / np.float32(field.radius * 0.62)
-            total += np.float32(dark) * bump(ahead * ahead + side * side, 1.0)
+            total += np.float32(dark) * _bump(ahead * ahead + side * side, 1.0)
     return total
 
 
@@ -143,7 +159,7 @@ def _palm_lines(anatomy: Anatomy, surface: Surface, thin: float) -> np.ndarray:
     for cx, cy, angle, length, depth in anatomy.minor_lines:
         along = (x - cx) * np.float32(np.cos(angle)) + (y - cy) * np.float32(np.sin(angle))
         aside = (y - cy) * np.float32(np.cos(angle)) - (x - cx) * np.float32(np.sin(angle))
-        stroke = bump(aside * aside, thin) * bump(along * along, length)
+        stroke = _bump(aside * aside, thin) * _bump(along * along, length)
         total = np.maximum(total, np.float32(depth) * stroke)
     return total
 
@@ -151,7 +167,7 @@ def _palm_lines(anatomy: Anatomy, surface: Surface, thin: float) -> np.ndarray:
 def _fold(away: np.ndarray, depth: float, thin: float) -> np.ndarray:
     """A crease with the soft shade of the skin that bends into it."""
     squared = away * away
-    return np.float32(depth) * (bump(squared, thin) + np.float32(0.25) * bump(squared, 4 * thin))
+    return np.float32(depth) * (_bump(squared, thin) + np.float32(0.25) * _bump(squared, 4 * thin))
 
 
 def _between(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -167,7 +183,7 @@ def _veins(anatomy: Anatomy, surface: Surface) -> np.ndarray:
         middle = -0.105 + 0.07 * number + 0.026 * place
         course = np.float32(middle) * (1 + (y + 0.1) * 0.7) + np.float32(0.14 * slope) * (y + 0.3)
         course += np.float32(0.010 * (0.4 + abs(wave))) * np.sin(y * np.float32(17) + np.float32(3 * phase))
-        stroke = bump((x - course) ** 2, 0.012) * _between(y, -0.62, -0.13)
+        stroke = _bump((x - course) ** 2, 0.012) * _between(y, -0.62, -0.13)
         total = np.maximum(total, np.float32(min(abs(depth) * 0.75, 1.2)) * stroke)
     return total
 
@@ -176,7 +192,7 @@ def _marks(skin: np.ndarray, anatomy: Anatomy, surface: Surface, view: str) -> N
     for mark_x, mark_y, radius, depth in anatomy.marks[int(view == "palmar")]:
         if depth > 0:
             away = (surface.x - np.float32(mark_x)) ** 2 + (surface.y - np.float32(mark_y)) ** 2
-            spot = np.float32(depth) * bump(away, radius)
+            spot = np.float32(depth) * _bump(away, radius)
             skin *= 1 - spot[..., None] * np.array([0.55, 0.70, 0.75], np.float32)
 
 
@@ -196,7 +212,7 @@ def _nail(skin: np.ndarray, anatomy: Anatomy, field: FingerField, view: str, pol
     side = (field.across - aside) / np.float32(wide / 2)
     edge = 1 - np.sqrt(forward**4 + np.abs(side) ** 3)
     plate = np.clip(edge * 5 + 0.5, 0, 1)
-    outline = bump(edge * edge, 0.17)
+    outline = _bump(edge * edge, 0.17)
     base = skin[field.window]
     base *= 1 - (0.16 * outline)[..., None]
     if polish >= 0:
@@ -218,7 +234,7 @@ def _wear(skin: np.ndarray, cover: np.ndarray, surface: Surface, worn: Worn, sca
     if worn.accessory == "ring":
         field = surface.fingers[RING]
         band = np.clip((0.011 - np.abs(field.along - 0.36 * field.length)) * scale + 0.5, 0, 1)
-        gleam = 0.75 + 0.5 * bump((field.across + 0.012) ** 2, 0.012)
+        gleam = 0.75 + 0.5 * _bump((field.across + 0.012) ** 2, 0.012)
         band = band * (field.distance < 0.008)
         _blend(skin, field.window, band, np.array([0.80, 0.62, 0.26]))
         skin[field.window] *= 1 + band[..., None].astype(np.float32) * (gleam[..., None] - 1).astype(np.float32)
@@ -232,3 +248,56 @@ def _wear(skin: np.ndarray, cover: np.ndarray, surface: Surface, worn: Worn, sca
         skin *= 1 + hem[..., None] * (folds[..., None] - 1)
         return np.maximum(cover, hem * np.clip((0.045 - surface.distance) * scale, 0, 1)).astype(np.float32)
     return cover
+
+
+def _bump(squared: np.ndarray, width: float) -> np.ndarray:
+    """exp(-squared / width²) cut to compact support: no denormals, and no libm that differs by platform."""
+    rest = np.maximum(1 - squared * np.float32(0.2 / (width * width)), 0)
+    square = rest * rest
+    return square * square * rest  # (1 - q/5)^5 is close to exp(-q)
+
+
+def _relief(surface: Surface, light: Light, scale: float) -> np.ndarray:
+    """Roundness: light on the slope of the height field, and less light in the valleys between fingers."""
+    height = gaussian_filter(surface.height, 0.8, truncate=2)
+    down, right = np.gradient(height * np.float32(scale))
+    steep = np.sqrt(right * right + down * down + np.float32(1.2))
+    lean = (np.float32(light.direction[0]) * right + np.float32(light.direction[1]) * down) / steep
+    flat = np.float32(np.sqrt(1.2)) / steep
+    shade = 1 + np.float32(light.relief) * (-lean * 0.60 + (flat - 1) * 0.75)
+    valley = 1 - np.clip(height / np.float32(0.036), 0, 1)
+    shade = np.clip(shade, 0.42, 1.30)
+    dark = np.array([0.42, 0.54, 0.58], np.float32) * (valley * valley)[..., None]
+    return shade[..., None] * (1 - dark)
+
+
+def _paper(cover: np.ndarray, light: Light) -> np.ndarray:
+    """Overexposed white paper, greyer towards some corners, with the hand's shadow."""
+    right = np.linspace(0, 1, WIDTH, dtype=np.float32)[None, :]
+    down = np.linspace(0, 1, HEIGHT, dtype=np.float32)[:, None]
+    top = light.fog[0] * (1 - right) ** 2 + light.fog[1] * right**2
+    low = light.fog[2] * (1 - right) ** 2 + light.fog[3] * right**2
+    fog = (1 - down) ** 2 * top + down**2 * low
+    sheet = 1.05 - fog[..., None] * np.array([0.20, 0.13, 0.12], np.float32)
+    small = np.asarray(Image.fromarray(cover).resize((WIDTH // 4, HEIGHT // 4), Image.Resampling.BOX))
+    soft = Image.fromarray(gaussian_filter(small, 1.8)).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+    right_by, down_by = (round(float(by)) for by in light.shadow_offset)
+    reach = 16  # more than any offset
+    wide = np.pad(np.asarray(soft), reach, mode="edge")
+    cast = wide[reach - down_by : reach - down_by + HEIGHT, reach - right_by : reach - right_by + WIDTH]
+    sheet = sheet * (1 - np.float32(light.shadow) * cast[..., None] * np.array([1.0, 0.93, 0.90], np.float32))
+    tint = 0.8 + 0.2 * np.clip(light.gain * light.tint, 0.6, 1.3)
+    return np.minimum(sheet * tint, 1).astype(np.float32)
+
+
+def _falloff(light: Light) -> np.ndarray:
+    """The lamp is nearer to one side: a factor around 1 for each pixel."""
+    right = np.linspace(-0.5, 0.5, WIDTH, dtype=np.float32)[None, :]
+    down = np.linspace(-0.5, 0.5, HEIGHT, dtype=np.float32)[:, None]
+    return 1 + np.float32(light.falloff[0]) * right + np.float32(light.falloff[1]) * down
+
+
+def _mottle(rng: np.random.Generator, cells: int) -> np.ndarray:
+    """Smooth noise of unit height."""
+    grid = rng.standard_normal((cells * 3 // 4, cells), dtype=np.float32)
+    return np.asarray(Image.fromarray(grid).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))

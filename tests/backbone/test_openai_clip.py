@@ -8,8 +8,8 @@ import urllib.request
 import pytest
 import torch
 
-from handclip_lib.backbone.load import BACKBONES, SHAPES, load_backbone
-from handclip_lib.backbone.openai_clip import build_clip, clip_package, infer_shape, published_file
+from handclip_lib.backbone.load import SHAPES, load_backbone
+from handclip_lib.backbone.openai_clip import build_clip, clip_package, infer_shape, published
 from handclip_lib.errors import BackboneError
 
 
@@ -43,10 +43,9 @@ def test_a_real_pkg_resources_is_left_alone():
 
 def test_the_nine_names_and_their_files_are_openai_clips():
     addresses = clip_package().clip._MODELS
-    assert sorted(BACKBONES.values()) == sorted(addresses)
-    assert {name: published_file(name) for name in addresses} == {
-        name: address.rsplit("/", 1)[1] for name, address in addresses.items()
-    }
+    assert sorted(shape.published for shape in SHAPES.values() if shape.published) == sorted(addresses)
+    assert published("ViT-L/14@336px").file == "ViT-L-14-336px.pt"
+    assert all(published(name).address == address for name, address in addresses.items())
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -7,13 +8,16 @@ from PIL import Image
 from handclip_lib.data.audit import (
     PUBLISHED_COUNTS,
     attribute_counts,
+    check,
     image_sizes,
     images_per_identity,
     left_out_reasons,
     split_counts,
 )
 from handclip_lib.data.hands11k import read_hands11k
+from handclip_lib.data.open import recognised
 from handclip_lib.data.splits import make_split
+from handclip_lib.errors import DataError
 
 HEADER = "id,age,gender,skinColor,accessories,nailPolish,aspectOfHand,imageName,irregularities"
 
@@ -63,3 +67,157 @@ def test_the_standard_protocol_has_the_published_counts(hands11k_metadata, aspec
     table = read_hands11k(hands11k_metadata.parent, metadata=hands11k_metadata, require_images=False)
     counts = split_counts(make_split(table, aspect))
     pd.testing.assert_series_equal(counts["found"], counts["published"], check_names=False, check_dtype=False)
+
+
+def photograph(path: Path, mode: str = "RGB", side: int = 64) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(len(path.name)).integers(0, 255, (side, side), np.uint8)
+    values = noise.astype(np.uint16) * 257 if mode == "I;16" else noise
+    image = Image.fromarray(values)
+    (image if mode == "I;16" else image.convert(mode)).save(path)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Six subjects of 11k Hands with three images each, on both sides of the cut-off of dorsal right."""
+    rows = []
+    for number in range(18):
+        name = f"Hand_{number:07d}.jpg"
+        identity = f"{1048 + number // 3:07d}"
+        rows.append({"id": identity, "accessories": 0, "aspectOfHand": "dorsal right", "imageName": name})
+        photograph(tmp_path / "Hands" / name)
+    pd.DataFrame(rows).assign(gender="female").to_csv(tmp_path / "HandInfo.csv", index=False)
+    return tmp_path
+
+
+def test_the_report_counts_what_is_there_beside_what_was_published(root):
+    report = check(root, progress=False)
+    text = str(report)
+    assert report.usable
+    assert not report.deep
+    assert "data set '11k': 18 images of 6 identities" in text
+    assert "dorsal_r      18 images of 6 identities" in text
+    assert "female      18 images of 6 identities" in text
+    # 1048, 1049 and 1050 train, with one image each for validation; 1051, 1052 and 1053 are tested.
+    counts = report.protocols["dorsal_r"].set_index("count")["found"]
+    assert counts[["train", "val", "test", "query", "gallery aspect"]].tolist() == [6, 3, 9, 6, 3]
+    assert "6 of 890" in text
+    assert "\nProtocol standard, found of published\n" in text
+    assert "--deep decodes each" in text
+
+
+def test_what_is_missing_is_grouped_by_reason_with_an_example(root):
+    for number in (3, 4):
+        (root / "Hands" / f"Hand_{number:07d}.jpg").unlink()
+    text = str(check(root, progress=False))
+    assert "Left out: 2 images" in text
+    assert "2 × named in HandInfo.csv but absent from Hands/ (Hands/Hand_0000003.jpg)" in text
+
+
+def test_a_deep_check_decodes_and_says_what_is_damaged_or_converted(root):
+    hands = root / "Hands"
+    cut = hands / "Hand_0000000.jpg"
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    (hands / "Hand_0000001.jpg").write_text("<html>not found</html>")
+    photograph(hands / "Hand_0000003.jpg", "CMYK")
+    for number, mode in ((4, "P"), (6, "I;16")):
+        photograph(hands / "x.png", mode).rename(hands / f"Hand_{number:07d}.jpg")
+    shallow, deep = check(root, progress=False), check(root, deep=True, progress=False)
+    assert len(shallow.table.images) == 18
+    assert len(deep.table.images) == 16
+    assert set(deep.table.left_out["path"]) == {"Hands/Hand_0000000.jpg", "Hands/Hand_0000001.jpg"}
+    assert deep.converted == {
+        "CMYK": ["Hands/Hand_0000003.jpg"],
+        "palette": ["Hands/Hand_0000004.jpg"],
+        "16-bit": ["Hands/Hand_0000006.jpg"],
+    }
+    text = str(deep)
+    assert "cut short" in text
+    assert "1 CMYK images are converted to RGB (Hands/Hand_0000003.jpg)" in text
+    assert "Every image was decoded; 16 can be used." in text
+
+
+@pytest.mark.parametrize("side", [10_000, 30_000])
+def test_an_image_of_too_many_pixels_is_refused_without_a_warning_of_pillows(side, root, recwarn):
+    Image.new("1", (side, side)).save(root / "Hands" / "huge.png")
+    (root / "Hands" / "huge.png").rename(root / "Hands" / "Hand_0000000.jpg")
+    report = check(root, deep=True, progress=False)
+    assert report.table.left_out["path"].tolist() == ["Hands/Hand_0000000.jpg"]
+    assert "too many" in str(report)
+    assert not [w for w in recwarn if issubclass(w.category, Image.DecompressionBombWarning)]
+
+
+def test_when_no_image_can_be_decoded_the_check_fails(root):
+    for file in (root / "Hands").iterdir():
+        file.write_bytes(b"no photograph")
+    with pytest.raises(DataError, match="holds no usable image: 18 ×"):
+        check(root, deep=True, progress=False)
+
+
+def test_another_protocol_than_the_data_sets_own_is_planned_when_asked(root):
+    metadata = pd.read_csv(root / "HandInfo.csv", dtype=str)
+    names = dict(zip(sorted(set(metadata["id"])), ("ann", "bo", "cy", "di", "ed", "flo"), strict=True))
+    metadata["id"] = metadata["id"].map(names)
+    metadata.to_csv(root / "HandInfo.csv", index=False)
+    own = check(root, progress=False)
+    assert not own.usable
+    assert "is not a number" in str(own)
+    assert "No split by protocol 'auto', the data set's own: see the reasons above; another: --protocol" in str(own)
+    other = check(root, protocol="proportional", progress=False)
+    assert other.usable
+    counts = other.protocols["dorsal_r"].set_index("count")["found"]
+    assert counts[["train identities", "test identities"]].tolist() == [3, 3]
+    assert "\nProtocol proportional\n" in str(other)
+    with pytest.raises(DataError, match="unknown protocol 'halves'; choose from auto, standard"):
+        check(root, protocol="halves", progress=False)
+
+
+def test_data_that_cannot_be_split_is_reported_as_unusable(tmp_path):
+    photograph(tmp_path / "anna" / "1.jpg")
+    photograph(tmp_path / "bert" / "2.jpg")
+    report = check(tmp_path, progress=False)
+    assert not report.usable
+    assert "No split of all" in str(report)
+    assert "two identities" in str(report)
+
+
+def test_names_cannot_drive_the_terminal(tmp_path):
+    for identity in ("anna", "bert", "carl", "dora"):
+        for number in range(3):
+            photograph(tmp_path / identity / f"{number}.jpg")
+    (tmp_path / "anna" / "\x1b[2J.jpg").write_bytes(b"")
+    text = str(check(tmp_path, progress=False))
+    assert "\x1b" not in text
+    assert "anna/\\x1b[2J.jpg" in text
+
+
+def test_data_sets_are_recognised_by_their_layout(root, tmp_path_factory):
+    hd, other = tmp_path_factory.mktemp("hd"), tmp_path_factory.mktemp("other")
+    (hd / "Original Images" / "1-501").mkdir(parents=True)
+    (root / "train_val_test_split_dorsal_r").mkdir()
+    assert recognised(root) == recognised(root / "Hands") == recognised(root.parent) == "11k"
+    assert recognised(root / "train_val_test_split_dorsal_r") == "folder"
+    assert recognised(hd) == recognised(hd / "Original Images") == recognised(hd / "Original Images" / "1-501") == "hd"
+    assert recognised(other) == "folder"
+
+
+def test_a_folder_that_is_no_data_set_is_refused_with_a_remedy(root, tmp_path_factory):
+    empty = tmp_path_factory.mktemp("empty")
+    for folder, dataset, message in (
+        (root / "nowhere", "auto", "does not exist; tried"),
+        (root / "Hands", "auto", f"name the folder above it: {root}"),
+        (empty, "auto", "needs <identity>/<photograph>"),
+        (root, "hd", "holds no folder 'Original Images/1-501'"),
+        (root, "12k", "unknown dataset '12k'; choose from auto, 11k, hd, folder"),
+    ):
+        with pytest.raises(DataError, match=message):
+            check(folder, dataset, progress=False)
+
+
+def test_the_real_sample_decodes_completely(hands11k_sample):
+    report = check(hands11k_sample, deep=True, progress=False)
+    assert len(report.table.images) == 764
+    assert report.table.left_out.empty
+    assert report.converted == {}
+    assert list(report.protocols) == ["dorsal_r", "palmar_r"]

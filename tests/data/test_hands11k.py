@@ -157,7 +157,7 @@ def test_a_folder_that_is_not_the_data_set_is_told_from_one_near_it(tmp_path):
     for folder, message in {
         tmp_path / "nowhere": "is not a folder",
         tmp_path / "empty": "is empty; 11k Hands needs HandInfo.csv",
-        root / "Hands": f"is inside the data set; name its parent: {root}",
+        root / "Hands": f"is inside the data set; name the folder above it: {root}",
         tmp_path: f"but {root} does: name that folder",
     }.items():
         with pytest.raises(DataError, match=message):
@@ -188,7 +188,7 @@ def test_the_published_metadata_has_189_subjects(hands11k_metadata, tmp_path):
 def test_the_real_sample_has_the_counts_of_its_description(hands11k_sample):
     table = read_hands11k(hands11k_sample)
     assert (len(table.images), len(table.left_out), table.images["identity"].nunique()) == (764, 0, 175)
-    bare = table.where(~table.images["accessories"]).images
+    bare = table.images[~table.images["accessories"]]
     counts = bare.groupby("aspect")["identity"].agg(["size", "nunique"])
     assert counts.loc["dorsal_r"].tolist() == [284, 105]
     assert counts.loc["palmar_r"].tolist() == [241, 109]

@@ -19,7 +19,6 @@ def test_a_table_has_every_column_whatever_the_rows_record():
     assert table.images["age"].isna().tolist() == [True, False]
     assert table.images["aspect"].tolist() == ["", ""]
     assert str(table.images["accessories"].dtype) == "boolean"
-    assert table.absolute(["a.jpg"]) == [Path("/data/a.jpg")]
 
 
 @pytest.mark.parametrize(
@@ -45,11 +44,6 @@ def test_images_that_fail_move_to_left_out_with_their_reason():
     assert len(table.images) == 2
     with pytest.raises(DataError, match="no usable image: 2 × cut short"):
         table.without({"a.jpg": "cut short", "b.jpg": "cut short"})
-
-
-def test_where_treats_an_unknown_attribute_as_false():
-    table = a_table({"path": "a.jpg", "identity": "1", "age": 30}, {"path": "b.jpg", "identity": "2"})
-    assert table.where(table.images["age"] > 20).images["path"].tolist() == ["a.jpg"]
 
 
 def test_a_file_name_that_is_not_utf8_is_left_out_and_can_be_written():

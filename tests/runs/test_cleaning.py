@@ -7,7 +7,7 @@ import pytest
 from filelock import FileLock
 
 from handclip_lib.cli import main
-from handclip_lib.data.image_cache import kept_pixels
+from handclip_lib.data.images import kept_pixels
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.runs.cleaning import in_units, leftovers, named_runs, remove
 from handclip_lib.runs.life import this_process
@@ -100,12 +100,10 @@ def test_cache_entries_that_were_used_lately_stay(runs: Path, tmp_path: Path):
 
 def test_the_image_cache_is_what_is_looked_for(runs: Path, tmp_path: Path):
     """The real cache writes what this finds."""
-    from concurrent.futures import ThreadPoolExecutor
 
     import numpy as np
 
-    with ThreadPoolExecutor(1) as pool:
-        kept_pixels(tmp_path / "cache" / "images", ["k"], (2, 2), lambda _: np.zeros((2, 2, 3), np.uint8), pool, False)
+    kept_pixels(tmp_path / "cache" / "images", ["k"], (2, 2), lambda _: np.zeros((2, 2, 3), np.uint8), False)
     (item,) = leftovers(0)
     assert {path.suffix for path in item.paths} == {".npy", ".json"}
     assert remove([item])[1] == []

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from handclip_lib.data.audit import AGE_BANDS, UNKNOWN, as_groups
 from handclip_lib.data.manifest import Split
+from handclip_lib.data.table import AGE_BANDS, UNKNOWN, as_groups
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.bootstrap import Interval, mean_interval, resampled
 from handclip_lib.evaluation.features import Features
