@@ -10,8 +10,15 @@ from pathlib import Path
 from uuid import uuid4
 
 from filelock import FileLock
+from safetensors import SafetensorError
+
+from handclip_lib.errors import WriteError
 
 SHARED = "HANDCLIP_SHARED"  # variable: 1 where a group shares cache and reports
+REMEDY = (
+    "free space there, or name another folder in the environment variables HANDCLIP_REPORTS, for runs and reports, or "
+    "HANDCLIP_CACHE"
+)
 
 
 def only_ours() -> bool:
@@ -59,23 +66,47 @@ def file_lock(path: Path, timeout: float = -1) -> FileLock:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def writing(path: Path, remedy: str = REMEDY) -> Iterator[None]:
+    """Of a block that writes a file or a folder: what keeps it from that is told in one sentence, with the remedy.
+
+    Raises:
+        WriteError: The folder is absent, read-only or full.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise WriteError(f"{path} cannot be written ({getattr(error, 'strerror', None) or error}); {remedy}") from error
+
+
+@contextmanager
+def whole_file(path: Path, remedy: str = REMEDY) -> Iterator[Path]:
     """A private path beside `path` to write; it becomes `path` when the block ends well, and is removed otherwise.
 
     Raises:
-        OSError: The folder cannot be made or written, or the disk is full.
+        WriteError: As `writing`.
     """
-    make_folder(path.parent)
     private = path.with_name(f".{path.name}.{uuid4().hex[:8]}{path.suffix}")
-    try:
-        mode = begin_file(private)
-        yield private
-        if private.stat().st_mode & 0o777 != mode:  # safetensors makes a file of its own in its place
-            private.chmod(mode)
-        os.replace(private, path)
-    except BaseException:
-        private.unlink(missing_ok=True)
-        raise
+    with writing(path, remedy):
+        make_folder(path.parent)
+        try:
+            mode = begin_file(private)
+            yield private
+            if private.stat().st_mode & 0o777 != mode:  # safetensors makes a file of its own in its place
+                private.chmod(mode)
+            os.replace(private, path)
+        except BaseException:
+            private.unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of text whole or not at all; signs that are no UTF-8, as in names of files, are written out.
+
+    Raises:
+        WriteError: As `writing`.
+    """
+    with whole_file(path) as private:
+        private.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 UNSEALED = {"handclip_crc32": "--------"}

@@ -293,8 +293,8 @@ def _refuse_other_shape(name: str, shape: ClipShape, file: Path) -> None:
 def _published(name: str, folder: Path, progress: bool) -> Path:
     try:
         return fetch_published(BACKBONES[name], folder, progress)
-    except (OSError, HTTPException) as error:
-        reason = str(getattr(error, "reason", None) or error) or type(error).__name__
+    except HTTPException as error:
+        reason = str(error) or type(error).__name__
         file = published_file(BACKBONES[name])
         raise BackboneError(
             f"{name} could not be downloaded ({reason}) and {folder / file} is not there or is damaged. "

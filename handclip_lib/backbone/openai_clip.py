@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from http.client import HTTPException
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
@@ -95,21 +96,33 @@ def fetch_published(architecture: str, folder: Path, progress: bool = True) -> P
         progress: Show a progress bar.
 
     Raises:
-        OSError, HTTPException: There is no sound copy and the download failed.
+        HTTPException: There is no sound copy and the download failed.
+        WriteError: It cannot be written.
     """
     address: str = clip_package().clip._MODELS[architecture]
     file, checksum = folder / published_file(architecture), address.split("/")[-2]
     if file.is_file() and _sha256(file) == checksum:
         return file
     with whole_file(file) as private:
-        with urllib.request.urlopen(address, timeout=STALLED_AFTER) as source, private.open("wb") as target:
-            size = int(source.info().get("Content-Length") or 0) or None
-            with tqdm(total=size, unit="B", unit_scale=True, desc=file.name, disable=not progress) as bar:
-                while part := source.read(1 << 16):
-                    bar.update(target.write(part))
+        with private.open("wb") as target:
+            for part in _downloaded(address, file.name, progress):
+                target.write(part)
         if _sha256(private) != checksum:
-            raise OSError(f"what {address} gives has not the SHA256 checksum {checksum}")
+            raise HTTPException(f"what {address} gives has not the SHA256 checksum {checksum}")
     return file
+
+
+def _downloaded(address: str, name: str, progress: bool) -> Iterator[bytes]:
+    """Parts of a file of the network, whose faults are told from those of the disk."""
+    try:
+        with urllib.request.urlopen(address, timeout=STALLED_AFTER) as source:
+            size = int(source.info().get("Content-Length") or 0) or None
+            with tqdm(total=size, unit="B", unit_scale=True, desc=name, disable=not progress) as bar:
+                while part := source.read(1 << 16):
+                    bar.update(len(part))
+                    yield part
+    except OSError as error:
+        raise HTTPException(str(getattr(error, "reason", None) or error)) from error
 
 
 def _sha256(path: Path) -> str:

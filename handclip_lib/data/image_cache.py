@@ -13,7 +13,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from handclip_lib.errors import DataError
-from handclip_lib.files import file_lock, make_folder, whole_file
+from handclip_lib.files import file_lock, make_folder, whole_file, writing
 
 logger = logging.getLogger(__name__)
 Decode = Callable[[int], "np.ndarray | str"]
@@ -37,11 +37,11 @@ def kept_pixels(
         place in `keys`.
 
     Raises:
-        DataError: The folder cannot be written.
+        WriteError: The folder cannot be written.
     """
     name = blake2b("".join(keys).encode(), digest_size=16).hexdigest()
     pixels_file, facts_file = folder / f"{name}.npy", folder / f"{name}.json"
-    try:
+    with writing(folder):
         make_folder(folder)
         kept = _open(pixels_file, facts_file)
         if kept is not None:
@@ -52,11 +52,6 @@ def kept_pixels(
                 return kept
             _build(pixels_file, facts_file, len(keys), size, decode, pool, progress)
             kept = _open(pixels_file, facts_file)
-    except OSError as error:
-        raise DataError(
-            f"the image cache {folder} cannot be written ({error.strerror or error}); free space there, "
-            "or name another folder in the environment variable HANDCLIP_CACHE"
-        ) from error
     if kept is None:
         raise DataError(f"the image cache {pixels_file} was damaged while it was written; check that disk")
     return kept

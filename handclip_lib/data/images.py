@@ -91,7 +91,8 @@ def decode_images(
         progress: Show a progress bar.
 
     Raises:
-        DataError: No image can be decoded, `fit` is unknown, or the cache cannot be written.
+        DataError: No image can be decoded, or `fit` is unknown.
+        WriteError: The cache cannot be written.
     """
     root, paths = Path(root), tuple(paths)
     if fit not in FITS:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from handclip_lib.errors import DataError
-from handclip_lib.files import whole_file
+from handclip_lib.files import write_text
 
 COLUMNS = ["path", "identity", "aspect", "capture", "role", "gallery_in", "content"]
 ROLES = ("train", "val", "test", "other", "distractor")
@@ -111,8 +111,8 @@ class Split:
     def write(self, folder: Path | str) -> Path:
         """Write `split.csv` and `split.json` (meta and checksum) into a folder; return the CSV's path."""
         folder = Path(folder)
-        _write(folder / "split.csv", _csv(self.images))
-        _write(folder / "split.json", json.dumps({"checksum": self.checksum, **self.meta}, indent=1) + "\n")
+        write_text(folder / "split.csv", _csv(self.images))
+        write_text(folder / "split.json", json.dumps({"checksum": self.checksum, **self.meta}, indent=1) + "\n")
         return folder / "split.csv"
 
     @classmethod
@@ -163,11 +163,3 @@ def _csv(images: pd.DataFrame) -> str:
 def _checksum(meta: dict[str, Any], images: pd.DataFrame) -> str:
     text = json.dumps(meta, sort_keys=True) + "\n" + _csv(images)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        with whole_file(path) as private:
-            private.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}); free space or name another folder") from error

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from handclip_lib.errors import ConfigError, RunError
+from handclip_lib.errors import ConfigError, RunError, WriteError
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.parameters.notebooks import Analysis, Evaluation, ImageFinetune, PromptLearning
 from handclip_lib.report.pages import render_report
@@ -164,7 +164,7 @@ def test_a_live_figure_is_one_display_drawn_anew_but_not_too_often(reports: Path
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="HANDCLIP_REPORTS"):
+    with pytest.raises(WriteError, match="HANDCLIP_REPORTS"):
         Run(tmp_path / "file" / "run", Evaluation())
 
 
