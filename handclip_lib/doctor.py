@@ -13,9 +13,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from handclip_lib.diagnosis import Diagnosis, Finding, verdict
-from handclip_lib.places import cache_folder, project_root
-from handclip_lib.runs.cleaning import in_units
-from handclip_lib.runs.identity import PACKAGES, reports_folder
+from handclip_lib.places import cache_folder, project_root, reports_folder
+from handclip_lib.runs.identity import PACKAGES
+from handclip_lib.terminal import in_units
 
 LITTLE_SPACE = 2_000_000_000
 EXTRAS = {

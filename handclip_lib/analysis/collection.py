@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from handclip_lib.errors import EvaluationError, RunError
 from handclip_lib.runs.inputs import CHECKPOINTS
+from handclip_lib.runs.listing import changed_of
 from handclip_lib.runs.record import not_learnt, record_of
 
 if TYPE_CHECKING:
@@ -105,13 +106,11 @@ def runs_table(
 def differing(records: Iterable[Mapping[str, Any]]) -> list[str]:
     """Names of parameters in which runs differ: runs that have one disagree, and one of them is not its default."""
     values: dict[str, set[str]] = defaultdict(set)
-    changed = set()
+    changed: set[str] = set()
     for record in records:
-        defaults = record.get("defaults") or {}
+        changed.update(changed_of(record))
         for name, value in (record.get("parameters") or {}).items():
             values[name].add(json.dumps(value, sort_keys=True, default=str))
-            if value != defaults.get(name, value):
-                changed.add(name)
     return [name for name in values if len(values[name]) > 1 and name in changed and name not in IN_COLUMNS]
 
 

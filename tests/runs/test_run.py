@@ -16,8 +16,7 @@ from handclip_lib.parameters.notebooks import Analysis, Evaluation, ImageFinetun
 from handclip_lib.report.pages import render_report
 from handclip_lib.runs import start
 from handclip_lib.runs.identity import run_id
-from handclip_lib.runs.life import this_process
-from handclip_lib.runs.record import read_record, write_record
+from handclip_lib.runs.record import read_record, this_process, write_record
 from handclip_lib.runs.run import Run
 
 
