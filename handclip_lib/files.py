@@ -1,6 +1,7 @@
 """Files that are whole or not there and their owner's alone, their checksums, and the reading of others' files."""
 
 import errno
+import hashlib
 import os
 import stat
 import zlib
@@ -107,6 +108,12 @@ def write_text(path: Path, text: str) -> None:
     """
     with whole_file(path) as private:
         private.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file, in hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 UNSEALED = {"handclip_crc32": "--------"}

@@ -5,7 +5,6 @@ longer has. It imports torchvision (over two seconds) for a transform that nothi
 `build_model` turns weights into half precision on the way, so full-precision checkpoints lose bits.
 """
 
-import hashlib
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -25,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 
 from handclip_lib.errors import BackboneError
-from handclip_lib.files import whole_file
+from handclip_lib.files import sha256_of, whole_file
 
 STALLED_AFTER = 10.0  # seconds without a byte from the server before a download is given up
 
@@ -101,13 +100,13 @@ def fetch_published(architecture: str, folder: Path, progress: bool = True) -> P
     """
     address: str = clip_package().clip._MODELS[architecture]
     file, checksum = folder / published_file(architecture), address.split("/")[-2]
-    if file.is_file() and _sha256(file) == checksum:
+    if file.is_file() and sha256_of(file) == checksum:
         return file
     with whole_file(file) as private:
         with private.open("wb") as target:
             for part in _downloaded(address, file.name, progress):
                 target.write(part)
-        if _sha256(private) != checksum:
+        if sha256_of(private) != checksum:
             raise HTTPException(f"what {address} gives has not the SHA256 checksum {checksum}")
     return file
 
@@ -123,11 +122,6 @@ def _downloaded(address: str, name: str, progress: bool) -> Iterator[bytes]:
                     yield part
     except OSError as error:
         raise HTTPException(str(getattr(error, "reason", None) or error)) from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

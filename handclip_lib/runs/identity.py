@@ -19,7 +19,7 @@ from handclip_lib.runs.inputs import what_is_read
 
 PACKAGES = ("handclip", "torch", "openai-clip", "numpy", "pandas", "pillow", "papermill", "matplotlib")
 LIBRARY = Path(__file__).parents[1]
-SHOWS_AND_KEEPS = {"plots", "widgets", "runs", "report", "launch", "cli", "diagnosis", "doctor"}
+SHOWS_AND_KEEPS = {"plots", "widgets", "runs", "report", "launch", "cli", "doctor"}
 """Rooms and modules that draw, show, keep and start what others compute: no figure of a result depends on them."""
 WEIGHTS = "tiny.safetensors"  # shipped, and read by backbone tiny alone
 BLOCKS = (ast.stmt, ast.excepthandler, ast.match_case)
