@@ -23,10 +23,7 @@ REMEDY = (
 
 
 def only_ours() -> bool:
-    """Whether what is written is for this user alone: photographs of hands, and what is made of them, tell who it is.
-
-    With `HANDCLIP_SHARED=1` the user's umask decides.
-    """
+    """Whether what is written is for this user alone: photographs of hands tell who it is; else the umask decides."""
     return os.environ.get(SHARED, "") in ("", "0")
 
 
@@ -36,11 +33,7 @@ def umask() -> int:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and what is missing above it, for this user alone or as the umask says.
-
-    Raises:
-        OSError: It cannot be made.
-    """
+    """Make a folder and what is missing above it, for this user alone or as the umask says."""
     for each in [*reversed(path.parents), path]:
         if not each.is_dir():
             each.mkdir(0o700 if only_ours() else 0o777, exist_ok=True)
@@ -55,12 +48,7 @@ def begin_file(path: Path) -> int:
 def file_lock(path: Path, timeout: float = -1) -> FileLock:
     """What one process holds at a time, by a file that whoever may write beside it may hold.
 
-    Args:
-        path: Of the file; its folder is there.
-        timeout: Seconds to wait for it; -1: until it is free.
-
-    Raises:
-        OSError: The file cannot be made.
+    `timeout` is in seconds; -1 waits until it is free.
     """
     begin_file(path)
     return FileLock(path, timeout=timeout)
@@ -170,13 +158,9 @@ def _checksum(path: Path) -> tuple[int, bytes] | None:
 def read_regular(path: Path, most: int) -> str:
     """Text of a regular file; a pipe, device or folder of its name is refused instead of waited for.
 
-    Args:
-        path: The file.
-        most: Bytes it may have.
-
     Raises:
         OSError: It cannot be opened, or is no regular file.
-        ValueError: It is larger, or no UTF-8.
+        ValueError: It has more bytes than `most`, or is no UTF-8.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

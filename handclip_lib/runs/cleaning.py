@@ -4,6 +4,7 @@ import re
 import stat
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,14 +28,7 @@ PRIVATE = re.compile(r"\.(.+\.[0-9a-f]{8}(\.\w+)?|executing\.ipynb)")
 
 @dataclass(frozen=True)
 class Item:
-    """Something that may go.
-
-    Attributes:
-        paths: Files and folders that go together.
-        why: What it is.
-        size: Bytes on the disk that going frees.
-        lock: Who holds it uses the paths; None where nobody locks them.
-    """
+    """Files and folders that may go together, the bytes that this frees, and the lock of who uses them, if any."""
 
     paths: tuple[Path, ...]
     why: str
@@ -51,9 +45,7 @@ def removable(days: float = 30.0) -> list[Item]:
 
     Runs under way, runs that succeeded, downloaded weights and drawn hands are never among it. "Used" is the later
     of a file's access and modification times; a file system that keeps no access times says when it was written.
-
-    Args:
-        days: Age from which a run or a cache entry goes; half-written files go from a day on.
+    `days` is the age from which a run or a cache entry goes; half-written files go from a day on.
 
     Raises:
         ConfigError: `days` is negative.
@@ -113,19 +105,12 @@ def named_runs(ids: Sequence[str]) -> list[Item]:
 
 
 def remove(items: Iterable[Item]) -> tuple[int, list[str]]:
-    """Remove items; what is in use, or cannot be removed, stays.
-
-    Returns:
-        Bytes of the items that went, and a line on each that stays.
-    """
+    """Remove items, but for what is in use or cannot be removed; the bytes freed, and a line on each that stays."""
     freed, stays = 0, []
     for item in items:
         try:
-            if item.lock is None:
-                _remove(item.paths)
-            else:
-                with file_lock(item.lock, timeout=0):
-                    _remove((*item.paths, item.lock))
+            with nullcontext() if item.lock is None else file_lock(item.lock, timeout=0):
+                _remove(item.paths if item.lock is None else (*item.paths, item.lock))
             freed += item.size
         except Timeout:
             stays.append(f"{item.paths[0]} is in use: {item.lock} is locked")

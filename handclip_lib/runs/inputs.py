@@ -31,11 +31,7 @@ def what_is_read(config: Parameters, *, progress: bool = True) -> dict[str, str]
 
     What is not there has a digest too, which is another one once it is there. Published weights need none: their name
     says what they are, and a file that differs from its published checksum is not used. Drawn hands are their
-    parameters and the library.
-
-    Args:
-        config: Checked parameters.
-        progress: Show a bar while files are read that were never read before.
+    parameters and the library. `progress` shows a bar while files are read that were never read before.
     """
     if isinstance(config, Analysis):
         return _analysed()
@@ -65,11 +61,7 @@ def earlier_runs(config: Parameters) -> dict[str, str]:
 
 
 def input_faults(given: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the data set and the earlier runs that parameters name, each with its remedy.
-
-    Args:
-        given: Parameters by name, checked or not: what is no text is passed over.
-    """
+    """What is wrong with the data set and the earlier runs that parameters, checked or not, name; with the remedy."""
     found = []
     if given.get("data_root") and isinstance(given["data_root"], str):
         try:

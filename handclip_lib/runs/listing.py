@@ -46,8 +46,7 @@ def chosen(
     Args:
         records: Of `all_records`.
         notebook: Number or name.
-        dataset, aspect: As the parameters have them.
-        status: One of `record.STATUSES`, or "damaged".
+        dataset, aspect, status: As the record has them.
         since: ISO 8601 date or time, UTC where it names no zone; runs that started then or later.
         changed: Each NAME, a parameter that is not its default, or NAME=VALUE, one that is VALUE.
 

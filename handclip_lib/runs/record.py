@@ -88,12 +88,7 @@ def not_learnt(record: Mapping[str, Any]) -> str:
 
 
 def find_run(runs: Path, name: str, *notebooks: str) -> Path:
-    """The folder of a run of one of these notebooks that succeeded.
-
-    Args:
-        runs: Folder that holds a folder for each run.
-        name: Id of the run, "latest" for the newest, or a folder.
-        notebooks: Which notebooks' may be taken.
+    """The folder of a run of one of these notebooks that succeeded: by its id in `runs`, "latest", or its folder.
 
     Raises:
         RunError: There is none, or it is of another notebook or did not succeed.
@@ -119,11 +114,7 @@ def find_run(runs: Path, name: str, *notebooks: str) -> Path:
 
 
 def remove_results(folder: Path, *, and_checkpoints: bool = False) -> None:
-    """Remove what an earlier attempt of a run left, so that nothing of it stands beside what comes.
-
-    Args:
-        folder: The run's, or one that is not there.
-        and_checkpoints: What a training would go on from, too.
+    """Remove what an earlier attempt of a run left, but what a training would go on from, unless that is to go too.
 
     Raises:
         RunError: A file cannot be removed.

@@ -102,27 +102,34 @@ class Run:
 
         `alt` is what the figure shows, for those who cannot see it; its caption in the report.
         """
-        self._display_figure(figure, name, alt, "display")
+        self._show(figure, name, alt)
 
-    def _display_figure(self, figure: "Figure", name: str, alt: str, how: str) -> None:
+    def _show(self, figure: "Figure", name: str, alt: str, **place: Any) -> None:
         _checked_name(name)
         alt += self._label
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=DPI)
         with whole_file(self.folder / "figures" / f"{name}.png") as private:
             private.write_bytes(buffer.getvalue())
-        width = int(figure.get_figwidth() * 96)
-        bundle = {"image/png": buffer.getvalue(), "text/plain": alt}
-        about = {"image/png": {"alt": alt, "width": width}}
-        if how == "display":
-            _display(bundle, about)
-        else:
-            place = f"handclip-{self.folder.name}-{name}"
-            _display(bundle, about, display_id=place, update=how == "update")
+        about = {"image/png": {"alt": alt, "width": int(figure.get_figwidth() * 96)}}
+        _display({"image/png": buffer.getvalue(), "text/plain": alt}, about, **place)
 
-    def live(self, draw: "Callable[..., Figure]", name: str, alt: str) -> "Live":
-        """A figure that long work draws again while it goes on: `draw` makes it of what the result is called with."""
-        return Live(self, draw, name, alt)
+    def live(self, draw: "Callable[..., Figure]", name: str, alt: str) -> Callable[..., None]:
+        """A figure in one place of the notebook that `draw` makes anew of what the result is called with.
+
+        It is drawn at most every few seconds, but for a call with `last=True`.
+        """
+        drawn_at: float | None = None
+
+        def redraw(*values: Any, last: bool = False) -> None:
+            nonlocal drawn_at
+            if not last and drawn_at is not None and time.monotonic() - drawn_at < SECONDS_BETWEEN_FIGURES:
+                return
+            place = {"display_id": f"handclip-{self.folder.name}-{name}", "update": drawn_at is not None}
+            self._show(draw(*values), name, alt, **place)
+            drawn_at = time.monotonic()
+
+        return redraw
 
     def table(self, frame: "pd.DataFrame", name: str, caption: str) -> None:
         """Save a table as `<name>.csv`, in full precision, and show it as `readable` does, escaped, with a caption."""
@@ -198,8 +205,7 @@ class Run:
         inputs.refuse_other_input(self._config, self._record)
         self._record["left"] = inputs.contents(self.folder)
         write_text(self.folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-        self._record["metrics"] = metrics
-        self._record["reached_the_end"] = True
+        self._record |= {"metrics": metrics, "reached_the_end": True}
         self._close("succeeded") if self._keeps_status else self._save()
         unlearnt = not_learnt(self._record)
         print(f"finished{f', but {unlearnt}' if unlearnt else ''}: {self.folder}")
@@ -232,22 +238,6 @@ class Run:
     def _at_exit(self) -> None:
         if self._record["status"] == "running":
             self._close("interrupted", "the kernel ended before the run did")
-
-
-class Live:
-    """A figure in one place of the notebook, drawn anew each time this is called, at most every few seconds."""
-
-    def __init__(self, run: Run, draw: "Callable[..., Figure]", name: str, alt: str):
-        self._run, self._draw, self._name, self._alt = run, draw, name, alt
-        self._drawn_at: float | None = None
-
-    def __call__(self, *values: Any, last: bool = False) -> None:
-        """Draw the figure of some values; `last` draws however short ago the one before was."""
-        if not last and self._drawn_at is not None and time.monotonic() - self._drawn_at < SECONDS_BETWEEN_FIGURES:
-            return
-        how = "first" if self._drawn_at is None else "update"
-        self._run._display_figure(self._draw(*values), self._name, self._alt, how)
-        self._drawn_at = time.monotonic()
 
 
 _watched: Run | None = None
