@@ -25,6 +25,7 @@ def _imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "the run id follows whole names"
             names = (
                 [node.module or ""] if node.module != "handclip_lib" else [f"handclip_lib.{a.name}" for a in node.names]
             )

@@ -3,11 +3,12 @@
 import ast
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -96,36 +97,35 @@ def _library_stamp(code: str | None, tiny: bool) -> str:
         code: Of `code_of`; None, and what cannot be parsed, stands for code that imports everything.
         tiny: The shipped weights are read.
     """
+    modules = _modules()
     try:
-        cells = [] if code is None else [cell.encode("utf-8", "surrogatepass") for cell in code.split("\0")]
-        waiting = _files_of(name for cell in cells for name in _as_parsed(cell)[1])
+        cells = () if code is None else code.encode("utf-8", "surrogatepass").split(b"\0")
+        waiting = {name for cell in cells for name in _as_parsed(cell)[1]} if cells else {*modules}
     except SyntaxError:  # a line that only IPython understands
-        cells = []
-    if not cells:
-        rooms = ((file, file.relative_to(LIBRARY).parts[0].removesuffix(".py")) for file in LIBRARY.rglob("*.py"))
-        waiting = {file for file, room in rooms if room not in SHOWS_AND_KEEPS}
-    parsed: dict[Path, str] = {}
+        waiting = {*modules}
+    parsed: dict[str, str] = {}
     while waiting:
-        file = waiting.pop()
-        parsed[file], names = _as_parsed(file.read_bytes())
-        waiting |= _files_of(names) - parsed.keys()
+        name = waiting.pop()
+        for module in itertools.accumulate(name.split("."), "{}.{}".format):  # importing a.b runs a too
+            if module in modules and module not in parsed:
+                parsed[module], names = _as_parsed(modules[module].read_bytes())
+                waiting |= names
     digest = hashlib.sha256()
-    for file in sorted(parsed):
-        digest.update(f"{file.relative_to(LIBRARY)}\0{parsed[file]}\0".encode())
-        for data in sorted(file.parent.glob("*.*")):
-            if data.suffix != ".py" and repr(data.name) in parsed[file] and (tiny or data.name != WEIGHTS):
+    for module, dump in sorted(parsed.items()):
+        digest.update(f"{module}\0{dump}\0".encode())
+        for data in sorted(modules[module].parent.glob("*.*")):
+            if data.suffix != ".py" and repr(data.name) in dump and (tiny or data.name != WEIGHTS):
                 digest.update(data.name.encode() + data.read_bytes())
     return digest.hexdigest()
 
 
-def _files_of(names: Iterable[str]) -> set[Path]:
-    """The modules of the library that dotted names lead through."""
-    found = set()
-    for name in names:
-        first, *words = name.split(".")
-        if first == LIBRARY.name and (words or [""])[0] not in SHOWS_AND_KEEPS:
-            places = [LIBRARY.joinpath(*words[:n]) for n in range(len(words) + 1)]
-            found |= {file for p in places for file in (p / "__init__.py", p.with_suffix(".py")) if file.is_file()}
+def _modules() -> dict[str, Path]:
+    """File of each module of the library that a result may depend on, by its dotted name."""
+    found = {}
+    for file in LIBRARY.rglob("*.py"):
+        words = file.relative_to(LIBRARY.parent).with_suffix("").parts
+        if words[1] not in SHOWS_AND_KEEPS:
+            found[".".join(words).removesuffix(".__init__")] = file
     return found
 
 
