@@ -12,7 +12,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -50,10 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="handclip", description="Hand re-identification with CLIP.")
     parser.add_argument("--version", action="version", version=f"handclip {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_starts(commands.add_parser)
+    _add_looks(commands.add_parser)
+    return parser
 
-    run = commands.add_parser(
-        "run", help="run a notebook in a folder of its own and write its report", epilog=EXIT_CODES
-    )
+
+def _add_starts(command: Callable[..., argparse.ArgumentParser]) -> None:
+    run = command("run", help="run a notebook in a folder of its own and write its report", epilog=EXIT_CODES)
     _add_parameters(run, "YAML file of parameters")
     start = run.add_mutually_exclusive_group()
     start.add_argument("--force", action="store_true", help="run again from the beginning, whatever there is")
@@ -62,11 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--timeout", type=float, metavar="SECONDS", help="interrupt the run after so long")
     run.set_defaults(action=_run)
 
-    sweep = commands.add_parser("sweep", help="run a notebook at every point of a grid or a list")
+    sweep = command("sweep", help="run a notebook at every point of a grid or a list")
     _add_parameters(sweep, "YAML file with grid: or list:; files of parameters may come before it", required=True)
-    sweep.add_argument(
-        "--name", default="", help="of its folder in reports/sweeps; else the notebook's number and FILE"
-    )
+    sweep.add_argument("--name", default="", help="of its folder in reports/sweeps; else the number and FILE")
     sweep.add_argument("--force", action="store_true", help="run again what succeeded before")
     sweep.add_argument("--dry-run", action="store_true", help="list the points, their runs and which are done")
     where = sweep.add_mutually_exclusive_group()
@@ -79,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sweep.set_defaults(action=_sweep)
 
-    runs = commands.add_parser("runs", help="list the runs")
+
+def _add_looks(command: Callable[..., argparse.ArgumentParser]) -> None:
+    runs = command("runs", help="list the runs")
     runs.add_argument("--notebook", default="", help="runs of this one: its number (03) or name")
     runs.add_argument("--dataset", default="", choices=get_args(Dataset), help="runs on this one")
     runs.add_argument("--aspect", default="", choices=get_args(Aspect), help="runs on this one")
@@ -93,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--json", action="store_true", help="whole records, one JSON list")
     runs.set_defaults(action=_runs)
 
-    report = commands.add_parser("report", help="write reports of runs again")
+    report = command("report", help="write reports of runs again")
     report.add_argument("runs", nargs="+", metavar="RUN", help="id, folder, or latest: the newest, however it ended")
     report.add_argument(
         "--interactive", action="store_true",
@@ -101,17 +104,17 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     report.set_defaults(action=_report)
 
-    clean = commands.add_parser("clean", help="remove old runs without a result, unused caches, half-written files")
+    clean = command("clean", help="remove old runs without a result, unused caches, half-written files")
     clean.add_argument("--days", type=float, default=30.0, help="age from which runs and cache entries go (30)")
     clean.add_argument("--runs", nargs="+", default=[], metavar="ID", help="these runs alone, even if they succeeded")
     clean.add_argument("--yes", action="store_true", help="remove without asking")
     clean.set_defaults(action=_clean)
 
-    doctor = commands.add_parser("doctor", help="what is installed and there, and what will work")
+    doctor = command("doctor", help="what is installed and there, and what will work")
     doctor.add_argument("--json", action="store_true")
     doctor.set_defaults(action=_doctor)
 
-    data = commands.add_parser("data", help="look at a data set").add_subparsers(required=True, metavar="WHAT")
+    data = command("data", help="look at a data set").add_subparsers(required=True, metavar="WHAT")
     check = data.add_parser("check", help="what is there, what is missing, what is left out and why")
     check.add_argument("root", help="folder of the data set")
     check.add_argument("--dataset", default="auto", choices=["auto", "11k", "hd", "folder"])
@@ -120,7 +123,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--deep", action="store_true", help="decode every image too")
     check.set_defaults(action=_check)
-    return parser
 
 
 def _add_parameters(command: argparse.ArgumentParser, file: str, *, required: bool = False) -> None:
