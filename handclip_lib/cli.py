@@ -12,16 +12,18 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from handclip_lib import __version__
 from handclip_lib.errors import ConfigError, HandClipError, RunError
 from handclip_lib.parameters.notebooks import Aspect, Dataset, Protocol
-from handclip_lib.runs.listing import ORDERS
+from handclip_lib.places import elsewhere, reports_folder
+from handclip_lib.runs.listing import ORDERS, all_records, as_lines, chosen, columns_of, ordered
 from handclip_lib.runs.record import DAMAGED, STATUSES
-from handclip_lib.terminal import one_line, visible
+from handclip_lib.terminal import in_units, one_line, visible
 
 EXIT_CODES = __doc__[__doc__.index("Exit codes:") :] if __doc__ else ""
 
@@ -48,13 +50,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="handclip", description="Hand re-identification with CLIP.")
     parser.add_argument("--version", action="version", version=f"handclip {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_starts(commands.add_parser)
+    _add_looks(commands.add_parser)
+    return parser
 
-    run = commands.add_parser(
-        "run", help="run a notebook in a folder of its own and write its report", epilog=EXIT_CODES
-    )
-    run.add_argument("notebook", help="its number (05), name or path")
-    run.add_argument("-f", dest="files", action="append", default=[], metavar="FILE", help="YAML file of parameters")
-    _add_parameters(run)
+
+def _add_starts(command: Callable[..., argparse.ArgumentParser]) -> None:
+    run = command("run", help="run a notebook in a folder of its own and write its report", epilog=EXIT_CODES)
+    _add_parameters(run, "YAML file of parameters")
     start = run.add_mutually_exclusive_group()
     start.add_argument("--force", action="store_true", help="run again from the beginning, whatever there is")
     start.add_argument("--resume", action="store_true", help="only go on with a training that was stopped")
@@ -62,16 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--timeout", type=float, metavar="SECONDS", help="interrupt the run after so long")
     run.set_defaults(action=_run)
 
-    sweep = commands.add_parser("sweep", help="run a notebook at every point of a grid or a list")
-    sweep.add_argument("notebook", help="its number (02), name or path")
-    sweep.add_argument(
-        "-f", dest="files", action="append", required=True, metavar="FILE",
-        help="YAML file with grid: or list:; files of parameters may come before it",
-    )  # fmt: skip
-    _add_parameters(sweep)
-    sweep.add_argument(
-        "--name", default="", help="of its folder in reports/sweeps; else the notebook's number and FILE"
-    )
+    sweep = command("sweep", help="run a notebook at every point of a grid or a list")
+    _add_parameters(sweep, "YAML file with grid: or list:; files of parameters may come before it", required=True)
+    sweep.add_argument("--name", default="", help="of its folder in reports/sweeps; else the number and FILE")
     sweep.add_argument("--force", action="store_true", help="run again what succeeded before")
     sweep.add_argument("--dry-run", action="store_true", help="list the points, their runs and which are done")
     where = sweep.add_mutually_exclusive_group()
@@ -84,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sweep.set_defaults(action=_sweep)
 
-    runs = commands.add_parser("runs", help="list the runs")
+
+def _add_looks(command: Callable[..., argparse.ArgumentParser]) -> None:
+    runs = command("runs", help="list the runs")
     runs.add_argument("--notebook", default="", help="runs of this one: its number (03) or name")
     runs.add_argument("--dataset", default="", choices=get_args(Dataset), help="runs on this one")
     runs.add_argument("--aspect", default="", choices=get_args(Aspect), help="runs on this one")
@@ -98,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--json", action="store_true", help="whole records, one JSON list")
     runs.set_defaults(action=_runs)
 
-    report = commands.add_parser("report", help="write reports of runs again")
+    report = command("report", help="write reports of runs again")
     report.add_argument("runs", nargs="+", metavar="RUN", help="id, folder, or latest: the newest, however it ended")
     report.add_argument(
         "--interactive", action="store_true",
@@ -106,17 +104,17 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     report.set_defaults(action=_report)
 
-    clean = commands.add_parser("clean", help="remove old runs without a result, unused caches, half-written files")
+    clean = command("clean", help="remove old runs without a result, unused caches, half-written files")
     clean.add_argument("--days", type=float, default=30.0, help="age from which runs and cache entries go (30)")
     clean.add_argument("--runs", nargs="+", default=[], metavar="ID", help="these runs alone, even if they succeeded")
     clean.add_argument("--yes", action="store_true", help="remove without asking")
     clean.set_defaults(action=_clean)
 
-    doctor = commands.add_parser("doctor", help="what is installed and there, and what will work")
+    doctor = command("doctor", help="what is installed and there, and what will work")
     doctor.add_argument("--json", action="store_true")
     doctor.set_defaults(action=_doctor)
 
-    data = commands.add_parser("data", help="look at a data set").add_subparsers(required=True, metavar="WHAT")
+    data = command("data", help="look at a data set").add_subparsers(required=True, metavar="WHAT")
     check = data.add_parser("check", help="what is there, what is missing, what is left out and why")
     check.add_argument("root", help="folder of the data set")
     check.add_argument("--dataset", default="auto", choices=["auto", "11k", "hd", "folder"])
@@ -125,20 +123,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--deep", action="store_true", help="decode every image too")
     check.set_defaults(action=_check)
-    return parser
 
 
-def _add_parameters(command: argparse.ArgumentParser) -> None:
-    command.add_argument("-p", dest="typed", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    command.add_argument(
-        "-r", dest="raw", nargs=2, action="append", default=[], metavar=("NAME", "TEXT"), help="as text"
-    )
+def _add_parameters(command: argparse.ArgumentParser, file: str, *, required: bool = False) -> None:
+    command.add_argument("notebook", help="its number (05), name or path")
+    add = partial(command.add_argument, action="append", default=[])
+    add("-f", dest="files", metavar="FILE", help=file, required=required)
+    add("-p", dest="typed", nargs=2, metavar=("NAME", "VALUE"), help="a parameter, as papermill reads it")
+    add("-r", dest="raw", nargs=2, metavar=("NAME", "TEXT"), help="as text")
 
 
 def _run(options: argparse.Namespace) -> int:
     from handclip_lib.launch.launcher import find_notebook, gather, launch
-    from handclip_lib.launch.plan import plan, resumed_from
-    from handclip_lib.runs.identity import elsewhere, reports_folder
+    from handclip_lib.launch.plan import find_checkpoint, plan, resumed_from
 
     notebook, given = find_notebook(options.notebook), gather(options.files, options.typed, options.raw)
     if options.resume or options.dry_run:
@@ -155,25 +152,17 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{done.folder.name} succeeded before; --force runs it again")
     elif done.status != "succeeded":
         print(f"handclip: {done.folder.name} {done.status}: {visible(done.error)}", file=sys.stderr)
-        _say_how_to_go_on(done.folder)
+        if checkpoint := find_checkpoint(done.folder):
+            print(f"handclip: the same command goes on from {checkpoint}", file=sys.stderr)
     if done.report:
         print(f"report: {done.report}")
     return done.exit_code
-
-
-def _say_how_to_go_on(folder: Path) -> None:
-    from handclip_lib.launch.plan import find_checkpoint
-
-    checkpoint = find_checkpoint(folder)
-    if checkpoint:
-        print(f"handclip: the same command goes on from {checkpoint}", file=sys.stderr)
 
 
 def _sweep(options: argparse.Namespace) -> int:
     from handclip_lib.launch.launcher import find_notebook, gather
     from handclip_lib.launch.points import read_points
     from handclip_lib.launch.summary import row_of
-    from handclip_lib.runs.identity import elsewhere, reports_folder
 
     notebook, file = find_notebook(options.notebook), options.files[-1]
     if not re.fullmatch(r"(\w[^/\\\0]*)?", options.name):
@@ -185,7 +174,7 @@ def _sweep(options: argparse.Namespace) -> int:
     print(f"{len(points)} points, {done} of them done")
     if options.dry_run:
         columns = [*points[0].varied, "status", "run"]
-        _print_table([columns, *([one_line(row[column]) for column in columns] for row in rows)])
+        print("\n".join(columns_of([columns, *([one_line(row[column]) for column in columns] for row in rows)])))
         return 0
     from handclip_lib.launch.sweep import choose_place, sweep
 
@@ -203,9 +192,6 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _runs(options: argparse.Namespace) -> int:
-    from handclip_lib.runs.identity import elsewhere, reports_folder
-    from handclip_lib.runs.listing import all_records, as_lines, chosen, ordered
-
     records = all_records(reports_folder() / "runs")
     asked = (options.notebook, options.dataset, options.aspect, options.status, options.since, options.changed)
     found = ordered(chosen(records, *asked), options.sort)
@@ -220,16 +206,8 @@ def _runs(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
 def _report(options: argparse.Namespace) -> int:
     from handclip_lib.report.pages import keep_report, render_report, write_index
-    from handclip_lib.runs.identity import reports_folder
-    from handclip_lib.runs.listing import all_records, ordered
 
     runs, faults = reports_folder() / "runs", []
     for name in dict.fromkeys(options.runs):
@@ -245,7 +223,7 @@ def _report(options: argparse.Namespace) -> int:
                 print(f"report: {one_line(render_report(folder, interactive=interactive))}")
                 if folder.parent == runs.resolve():  # beside a run that was copied elsewhere lies no index of ours
                     write_index(runs)
-        except RunError as error:
+        except HandClipError as error:
             faults.append(str(error))
     if faults:
         raise RunError("\n".join(faults))
@@ -254,10 +232,9 @@ def _report(options: argparse.Namespace) -> int:
 
 def _clean(options: argparse.Namespace) -> int:
     from handclip_lib.report.pages import write_index
-    from handclip_lib.runs.cleaning import in_units, leftovers, named_runs, remove
-    from handclip_lib.runs.identity import reports_folder
+    from handclip_lib.runs.cleaning import named_runs, removable, remove
 
-    items = named_runs(options.runs) if options.runs else leftovers(options.days)
+    items = named_runs(options.runs) if options.runs else removable(options.days)
     if not items:
         print("nothing to remove")
         return 0

@@ -2,19 +2,22 @@
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from handclip_lib.diagnosis import Diagnosis, Finding, verdict
-from handclip_lib.places import cache_folder, project_root
-from handclip_lib.runs.cleaning import in_units
-from handclip_lib.runs.identity import PACKAGES, reports_folder
+from handclip_lib.files import sha256_of
+from handclip_lib.machine import cores, free_memory, total_memory
+from handclip_lib.places import cache_folder, project_root, reports_folder
+from handclip_lib.runs.identity import PACKAGES
+from handclip_lib.terminal import in_units, one_line
 
 LITTLE_SPACE = 2_000_000_000
 EXTRAS = {
@@ -26,7 +29,57 @@ EXTRAS = {
 INSTALLED_BY = {"numba": "fast", "faiss": "fast", "submitit": "slurm"}
 INSTALL = "install the pins: make test, or pip install -r requirements.txt -e ."
 OTHER_TORCH = "install a torch for its CUDA, or a newer driver: https://pytorch.org/get-started/locally"
-DATA_VARIABLES = ("HANDCLIP_TEST_DATA",)
+DATA_VARIABLE = "HANDCLIP_TEST_DATA"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What was looked at.
+        value: What was found.
+        state: "ok", "note" (something optional is missing) or "broken" (nothing works without it).
+        remedy: What to do where it is not "ok".
+        section: What it belongs to.
+    """
+
+    name: str
+    value: str
+    state: str = "ok"
+    remedy: str = ""
+    section: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings in the order they were looked at, and in sentences what will work here and what will not."""
+
+    findings: tuple[Finding, ...]
+    works: tuple[str, ...]
+    fails: tuple[str, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing essential is broken."""
+        return all(finding.state != "broken" for finding in self.findings)
+
+    def as_json(self) -> str:
+        """The same for programs."""
+        return json.dumps({"sound": self.sound} | asdict(self), indent=1)
+
+    def __str__(self) -> str:
+        """The same for a person: a section each, `!` before what is missing, `X` before what is broken."""
+        marks = {"ok": " ", "note": "!", "broken": "X"}
+        lines: list[str] = []
+        for section in dict.fromkeys(finding.section for finding in self.findings):
+            lines += ["", section]
+            for found in (finding for finding in self.findings if finding.section == section):
+                remedy = f": {found.remedy}" if found.remedy else ""
+                lines.append(f"  {marks[found.state]} {found.name.ljust(18)} {found.value}{remedy}")
+        lines += ["", "What will work", *(f"  {text}" for text in self.works)]
+        lines += ["", "What will not", *(f"  {text}" for text in self.fails or ("nothing that was looked at",))]
+        return "\n".join(map(one_line, lines[1:]))
 
 
 def examine() -> Diagnosis:
@@ -35,52 +88,72 @@ def examine() -> Diagnosis:
         "Software": _software, "Machine": _machine, "Folders": _folders, "CLIP weights": _weights, "Data": _data,
         "Optional": _extras, "Notebooks": _notebooks,
     }  # fmt: skip
-    findings = tuple(finding for section, look in looks.items() for finding in _looked(section, look))
-    works, fails = verdict(findings)
-    return Diagnosis(findings, tuple(works), tuple(fails))
+    found = tuple(replace(one, section=section) for section, look in looks.items() for one in _looked(look))
+    return Diagnosis(found, *_verdict(found))
 
 
-def _looked(section: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def _verdict(findings: tuple[Finding, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What will work, and what will not, each in a sentence; the latter with its remedy."""
+    works, fails = [], []
+    broken = [found for found in findings if found.state == "broken"]
+    fails += [f"Anything, before this is mended: {found.name}: {found.value}: {found.remedy}." for found in broken]
+    if not broken:
+        works.append("Notebooks 01 to 06 on drawn hands with backbone tiny, and their reports.")
+    weights = [found for found in findings if found.section == "CLIP weights"]
+    if here := [found.name for found in weights if found.value.endswith("checksum right")]:
+        works.append(f"Without a network too: backbone {', '.join(here)}.")
+    if away := [found.name for found in weights if found.value == "not here"]:
+        place = cache_folder() / "clip"
+        fails.append(f"Without a network: backbone {', '.join(away)}; put OpenAI's files into {place} for that.")
+    for found in weights:
+        if found.value.endswith("damaged"):
+            fails.append(f"Backbone {found.name} without a network, for {found.value}: {found.remedy}.")
+    gpu = [found for found in findings if found.name == "GPU"]
+    if any(found.state == "ok" for found in gpu):
+        works.append(f"Training OpenAI's models, on {gpu[0].value.split(',')[0]}.")
+    elif gpu:
+        fails.append(
+            f"Training OpenAI's models in reasonable time (GPU: {gpu[0].value}): {gpu[0].remedy}; "
+            "they can be evaluated, slowly."
+        )
+    notes = [found for found in findings if found.state == "note"]
+    little = [found for found in notes if found.section == "Folders"]
+    fails += [f"Large data sets: little space in {found.value}: {found.remedy}." for found in little]
+    fails += [f"{found.name}: {found.remedy}." for found in notes if found.section == "Optional"]
+    return tuple(works), tuple(fails)
+
+
+def _looked(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     """What a look finds; a package it needs may be what is broken."""
     try:
         yield from look()
     except (ImportError, OSError) as error:  # OSError: a library of a package's own is missing
-        yield Finding(section, "could not look", str(error), "broken", INSTALL)
+        yield Finding("could not look", str(error), "broken", INSTALL)
 
 
 def _software() -> Iterator[Finding]:
     right = sys.version_info >= (3, 11)
-    yield Finding(
-        "Software", "python", f"{platform.python_version()}, {sys.executable}", *_broken(right, "3.11 is needed")
-    )
-    wanted = dict.fromkeys(PACKAGES) | _requirements()
-    for name, requirement in wanted.items():
+    yield Finding("python", f"{platform.python_version()}, {sys.executable}", *_broken(right, "3.11 is needed"))
+    try:
+        needs = [Requirement(line) for line in importlib.metadata.requires("handclip") or []]
+    except importlib.metadata.PackageNotFoundError:
+        needs = []
+    wanted = {need.name: need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})}
+    for name, requirement in (dict.fromkeys(PACKAGES) | wanted).items():
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            yield Finding("Software", name, "not installed", "broken", INSTALL)
+            yield Finding(name, "not installed", "broken", INSTALL)
             continue
         if requirement is not None and not requirement.specifier.contains(version, prereleases=True):
-            yield Finding("Software", name, f"{version}, and {requirement.specifier} is wanted", "broken", INSTALL)
+            yield Finding(name, f"{version}, and {requirement.specifier} is wanted", "broken", INSTALL)
         elif name in PACKAGES:
-            yield Finding("Software", name, version)
-
-
-def _requirements() -> dict[str, Requirement]:
-    """What the installed package says it needs, extras left out."""
-    try:
-        lines = importlib.metadata.requires("handclip") or []
-    except importlib.metadata.PackageNotFoundError:
-        return {}
-    found = [Requirement(line) for line in lines]
-    return {need.name: need for need in found if need.marker is None or need.marker.evaluate({"extra": ""})}
+            yield Finding(name, version)
 
 
 def _machine() -> Iterator[Finding]:
-    from handclip_lib.machine import cores, free_memory, total_memory
-
-    yield Finding("Machine", "cores", f"{cores()} to use, {platform.machine()}")
-    yield Finding("Machine", "memory", f"{in_units(total_memory())}, {in_units(free_memory())} free")
+    yield Finding("cores", f"{cores()} to use, {platform.machine()}")
+    yield Finding("memory", f"{in_units(total_memory())}, {in_units(free_memory())} free")
     import torch
 
     cuda = torch.version.cuda or "none: built for the CPU"
@@ -90,48 +163,41 @@ def _machine() -> Iterator[Finding]:
             text = f"{facts.name}, {in_units(facts.total_memory)}, CUDA of torch {cuda}"
             try:
                 torch.ones(1, device=f"cuda:{number}").sum().item()
-                yield Finding("Machine", "GPU", text)
+                yield Finding("GPU", text)
             except RuntimeError as error:
-                yield Finding("Machine", "GPU", f"{text}; it fails ({str(error).splitlines()[0]})", "note", OTHER_TORCH)
+                yield Finding("GPU", f"{text}; it fails ({str(error).splitlines()[0]})", "note", OTHER_TORCH)
     elif shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists():
-        text = f"there is one that torch cannot use; CUDA of torch {cuda}"
-        yield Finding("Machine", "GPU", text, "note", OTHER_TORCH)
+        yield Finding("GPU", f"there is one that torch cannot use; CUDA of torch {cuda}", "note", OTHER_TORCH)
     else:
-        yield Finding("Machine", "GPU", "none", "note", "training runs on the CPU")
+        yield Finding("GPU", "none", "note", "training runs on the CPU")
 
 
 def _folders() -> Iterator[Finding]:
-    for name, folder, variable in (
-        ("reports", reports_folder(), "HANDCLIP_REPORTS"),
-        ("cache", cache_folder(), "HANDCLIP_CACHE"),
-    ):
+    for name, folder in (("reports", reports_folder()), ("cache", cache_folder())):
         there = next(place for place in (folder, *folder.parents) if place.exists())
-        free = shutil.disk_usage(there).free
-        text, remedy = f"{folder}, {in_units(free)} free", f"name another folder in {variable}"
+        free, remedy = shutil.disk_usage(there).free, f"name another folder in HANDCLIP_{name.upper()}"
+        text = f"{folder}, {in_units(free)} free"
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            yield Finding("Folders", name, f"{folder} cannot be written", "broken", remedy)
+            yield Finding(name, f"{folder} cannot be written", "broken", remedy)
         elif free < LITTLE_SPACE:
-            yield Finding("Folders", name, text, "note", f"handclip clean, or {remedy}")
+            yield Finding(name, text, "note", f"handclip clean, or {remedy}")
         else:
-            yield Finding("Folders", name, text)
+            yield Finding(name, text)
 
 
 def _weights() -> Iterator[Finding]:
     from handclip_lib.backbone.load import TINY_WEIGHTS
-    from handclip_lib.backbone.openai_clip import sha256_of
 
-    section = "CLIP weights"
     there = TINY_WEIGHTS.is_file()
-    yield Finding(section, "tiny", "shipped" if there else "missing", *_broken(there, f"restore {TINY_WEIGHTS}"))
-    folder = cache_folder() / "clip"
+    yield Finding("tiny", "shipped" if there else "missing", *_broken(there, f"restore {TINY_WEIGHTS}"))
     for name, (file, checksum) in _published().items():
-        path = folder / file
+        path = cache_folder() / "clip" / file
         if not path.is_file():
-            yield Finding(section, name, "not here", "note", f"its first use downloads {file}")
+            yield Finding(name, "not here", "note", f"its first use downloads {file}")
         elif sha256_of(path) == checksum:
-            yield Finding(section, name, f"{path}, {in_units(path.stat().st_size)}, checksum right")
+            yield Finding(name, f"{path}, {in_units(path.stat().st_size)}, checksum right")
         else:
-            yield Finding(section, name, f"{path} is damaged", "note", "delete it; it is downloaded again")
+            yield Finding(name, f"{path} is damaged", "note", "delete it; it is downloaded again")
 
 
 def _published() -> dict[str, tuple[str, str]]:
@@ -144,29 +210,27 @@ def _published() -> dict[str, tuple[str, str]]:
 
 
 def _data() -> Iterator[Finding]:
-    yield Finding("Data", "drawn hands", "drawn at their first use, and kept in the cache")
-    for variable in DATA_VARIABLES:
-        named = os.environ.get(variable)
-        if named and Path(named).is_dir():
-            yield Finding("Data", variable, f"{named}: {len(list(Path(named).iterdir()))} entries")
-        elif named:
-            yield Finding("Data", variable, f"{named} is no folder", "note", "name the folder of the photographs")
-    yield Finding("Data", "your own", "handclip data check FOLDER says what is usable in it")
+    yield Finding("drawn hands", "drawn at their first use, and kept in the cache")
+    named = os.environ.get(DATA_VARIABLE)
+    if named and Path(named).is_dir():
+        yield Finding(DATA_VARIABLE, f"{named}: {len(list(Path(named).iterdir()))} entries")
+    elif named:
+        yield Finding(DATA_VARIABLE, f"{named} is no folder", "note", "name the folder of the photographs")
+    yield Finding("your own", "handclip data check FOLDER says what is usable in it")
 
 
 def _extras() -> Iterator[Finding]:
     for name, gain in EXTRAS.items():
         if importlib.util.find_spec(name) is None:
             place = f"-e '.[{INSTALLED_BY[name]}]'" if name in INSTALLED_BY else name
-            yield Finding("Optional", name, "not installed", "note", f"with it {gain}; pip install {place}")
+            yield Finding(name, "not installed", "note", f"with it {gain}; pip install {place}")
         else:
-            yield Finding("Optional", name, f"there: {gain}")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium:
-        yield Finding("Optional", "chromium", chromium)
+            yield Finding(name, f"there: {gain}")
+    if chromium := next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None):
+        yield Finding("chromium", chromium)
     else:
         remedy = "tests of reports in a browser are skipped; Debian: apt-get install chromium"
-        yield Finding("Optional", "chromium", "not found", "note", remedy)
+        yield Finding("chromium", "not found", "note", remedy)
 
 
 def _notebooks() -> Iterator[Finding]:
@@ -174,28 +238,25 @@ def _notebooks() -> Iterator[Finding]:
 
     folder = project_root() / "notebooks"
     count = len(list(folder.glob("0*.ipynb")))
-    yield Finding(
-        "Notebooks", "notebooks", f"{count} in {folder}", *_broken(count > 0, "work in the folder of the project")
-    )
+    yield Finding("notebooks", f"{count} in {folder}", *_broken(count > 0, "work in the folder of the project"))
     remedy = f"{sys.executable} -m ipykernel install --sys-prefix"
     try:
         spec = KernelSpecManager().get_kernel_spec("python3")
         started = spec.argv[0]
     except NoSuchKernel:
-        yield Finding("Notebooks", "kernel python3", "not there", "broken", remedy)
+        yield Finding("kernel python3", "not there", "broken", remedy)
         return
     except (ValueError, LookupError, TypeError) as error:
-        yield Finding("Notebooks", "kernel python3", f"kernel.json is damaged ({error})", "broken", remedy)
+        yield Finding("kernel python3", f"kernel.json is damaged ({error})", "broken", remedy)
         return
     version = sys.version_info
     if started in ("python", f"python{version[0]}", f"python{version[0]}.{version[1]}"):  # Jupyter takes its own Python
-        yield Finding("Notebooks", "kernel python3", f"runs this Python, {sys.executable}")
+        yield Finding("kernel python3", f"runs this Python, {sys.executable}")
     elif _same_environment(Path(shutil.which(started) or started), Path(sys.executable)):
-        yield Finding("Notebooks", "kernel python3", f"runs this Python, {started}")
+        yield Finding("kernel python3", f"runs this Python, {started}")
     else:
-        remedy += f", or remove {spec.resource_dir}"
         found = f"runs another Python, {started}, and this is {sys.executable}"
-        yield Finding("Notebooks", "kernel python3", found, "broken", remedy)
+        yield Finding("kernel python3", found, "broken", f"{remedy}, or remove {spec.resource_dir}")
 
 
 def _same_environment(one: Path, other: Path) -> bool:

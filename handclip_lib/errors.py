@@ -34,7 +34,11 @@ class EvaluationError(HandClipError):
 
 
 class RunError(HandClipError):
-    """A run folder or report cannot be written, found or reused."""
+    """A run cannot be found, claimed, used or reported."""
+
+
+class WriteError(HandClipError):
+    """A file or a folder cannot be written."""
 
 
 class TrainingError(HandClipError):

@@ -1,6 +1,7 @@
 """Files that are whole or not there and their owner's alone, their checksums, and the reading of others' files."""
 
 import errno
+import hashlib
 import os
 import stat
 import zlib
@@ -10,15 +11,19 @@ from pathlib import Path
 from uuid import uuid4
 
 from filelock import FileLock
+from safetensors import SafetensorError
+
+from handclip_lib.errors import WriteError
 
 SHARED = "HANDCLIP_SHARED"  # variable: 1 where a group shares cache and reports
+REMEDY = (
+    "free space there, or name another folder in the environment variables HANDCLIP_REPORTS, for runs and reports, or "
+    "HANDCLIP_CACHE"
+)
 
 
 def only_ours() -> bool:
-    """Whether what is written is for this user alone: photographs of hands, and what is made of them, tell who it is.
-
-    With `HANDCLIP_SHARED=1` the user's umask decides.
-    """
+    """Whether what is written is for this user alone: photographs of hands tell who it is; else the umask decides."""
     return os.environ.get(SHARED, "") in ("", "0")
 
 
@@ -28,11 +33,7 @@ def umask() -> int:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and what is missing above it, for this user alone or as the umask says.
-
-    Raises:
-        OSError: It cannot be made.
-    """
+    """Make a folder and what is missing above it, for this user alone or as the umask says."""
     for each in [*reversed(path.parents), path]:
         if not each.is_dir():
             each.mkdir(0o700 if only_ours() else 0o777, exist_ok=True)
@@ -47,35 +48,60 @@ def begin_file(path: Path) -> int:
 def file_lock(path: Path, timeout: float = -1) -> FileLock:
     """What one process holds at a time, by a file that whoever may write beside it may hold.
 
-    Args:
-        path: Of the file; its folder is there.
-        timeout: Seconds to wait for it; -1: until it is free.
-
-    Raises:
-        OSError: The file cannot be made.
+    `timeout` is in seconds; -1 waits until it is free.
     """
     begin_file(path)
     return FileLock(path, timeout=timeout)
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def writing(path: Path, remedy: str = REMEDY) -> Iterator[None]:
+    """Of a block that writes a file or a folder: what keeps it from that is told in one sentence, with the remedy.
+
+    Raises:
+        WriteError: The folder is absent, read-only or full.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise WriteError(f"{path} cannot be written ({getattr(error, 'strerror', None) or error}); {remedy}") from error
+
+
+@contextmanager
+def whole_file(path: Path, remedy: str = REMEDY) -> Iterator[Path]:
     """A private path beside `path` to write; it becomes `path` when the block ends well, and is removed otherwise.
 
     Raises:
-        OSError: The folder cannot be made or written, or the disk is full.
+        WriteError: As `writing`.
     """
-    make_folder(path.parent)
     private = path.with_name(f".{path.name}.{uuid4().hex[:8]}{path.suffix}")
-    try:
-        mode = begin_file(private)
-        yield private
-        if private.stat().st_mode & 0o777 != mode:  # safetensors makes a file of its own in its place
-            private.chmod(mode)
-        os.replace(private, path)
-    except BaseException:
-        private.unlink(missing_ok=True)
-        raise
+    with writing(path, remedy):
+        make_folder(path.parent)
+        try:
+            mode = begin_file(private)
+            yield private
+            if private.stat().st_mode & 0o777 != mode:  # safetensors makes a file of its own in its place
+                private.chmod(mode)
+            os.replace(private, path)
+        except BaseException:
+            private.unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of text whole or not at all; signs that are no UTF-8, as in names of files, are written out.
+
+    Raises:
+        WriteError: As `writing`.
+    """
+    with whole_file(path) as private:
+        private.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file, in hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 UNSEALED = {"handclip_crc32": "--------"}
@@ -132,13 +158,9 @@ def _checksum(path: Path) -> tuple[int, bytes] | None:
 def read_regular(path: Path, most: int) -> str:
     """Text of a regular file; a pipe, device or folder of its name is refused instead of waited for.
 
-    Args:
-        path: The file.
-        most: Bytes it may have.
-
     Raises:
         OSError: It cannot be opened, or is no regular file.
-        ValueError: It is larger, or no UTF-8.
+        ValueError: It has more bytes than `most`, or is no UTF-8.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

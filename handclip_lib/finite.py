@@ -10,16 +10,10 @@ from handclip_lib.errors import EvaluationError, HandClipError
 def require_finite(
     values: Any, what: str, remedy: str = "check the weights, and use float32", error: type[HandClipError] | None = None
 ) -> None:
-    """Refuse values that are no numbers.
-
-    Args:
-        values: An array, or a tensor on the CPU.
-        what: What they are, for the message.
-        remedy: What to do.
-        error: What is raised; `EvaluationError` by default.
+    """Refuse an array, or a tensor on the CPU, with NaN or infinity in it.
 
     Raises:
-        HandClipError: A value is NaN or infinite; the message counts them.
+        HandClipError: `error`, or `EvaluationError`; it says what the values are and how many are bad, with the remedy.
     """
     values = np.asarray(values)
     if values.dtype.kind not in "fc":

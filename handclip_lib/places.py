@@ -1,11 +1,11 @@
-"""Where HandCLIP keeps what can be made again, and how a data folder typed by a person is found."""
+"""The user's folders: of the cache, of the reports, of the project, and of data as a person types it."""
 
 import os
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from handclip_lib.errors import DataError
+from handclip_lib.errors import ConfigError, DataError
 
 METADATA, PHOTOGRAPHS = "HandInfo.csv", "Hands"
 """Of 11k Hands: its labels, and the folder of its photographs."""
@@ -19,13 +19,34 @@ def cache_folder() -> Path:
     return Path(named).expanduser().absolute() if named else user_cache_path("handclip")
 
 
+def reports_folder() -> Path:
+    """The folder of runs, sweeps and reports: `HANDCLIP_REPORTS`, or `reports/` of the project.
+
+    Raises:
+        ConfigError: It is named after a user who does not exist.
+    """
+    named = os.environ.get("HANDCLIP_REPORTS")
+    try:
+        return Path(named).expanduser().absolute() if named else project_root() / "reports"
+    except RuntimeError as error:  # `~name` of nobody
+        raise ConfigError(f"HANDCLIP_REPORTS={named!r}: {error} Name the whole path of a folder") from error
+
+
+def elsewhere() -> str:
+    """What to add to a message of the reports where the working folder is outside every project; else ""."""
+    if os.environ.get("HANDCLIP_REPORTS") or _is_project(project_root()):
+        return ""
+    return f" ({Path.cwd()} is in no project of HandCLIP: change to the project's folder, or set HANDCLIP_REPORTS)"
+
+
 def project_root() -> Path:
     """The nearest folder at or above the working one with `notebooks/` and `pyproject.toml`, else the working one."""
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
-            return folder
-    return here
+    return next(filter(_is_project, (here, *here.parents)), here)
+
+
+def _is_project(folder: Path) -> bool:
+    return (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir()
 
 
 def find_data_root(data_root: str) -> Path:

@@ -12,3 +12,13 @@ def one_line(value: object, most: int = 0) -> str:
     if most and len(text) > most:
         text = text[: most - 1] + "…"
     return visible(text).replace("\n", "\\n")
+
+
+def in_units(size: int) -> str:
+    """Bytes as a person reads them, in powers of 1000."""
+    value, unit = float(size), "B"
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

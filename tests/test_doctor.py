@@ -12,8 +12,7 @@ import torch
 
 from handclip_lib import doctor
 from handclip_lib.cli import main
-from handclip_lib.diagnosis import Finding
-from handclip_lib.doctor import examine
+from handclip_lib.doctor import Finding, examine
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "handclip_lib"
 FLOORS = {
-    "terminal": -1, "errors": 0, "files": 0, "machine": 0, "places": 1, "finite": 1, "parameters": 2, "drawn": 2,
+    "terminal": -1, "errors": 0, "files": 1, "machine": 0, "places": 1, "finite": 1, "parameters": 2, "drawn": 2,
     "data": 3, "losses": 3, "backbone": 4, "models": 5, "evaluation": 6, "training": 7, "runs": 8, "analysis": 9,
-    "plots": 10, "widgets": 11, "report": 12, "launch": 13, "diagnosis": 13, "doctor": 14, "cli": 15,
+    "plots": 10, "widgets": 11, "report": 12, "launch": 13, "doctor": 14, "cli": 15,
 }  # fmt: skip
 
 
@@ -25,6 +25,7 @@ def _imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "the run id follows whole names"
             names = (
                 [node.module or ""] if node.module != "handclip_lib" else [f"handclip_lib.{a.name}" for a in node.names]
             )

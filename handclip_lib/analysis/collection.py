@@ -13,6 +13,7 @@ from handclip_lib.errors import EvaluationError, RunError
 from handclip_lib.evaluation.ranking.saved_evaluation import PER_QUERY, SavedEvaluation, load_evaluation
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.runs.inputs import CHECKPOINTS
+from handclip_lib.runs.listing import changed_of
 from handclip_lib.runs.record import not_learnt, record_of
 
 Record = Mapping[str, Any]
@@ -86,13 +87,11 @@ def runs_table(records: Sequence[Record], runs: Path, notes: Mapping[str, str] |
 def differing(records: Iterable[Record]) -> list[str]:
     """Names of parameters in which runs differ: runs that have one disagree, and one of them is not its default."""
     values: dict[str, set[str]] = defaultdict(set)
-    changed = set()
+    changed: set[str] = set()
     for record in records:
-        defaults = record.get("defaults") or {}
+        changed.update(changed_of(record))
         for name, value in (record.get("parameters") or {}).items():
             values[name].add(json.dumps(value, sort_keys=True, default=str))
-            if value != defaults.get(name, value):
-                changed.add(name)
     return [name for name in values if len(values[name]) > 1 and name in changed and name not in IN_COLUMNS]
 
 

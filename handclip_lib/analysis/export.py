@@ -9,7 +9,7 @@ import pandas as pd
 
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.tables import readable
-from handclip_lib.files import whole_file
+from handclip_lib.files import write_text
 
 NUMBERS = r"[-<\d.e\[\], ]*"
 ENTRIES = Path(__file__).with_name("references.bib")
@@ -38,14 +38,7 @@ def export_table(folder: Path, name: str, frame: pd.DataFrame) -> list[Path]:
 
 def write(path: Path, text: str) -> Path:
     """Write a file whole or not at all; return its path."""
-    try:
-        with whole_file(path) as private:
-            private.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise EvaluationError(
-            f"{path} cannot be written ({error.strerror or error}); free space there, or name another folder in the "
-            "environment variable HANDCLIP_REPORTS"
-        ) from error
+    write_text(path, text)
     return path
 
 

@@ -265,8 +265,8 @@ def _published(name: str, folder: Path, progress: bool) -> Path:
     architecture = SHAPES[name].published
     try:
         return fetch_published(architecture, folder, progress)
-    except (OSError, HTTPException) as error:
-        reason = str(getattr(error, "reason", None) or error) or type(error).__name__
+    except HTTPException as error:
+        reason = str(error) or type(error).__name__
         file = published(architecture).file
         raise BackboneError(
             f"{name} could not be downloaded ({reason}) and {folder / file} is not there or is damaged. "

@@ -5,12 +5,12 @@ longer has. It imports torchvision (over two seconds) for a transform that nothi
 `build_model` turns weights into half precision on the way, so full-precision checkpoints lose bits.
 """
 
-import hashlib
 import sys
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from http.client import HTTPException
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from handclip_lib.backbone.image_tower import RESNET_STEP
 from handclip_lib.errors import BackboneError
-from handclip_lib.files import whole_file
+from handclip_lib.files import sha256_of, whole_file
 
 STALLED_AFTER = 10.0  # seconds without a byte from the server before a download is given up
 
@@ -91,27 +91,33 @@ def fetch_published(architecture: str, folder: Path, progress: bool = True) -> P
     openai-clip's own `load` writes a download straight to its final name, and runs what the file holds.
 
     Raises:
-        OSError, HTTPException: There is no sound copy and the download failed.
+        HTTPException: There is no sound copy and the download failed.
+        WriteError: It cannot be written.
     """
     name, address, checksum = published(architecture)
     file = folder / name
     if file.is_file() and sha256_of(file) == checksum:
         return file
     with whole_file(file) as private:
-        with urllib.request.urlopen(address, timeout=STALLED_AFTER) as source, private.open("wb") as target:
-            size = int(source.info().get("Content-Length") or 0) or None
-            with tqdm(total=size, unit="B", unit_scale=True, desc=name, disable=not progress) as bar:
-                while part := source.read(1 << 16):
-                    bar.update(target.write(part))
+        with private.open("wb") as target:
+            for part in _downloaded(address, name, progress):
+                target.write(part)
         if sha256_of(private) != checksum:
-            raise OSError(f"what {address} gives has not the SHA256 checksum {checksum}")
+            raise HTTPException(f"what {address} gives has not the SHA256 checksum {checksum}")
     return file
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _downloaded(address: str, name: str, progress: bool) -> Iterator[bytes]:
+    """Parts of a file of the network, whose faults are told from those of the disk."""
+    try:
+        with urllib.request.urlopen(address, timeout=STALLED_AFTER) as source:
+            size = int(source.info().get("Content-Length") or 0) or None
+            with tqdm(total=size, unit="B", unit_scale=True, desc=name, disable=not progress) as bar:
+                while part := source.read(1 << 16):
+                    bar.update(len(part))
+                    yield part
+    except OSError as error:
+        raise HTTPException(str(getattr(error, "reason", None) or error)) from error
 
 
 @dataclass(frozen=True)

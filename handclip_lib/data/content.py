@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from handclip_lib.errors import WriteError
 from handclip_lib.files import whole_file
 from handclip_lib.machine import cores
 from handclip_lib.places import HD_DISTRACTORS, HD_IDENTITIES, METADATA, PHOTOGRAPHS, cache_folder
@@ -144,10 +145,10 @@ def _read(file: Path) -> dict[str, tuple[Facts, str]]:
 def _write(file: Path, record: dict[str, tuple[Facts, str]]) -> None:
     text = json.dumps(record)
     try:
-        with whole_file(file) as private:
+        with whole_file(file, "files are read again next time") as private:
             private.write_text(f"{_checksum(text)}\n{text}", encoding="ascii")
-    except OSError as error:  # the keys are right without it
-        logger.warning("%s cannot be written (%s): files are read again next time", file, error.strerror or error)
+    except WriteError as error:  # the keys are right without it
+        logger.warning("%s", error)
 
 
 def _checksum(text: str) -> str:

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from handclip_lib.data.content import content_keys
 from handclip_lib.data.table import IMAGE_FORMATS
 from handclip_lib.errors import DataError
-from handclip_lib.files import file_lock, make_folder, whole_file
+from handclip_lib.files import file_lock, make_folder, whole_file, writing
 from handclip_lib.machine import cores
 from handclip_lib.places import cache_folder
 
@@ -96,7 +96,8 @@ def decode_images(
         progress: Show a progress bar.
 
     Raises:
-        DataError: No image can be decoded, `fit` is unknown, or the cache cannot be written.
+        DataError: No image can be decoded, or `fit` is unknown.
+        WriteError: The cache cannot be written.
     """
     root, paths = Path(root), tuple(paths)
     if fit not in FITS:
@@ -139,21 +140,16 @@ def kept_pixels(
         place in `keys`.
 
     Raises:
-        DataError: The folder cannot be written.
+        WriteError: The folder cannot be written.
     """
     file = folder / f"{blake2b(''.join(keys).encode(), digest_size=16).hexdigest()}.npy"
-    try:
+    with writing(folder):
         make_folder(folder)
         if (kept := _open(file)) is None:
             with file_lock(file.with_suffix(".lock")):
                 if (kept := _open(file)) is None:  # no other process built it while this one waited
                     _build(file, len(keys), size, decode, progress)
                     kept = _open(file)
-    except OSError as error:
-        raise DataError(
-            f"the image cache {folder} cannot be written ({error.strerror or error}); free space there, "
-            "or name another folder in the environment variable HANDCLIP_CACHE"
-        ) from error
     if kept is None:
         raise DataError(f"the image cache {file} was damaged while it was written; check that disk")
     return kept

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from handclip_lib.errors import DataError
-from handclip_lib.files import whole_file
+from handclip_lib.files import write_text
 
 COLUMNS = ["path", "identity", "aspect", "capture", "role", "gallery_in", "content"]
 ROLES = ("train", "val", "test", "other", "distractor")
@@ -114,14 +114,8 @@ class Split:
     def write(self, folder: Path | str) -> Path:
         """Write `split.csv` and `split.json` (meta and checksum) into a folder; return the CSV's path."""
         folder = Path(folder)
-        facts = json.dumps({"checksum": self.checksum, **self.meta}, indent=1) + "\n"
-        for path, text in ((folder / "split.csv", _csv(self.images)), (folder / "split.json", facts)):
-            try:
-                with whole_file(path) as private:
-                    private.write_text(text, encoding="utf-8", newline="")
-            except OSError as error:
-                remedy = "free space or name another folder"
-                raise DataError(f"{path} cannot be written ({error.strerror}); {remedy}") from error
+        write_text(folder / "split.csv", _csv(self.images))
+        write_text(folder / "split.json", json.dumps({"checksum": self.checksum, **self.meta}, indent=1) + "\n")
         return folder / "split.csv"
 
     @classmethod

@@ -160,12 +160,6 @@ def _kept(file: Path, n: int) -> np.ndarray | None:
 
 
 def _keep(file: Path, block: np.ndarray) -> None:
-    try:
-        with whole_file(file) as private:
-            safetensors.numpy.save_file({"embeddings": block}, private, UNSEALED)
-            seal(private)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise EvaluationError(
-            f"the feature cache {file.parent} cannot be written ({getattr(error, 'strerror', None) or error}); free "
-            "space there, or name another folder in the environment variable HANDCLIP_CACHE"
-        ) from error
+    with whole_file(file) as private:
+        safetensors.numpy.save_file({"embeddings": block}, private, UNSEALED)
+        seal(private)

@@ -17,16 +17,17 @@ from typing import Any
 
 import yaml
 
-from handclip_lib.errors import ConfigError, RunError
-from handclip_lib.files import umask
+from handclip_lib.errors import ConfigError, HandClipError, RunError
+from handclip_lib.files import umask, write_text, writing
+from handclip_lib.parameters.commands import defaults
 from handclip_lib.parameters.guard import as_papermill, resolve
-from handclip_lib.parameters.notebooks import NOTEBOOKS, Parameters
+from handclip_lib.parameters.notebooks import NOTEBOOKS, Parameters, notebook_of
 from handclip_lib.parameters.yaml import is_name, read_mapping
-from handclip_lib.places import project_root
+from handclip_lib.places import project_root, reports_folder
 from handclip_lib.runs.claim import Claim
-from handclip_lib.runs.identity import reports_folder, run_id, unwritable
+from handclip_lib.runs.identity import code_of, run_id
 from handclip_lib.runs.inputs import input_faults, refusal, weights_faults, what_is_read
-from handclip_lib.runs.record import now, read_record, remove_results, write_record, write_text
+from handclip_lib.runs.record import now, read_record, remove_results, write_record
 from handclip_lib.runs.run import RUN_FOLDER, new_record
 
 GRACE = 20.0  # seconds a notebook has to end after it was asked to
@@ -59,12 +60,9 @@ def find_notebook(name: str) -> Path:
     """
     folder = project_root() / "notebooks"
     stem = Path(name).stem if name.endswith(".ipynb") else name
-    found = [notebook for notebook in NOTEBOOKS if notebook == stem or notebook.startswith(f"{stem.zfill(2)}_")]
-    path = (
-        Path(name)
-        if name.endswith(".ipynb") and Path(name).is_file()
-        else folder / f"{found[0] if found else stem}.ipynb"
-    )
+    found = notebook_of(stem)
+    own = name.endswith(".ipynb") and Path(name).is_file()
+    path = Path(name) if own else folder / f"{found or stem}.ipynb"
     if not folder.is_dir() and not path.is_file():
         raise ConfigError(f"{folder} is not there: start handclip in the folder of the project, where notebooks/ is")
     if not found or not path.is_file():
@@ -103,7 +101,7 @@ def prepare(notebook: Path, parameters: Mapping[str, Any]) -> Prepared:
         ConfigError: All faults at once: of the parameters, and of the data, weights and runs that they name.
     """
     model = NOTEBOOKS[notebook.stem]
-    given = {name: field.default for name, field in model.model_fields.items()} | dict(parameters)
+    given = defaults(model) | dict(parameters)
     faults = input_faults(given)
     try:
         config = resolve(model, dict(parameters))
@@ -136,24 +134,22 @@ def launch(
 
     Raises:
         ConfigError: All faults at once, before anything is started; see `prepare`.
-        RunError: The reports folder cannot be written, or the same run is under way.
+        RunError: The same run is under way.
+        WriteError: The reports folder cannot be written.
     """
     if timeout is not None and not timeout > 0:
         raise ConfigError(f"timeout={timeout:g}: give the seconds the run may take, more than 0")
     prepared = prepare(notebook, parameters)
     folder = prepared.folder
-    try:
-        with Claim(folder):
-            if _succeeded(folder) and not force:
-                return Launched(folder, "skipped", None, _reported(folder, "succeeded before"))
-            return _run(notebook, prepared, force, timeout)
-    except OSError as error:
-        raise unwritable(folder, error) from error
+    with Claim(folder), writing(folder):
+        if _succeeded(folder) and not force:
+            return Launched(folder, "skipped", None, _reported(folder, "succeeded before"))
+        return _run(notebook, prepared, force, timeout)
 
 
 def run_folder(notebook: Path, config: Parameters, read: Mapping[str, str] | None = None) -> Path:
     """Where a run of these parameters is kept; it need not be there yet. `read`: as `run_id` takes it."""
-    return reports_folder() / "runs" / run_id(config, _source(notebook), read)
+    return reports_folder() / "runs" / run_id(config, code_of(notebook), read)
 
 
 def _succeeded(folder: Path) -> bool:
@@ -197,7 +193,7 @@ def _reported(folder: Path, status: str, *, anew: bool = False) -> Path:
         print(f"handclip: {folder.name} {status}, but its report is not written: handclip report {folder.name}",
               file=sys.stderr)  # fmt: skip
         raise
-    except RunError as error:
+    except HandClipError as error:
         raise RunError(f"{folder.name} {status}, but: {error}; then: handclip report {folder.name}") from error
     return report
 
@@ -266,12 +262,3 @@ def _error_of(executed: Path) -> str | None:
         return None
     outputs = [output for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]
     return f"{outputs[-1]['ename']}: {outputs[-1]['evalue']}" if outputs else None
-
-
-def _source(notebook: Path) -> str:
-    """The code of a notebook, for the hash of a run: prose may change without making another run."""
-    try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{notebook} is not a notebook ({error})") from error
-    return "\0".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")

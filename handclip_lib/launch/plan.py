@@ -10,8 +10,8 @@ import safetensors
 
 from handclip_lib.errors import RunError
 from handclip_lib.launch.launcher import prepare
+from handclip_lib.parameters.commands import changed, defaults
 from handclip_lib.parameters.notebooks import Parameters
-from handclip_lib.runs.listing import changed_of
 from handclip_lib.runs.record import TRAINING_CHECKPOINTS, read_record, record_of
 from handclip_lib.terminal import one_line
 
@@ -57,7 +57,7 @@ class Plan:
     @property
     def changed(self) -> dict[str, Any]:
         """Parameters that are not their default."""
-        return changed_of({"parameters": self.config.model_dump(), "defaults": defaults(self.config)})
+        return changed(self.config)
 
     def state(self) -> str:
         """What there is of this run already, and what starting it would do."""
@@ -73,7 +73,7 @@ class Plan:
 
     def __str__(self) -> str:
         """Id, folder, state, and every parameter; a star before those that are not their default."""
-        values, usual = self.config.model_dump(), defaults(self.config)
+        values, usual = self.config.model_dump(), defaults(type(self.config))
         width = max(map(len, values))
         lines = [f"run     {self.folder.name}", f"folder  {self.folder}", f"state   {self.state()}", ""]
         lines.append(f"parameters of {self.config.notebook} (* is not the default, which follows in brackets):")
@@ -135,11 +135,6 @@ def _difference(folder: Path, planned: Plan) -> str:
     if record is None or checkpoint is None or record["status"] in ("succeeded", "running"):
         return ""
     theirs, ours = record.get("parameters") or {}, planned.config.model_dump()
-    differs = ", ".join(f"{name}={theirs.get(name)!r}" for name in ours if theirs.get(name) != ours[name])
+    differs = ", ".join(f"{name}={value!r}" for name, value in changed(theirs, ours).items())
     why = differs or "same parameters, but the library, the notebook or the data changed since"
     return f"{folder.name} ({checkpoint}): {why}"
-
-
-def defaults(config: Parameters) -> dict[str, Any]:
-    """Default of each parameter."""
-    return {name: field.default for name, field in type(config).model_fields.items()}

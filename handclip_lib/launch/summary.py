@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from handclip_lib.errors import RunError
-from handclip_lib.files import whole_file
+from handclip_lib.evaluation.tables import in_percent
+from handclip_lib.files import whole_file, write_text
 from handclip_lib.launch.points import Point
-from handclip_lib.runs.record import record_of, write_text
+from handclip_lib.runs.record import record_of
 from handclip_lib.terminal import one_line
 
 MEASURES = (
@@ -89,11 +89,8 @@ def draw_effects(folder: Path, rows: Sequence[Mapping[str, Any]], names: Sequenc
     for name in names:
         table = pd.DataFrame([{"value": row[name], **{measure: row[measure] for measure in measures}} for row in done])
         path = folder / f"effect_{name}.png"
-        try:
-            with whole_file(path) as private:
-                sweep_effect(table, name, measures).savefig(private, dpi=DPI)
-        except OSError as error:
-            raise RunError(f"{path} cannot be written ({error.strerror}); free space there") from error
+        with whole_file(path) as private:
+            sweep_effect(table, name, measures).savefig(private, dpi=DPI)
         files[path.name] = f"{' and '.join(measures.values())} over {name}: lines are means, dots single runs"
     return files
 
@@ -104,9 +101,9 @@ def line_of(row: Mapping[str, Any], label: str) -> str:
         first = str(row["error"] or "").strip().splitlines()[:1]
         return one_line(f"{label}: {row['status']}" + (f": {first[0]}" if first else ""))
     measures = next((pair for pair in MEASURES if set(pair) <= set(row)), {})
-    parts = [f"{text} {100 * row[name]:.1f} %" for name, text in measures.items()]
+    parts = [f"{text} {in_percent(row[name])} %" for name, text in measures.items()]
     if "rank1_low" in row:
-        parts[0] += f" ({100 * row['rank1_low']:.1f}–{100 * row['rank1_high']:.1f})"
+        parts[0] += f" ({in_percent(row['rank1_low'])}–{in_percent(row['rank1_high'])})"
     return one_line(f"{label}: " + ", ".join([*parts, f"{row['seconds']} s"]))
 
 

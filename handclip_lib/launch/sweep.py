@@ -14,14 +14,14 @@ from uuid import uuid4
 from filelock import Timeout
 
 from handclip_lib.errors import RunError
-from handclip_lib.files import file_lock, make_folder
+from handclip_lib.files import file_lock, make_folder, writing
 from handclip_lib.launch.executors import Executor, TaskOf, answers, on_dask
 from handclip_lib.launch.launcher import asked_to_stop
 from handclip_lib.launch.points import Point
 from handclip_lib.launch.summary import draw_effects, line_of, row_of, write_summary
 from handclip_lib.launch.worker import ELSEWHERE
 from handclip_lib.machine import cores
-from handclip_lib.runs.identity import reports_folder, unwritable
+from handclip_lib.places import reports_folder
 from handclip_lib.runs.record import now, read_record, write_record
 
 Place = Callable[[TaskOf, str, Path], AbstractContextManager[Executor]]
@@ -49,12 +49,11 @@ def sweep(notebook: Path, points: Sequence[Point], name: str, place: Place, *, f
     """
     folder = reports_folder() / "sweeps" / name
     try:
-        make_folder(folder)
-        lock = file_lock(folder / ".lock", timeout=0).acquire()
+        with writing(folder):
+            make_folder(folder)
+            lock = file_lock(folder / ".lock", timeout=0).acquire()
     except Timeout as error:
         raise RunError(f"the sweep {name} is under way in another process; wait, or give this one a --name") from error
-    except OSError as error:
-        raise unwritable(folder, error) from error
     with lock, asked_to_stop() as asked:
         rows = {point.folder.name: row_of(point) for point in points}
         waiting = [point for point in points if force or rows[point.folder.name]["status"] != "succeeded"]

@@ -2,20 +2,26 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from typing import Any, get_origin
 
 from handclip_lib.parameters.notebooks import Parameters
 
+Values = Parameters | Mapping[str, Any]
+"""Checked parameters, or those of a record."""
 
-def changed(config: Parameters, since: Parameters | None = None) -> dict[str, Any]:
-    """The values that differ, by name.
 
-    Args:
-        config: The parameters.
-        since: What they are compared with: parameters of the same notebook, or by default its defaults.
-    """
-    before = type(config).model_construct() if since is None else since
-    return {name: value for name, value in config.model_dump().items() if value != getattr(before, name)}
+def changed(values: Values, since: Values | None = None) -> dict[str, Any]:
+    """The values that differ from others, or those of checked parameters from their defaults; what is new is none."""
+    if since is None and isinstance(values, Parameters):
+        since = defaults(type(values))
+    ours, before = (given.model_dump() if isinstance(given, Parameters) else given or {} for given in (values, since))
+    return {name: value for name, value in ours.items() if before.get(name, value) != value}
+
+
+def defaults(model: type[Parameters]) -> dict[str, Any]:
+    """Default of each parameter."""
+    return {name: field.default for name, field in model.model_fields.items()}
 
 
 def papermill_command(config: Parameters) -> str:

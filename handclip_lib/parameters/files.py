@@ -49,7 +49,8 @@ def save_parameters(config: Parameters, name: str, *, overwrite: bool = False) -
         overwrite: Replace a file of that name.
 
     Raises:
-        ConfigError: The name is none, the file is there already, or it cannot be written.
+        ConfigError: The name is none, or the file is there already.
+        WriteError: It cannot be written.
     """
     stem = name.strip().removesuffix(".yml")
     if not re.fullmatch(r"\w[\w.-]*", stem):
@@ -67,12 +68,8 @@ def save_parameters(config: Parameters, name: str, *, overwrite: bool = False) -
         "# minutes:  not measured yet\n# machine:  any\n# expected: not known yet\n"
     )
     values = yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
-    try:
-        with whole_file(file) as private:
-            private.write_text(header + values, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be written ({error.strerror or error}); free space, or start JupyterLab from "
-                          "a folder you may write to") from error  # fmt: skip
+    with whole_file(file, "free space, or start JupyterLab from a folder you may write to") as private:
+        private.write_text(header + values, encoding="utf-8")
     return file
 
 

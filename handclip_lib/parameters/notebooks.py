@@ -349,18 +349,27 @@ class Analysis(Parameters):
 
     def faults(self) -> list[str]:
         """A sweep of what no notebook has, too."""
-        known = sorted({name for model in NOTEBOOKS.values() for name in model.model_fields})
-        if not self.sweep_parameter or self.sweep_parameter in known:
-            return super().faults()
-        near = get_close_matches(self.sweep_parameter, known, 1, 0.5)
-        remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
-        return [*super().faults(), f"sweep_parameter={self.sweep_parameter!r}: no notebook has it; {remedy}"]
+        fault = no_parameter(self.sweep_parameter) if self.sweep_parameter else ""
+        return [*super().faults(), *([f"sweep_parameter={self.sweep_parameter!r}: {fault}"] if fault else [])]
 
 
 NOTEBOOKS: dict[str, type[Parameters]] = {
     model.notebook: model
     for model in (DataExploration, PromptLearning, ImageFinetune, JointTraining, Evaluation, Analysis)
 }
+
+
+def notebook_of(name: str) -> str | None:
+    """The notebook that a person names by its number ("5", "05") or name; None where there is none."""
+    return next((stem for stem in NOTEBOOKS if stem == name or stem.startswith(f"{name.zfill(2)}_")), None)
+
+
+def no_parameter(name: str) -> str:
+    """That no notebook has a parameter of this name, with the remedy; "" where one has."""
+    known = sorted({name for model in NOTEBOOKS.values() for name in model.model_fields})
+    near = get_close_matches(name, known, 1, 0.5)
+    remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
+    return "" if name in known else f"no notebook has it; {remedy}"
 
 
 def trained_name(backbone: str, parameters: Mapping[str, Any], learnt: str = "yes") -> str:

@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from handclip_lib.errors import RunError
+from handclip_lib.files import write_text
 from handclip_lib.report.thumbnail import write_thumbnail
 from handclip_lib.report.values import (
     INTERACTIVE,
@@ -22,7 +23,7 @@ from handclip_lib.report.values import (
     tone_of,
 )
 from handclip_lib.runs.listing import all_records
-from handclip_lib.runs.record import DAMAGED, read_record, record_of, write_text
+from handclip_lib.runs.record import DAMAGED, read_record, record_of
 from handclip_lib.terminal import one_line
 
 if TYPE_CHECKING:

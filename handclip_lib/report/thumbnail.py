@@ -8,7 +8,6 @@ from pathlib import Path
 from PIL import Image
 
 from handclip_lib.data.images import open_image
-from handclip_lib.errors import RunError
 from handclip_lib.files import whole_file
 
 THUMBNAIL = "thumbnail.png"
@@ -34,7 +33,7 @@ def write_thumbnail(run_folder: Path, cells: str) -> None:
         cells: HTML of its notebook, whose first inlined picture is taken where there is no figure.
 
     Raises:
-        RunError: The file cannot be written.
+        WriteError: The file cannot be written.
     """
     figure, inlined = most_telling(run_folder), INLINED.search(cells)
     path = run_folder / THUMBNAIL
@@ -44,11 +43,8 @@ def write_thumbnail(run_folder: Path, cells: str) -> None:
     except (OSError, ValueError, SyntaxError):  # no picture, or a damaged one: a report needs none
         path.unlink(missing_ok=True)
         return
-    try:
-        with whole_file(path) as private:
-            private.write_bytes(small)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written ({error.strerror or error}); free space there") from error
+    with whole_file(path) as private:
+        private.write_bytes(small)
 
 
 def _small(picture: bytes) -> bytes:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 from urllib.parse import quote
 
+from handclip_lib.evaluation.tables import in_percent
 from handclip_lib.report.thumbnail import THUMBNAIL, most_telling
 from handclip_lib.runs.listing import IN_ID, changed_of
 from handclip_lib.runs.record import not_learnt
@@ -30,7 +31,7 @@ def index_row(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
         Text by name; rank1, interval and floor in percent, seconds_taken and started to sort by.
     """
     parameters, metrics = mapping(run.get("parameters")), mapping(run.get("metrics"))
-    interval = [percent(metrics.get(name)) for name in ("rank1_low", "rank1_high")]
+    interval = [in_percent(metrics.get(name)) for name in ("rank1_low", "rank1_high")]
     notebook, seconds = str(run.get("notebook") or ""), run.get("seconds")
     changed = changed_of({"parameters": parameters, "defaults": mapping(run.get("defaults"))})
     figure = None if (folder / THUMBNAIL).is_file() else most_telling(folder)
@@ -43,8 +44,8 @@ def index_row(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
             + [unlearnt for unlearnt in [not_learnt({"metrics": metrics})] if unlearnt]
         ),
         **{name: str(parameters.get(name) or "") for name in ("backbone", "dataset", "aspect")},
-        "rank1": percent(metrics.get("rank1")), "interval": "–".join(interval) if all(interval) else "",
-        "floor": percent(metrics.get("best_floor_rank1")), "map": percent(metrics.get("map")),
+        "rank1": in_percent(metrics.get("rank1")), "interval": "–".join(interval) if all(interval) else "",
+        "floor": in_percent(metrics.get("best_floor_rank1")), "map": in_percent(metrics.get("map")),
         "took": duration(seconds), "seconds_taken": f"{seconds:.0f}" if is_number(seconds) else "",
         "started": str(run.get("started") or ""), "date": moment(run.get("started")),
         "report": _address(folder, "report.html"), "interactive": _address(folder, INTERACTIVE),
@@ -60,11 +61,6 @@ def _address(folder: Path, file: str) -> str:
 def is_number(value: object) -> TypeGuard[int | float]:
     """Whether it is a number that can be shown: true and NaN are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value
-
-
-def percent(share: object) -> str:
-    """A share in 0..1 in percent, without the sign."""
-    return f"{100 * share:.1f}" if is_number(share) else ""
 
 
 def moment(value: object) -> str:

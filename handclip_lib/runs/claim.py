@@ -1,23 +1,21 @@
 """A run that is one process's to write: let in by a lock, and seen from elsewhere by a heartbeat."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from threading import Event, Thread
 
 from filelock import Timeout
 
 from handclip_lib.errors import RunError
-from handclip_lib.files import file_lock, make_folder
-from handclip_lib.runs.identity import unwritable
-from handclip_lib.runs.life import LOST_AFTER, Heartbeat, is_here
-from handclip_lib.runs.record import read_record
+from handclip_lib.files import begin_file, file_lock, make_folder, writing
+from handclip_lib.runs.record import HEARTBEAT, LOST_AFTER, is_here, read_record
+
+BEAT = 15.0  # seconds between touches of the heartbeat
 
 
 class UnderWayError(RunError):
-    """The run is another process's.
-
-    Attributes:
-        wait: Seconds after which it is known whether the process is gone.
-    """
+    """The run is another process's; `wait` is the seconds after which it is known whether that process is gone."""
 
     wait = 0.0
 
@@ -33,16 +31,15 @@ class Claim:
 
         Raises:
             UnderWayError: It is another process's.
-            RunError: Its folder cannot be written.
+            WriteError: Its folder cannot be written.
         """
-        try:
+        with writing(folder):
             make_folder(folder)
             self._lock = file_lock(lock_of(folder), timeout=0)
-            self._lock.acquire()
-        except Timeout as error:
-            raise _refusal(folder) from error
-        except OSError as error:
-            raise unwritable(folder, error) from error
+            try:
+                self._lock.acquire()
+            except Timeout as error:
+                raise _refusal(folder) from error
         record = read_record(folder)
         process = (record or {}).get("process") or {}
         if record and record["status"] == "running" and not (is_here(process) and process.get("pid") == os.getpid()):
@@ -60,6 +57,28 @@ class Claim:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+class Heartbeat:
+    """Touches the heartbeat of a run until it is stopped; its thread ends with the process."""
+
+    def __init__(self, folder: Path):
+        self._file, self._ended = folder / HEARTBEAT, Event()
+        self._thread = Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it, and remove the file."""
+        self._ended.set()
+        self._thread.join(BEAT)  # a file server that hangs is not waited for
+        with suppress(OSError):
+            self._file.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._ended.is_set():
+            with suppress(OSError):  # a full disk is told of by what the run writes
+                begin_file(self._file)
+            self._ended.wait(BEAT)
 
 
 def lock_of(folder: Path) -> Path:

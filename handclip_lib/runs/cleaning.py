@@ -4,6 +4,7 @@ import re
 import stat
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,11 +14,10 @@ from filelock import Timeout
 
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.files import file_lock
-from handclip_lib.places import cache_folder
+from handclip_lib.places import cache_folder, reports_folder
 from handclip_lib.runs.claim import lock_of
-from handclip_lib.runs.identity import reports_folder
 from handclip_lib.runs.listing import all_records
-from handclip_lib.terminal import one_line
+from handclip_lib.terminal import in_units, one_line
 
 DAY = 86_400.0
 IN_PROGRESS = 1.0  # days after which nobody still writes a private file
@@ -28,14 +28,7 @@ PRIVATE = re.compile(r"\.(.+\.[0-9a-f]{8}(\.\w+)?|executing\.ipynb)")
 
 @dataclass(frozen=True)
 class Item:
-    """Something that may go.
-
-    Attributes:
-        paths: Files and folders that go together.
-        why: What it is.
-        size: Bytes on the disk that going frees.
-        lock: Who holds it uses the paths; None where nobody locks them.
-    """
+    """Files and folders that may go together, the bytes that this frees, and the lock of who uses them, if any."""
 
     paths: tuple[Path, ...]
     why: str
@@ -47,14 +40,12 @@ class Item:
         return one_line(f"{in_units(self.size):>9}  {self.paths[0]}  ({self.why})")
 
 
-def leftovers(days: float = 30.0) -> list[Item]:
+def removable(days: float = 30.0) -> list[Item]:
     """What may go: runs that did not succeed, cache entries not used for some days, half-written files.
 
     Runs under way, runs that succeeded, downloaded weights and drawn hands are never among it. "Used" is the later
     of a file's access and modification times; a file system that keeps no access times says when it was written.
-
-    Args:
-        days: Age from which a run or a cache entry goes; half-written files go from a day on.
+    `days` is the age from which a run or a cache entry goes; half-written files go from a day on.
 
     Raises:
         ConfigError: `days` is negative.
@@ -62,24 +53,32 @@ def leftovers(days: float = 30.0) -> list[Item]:
     if not days >= 0:
         raise ConfigError(f"--days {days:g}: give 0 or more")
     runs, cache = reports_folder() / "runs", cache_folder()
+    records = all_records(runs)
     items = [
         _run_item(runs / record["id"], f"{record['status']} {age:.0f} days ago")
-        for record in all_records(runs)
+        for record in records
         if record["status"] in STOPPED and (age := _days_since(record)) >= days
     ]
-    items += _cached_pixels(cache / "images", days)
+    for facts in _children(cache / "images"):  # pixels, facts and lock of an entry go together
+        entry = tuple(path for path in (facts.with_suffix(".npy"), facts) if path.exists())
+        if facts.suffix == ".json" and not facts.name.startswith(".") and (age := _unused(entry)) >= days:
+            why = f"decoded images, not used for {age:.0f} days"
+            items.append(Item(entry, why, _size(entry), facts.with_suffix(".lock")))
     items += [
         Item((folder,), f"features, not used for {age:.0f} days", _size([folder]))
         for folder in _children(cache / "features")
         if folder.is_dir() and (age := _unused(folder.rglob("*"))) >= days
     ]
-    busy = [runs / record["id"] for record in all_records(runs) if record["status"] == "running"]
-    gone = [path for item in items for path in item.paths]
+    stays = [runs / record["id"] for record in records if record["status"] == "running"]
+    stays += [path for item in items for path in item.paths]
     items += [
         Item((path,), "half-written", _size([path]))
         for folder in (reports_folder(), cache / "images", cache / "features")
-        for path in _private_files(folder)
-        if _unused([path]) >= IN_PROGRESS and not any(path.is_relative_to(place) for place in busy + gone)
+        for path in folder.rglob(".*")
+        if PRIVATE.fullmatch(path.name)
+        and path.is_file()
+        and _unused([path]) >= IN_PROGRESS
+        and not any(path.is_relative_to(place) for place in stays)
     ]
     return sorted(items, key=lambda item: -item.size)
 
@@ -106,19 +105,12 @@ def named_runs(ids: Sequence[str]) -> list[Item]:
 
 
 def remove(items: Iterable[Item]) -> tuple[int, list[str]]:
-    """Remove items; what is in use, or cannot be removed, stays.
-
-    Returns:
-        Bytes of the items that went, and a line on each that stays.
-    """
+    """Remove items, but for what is in use or cannot be removed; the bytes freed, and a line on each that stays."""
     freed, stays = 0, []
     for item in items:
         try:
-            if item.lock is None:
-                _remove(item.paths)
-            else:
-                with file_lock(item.lock, timeout=0):
-                    _remove((*item.paths, item.lock))
+            with nullcontext() if item.lock is None else file_lock(item.lock, timeout=0):
+                _remove(item.paths if item.lock is None else (*item.paths, item.lock))
             freed += item.size
         except Timeout:
             stays.append(f"{item.paths[0]} is in use: {item.lock} is locked")
@@ -129,33 +121,8 @@ def remove(items: Iterable[Item]) -> tuple[int, list[str]]:
     return freed, stays
 
 
-def in_units(size: int) -> str:
-    """Bytes as a person reads them, in powers of 1000."""
-    value, unit = float(size), "B"
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-
-
 def _run_item(folder: Path, why: str) -> Item:
     return Item((folder,), why, _size([folder]), lock_of(folder))
-
-
-def _cached_pixels(folder: Path, days: float) -> list[Item]:
-    """Decoded images: pixels, facts and lock of an entry go together."""
-    items = []
-    for facts in _children(folder):
-        entry = [path for path in (facts, facts.with_suffix(".npy")) if path.exists()]
-        if facts.suffix == ".json" and not facts.name.startswith(".") and (age := _unused(entry)) >= days:
-            why = f"decoded images, not used for {age:.0f} days"
-            items.append(Item(tuple(reversed(entry)), why, _size(entry), facts.with_suffix(".lock")))
-    return items
-
-
-def _private_files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob(".*") if PRIVATE.fullmatch(path.name) and path.is_file()]
 
 
 def _children(folder: Path) -> list[Path]:

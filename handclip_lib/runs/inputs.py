@@ -1,7 +1,6 @@
 """What a run reads: photographs and labels, weights, earlier runs, each named by its content."""
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
@@ -11,7 +10,7 @@ from typing import Any, get_args
 from handclip_lib.data.content import content_keys, data_files
 from handclip_lib.errors import BackboneError, ConfigError, DataError, RunError
 from handclip_lib.parameters.notebooks import Analysis, BackboneName, Parameters
-from handclip_lib.places import HD_IDENTITIES, METADATA, PHOTOGRAPHS, find_data_root, project_root
+from handclip_lib.places import HD_IDENTITIES, METADATA, PHOTOGRAPHS, find_data_root, reports_folder
 from handclip_lib.runs.record import PROMPTS_OF, TRAININGS, find_run, read_record
 
 EARLIER = {"prompt_run": PROMPTS_OF, "trained_run": TRAININGS}
@@ -27,25 +26,12 @@ EVALUATED = ("run.json", "per_query.csv", "embeddings.safetensors", "split.csv",
 """What an analysis reads of a run."""
 
 
-def reports_folder() -> Path:
-    """`HANDCLIP_REPORTS`, or `reports/` of the project."""
-    named = os.environ.get("HANDCLIP_REPORTS")
-    try:
-        return Path(named).expanduser().absolute() if named else project_root() / "reports"
-    except RuntimeError as error:  # `~name` of a user who does not exist
-        raise ConfigError(f"HANDCLIP_REPORTS={named!r}: {error} Name the whole path of a folder") from error
-
-
 def what_is_read(config: Parameters, *, progress: bool = True) -> dict[str, str]:
     """A digest of all that a run of these parameters reads, by the parameter that names it; of 06, by run.
 
     What is not there has a digest too, which is another one once it is there. Published weights need none: their name
     says what they are, and a file that differs from its published checksum is not used. Drawn hands are their
-    parameters and the library.
-
-    Args:
-        config: Checked parameters.
-        progress: Show a bar while files are read that were never read before.
+    parameters and the library. `progress` shows a bar while files are read that were never read before.
     """
     if isinstance(config, Analysis):
         return _analysed()
@@ -57,7 +43,7 @@ def what_is_read(config: Parameters, *, progress: bool = True) -> dict[str, str]
         read["weights"] = _file(given["weights"])
     for name in EARLIER:
         if given.get(name):
-            folder = earlier_run(config, name)
+            folder = _earlier_run(config, name)
             read[name] = f"{folder.name} {_left(folder)}" if folder else "absent"
     return read
 
@@ -68,37 +54,14 @@ def named_inputs(config: Parameters) -> str:
     return json.dumps([getattr(config, name, "") for name in names])
 
 
-def earlier_run(config: Parameters, name: str) -> Path | None:
-    """The folder of the run that a parameter of `EARLIER` names; None where it names none that can be used."""
-    try:
-        return find_run(reports_folder() / "runs", getattr(config, name), *EARLIER[name])
-    except (AttributeError, RunError):
-        return None
-
-
 def earlier_runs(config: Parameters) -> dict[str, str]:
     """Id of each earlier run that the parameters name now, by its notebook, as a record's `inputs` have it."""
-    found = [earlier_run(config, name) for name in EARLIER if getattr(config, name, "")]
+    found = [_earlier_run(config, name) for name in EARLIER if getattr(config, name, "")]
     return {folder.name.partition("-")[0]: folder.name for folder in found if folder}
 
 
-def pinned(config: Parameters, inputs: Mapping[str, str]) -> Parameters:
-    """The parameters with the run that "latest" meant when a run began, by the `inputs` of its record."""
-    meant = {
-        name: inputs[notebook]
-        for name, notebooks in EARLIER.items()
-        for notebook in notebooks
-        if getattr(config, name, "") == "latest" and notebook in inputs
-    }
-    return config.model_copy(update=meant)
-
-
 def input_faults(given: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the data set and the earlier runs that parameters name, each with its remedy.
-
-    Args:
-        given: Parameters by name, checked or not: what is no text is passed over.
-    """
+    """What is wrong with the data set and the earlier runs that parameters, checked or not, name; with the remedy."""
     found = []
     if given.get("data_root") and isinstance(given["data_root"], str):
         try:
@@ -131,17 +94,9 @@ def weights_faults(given: Mapping[str, Any]) -> list[str]:
 
 def refusal(faults: Sequence[str], error: ConfigError | None = None) -> ConfigError:
     """One refusal of all faults: those of the parameters themselves, as their guard raised them, and these."""
-    lines = [line.strip() for line in str(error).splitlines()[1:]] if error else []
-    lines += faults
+    lines = [*(line.strip() for line in str(error or "").splitlines()[1:]), *faults]
     count = "1 parameter is" if len(lines) == 1 else f"{len(lines)} parameters are"
     return ConfigError(f"{count} wrong:\n" + "\n".join(f"  {line}" for line in lines))
-
-
-def refuse_faults(given: Mapping[str, Any]) -> None:
-    """Raise a ConfigError of all that is wrong with what checked parameters name."""
-    faults = input_faults(given) + weights_faults(given)
-    if faults:
-        raise refusal(faults)
 
 
 def refuse_other_input(config: Parameters, record: Mapping[str, Any]) -> None:
@@ -152,7 +107,14 @@ def refuse_other_input(config: Parameters, record: Mapping[str, Any]) -> None:
     Raises:
         RunError: Something changed; the message names the parameter.
     """
-    now = what_is_read(pinned(config, record.get("inputs") or {}), progress=False)
+    inputs = record.get("inputs") or {}
+    meant = {
+        name: inputs[notebook]
+        for name, notebooks in EARLIER.items()
+        for notebook in notebooks
+        if getattr(config, name, "") == "latest" and notebook in inputs
+    }
+    now = what_is_read(config.model_copy(update=meant), progress=False)
     read = {name: key for name, key in (record.get("read") or {}).items() if not key.startswith("running")}
     changed = [name for name, key in read.items() if now.get(name) != key]
     if changed:
@@ -170,16 +132,33 @@ def usable_run(name: str, *notebooks: str) -> Path:
     """
     folder = find_run(reports_folder() / "runs", name, *notebooks)
     record = read_record(folder) or {}
-    needed = CHECKPOINTS[record["notebook"]]
+    needed, again = CHECKPOINTS[record["notebook"]], f"run {record['notebook'][:2]} again"
     if not (folder / needed).is_file():
-        raise RunError(f"{folder.name} left no {needed}, or it was removed; run {record['notebook'][:2]} again")
-    others = replaced(folder, record)
-    if others:
-        raise RunError(
-            f"{others[0]} in {folder} is not the file that {folder.name} left: it was replaced or damaged since; run "
-            f"{record['notebook'][:2]} again with --force, or give a file of weights of your own with -p weights"
-        )
+        raise RunError(f"{folder.name} left no {needed}, or it was removed; {again}")
+    left = record.get("left")
+    left = left if isinstance(left, dict) else {}
+    now = contents(folder, tuple(left))
+    for file, key in left.items():
+        if now.get(file) != key:
+            raise RunError(
+                f"{file} in {folder} is not the file that {folder.name} left: it was replaced or damaged since; "
+                f"{again} with --force, or give a file of weights of your own with -p weights"
+            )
     return folder
+
+
+def contents(folder: Path, names: tuple[str, ...] = LEFT) -> dict[str, str]:
+    """Content keys of those files of a folder that are there."""
+    keys = zip(names, content_keys(folder, names, progress=False), strict=True)
+    return {name: key for name, key in keys if key != "absent"}
+
+
+def _earlier_run(config: Parameters, name: str) -> Path | None:
+    """The folder of the run that a parameter of `EARLIER` names; None where it names none that can be used."""
+    try:
+        return find_run(reports_folder() / "runs", getattr(config, name), *EARLIER[name])
+    except (AttributeError, RunError):
+        return None
 
 
 def _look_at_data(dataset: Any, root: Path) -> None:
@@ -188,20 +167,6 @@ def _look_at_data(dataset: Any, root: Path) -> None:
         from handclip_lib.data.open import open_dataset
 
         open_dataset(dataset, str(root))  # it says what is missing, and which folder may be meant
-
-
-def contents(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
-    """Content keys of those files of a folder that are there."""
-    keys = zip(names, content_keys(folder, names, progress=False), strict=True)
-    return {name: key for name, key in keys if key != "absent"}
-
-
-def replaced(folder: Path, record: Mapping[str, Any]) -> list[str]:
-    """Files that a run left, by its record, and that are others now or gone."""
-    left = record.get("left")
-    left = left if isinstance(left, dict) else {}
-    now = contents(folder, tuple(left))
-    return [name for name, key in left.items() if now.get(name) != key]
 
 
 def _data(dataset: str, data_root: str, progress: bool) -> str:
@@ -226,7 +191,7 @@ def _left(folder: Path) -> str:
     """Of what a run left, its parameters, and the weights that one of PromptSG needs beside its own."""
     parameters = (read_record(folder) or {}).get("parameters") or {}
     weights = _file(parameters["weights"]) if parameters.get("weights") else ""
-    return _digest(json.dumps([parameters, weights, contents(folder, LEFT)], sort_keys=True))
+    return _digest(json.dumps([parameters, weights, contents(folder)], sort_keys=True))
 
 
 def _analysed() -> dict[str, str]:

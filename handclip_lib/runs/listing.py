@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from handclip_lib.errors import ConfigError, RunError
-from handclip_lib.parameters.notebooks import NOTEBOOKS
+from handclip_lib.evaluation.tables import in_percent
+from handclip_lib.parameters.commands import changed as differing
+from handclip_lib.parameters.notebooks import NOTEBOOKS, no_parameter, notebook_of
 from handclip_lib.runs.record import DAMAGED, not_learnt, record_of
 from handclip_lib.terminal import one_line
 
@@ -45,28 +46,27 @@ def chosen(
     Args:
         records: Of `all_records`.
         notebook: Number or name.
-        dataset, aspect: As the parameters have them.
-        status: One of `record.STATUSES`, or "damaged".
+        dataset, aspect, status: As the record has them.
         since: ISO 8601 date or time, UTC where it names no zone; runs that started then or later.
         changed: Each NAME, a parameter that is not its default, or NAME=VALUE, one that is VALUE.
 
     Raises:
         ConfigError: No such notebook or parameter, or no date.
     """
-    wanted: list[Callable[[Record], bool]] = []
-    if notebook:
-        stem = _notebook(notebook)
-        wanted.append(lambda record: str(record["id"]).startswith(stem))
-    for name, value in (("dataset", dataset), ("aspect", aspect)):
-        if value:
-            wanted.append(lambda record, name=name, value=value: _given(record).get(name) == value)  # type: ignore[misc]
-    if status:
-        wanted.append(lambda record: record["status"] == status)
-    if since:
-        moment = _moment(since)
-        wanted.append(lambda record: "started" in record and _moment(str(record["started"])) >= moment)
-    wanted += [_changed(text) for text in changed]
-    return [record for record in records if all(test(record) for test in wanted)]
+    stem, moment = notebook and notebook_of(notebook), _moment(since) if since else None
+    if stem is None:
+        raise ConfigError(f"--notebook {notebook}: choose from {', '.join(NOTEBOOKS)} or their numbers")
+    tests = [_changed(text) for text in changed]
+    return [
+        record
+        for record in records
+        if str(record["id"]).startswith(stem)
+        and dataset in ("", _given(record).get("dataset"))
+        and aspect in ("", _given(record).get("aspect"))
+        and status in ("", record["status"])
+        and (moment is None or (record.get("started") and _moment(record["started"]) >= moment))
+        and all(test(record) for test in tests)
+    ]
 
 
 def ordered(records: Sequence[Record], by: str = "started") -> list[Record]:
@@ -75,10 +75,8 @@ def ordered(records: Sequence[Record], by: str = "started") -> list[Record]:
         return sorted(records, key=lambda record: str(record["id"]))
     has = [_value(record, by) is not None and _value(record, by) == _value(record, by) for record in records]  # no NaN
     found = [record for record, there in zip(records, has, strict=True) if there]
-    return [
-        *sorted(found, key=lambda record: _value(record, by), reverse=True),
-        *(record for record, there in zip(records, has, strict=True) if not there),
-    ]
+    others = [record for record, there in zip(records, has, strict=True) if not there]
+    return sorted(found, key=lambda record: _value(record, by), reverse=True) + others
 
 
 def as_lines(records: Sequence[Record]) -> list[str]:
@@ -92,26 +90,25 @@ def as_lines(records: Sequence[Record]) -> list[str]:
         if record["status"] in (DAMAGED, "lost", "running") and record.get("error"):
             differs.append(f"({record['error']})")
         differs += [f"({unlearnt})"] if (unlearnt := not_learnt(record)) else []
-        rows.append(
-            [one_line(cell, WIDEST) for cell in (*(_shown(record, name) for name in COLUMNS), " ".join(differs))]
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        rows.append([*(_shown(record, name) for name in COLUMNS), " ".join(differs)])
+    return columns_of([[one_line(cell, WIDEST) for cell in row] for row in rows])
+
+
+def columns_of(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines of columns, each as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def changed_of(record: Record) -> dict[str, Any]:
     """Parameters of a run that are not their default."""
-    usual = record.get("defaults") or {}
-    return {name: value for name, value in _given(record).items() if usual.get(name, value) != value}
+    return differing(_given(record), record.get("defaults"))
 
 
 def _changed(text: str) -> Callable[[Record], bool]:
     name, equals, value = text.partition("=")
-    known = sorted({name for model in NOTEBOOKS.values() for name in model.model_fields})
-    if name not in known:
-        near = get_close_matches(name, known, 1, 0.5)
-        remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
-        raise ConfigError(f"--changed {text}: no notebook has {name!r}; {remedy}")
+    if fault := no_parameter(name):
+        raise ConfigError(f"--changed {text}: {fault}")
     if not equals:
         return lambda record: name in changed_of(record)
     return lambda record: name in _given(record) and _same(_given(record)[name], value)
@@ -124,13 +121,6 @@ def _same(value: Any, text: str) -> bool:
         return value == float(text)  # 1e-3 is 0.001
     except ValueError:
         return False
-
-
-def _notebook(name: str) -> str:
-    found = [stem for stem in NOTEBOOKS if stem == name or stem.startswith(f"{name.zfill(2)}_")]
-    if not found:
-        raise ConfigError(f"--notebook {name}: choose from {', '.join(NOTEBOOKS)} or their numbers")
-    return found[0]
 
 
 def _moment(text: str) -> datetime:
@@ -151,4 +141,4 @@ def _value(record: Record, column: str) -> Any:
 
 def _shown(record: Record, column: str) -> str:
     value = _value(record, column)
-    return "" if value is None else f"{100 * value:.1f} %" if column in ("rank1", "map") else str(value)
+    return "" if value is None else f"{in_percent(value)} %" if column in ("rank1", "map") else str(value)

@@ -1,14 +1,22 @@
-"""`run.json`: the one record of what a run is and how it ended, written atomically."""
+"""`run.json`: the one record of what a run is, how it ended, and whether its process is still there.
+
+On this machine a process is told by its number, on another by the run's heartbeat.
+"""
 
 import json
+import os
+import socket
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from handclip_lib.errors import RunError
-from handclip_lib.files import read_regular, whole_file
-from handclip_lib.runs.life import state_of
+from handclip_lib.files import begin_file, read_regular, write_text
+from handclip_lib.terminal import one_line
 
 STATUSES = ("running", "succeeded", "failed", "interrupted", "died", "lost")
 DAMAGED = "damaged"
@@ -16,6 +24,11 @@ PROMPTS_OF, TRAININGS = ("02_prompt_learning",), ("03_image_finetune", "04_joint
 """Notebooks whose runs later ones take: prompts, and trained image towers."""
 TRAINING_CHECKPOINTS = ("image.safetensors", "prompts.safetensors")
 """What trainings go on from, the later one of a run first."""
+RESULTS = (
+    "metrics.json", "split.json", "*.csv", "*.md", "*.tex", "*.bib", "figures/*.png", "*.safetensors", "executed.ipynb",
+    "report*.html", "thumbnail.png",
+)  # fmt: skip
+"""What a run writes beside its record and its parameters."""
 MOST = 1_000_000  # bytes of a record; those of a long sweep's runs have some thousands
 DEEPEST = 12  # levels of a record
 LONGEST_NUMBER = 18  # digits
@@ -25,54 +38,14 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "seconds": (int, float),
 }
 """What parts of a record are, where they are there and not null; of others, any."""
-
-
-RESULTS = (
-    "metrics.json", "split.json", "*.csv", "*.md", "*.tex", "*.bib", "figures/*.png", "*.safetensors", "executed.ipynb",
-    "report*.html", "thumbnail.png",
-)  # fmt: skip
-"""What a run writes beside its record and its parameters."""
+HEARTBEAT = "heartbeat"
+"""File in a run's folder that is touched while the run goes on."""
+LOST_AFTER = 300.0  # seconds without a heartbeat; a file server may show a touch a minute late
 
 
 def now() -> str:
     """The time, ISO 8601, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        RunError: The folder is read-only, full or absent.
-    """
-    try:
-        with whole_file(path) as private:
-            private.write_text(text, encoding="utf-8", errors="backslashreplace")  # of names that are no UTF-8
-    except OSError as error:
-        raise RunError(
-            f"{path} cannot be written ({error.strerror or error}); free space there, or name another folder for "
-            "runs and reports in the environment variable HANDCLIP_REPORTS"
-        ) from error
-
-
-def remove_results(folder: Path, *, and_checkpoints: bool = False) -> None:
-    """Remove what an earlier attempt of a run left, so that nothing of it stands beside what comes.
-
-    Args:
-        folder: The run's, or one that is not there.
-        and_checkpoints: What a training would go on from, too.
-
-    Raises:
-        RunError: A file cannot be removed.
-    """
-    kept = () if and_checkpoints else TRAINING_CHECKPOINTS
-    for pattern in RESULTS:
-        for file in folder.glob(pattern):
-            try:
-                if file.name not in kept:
-                    file.unlink()
-            except OSError as error:
-                raise RunError(f"{file} cannot be removed ({error.strerror}): remove it, or make it yours") from error
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
@@ -108,54 +81,14 @@ def record_of(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _check(record: Any) -> None:
-    """Raise ValueError for what no run writes."""
-    if not isinstance(record, dict) or not all(isinstance(record.get(name), str) for name in ("id", "status")):
-        raise ValueError("it names no id and status")
-    for name, value in record.items():
-        kind = KINDS.get(name)
-        if kind is not None and value is not None and not isinstance(value, kind):
-            raise ValueError(f"{name} is a {type(value).__name__}")
-        _check_depth(value, 1)
-    metrics = record.get("metrics") or {}
-    for name in ("rank1", "map"):
-        if not isinstance(metrics.get(name, 0.0), int | float):
-            raise ValueError(f"metrics: {name} is a {type(metrics[name]).__name__}")
-    if record.get("split") and not isinstance(record["split"].get("checksum"), str):
-        raise ValueError("split has no checksum")
-    for name in ("started", "finished"):
-        if record.get(name):
-            year = datetime.fromisoformat(record[name]).year
-            if not 1970 <= year < 9000:
-                raise ValueError(f"{name} in the year {year}")
-
-
 def not_learnt(record: Mapping[str, Any]) -> str:
     """What a training's record says where it did not learn as it should, such as "learnt no: epoch 0 was best"."""
     learnt = (record.get("metrics") or {}).get("learnt", "yes")
     return "" if learnt == "yes" else f"learnt {learnt}"
 
 
-def _check_depth(value: Any, level: int) -> None:
-    if level > DEEPEST:
-        raise ValueError("nested too deep")
-    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _check_depth(one, level + 1)
-
-
-def _whole(text: str) -> int:
-    if len(text) > LONGEST_NUMBER:
-        raise ValueError(f"a whole number of {len(text)} digits")
-    return int(text)
-
-
 def find_run(runs: Path, name: str, *notebooks: str) -> Path:
-    """The folder of a run that succeeded.
-
-    Args:
-        runs: Folder that holds a folder for each run.
-        name: Id of the run, "latest" for the newest of these notebooks, or a folder.
-        notebooks: Which notebooks' may be taken.
+    """The folder of a run of one of these notebooks that succeeded: by its id in `runs`, "latest", or its folder.
 
     Raises:
         RunError: There is none, or it is of another notebook or did not succeed.
@@ -178,3 +111,138 @@ def find_run(runs: Path, name: str, *notebooks: str) -> Path:
             f"{name} is a run of {record.get('notebook')} that {record['status']}; one of {wanted} is needed"
         )
     return folder
+
+
+def remove_results(folder: Path, *, and_checkpoints: bool = False) -> None:
+    """Remove what an earlier attempt of a run left, but what a training would go on from, unless that is to go too.
+
+    Raises:
+        RunError: A file cannot be removed.
+    """
+    for file in (file for pattern in RESULTS for file in folder.glob(pattern)):
+        try:
+            if and_checkpoints or file.name not in TRAINING_CHECKPOINTS:
+                file.unlink()
+        except OSError as error:
+            raise RunError(f"{file} cannot be removed ({error.strerror}): remove it, or make it yours") from error
+
+
+def _check(record: Any) -> None:
+    """Raise ValueError for what no run writes."""
+    if not isinstance(record, dict) or not all(isinstance(record.get(name), str) for name in ("id", "status")):
+        raise ValueError("it names no id and status")
+    for name, value in record.items():
+        if value is not None and not isinstance(value, KINDS.get(name, object)):
+            raise ValueError(f"{name} is a {type(value).__name__}")
+    _check_depth(record, 0)
+    metrics = record.get("metrics") or {}
+    for name in ("rank1", "map"):
+        if not isinstance(metrics.get(name, 0.0), int | float):
+            raise ValueError(f"metrics: {name} is a {type(metrics[name]).__name__}")
+    if record.get("split") and not isinstance(record["split"].get("checksum"), str):
+        raise ValueError("split has no checksum")
+    for name in ("started", "finished"):
+        if record.get(name):
+            year = datetime.fromisoformat(record[name]).year
+            if not 1970 <= year < 9000:
+                raise ValueError(f"{name} in the year {year}")
+
+
+def _check_depth(value: Any, level: int) -> None:
+    if level > DEEPEST:
+        raise ValueError("nested too deep")
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(one, level + 1)
+
+
+def _whole(text: str) -> int:
+    if len(text) > LONGEST_NUMBER:
+        raise ValueError(f"a whole number of {len(text)} digits")
+    return int(text)
+
+
+def this_process() -> dict[str, Any]:
+    """What tells this process from another of the same number, here or elsewhere."""
+    return {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(), "began": _began(os.getpid())}
+
+
+def is_here(process: dict[str, Any]) -> bool:
+    """Whether a process is one of those that can be seen from here: a container of the same name has its own."""
+    return process.get("host") == socket.gethostname() and process.get("machine", _machine()) == _machine()
+
+
+def state_of(folder: Path, process: dict[str, Any]) -> tuple[str, str | None]:
+    """What has become of a run whose record says "running": that, "died" or "lost", and what is known of it."""
+    if is_here(process):
+        return ("running" if _alive(process) else "died"), None
+    host = one_line(process.get("host") or "another machine", 60)
+    silence = _silence(folder)
+    if silence > LOST_AFTER:
+        return "lost", f"running on {host}, no sign of life for {_in_words(silence)}"
+    return "running", f"on {host}, last sign of life {_in_words(silence)} ago"
+
+
+def _silence(folder: Path) -> float:
+    """Seconds between the last sign of life in a folder and now, both by the clock of its file system.
+
+    A record of before there were heartbeats goes by the newest file beside it.
+    """
+    beat = folder / HEARTBEAT
+    times = [_changed(path) for path in ([beat] if beat.exists() else folder.rglob("*"))]
+    # a time to come is no sign of life either: it was copied, or the clock was set
+    return abs(_clock(folder) - max(times, default=0.0))
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _clock(folder: Path) -> float:
+    """The time by the file system of a folder, in seconds since 1970; ours where nothing can be written there."""
+    probe = folder / f".clock.{uuid4().hex[:8]}"
+    try:
+        begin_file(probe)
+        return probe.stat().st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+def _in_words(seconds: float) -> str:
+    for size, unit in ((172_800, "days"), (7_200, "h"), (120, "min")):
+        if seconds >= size:
+            return f"{seconds / (size / 2):.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _alive(process: dict[str, Any]) -> bool:
+    try:
+        os.kill(int(process["pid"]), 0)
+    except PermissionError:
+        pass
+    except (OSError, KeyError, ValueError, TypeError, OverflowError):
+        return False
+    return _began(int(process["pid"])) == process.get("began")
+
+
+def _began(pid: int) -> str | None:
+    """When a process began, in clock ticks since boot; None where the system does not say, or it has ended."""
+    try:
+        facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if facts[0] in "ZX" else facts[19]  # a zombie that nobody waits for
+
+
+def _machine() -> str:
+    """The boot and the processes' namespace that numbers of processes belong to; "" where the system does not say."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""

@@ -14,23 +14,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from handclip_lib.errors import RunError
-from handclip_lib.files import whole_file
+from handclip_lib.errors import HandClipError, RunError
+from handclip_lib.files import whole_file, write_text
+from handclip_lib.parameters.commands import defaults
 from handclip_lib.parameters.guard import resolve
 from handclip_lib.parameters.notebooks import SELECTED_ON_TEST, Parameters
+from handclip_lib.places import elsewhere, reports_folder
 from handclip_lib.runs import inputs
 from handclip_lib.runs.claim import Claim
-from handclip_lib.runs.identity import elsewhere, git_state, reports_folder, run_id, versions
-from handclip_lib.runs.life import this_process
-from handclip_lib.runs.record import (
-    TRAININGS,
-    not_learnt,
-    now,
-    read_record,
-    remove_results,
-    write_record,
-    write_text,
-)
+from handclip_lib.runs.identity import git_state, run_id, versions
+from handclip_lib.runs.record import TRAININGS, not_learnt, now, read_record, remove_results, this_process, write_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,17 +48,19 @@ def start(model: type[P], namespace: Mapping[str, Any]) -> "tuple[P, Run]":
         namespace: Its `globals()`.
 
     Raises:
-        ConfigError: All parameter faults at once.
-        RunError: The run's folder cannot be written.
+        ConfigError: All faults at once: of the parameters, and of what they name.
+        RunError, WriteError: The run is under way elsewhere, or its folder cannot be written.
     """
     config = resolve(model, namespace)
     launched = os.environ.get(RUN_FOLDER)
     if launched:
         run = Run(Path(launched), config, keeps_status=False)
     else:
-        inputs.refuse_faults(config.model_dump())
+        given = config.model_dump()
+        if faults := inputs.input_faults(given) + inputs.weights_faults(given):
+            raise inputs.refusal(faults)
         read = inputs.what_is_read(config)
-        run = Run(reports_folder() / "runs" / run_id(config, "by hand", read), config, read)
+        run = Run(reports_folder() / "runs" / run_id(config, None, read), config, read)
     print(f"run {run.folder.name}\nwrites to {run.folder}{elsewhere()}")
     if not launched:
         _tell_the_terminal(f"\nhandclip: writes to {run.folder}{elsewhere()}\n")
@@ -95,7 +90,7 @@ class Run:
             self._save()
             if keeps_status:
                 remove_results(folder)
-        except RunError:
+        except HandClipError:
             if self._claim is not None and ours is None:
                 self._claim.release()
             raise
@@ -103,63 +98,49 @@ class Run:
             self._watch()
 
     def show(self, figure: "Figure", name: str, alt: str) -> None:
-        """Save a figure as `figures/<name>.png` and show it in the notebook.
+        """Save a figure as `figures/<name>.png` (lower-case letters, digits, underscores) and show it in the notebook.
 
-        Args:
-            figure: The figure.
-            name: Lower-case letters, digits and underscores.
-            alt: What the figure shows, for those who cannot see it; its caption in the report.
+        `alt` is what the figure shows, for those who cannot see it; its caption in the report.
         """
-        self._display_figure(figure, name, alt, "display")
+        self._show(figure, name, alt)
 
-    def _display_figure(self, figure: "Figure", name: str, alt: str, how: str) -> None:
+    def _show(self, figure: "Figure", name: str, alt: str, **place: Any) -> None:
         _checked_name(name)
         alt += self._label
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=DPI)
-        path = self.folder / "figures" / f"{name}.png"
-        try:
-            with whole_file(path) as private:
-                private.write_bytes(buffer.getvalue())
-        except OSError as error:
-            raise RunError(
-                f"{path} cannot be written ({error.strerror}); free space or set HANDCLIP_REPORTS"
-            ) from error
-        width = int(figure.get_figwidth() * 96)
-        bundle = {"image/png": buffer.getvalue(), "text/plain": alt}
-        about = {"image/png": {"alt": alt, "width": width}}
-        if how == "display":
-            _display(bundle, about)
-        else:
-            place = f"handclip-{self.folder.name}-{name}"
-            _display(bundle, about, display_id=place, update=how == "update")
+        with whole_file(self.folder / "figures" / f"{name}.png") as private:
+            private.write_bytes(buffer.getvalue())
+        about = {"image/png": {"alt": alt, "width": int(figure.get_figwidth() * 96)}}
+        _display({"image/png": buffer.getvalue(), "text/plain": alt}, about, **place)
 
-    def live(self, draw: "Callable[..., Figure]", name: str, alt: str) -> "Live":
-        """A figure that long work draws again and again while it goes on.
+    def live(self, draw: "Callable[..., Figure]", name: str, alt: str) -> Callable[..., None]:
+        """A figure in one place of the notebook that `draw` makes anew of what the result is called with.
 
-        Args:
-            draw: Makes the figure of what the result is called with.
-            name, alt: As `show` takes them.
+        It is drawn at most every few seconds, but for a call with `last=True`.
         """
-        return Live(self, draw, name, alt)
+        drawn_at: float | None = None
+
+        def redraw(*values: Any, last: bool = False) -> None:
+            nonlocal drawn_at
+            if not last and drawn_at is not None and time.monotonic() - drawn_at < SECONDS_BETWEEN_FIGURES:
+                return
+            place = {"display_id": f"handclip-{self.folder.name}-{name}", "update": drawn_at is not None}
+            self._show(draw(*values), name, alt, **place)
+            drawn_at = time.monotonic()
+
+        return redraw
 
     def table(self, frame: "pd.DataFrame", name: str, caption: str) -> None:
-        """Save a table as `<name>.csv`, whole and in full precision, and show it with a caption.
-
-        Args:
-            frame: The table, as `readable` shows it; its text is escaped.
-            name: Lower-case letters, digits and underscores.
-            caption: What the table says.
-        """
+        """Save a table as `<name>.csv`, in full precision, and show it as `readable` does, escaped, with a caption."""
         from handclip_lib.evaluation.tables import claimed, readable
 
         _checked_name(name)
         write_text(self.folder / f"{name}.csv", frame.to_csv(index=False))
         shown, claims = readable(frame), claimed(frame)
+        caption = html.escape(caption + self._label + self._weights_of(frame))
         table = shown.to_html(index=False, escape=True, border=0, justify="left")
-        table = table.replace(
-            ">", f"><caption>{html.escape(caption + self._label + self._weights_of(frame))}</caption>", 1
-        )
+        table = table.replace(">", f"><caption>{caption}</caption>", 1)
         if claims is not None:
             table = _greyed(table, claims)
         _display({"text/html": table, "text/plain": shown.to_string(index=False)}, {})
@@ -177,12 +158,7 @@ class Run:
         self._save()
 
     def weights(self, model: "Backbone | Trained", name: str = "") -> None:
-        """Note which weights a model of the tables has, and where they come from.
-
-        Args:
-            model: The model.
-            name: What tables call it; empty: its own name.
-        """
+        """Note which weights a model has, and where they come from; `name` is what tables call it, else its own."""
         facts = {"fingerprint": model.fingerprint, "source": model.source}
         self._record.setdefault("weights", {})[name or model.name] = facts
         self._save()
@@ -191,12 +167,10 @@ class Run:
         """The folder of an earlier run, and a note in the record that this one used it.
 
         Args:
-            name: Id of the run, "latest" for the newest of the notebooks that had succeeded when this run began, or
-                a folder.
-            notebooks: Which notebooks' may be taken, such as "02_prompt_learning".
+            name, notebooks: As `find_run` takes them; "latest" is the newest that had succeeded when this run began.
 
         Raises:
-            RunError: There is no such run, it is of another notebook or did not succeed, or what it left was replaced.
+            RunError: As `inputs.usable_run`.
         """
         used = self._record.setdefault("inputs", {})
         began_with = next((used[notebook] for notebook in notebooks if notebook in used), None)
@@ -208,8 +182,7 @@ class Run:
     def trained(self, name: str) -> "tuple[Path, dict[str, Any], Split, str] | None":
         """Folder, parameters and split of an earlier training, by notebook 03 or 04, and whether it learnt.
 
-        Args:
-            name: As `earlier` takes it; empty: none.
+        None where the name is empty.
 
         Raises:
             RunError, DataError: There is no such run, or its split is damaged.
@@ -230,10 +203,9 @@ class Run:
             RunError: What it read is another than when it began, so that its figures are of neither.
         """
         inputs.refuse_other_input(self._config, self._record)
-        self._record["left"] = inputs.contents(self.folder, inputs.LEFT)
+        self._record["left"] = inputs.contents(self.folder)
         write_text(self.folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-        self._record["metrics"] = metrics
-        self._record["reached_the_end"] = True
+        self._record |= {"metrics": metrics, "reached_the_end": True}
         self._close("succeeded") if self._keeps_status else self._save()
         unlearnt = not_learnt(self._record)
         print(f"finished{f', but {unlearnt}' if unlearnt else ''}: {self.folder}")
@@ -268,22 +240,6 @@ class Run:
             self._close("interrupted", "the kernel ended before the run did")
 
 
-class Live:
-    """A figure in one place of the notebook, drawn anew each time this is called, at most every few seconds."""
-
-    def __init__(self, run: Run, draw: "Callable[..., Figure]", name: str, alt: str):
-        self._run, self._draw, self._name, self._alt = run, draw, name, alt
-        self._drawn_at: float | None = None
-
-    def __call__(self, *values: Any, last: bool = False) -> None:
-        """Draw the figure of some values; `last` draws however short ago the one before was."""
-        if not last and self._drawn_at is not None and time.monotonic() - self._drawn_at < SECONDS_BETWEEN_FIGURES:
-            return
-        how = "first" if self._drawn_at is None else "update"
-        self._run._display_figure(self._draw(*values), self._name, self._alt, how)
-        self._drawn_at = time.monotonic()
-
-
 _watched: Run | None = None
 
 
@@ -298,7 +254,7 @@ def new_record(folder: Path, config: Parameters, read: Mapping[str, str]) -> dic
     return {
         "id": folder.name, "notebook": config.notebook, "status": "running", "error": None,
         "parameters": config.model_dump(),
-        "defaults": {name: field.default for name, field in type(config).model_fields.items()},
+        "defaults": defaults(type(config)),
         "seed": config.seed, "started": now(), "finished": None, "seconds": None, "metrics": {}, "split": None,
         "reached_the_end": False, "versions": versions(), "git": git_state(), "process": this_process(),
         "read": dict(read), "inputs": inputs.earlier_runs(config),

@@ -19,16 +19,13 @@ def save_checkpoint(file: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
     """Write tensors, with facts (JSON values) in the file's own header: one file cannot disagree with another.
 
     Raises:
-        TrainingError: The file cannot be written.
+        WriteError: The file cannot be written.
     """
     # copies, one of each: two names of one memory are refused
     whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    try:
-        with whole_file(file) as private:
-            safetensors.torch.save_file(whole, private, {_FACTS: json.dumps(facts), **UNSEALED})
-            seal(private)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise TrainingError(f"{file} cannot be written ({error}); free space, then run again: it resumes") from error
+    with whole_file(file, "free space, then run again: it resumes") as private:
+        safetensors.torch.save_file(whole, private, {_FACTS: json.dumps(facts), **UNSEALED})
+        seal(private)
 
 
 def load_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

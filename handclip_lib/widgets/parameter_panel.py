@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import ipywidgets
 
-from handclip_lib.errors import ConfigError
+from handclip_lib.errors import ConfigError, WriteError
 from handclip_lib.parameters.commands import papermill_command, parameter_lines, run_command, said
 from handclip_lib.parameters.files import parameter_files, read_parameters, save_parameters, shown
 from handclip_lib.parameters.guard import resolve
@@ -141,7 +141,7 @@ class ParameterPanel:
         try:
             wanted = resolve(self._model, self.values)
             file = save_parameters(wanted, self.name.value, overwrite=self.overwrite.value)
-        except ConfigError as error:
+        except (ConfigError, WriteError) as error:
             self._say(f"Not saved. {error}", wrong=True)
             return
         self.overwrite.value = False

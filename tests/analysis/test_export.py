@@ -13,7 +13,7 @@ from handclip_lib.analysis.export import (
     to_latex,
     to_markdown,
 )
-from handclip_lib.errors import EvaluationError
+from handclip_lib.errors import EvaluationError, WriteError
 from handclip_lib.evaluation.tables import result_table
 
 NASTY = r"50% & a_b {x} $y$ #1 ~ ^ \z | <b>*"
@@ -59,7 +59,7 @@ def test_files_are_written_whole_and_the_csv_in_full_precision(frame, tmp_path: 
     pd.testing.assert_frame_equal(pd.read_csv(files[0]), frame, check_exact=True)
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(EvaluationError, match=r"comparison\.csv cannot be written .*HANDCLIP_REPORTS"):
+    with pytest.raises(WriteError, match=r"comparison\.csv cannot be written .*HANDCLIP_REPORTS"):
         export_table(blocked, "comparison", frame)
 
 

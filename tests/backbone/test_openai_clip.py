@@ -10,7 +10,7 @@ import torch
 
 from handclip_lib.backbone.load import SHAPES, load_backbone
 from handclip_lib.backbone.openai_clip import build_clip, clip_package, infer_shape, published
-from handclip_lib.errors import BackboneError
+from handclip_lib.errors import BackboneError, WriteError
 
 
 def _run(code: str) -> str:
@@ -134,6 +134,12 @@ def test_a_broken_download_leaves_nothing(served, tmp_path, failure):
     with pytest.raises(BackboneError, match="could not be downloaded"):
         load_backbone("vitb16", device="cpu", download_root=tmp_path / "clip", progress=False)
     assert not list((tmp_path / "clip").iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_no_fault_of_the_network(served, tmp_path):
+    (tmp_path / "clip").write_text("")
+    with pytest.raises(WriteError, match=r"ViT-B-16\.pt cannot be written .*HANDCLIP_CACHE"):
+        load_backbone("vitb16", device="cpu", download_root=tmp_path / "clip", progress=False)
 
 
 def test_an_interrupted_download_leaves_nothing(served, tmp_path):

@@ -13,7 +13,7 @@ from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.data import images as module
 from handclip_lib.data.images import compare_fits, decode_file, decode_images
 from handclip_lib.data.table import IMAGE_FORMATS, IMAGE_SUFFIXES
-from handclip_lib.errors import DataError
+from handclip_lib.errors import DataError, WriteError
 
 
 def picture(width: int = 120, height: int = 90, seed: int = 0) -> Image.Image:
@@ -191,7 +191,7 @@ def test_two_processes_may_build_it_at_once(folder: Path):
 
 def test_a_cache_that_cannot_be_written_names_the_remedy(folder: Path):
     (folder / "cache").write_text("a file in the place of the folder")
-    with pytest.raises(DataError, match="HANDCLIP_CACHE"):
+    with pytest.raises(WriteError, match="HANDCLIP_CACHE"):
         decode(folder)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handclip_lib.data.manifest import Split
-from handclip_lib.errors import DataError
+from handclip_lib.errors import DataError, WriteError
 
 META = {"dataset": "folder", "protocol": "proportional", "aspect": "dorsal_r", "seed": 0, "draws": 3, "notes": ["é"]}
 
@@ -163,7 +163,7 @@ def test_half_a_manifest_is_refused(folder, name):
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"file/split\.csv cannot be written .*name another folder"):
+    with pytest.raises(WriteError, match=r"file/split\.csv cannot be written .*name another folder"):
         split_of(SMALL).write(tmp_path / "file")
 
 

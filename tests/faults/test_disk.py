@@ -11,11 +11,11 @@ from PIL import Image
 
 from handclip_lib.cli import main
 from handclip_lib.data.images import decode_images
-from handclip_lib.errors import DataError, EvaluationError, RunError
+from handclip_lib.errors import WriteError
 from handclip_lib.evaluation.features import extract_features
 from handclip_lib.launch import launcher
 from handclip_lib.parameters.notebooks import Evaluation
-from handclip_lib.runs.cleaning import leftovers, remove
+from handclip_lib.runs.cleaning import removable, remove
 from handclip_lib.runs.record import read_record, write_record
 from handclip_lib.runs.run import RUN_FOLDER, Run
 
@@ -51,7 +51,7 @@ def read_only(folder: Path) -> None:
 @pytest.mark.matrix("full disk", "decoding images", "refused with the remedy; nothing half-written")
 def test_a_full_disk_under_the_image_cache(small_disk: Path, photographs: Path):
     names = [f"{number}.jpg" for number in range(6)]
-    with pytest.raises(DataError, match="HANDCLIP_CACHE"):
+    with pytest.raises(WriteError, match="HANDCLIP_CACHE"):
         decode_images(photographs, names, 224, cache=small_disk / "images", progress=False)
     assert [path for path in (small_disk / "images").iterdir() if path.suffix != ".lock"] == []
     assert decode_images(photographs, names[:1], 64, cache=small_disk / "images", progress=False).failures == {}
@@ -61,7 +61,7 @@ def test_a_full_disk_under_the_image_cache(small_disk: Path, photographs: Path):
 def test_a_full_disk_under_the_features(small_disk: Path, photographs: Path):
     images = decode_images(photographs, ["0.jpg", "1.jpg"], 32, cache=photographs / "cache", progress=False)
     (small_disk / "filler").write_bytes(b"0" * 250_000)
-    with pytest.raises(EvaluationError, match="HANDCLIP_CACHE"):
+    with pytest.raises(WriteError, match="HANDCLIP_CACHE"):
         extract_features(lambda x: np.ones((len(x), 4096)), images, encoder_key="x", cache=small_disk, progress=False)
     assert [path for path in small_disk.rglob("*") if path.is_file()] == [small_disk / "filler"]
 
@@ -69,7 +69,7 @@ def test_a_full_disk_under_the_features(small_disk: Path, photographs: Path):
 @pytest.mark.matrix("read-only", "start by hand", "refused with the remedy")
 def test_a_read_only_folder_of_reports(small_disk: Path):
     read_only(small_disk)
-    with pytest.raises(RunError, match="HANDCLIP_REPORTS"):
+    with pytest.raises(WriteError, match="HANDCLIP_REPORTS"):
         Run(small_disk / "runs" / "a", Evaluation())
 
 
@@ -119,7 +119,7 @@ def test_what_cannot_be_removed_is_said_and_not_counted(small_disk: Path, monkey
     long_ago = "2020-01-01T00:00:00+00:00"
     write_record(small_disk / "runs" / "old", {"id": "old", "status": "failed", "finished": long_ago})
     read_only(small_disk)
-    freed, (stays,) = remove(leftovers())
+    freed, (stays,) = remove(removable())
     assert freed == 0
     assert "Read-only file system" in stays
     assert main(["clean", "--yes"]) == 2

@@ -101,7 +101,7 @@ def test_there_is_nothing_to_resume(capsys):
 
 def test_a_run_of_another_library_is_named_as_such(monkeypatch):
     stopped()
-    monkeypatch.setattr("handclip_lib.runs.identity._library_stamp", lambda: "changed")
+    monkeypatch.setattr("handclip_lib.runs.identity._library_stamp", lambda *_, **__: "changed")
     with pytest.raises(RunError, match="same parameters, but the library, the notebook or the data changed"):
         resumed_from(plan(NOTEBOOK, GIVEN))
 

@@ -22,7 +22,7 @@ from handclip_lib.launch.summary import line_of, row_of
 from handclip_lib.launch.sweep import choose_place, sweep
 from handclip_lib.launch.worker import ELSEWHERE
 from handclip_lib.runs.claim import UnderWayError
-from handclip_lib.runs.life import this_process
+from handclip_lib.runs.record import this_process
 
 Launch = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -11,7 +11,7 @@ from bs4 import BeautifulSoup
 from nbformat import v4
 from PIL import Image
 
-from handclip_lib.errors import RunError
+from handclip_lib.errors import RunError, WriteError
 from handclip_lib.report.cells import cleaned
 from handclip_lib.report.pages import render_report, write_index
 
@@ -241,7 +241,7 @@ def test_a_write_that_fails_keeps_the_report_before(tmp_path: Path, monkeypatch:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(RunError, match=r"report\.html cannot be written .*No space left"):
+    with pytest.raises(WriteError, match=r"report\.html cannot be written .*No space left"):
         render_report(tmp_path)
     assert (tmp_path / "report.html").read_bytes() == before
 

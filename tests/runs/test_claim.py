@@ -13,9 +13,8 @@ from handclip_lib.launch.launcher import find_notebook, run_folder
 from handclip_lib.parameters.notebooks import DataExploration, Evaluation
 from handclip_lib.runs import run as runs
 from handclip_lib.runs.claim import Claim, UnderWayError, lock_of
-from handclip_lib.runs.cleaning import leftovers, named_runs, remove
-from handclip_lib.runs.life import HEARTBEAT, LOST_AFTER, this_process
-from handclip_lib.runs.record import read_record, write_record
+from handclip_lib.runs.cleaning import named_runs, removable, remove
+from handclip_lib.runs.record import HEARTBEAT, LOST_AFTER, read_record, this_process, write_record
 from handclip_lib.runs.run import Run
 
 NODE = {"host": "node7", "machine": "another boot", "pid": 1, "began": "1"}
@@ -105,7 +104,7 @@ def test_a_run_of_another_machine_is_refused_while_it_lives_and_free_when_it_is_
         Claim(folder)
     with pytest.raises(RunError, match="is running on node7, last sign of life"):
         named_runs([folder.name])
-    assert leftovers(0) == []
+    assert removable(0) == []
     assert main(["runs"]) == 0
     assert "(on node7, last sign of life 1" in capsys.readouterr().out
     elsewhere(folder, 3 * 3600, days=31)
@@ -113,7 +112,7 @@ def test_a_run_of_another_machine_is_refused_while_it_lives_and_free_when_it_is_
     assert "(running on node7, no sign of life for 3 h)" in capsys.readouterr().out
     Claim(folder).release()
     elsewhere(folder, 3 * 3600, days=31)
-    (item,) = leftovers(30)
+    (item,) = removable(30)
     assert "lost 31 days ago" in str(item)
     assert (remove([item])[1], folder.exists()) == ([], False)
 

@@ -9,9 +9,9 @@ from filelock import FileLock
 from handclip_lib.cli import main
 from handclip_lib.data.images import kept_pixels
 from handclip_lib.errors import ConfigError, RunError
-from handclip_lib.runs.cleaning import in_units, leftovers, named_runs, remove
-from handclip_lib.runs.life import this_process
-from handclip_lib.runs.record import read_record, write_record
+from handclip_lib.runs.cleaning import named_runs, removable, remove
+from handclip_lib.runs.record import read_record, this_process, write_record
+from handclip_lib.terminal import in_units
 
 BLOCKS = 40_960  # bytes of a file here: whole blocks of any usual file system
 
@@ -48,11 +48,11 @@ def test_old_runs_without_a_result_go_and_no_other(runs: Path):
         a_run(runs, f"new-{status}", status, 29)
     (runs / "damaged").mkdir()
     (runs / "damaged" / "run.json").write_text("{")
-    assert names(leftovers(30)) == {"old-failed", "old-interrupted", "old-died"}
-    assert names(leftovers(28)) == {
+    assert names(removable(30)) == {"old-failed", "old-interrupted", "old-died"}
+    assert names(removable(28)) == {
         f"{age}-{how}" for age in ("old", "new") for how in ("failed", "interrupted", "died")
     }
-    freed, stays = remove(leftovers(30))
+    freed, stays = remove(removable(30))
     assert stays == []
     assert freed >= 3 * BLOCKS
     assert {path.name for path in runs.glob("old-*")} == {"old-succeeded", "old-running"}
@@ -64,14 +64,14 @@ def test_a_folder_goes_by_its_own_name_whatever_its_record_says(runs: Path):
     for name, id_ in (("copy", "kept"), ("up", "../precious")):
         write_record(a_run(runs, name, "failed", 31), (read_record(runs / name) or {}) | {"id": id_})
     (runs.parent / "precious").mkdir()
-    assert sorted(item.paths[0] for item in leftovers(30)) == [runs / "copy", runs / "up"]
-    remove(leftovers(30))
+    assert sorted(item.paths[0] for item in removable(30)) == [runs / "copy", runs / "up"]
+    remove(removable(30))
     assert [path.exists() for path in (kept, runs.parent / "precious", runs / "copy")] == [True, True, False]
 
 
 def test_a_run_that_was_running_when_its_process_went_has_died_and_goes(runs: Path):
     a_run(runs, "gone", "running", 31, process=this_process() | {"pid": 2**22 + 1})
-    assert names(leftovers(30)) == {"gone"}
+    assert names(removable(30)) == {"gone"}
 
 
 def test_cache_entries_that_were_used_lately_stay(runs: Path, tmp_path: Path):
@@ -85,7 +85,7 @@ def test_cache_entries_that_were_used_lately_stay(runs: Path, tmp_path: Path):
     os.utime(images / "read.npy", (now, now - 40 * 86_400))  # read now, written long ago
     os.utime(features / "read" / "00000512.npy", (now, now - 40 * 86_400))
     kept = [aged(tmp_path / "cache" / "clip" / "ViT-B-16.pt", 400), aged(tmp_path / "cache" / "drawn" / "a.jpg", 400)]
-    found = leftovers(30)
+    found = removable(30)
     assert sorted(str(path.relative_to(tmp_path / "cache")) for item in found for path in item.paths) == [
         "features/old", "images/old.json", "images/old.npy"
     ]  # fmt: skip
@@ -104,7 +104,7 @@ def test_the_image_cache_is_what_is_looked_for(runs: Path, tmp_path: Path):
     import numpy as np
 
     kept_pixels(tmp_path / "cache" / "images", ["k"], (2, 2), lambda _: np.zeros((2, 2, 3), np.uint8), False)
-    (item,) = leftovers(0)
+    (item,) = removable(0)
     assert {path.suffix for path in item.paths} == {".npy", ".json"}
     assert remove([item])[1] == []
     assert list((tmp_path / "cache" / "images").iterdir()) == []
@@ -124,7 +124,7 @@ def test_half_written_files_go_after_a_day_from_runs_that_are_not_under_way(runs
         aged(runs / ".busy.lock", 2),
         aged(done / ".gitignore", 9), aged(done / "image.safetensors.0123abcd.safetensors", 9),
     ]  # fmt: skip
-    found = leftovers(30)
+    found = removable(30)
     assert {item.paths[0] for item in found} == set(left)
     remove(found)
     assert [path.exists() for path in left + stays] == [False] * 3 + [True] * 5
@@ -134,7 +134,7 @@ def test_a_run_that_succeeded_goes_only_by_its_name_and_its_users_are_named(runs
     a_run(runs, "prompts", "succeeded", 99)
     a_run(runs, "image", "succeeded", 99, inputs={"02_prompt_learning": "prompts"})
     a_run(runs, "busy", "running", 0)
-    assert leftovers(0) == []
+    assert removable(0) == []
     (item,) = named_runs(["prompts"])
     assert item.why == "succeeded; used by image"
     with pytest.raises(RunError, match="'nothing' is no run"):
@@ -151,18 +151,18 @@ def test_a_run_that_succeeded_goes_only_by_its_name_and_its_users_are_named(runs
 def test_what_is_in_use_stays_and_is_not_counted(runs: Path):
     folder = a_run(runs, "old", "failed", 31)
     with FileLock(runs / ".old.lock"):
-        assert remove(leftovers(30)) == (0, [f"{folder} is in use: {runs / '.old.lock'} is locked"])
+        assert remove(removable(30)) == (0, [f"{folder} is in use: {runs / '.old.lock'} is locked"])
     assert (folder / "best.safetensors").is_file()
 
 
 def test_bytes_are_counted_that_come_free(runs: Path, tmp_path: Path):
     folder = a_run(runs, "old", "failed", 31)
-    whole = leftovers(30)[0].size
+    whole = removable(30)[0].size
     (tmp_path / "elsewhere").write_bytes(os.urandom(BLOCKS))
     os.link(tmp_path / "elsewhere", folder / "second_name")
     (folder / "pointer").symlink_to(tmp_path)
-    assert leftovers(30)[0].size - whole < 8192, "another name keeps the bytes, and a link is not followed"
-    remove(leftovers(30))
+    assert removable(30)[0].size - whole < 8192, "another name keeps the bytes, and a link is not followed"
+    remove(removable(30))
     assert (tmp_path / "elsewhere").stat().st_size == BLOCKS
     assert not folder.exists()
 
@@ -193,7 +193,7 @@ def test_the_command_asks_and_yes_does_not(runs: Path, monkeypatch, capsys):
 
 def test_an_age_below_zero_is_refused(runs: Path):
     with pytest.raises(ConfigError, match="--days"):
-        leftovers(-1)
+        removable(-1)
 
 
 @pytest.mark.parametrize(

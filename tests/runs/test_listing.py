@@ -12,9 +12,8 @@ from handclip_lib.errors import ConfigError
 from handclip_lib.launch.launcher import find_notebook, run_folder
 from handclip_lib.parameters.notebooks import Evaluation, trained_name
 from handclip_lib.report.pages import write_index
-from handclip_lib.runs.life import this_process
 from handclip_lib.runs.listing import all_records, as_lines, chosen, ordered
-from handclip_lib.runs.record import read_record, write_record
+from handclip_lib.runs.record import read_record, this_process, write_record
 
 USUAL = {"dataset": "drawn", "aspect": "dorsal_r", "learning_rate": 5e-4, "epochs": 20, "flip": False}
 

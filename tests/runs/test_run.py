@@ -10,14 +10,13 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from handclip_lib.errors import ConfigError, RunError
+from handclip_lib.errors import ConfigError, RunError, WriteError
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.parameters.notebooks import Analysis, Evaluation, ImageFinetune, PromptLearning
 from handclip_lib.report.pages import render_report
 from handclip_lib.runs import start
 from handclip_lib.runs.identity import run_id
-from handclip_lib.runs.life import this_process
-from handclip_lib.runs.record import read_record, write_record
+from handclip_lib.runs.record import read_record, this_process, write_record
 from handclip_lib.runs.run import Run
 
 
@@ -164,7 +163,7 @@ def test_a_live_figure_is_one_display_drawn_anew_but_not_too_often(reports: Path
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="HANDCLIP_REPORTS"):
+    with pytest.raises(WriteError, match="HANDCLIP_REPORTS"):
         Run(tmp_path / "file" / "run", Evaluation())
 
 

@@ -2,7 +2,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from handclip_lib.errors import TrainingError
+from handclip_lib.errors import TrainingError, WriteError
 from handclip_lib.training.checkpoints import load_checkpoint, save_checkpoint
 
 
@@ -47,5 +47,5 @@ def test_a_checkpoint_without_a_checksum_is_not_resumed(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(TrainingError, match=r"cannot be written.*free space, then run again: it resumes"):
+    with pytest.raises(WriteError, match=r"cannot be written.*free space, then run again: it resumes"):
         save_checkpoint(tmp_path / "file" / "x.safetensors", {"a": torch.zeros(1)}, {})

@@ -18,7 +18,7 @@ from handclip_lib.errors import DataError, EvaluationError
 from handclip_lib.evaluation.baselines import is_baseline
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult
-from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
+from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file, write_text
 
 logger = logging.getLogger("handclip")
 PER_QUERY, EMBEDDINGS = "per_query.csv", "embeddings.safetensors"
@@ -99,17 +99,10 @@ def save_evaluation(
         "per_query": hashlib.sha256(text.encode()).hexdigest(),
     }  # fmt: skip
     tensors = {model: np.ascontiguousarray(features[model].of(paths), np.float32) for model in embedded}
-    try:
-        with whole_file(folder / PER_QUERY) as private:
-            private.write_text(text, encoding="utf-8", newline="")
-        with whole_file(folder / EMBEDDINGS) as private:
-            safetensors.numpy.save_file(tensors, private, {"handclip": json.dumps(facts), **UNSEALED})
-            seal(private)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise EvaluationError(
-            f"the evaluation cannot be kept in {folder} ({error}); free space there, or name another folder in the "
-            "environment variable HANDCLIP_REPORTS"
-        ) from error
+    write_text(folder / PER_QUERY, text)
+    with whole_file(folder / EMBEDDINGS) as private:
+        safetensors.numpy.save_file(tensors, private, {"handclip": json.dumps(facts), **UNSEALED})
+        seal(private)
 
 
 def load_evaluation(folder: Path) -> SavedEvaluation:

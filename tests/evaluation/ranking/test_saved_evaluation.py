@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from handclip_lib.errors import EvaluationError
+from handclip_lib.errors import EvaluationError, WriteError
 from handclip_lib.evaluation.ranking.saved_evaluation import EMBEDDINGS, PER_QUERY, load_evaluation, save_evaluation
 
 
@@ -103,6 +103,6 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch, saved_runs):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("handclip_lib.evaluation.ranking.saved_evaluation.safetensors.numpy.save_file", full)
-    with pytest.raises(EvaluationError, match=r"cannot be kept in .*No space left.*HANDCLIP_REPORTS"):
+    with pytest.raises(WriteError, match=r"embeddings.safetensors cannot be written .*No space left.*HANDCLIP_REPORTS"):
         save_evaluation(folder, results, features, saved_runs.small_split())
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from handclip_lib.runs import life
-from handclip_lib.runs.life import HEARTBEAT, LOST_AFTER, Heartbeat, is_here, state_of, this_process
+from handclip_lib.runs import claim, record
+from handclip_lib.runs.claim import Heartbeat
+from handclip_lib.runs.record import HEARTBEAT, LOST_AFTER, is_here, state_of, this_process
 
 NODE = {"host": "node7", "machine": "another boot", "pid": 1, "began": "1"}
 
@@ -36,7 +37,7 @@ def test_a_run_of_another_machine_goes_by_its_heartbeat(ago, status, words, tmp_
 
 def test_the_age_is_by_the_clock_of_the_file_system_and_not_by_ours(tmp_path: Path, monkeypatch):
     beaten(tmp_path, 3600)
-    monkeypatch.setattr(life.time, "time", lambda: 0.0)
+    monkeypatch.setattr(record.time, "time", lambda: 0.0)
     assert state_of(tmp_path, NODE) == ("lost", "running on node7, no sign of life for 60 min")
     assert [path.name for path in tmp_path.iterdir()] == [HEARTBEAT], "nothing is left of the question"
 
@@ -66,18 +67,18 @@ def test_a_container_of_the_same_name_is_another_machine_and_an_old_record_goes_
 @pytest.mark.matrix("killed", "a zombie that nobody waits for", "died")
 def test_a_zombie_is_not_alive(tmp_path: Path):
     process = subprocess.Popen(["sleep", "60"])
-    facts = this_process() | {"pid": process.pid, "began": life._began(process.pid)}
+    facts = this_process() | {"pid": process.pid, "began": record._began(process.pid)}
     assert state_of(tmp_path, facts)[0] == "running"
     process.kill()
     deadline = time.monotonic() + 20
-    while life._began(process.pid) is not None and time.monotonic() < deadline:
+    while record._began(process.pid) is not None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert state_of(tmp_path, facts)[0] == "died"
     process.wait()
 
 
 def test_a_heart_beats_until_it_is_stopped(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(life, "BEAT", 0.01)
+    monkeypatch.setattr(claim, "BEAT", 0.01)
     heart = Heartbeat(tmp_path)
     file, deadline = tmp_path / HEARTBEAT, time.monotonic() + 20
     while not file.exists() and time.monotonic() < deadline:
