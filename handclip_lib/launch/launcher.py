@@ -19,13 +19,13 @@ import yaml
 
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.files import umask
-from handclip_lib.parameters.guard import as_papermill, resolve
-from handclip_lib.parameters.notebooks import NOTEBOOKS, Parameters
+from handclip_lib.launch.plan import Plan, plan
+from handclip_lib.parameters.guard import as_papermill
+from handclip_lib.parameters.notebooks import NOTEBOOKS
 from handclip_lib.parameters.yaml import is_name, read_mapping
 from handclip_lib.places import project_root
 from handclip_lib.runs.claim import Claim
-from handclip_lib.runs.identity import reports_folder, run_id, unwritable
-from handclip_lib.runs.inputs import input_faults, refusal, weights_faults, what_is_read
+from handclip_lib.runs.identity import unwritable
 from handclip_lib.runs.record import now, read_record, remove_results, write_record, write_text
 from handclip_lib.runs.run import RUN_FOLDER, new_record
 
@@ -59,15 +59,13 @@ def find_notebook(name: str) -> Path:
     """
     folder = project_root() / "notebooks"
     stem = Path(name).stem if name.endswith(".ipynb") else name
-    found = [notebook for notebook in NOTEBOOKS if notebook == stem or notebook.startswith(f"{stem.zfill(2)}_")]
-    path = (
-        Path(name)
-        if name.endswith(".ipynb") and Path(name).is_file()
-        else folder / f"{found[0] if found else stem}.ipynb"
-    )
+    stems = [notebook for notebook in NOTEBOOKS if notebook == stem or notebook.startswith(f"{stem.zfill(2)}_")]
+    path = folder / f"{stems[0] if stems else stem}.ipynb"
+    if name.endswith(".ipynb") and Path(name).is_file():
+        path = Path(name)
     if not folder.is_dir() and not path.is_file():
         raise ConfigError(f"{folder} is not there: start handclip in the folder of the project, where notebooks/ is")
-    if not found or not path.is_file():
+    if not stems or not path.is_file():
         raise ConfigError(f"no notebook {name!r} in {folder}; choose from {', '.join(NOTEBOOKS)} or their numbers")
     return path
 
@@ -87,39 +85,6 @@ def gather(files: Sequence[str], typed: Sequence[tuple[str, str]], raw: Sequence
     return merged | {name: as_papermill(value) for name, value in typed} | dict(raw)
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A run before it starts: its checked parameters, what it reads (of `what_is_read`), and its folder."""
-
-    config: Parameters
-    read: dict[str, str]
-    folder: Path
-
-
-def prepare(notebook: Path, parameters: Mapping[str, Any]) -> Prepared:
-    """Look at parameters and at all they name; nothing is made.
-
-    Raises:
-        ConfigError: All faults at once: of the parameters, and of the data, weights and runs that they name.
-    """
-    model = NOTEBOOKS[notebook.stem]
-    given = {name: field.default for name, field in model.model_fields.items()} | dict(parameters)
-    faults = input_faults(given)
-    try:
-        config = resolve(model, dict(parameters))
-    except ConfigError as error:
-        raise refusal([*faults, *weights_faults(given)], error) from error
-    if faults:
-        raise refusal([*faults, *weights_faults(given)])
-    read = what_is_read(config)
-    folder = run_folder(notebook, config, read)
-    if not _succeeded(folder):  # else these very weights were read before
-        faults = weights_faults(given)
-    if faults:
-        raise refusal(faults)
-    return Prepared(config, read, folder)
-
-
 def launch(
     notebook: Path, parameters: Mapping[str, Any], *, force: bool = False, timeout: float | None = None
 ) -> Launched:
@@ -135,34 +100,29 @@ def launch(
         timeout: Seconds after which the run is interrupted; None: never.
 
     Raises:
-        ConfigError: All faults at once, before anything is started; see `prepare`.
+        ConfigError: All faults at once, before anything is started; see `plan`.
         RunError: The reports folder cannot be written, or the same run is under way.
     """
     if timeout is not None and not timeout > 0:
         raise ConfigError(f"timeout={timeout:g}: give the seconds the run may take, more than 0")
-    prepared = prepare(notebook, parameters)
-    folder = prepared.folder
+    planned = plan(notebook, parameters)
+    folder = planned.folder
     try:
         with Claim(folder):
             if _succeeded(folder) and not force:
                 return Launched(folder, "skipped", None, _reported(folder, "succeeded before"))
-            return _run(notebook, prepared, force, timeout)
+            return _run(notebook, planned, force, timeout)
     except OSError as error:
         raise unwritable(folder, error) from error
-
-
-def run_folder(notebook: Path, config: Parameters, read: Mapping[str, str] | None = None) -> Path:
-    """Where a run of these parameters is kept; it need not be there yet. `read`: as `run_id` takes it."""
-    return reports_folder() / "runs" / run_id(config, _source(notebook), read)
 
 
 def _succeeded(folder: Path) -> bool:
     return (read_record(folder) or {}).get("status") == "succeeded"
 
 
-def _run(notebook: Path, prepared: Prepared, anew: bool, timeout: float | None) -> Launched:
-    config, folder = prepared.config, prepared.folder
-    record = new_record(folder, config, prepared.read) | {"command": shlex.join(["handclip", *sys.argv[1:]])}
+def _run(notebook: Path, planned: Plan, anew: bool, timeout: float | None) -> Launched:
+    config, folder = planned.config, planned.folder
+    record = new_record(folder, config, planned.read) | {"command": shlex.join(["handclip", *sys.argv[1:]])}
     write_record(folder, record)
     remove_results(folder, and_checkpoints=anew)  # now that the record no longer says that they are a success
     write_text(folder / "parameters.yml", yaml.safe_dump(config.model_dump(), sort_keys=False))
@@ -266,12 +226,3 @@ def _error_of(executed: Path) -> str | None:
         return None
     outputs = [output for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]
     return f"{outputs[-1]['ename']}: {outputs[-1]['evalue']}" if outputs else None
-
-
-def _source(notebook: Path) -> str:
-    """The code of a notebook, for the hash of a run: prose may change without making another run."""
-    try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{notebook} is not a notebook ({error})") from error
-    return "\0".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")

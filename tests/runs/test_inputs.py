@@ -133,7 +133,7 @@ def test_points_of_a_sweep_are_runs_of_what_they_read(tmp_path, monkeypatch):
     root = a_data_set(tmp_path / "data")
     looks: list[str] = []
     monkeypatch.setattr(
-        "handclip_lib.launch.points.what_is_read",
+        "handclip_lib.launch.plan.what_is_read",
         lambda config: looks.append(config.data_root) or what_is_read(config),
     )
     given = {"dataset": "11k", "data_root": str(root)}
