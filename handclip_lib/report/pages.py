@@ -15,7 +15,6 @@ from handclip_lib.report.values import (
     INTERACTIVE,
     duration,
     index_row,
-    mapping,
     moment,
     nested_rows,
     text,
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from handclip_lib.report.live_panels import LivePanel
 
 FOLDER = Path(__file__).parent / "page"
-RECORDED = ("command", "process", "git", "split", "seed", "read", "inputs", "weights", "left")
+RECORDED = ("started", "finished", "command", "process", "git", "split", "seed", "read", "inputs", "weights", "left")
 
 
 def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
@@ -48,6 +47,7 @@ def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
         RunError: `run.json` or the notebook is missing or damaged, the report cannot be written, or it should be
             interactive and no panel can be.
     """
+    from handclip_lib.report.answer import answer_of  # pandas
     from handclip_lib.report.cells import Cells, notebook_cells  # nbconvert: a second to import
 
     run_folder = Path(run_folder)
@@ -69,6 +69,7 @@ def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
         run=run,
         title=cells.title or str(run.get("notebook") or run["id"]),
         tone=tone_of(run),
+        answer=answer_of(run_folder, run),
         facts=_facts(run, parameters),
         contents=contents,
         failure=_failure(run, cells.error),
@@ -166,32 +167,26 @@ def _record(run_folder: Path) -> dict[str, Any]:
 
 
 def _facts(run: Mapping[str, Any], parameters: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The line under the title: when, how long, which code, which split, what differs from the defaults."""
-    changed = ", ".join(f"{row['name']} = {row['value']}" for row in parameters if row["changed"])
-    git, split = run.get("git"), run.get("split")
+    """What was measured on what: data set, aspect, model and weights, what differs from the defaults, and when."""
+    given = run.get("parameters") or {}
     facts = {
+        "Data set": given.get("dataset"),
+        "Aspect": given.get("aspect"),
+        "Model": (run.get("metrics") or {}).get("model") or given.get("backbone"),
+        "Weights": _weights(run.get("weights")) or given.get("weights"),
+        "Changed from default": ", ".join(f"{row['name']} = {row['value']}" for row in parameters if row["changed"]),
         "Started": moment(run.get("started")),
-        "Finished": moment(run.get("finished")),
         "Took": duration(run.get("seconds")),
-        "Commit": _identifier(git, "commit"),
-        "Split": _identifier(split, "checksum"),
-        "Weights": _weights(run.get("weights")),
-        "Changed from default": changed,
     }
-    return [(name, value) for name, value in facts.items() if value]
+    return [(name, str(value)) for name, value in facts.items() if value]
 
 
 def _weights(models: object) -> str:
     """Fingerprint and source of each model of the tables."""
-    found = {name: facts for name, facts in mapping(models).items() if isinstance(facts, Mapping)}
-    return "; ".join(f"{name}: {facts.get('fingerprint')}, {facts.get('source')}" for name, facts in found.items())
-
-
-def _identifier(value: object, key: str) -> str:
-    """A commit or checksum, short enough to read; a working tree with changes is named so."""
-    if isinstance(value, Mapping):
-        return _identifier(value.get(key), key) + (" with local changes" if value.get("changed") else "")
-    return str(value)[:12] if value else ""
+    if not isinstance(models, Mapping):
+        return ""
+    facts = {name: about for name, about in models.items() if isinstance(about, Mapping)}
+    return "; ".join(f"{name}: {about.get('fingerprint')}, {about.get('source')}" for name, about in facts.items())
 
 
 def _failure(run: Mapping[str, Any], error: str) -> str:
@@ -204,7 +199,7 @@ def _failure(run: Mapping[str, Any], error: str) -> str:
 
 def _parameter_rows(run: Mapping[str, Any], comments: Mapping[str, str]) -> list[dict[str, Any]]:
     """A row a parameter, with its default and whether the run differs from it."""
-    values, defaults = mapping(run.get("parameters")), mapping(run.get("defaults"))
+    values, defaults = run.get("parameters") or {}, run.get("defaults") or {}
     return [
         {
             "name": name, "value": text(value), "default": text(defaults.get(name, value)),
