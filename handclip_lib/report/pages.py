@@ -11,15 +11,7 @@ from markupsafe import Markup
 
 from handclip_lib.errors import RunError
 from handclip_lib.report.thumbnail import write_thumbnail
-from handclip_lib.report.values import (
-    INTERACTIVE,
-    duration,
-    index_row,
-    moment,
-    nested_rows,
-    text,
-    tone_of,
-)
+from handclip_lib.report.values import INTERACTIVE, duration, index_row, moment, nested_rows, text, tone_of
 from handclip_lib.runs.listing import all_records
 from handclip_lib.runs.record import DAMAGED, read_record, record_of, write_text
 from handclip_lib.terminal import one_line
@@ -55,7 +47,6 @@ def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
     notebook = run_folder / "executed.ipynb"
     panels = _live_panels(run_folder, run) if interactive else []
     cells = notebook_cells(notebook, panels) if notebook.is_file() else Cells("", "", "", [], {}, "")
-    script = (FOLDER / "live.js").read_text("utf-8") if interactive else ""
     parameters = _parameter_rows(run, cells.comments)
     tables = {
         "Parameters": parameters,
@@ -63,21 +54,20 @@ def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
         "Software": nested_rows(run.get("versions")),
         "Record": nested_rows({name: run.get(name) for name in RECORDED}),
     }
-    contents = [*cells.contents, (2, "about-run", "About this run")]
-    page = _environment().get_template("page.html.j2")
-    rendered = page.render(
+    rendered = _page(
+        "page.html.j2",
+        str(run["id"]),
+        script="live.js" if interactive else "",
+        style=cells.style,
         run=run,
         title=cells.title or str(run.get("notebook") or run["id"]),
         tone=tone_of(run),
         answer=answer_of(run_folder, run),
         facts=_facts(run, parameters),
-        contents=contents,
+        contents=[*cells.contents, (2, "about-run", "About this run")],
         failure=_failure(run, cells.error),
         failed_cell=bool(cells.error),
         cells=Markup(cells.html),
-        style=Markup((FOLDER / "report.css").read_text("utf-8") + cells.style + _page_title(str(run["id"]))),
-        script=Markup(script),
-        digest=_digest(script),
         tables=[(heading, rows) for heading, rows in tables.items() if rows],
     )
     path = run_folder / (INTERACTIVE if interactive else "report.html")
@@ -117,17 +107,10 @@ def write_index(runs_folder: Path) -> Path:
         RunError: The index cannot be written.
     """
     runs_folder = Path(runs_folder)
-    found = [index_row(runs_folder / run["id"], run) for run in all_records(runs_folder)]
-    found.sort(key=lambda row: (row["started"], row["id"]), reverse=True)
-    script = (FOLDER / "runs.js").read_text("utf-8")
-    rendered = _environment().get_template("runs.html.j2").render(
-        rows=found,
-        style=Markup((FOLDER / "report.css").read_text("utf-8") + _page_title("Runs · HandCLIP")),
-        script=Markup(script),
-        digest=_digest(script),
-    )  # fmt: skip
+    rows = [index_row(runs_folder / run["id"], run) for run in all_records(runs_folder)]
+    rows.sort(key=lambda row: (row["started"], row["id"]), reverse=True)
     path = runs_folder.parent / "index.html"
-    write_text(path, rendered)
+    write_text(path, _page("runs.html.j2", "Runs · HandCLIP", script="runs.js", rows=rows))
     return path
 
 
@@ -147,15 +130,17 @@ def _live_panels(run_folder: Path, run: Mapping[str, Any]) -> "list[LivePanel]":
     return panels
 
 
-def _digest(script: str) -> str:
-    """What a page's policy knows its one script by."""
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def _page_title(title: str) -> str:
-    """CSS that prints a title on each page; as code points, so that no title can end the text or the style."""
-    escaped = "".join(f"\\{ord(character):x} " for character in title)
-    return f'@page {{ @bottom-left {{ content: "{escaped}"; }} }}'
+def _page(template: str, printed: str, *, script: str = "", style: str = "", **values: Any) -> str:
+    """A page with its style and its one script inlined, and the title that is printed at the foot of each sheet."""
+    # as code points, so that no title can end the text or the style
+    escaped = "".join(f"\\{ord(character):x} " for character in printed)
+    style = (FOLDER / "report.css").read_text("utf-8") + style
+    style += f'@page {{ @bottom-left {{ content: "{escaped}"; }} }}'
+    code = (FOLDER / script).read_text("utf-8") if script else ""
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()  # what its policy knows the script by
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(FOLDER), autoescape=True)
+    page = environment.get_template(template)
+    return page.render(style=Markup(style), script=Markup(code), digest=digest, **values)
 
 
 def _record(run_folder: Path) -> dict[str, Any]:
@@ -190,9 +175,7 @@ def _weights(models: object) -> str:
 
 
 def _failure(run: Mapping[str, Any], error: str) -> str:
-    if run["status"] == "succeeded":
-        return ""
-    if run["status"] == "running" and not error:
+    if run["status"] == "succeeded" or (run["status"] == "running" and not error):
         return ""
     return str(run.get("error") or error or f"It ended as {run['status']!r}, without a message from the notebook.")
 
@@ -207,7 +190,3 @@ def _parameter_rows(run: Mapping[str, Any], comments: Mapping[str, str]) -> list
         }
         for name, value in values.items()
     ]  # fmt: skip
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(loader=jinja2.FileSystemLoader(FOLDER), autoescape=True)
