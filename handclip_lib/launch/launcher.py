@@ -94,9 +94,6 @@ def launch(
     was stopped goes on from its checkpoint, unless forced: then it starts anew.
 
     Args:
-        notebook: Of `find_notebook`.
-        parameters: Of `gather`.
-        force: Start anew, whatever there is.
         timeout: Seconds after which the run is interrupted; None: never.
 
     Raises:

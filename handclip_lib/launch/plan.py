@@ -98,8 +98,6 @@ def plan(notebook: Path, parameters: Mapping[str, Any], known: dict[Any, Any] | 
     """Look at parameters and at all they name; nothing is made or started.
 
     Args:
-        notebook: Of `find_notebook`.
-        parameters: Of `gather`.
         known: What was found of data, weights and runs, for other plans that name the same: many points of a sweep.
 
     Raises:

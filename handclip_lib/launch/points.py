@@ -39,7 +39,6 @@ def read_points(
     A point is one entry of `list` with one value of each name of `grid`, over what is fixed.
 
     Args:
-        notebook: The notebook.
         sweep: What the sweep's file holds: `grid` (name -> list of values; every combination), `list` (a list of
             names with values), `fixed` (names with values) or plain names with values.
         base: Parameters of files before it, which it overrides.

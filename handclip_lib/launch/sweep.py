@@ -35,7 +35,6 @@ def sweep(notebook: Path, points: Sequence[Point], name: str, place: Opener, *, 
     honest end; the same sweep started again goes on from there.
 
     Args:
-        notebook: The notebook.
         points: Of `read_points`.
         name: Of the folder in `reports/sweeps/`.
         place: Of `choose_place`.
@@ -84,9 +83,9 @@ def choose_place(
     """Where a sweep runs: on this machine, unless a Dask scheduler or options of Slurm are given.
 
     Args:
-        points: The points; runs that train on several GPUs are given as many each.
+        points: Runs that train on several GPUs are given as many each.
         workers: Runs at once on this machine; 0 for one a GPU, or one for two cores where there is none.
-        scheduler: Address of an existing Dask cluster's; "" for none.
+        scheduler: Address of a Dask cluster's; "" for none.
         slurm: Options of `on_slurm`; None for no Slurm.
     """
     if slurm is not None:

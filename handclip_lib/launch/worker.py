@@ -31,10 +31,7 @@ _processes: dict[str, set[subprocess.Popen]] = defaultdict(set)  # by sweep
 
 
 def run_point(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Run one point here, in a process of its own, and wait for it.
-
-    Args:
-        task: Of `sweep.sweep`.
+    """Run one point of `sweep.sweep` here, in a process of its own, and wait for it.
 
     Returns:
         Its status ("skipped" when it had succeeded before, "lost" when the process died, `NOT_RUN` when it was stopped

@@ -65,7 +65,6 @@ def notebook_cells(path: Path, panels: "Sequence[LivePanel]" = ()) -> Cells:
     """Convert an executed notebook.
 
     Args:
-        path: The notebook.
         panels: Each takes the place of the picture whose alternative text begins with its own.
 
     Raises:

@@ -32,9 +32,6 @@ def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
         run_folder: The run. Without a notebook (the run ended too early) the report says so.
         interactive: Write `report_interactive.html` instead, in which the controls of `live_panels` answer.
 
-    Returns:
-        Path of the report.
-
     Raises:
         RunError: `run.json` or the notebook is missing or damaged, the report cannot be written, or it should be
             interactive and no panel can be.
@@ -95,13 +92,7 @@ def keep_report(run_folder: Path) -> None:
 
 
 def write_index(runs_folder: Path) -> Path:
-    """Write `index.html` beside the runs' folder: every run, newest first, with its figures of merit.
-
-    Args:
-        runs_folder: Holds a folder per run; it need not exist yet.
-
-    Returns:
-        Path of the index.
+    """Write `index.html` beside the folder of runs, which need not be there: every run, newest first, with its figures.
 
     Raises:
         RunError: The index cannot be written.
