@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -134,15 +134,15 @@ def on_dask(sweep: str, address: str) -> Iterator[Place]:
     """
     from distributed import Client
 
-    try:
-        client = Client(address, timeout=ANSWERS_WITHIN, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise _no_scheduler(address, error) from error
-    with client:
+    with ExitStack() as stack:
         try:
+            client = stack.enter_context(Client(address, timeout=ANSWERS_WITHIN, set_as_default=False))
             client.wait_for_workers(1, timeout=ANSWERS_WITHIN)
-        except OSError as error:
-            raise _no_scheduler(address, error) from error
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"--scheduler {address}: no Dask scheduler with a worker answers there; name one as tcp://HOST:PORT "
+                f"({error})"
+            ) from error
         executor = client.get_executor(pure=False)
 
         def look() -> int:
@@ -161,11 +161,6 @@ def on_dask(sweep: str, address: str) -> Iterator[Place]:
         finally:
             if client.status == "running":
                 client.run(end_runs, sweep, on_error="ignore")
-
-
-def _no_scheduler(address: str, error: Exception) -> ConfigError:
-    wanted = "no Dask scheduler with a worker answers there; name one as tcp://HOST:PORT"
-    return ConfigError(f"--scheduler {address}: {wanted} ({error})")
 
 
 @contextmanager
