@@ -38,7 +38,7 @@ def answer_of(run_folder: Path, run: Mapping[str, Any]) -> Answer:
         took = f" after {duration(run['seconds'])}" if is_number(run.get("seconds")) else ""
         said = f"This run {run['status']}{took}." if run["status"] != "running" else "This run goes on."
         unlearnt = not_learnt(run)
-        return Answer(said, [], [f"The training did not learn as it should: {unlearnt}."] if unlearnt else [])
+        return Answer(said, [], [f"The training did not learn as it should ({unlearnt})."] if unlearnt else [])
     people = metrics.get("n_people") or _people(run_folder)
     concluded, cautions = run.get("answer"), run.get("cautions")
     sentence = concluded if isinstance(concluded, str) else _sentence(run, metrics, people)
@@ -69,7 +69,7 @@ def _warnings(run_folder: Path, run: Mapping[str, Any], metrics: Mapping[str, An
         f"Test images chose the epoch: every figure is {SELECTED_ON_TEST}.":
             SELECTED_ON_TEST in str(metrics.get("model")) or parameters.get("validation") == "test",
         f"Few people: with {people}, the interval is too narrow.": 0 < people < FEW_PEOPLE,
-        f"The training did not learn as it should: {not_learnt(run)}.": bool(not_learnt(run)),
+        f"The training did not learn as it should ({not_learnt(run)}).": bool(not_learnt(run)),
         "Leaks between training and test are not checked here; 05 does.": not rows and run.get("split") is not None,
     }  # fmt: skip
     found = [doubt for doubt, is_so in doubts.items() if is_so]
