@@ -1,149 +1,246 @@
-"""Where the points of a sweep are run: on a Dask cluster, this machine's by default; see `sweep_slurm` for Slurm."""
+"""Where points of a sweep are run: in `concurrent.futures` of this machine, of a Dask cluster or of jobs of Slurm."""
 
+import shutil
+import subprocess
+import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.launch.points import Point
-from handclip_lib.launch.worker import end_processes, run_point, stop_runs
+from handclip_lib.launch.worker import NOT_RUN, end_runs, run_point, stop_runs
 
 ATTEMPTS = 3  # times a run is begun whose worker is lost
 ANSWERS_WITHIN = 20  # seconds
-Answer = dict[str, Any]  # of `run_point`
-TaskOf = Callable[[Point], dict[str, Any]]  # makes what `run_point` takes
+PAUSE = 0.5  # seconds between looks at what goes on
+LOOK = 3.0  # seconds between questions to Slurm's controller
+GONE = 30.0  # seconds after which a job that Slurm no longer lists and that left no answer is lost
+Task = dict[str, Any]  # what `run_point` takes
+Answer = dict[str, Any]  # and gives
 
 
 @dataclass(frozen=True)
-class Executor:
-    """A place where points are run, as three functions.
+class Place:
+    """An executor of points.
 
     Attributes:
-        start: Starts the first points of those that wait, as many as there is room for beside the handles that are
-            under way, and returns a handle of each.
-        poll: The answer of a handle, or None while it goes on.
+        submit: Has `run_point` called there with each task.
         stop: Interrupts what is under way; may be called again and again.
-        pause: Seconds between looks at what goes on.
+        look: Looks at what goes on, and says how many runs there is room for at once; a RunError where it is gone.
     """
 
-    start: Callable[[Sequence[Point], Sequence[Any]], list[Any]]
-    poll: Callable[[Any], Answer | None]
-    stop: Callable[[Sequence[Any]], None]
-    pause: float = 0.1
+    submit: Callable[[list[Task]], list[Future[Answer]]]
+    stop: Callable[[], None]
+    look: Callable[[], int]
 
 
-def answers(points: Sequence[Point], executor: Executor, stopped: Callable[[], bool]) -> Iterator[tuple[Point, Answer]]:
+def answers(
+    points: Sequence[Point], task_of: Callable[[Point], Task], place: Place, stopped: Callable[[], bool]
+) -> Iterator[tuple[Point, Answer]]:
     """Each point with its answer, in the order in which they end.
 
     A lost worker's run is begun again, `ATTEMPTS` times in all. Once stopped, what waits is "not run" and what is
     under way is interrupted.
     """
     waiting, attempts = deque(points), Counter[str]()
-    under_way: list[tuple[Point, Any]] = []
+    under_way: dict[Future[Answer], Point] = {}
     while waiting or under_way:
         if stopped():
-            yield from ((point, {"status": "not run", "error": None}) for point in waiting)
+            yield from ((point, {"status": NOT_RUN, "error": None}) for point in waiting)
             waiting.clear()
-            executor.stop([handle for _, handle in under_way])
-        elif waiting:
-            handles = executor.start(list(waiting), [handle for _, handle in under_way])
-            under_way += [(waiting.popleft(), handle) for handle in handles]
-        for point, handle in list(under_way):
-            answer = executor.poll(handle)
-            if answer is None:
-                continue
-            under_way.remove((point, handle))
-            attempts[point.folder.name] += 1
+            place.stop()
+        room = place.look() - len(under_way)
+        begun = [waiting.popleft() for _ in range(min(room, len(waiting)))]
+        if begun:
+            attempts.update(point.folder.name for point in begun)
+            under_way |= zip(place.submit([task_of(point) for point in begun]), begun, strict=True)
+        if not under_way:
+            time.sleep(PAUSE if waiting else 0)  # for a worker
+            continue
+        for future in wait_for(under_way, PAUSE, "FIRST_COMPLETED").done:
+            point, answer = under_way.pop(future), _answer_of(future)
             if answer["status"] == "lost" and attempts[point.folder.name] < ATTEMPTS and not stopped():
                 waiting.appendleft(point)
             else:
                 yield point, answer
-        time.sleep(executor.pause)
+
+
+def _answer_of(future: Future[Answer]) -> Answer:
+    try:
+        return future.result()
+    except CancelledError:
+        return {"status": "lost", "error": "its worker was lost, and the sweep was stopped before another came"}
+    except RunError:
+        raise
+    except Exception as error:
+        if type(error).__name__ == "KilledWorker":
+            return {"status": "died", "error": "its workers were lost one after another"}
+        return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
 
 
 @contextmanager
-def on_dask(
-    task_of: TaskOf, sweep: str, *, address: str = "", workers: int = 1, gpus: Sequence[str] = (), threads: str = ""
-) -> Iterator[Executor]:
-    """Run on an existing Dask cluster, or on this machine.
-
-    Locally a worker is a thread that feeds one process, so that one run at a time has its GPUs. On an existing cluster
-    as many runs go on as its workers have threads; a task whose worker dies is given to another by Dask itself, as
-    often as the scheduler's `allowed-failures` says (3).
+def on_this_machine(sweep: str, *, workers: int, gpus: Sequence[str] = (), threads: str = "") -> Iterator[Place]:
+    """Run here, in threads that each wait for the process of one run, so that one run at a time has its GPUs.
 
     Args:
-        task_of: Makes what `run_point` takes.
         sweep: What tells this sweep's processes from another's.
-        address: Of the scheduler, such as tcp://10.0.0.1:8786; "" for this machine.
-        workers: Runs at once on this machine.
-        gpus: `CUDA_VISIBLE_DEVICES` of the local workers in their order; empty to leave it as it is.
-        threads: `OMP_NUM_THREADS` of a local run.
+        workers: Runs at once.
+        gpus: `CUDA_VISIBLE_DEVICES` of the runs at once; empty to leave it as it is.
+        threads: `OMP_NUM_THREADS` of a run.
+    """
+    free: SimpleQueue[dict[str, str]] = SimpleQueue()
+    for number in range(workers):
+        own = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
+        free.put({"OMP_NUM_THREADS": threads, **own})
+
+    def run(task: Task) -> Answer:
+        lent = free.get()
+        try:
+            return run_point(task | {"environment": lent | task["environment"]})
+        finally:
+            free.put(lent)
+
+    executor = ThreadPoolExecutor(workers)
+    try:
+        yield Place(
+            lambda tasks: [executor.submit(run, task) for task in tasks], lambda: stop_runs(sweep), lambda: workers
+        )
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        end_runs(sweep)
+
+
+@contextmanager
+def on_dask(sweep: str, address: str) -> Iterator[Place]:
+    """Run on an existing Dask cluster, as many runs at once as its workers have threads.
+
+    A task whose worker dies is given to another by Dask itself, as often as the scheduler's `allowed-failures` says.
+
+    Args:
+        sweep: What tells this sweep's processes from another's.
+        address: Of the scheduler, such as tcp://10.0.0.1:8786.
 
     Raises:
         ConfigError: No scheduler answers, or it has no workers.
         RunError: The scheduler is gone while runs go on.
     """
-    from distributed import Client, KilledWorker, LocalCluster
-
-    def start(points: Sequence[Point], under_way: Sequence[Any]) -> list[Any]:
-        _still_there(client, address)
-        room = Counter(client.nthreads())
-        room.subtract(worker for _, worker in under_way)
-        places = [worker for worker, free in room.items() for _ in range(free)]
-        # sent to a worker that is free, since Dask queues tasks at workers that are not; to any other if it dies
-        return [
-            (client.submit(run_point, own(point), workers=[worker], allow_other_workers=True, pure=False), worker)
-            for point, worker in zip(points, places, strict=False)
-        ]
-
-    def own(point: Point) -> dict[str, Any]:
-        task = task_of(point)
-        if not address:
-            task |= {"gpus": gpus, "environment": {"OMP_NUM_THREADS": threads} | task["environment"]}
-        return task
-
-    def poll(handle: Any) -> Answer | None:
-        future, _ = handle
-        if future.status == "finished":
-            return future.result()
-        if future.status == "error":
-            error = future.exception()
-            if isinstance(error, KilledWorker):
-                return {"status": "died", "error": "its workers were lost one after another"}
-            return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-        if future.status == "cancelled":
-            return {"status": "lost", "error": "its worker was lost, and the sweep was stopped before another came"}
-        _still_there(client, address)
-        return None
-
-    def stop(under_way: Sequence[Any]) -> None:
-        client.run(stop_runs, sweep, on_error="ignore")
-        running = set().union(*client.processing().values())
-        client.cancel([future for future, _ in under_way if future.key not in running and not future.done()])
-        time.sleep(0.5)
+    from distributed import Client
 
     with ExitStack() as stack:
-        options: dict[str, Any] = {"processes": False, "threads_per_worker": 1}
-        options |= dict.fromkeys(("dashboard_address", "worker_dashboard_address"), "127.0.0.1:0")  # else on all
-        cluster = address or stack.enter_context(LocalCluster(n_workers=workers, memory_limit=0, **options))
         try:
-            client = stack.enter_context(Client(cluster, timeout=ANSWERS_WITHIN, set_as_default=False))
+            client = stack.enter_context(Client(address, timeout=ANSWERS_WITHIN, set_as_default=False))
             client.wait_for_workers(1, timeout=ANSWERS_WITHIN)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"--scheduler {address}: no Dask scheduler with a worker answers there; name one as tcp://HOST:PORT "
                 f"({error})"
             ) from error
+        executor = client.get_executor(pure=False)
+
+        def look() -> int:
+            if client.status != "running":
+                gone = f"the Dask scheduler {address} is gone"
+                raise RunError(f"{gone}; start the sweep again: what succeeded is not repeated")
+            return sum(client.nthreads().values())
+
+        def stop() -> None:
+            client.run(stop_runs, sweep, on_error="ignore")
+            if not client.nthreads():
+                executor.shutdown(wait=False)  # which cancels what waits for a worker
+
         try:
-            yield Executor(start, poll, stop)
+            yield Place(lambda tasks: [executor.submit(run_point, task) for task in tasks], stop, look)
         finally:
             if client.status == "running":
-                client.run(end_processes, sweep, on_error="ignore")
+                client.run(end_runs, sweep, on_error="ignore")
 
 
-def _still_there(client: Any, address: str) -> None:
-    if client.status != "running":
-        raise RunError(f"the Dask scheduler {address} is gone; start the sweep again: what succeeded is not repeated")
+@contextmanager
+def on_slurm(folder: Path, options: Mapping[str, Any]) -> Iterator[Place]:
+    """Run in jobs of Slurm: arrays of what is submitted at the same time, by submitit.
+
+    Args:
+        folder: For submitit's files; every node must see it.
+        options: Of sbatch by name, such as partition, time (minutes), gpus_per_node, cpus_per_task, mem, account.
+
+    Raises:
+        ConfigError: submitit or Slurm is not there, or an option is unknown or missing.
+        RunError: Slurm refuses the jobs.
+    """
+    if "time" not in options:
+        raise ConfigError("--slurm: how long may a run take? -s time MINUTES (submitit's own default is 5)")
+    try:
+        import submitit
+    except ImportError as error:
+        raise ConfigError("--slurm needs submitit: pip install 'handclip[slurm]'") from error
+    absent = [command for command in ("sbatch", "srun", "squeue", "scancel") if not shutil.which(command)]
+    if absent:
+        raise ConfigError(f"--slurm: {', '.join(absent)} not found; start the sweep on a login node of Slurm")
+    try:
+        submitter = submitit.SlurmExecutor(folder)
+        submitter.update_parameters(**{"job_name": "handclip", "stderr_to_stdout": True, **options})
+    except ValueError as error:
+        raise ConfigError(f"--slurm: {error}") from error
+    listed, cancelled = _Listed(), set[str]()
+    jobs: dict[Future[Answer], Any] = {}
+
+    def submit(tasks: list[Task]) -> list[Future[Answer]]:
+        try:
+            begun = {Future[Answer](): job for job in submitter.map_array(run_point, tasks)}
+        except (submitit.core.utils.FailedJobError, OSError) as error:
+            raise RunError(f"Slurm refuses the jobs: {' '.join(str(error).split())}") from error
+        jobs.update(begun)
+        return list(begun)
+
+    def look() -> int:
+        for future, job in list(jobs.items()):
+            if job.paths.result_pickle.exists():
+                try:
+                    future.set_result(job.result())
+                except submitit.core.utils.FailedJobError as error:
+                    future.set_result({"status": "failed", "error": f"job {job.job_id} of Slurm: {error}"})
+            elif listed.lacks(job.job_id):
+                ended = f"job {job.job_id} of Slurm ended without an answer; see {folder}"
+                future.set_result({"status": "lost", "error": ended})
+            if future.done():
+                del jobs[future]
+        return sys.maxsize
+
+    def stop() -> None:
+        names = {job.job_id for job in jobs.values()} - cancelled
+        if names:
+            subprocess.run(["scancel", *sorted(names)], check=False)
+            cancelled.update(names)
+
+    yield Place(submit, stop, look)
+
+
+@dataclass
+class _Listed:
+    """The jobs that Slurm has in its queue: squeue answers everywhere, sacct only where there is accounting."""
+
+    names: set[str] = field(default_factory=set)
+    asked: float = float("-inf")
+    missed: dict[str, float] = field(default_factory=dict)
+
+    def lacks(self, name: str) -> bool:
+        """Whether a job has not been in the queue for some time; its answer may take as long to be seen from here."""
+        now = time.monotonic()
+        if now - self.asked > LOOK:
+            command = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                return False  # the controller is busy: nothing is known
+            self.names, self.asked = set(done.stdout.split()), now
+        if name in self.names:
+            self.missed.pop(name, None)
+            return False
+        return now - self.missed.setdefault(name, now) > GONE

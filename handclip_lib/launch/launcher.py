@@ -19,14 +19,12 @@ import yaml
 
 from handclip_lib.errors import ConfigError, HandClipError, RunError
 from handclip_lib.files import umask, write_text, writing
-from handclip_lib.parameters.commands import defaults
-from handclip_lib.parameters.guard import as_papermill, resolve
-from handclip_lib.parameters.notebooks import NOTEBOOKS, Parameters, notebook_of
+from handclip_lib.launch.plan import Plan, plan
+from handclip_lib.parameters.guard import as_papermill
+from handclip_lib.parameters.notebooks import NOTEBOOKS, notebook_of
 from handclip_lib.parameters.yaml import is_name, read_mapping
-from handclip_lib.places import project_root, reports_folder
+from handclip_lib.places import project_root
 from handclip_lib.runs.claim import Claim
-from handclip_lib.runs.identity import code_of, run_id
-from handclip_lib.runs.inputs import input_faults, refusal, weights_faults, what_is_read
 from handclip_lib.runs.record import now, read_record, remove_results, write_record
 from handclip_lib.runs.run import RUN_FOLDER, new_record
 
@@ -85,39 +83,6 @@ def gather(files: Sequence[str], typed: Sequence[tuple[str, str]], raw: Sequence
     return merged | {name: as_papermill(value) for name, value in typed} | dict(raw)
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A run before it starts: its checked parameters, what it reads (of `what_is_read`), and its folder."""
-
-    config: Parameters
-    read: dict[str, str]
-    folder: Path
-
-
-def prepare(notebook: Path, parameters: Mapping[str, Any]) -> Prepared:
-    """Look at parameters and at all they name; nothing is made.
-
-    Raises:
-        ConfigError: All faults at once: of the parameters, and of the data, weights and runs that they name.
-    """
-    model = NOTEBOOKS[notebook.stem]
-    given = defaults(model) | dict(parameters)
-    faults = input_faults(given)
-    try:
-        config = resolve(model, dict(parameters))
-    except ConfigError as error:
-        raise refusal([*faults, *weights_faults(given)], error) from error
-    if faults:
-        raise refusal([*faults, *weights_faults(given)])
-    read = what_is_read(config)
-    folder = run_folder(notebook, config, read)
-    if not _succeeded(folder):  # else these very weights were read before
-        faults = weights_faults(given)
-    if faults:
-        raise refusal(faults)
-    return Prepared(config, read, folder)
-
-
 def launch(
     notebook: Path, parameters: Mapping[str, Any], *, force: bool = False, timeout: float | None = None
 ) -> Launched:
@@ -127,38 +92,30 @@ def launch(
     was stopped goes on from its checkpoint, unless forced: then it starts anew.
 
     Args:
-        notebook: Of `find_notebook`.
-        parameters: Of `gather`.
-        force: Start anew, whatever there is.
         timeout: Seconds after which the run is interrupted; None: never.
 
     Raises:
-        ConfigError: All faults at once, before anything is started; see `prepare`.
+        ConfigError: All faults at once, before anything is started; see `plan`.
         RunError: The same run is under way.
         WriteError: The reports folder cannot be written.
     """
     if timeout is not None and not timeout > 0:
         raise ConfigError(f"timeout={timeout:g}: give the seconds the run may take, more than 0")
-    prepared = prepare(notebook, parameters)
-    folder = prepared.folder
+    planned = plan(notebook, parameters)
+    folder = planned.folder
     with Claim(folder), writing(folder):
         if _succeeded(folder) and not force:
             return Launched(folder, "skipped", None, _reported(folder, "succeeded before"))
-        return _run(notebook, prepared, force, timeout)
-
-
-def run_folder(notebook: Path, config: Parameters, read: Mapping[str, str] | None = None) -> Path:
-    """Where a run of these parameters is kept; it need not be there yet. `read`: as `run_id` takes it."""
-    return reports_folder() / "runs" / run_id(config, code_of(notebook), read)
+        return _run(notebook, planned, force, timeout)
 
 
 def _succeeded(folder: Path) -> bool:
     return (read_record(folder) or {}).get("status") == "succeeded"
 
 
-def _run(notebook: Path, prepared: Prepared, anew: bool, timeout: float | None) -> Launched:
-    config, folder = prepared.config, prepared.folder
-    record = new_record(folder, config, prepared.read) | {"command": shlex.join(["handclip", *sys.argv[1:]])}
+def _run(notebook: Path, planned: Plan, anew: bool, timeout: float | None) -> Launched:
+    config, folder = planned.config, planned.folder
+    record = new_record(folder, config, planned.read) | {"command": shlex.join(["handclip", *sys.argv[1:]])}
     write_record(folder, record)
     remove_results(folder, and_checkpoints=anew)  # now that the record no longer says that they are a success
     write_text(folder / "parameters.yml", yaml.safe_dump(config.model_dump(), sort_keys=False))

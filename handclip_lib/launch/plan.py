@@ -1,17 +1,21 @@
-"""What a run would do, before anything is started: its parameters, its folder, and where it would go on."""
+"""A run before it starts: its parameters and all they name checked, its folder, and where it would go on."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import safetensors
 
-from handclip_lib.errors import RunError
-from handclip_lib.launch.launcher import prepare
+from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.parameters.commands import changed, defaults
-from handclip_lib.parameters.notebooks import Parameters
+from handclip_lib.parameters.guard import resolve
+from handclip_lib.parameters.notebooks import NOTEBOOKS, Parameters
+from handclip_lib.places import reports_folder
+from handclip_lib.runs.identity import code_of, run_id
+from handclip_lib.runs.inputs import input_faults, named_inputs, refusal, weights_faults, what_is_read
 from handclip_lib.runs.record import TRAINING_CHECKPOINTS, read_record, record_of
 from handclip_lib.terminal import one_line
 
@@ -21,13 +25,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training of a run stands.
-
-    Attributes:
-        file: Written after every epoch.
-        epoch: Epochs done.
-        epochs: Epochs in all.
-    """
+    """Where a training of a run stands: `epoch` of `epochs` are done, by the file written after each."""
 
     file: Path
     epoch: int
@@ -44,15 +42,24 @@ class Plan:
 
     Attributes:
         config: Its parameters, checked.
+        read: What it reads, of `what_is_read`.
         folder: Its folder, whose name is the run's id.
-        record: What is known of the same run before, as `record_of` says it; None: it never started.
-        checkpoint: What a training in it would go on from; None: it would start at the beginning.
     """
 
     config: Parameters
+    read: dict[str, str]
     folder: Path
-    record: dict[str, Any] | None
-    checkpoint: Checkpoint | None
+
+    @cached_property
+    def record(self) -> dict[str, Any] | None:
+        """What is known of the same run before, as `record_of` says it; None: it never started."""
+        return record_of(self.folder) if self.folder.is_dir() else None
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint | None:
+        """What a training in it would go on from; None: it would start at the beginning."""
+        stopped = self.record is not None and self.record["status"] not in ("succeeded", "running")
+        return find_checkpoint(self.folder) if stopped else None
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -83,17 +90,47 @@ class Plan:
         return "\n".join(lines)
 
 
-def plan(notebook: Path, parameters: Mapping[str, Any]) -> Plan:
-    """What `launch` would do with the same arguments; nothing is made or started.
+def plan(notebook: Path, parameters: Mapping[str, Any], known: dict[Any, Any] | None = None) -> Plan:
+    """Look at parameters and at all they name; nothing is made or started.
+
+    Args:
+        known: What was found of data, weights and runs, for other plans that name the same: many points of a sweep.
 
     Raises:
-        ConfigError: All faults at once; see `prepare`.
+        ConfigError: All faults at once: of the parameters, and of the data, weights and runs that they name.
     """
-    prepared = prepare(notebook, parameters)
-    folder = prepared.folder
-    record = record_of(folder) if folder.is_dir() else None
-    stopped = record is not None and record["status"] not in ("succeeded", "running")
-    return Plan(prepared.config, folder, record, find_checkpoint(folder) if stopped else None)
+    model = NOTEBOOKS[notebook.stem]
+    given = defaults(model) | dict(parameters)
+    try:
+        config = resolve(model, dict(parameters))
+    except ConfigError as error:
+        raise refusal([*input_faults(given), *weights_faults(given)], error) from error
+    seen, named = {} if known is None else known, named_inputs(config)
+
+    def once(what: Callable[[], Any], name: str) -> Any:
+        if (name, named) not in seen:
+            seen[name, named] = what()
+        return seen[name, named]
+
+    faults = once(lambda: input_faults(given), "faults")
+    if faults:
+        raise refusal([*faults, *once(lambda: weights_faults(given), "weights")])
+    read = once(lambda: what_is_read(config), "read")
+    planned = Plan(config, read, run_folder(notebook, config, read))
+    before = read_record(planned.folder) or {}
+    # of a run that succeeded these very weights were read
+    if before.get("status") != "succeeded" and (faults := once(lambda: weights_faults(given), "weights")):
+        raise refusal(faults)
+    return planned
+
+
+def run_folder(notebook: Path, config: Parameters, read: Mapping[str, str] | None = None) -> Path:
+    """Where a run of these parameters is kept; it need not be there yet. `read`: as `run_id` takes it.
+
+    Raises:
+        ConfigError: The notebook cannot be read.
+    """
+    return reports_folder() / "runs" / run_id(config, code_of(notebook), read)
 
 
 def find_checkpoint(folder: Path) -> Checkpoint | None:
@@ -123,10 +160,10 @@ def resumed_from(planned: Plan) -> Checkpoint:
         raise RunError(f"{notebook} trains nothing, so there is nothing to resume; leave out --resume")
     if planned.record is not None:
         raise RunError(f"nothing to resume: {planned.folder.name} is {planned.state()}")
-    found = [_difference(folder, planned) for folder in sorted(planned.folder.parent.glob(f"{notebook}-*"))]
-    near = sorted((text for text in found if text), key=len)[:SHOWN]
-    others = "\n  ".join(["; these could go on:", *near]) if near else f"; no other run of {notebook} could go on"
-    raise RunError(f"nothing to resume: {planned.folder.name} is not started yet; leave out --resume{others}")
+    others = [_difference(folder, planned) for folder in sorted(planned.folder.parent.glob(f"{notebook}-*"))]
+    near = sorted((text for text in others if text), key=len)[:SHOWN]
+    remedy = "\n  ".join(["; these could go on:", *near]) if near else f"; no other run of {notebook} could go on"
+    raise RunError(f"nothing to resume: {planned.folder.name} is not started yet; leave out --resume{remedy}")
 
 
 def _difference(folder: Path, planned: Plan) -> str:

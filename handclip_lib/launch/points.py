@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from handclip_lib.errors import ConfigError
-from handclip_lib.launch.launcher import run_folder
-from handclip_lib.parameters.guard import resolve
-from handclip_lib.parameters.notebooks import NOTEBOOKS, Parameters
+from handclip_lib.launch.plan import Plan, plan
+from handclip_lib.parameters.notebooks import Parameters
 from handclip_lib.parameters.yaml import is_name
-from handclip_lib.runs.inputs import input_faults, named_inputs, weights_faults, what_is_read
 
 MOST = 1000  # points; also the size of the largest job array Slurm takes as it is delivered
 SECTIONS = ("fixed", "grid", "list")
@@ -41,7 +39,6 @@ def read_points(
     A point is one entry of `list` with one value of each name of `grid`, over what is fixed.
 
     Args:
-        notebook: The notebook.
         sweep: What the sweep's file holds: `grid` (name -> list of values; every combination), `list` (a list of
             names with values), `fixed` (names with values) or plain names with values.
         base: Parameters of files before it, which it overrides.
@@ -56,46 +53,29 @@ def read_points(
         raise ConfigError(f"the sweep has {count} points, and {MOST} are the most; leave out values of its grid")
     swept = list(dict.fromkeys([*itertools.chain.from_iterable(entries), *grid]))
     fixed = {**(base or {}), **fixed, **(typed or {})}
-    configs, faults = _resolved(NOTEBOOKS[notebook.stem], grid, entries, fixed)
+    plans: dict[Parameters, tuple[Plan, dict[str, Any]]] = {}
+    faults: dict[str, list[str]] = {}
+    known: dict[Any, Any] = {}  # most points read the same files
+    for entry, *values in itertools.product(entries, *grid.values()):
+        own = {**entry, **dict(zip(grid, values, strict=True))}
+        try:
+            planned = plan(notebook, {**fixed, **own}, known)
+            plans.setdefault(planned.config, (planned, {**fixed, **own}))
+        except ConfigError as error:
+            for line in str(error).splitlines()[1:]:
+                faults.setdefault(line.strip(), []).append(_label(own))
     if faults:
         lines = "\n".join(f"  {fault} ({_whose(labels, count)})" for fault, labels in faults.items())
         raise ConfigError(f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'} in a sweep of {count}:\n{lines}")
-    shown = [name for name in swept if len({repr(getattr(config, name)) for config, _ in configs}) > 1] or swept
-    read: dict[str, dict[str, str]] = {}  # most points read the same files
-    for config, _ in configs:
-        if named_inputs(config) not in read:
-            read[named_inputs(config)] = what_is_read(config)
+    shown = [name for name in swept if len({repr(getattr(config, name)) for config in plans}) > 1] or swept
     return [
         Point(
             {name: getattr(config, name) for name in given},
             {name: getattr(config, name) for name in shown},
-            run_folder(notebook, config, read[named_inputs(config)]),
+            planned.folder,
         )
-        for config, given in configs
+        for config, (planned, given) in plans.items()
     ]
-
-
-def _resolved(
-    model: type[Parameters], grid: Mapping[str, list], entries: list[dict], fixed: Mapping[str, Any]
-) -> tuple[list[tuple[Parameters, dict[str, Any]]], dict[str, list[str]]]:
-    """Distinct configurations with what was given of each, and the points by fault."""
-    found: dict[Parameters, dict[str, Any]] = {}
-    faults: dict[str, list[str]] = {}
-    looked: dict[str, list[str]] = {}
-    for entry, *values in itertools.product(entries, *grid.values()):
-        own = {**entry, **dict(zip(grid, values, strict=True))}
-        try:
-            config = resolve(model, {**fixed, **own})
-            found.setdefault(config, {**fixed, **own})
-            named, given = named_inputs(config), config.model_dump()
-            if named not in looked:
-                looked[named] = [*input_faults(given), *weights_faults(given)]
-            for line in looked[named]:
-                faults.setdefault(line, []).append(_label(own))
-        except ConfigError as error:
-            for line in str(error).splitlines()[1:]:
-                faults.setdefault(line.strip(), []).append(_label(own))
-    return list(found.items()), faults
 
 
 def _sections(

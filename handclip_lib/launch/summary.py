@@ -24,10 +24,7 @@ DPI = 144
 def row_of(point: Point, status: str = "", error: str | None = None) -> dict[str, Any]:
     """A point's row: what it varies, the figures of its run's record, seconds, status, error, id.
 
-    Args:
-        point: The point.
-        status: How it ended in this sweep, as `run_point` answers; "" for what the record says.
-        error: What was wrong.
+    `status` is how it ended in this sweep, as `run_point` answers; "" for what the record says.
     """
     record: dict[str, Any] = record_of(point.folder) if point.folder.is_dir() else {"status": "not run"}
     status = "succeeded" if status == "skipped" else status or record["status"]
@@ -44,8 +41,6 @@ def write_summary(
     """Write the table as `summary.csv`, in full precision, and `summary.md`, each whole or not at all.
 
     Args:
-        folder: The sweep's.
-        title: Heading of the page.
         rows: Of `row_of`, in the order of the sweep.
         figures: What each figure on the page shows, by its file's name.
 

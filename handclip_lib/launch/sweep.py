@@ -15,29 +15,29 @@ from filelock import Timeout
 
 from handclip_lib.errors import RunError
 from handclip_lib.files import file_lock, make_folder, writing
-from handclip_lib.launch.executors import Executor, TaskOf, answers, on_dask
+from handclip_lib.launch.executors import Place, answers, on_dask, on_slurm, on_this_machine
 from handclip_lib.launch.launcher import asked_to_stop
 from handclip_lib.launch.points import Point
 from handclip_lib.launch.summary import draw_effects, line_of, row_of, write_summary
-from handclip_lib.launch.worker import ELSEWHERE
+from handclip_lib.launch.worker import ELSEWHERE, NOT_RUN
 from handclip_lib.machine import cores
 from handclip_lib.places import reports_folder
 from handclip_lib.runs.record import now, read_record, write_record
 
-Place = Callable[[TaskOf, str, Path], AbstractContextManager[Executor]]
+Opener = Callable[[str, Path], AbstractContextManager[Place]]
+"""Opens the place where a sweep runs, given the sweep's own word and its folder."""
 
 
-def sweep(notebook: Path, points: Sequence[Point], name: str, place: Place, *, force: bool = False) -> int:
+def sweep(notebook: Path, points: Sequence[Point], name: str, place: Opener, *, force: bool = False) -> int:
     """Run the points that have not succeeded, and keep a summary of all.
 
     A point that fails does not stop the others. SIGINT and SIGTERM interrupt what is under way, each run by its own
     honest end; the same sweep started again goes on from there.
 
     Args:
-        notebook: The notebook.
         points: Of `read_points`.
         name: Of the folder in `reports/sweeps/`.
-        place: Opens the executor: given what makes a task of a point, the sweep's own word, and its folder.
+        place: Of `choose_place`.
         force: Run again what succeeded before.
 
     Returns:
@@ -78,40 +78,37 @@ def sweep(notebook: Path, points: Sequence[Point], name: str, place: Place, *, f
 
 def choose_place(
     points: Sequence[Point], *, workers: int = 0, scheduler: str = "", slurm: Mapping[str, Any] | None = None
-) -> Place:
+) -> Opener:
     """Where a sweep runs: on this machine, unless a Dask scheduler or options of Slurm are given.
 
     Args:
-        points: The points; runs that train on several GPUs are given as many each.
+        points: Runs that train on several GPUs are given as many each.
         workers: Runs at once on this machine; 0 for one a GPU, or one for two cores where there is none.
-        scheduler: Address of an existing Dask cluster's; "" for none.
+        scheduler: Address of a Dask cluster's; "" for none.
         slurm: Options of `on_slurm`; None for no Slurm.
     """
     if slurm is not None:
-        from handclip_lib.launch.slurm import on_slurm
-
-        return lambda task_of, _, folder: on_slurm(task_of, folder / "slurm", slurm)
+        return lambda _, folder: on_slurm(folder / "slurm", slurm)
     if scheduler:
-        return lambda task_of, word, _: on_dask(task_of, word, address=scheduler)
+        return lambda word, _: on_dask(word, scheduler)
     each = max(point.parameters.get("processes", 1) for point in points)
     gpus = _gpus()
     groups = [",".join(gpus[start : start + each]) for start in range(0, len(gpus) - each + 1, each)]
     lent = cores()
     workers = min(workers or len(groups) or max(1, lent // 2), len(points))
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, lent // workers)))
-    return lambda task_of, word, _: on_dask(task_of, word, workers=workers, gpus=groups, threads=threads)
+    return lambda word, _: on_this_machine(word, workers=workers, gpus=groups, threads=threads)
 
 
 def _run(
-    notebook: Path, waiting: Sequence[Point], rows: dict[str, dict[str, Any]], folder: Path, place: Place,
+    notebook: Path, waiting: Sequence[Point], rows: dict[str, dict[str, Any]], folder: Path, place: Opener,
     force: bool, asked: Sequence[str],
 ) -> None:  # fmt: skip
     from tqdm.auto import tqdm
 
-    word = uuid4().hex
-    shared = {
-        "sweep": word, "notebook": str(notebook.absolute()), "force": force, "cwd": str(Path.cwd()),
-        "log": str(folder / "papermill.log"), "environment": {"HANDCLIP_REPORTS": str(reports_folder())}, "gpus": [],
+    shared: dict[str, Any] = {
+        "sweep": uuid4().hex, "notebook": str(notebook.absolute()), "force": force, "cwd": str(Path.cwd()),
+        "log": str(folder / "papermill.log"), "environment": {"HANDCLIP_REPORTS": str(reports_folder())},
     }  # fmt: skip
 
     def task_of(point: Point) -> dict[str, Any]:
@@ -119,14 +116,14 @@ def _run(
 
     live = sys.stderr.isatty()
     bar = tqdm(total=len(rows), initial=len(rows) - len(waiting), desc="runs", unit="run", disable=not live)
-    with bar, place(task_of, word, folder) as executor:
-        for point, answer in answers(waiting, executor, lambda: bool(asked)):
+    with bar, place(shared["sweep"], folder) as opened:
+        for point, answer in answers(waiting, task_of, opened, lambda: bool(asked)):
             if answer["status"] in ("lost", "died"):
                 answer = {"status": "died", "error": answer["error"]}
                 _settle(point, answer["error"])
             row = rows[point.folder.name] = row_of(point, answer["status"], answer["error"])
             write_summary(folder, _title(notebook, folder.name), list(rows.values()))
-            bar.update(answer["status"] != "not run")
+            bar.update(answer["status"] != NOT_RUN)
             bar.set_postfix_str(line_of(row, point.label))
             if not live:
                 print(line_of(row, point.label), flush=True)  # a log is read while the sweep goes on

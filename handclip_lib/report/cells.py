@@ -11,6 +11,7 @@ from bleach import clean
 from bleach.css_sanitizer import CSSSanitizer
 from bs4 import BeautifulSoup, Tag
 from nbconvert import HTMLExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
@@ -64,7 +65,6 @@ def notebook_cells(path: Path, panels: "Sequence[LivePanel]" = ()) -> Cells:
     """Convert an executed notebook.
 
     Args:
-        path: The notebook.
         panels: Each takes the place of the picture whose alternative text begins with its own.
 
     Raises:
@@ -76,14 +76,15 @@ def notebook_cells(path: Path, panels: "Sequence[LivePanel]" = ()) -> Cells:
     except (OSError, ValueError, nbformat.ValidationError) as error:
         reason = str(error).partition("\n")[0]
         raise RunError(f"{path} is no readable notebook ({reason}); run it again") from error
-    notebook.cells = [cell for cell in notebook.cells if not _is_from_papermill(cell)]
+    notebook, _ = CoalesceStreamsPreprocessor(enabled=True)(notebook, {})
+    # papermill puts its own boxes around an error; the report has a better one
+    notebook.cells = [cell for cell in notebook.cells if "papermill-error-cell-tag" not in _tags(cell)]
     errors, placed = [], set()
     for cell in notebook.cells:
         if cell.cell_type == "code":
             errors += [f"{out.ename}: {out.evalue}" for out in cell.outputs if out.output_type == "error"]
             cell.outputs = [out for out in cell.outputs if _is_worth_showing(out)]
-            for output in cell.outputs:
-                placed.add(_enliven(output, panels))
+            placed |= {_enliven(output, panels) for output in cell.outputs}
     missing = [panel.alt for panel in panels if panel.alt not in placed]
     if missing:
         raise RunError(f"{path} has no picture described as {missing[0]!r}…; run it again with this version")
@@ -119,7 +120,11 @@ def _enliven(output: NotebookNode, panels: "Sequence[LivePanel]") -> str | None:
 
 
 def cleaned(text: str) -> str:
-    """Keep the markup of prose and tables; drop whatever could run, be fetched, or reach outside its place."""
+    """Keep the markup of prose and tables; drop whatever could run, be fetched, or reach outside its place.
+
+    nbconvert's `SanitizeHTML` cleans the source of prose, not what becomes of it, so that its links and pictures come
+    through; and it keeps the text of scripts and drops inlined pictures.
+    """
     soup = BeautifulSoup(text, "html.parser")
     for element in soup.find_all(SWALLOWED):
         element.decompose()
@@ -145,15 +150,14 @@ def _is_allowed(tag: str, name: str, value: str) -> bool:
     return name in ATTRIBUTES
 
 
-def _is_from_papermill(cell: NotebookNode) -> bool:
-    """Papermill puts its own boxes around an error; the report has a better one."""
-    return "papermill-error-cell-tag" in cell.metadata.get("tags", [])
+def _tags(cell: NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
 
 
 def _is_worth_showing(output: NotebookNode) -> bool:
     """Take progress bars out of an output; say whether something is left for a reader without a kernel."""
     if output.output_type == "stream":
-        lines = [line.rpartition("\r")[2] for line in output.text.rstrip("\r\n").replace("\r\n", "\n").split("\n")]
+        lines = output.text.rstrip("\r\n").replace("\r\n", "\n").split("\n")
         if output.name == "stderr":
             lines = [line for line in lines if line.strip() and not PROGRESS.search(line)]
         output.text = "\n".join(lines)
@@ -217,7 +221,6 @@ def _make_legible(soup: BeautifulSoup, table: Tag) -> None:
 
 def _comments(notebook: NotebookNode) -> dict[str, str]:
     """What the `parameters` cell says of each parameter: `name: type = literal  # comment`."""
-    sources = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    lines = [line for source in sources for line in source.splitlines()]
-    found = [re.fullmatch(r"(\w+)\s*:[^#]*=.*?  # (.*)", line) for line in lines]
-    return {match[1]: match[2] for match in found if match}
+    lines = [line for cell in notebook.cells if "parameters" in _tags(cell) for line in cell.source.splitlines()]
+    matches = (re.fullmatch(r"(\w+)\s*:[^#]*=.*?  # (.*)", line) for line in lines)
+    return {match[1]: match[2] for match in matches if match}

@@ -66,10 +66,9 @@ class LivePanel:
 
 
 def drawn_ahead(panel: Panel, choices: Mapping[str, Iterable[Any]], note: str = "") -> LivePanel:
-    """Draw a panel at every combination of choices; equal pictures are kept once.
+    """Draw a panel, whose controls are moved, at every combination of choices; equal pictures are kept once.
 
     Args:
-        panel: The panel; its controls are moved.
         choices: Values by the label of a control; what the control shows now is shown first, or what is nearest.
         note: What a reader should know beside it.
     """
@@ -104,10 +103,6 @@ def live_panels(run_folder: Path, run: Mapping[str, Any]) -> list[LivePanel]:
     """The panels of a run, from what it left in its folder and the photographs.
 
     The similarity over epochs of 02 is drawn ahead in every report; its other panels would need the model.
-
-    Args:
-        run_folder: The run.
-        run: Its record.
 
     Returns:
         Empty for a notebook whose panels cannot be drawn ahead; a panel whose data is not there any more has a note
@@ -152,7 +147,7 @@ def _thresholds(folder: Path, _: Any) -> LivePanel:
     high = max(float(result.verification.thresholds[-2]) for result in results)
     start = results[0].verification.eer_threshold
     steps = sorted({*np.linspace(low, high, THRESHOLDS).tolist(), start})
-    note = "Floors are left out here: their embeddings are not kept."
+    note = "Trivial baselines are left out here: their embeddings are not kept."
     return drawn_ahead(threshold_explorer(results), {"model": models, "threshold": steps}, note)
 
 

@@ -12,16 +12,7 @@ from markupsafe import Markup
 from handclip_lib.errors import RunError
 from handclip_lib.files import write_text
 from handclip_lib.report.thumbnail import write_thumbnail
-from handclip_lib.report.values import (
-    INTERACTIVE,
-    duration,
-    index_row,
-    mapping,
-    moment,
-    nested_rows,
-    text,
-    tone_of,
-)
+from handclip_lib.report.values import INTERACTIVE, duration, index_row, moment, nested_rows, text, tone_of
 from handclip_lib.runs.listing import all_records
 from handclip_lib.runs.record import DAMAGED, read_record, record_of
 from handclip_lib.terminal import one_line
@@ -30,7 +21,7 @@ if TYPE_CHECKING:
     from handclip_lib.report.live_panels import LivePanel
 
 FOLDER = Path(__file__).parent / "page"
-RECORDED = ("command", "process", "git", "split", "seed", "read", "inputs", "weights", "left")
+RECORDED = ("started", "finished", "command", "process", "git", "split", "seed", "read", "inputs", "weights", "left")
 
 
 def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
@@ -42,13 +33,11 @@ def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
         run_folder: The run. Without a notebook (the run ended too early) the report says so.
         interactive: Write `report_interactive.html` instead, in which the controls of `live_panels` answer.
 
-    Returns:
-        Path of the report.
-
     Raises:
         RunError: `run.json` or the notebook is missing or damaged, the report cannot be written, or it should be
             interactive and no panel can be.
     """
+    from handclip_lib.report.answer import answer_of  # pandas
     from handclip_lib.report.cells import Cells, notebook_cells  # nbconvert: a second to import
 
     run_folder = Path(run_folder)
@@ -56,7 +45,6 @@ def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
     notebook = run_folder / "executed.ipynb"
     panels = _live_panels(run_folder, run) if interactive else []
     cells = notebook_cells(notebook, panels) if notebook.is_file() else Cells("", "", "", [], {}, "")
-    script = (FOLDER / "live.js").read_text("utf-8") if interactive else ""
     parameters = _parameter_rows(run, cells.comments)
     tables = {
         "Parameters": parameters,
@@ -64,20 +52,20 @@ def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
         "Software": nested_rows(run.get("versions")),
         "Record": nested_rows({name: run.get(name) for name in RECORDED}),
     }
-    contents = [*cells.contents, (2, "about-run", "About this run")]
-    page = _environment().get_template("page.html.j2")
-    rendered = page.render(
+    rendered = _page(
+        "page.html.j2",
+        str(run["id"]),
+        script="live.js" if interactive else "",
+        style=cells.style,
         run=run,
         title=cells.title or str(run.get("notebook") or run["id"]),
         tone=tone_of(run),
+        answer=answer_of(run_folder, run),
         facts=_facts(run, parameters),
-        contents=contents,
+        contents=[*cells.contents, (2, "about-run", "About this run")],
         failure=_failure(run, cells.error),
         failed_cell=bool(cells.error),
         cells=Markup(cells.html),
-        style=Markup((FOLDER / "report.css").read_text("utf-8") + cells.style + _page_title(str(run["id"]))),
-        script=Markup(script),
-        digest=_digest(script),
         tables=[(heading, rows) for heading, rows in tables.items() if rows],
     )
     path = run_folder / (INTERACTIVE if interactive else "report.html")
@@ -105,29 +93,16 @@ def keep_report(run_folder: Path) -> None:
 
 
 def write_index(runs_folder: Path) -> Path:
-    """Write `index.html` beside the runs' folder: every run, newest first, with its figures of merit.
-
-    Args:
-        runs_folder: Holds a folder per run; it need not exist yet.
-
-    Returns:
-        Path of the index.
+    """Write `index.html` beside the folder of runs, which need not be there: every run, newest first, with its figures.
 
     Raises:
         RunError: The index cannot be written.
     """
     runs_folder = Path(runs_folder)
-    found = [index_row(runs_folder / run["id"], run) for run in all_records(runs_folder)]
-    found.sort(key=lambda row: (row["started"], row["id"]), reverse=True)
-    script = (FOLDER / "runs.js").read_text("utf-8")
-    rendered = _environment().get_template("runs.html.j2").render(
-        rows=found,
-        style=Markup((FOLDER / "report.css").read_text("utf-8") + _page_title("Runs · HandCLIP")),
-        script=Markup(script),
-        digest=_digest(script),
-    )  # fmt: skip
+    rows = [index_row(runs_folder / run["id"], run) for run in all_records(runs_folder)]
+    rows.sort(key=lambda row: (row["started"], row["id"]), reverse=True)
     path = runs_folder.parent / "index.html"
-    write_text(path, rendered)
+    write_text(path, _page("runs.html.j2", "Runs · HandCLIP", script="runs.js", rows=rows))
     return path
 
 
@@ -147,15 +122,17 @@ def _live_panels(run_folder: Path, run: Mapping[str, Any]) -> "list[LivePanel]":
     return panels
 
 
-def _digest(script: str) -> str:
-    """What a page's policy knows its one script by."""
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def _page_title(title: str) -> str:
-    """CSS that prints a title on each page; as code points, so that no title can end the text or the style."""
-    escaped = "".join(f"\\{ord(character):x} " for character in title)
-    return f'@page {{ @bottom-left {{ content: "{escaped}"; }} }}'
+def _page(template: str, printed: str, *, script: str = "", style: str = "", **values: Any) -> str:
+    """A page with its style and its one script inlined, and the title that is printed at the foot of each sheet."""
+    # as code points, so that no title can end the text or the style
+    escaped = "".join(f"\\{ord(character):x} " for character in printed)
+    style = (FOLDER / "report.css").read_text("utf-8") + style
+    style += f'@page {{ @bottom-left {{ content: "{escaped}"; }} }}'
+    code = (FOLDER / script).read_text("utf-8") if script else ""
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()  # what its policy knows the script by
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(FOLDER), autoescape=True)
+    page = environment.get_template(template)
+    return page.render(style=Markup(style), script=Markup(code), digest=digest, **values)
 
 
 def _record(run_folder: Path) -> dict[str, Any]:
@@ -167,45 +144,37 @@ def _record(run_folder: Path) -> dict[str, Any]:
 
 
 def _facts(run: Mapping[str, Any], parameters: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The line under the title: when, how long, which code, which split, what differs from the defaults."""
-    changed = ", ".join(f"{row['name']} = {row['value']}" for row in parameters if row["changed"])
-    git, split = run.get("git"), run.get("split")
+    """What was measured on what: data set, aspect, model and weights, what differs from the defaults, and when."""
+    given = run.get("parameters") or {}
     facts = {
+        "Data set": given.get("dataset"),
+        "Aspect": given.get("aspect"),
+        "Model": (run.get("metrics") or {}).get("model") or given.get("backbone"),
+        "Weights": _weights(run.get("weights")) or given.get("weights"),
+        "Changed from default": ", ".join(f"{row['name']} = {row['value']}" for row in parameters if row["changed"]),
         "Started": moment(run.get("started")),
-        "Finished": moment(run.get("finished")),
         "Took": duration(run.get("seconds")),
-        "Commit": _identifier(git, "commit"),
-        "Split": _identifier(split, "checksum"),
-        "Weights": _weights(run.get("weights")),
-        "Changed from default": changed,
     }
-    return [(name, value) for name, value in facts.items() if value]
+    return [(name, str(value)) for name, value in facts.items() if value]
 
 
 def _weights(models: object) -> str:
     """Fingerprint and source of each model of the tables."""
-    found = {name: facts for name, facts in mapping(models).items() if isinstance(facts, Mapping)}
-    return "; ".join(f"{name}: {facts.get('fingerprint')}, {facts.get('source')}" for name, facts in found.items())
-
-
-def _identifier(value: object, key: str) -> str:
-    """A commit or checksum, short enough to read; a working tree with changes is named so."""
-    if isinstance(value, Mapping):
-        return _identifier(value.get(key), key) + (" with local changes" if value.get("changed") else "")
-    return str(value)[:12] if value else ""
+    if not isinstance(models, Mapping):
+        return ""
+    facts = {name: about for name, about in models.items() if isinstance(about, Mapping)}
+    return "; ".join(f"{name}: {about.get('fingerprint')}, {about.get('source')}" for name, about in facts.items())
 
 
 def _failure(run: Mapping[str, Any], error: str) -> str:
-    if run["status"] == "succeeded":
-        return ""
-    if run["status"] == "running" and not error:
+    if run["status"] == "succeeded" or (run["status"] == "running" and not error):
         return ""
     return str(run.get("error") or error or f"It ended as {run['status']!r}, without a message from the notebook.")
 
 
 def _parameter_rows(run: Mapping[str, Any], comments: Mapping[str, str]) -> list[dict[str, Any]]:
     """A row a parameter, with its default and whether the run differs from it."""
-    values, defaults = mapping(run.get("parameters")), mapping(run.get("defaults"))
+    values, defaults = run.get("parameters") or {}, run.get("defaults") or {}
     return [
         {
             "name": name, "value": text(value), "default": text(defaults.get(name, value)),
@@ -213,7 +182,3 @@ def _parameter_rows(run: Mapping[str, Any], comments: Mapping[str, str]) -> list
         }
         for name, value in values.items()
     ]  # fmt: skip
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(loader=jinja2.FileSystemLoader(FOLDER), autoescape=True)

@@ -26,11 +26,7 @@ def most_telling(run_folder: Path) -> Path | None:
 
 
 def write_thumbnail(run_folder: Path, cells: str) -> None:
-    """Write `thumbnail.png`; a run without a picture that can be read has none.
-
-    Args:
-        run_folder: The run, whose figures are looked at first.
-        cells: HTML of its notebook, whose first inlined picture is taken where there is no figure.
+    """Write `thumbnail.png` of a figure, else of the first picture in the HTML of the cells; none where none is sound.
 
     Raises:
         WriteError: The file cannot be written.

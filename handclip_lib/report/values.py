@@ -21,35 +21,29 @@ def tone_of(run: Mapping[str, Any]) -> str:
 
 
 def index_row(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's row of the index.
+    """A run's row of the index, as text by name.
 
     Args:
         folder: The run's folder; addresses are relative to the index, which lies beside its parent.
         run: Its record, with id and status.
-
-    Returns:
-        Text by name; rank1, interval and floor in percent, seconds_taken and started to sort by.
     """
-    parameters, metrics = mapping(run.get("parameters")), mapping(run.get("metrics"))
-    interval = [in_percent(metrics.get(name)) for name in ("rank1_low", "rank1_high")]
-    notebook, seconds = str(run.get("notebook") or ""), run.get("seconds")
-    changed = changed_of({"parameters": parameters, "defaults": mapping(run.get("defaults"))})
+    parameters, metrics = run.get("parameters") or {}, run.get("metrics") or {}
+    share = {name: in_percent(value) if is_number(value) else "" for name, value in metrics.items()}
+    interval = [share.get(name) for name in ("rank1_low", "rank1_high")]
+    changed = [f"{name} = {text(value)}" for name, value in changed_of(run).items() if name not in IN_ID]
     figure = None if (folder / THUMBNAIL).is_file() else most_telling(folder)
     picture = figure.relative_to(folder).as_posix() if figure else THUMBNAIL
+    seconds, started = run.get("seconds"), run.get("started")
     return {
         "id": run["id"], "status": run["status"], "tone": tone_of(run), "error": str(run.get("error") or ""),
-        "stage": notebook.replace("_", " "),
-        "changed": ", ".join(
-            [f"{name} = {text(value)}" for name, value in changed.items() if name not in IN_ID]
-            + [unlearnt for unlearnt in [not_learnt({"metrics": metrics})] if unlearnt]
-        ),
+        "stage": str(run.get("notebook") or "").replace("_", " "),
+        "changed": ", ".join(filter(None, [*changed, not_learnt(run)])),
         **{name: str(parameters.get(name) or "") for name in ("backbone", "dataset", "aspect")},
-        "rank1": in_percent(metrics.get("rank1")), "interval": "–".join(interval) if all(interval) else "",
-        "floor": in_percent(metrics.get("best_floor_rank1")), "map": in_percent(metrics.get("map")),
+        "rank1": share.get("rank1", ""), "interval": "–".join(interval) if all(interval) else "",  # type: ignore[arg-type]
+        "baseline": share.get("best_floor_rank1", ""), "map": share.get("map", ""),
         "took": duration(seconds), "seconds_taken": f"{seconds:.0f}" if is_number(seconds) else "",
-        "started": str(run.get("started") or ""), "date": moment(run.get("started")),
+        "started": str(started or ""), "date": moment(started), "picture": _address(folder, picture),
         "report": _address(folder, "report.html"), "interactive": _address(folder, INTERACTIVE),
-        "picture": _address(folder, picture),
     }  # fmt: skip
 
 
@@ -74,11 +68,6 @@ def duration(seconds: object) -> str:
     if not is_number(seconds):
         return ""
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def mapping(value: object) -> Mapping[str, Any]:
-    """What should be a mapping, or an empty one."""
-    return value if isinstance(value, Mapping) else {}
 
 
 def nested_rows(values: object, prefix: str = "") -> list[dict[str, Any]]:

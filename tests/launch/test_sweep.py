@@ -1,7 +1,10 @@
 import csv
 import json
+import time
+from collections import Counter
 from collections.abc import Callable
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +15,13 @@ from filelock import FileLock
 
 from handclip_lib.cli import main
 from handclip_lib.errors import ConfigError, RunError
-from handclip_lib.launch import slurm as sweep_slurm
-from handclip_lib.launch import worker as sweep_worker
-from handclip_lib.launch.executors import Executor, answers, on_dask
+from handclip_lib.launch import executors, worker
+from handclip_lib.launch.executors import Place, _Listed, answers, on_slurm, on_this_machine
 from handclip_lib.launch.launcher import find_notebook
 from handclip_lib.launch.points import MOST, read_points
-from handclip_lib.launch.slurm import _Listed, on_slurm
 from handclip_lib.launch.summary import line_of, row_of
 from handclip_lib.launch.sweep import choose_place, sweep
-from handclip_lib.launch.worker import ELSEWHERE
+from handclip_lib.launch.worker import ELSEWHERE, run_point
 from handclip_lib.runs.claim import UnderWayError
 from handclip_lib.runs.record import this_process
 
@@ -119,12 +120,13 @@ def record(task: dict[str, Any], reports: Path, **values: Any) -> dict[str, Any]
 def in_turn(launch: Launch):
     """A place that runs one point at a time, here."""
 
-    @contextmanager
-    def place(task_of, word, folder):
-        start = lambda points, under_way: [launch(task_of(points[0]))]  # noqa: E731
-        yield Executor(start, lambda handle: handle, lambda handles: None, pause=0)
+    def submit(tasks: list[dict[str, Any]]) -> list[Future]:
+        (task,) = tasks
+        future: Future = Future()
+        future.set_result(launch(task))
+        return [future]
 
-    return place
+    return lambda word, folder: nullcontext(Place(submit, lambda: None, lambda: 1))
 
 
 def summary(reports: Path) -> list[dict[str, str]]:
@@ -236,28 +238,24 @@ def test_a_run_under_way_is_waited_for_and_then_running_elsewhere(wait: float, m
         raise error
 
     monkeypatch.setattr("sys.argv", [])  # it is set for the record
-    monkeypatch.setattr(sweep_worker, "launch", refused)
-    monkeypatch.setattr(sweep_worker.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(sweep_worker.time, "sleep", lambda _: None)
-    answer = sweep_worker._launched(json.dumps(task | {"force": False}))
+    monkeypatch.setattr(worker, "launch", refused)
+    monkeypatch.setattr(worker.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(worker.time, "sleep", lambda _: None)
+    answer = worker._launched(task | {"force": False})
     assert answer == {"status": ELSEWHERE, "error": "it is running on node7"}
     assert len(tried) == (7 if wait else 4), "a machine that may be gone is waited for longer"
 
 
 def test_once_stopped_nothing_is_begun_and_what_runs_is_interrupted():
-    points, stopped, calls = points_of("grid: {n_ctx: [1, 2, 4]}"), [], []
+    points, stopped, run = points_of("grid: {n_ctx: [1, 2, 4]}"), [], Future()
 
-    def start(waiting, under_way):
+    def submit(tasks):
         stopped.append(True)
-        return ["run 1"]
+        return [run for _ in tasks]
 
-    def poll(handle):
-        return {"status": "interrupted", "error": "stopped by SIGTERM"} if calls else None
-
-    executor = Executor(start, poll, calls.append, pause=0)
-    ended = [(point.label, answer["status"]) for point, answer in answers(points, executor, lambda: bool(stopped))]
+    place = Place(submit, lambda: run.set_result({"status": "interrupted", "error": "stopped"}), lambda: 1)
+    ended = [(point.label, answer["status"]) for point, answer in answers(points, vars, place, lambda: bool(stopped))]
     assert ended == [("n_ctx=2", "not run"), ("n_ctx=4", "not run"), ("n_ctx=1", "interrupted")]
-    assert calls == [["run 1"]]
 
 
 @pytest.mark.matrix("two at once", "sweep", "the second is refused")
@@ -288,13 +286,13 @@ def test_a_run_s_line_has_its_figures_with_the_interval(reports: Path):
 
 def test_each_worker_has_its_gpus_and_a_run_on_two_has_two(monkeypatch):
     given = {}
-    monkeypatch.setattr("handclip_lib.launch.sweep.on_dask", lambda task_of, word, **options: given.update(options))
+    monkeypatch.setattr("handclip_lib.launch.sweep.on_this_machine", lambda word, **options: given.update(options))
     monkeypatch.setattr("handclip_lib.launch.sweep.cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
     def chosen(text: str, gpus: str, workers: int = 0) -> dict[str, Any]:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-        choose_place(points_of(text, "03"), workers=workers)(None, "", Path())
+        choose_place(points_of(text, "03"), workers=workers)("", Path())
         return given
 
     many = "grid: {seed: [0, 1, 2, 3, 4, 5, 6, 7, 8]}"
@@ -339,13 +337,13 @@ def test_slurm_names_what_is_missing_and_lists_its_options(tmp_path: Path, monke
     pytest.importorskip("submitit")
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ConfigError, match="sbatch, srun, squeue, scancel not found"):
-        on_slurm(dict, tmp_path, {"time": 5}).__enter__()
+        on_slurm(tmp_path, {"time": 5}).__enter__()
     monkeypatch.setattr("shutil.which", lambda name: "/bin/true")
     with pytest.raises(ConfigError, match=r"Unavailable parameter.*partitoin"):
-        on_slurm(dict, tmp_path, {"time": 5, "partitoin": "gpu"}).__enter__()
+        on_slurm(tmp_path, {"time": 5, "partitoin": "gpu"}).__enter__()
     monkeypatch.setitem(__import__("sys").modules, "submitit", None)
     with pytest.raises(ConfigError, match=r"pip install 'handclip\[slurm\]'"):
-        on_slurm(dict, tmp_path, {"time": 5}).__enter__()
+        on_slurm(tmp_path, {"time": 5}).__enter__()
 
 
 def test_a_job_is_lost_that_slurm_has_not_listed_for_some_time(tmp_path: Path, monkeypatch):
@@ -354,7 +352,7 @@ def test_a_job_is_lost_that_slurm_has_not_listed_for_some_time(tmp_path: Path, m
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     clock = [0.0]
-    monkeypatch.setattr(sweep_slurm.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(executors.time, "monotonic", lambda: clock[0])
     listed = _Listed()
 
     def lacks(seconds: float, queue: str | None) -> bool:
@@ -373,8 +371,6 @@ def test_a_job_is_lost_that_slurm_has_not_listed_for_some_time(tmp_path: Path, m
 
 
 def test_a_worker_that_does_not_see_the_reports_is_told_of_the_file_system(tmp_path: Path):
-    from handclip_lib.launch.worker import run_point
-
     answer = run_point({"log": str(tmp_path / "nowhere" / "papermill.log")})
     assert answer["status"] == "failed"
     assert "file system" in answer["error"]
@@ -384,21 +380,34 @@ def test_a_process_refuses_a_run_that_is_another_here_and_a_lost_process_is_told
     """Through the real local place: the processes start, answer and end; no kernel is started."""
     (point,) = points_of("grid: {n_ctx: [3]}")
     task = {
-        "sweep": "w", "notebook": str(find_notebook("02")), "force": False, "cwd": str(Path.cwd()), "gpus": [],
-        "log": str(tmp_path / "log"), "environment": {}, "run": "02-another", "parameters": point.parameters,
+        "sweep": "w", "notebook": str(find_notebook("02")), "force": False, "cwd": str(Path.cwd()), "environment": {},
+        "log": str(tmp_path / "log"), "run": "02-another", "parameters": point.parameters,
     }  # fmt: skip
     broken = task | {"cwd": str(tmp_path), "environment": {"PYTHONPATH": str(tmp_path), "PYTHONHOME": str(tmp_path)}}
-    with on_dask(lambda point: task, "w", workers=1, threads="1") as executor:
-        ((_, answer),) = answers([point], executor, lambda: False)
-    assert answer["status"] == "failed"
-    assert "02-another would be 02_prompt_learning" in answer["error"]
-    with on_dask(lambda point: broken, "w", workers=1, threads="1") as executor:
-        ((_, answer),) = answers([point], executor, lambda: False)
-    assert answer["status"] == "lost"
-    assert "ended with code 1" in answer["error"]
+    with on_this_machine("w", workers=1, threads="1") as place:
+        ((_, answer),) = answers([point], lambda _: task, place, lambda: False)
+        assert answer["status"] == "failed"
+        assert "02-another would be 02_prompt_learning" in answer["error"]
+        ((_, answer),) = answers([point], lambda _: broken, place, lambda: False)
+        assert answer["status"] == "lost"
+        assert "ended with code 1" in answer["error"]
+        assert [each for each in psutil.Process().net_connections("inet") if each.status == psutil.CONN_LISTEN] == []
 
 
-def test_no_port_of_the_local_cluster_is_reached_from_another_machine():
-    with on_dask(lambda point: {}, "sweep", workers=2):
-        at = {each.laddr.ip for each in psutil.Process().net_connections("inet") if each.status == psutil.CONN_LISTEN}
-    assert at == {"127.0.0.1"}
+def test_each_run_at_once_has_gpus_of_its_own_and_gives_them_back(monkeypatch):
+    held, most = Counter(), []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+
+    def run(task: dict[str, Any]) -> dict[str, Any]:
+        gpu = task["environment"]["CUDA_VISIBLE_DEVICES"]
+        held[gpu] += 1
+        most.append(max(held.values()))
+        time.sleep(0.02)
+        held[gpu] -= 1
+        return {"status": "succeeded", "gpu": gpu}
+
+    monkeypatch.setattr(executors, "run_point", run)
+    points = points_of(f"grid: {{n_ctx: {list(range(1, 9))}}}")
+    with on_this_machine("w", workers=2, gpus=["0,1", "2,3"], threads="1") as place:
+        used = {answer["gpu"] for _, answer in answers(points, lambda _: {"environment": {}}, place, lambda: False)}
+    assert (used, max(most)) == ({"0,1", "2,3"}, 1)

@@ -99,7 +99,7 @@ def test_a_panel_takes_the_place_of_its_picture_and_one_without_its_data_says_wh
     assert [option.text for option in live("option")] == ["tiny"]
     shown = [image for image in live("img") if not image.has_attr("hidden")]
     assert [image["alt"].split("threshold: ")[1][:4] for image in shown] == [labels[int(slider["value"])][:4]]
-    assert "Floors are left out" in live.figcaption.text
+    assert "Trivial baselines are left out" in live.figcaption.text
     assert [len(figure("img")) for figure in others] == [1, 1]
     assert "not live: data_root=" in others[0].figcaption.text
     assert "live" not in others[1].get("class", []), "a notebook cannot ask for controls of its own"

@@ -9,7 +9,8 @@ from filelock import FileLock
 
 from handclip_lib.cli import main
 from handclip_lib.errors import RunError
-from handclip_lib.launch.launcher import find_notebook, run_folder
+from handclip_lib.launch.launcher import find_notebook
+from handclip_lib.launch.plan import run_folder
 from handclip_lib.parameters.notebooks import DataExploration, Evaluation
 from handclip_lib.runs import run as runs
 from handclip_lib.runs.claim import Claim, UnderWayError, lock_of

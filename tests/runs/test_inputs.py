@@ -133,7 +133,7 @@ def test_points_of_a_sweep_are_runs_of_what_they_read(tmp_path, monkeypatch):
     root = a_data_set(tmp_path / "data")
     looks: list[str] = []
     monkeypatch.setattr(
-        "handclip_lib.launch.points.what_is_read",
+        "handclip_lib.launch.plan.what_is_read",
         lambda config: looks.append(config.data_root) or what_is_read(config),
     )
     given = {"dataset": "11k", "data_root": str(root)}
@@ -315,8 +315,8 @@ def test_weights_that_are_no_file_start_nothing(tmp_path):
 
 def test_what_succeeded_before_is_not_looked_into_again(tmp_path, monkeypatch):
     (tmp_path / "w.pt").write_bytes(b"x")
-    monkeypatch.setattr(launcher, "weights_faults", lambda given: [])
+    monkeypatch.setattr("handclip_lib.launch.plan.weights_faults", lambda given: [])
     folder = plan(find_notebook("05"), {"weights": str(tmp_path / "w.pt")}).folder
     write_record(folder, {"id": folder.name, "status": "succeeded", "metrics": {}})
-    monkeypatch.setattr(launcher, "weights_faults", lambda given: pytest.fail("opened"))
+    monkeypatch.setattr("handclip_lib.launch.plan.weights_faults", lambda given: pytest.fail("opened"))
     assert plan(find_notebook("05"), {"weights": str(tmp_path / "w.pt")}).record is not None

@@ -9,7 +9,8 @@ import pytest
 from handclip_lib.analysis.collection import find_records, note_of
 from handclip_lib.cli import main
 from handclip_lib.errors import ConfigError
-from handclip_lib.launch.launcher import find_notebook, run_folder
+from handclip_lib.launch.launcher import find_notebook
+from handclip_lib.launch.plan import run_folder
 from handclip_lib.parameters.notebooks import Evaluation, trained_name
 from handclip_lib.report.pages import write_index
 from handclip_lib.runs.listing import all_records, as_lines, chosen, ordered
