@@ -19,6 +19,7 @@ from handclip_lib.places import HD_DISTRACTORS, HD_IDENTITIES, METADATA, PHOTOGR
 
 ABSENT, UNREADABLE = "absent", "unreadable: "
 SETTLED_NS = 2_000_000_000  # a file touched so shortly before it was read may change again within one tick of its clock
+OF_SYSTEMS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # put into a folder by looking at it: that is no other data set
 AT_ONCE = 64  # files a task of the pool: one each costs more than a look at the file
 logger = logging.getLogger(__name__)
 Facts = tuple[int, int, int, int, int]
@@ -77,6 +78,8 @@ def _below(root: Path, place: str, deep: bool = False, above: tuple[tuple[int, i
         return
     own = (found.st_dev, found.st_ino)
     for entry in entries if own not in above else ():
+        if entry.name in OF_SYSTEMS:
+            continue
         path = f"{place}/{entry.name}" if place else entry.name
         if not _is_folder(entry):
             if not (deep and entry.name.startswith(".")):

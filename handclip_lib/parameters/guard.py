@@ -110,6 +110,8 @@ def _assigned(source: str) -> set[str]:
         node = waiting.pop()
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "run_cell_magic":  # what %%time becomes
+            names = names.union(*(_assigned(str(getattr(cell, "value", ""))) for cell in node.args[-1:]))
         if not isinstance(node, SCOPES):
             waiting += ast.iter_child_nodes(node)
     return names

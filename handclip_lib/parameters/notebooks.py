@@ -86,7 +86,7 @@ class WithBackbone(WithData):
     backbone: BackboneName = Field("tiny", description="tiny, or one of OpenAI's nine models by short name")
     weights: str = Field("", description="file of CLIP weights; empty for the published ones")
     download_root: str = Field("", description="folder that holds or receives OpenAI's files; empty for the cache")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     batch_size: int = Field(32, ge=1, le=4096, description="images encoded at once")
     input_size: str = Field(
         "",

@@ -68,6 +68,9 @@ def input_faults(given: Mapping[str, Any]) -> list[str]:
             _look_at_data(given.get("dataset"), find_data_root(given["data_root"]))
         except DataError as error:
             found.append(str(error))
+    folder = given.get("download_root")
+    if isinstance(folder, str) and os.path.isfile(folder):  # noqa: PTH113 - takes a name that no file can have
+        found.append(f"download_root={folder!r} is a file: name the folder it is in, or say -p weights {folder}")
     for name, notebooks in EARLIER.items():
         if given.get(name) and isinstance(given[name], str):
             try:

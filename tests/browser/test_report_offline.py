@@ -70,7 +70,7 @@ def run_folder(tmp_path: Path) -> Path:
     (folder / "figures").mkdir(parents=True)
     (folder / "figures" / "first figure.png").write_bytes(buffer.getvalue())
     nbformat.write(v4.new_notebook(cells=cells), folder / "executed.ipynb")
-    record = {"id": HOSTILE[2], "notebook": HOSTILE[0], "status": "failed", "error": HOSTILE[0], "seconds": 9}
+    record = {"id": "evaluation-1", "notebook": HOSTILE[0], "status": "failed", "error": HOSTILE[0], "seconds": 9}
     record |= {"parameters": {"data_root": HOSTILE[0]}, "metrics": {"rank1": 0.5}, "started": "2026-11-21T10:00"}
     (folder / "run.json").write_text(json.dumps(record))
     return folder
@@ -113,21 +113,20 @@ def test_nothing_sticks_out_of_the_page(watched: Watched, run_folder: Path, widt
 
 
 def test_the_index_sorts_shows_thumbnails_and_runs_nothing_foreign(watched: Watched, run_folder: Path):
+    hostile = run_folder.rename(run_folder.with_name(HOSTILE[2]))
     for name, rank1 in (("better", 0.953), ("low", 0.096)):
-        other = run_folder.parent / name
+        other = hostile.parent / name
         other.mkdir()
-        other.joinpath("run.json").write_text(
-            json.dumps({"id": name, "status": "succeeded", "metrics": {"rank1": rank1}})
-        )
-    render_report(run_folder)
-    index = write_index(run_folder.parent)
+        other.joinpath("run.json").write_text(json.dumps({"id": name, "status": "failed", "metrics": {"rank1": rank1}}))
+    render_report(hostile)
+    index = write_index(hostile.parent)
     watched.open(index)
     loaded = sync_api.expect(watched.page.locator("img"))
     loaded.to_have_js_property("naturalWidth", 216)  # 300 x 200 within 288 x 144
-    assert watched.requests == [index.as_uri(), (run_folder / "thumbnail.png").as_uri()]
+    assert watched.requests == [index.as_uri(), (hostile / "thumbnail.png").as_uri()]
     assert watched.faults == []
     names = watched.page.locator("tbody th")
-    assert [text.split("\n")[0] for text in names.all_inner_texts()] == [run_folder.name, "low", "better"]
+    assert [text.split("\n")[0] for text in names.all_inner_texts()] == [hostile.name, "low", "better"]
     heading = watched.page.get_by_role("columnheader", name="Rank-1")
     heading.get_by_role("button").click()
     assert heading.get_attribute("aria-sort") == "ascending"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from handclip_lib.data import content
-from handclip_lib.data.content import content_keys
+from handclip_lib.data.content import content_keys, data_files
+from handclip_lib.places import HD_IDENTITIES
 
 NAMES = ("a.jpg", "b/c.jpg")
 
@@ -128,3 +129,16 @@ def test_paths_left_out_of_one_call_stay_in_the_record(root, settled, reads):
     for paths in (NAMES[:1], NAMES[1:], NAMES):
         content_keys(root, paths)
     assert len(reads) == 2
+
+
+@pytest.mark.parametrize("dataset", ["11k", "hd", "folder"])
+def test_what_a_system_puts_into_a_folder_by_itself_is_no_part_of_a_data_set(tmp_path, dataset):
+    folder = tmp_path / {"11k": "Hands", "hd": HD_IDENTITIES, "folder": "007"}[dataset]
+    folder.mkdir(parents=True)
+    (folder / "1_1.jpg").touch()
+    before = data_files(dataset, tmp_path)
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (folder / name).touch()
+    assert data_files(dataset, tmp_path) == before
+    (folder / "1_2.jpg").touch()
+    assert data_files(dataset, tmp_path) != before

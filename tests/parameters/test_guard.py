@@ -56,6 +56,12 @@ def test_a_corrected_misspelling_is_right_without_a_new_kernel(notebook: Noteboo
     assert notebook.run(CELL + "\nn_ctx: int = 8") == Training(n_ctx=8)
 
 
+def test_a_cell_that_is_timed_is_the_same_cell(notebook: Notebook):
+    with pytest.raises(ConfigError, match="n_cxt: no such parameter"):
+        notebook.run(CELL, "%%time\n" + CELL + "\nn_cxt = 8")
+    assert notebook.run("%%time\n" + CELL.replace("1e-3", "1e-2")) == Training(lr=0.01)
+
+
 def test_a_line_that_was_taken_away_is_the_default_again(notebook: Notebook):
     assert notebook.run(CELL, CELL.replace("1e-3", "1e-2")) == Training(lr=0.01)
     assert notebook.run("\n".join(CELL.splitlines()[2:]).replace("'x'", "'y'")) == Training(name="y")

@@ -313,6 +313,15 @@ def test_weights_that_are_no_file_start_nothing(tmp_path):
             plan(find_notebook("05"), {"weights": str(tmp_path / name)})
 
 
+def test_a_file_in_place_of_a_folder_and_a_device_that_is_none_start_nothing(tmp_path):
+    (tmp_path / "ViT-B-16.pt").touch()
+    wrong = {"backbone": "vitb16", "download_root": str(tmp_path / "ViT-B-16.pt")}
+    with pytest.raises(ConfigError, match=r"(?s)2 parameters.*device='gpu'.*is a file: name the folder it is in"):
+        plan(find_notebook("05"), wrong | {"device": "gpu"})
+    right = wrong | {"download_root": str(tmp_path), "device": "cuda:1"}  # whether it is there only its machine knows
+    assert plan(find_notebook("05"), right).record is None
+
+
 def test_what_succeeded_before_is_not_looked_into_again(tmp_path, monkeypatch):
     (tmp_path / "w.pt").write_bytes(b"x")
     monkeypatch.setattr("handclip_lib.launch.plan.weights_faults", lambda given: [])

@@ -27,6 +27,12 @@ def config(**more) -> ImageFinetune:
     return ImageFinetune(**SMALL | more)
 
 
+@pytest.fixture
+def two_cores(monkeypatch):
+    """Two processes are let in where one core is lent, too."""
+    monkeypatch.setattr("handclip_lib.training.together.cores", lambda: 2)
+
+
 @contextmanager
 def listening() -> Iterator[set[str]]:
     """Addresses at which children of this process can be reached while the block goes on."""
@@ -49,6 +55,7 @@ def listening() -> Iterator[set[str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("two_cores")
 def test_a_notebook_trains_on_two_processes_as_on_one_and_nothing_outside_reaches_them(tmp_path, capsys):
     one, two = tmp_path / "one", tmp_path / "two"
     for folder, processes in ((one, 1), (two, 2)):
@@ -71,6 +78,7 @@ def test_a_notebook_trains_on_two_processes_as_on_one_and_nothing_outside_reache
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("two_cores")
 def test_what_a_process_says_of_a_fault_reaches_the_notebook(tmp_path):
     shown = io.StringIO()
     with (
