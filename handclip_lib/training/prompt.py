@@ -1,6 +1,5 @@
 """Prompt learning: both encoders frozen, only the context learns (CLIP-ReID stage 1, CLIP-FH stage 2a)."""
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,12 +21,11 @@ from handclip_lib.losses.diversity import diversity_loss
 from handclip_lib.models.prompt_learner import PromptLearner
 from handclip_lib.parameters.notebooks import PromptLearning
 from handclip_lib.parameters.parts import PromptTraining
-from handclip_lib.training.checkpoints import resume_checkpoint, save_checkpoint
-from handclip_lib.training.history import LEARNT, History, have_moved, sample_of
+from handclip_lib.training.history import LEARNT, sample_of
+from handclip_lib.training.optimizer import OPTIMIZERS
 from handclip_lib.training.schedule import warm_up_cosine
+from handclip_lib.training.state import TrainingState
 
-logger = logging.getLogger("handclip")
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 SNAPSHOTS = 24  # kept of a training, evenly spread, beside the start and the end
 
 
@@ -101,80 +99,109 @@ def fit_prompt(
             another training.
     """
     _check(learner, images, identities)
-    epochs, seed, learning_rate = options.epochs, options.seed, options.learning_rate
-    device = learner.context.device
-    labels = torch.as_tensor(np.asarray(identities, np.int64), device=device)
-    features = torch.as_tensor(np.asarray(images, np.float32), device=device)
-    decides = {
-        **options.model_dump(include=set(PromptTraining.model_fields)), "learner": learner.recipe,
-        "images": float(np.abs(images).sum(dtype=np.float64)),
-        "labels": int(np.asarray(identities, np.int64) @ np.arange(1, len(identities) + 1)),
-    }  # fmt: skip
     warn_if_few(identities, options.n_identities)
+    training = _Training(learner, images, identities, options, folder)
+    state, epochs = training.state, options.epochs
 
-    def batches(epoch: int) -> list[np.ndarray]:
-        return identity_batches(identities, options.n_identities, options.n_images, _rng(seed, epoch))
-
-    steps_of = [len(batches(epoch)) for epoch in range(epochs)]
-    before = np.concatenate([[0], np.cumsum(steps_of)])
-    adam = OPTIMIZERS[options.optimizer]([learner.context], lr=learning_rate, weight_decay=options.weight_decay)
-    rising = int(before[min(options.warm_up, epochs)])
-    kept = {0, epochs, *np.linspace(0, epochs, SNAPSHOTS + 2).astype(int).tolist()}
-    state = _State(learner, adam, decides, folder / "prompts.safetensors" if folder else None)
+    def save(row: dict[str, Any], began: float | None = None) -> None:
+        """Validate, keep and write an epoch."""
+        text = learner.text_features()
+        if began is None:
+            require_finite(text, "the texts before the first step", "load other weights", TrainingError)
+        row |= validate(text) if validate else {}
+        row |= {} if began is None else {"seconds": time.monotonic() - began}
+        state.close(row, text)
+        show(last=False)
 
     def show(last: bool) -> None:
         if watch is not None:
             watch(state.history.frame(), state.history.best_epoch, last=last)
 
-    if not state.resumed():
-        text = learner.text_features()
-        require_finite(text, "the texts before the first step", "load other weights", TrainingError)
-        state.close_epoch({"epoch": 0, **_norms(learner), **(validate(text) if validate else {})}, text, True)
-        show(last=False)
+    if state.begun:
+        state.resume()
+    else:
+        save({"epoch": 0, **_norms(learner)})
     bar = tqdm(total=epochs, initial=state.history.epoch, desc="learning prompts", unit="epoch", disable=not progress)
     while state.history.epoch < epochs and not state.history.stops(options.patience):
-        began, epoch, seen = time.monotonic(), state.history.epoch, []
-        for number, batch in enumerate(batches(epoch)):
-            rows = torch.as_tensor(batch, device=device)
-            step = int(before[epoch]) + number
-            for group in adam.param_groups:
-                group["lr"] = learning_rate * warm_up_cosine(step, int(before[-1]), rising)
-            distinct, place = labels[rows].unique(return_inverse=True)
-            texts = learner.encode_text(distinct)
-            image, prompt, ids = features[rows], texts[place], labels[rows]
-            i2t = supervised_contrastive(image, prompt, ids, ids, options.temperature, options.normalize)
-            t2i = supervised_contrastive(prompt, image, ids, ids, options.temperature, options.normalize)
-            squares, overlap = learner.context.square().mean(), diversity_loss(texts)
-            loss = i2t + t2i + options.context_weight * squares + options.diversity_weight * overlap
-            adam.zero_grad()
-            loss.backward()
-            gradient = learner.context.grad.norm() if learner.context.grad is not None else torch.zeros(())
-            for what, value in (("loss", loss), ("gradient", gradient)):
-                if not torch.isfinite(value):
-                    state.put_best()
-                    raise TrainingError(
-                        f"the {what} is {value.item()} in epoch {epoch + 1}, batch {number + 1} of identities "
-                        f"{[learner.identities[i] for i in distinct.tolist()][:8]}: lower "
-                        f"learning_rate={learning_rate:g} or raise temperature={options.temperature:g}"
-                    )
-            adam.step()
-            positives = (ids[:, None] == ids).sum() / len(ids)
-            seen.append([len(batch), *(v.item() for v in (loss, i2t, t2i, squares, overlap, positives, gradient))])
-        text = learner.text_features()
-        means = np.average(np.array(seen)[:, 1:], axis=0, weights=np.array(seen)[:, 0])
-        names = ("loss", "image_to_text", "text_to_image", "mean_square", "text_overlap", "positives", "gradient_norm")
-        row = {"epoch": epoch + 1, **dict(zip(names, means.tolist(), strict=True)), **_norms(learner)}
-        row |= {"learning_rate": adam.param_groups[0]["lr"], **(validate(text) if validate else {})}
-        row["seconds"] = time.monotonic() - began
-        state.close_epoch(row, text, epoch + 1 in kept)
-        show(last=False)
+        began = time.monotonic()
+        save(training.train(state.history.epoch), began)
+        row = state.history.rows[-1]
         bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", options.select_by) if name in row})
         bar.update()
         if stop is not None and stop():
             break
     bar.close()
     show(last=True)
-    return state.result(learning_rate, steps_of)
+    return state.result(options.learning_rate, training.steps_of)
+
+
+class _Training:
+    """What a prompt training is set up with, and an epoch of it."""
+
+    def __init__(
+        self, learner: PromptLearner, images: np.ndarray, identities: np.ndarray, options: PromptTraining,
+        folder: Path | None,
+    ):  # fmt: skip
+        self.learner, self.identities, self.options = learner, identities, options
+        device = learner.context.device
+        self.labels = torch.as_tensor(np.asarray(identities, np.int64), device=device)
+        self.features = torch.as_tensor(np.asarray(images, np.float32), device=device)
+        self.steps_of = [len(self.batches(epoch)) for epoch in range(options.epochs)]
+        self.before = np.concatenate([[0], np.cumsum(self.steps_of)]).tolist()
+        self.adam = OPTIMIZERS[options.optimizer](
+            [learner.context], lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        decides = {
+            **options.model_dump(include=set(PromptTraining.model_fields)), "learner": learner.recipe,
+            "images": float(np.abs(images).sum(dtype=np.float64)),
+            "labels": int(np.asarray(identities, np.int64) @ np.arange(1, len(identities) + 1)),
+        }  # fmt: skip
+        self.state = PromptState(learner, self.adam, decides, folder / "prompts.safetensors" if folder else None)
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """They depend on the seed and the epoch alone, so an interrupted training goes on as it would have."""
+        rng = np.random.default_rng([self.options.seed, epoch])
+        return identity_batches(self.identities, self.options.n_identities, self.options.n_images, rng)
+
+    def train(self, epoch: int) -> dict[str, Any]:
+        """Train an epoch, counted from 0; its row: means over its images."""
+        options, seen = self.options, []
+        rising = self.before[min(options.warm_up, options.epochs)]
+        for number, batch in enumerate(self.batches(epoch)):
+            rate = options.learning_rate * warm_up_cosine(self.before[epoch] + number, self.before[-1], rising)
+            self.adam.param_groups[0]["lr"] = rate
+            terms = self.loss_step(torch.as_tensor(batch, device=self.labels.device))
+            for what, value in (("loss", terms["loss"]), ("gradient", terms["gradient_norm"])):
+                if not torch.isfinite(value):
+                    self.state.put_best()
+                    people = [self.learner.identities[i] for i in np.unique(self.identities[batch])][:8]
+                    place = f"epoch {epoch + 1}, batch {number + 1} of identities {people}"
+                    remedy = f"lower learning_rate={options.learning_rate:g} or raise temperature="
+                    raise TrainingError(f"the {what} is {value.item()} in {place}: {remedy}{options.temperature:g}")
+            self.adam.step()
+            seen.append([len(batch), *(value.item() for value in terms.values())])
+        means = np.average(np.array(seen)[:, 1:], axis=0, weights=np.array(seen)[:, 0])
+        row = {"epoch": epoch + 1, **dict(zip(terms, means.tolist(), strict=True))}
+        return row | _norms(self.learner) | {"learning_rate": rate}
+
+    def loss_step(self, rows: Tensor) -> dict[str, Tensor]:
+        """Loss and terms of a batch, and the length of the gradient that the context gets."""
+        distinct, place = self.labels[rows].unique(return_inverse=True)
+        texts = self.learner.encode_text(distinct)
+        image, prompt, ids = self.features[rows], texts[place], self.labels[rows]
+        how = self.options.temperature, self.options.normalize
+        i2t = supervised_contrastive(image, prompt, ids, ids, *how)
+        t2i = supervised_contrastive(prompt, image, ids, ids, *how)
+        squares, overlap = self.learner.context.square().mean(), diversity_loss(texts)
+        loss = i2t + t2i + self.options.context_weight * squares + self.options.diversity_weight * overlap
+        self.adam.zero_grad()
+        loss.backward()
+        gradient = self.learner.context.grad
+        return {
+            "loss": loss, "image_to_text": i2t, "text_to_image": t2i, "mean_square": squares, "text_overlap": overlap,
+            "positives": (ids[:, None] == ids).sum() / len(ids),
+            "gradient_norm": torch.zeros(()) if gradient is None else gradient.norm(),
+        }  # fmt: skip
 
 
 def try_prompt(
@@ -216,11 +243,6 @@ def _check(learner: PromptLearner, images: np.ndarray, identities: np.ndarray) -
         raise TrainingError("; ".join(faults))
 
 
-def _rng(seed: int, epoch: int) -> np.random.Generator:
-    """Batches depend on the seed and the epoch alone, so an interrupted training goes on as it would have."""
-    return np.random.default_rng([seed, epoch])
-
-
 def _norms(learner: PromptLearner) -> dict[str, float]:
     """Mean length of a learnt token, and its variance over identities (shared: over tokens), mean over dimensions."""
     context = learner.context.detach()
@@ -230,75 +252,67 @@ def _norms(learner: PromptLearner) -> dict[str, float]:
     }
 
 
-class _State:
-    """Where a training stands, and its file."""
+class PromptState(TrainingState):
+    """The context, its moments, the texts of the best epoch, and snapshots of both over the training."""
 
-    def __init__(self, learner: PromptLearner, adam: torch.optim.Optimizer, options: dict[str, Any], file: Path | None):
-        self._learner, self._adam, self._options, self._file = learner, adam, options, file
-        self.history = History(options["select_by"])
-        self._best, self._best_text = learner.context.detach().clone(), torch.empty(0)
-        self._at_first = sample_of([self._best])
+    def __init__(
+        self, learner: PromptLearner, adam: torch.optim.Optimizer, decides: Mapping[str, Any], file: Path | None
+    ):
+        self._learner, self._adam, self._text = learner, adam, torch.empty(0)
+        self._kept = {0, *np.linspace(0, decides["epochs"], SNAPSHOTS + 2).astype(int).tolist()}
         self._epochs: list[int] = []
         self._contexts: list[Tensor] = []
         self._texts: list[Tensor] = []
+        super().__init__(decides, file)
 
-    def close_epoch(self, row: dict[str, Any], text: np.ndarray, snapshot: bool) -> None:
-        """Take an epoch's figures, keep its context where it is the best or a snapshot, and write the file."""
-        context = self._learner.context.detach().cpu().clone()
-        if self.history.add(row, have_moved(sample_of([context]), self._at_first)):
-            self._best, self._best_text = context, torch.from_numpy(text)
-        if snapshot:
+    def close(self, row: dict[str, Any], text: np.ndarray) -> None:
+        """Take an epoch's figures and the texts of all identities after it."""
+        self._text = torch.from_numpy(text)
+        if row["epoch"] in self._kept:
             self._epochs.append(row["epoch"])
-            self._contexts.append(context)
-            self._texts.append(torch.from_numpy(text))
-        if self._file is not None:
-            self._write(context)
-
-    def _write(self, context: Tensor) -> None:
-        assert self._file is not None
-        moments = {f"adam.{name}": value for name, value in self._adam.state[self._learner.context].items()}
-        tensors = {"context": context, "best": self._best, "contexts": torch.stack(self._contexts), **moments}
-        tensors |= {"text_features": torch.stack(self._texts), "best_text": self._best_text}
-        facts = {"options": self._options, "epochs": self._epochs, **self.history.facts()}
-        save_checkpoint(self._file, tensors, facts)
-
-    def resumed(self) -> bool:
-        """Take up the training whose file is there; whether there was one."""
-        found = resume_checkpoint(self._file, self._options)
-        if found is None:
-            return False
-        tensors, facts = found
-        self.history.restore(facts)
-        self._epochs, self._best, self._best_text = facts["epochs"], tensors["best"], tensors["best_text"]
-        self._contexts, self._texts = list(tensors["contexts"]), list(tensors["text_features"])
-        parameter = self._learner.context
-        parameter.data.copy_(tensors["context"])
-        self.history.moved = have_moved(sample_of([parameter]), self._at_first)
-        moments = {name.removeprefix("adam."): t for name, t in tensors.items() if name.startswith("adam.")}
-        if moments:
-            on = {name: t if name == "step" else t.to(parameter.device) for name, t in moments.items()}
-            self._adam.state[parameter] = on
-        return True
+            self._contexts.append(self._context())
+            self._texts.append(self._text)
+        self.close_epoch(row)
 
     def put_best(self) -> None:
         """Give the learner the best context."""
-        self._learner.context.data.copy_(self._best)
+        self._learner.context.data.copy_(self._best["best"])
 
     def result(self, learning_rate: float, steps_of: list[int]) -> PromptResult:
         """The training's result; the learner takes the best context."""
-        learnt = self.history.learnt(learning_rate, steps_of)
-        if learnt != LEARNT:
-            logger.warning("the training of the prompts did not go as it should: learnt %s", learnt)
-        final = self._learner.context.detach().cpu().clone()
+        learnt, final = self.learnt("the training of the prompts", learning_rate, steps_of), self._context()
         self.put_best()
         return PromptResult(
-            history=self.history.frame(),
-            best_epoch=self.history.best_epoch,
-            learnt=learnt,
-            best=self._best.cpu().numpy(),
-            best_text=self._best_text.numpy(),
-            final=final.numpy(),
-            epochs=tuple(self._epochs),
-            contexts=torch.stack(self._contexts).numpy(),
+            history=self.history.frame(), best_epoch=self.history.best_epoch, learnt=learnt,
+            best=self._best["best"].numpy(), best_text=self._best["best_text"].numpy(), final=final.numpy(),
+            epochs=tuple(self._epochs), contexts=torch.stack(self._contexts).numpy(),
             text_features=torch.stack(self._texts).numpy(),
-        )
+        )  # fmt: skip
+
+    def _context(self) -> Tensor:
+        return self._learner.context.detach().cpu().clone()
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {"best": self._context(), "best_text": self._text}
+
+    def _sample(self) -> list[Tensor]:
+        return sample_of([self._learner.context])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        moments = {f"adam.{name}": value for name, value in self._adam.state[self._learner.context].items()}
+        snapshots = {"contexts": torch.stack(self._contexts), "text_features": torch.stack(self._texts)}
+        return {"context": self._context(), **self._best, **snapshots, **moments}
+
+    def _facts(self) -> dict[str, Any]:
+        return {"epochs": self._epochs}
+
+    def _take(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        self._epochs, self._best = facts["epochs"], {name: tensors[name] for name in ("best", "best_text")}
+        self._contexts, self._texts = list(tensors["contexts"]), list(tensors["text_features"])
+        context = self._learner.context
+        context.data.copy_(tensors["context"])
+        moments = {name.removeprefix("adam."): t for name, t in tensors.items() if name.startswith("adam.")}
+        if moments:
+            self._adam.state[context] = {
+                name: t if name == "step" else t.to(context.device) for name, t in moments.items()
+            }

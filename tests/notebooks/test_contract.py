@@ -10,8 +10,10 @@ import pytest
 
 from handclip_lib.parameters import notebooks as config
 from handclip_lib.parameters import parts
+from handclip_lib.parameters.commands import parameters_cell
 from handclip_lib.training.prompt import try_prompt
 from handclip_lib.training.together import train_together
+from tools import parameter_cells
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 MODELS = config.NOTEBOOKS
@@ -39,18 +41,24 @@ def test_is_valid_and_committed_without_outputs(path: Path):
     assert notebook.metadata.kernelspec.name == "python3"
 
 
-def test_parameters_are_annotated_literals_equal_to_the_models_defaults(path: Path):
-    body = ast.parse(_parameters(path).source).body
-    assert all(isinstance(statement, ast.AnnAssign) for statement in body)
-    written = {statement.target.id: ast.literal_eval(statement.value) for statement in body}
+def test_the_parameters_cell_is_what_the_model_says(path: Path):
+    """Annotated literals, the defaults, each with its description for papermill's help: `make cells` writes them."""
+    source = _parameters(path).source
+    assert source == parameters_cell(MODELS[path.stem])
+    written = {one.target.id: ast.literal_eval(one.value) for one in ast.parse(source).body}
     assert written == {name: field.default for name, field in MODELS[path.stem].model_fields.items()}
 
 
-def test_every_parameter_has_its_description_as_the_comment_for_papermills_help(path: Path):
-    lines = [line for line in _parameters(path).source.splitlines() if line.strip()]
-    written = {line.split(":")[0]: line.partition("  # ")[2] for line in lines}
-    described = {name: field.description for name, field in MODELS[path.stem].model_fields.items()}
-    assert written == described
+def test_a_cell_that_differs_is_written_and_no_other(path: Path, tmp_path: Path, capsys):
+    if path != NOTEBOOKS[0]:
+        pytest.skip("once is enough")
+    for notebook in NOTEBOOKS:
+        (tmp_path / notebook.name).write_text(notebook.read_text())
+    changed = tmp_path / path.name
+    changed.write_text(changed.read_text().replace("seed: int = 0", "seed: int = 1"))
+    parameter_cells.main(tmp_path)
+    assert capsys.readouterr().out == f"{path.name}: written\n"
+    assert [(tmp_path / notebook.name).read_text() for notebook in NOTEBOOKS] == [n.read_text() for n in NOTEBOOKS]
 
 
 def test_every_parameter_is_read(path: Path):

@@ -13,7 +13,8 @@ from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.models.trained import encode_images
 from handclip_lib.parameters.parts import Guidance, ImageTraining, ReidHead
 from handclip_lib.training.checkpoints import load_checkpoint
-from handclip_lib.training.image import _groups, fit_image
+from handclip_lib.training.image import fit_image
+from handclip_lib.training.optimizer import groups
 from handclip_lib.training.schedule import one_cycle, warm_up_cosine
 
 WEIGHTS = {"identity": 1.0, "triplet": 1.0, "supcon": 0.5}
@@ -114,9 +115,9 @@ def test_every_tensor_that_learns_is_in_exactly_one_group():
     for blocks in (-1, 0, 2):
         encoder = ReidEncoder(small(), 5, ReidHead(unfreeze_blocks=blocks))
         encoder.centers.requires_grad_(False)
-        grouped = [id(p) for group in _groups(encoder, RATES) for p in group["params"]]
+        grouped = [id(p) for group in groups(encoder, RATES) for p in group["params"]]
         assert sorted(grouped) == sorted(id(p) for p in encoder.parameters() if p.requires_grad)
-        rates = {id(p): group["lr"] for group in _groups(encoder, RATES) for p in group["params"]}
+        rates = {id(p): group["lr"] for group in groups(encoder, RATES) for p in group["params"]}
         assert rates[id(encoder.classifier)] == rates[id(encoder.neck.weight)] == 2.0
 
 
@@ -266,7 +267,7 @@ def test_weight_decay_is_on_matrices_and_filters_alone():
         encoder = ReidEncoder(backbone, 5, ReidHead(neck_dim=4))
         names = {id(p): name for name, p in encoder.named_parameters()}
         decayed, plain = set(), set()
-        for group in _groups(encoder, RATES):
+        for group in groups(encoder, RATES):
             (decayed if group["weight_decay"] else plain).update(names[id(p)] for p in group["params"])
         assert {"classifier", "reduction.weight", "visual.conv1.weight"} <= decayed
         assert "neck.weight" in plain
