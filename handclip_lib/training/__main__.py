@@ -21,9 +21,9 @@ from handclip_lib.models.trained import image_encoder, prompt_texts, save_traine
 from handclip_lib.parameters.guard import resolve
 from handclip_lib.parameters.notebooks import NOTEBOOKS, ImageFinetune
 from handclip_lib.parameters.yaml import read_mapping
+from handclip_lib.training.distributed import Processes, this_device
 from handclip_lib.training.image import fit_image
-from handclip_lib.training.processes import Processes, this_device
-from handclip_lib.training.together import PARAMETERS
+from handclip_lib.training.launch import PARAMETERS
 from handclip_lib.training.validation import training_images
 
 

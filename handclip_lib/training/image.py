@@ -21,9 +21,9 @@ from handclip_lib.models.promptsg import PromptSG
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.models.trained import TRAINING, encode_images
 from handclip_lib.parameters.parts import ImageTraining
+from handclip_lib.training.distributed import Processes
 from handclip_lib.training.encoding import BatchEncoder
 from handclip_lib.training.optimizer import ImageOptimizer
-from handclip_lib.training.processes import Processes
 from handclip_lib.training.state import ImageState
 
 

@@ -11,15 +11,15 @@ import pytest
 from handclip_lib.parameters import notebooks as config
 from handclip_lib.parameters import parts
 from handclip_lib.parameters.commands import parameters_cell
+from handclip_lib.training.launch import launch_training
 from handclip_lib.training.prompt import try_prompt
-from handclip_lib.training.together import train_together
 from tools import parameter_cells
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 MODELS = config.NOTEBOOKS
 TAKES = {
     "fit_prompt": parts.PromptTraining, "PromptLearner": parts.Prompts, "image_encoder": parts.Guidance,
-    "fit_image": parts.ImageTraining, "train_together": train_together, "training_panel": try_prompt,
+    "fit_image": parts.ImageTraining, "launch_training": launch_training, "training_panel": try_prompt,
 }  # fmt: skip
 """What is handed `config` whole, and what it reads of it: the fields of a part, or what a function's source names."""
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
