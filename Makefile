@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lab lint bench pins clean
+.PHONY: demo test test-slow lab lint cells bench pins clean
 
 demo: $(STAMP)  ## the notebooks on drawn hands, to a report
 	$(BIN)/handclip run 01 --force
@@ -32,6 +32,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb
+
+cells: $(STAMP)  ## the notebooks' parameters cells, from the models in handclip_lib/parameters
+	$(BIN)/python -m tools.parameter_cells
 
 bench: $(STAMP)  ## our way beside the peers', in one process: ratios
 	$(BIN)/python -m benchmarks.images

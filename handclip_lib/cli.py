@@ -19,7 +19,7 @@ from typing import get_args
 
 from handclip_lib import __version__
 from handclip_lib.errors import ConfigError, HandClipError, RunError
-from handclip_lib.parameters.notebooks import Aspect, Dataset, Protocol
+from handclip_lib.parameters.parts import Aspect, Dataset, Protocol
 from handclip_lib.places import elsewhere, reports_folder
 from handclip_lib.runs.listing import ORDERS, all_records, as_lines, chosen, columns_of, ordered
 from handclip_lib.runs.record import DAMAGED, STATUSES

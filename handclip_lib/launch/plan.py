@@ -12,7 +12,8 @@ import safetensors
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.parameters.commands import changed, defaults
 from handclip_lib.parameters.guard import resolve
-from handclip_lib.parameters.notebooks import NOTEBOOKS, Parameters
+from handclip_lib.parameters.notebooks import NOTEBOOKS
+from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import reports_folder
 from handclip_lib.runs.identity import code_of, run_id
 from handclip_lib.runs.inputs import input_faults, named_inputs, refusal, weights_faults, what_is_read

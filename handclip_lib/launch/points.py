@@ -9,7 +9,7 @@ from typing import Any
 
 from handclip_lib.errors import ConfigError
 from handclip_lib.launch.plan import Plan, plan
-from handclip_lib.parameters.notebooks import Parameters
+from handclip_lib.parameters.parts import Parameters
 from handclip_lib.parameters.yaml import is_name
 
 MOST = 1000  # points; also the size of the largest job array Slurm takes as it is delivered

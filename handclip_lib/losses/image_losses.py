@@ -21,11 +21,18 @@ def image_losses(
 ) -> dict[str, Callable[..., Tensor]]:  # fmt: skip
     """Each takes `ids` (n,) and what an encoder's `for_losses` gave of the batch, and returns a scalar.
 
+    `identity`: cross-entropy of the head's logits. `triplet`: batch-hard, on embeddings of length 1. `supcon`: all
+    photographs of an identity in the batch are alike. `center`: distance to a learnt centre, on embeddings of length 1.
+    `image_to_text`: cross-entropy over the texts of all identities. `text_supcon`: supervised contrastive between
+    the batch's photographs and their texts, both ways. The last two and `supcon` compare by the cosine / temperature.
+
     Args:
         logits_of: Embeddings (n, size) and ids to the classifier's logits, (n, n_identities).
         centers: Of the identities, shape (n_identities, size).
         texts: Frozen text features of all identities, of length 1; None where the encoder gives each image's own.
-        label_smoothing, margin, temperature: See `fit_image`.
+        label_smoothing: Of `identity`, 0..1.
+        margin: Of `triplet`, in Euclidean distance.
+        temperature: More than 0.
     """
 
     def identity(ids: Tensor, embeddings: Tensor, **_: Tensor) -> Tensor:
@@ -57,29 +64,20 @@ def image_losses(
 
 
 class WeightedLoss:
-    """A weighted sum of named losses; one of weight 0 is never computed.
-
-    Attributes:
-        weights: Of those that count, all more than 0.
-    """
+    """A weighted sum of named losses; one of weight 0 is never computed."""
 
     def __init__(self, losses: Mapping[str, Callable[..., Tensor]], weights: Mapping[str, float]):
         """Take functions of the same keyword arguments, and a weight of 0 or more for each.
 
         Raises:
-            ConfigError: A loss is unknown, a weight negative, or all are zero.
+            ConfigError: Every weight is 0.
         """
-        faults = [f"{name}: no such loss; choose from {', '.join(losses)}" for name in weights if name not in losses]
-        faults += [f"weight of {name} is {value}: 0 or more" for name, value in weights.items() if not value >= 0]
-        self.weights = {name: weights[name] for name in losses if weights.get(name, 0.0) > 0}
-        if not self.weights and not faults:
-            faults.append("every loss has weight 0: nothing would be learnt")
-        if faults:
-            raise ConfigError("; ".join(faults))
-        self._losses = losses
+        self._losses = {name: (loss, weights[name]) for name, loss in losses.items() if weights[name] > 0}
+        if not self._losses:
+            raise ConfigError("every loss has weight 0: nothing would be learnt")
 
     def __call__(self, **arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum, and every loss by name, unweighted."""
-        found = {name: self._losses[name](**arguments) for name in self.weights}
-        parts = [self.weights[name] * value for name, value in found.items()]
+        found = {name: loss(**arguments) for name, (loss, _) in self._losses.items()}
+        parts = [self._losses[name][1] * value for name, value in found.items()]
         return sum(parts[1:], start=parts[0]), found

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, get_origin
 
-from handclip_lib.parameters.notebooks import Parameters
+from handclip_lib.parameters.parts import Parameters
 
 Values = Parameters | Mapping[str, Any]
 """Checked parameters, or those of a record."""
@@ -36,12 +36,12 @@ def run_command(config: Parameters) -> str:
 
 def parameter_lines(config: Parameters, since: Parameters) -> str:
     """What to write at the end of the parameters cell of a notebook whose cell gave `since`."""
-    fields = type(config).model_fields
-    lines = [
-        f"{name}: {type(value).__name__} = {_literal(value)}  # {fields[name].description}"
-        for name, value in changed(config, since).items()
-    ]
-    return "\n".join(lines)
+    return "\n".join(_line(type(config), name, value) for name, value in changed(config, since).items())
+
+
+def parameters_cell(model: type[Parameters]) -> str:
+    """The parameters cell of a notebook: every parameter at its default, described for papermill's help."""
+    return "\n".join(_line(model, name, field.default) for name, field in model.model_fields.items())
 
 
 def said(config: Parameters) -> str:
@@ -59,6 +59,10 @@ def _words(config: Parameters) -> list[str]:
         for word in ("-r" if isinstance(value, str) and get_origin(fields[name].annotation) is None else "-p",
                      name, str(value))
     ]  # fmt: skip
+
+
+def _line(model: type[Parameters], name: str, value: Any) -> str:
+    return f"{name}: {type(value).__name__} = {_literal(value)}  # {model.model_fields[name].description}"
 
 
 def _literal(value: Any) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from handclip_lib.errors import ConfigError
-from handclip_lib.parameters.notebooks import Parameters
+from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import project_root
 from handclip_lib.runs.inputs import what_is_read
 

@@ -1,6 +1,7 @@
 """What a run reads: photographs and labels, weights, earlier runs, each named by its content."""
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
@@ -9,7 +10,8 @@ from typing import Any, get_args
 
 from handclip_lib.data.content import content_keys, data_files
 from handclip_lib.errors import BackboneError, ConfigError, DataError, RunError
-from handclip_lib.parameters.notebooks import Analysis, BackboneName, Parameters
+from handclip_lib.parameters.notebooks import Analysis
+from handclip_lib.parameters.parts import BackboneName, Parameters
 from handclip_lib.places import HD_IDENTITIES, METADATA, PHOTOGRAPHS, find_data_root, reports_folder
 from handclip_lib.runs.record import PROMPTS_OF, TRAININGS, find_run, read_record
 
@@ -69,7 +71,7 @@ def input_faults(given: Mapping[str, Any]) -> list[str]:
         except DataError as error:
             found.append(str(error))
     folder = given.get("download_root")
-    if isinstance(folder, str) and os.path.isfile(folder):  # noqa: PTH113 - takes a name that no file can have
+    if isinstance(folder, str) and os.path.isfile(folder):
         found.append(f"download_root={folder!r} is a file: name the folder it is in, or say -p weights {folder}")
     for name, notebooks in EARLIER.items():
         if given.get(name) and isinstance(given[name], str):

@@ -18,7 +18,8 @@ from handclip_lib.errors import HandClipError, RunError
 from handclip_lib.files import whole_file, write_text
 from handclip_lib.parameters.commands import defaults
 from handclip_lib.parameters.guard import resolve
-from handclip_lib.parameters.notebooks import SELECTED_ON_TEST, Parameters
+from handclip_lib.parameters.notebooks import SELECTED_ON_TEST
+from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import elsewhere, reports_folder
 from handclip_lib.runs import inputs
 from handclip_lib.runs.claim import Claim

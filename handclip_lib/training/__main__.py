@@ -21,9 +21,9 @@ from handclip_lib.models.trained import image_encoder, prompt_texts, save_traine
 from handclip_lib.parameters.guard import resolve
 from handclip_lib.parameters.notebooks import NOTEBOOKS, ImageFinetune
 from handclip_lib.parameters.yaml import read_mapping
+from handclip_lib.training.distributed import Processes, this_device
 from handclip_lib.training.image import fit_image
-from handclip_lib.training.processes import Processes, this_device
-from handclip_lib.training.together import PARAMETERS
+from handclip_lib.training.launch import PARAMETERS
 from handclip_lib.training.validation import training_images
 
 
@@ -56,11 +56,9 @@ def train(folder: Path) -> None:
     images = decode_images(table.root, table.images["path"], model.resolution, config.fit, progress=False)
     split = make_split(table.without(images.failures), config.aspect, config.protocol, config.seed, config.draws)
     people = training_images(images, split, config.validation)
-    encoder = image_encoder(model, len(people.identities), **config.encoder_options())
+    encoder = image_encoder(model, len(people.identities), config)
     text = prompt_texts(model, texts, people.identities, split)
-    fit_image(
-        encoder, people.pixels, people.labels, **config.options(), text=text, validate=people.validate, folder=folder
-    )
+    fit_image(encoder, people.pixels, people.labels, config, text=text, validate=people.validate, folder=folder)
     if Processes(encoder.classifier.device).is_main:
         save_trained(encoder, model, folder)
 

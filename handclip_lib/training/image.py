@@ -1,6 +1,5 @@
 """Image fine-tune: the image tower learns to tell training identities (CLIP-FH stage 1, CLIP-ReID stage 2)."""
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,22 +14,17 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from handclip_lib.backbone.weights import refuse_not_finite
-from handclip_lib.data.augment import augment, plain
 from handclip_lib.data.batches import identity_batches, warn_if_few
 from handclip_lib.errors import TrainingError
 from handclip_lib.losses.image_losses import WITH_TEXT, WeightedLoss, image_losses
 from handclip_lib.models.promptsg import PromptSG
 from handclip_lib.models.reid_head import ReidEncoder
-from handclip_lib.models.trained import ENCODED_AT_ONCE, TRAINING, encode_images
-from handclip_lib.training.history import LEARNT
-from handclip_lib.training.image_state import ImageState
-from handclip_lib.training.processes import Processes
-from handclip_lib.training.schedule import one_cycle, warm_up_cosine
-
-logger = logging.getLogger("handclip")
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-SCHEDULES = ("cosine", "one_cycle")
+from handclip_lib.models.trained import TRAINING, encode_images
+from handclip_lib.parameters.parts import ImageTraining
+from handclip_lib.training.distributed import Processes
+from handclip_lib.training.encoding import BatchEncoder
+from handclip_lib.training.optimizer import ImageOptimizer
+from handclip_lib.training.state import ImageState
 
 
 @dataclass(frozen=True)
@@ -54,34 +48,11 @@ def fit_image(
     encoder: ReidEncoder | PromptSG,
     pixels: np.ndarray,
     identities: np.ndarray,
+    options: ImageTraining,
     *,
-    weights: Mapping[str, float],
     text: np.ndarray | None = None,
-    epochs: int = 30,
-    n_identities: int = 32,
-    n_images: int = 4,
-    views: int = 2,
-    learning_rate: float = 5e-4,
-    head_learning_rate: float = 5e-3,
-    center_learning_rate: float = 0.5,
-    optimizer: str = "adamw",
-    weight_decay: float = 0.05,
-    schedule: str = "cosine",
-    warm_up: int = 2,
-    clip_gradient: float = 5.0,
-    label_smoothing: float = 0.1,
-    margin: float = 0.3,
-    temperature: float = 0.1,
-    augmentation: float = 1.0,
-    flip: bool = False,
-    precision: str = "fp32",
-    encoded_at_once: int = 0,
-    average: float = 0.0,
     keeps_frozen: bool = True,
     validate: Callable[[Callable[[np.ndarray], np.ndarray]], Mapping[str, float]] | None = None,
-    select_by: str = "val_rank1",
-    patience: int = 0,
-    seed: int = 0,
     folder: Path | None = None,
     watch: Callable[..., None] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -89,43 +60,14 @@ def fit_image(
 ) -> ImageResult:
     """Train the image tower and its head, on one process or on those that `accelerate launch` or `torchrun` started.
 
-    Terms: `identity` (cross-entropy of the head's logits), `triplet` (batch-hard, on embeddings of length 1),
-    `supcon` (all photographs of an identity in the batch are alike), `center` (distance to a learnt centre of the
-    identity, on embeddings of length 1), `image_to_text` (cross-entropy over the texts of all identities, which are
-    frozen), `text_supcon` (supervised contrastive between the batch's photographs and their texts, both ways).
-
     Args:
         encoder: Trained in place; holds the best epoch's weights at the end.
         pixels: uint8, shape (n, side, side, 3).
         identities: Of each image, its place among the encoder's identities, int64 (n,).
-        weights: Of the terms, 0 or more; a term of weight 0 is not computed.
+        options: How it is trained; for its loss terms see `image_losses`.
         text: Frozen text features of all identities, (n_identities, size); the terms with text need them.
-        epochs: Each shows every image `views` times.
-        n_identities, n_images: P and K of a batch.
-        views: Augmented views of each image in a batch.
-        learning_rate, head_learning_rate: The highest, of the tower and of what is put on it.
-        center_learning_rate: Of the centres, which plain SGD moves whatever the weight of their loss is.
-        optimizer: "adamw" or "adam" (whose weight decay is part of the gradient).
-        weight_decay: On matrices and filters only.
-        schedule: "cosine", after the warm-up, or "one_cycle"; both change with every step.
-        warm_up: Epochs in which the rates rise, with "cosine".
-        clip_gradient: Largest length of the gradient, applied before the step.
-        label_smoothing: Of `identity`.
-        margin: Of `triplet`, in Euclidean distance of embeddings of length 1.
-        temperature: Of `supcon`, `image_to_text` and `text_supcon`, which compare by the cosine.
-        augmentation, flip: See `augment`.
-        precision: "fp32", "bf16" or "fp16" (the tower under autocast, the last with a scaled loss; the weights stay
-            float32).
-        encoded_at_once: Images whose activations are in memory at once; 0: the whole batch. The gradient is that of
-            the whole batch, by encoding twice (Gao et al., "Scaling Deep Contrastive Learning Batch Size under
-            Memory Limited Setup", 2021); only batch norms, of a ResNet or PromptSG, see the pieces.
-        average: Decay a step of the weights' moving average, which is then validated and kept; 0: none.
-        keeps_frozen: Without augmentation, compute the frozen blocks' activations of every image once and keep them in
-            memory (ViT-B/16: 0.6 MB an image); the result is the same.
+        keeps_frozen: See `BatchEncoder.keep_frozen`.
         validate: Takes an encoder of uint8 images, in evaluation mode; returns measures by name.
-        select_by: The measure whose highest value is the best epoch, of equals the earliest; or "loss", the lowest.
-        patience: Epochs without a better one after which training stops; 0: never.
-        seed: Of batches and augmentation.
         folder: Where `image.safetensors` is written after every epoch; a training that finds its own goes on from it.
         watch: Called with the history and the best epoch after every epoch, and with `last=True` at the end.
         stop: Asked after every epoch, on all processes, of which the main one decides; what was learnt until it says
@@ -133,58 +75,22 @@ def fit_image(
         progress: Show a bar.
 
     Raises:
-        ConfigError: A weight or term makes no sense.
-        TrainingError: A value is out of bounds, a loss, gradient or embedding is no number (the encoder then holds the
-            best epoch's weights), or the checkpoint is of another training.
+        ConfigError: Every loss has weight 0.
+        TrainingError: The data do not fit the encoder, a loss, gradient or embedding is no number (the encoder then
+            holds the best epoch's weights), or the checkpoint is of another training.
     """
-    _check(encoder, pixels, identities, text, weights, epochs, views, encoded_at_once, precision, optimizer, schedule)
+    _check(encoder, pixels, identities, text, options)
     refuse_not_finite(encoder, "the weights, before the first step", TrainingError)
-    device = encoder.classifier.device
-    processes = Processes(device)
-    texts = None if text is None else F.normalize(torch.as_tensor(np.asarray(text, np.float32), device=device), dim=1)
-    losses = image_losses(encoder.logits, encoder.centers, texts, label_smoothing, margin, temperature)
-    loss_of = WeightedLoss(losses, weights)
-    options = {
-        "weights": dict(loss_of.weights), "epochs": epochs, "n_identities": n_identities, "n_images": n_images,
-        "views": views, "learning_rate": learning_rate, "head_learning_rate": head_learning_rate,
-        "center_learning_rate": center_learning_rate, "optimizer": optimizer, "schedule": schedule,
-        "weight_decay": weight_decay, "warm_up": warm_up, "clip_gradient": clip_gradient,
-        "label_smoothing": label_smoothing, "margin": margin, "temperature": temperature,
-        "augmentation": augmentation, "flip": flip, "precision": precision, "encoded_at_once": encoded_at_once,
-        "average": average, "select_by": select_by, "patience": patience, "seed": seed,
-        "images": int(pixels.astype(np.int64).sum()), "encoder": encoder.recipe,
-        "labels": int(np.asarray(identities, np.int64) @ np.arange(1, len(identities) + 1)),
-        "text": None if text is None else float(np.abs(text).sum(dtype=np.float64)),
-    }  # fmt: skip
-    encoder.centers.requires_grad_("center" in loss_of.weights)
-    adam = OPTIMIZERS[optimizer](_groups(encoder, learning_rate, head_learning_rate, weight_decay))
-    sgd = torch.optim.SGD([encoder.centers], lr=center_learning_rate)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    warn_if_few(identities, n_identities)
-    steps_of = [len(identity_batches(identities, n_identities, n_images, _rng(seed, e))) for e in range(epochs)]
-    before = np.concatenate([[0], np.cumsum(steps_of)])
-    state = ImageState(encoder, adam, scaler, options, folder / TRAINING if folder else None)
+    training = _Training(encoder, pixels, identities, options, text, folder)
+    processes, state, epochs = training.processes, training.state, options.epochs
+    shows = progress and processes.is_main
 
-    def stopped(what: str, number: int = 0) -> TrainingError:
-        state.put_best()
-        begun = state.history.epoch > 0 or number > 0
-        remedy = f"lower learning_rate={learning_rate:g}; the best epoch so far is kept"
-        if precision == "fp16":
-            remedy = f"fp16 holds no number above 65,504: train with precision=bf16 or fp32, or {remedy}"
-        elif not begun:
-            remedy = "no step was taken yet, so the weights that were given overflow; load others"
-        return TrainingError(f"{what}: {remedy}")
-
-    def encoded(images: np.ndarray) -> np.ndarray:
-        found = encode_images(state.evaluated, images)
-        if not np.isfinite(found).all():
-            raise stopped(f"embeddings after epoch {state.history.epoch + 1} are no numbers", state.history.epoch + 1)
-        return found
-
-    def close_epoch(row: dict[str, Any]) -> None:
+    def save(row: dict[str, Any], began: float | None = None) -> None:
+        """Validate, keep and write an epoch on the main process; the others take its figures."""
+        row |= {} if began is None else {"seconds": 0.0}
         if processes.is_main and validate is not None:
-            row |= validate(encoded)
-        if "seconds" in row:
+            row |= validate(training.embed)
+        if began is not None:
             row["seconds"] = time.monotonic() - began
         state.close_epoch(processes.from_main(row), processes.is_main)
         show(last=False)
@@ -198,146 +104,113 @@ def fit_image(
     if processes.from_main(state.begun):
         state.resume()
     else:
-        close_epoch({"epoch": 0})
-    reuses = encoder.has_frozen_part and not augmentation and not flip and keeps_frozen
-    held = _held(encoder, pixels, precision, progress and processes.is_main) if reuses else None
-    learning = [p for group in adam.param_groups for p in group["params"]]
-    highest = [group["lr"] for group in adam.param_groups]
-    bar = tqdm(
-        total=epochs, initial=state.history.epoch, desc="fine-tuning", unit="epoch",
-        disable=not progress or not processes.is_main,
-    )  # fmt: skip
-
-    def outputs_of(some: Tensor) -> dict[str, Tensor]:
-        with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
-            return encoder.for_losses(encoder.frozen_part(some) if held is None else some)
-
-    while state.history.epoch < epochs and not state.history.stops(patience):
-        began, epoch, seen = time.monotonic(), state.history.epoch, []
-        encoder.train()
-        for number, batch in enumerate(identity_batches(identities, n_identities, n_images, _rng(seed, epoch))):
-            rows, step = np.tile(batch, views), int(before[epoch]) + number
-            place = f"epoch {epoch + 1}, batch {number + 1} of {len(rows)} images"
-            ids, own = torch.as_tensor(identities[rows], device=device), processes.share(len(rows))
-            if held is None:
-                seeds = _rng(seed, epoch, number).integers(2**62, size=len(rows)).tolist()
-                images = torch.from_numpy(pixels[rows[own]]).to(device)
-                inputs = augment(images, seeds[own], augmentation, flip)
-            else:
-                inputs = held[rows[own]].to(device)
-            if schedule == "one_cycle":
-                factor = one_cycle(step, int(before[-1]))
-            else:
-                factor = warm_up_cosine(step, int(before[-1]), int(before[min(warm_up, epochs)]))
-            for group, rate in zip(adam.param_groups, highest, strict=True):
-                group["lr"] = rate * factor
-            encoder.zero_grad()
-            pieces = _pieces(inputs, encoded_at_once)
-            outputs = _in_pieces(encoder, outputs_of, pieces) if len(pieces) > 1 else outputs_of(inputs)
-            loss, terms = loss_of(ids=ids, **processes.gather(outputs, len(rows)))
-            if not torch.isfinite(loss):
-                raise stopped(f"the loss is {loss.item()} in {place}", number)
-            scaler.scale(loss).backward()
-            if len(pieces) > 1:
-                _backward_in_pieces(outputs_of, pieces, outputs)
-            processes.mean_gradients([*learning, encoder.centers])
-            scaler.unscale_(adam)
-            gradient = torch.nn.utils.clip_grad_norm_(learning, clip_gradient)
-            # fp16's scale is too high at first, and falls; a full-size gradient has no such excuse
-            if not torch.isfinite(gradient) and scaler.get_scale() <= 1:
-                raise stopped(f"the gradient is {gradient.item()} in {place}", number)
-            scaler.step(adam)
-            if encoder.centers.grad is not None:  # as if the centre loss had weight 1
-                scaler.unscale_(sgd)
-                encoder.centers.grad /= loss_of.weights["center"]
-                scaler.step(sgd)
-            scaler.update()
-            state.stepped()
-            seen.append([len(rows), loss.item(), gradient.item(), *(value.item() for value in terms.values())])
-        means = _means(np.array(seen))
-        row = {"epoch": epoch + 1, **dict(zip(("loss", "gradient_norm", *terms), means.tolist(), strict=True))}
-        if precision == "fp16":
-            row["skipped_steps"] = int((~np.isfinite(np.array(seen)[:, 2])).sum())
-        close_epoch(row | {"learning_rate": adam.param_groups[0]["lr"], "seconds": 0.0})
+        save({"epoch": 0})
+    if keeps_frozen:
+        training.images.keep_frozen(shows)
+    bar = tqdm(total=epochs, initial=state.history.epoch, desc="fine-tuning", unit="epoch", disable=not shows)
+    while state.history.epoch < epochs and not state.history.stops(options.patience):
+        began = time.monotonic()
+        save(training.train(state.history.epoch), began)
         row = state.history.rows[-1]
-        bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", select_by) if name in row})
+        bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", options.select_by) if name in row})
         bar.update()
         if processes.from_main(stop is not None and stop()):
             break
     bar.close()
     show(last=True)
     state.put_best()
-    learnt = state.history.learnt(learning_rate, steps_of)
-    if learnt != LEARNT and processes.is_main:
-        logger.warning("the training did not go as it should: learnt %s", learnt)
+    learnt = state.learnt("the training", options.learning_rate, training.steps_of, processes.is_main)
     return ImageResult(state.history.frame(), state.history.best_epoch, learnt)
 
 
-@torch.no_grad()
-def _held(encoder: ReidEncoder | PromptSG, pixels: np.ndarray, precision: str, progress: bool) -> Tensor:
-    """What the frozen blocks give for every image: with no augmentation it is the same in every epoch."""
-    encoder.eval()
-    device, parts = encoder.classifier.device, []
-    starts = range(0, len(pixels), ENCODED_AT_ONCE)
-    for start in tqdm(starts, desc="frozen blocks", unit="batch", disable=not progress):
-        some = torch.from_numpy(np.array(pixels[start : start + ENCODED_AT_ONCE])).to(device)
-        with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
-            parts.append(encoder.frozen_part(plain(some)).cpu())
-    return torch.cat(parts)
+class _Training:
+    """What a fine-tune is set up with, an epoch of it, and what it says where a number is none."""
 
+    def __init__(
+        self, encoder: ReidEncoder | PromptSG, pixels: np.ndarray, identities: np.ndarray, options: ImageTraining,
+        text: np.ndarray | None, folder: Path | None,
+    ):  # fmt: skip
+        self.encoder, self.identities, self.options = encoder, identities, options
+        self.device = encoder.classifier.device
+        self.processes = Processes(self.device)
+        self.images = BatchEncoder(encoder, pixels, options)
+        texts = None if text is None else torch.as_tensor(np.asarray(text, np.float32), device=self.device)
+        losses = image_losses(
+            encoder.logits, encoder.centers, None if texts is None else F.normalize(texts, dim=1),
+            options.label_smoothing, options.margin, options.temperature,
+        )  # fmt: skip
+        self.loss_of = WeightedLoss(losses, options.loss_weights)
+        warn_if_few(identities, options.n_identities)
+        self.steps_of = [len(self.batches(epoch)) for epoch in range(options.epochs)]
+        self.before = np.concatenate([[0], np.cumsum(self.steps_of)]).tolist()
+        self.optimizer = ImageOptimizer(encoder, options, self.before)
+        decides = {
+            **options.model_dump(include=set(ImageTraining.model_fields)), "encoder": encoder.recipe,
+            "images": int(pixels.astype(np.int64).sum()),
+            "labels": int(np.asarray(identities, np.int64) @ np.arange(1, len(identities) + 1)),
+            "text": None if text is None else float(np.abs(text).sum(dtype=np.float64)),
+        }  # fmt: skip
+        file = folder / TRAINING if folder else None
+        self.state = ImageState(encoder, self.optimizer.adam, self.optimizer.scaler, decides, file)
 
-def _pieces(inputs: Tensor, size: int) -> list[Tensor]:
-    """Pieces of a size, or all in one with 0; a last one alone, which no batch norm takes, joins the one before."""
-    pieces = list(inputs.split(size or len(inputs)))
-    if len(pieces) > 1 and len(pieces[-1]) == 1:
-        pieces[-2:] = [torch.cat(pieces[-2:])]
-    return pieces
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """Rows of each batch, one view of an image."""
+        rng = _rng(self.options.seed, epoch)
+        return identity_batches(self.identities, self.options.n_identities, self.options.n_images, rng)
 
+    def train(self, epoch: int) -> dict[str, Any]:
+        """Train an epoch, counted from 0; its row: means over its images."""
+        optimizer, seen = self.optimizer, []
+        self.encoder.train()
+        for number, batch in enumerate(self.batches(epoch)):
+            rows = np.tile(batch, self.options.views)
+            place = f"epoch {epoch + 1}, batch {number + 1} of {len(rows)} images"
+            optimizer.set_rates(self.before[epoch] + number)
+            self.encoder.zero_grad()
+            loss, terms = self.loss_step(rows, _rng(self.options.seed, epoch, number), place, number)
+            self.processes.mean_gradients([*optimizer.learning, self.encoder.centers])
+            gradient = optimizer.clip()
+            if optimizer.fails(gradient):
+                raise self.stopped(f"the gradient is {gradient.item()} in {place}", number)
+            optimizer.step()
+            self.state.stepped()
+            seen.append([len(rows), loss.item(), gradient.item(), *(value.item() for value in terms.values())])
+        means = _means(np.array(seen))
+        row = {"epoch": epoch + 1, **dict(zip(("loss", "gradient_norm", *terms), means.tolist(), strict=True))}
+        if self.options.precision == "fp16":
+            row["skipped_steps"] = int((~np.isfinite(np.array(seen)[:, 2])).sum())
+        return row | {"learning_rate": optimizer.rate}
 
-@torch.no_grad()
-def _in_pieces(
-    encoder: torch.nn.Module, outputs_of: Callable[[Tensor], dict[str, Tensor]], pieces: list[Tensor]
-) -> dict[str, Tensor]:
-    """Outputs of all pieces without their graphs, as the leaves that the loss's gradient comes back to.
+    def loss_step(
+        self, rows: np.ndarray, rng: np.random.Generator, place: str, number: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of a whole batch, and its terms; this process's own images get their gradients."""
+        ids = torch.as_tensor(self.identities[rows], device=self.device)
+        seeds = rng.integers(2**62, size=len(rows)).tolist()
+        outputs = self.images.encode(self.images.inputs(rows, self.processes.share(len(rows)), seeds))
+        loss, terms = self.loss_of(ids=ids, **self.processes.gather(outputs, len(rows)))
+        if not torch.isfinite(loss):
+            raise self.stopped(f"the loss is {loss.item()} in {place}", number)
+        self.optimizer.backward(loss)
+        self.images.backward(outputs)
+        return loss, terms
 
-    Batch norms count nothing here: the pieces are encoded again for the gradient.
-    """
-    norms = [m for m in encoder.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.training]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        parts = [outputs_of(piece) for piece in pieces]
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
-    return {name: torch.cat([part[name] for part in parts]).requires_grad_() for name in parts[0]}
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Embeddings of uint8 images by what is evaluated, in evaluation mode."""
+        found, epoch = encode_images(self.state.evaluated, images), self.state.history.epoch + 1
+        if not np.isfinite(found).all():
+            raise self.stopped(f"embeddings after epoch {epoch} are no numbers", epoch)
+        return found
 
-
-def _backward_in_pieces(
-    outputs_of: Callable[[Tensor], dict[str, Tensor]], pieces: list[Tensor], outputs: dict[str, Tensor]
-) -> None:
-    """Hand the gradient of the outputs on to the weights, one piece's graph at a time."""
-    used = [name for name in outputs if outputs[name].grad is not None]
-    gradients = {name: outputs[name].grad.split([len(piece) for piece in pieces]) for name in used}  # type: ignore[union-attr]
-    for number, piece in enumerate(pieces):
-        again = outputs_of(piece)
-        torch.autograd.backward([again[name] for name in used], [gradients[name][number] for name in used])
-
-
-def _groups(encoder: ReidEncoder | PromptSG, rate: float, head_rate: float, decay: float) -> list[dict[str, Any]]:
-    """Every tensor that learns, but for the centres, in exactly one group; weight decay on matrices alone."""
-    head = {id(p) for p in encoder.head_parameters()}
-    groups = []
-    for is_head, own_rate in ((False, rate), (True, head_rate)):
-        for is_matrix, own_decay in ((True, decay), (False, 0.0)):
-            found = [
-                p for p in encoder.parameters()
-                if p.requires_grad and p is not encoder.centers
-                and (id(p) in head) == is_head and (p.ndim > 1) == is_matrix
-            ]  # fmt: skip
-            if found:
-                groups.append({"params": found, "lr": own_rate, "weight_decay": own_decay})
-    return groups
+    def stopped(self, what: str, number: int) -> TrainingError:
+        """What to raise where a number is none, after some batches of the epoch; the encoder takes the best weights."""
+        self.state.put_best()
+        remedy = f"lower learning_rate={self.options.learning_rate:g}; the best epoch so far is kept"
+        if self.options.precision == "fp16":
+            remedy = f"fp16 holds no number above 65,504: train with precision=bf16 or fp32, or {remedy}"
+        elif not (self.state.history.epoch > 0 or number > 0):
+            remedy = "no step was taken yet, so the weights that were given overflow; load others"
+        return TrainingError(f"{what}: {remedy}")
 
 
 def _means(seen: np.ndarray) -> np.ndarray:
@@ -349,8 +222,7 @@ def _means(seen: np.ndarray) -> np.ndarray:
 
 def _check(
     encoder: ReidEncoder | PromptSG, pixels: np.ndarray, identities: np.ndarray, text: np.ndarray | None,
-    weights: Mapping[str, float], epochs: int, views: int, encoded_at_once: int, precision: str,
-    optimizer: str, schedule: str,
+    options: ImageTraining,
 ) -> None:  # fmt: skip
     faults, count = [], len(encoder.classifier)
     if len(pixels) != len(identities):
@@ -359,7 +231,7 @@ def _check(
         faults.append(f"images of {len(np.unique(identities))} identities: at least two are needed")
     elif identities.min() < 0 or identities.max() >= count:
         faults.append(f"identity number {identities.max()}: the classifier has {count}, from 0")
-    needed = [name for name in WITH_TEXT if weights.get(name, 0) > 0]
+    needed = [name for name in WITH_TEXT if options.loss_weights[name]]
     needed = [name for name in needed if name == "image_to_text" or text is not None or not encoder.makes_texts]
     if needed and (text is None or len(text) != count):
         faults.append(
@@ -368,20 +240,11 @@ def _check(
         )
     if text is not None and not np.isfinite(text).all():
         faults.append(f"{int((~np.isfinite(text)).sum())} values of the texts are not finite: learn the prompts again")
-    if epochs < 1 or views < 1:
-        faults.append(f"epochs={epochs}, views={views}: at least one each")
-    if encoder.makes_texts and encoded_at_once == 1:
+    if encoder.makes_texts and options.encoded_at_once == 1:
         faults.append(
             "encoded_at_once=1: a pseudo token's batch norm takes no single image; give 0, for the whole batch, or "
             "at least 2"
         )
-    for name, value, known in (
-        ("precision", precision, PRECISIONS),
-        ("optimizer", optimizer, OPTIMIZERS),
-        ("schedule", schedule, SCHEDULES),
-    ):
-        if value not in known:
-            faults.append(f"{name}={value!r}: choose from {', '.join(known)}")
     if faults:
         raise TrainingError("; ".join(faults))
 

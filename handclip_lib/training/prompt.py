@@ -1,6 +1,5 @@
 """Prompt learning: both encoders frozen, only the context learns (CLIP-ReID stage 1, CLIP-FH stage 2a)."""
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +19,13 @@ from handclip_lib.finite import require_finite
 from handclip_lib.losses.contrastive import supervised_contrastive
 from handclip_lib.losses.diversity import diversity_loss
 from handclip_lib.models.prompt_learner import PromptLearner
-from handclip_lib.parameters.templates import templates_of
-from handclip_lib.training.checkpoints import resume_checkpoint, save_checkpoint
-from handclip_lib.training.history import LEARNT, History, have_moved, sample_of
+from handclip_lib.parameters.notebooks import PromptLearning
+from handclip_lib.parameters.parts import PromptTraining
+from handclip_lib.training.history import LEARNT, sample_of
+from handclip_lib.training.optimizer import OPTIMIZERS
 from handclip_lib.training.schedule import warm_up_cosine
+from handclip_lib.training.state import TrainingState
 
-logger = logging.getLogger("handclip")
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 SNAPSHOTS = 24  # kept of a training, evenly spread, beside the start and the end
 
 
@@ -67,22 +66,9 @@ def fit_prompt(
     learner: PromptLearner,
     images: np.ndarray,
     identities: np.ndarray,
+    options: PromptTraining,
     *,
-    epochs: int = 30,
-    n_identities: int = 16,
-    n_images: int = 4,
-    optimizer: str = "adam",
-    learning_rate: float = 0.01,
-    weight_decay: float = 0.0,
-    warm_up: int = 2,
-    temperature: float = 1.0,
-    normalize: bool = False,
-    context_weight: float = 0.0,
-    diversity_weight: float = 0.0,
     validate: Callable[[np.ndarray], Mapping[str, float]] | None = None,
-    select_by: str = "loss",
-    patience: int = 0,
-    seed: int = 0,
     folder: Path | None = None,
     watch: Callable[..., None] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -100,19 +86,8 @@ def fit_prompt(
         learner: Trained in place; holds the best context at the end.
         images: Image features, float32, shape (n, size); scaled as they should be compared (see `normalize`).
         identities: Of each image, number of its row in the learner, int, shape (n,).
-        epochs: Each shows every image once.
-        n_identities, n_images: P and K of a batch.
-        optimizer: "adam" or "adamw".
-        learning_rate: The highest; see `warm_up_cosine`.
-        weight_decay: Of the optimizer.
-        warm_up: Epochs of the warm-up.
-        temperature, normalize: See `supervised_contrastive`. CLIP-ReID: 1 and no normalisation.
-        context_weight: λ, 0 or more.
-        diversity_weight: Of `diversity_loss`, 0 or more.
+        options: How it is trained; `temperature` and `normalize` as `supervised_contrastive` has them.
         validate: Takes text features (n_identities, size), not normalised, and returns measures by name.
-        select_by: The measure whose highest value is the best epoch (the loss: lowest; of equals the earliest).
-        patience: Epochs without a better one after which training stops; 0: never.
-        seed: Of the batches.
         folder: Where `prompts.safetensors` is written after every epoch; a training that finds its own there goes
             on from it, to the same history and weights as if it had not been interrupted.
         watch: Called with the history and the best epoch after every epoch, and with `last=True` at the end.
@@ -123,78 +98,110 @@ def fit_prompt(
         TrainingError: Too few identities, a value out of bounds, a loss that is no number, or a checkpoint of
             another training.
     """
-    _check(learner, images, identities, epochs, temperature, optimizer)
-    device = learner.context.device
-    labels = torch.as_tensor(np.asarray(identities, np.int64), device=device)
-    features = torch.as_tensor(np.asarray(images, np.float32), device=device)
-    options = {
-        "epochs": epochs, "n_identities": n_identities, "n_images": n_images, "optimizer": optimizer,
-        "learning_rate": learning_rate, "weight_decay": weight_decay, "warm_up": warm_up, "temperature": temperature,
-        "normalize": normalize, "context_weight": context_weight,
-        "diversity_weight": diversity_weight, "select_by": select_by, "patience": patience,
-        "seed": seed, "learner": learner.recipe, "images": float(np.abs(images).sum(dtype=np.float64)),
-        "labels": int(np.asarray(identities, np.int64) @ np.arange(1, len(identities) + 1)),
-    }  # fmt: skip
-    warn_if_few(identities, n_identities)
-    steps_of = [len(identity_batches(identities, n_identities, n_images, _rng(seed, e))) for e in range(epochs)]
-    before = np.concatenate([[0], np.cumsum(steps_of)])
-    adam = OPTIMIZERS[optimizer]([learner.context], lr=learning_rate, weight_decay=weight_decay)
-    kept = {0, epochs, *np.linspace(0, epochs, SNAPSHOTS + 2).astype(int).tolist()}
-    state = _State(learner, adam, options, folder / "prompts.safetensors" if folder else None)
+    _check(learner, images, identities)
+    warn_if_few(identities, options.n_identities)
+    training = _Training(learner, images, identities, options, folder)
+    state, epochs = training.state, options.epochs
+
+    def save(row: dict[str, Any], began: float | None = None) -> None:
+        """Validate, keep and write an epoch."""
+        text = learner.text_features()
+        if began is None:
+            require_finite(text, "the texts before the first step", "load other weights", TrainingError)
+        row |= validate(text) if validate else {}
+        row |= {} if began is None else {"seconds": time.monotonic() - began}
+        state.close(row, text)
+        show(last=False)
 
     def show(last: bool) -> None:
         if watch is not None:
             watch(state.history.frame(), state.history.best_epoch, last=last)
 
-    if not state.resumed():
-        text = learner.text_features()
-        require_finite(text, "the texts before the first step", "load other weights", TrainingError)
-        state.close_epoch({"epoch": 0, **_norms(learner), **(validate(text) if validate else {})}, text, True)
-        show(last=False)
+    if state.begun:
+        state.resume()
+    else:
+        save({"epoch": 0, **_norms(learner)})
     bar = tqdm(total=epochs, initial=state.history.epoch, desc="learning prompts", unit="epoch", disable=not progress)
-    while state.history.epoch < epochs and not state.history.stops(patience):
-        began, epoch, seen = time.monotonic(), state.history.epoch, []
-        for number, batch in enumerate(identity_batches(identities, n_identities, n_images, _rng(seed, epoch))):
-            rows = torch.as_tensor(batch, device=device)
-            step = int(before[epoch]) + number
-            for group in adam.param_groups:
-                group["lr"] = learning_rate * warm_up_cosine(step, int(before[-1]), int(before[min(warm_up, epochs)]))
-            distinct, place = labels[rows].unique(return_inverse=True)
-            texts = learner.encode_text(distinct)
-            image, prompt, ids = features[rows], texts[place], labels[rows]
-            i2t = supervised_contrastive(image, prompt, ids, ids, temperature, normalize)
-            t2i = supervised_contrastive(prompt, image, ids, ids, temperature, normalize)
-            squares, overlap = learner.context.square().mean(), diversity_loss(texts)
-            loss = i2t + t2i + context_weight * squares + diversity_weight * overlap
-            adam.zero_grad()
-            loss.backward()
-            gradient = learner.context.grad.norm() if learner.context.grad is not None else torch.zeros(())
-            for what, value in (("loss", loss), ("gradient", gradient)):
-                if not torch.isfinite(value):
-                    state.put_best()
-                    raise TrainingError(
-                        f"the {what} is {value.item()} in epoch {epoch + 1}, batch {number + 1} of identities "
-                        f"{[learner.identities[i] for i in distinct.tolist()][:8]}: lower "
-                        f"learning_rate={learning_rate:g} or raise temperature={temperature:g}"
-                    )
-            adam.step()
-            positives = (ids[:, None] == ids).sum() / len(ids)
-            seen.append([len(batch), *(v.item() for v in (loss, i2t, t2i, squares, overlap, positives, gradient))])
-        text = learner.text_features()
-        means = np.average(np.array(seen)[:, 1:], axis=0, weights=np.array(seen)[:, 0])
-        names = ("loss", "image_to_text", "text_to_image", "mean_square", "text_overlap", "positives", "gradient_norm")
-        row = {"epoch": epoch + 1, **dict(zip(names, means.tolist(), strict=True)), **_norms(learner)}
-        row |= {"learning_rate": adam.param_groups[0]["lr"], **(validate(text) if validate else {})}
-        row["seconds"] = time.monotonic() - began
-        state.close_epoch(row, text, epoch + 1 in kept)
-        show(last=False)
-        bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", select_by) if name in row})
+    while state.history.epoch < epochs and not state.history.stops(options.patience):
+        began = time.monotonic()
+        save(training.train(state.history.epoch), began)
+        row = state.history.rows[-1]
+        bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", options.select_by) if name in row})
         bar.update()
         if stop is not None and stop():
             break
     bar.close()
     show(last=True)
-    return state.result(learning_rate, steps_of)
+    return state.result(options.learning_rate, training.steps_of)
+
+
+class _Training:
+    """What a prompt training is set up with, and an epoch of it."""
+
+    def __init__(
+        self, learner: PromptLearner, images: np.ndarray, identities: np.ndarray, options: PromptTraining,
+        folder: Path | None,
+    ):  # fmt: skip
+        self.learner, self.identities, self.options = learner, identities, options
+        device = learner.context.device
+        self.labels = torch.as_tensor(np.asarray(identities, np.int64), device=device)
+        self.features = torch.as_tensor(np.asarray(images, np.float32), device=device)
+        self.steps_of = [len(self.batches(epoch)) for epoch in range(options.epochs)]
+        self.before = np.concatenate([[0], np.cumsum(self.steps_of)]).tolist()
+        self.adam = OPTIMIZERS[options.optimizer](
+            [learner.context], lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        decides = {
+            **options.model_dump(include=set(PromptTraining.model_fields)), "learner": learner.recipe,
+            "images": float(np.abs(images).sum(dtype=np.float64)),
+            "labels": int(np.asarray(identities, np.int64) @ np.arange(1, len(identities) + 1)),
+        }  # fmt: skip
+        self.state = PromptState(learner, self.adam, decides, folder / "prompts.safetensors" if folder else None)
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """They depend on the seed and the epoch alone, so an interrupted training goes on as it would have."""
+        rng = np.random.default_rng([self.options.seed, epoch])
+        return identity_batches(self.identities, self.options.n_identities, self.options.n_images, rng)
+
+    def train(self, epoch: int) -> dict[str, Any]:
+        """Train an epoch, counted from 0; its row: means over its images."""
+        options, seen = self.options, []
+        rising = self.before[min(options.warm_up, options.epochs)]
+        for number, batch in enumerate(self.batches(epoch)):
+            rate = options.learning_rate * warm_up_cosine(self.before[epoch] + number, self.before[-1], rising)
+            self.adam.param_groups[0]["lr"] = rate
+            terms = self.loss_step(torch.as_tensor(batch, device=self.labels.device))
+            for what, value in (("loss", terms["loss"]), ("gradient", terms["gradient_norm"])):
+                if not torch.isfinite(value):
+                    self.state.put_best()
+                    people = [self.learner.identities[i] for i in np.unique(self.identities[batch])][:8]
+                    place = f"epoch {epoch + 1}, batch {number + 1} of identities {people}"
+                    remedy = f"lower learning_rate={options.learning_rate:g} or raise temperature="
+                    raise TrainingError(f"the {what} is {value.item()} in {place}: {remedy}{options.temperature:g}")
+            self.adam.step()
+            seen.append([len(batch), *(value.item() for value in terms.values())])
+        means = np.average(np.array(seen)[:, 1:], axis=0, weights=np.array(seen)[:, 0])
+        row = {"epoch": epoch + 1, **dict(zip(terms, means.tolist(), strict=True))}
+        return row | _norms(self.learner) | {"learning_rate": rate}
+
+    def loss_step(self, rows: Tensor) -> dict[str, Tensor]:
+        """Loss and terms of a batch, and the length of the gradient that the context gets."""
+        distinct, place = self.labels[rows].unique(return_inverse=True)
+        texts = self.learner.encode_text(distinct)
+        image, prompt, ids = self.features[rows], texts[place], self.labels[rows]
+        how = self.options.temperature, self.options.normalize
+        i2t = supervised_contrastive(image, prompt, ids, ids, *how)
+        t2i = supervised_contrastive(prompt, image, ids, ids, *how)
+        squares, overlap = self.learner.context.square().mean(), diversity_loss(texts)
+        loss = i2t + t2i + self.options.context_weight * squares + self.options.diversity_weight * overlap
+        self.adam.zero_grad()
+        loss.backward()
+        gradient = self.learner.context.grad
+        return {
+            "loss": loss, "image_to_text": i2t, "text_to_image": t2i, "mean_square": squares, "text_overlap": overlap,
+            "positives": (ids[:, None] == ids).sum() / len(ids),
+            "gradient_norm": torch.zeros(()) if gradient is None else gradient.norm(),
+        }  # fmt: skip
 
 
 def try_prompt(
@@ -202,40 +209,26 @@ def try_prompt(
     names: Sequence[str],
     images: np.ndarray,
     identities: np.ndarray,
+    options: PromptLearning,
     *,
     validate: Callable[[np.ndarray], Mapping[str, float]],
-    options: Mapping[str, Any],
-    n_ctx: int,
-    template: str,
-    temperature: float,
-    context_weight: float,
     **watched: Any,
 ) -> PromptResult:
-    """A training with other settings, from a fresh context, kept nowhere.
+    """A training of `trial_epochs` from a fresh context, kept nowhere.
 
     Args:
         backbone: The frozen CLIP.
         names: Names of the identities.
-        images, identities, validate: As `fit_prompt` takes them.
-        options: `context` and `seed` of the learner, and the options of `fit_prompt`.
-        n_ctx, template, temperature, context_weight: What is tried; several templates are parted by |.
-        **watched: `watch`, `stop` and `progress`, as `fit_prompt` takes them.
+        images, identities, options, validate, **watched: As `fit_prompt` takes them.
 
     Raises:
         ConfigError, TrainingError: See `PromptLearner` and `fit_prompt`.
     """
-    rest = {name: value for name, value in options.items() if name != "context"}
-    rest |= {"temperature": temperature, "context_weight": context_weight, **watched}
-    templates = templates_of(template, options["context"])
-    learner = PromptLearner(
-        backbone, names, n_ctx=n_ctx, context=options["context"], templates=templates, seed=options["seed"]
-    )
-    return fit_prompt(learner, images, identities, **rest, validate=validate)
+    trial = options.model_copy(update={"epochs": options.trial_epochs})
+    return fit_prompt(PromptLearner(backbone, names, trial), images, identities, trial, validate=validate, **watched)
 
 
-def _check(
-    learner: PromptLearner, images: np.ndarray, identities: np.ndarray, epochs: int, temperature: float, optimizer: str
-) -> None:
+def _check(learner: PromptLearner, images: np.ndarray, identities: np.ndarray) -> None:
     faults = []
     if len(images) != len(identities):
         faults.append(f"{len(images)} images and {len(identities)} identities: give each image one")
@@ -246,19 +239,8 @@ def _check(
         faults.append(f"identity number {known[-1]}: the learner has {len(learner.identities)}, from 0")
     if not np.isfinite(images).all():
         faults.append("an image feature is not finite: check the weights")
-    if epochs < 1:
-        faults.append(f"epochs={epochs}: at least one")
-    if not temperature > 0:
-        faults.append(f"temperature={temperature}: more than 0")
-    if optimizer not in OPTIMIZERS:
-        faults.append(f"optimizer={optimizer!r}: choose from {', '.join(OPTIMIZERS)}")
     if faults:
         raise TrainingError("; ".join(faults))
-
-
-def _rng(seed: int, epoch: int) -> np.random.Generator:
-    """Batches depend on the seed and the epoch alone, so an interrupted training goes on as it would have."""
-    return np.random.default_rng([seed, epoch])
 
 
 def _norms(learner: PromptLearner) -> dict[str, float]:
@@ -270,75 +252,67 @@ def _norms(learner: PromptLearner) -> dict[str, float]:
     }
 
 
-class _State:
-    """Where a training stands, and its file."""
+class PromptState(TrainingState):
+    """The context, its moments, the texts of the best epoch, and snapshots of both over the training."""
 
-    def __init__(self, learner: PromptLearner, adam: torch.optim.Optimizer, options: dict[str, Any], file: Path | None):
-        self._learner, self._adam, self._options, self._file = learner, adam, options, file
-        self.history = History(options["select_by"])
-        self._best, self._best_text = learner.context.detach().clone(), torch.empty(0)
-        self._at_first = sample_of([self._best])
+    def __init__(
+        self, learner: PromptLearner, adam: torch.optim.Optimizer, decides: Mapping[str, Any], file: Path | None
+    ):
+        self._learner, self._adam, self._text = learner, adam, torch.empty(0)
+        self._kept = {0, *np.linspace(0, decides["epochs"], SNAPSHOTS + 2).astype(int).tolist()}
         self._epochs: list[int] = []
         self._contexts: list[Tensor] = []
         self._texts: list[Tensor] = []
+        super().__init__(decides, file)
 
-    def close_epoch(self, row: dict[str, Any], text: np.ndarray, snapshot: bool) -> None:
-        """Take an epoch's figures, keep its context where it is the best or a snapshot, and write the file."""
-        context = self._learner.context.detach().cpu().clone()
-        if self.history.add(row, have_moved(sample_of([context]), self._at_first)):
-            self._best, self._best_text = context, torch.from_numpy(text)
-        if snapshot:
+    def close(self, row: dict[str, Any], text: np.ndarray) -> None:
+        """Take an epoch's figures and the texts of all identities after it."""
+        self._text = torch.from_numpy(text)
+        if row["epoch"] in self._kept:
             self._epochs.append(row["epoch"])
-            self._contexts.append(context)
-            self._texts.append(torch.from_numpy(text))
-        if self._file is not None:
-            self._write(context)
-
-    def _write(self, context: Tensor) -> None:
-        assert self._file is not None
-        moments = {f"adam.{name}": value for name, value in self._adam.state[self._learner.context].items()}
-        tensors = {"context": context, "best": self._best, "contexts": torch.stack(self._contexts), **moments}
-        tensors |= {"text_features": torch.stack(self._texts), "best_text": self._best_text}
-        facts = {"options": self._options, "epochs": self._epochs, **self.history.facts()}
-        save_checkpoint(self._file, tensors, facts)
-
-    def resumed(self) -> bool:
-        """Take up the training whose file is there; whether there was one."""
-        found = resume_checkpoint(self._file, self._options)
-        if found is None:
-            return False
-        tensors, facts = found
-        self.history.restore(facts)
-        self._epochs, self._best, self._best_text = facts["epochs"], tensors["best"], tensors["best_text"]
-        self._contexts, self._texts = list(tensors["contexts"]), list(tensors["text_features"])
-        parameter = self._learner.context
-        parameter.data.copy_(tensors["context"])
-        self.history.moved = have_moved(sample_of([parameter]), self._at_first)
-        moments = {name.removeprefix("adam."): t for name, t in tensors.items() if name.startswith("adam.")}
-        if moments:
-            on = {name: t if name == "step" else t.to(parameter.device) for name, t in moments.items()}
-            self._adam.state[parameter] = on
-        return True
+            self._contexts.append(self._context())
+            self._texts.append(self._text)
+        self.close_epoch(row)
 
     def put_best(self) -> None:
         """Give the learner the best context."""
-        self._learner.context.data.copy_(self._best)
+        self._learner.context.data.copy_(self._best["best"])
 
     def result(self, learning_rate: float, steps_of: list[int]) -> PromptResult:
         """The training's result; the learner takes the best context."""
-        learnt = self.history.learnt(learning_rate, steps_of)
-        if learnt != LEARNT:
-            logger.warning("the training of the prompts did not go as it should: learnt %s", learnt)
-        final = self._learner.context.detach().cpu().clone()
+        learnt, final = self.learnt("the training of the prompts", learning_rate, steps_of), self._context()
         self.put_best()
         return PromptResult(
-            history=self.history.frame(),
-            best_epoch=self.history.best_epoch,
-            learnt=learnt,
-            best=self._best.cpu().numpy(),
-            best_text=self._best_text.numpy(),
-            final=final.numpy(),
-            epochs=tuple(self._epochs),
-            contexts=torch.stack(self._contexts).numpy(),
+            history=self.history.frame(), best_epoch=self.history.best_epoch, learnt=learnt,
+            best=self._best["best"].numpy(), best_text=self._best["best_text"].numpy(), final=final.numpy(),
+            epochs=tuple(self._epochs), contexts=torch.stack(self._contexts).numpy(),
             text_features=torch.stack(self._texts).numpy(),
-        )
+        )  # fmt: skip
+
+    def _context(self) -> Tensor:
+        return self._learner.context.detach().cpu().clone()
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {"best": self._context(), "best_text": self._text}
+
+    def _sample(self) -> list[Tensor]:
+        return sample_of([self._learner.context])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        moments = {f"adam.{name}": value for name, value in self._adam.state[self._learner.context].items()}
+        snapshots = {"contexts": torch.stack(self._contexts), "text_features": torch.stack(self._texts)}
+        return {"context": self._context(), **self._best, **snapshots, **moments}
+
+    def _facts(self) -> dict[str, Any]:
+        return {"epochs": self._epochs}
+
+    def _take(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        self._epochs, self._best = facts["epochs"], {name: tensors[name] for name in ("best", "best_text")}
+        self._contexts, self._texts = list(tensors["contexts"]), list(tensors["text_features"])
+        context = self._learner.context
+        context.data.copy_(tensors["context"])
+        moments = {name.removeprefix("adam."): t for name, t in tensors.items() if name.startswith("adam.")}
+        if moments:
+            self._adam.state[context] = {
+                name: t if name == "step" else t.to(context.device) for name, t in moments.items()
+            }

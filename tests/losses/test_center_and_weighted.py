@@ -23,15 +23,6 @@ def test_the_sum_is_weighted_and_terms_are_named():
     assert {name: value.item() for name, value in terms.items()} == {"a": 3, "b": 9}
 
 
-@pytest.mark.parametrize(
-    ("weights", "words"),
-    [
-        ({"d": 1.0}, "d: no such loss; choose from a"),
-        ({"a": -1.0}, "weight of a is -1.0"),
-        ({"a": float("nan")}, "weight of a is nan"),
-        ({"a": 0.0}, "every loss has weight 0"),
-    ],
-)
-def test_weights_that_make_no_sense_are_refused(weights, words):
-    with pytest.raises(ConfigError, match=words):
-        WeightedLoss({"a": lambda x: x}, weights)
+def test_weights_of_which_none_counts_are_refused():
+    with pytest.raises(ConfigError, match="every loss has weight 0"):
+        WeightedLoss({"a": lambda x: x}, {"a": 0.0})

@@ -4,40 +4,24 @@ import ast
 import inspect
 import re
 from pathlib import Path
-from typing import get_args
 
 import nbformat
 import pytest
 
 from handclip_lib.parameters import notebooks as config
-from handclip_lib.training.together import train_together
+from handclip_lib.parameters import parts
+from handclip_lib.parameters.commands import parameters_cell
+from handclip_lib.training.launch import launch_training
+from handclip_lib.training.prompt import try_prompt
+from tools import parameter_cells
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-MODELS = {
-    "01_data_exploration": config.DataExploration,
-    "02_prompt_learning": config.PromptLearning,
-    "03_image_finetune": config.ImageFinetune,
-    "04_joint_training": config.JointTraining,
-    "05_evaluation": config.Evaluation,
-    "06_analysis": config.Analysis,
-}
-READ_BY = {
-    "02_prompt_learning": (
-        config.PromptLearning.options, config.PromptLearning.templates.fget, config.WithBackbone.size.fget,
-    ),
-    "03_image_finetune": (
-        config.ImageFinetune.options, config.ImageFinetune.weights_of.fget, config.ImageFinetune.encoder_options,
-        config.WithBackbone.size.fget, train_together,
-    ),
-    "04_joint_training": (
-        config.JointTraining.options, config.ImageFinetune.weights_of.fget, config.JointTraining.prompt_options,
-        config.JointTraining.templates.fget, config.JointTraining.encoder_options, config.ImageFinetune.encoder_options,
-        config.WithBackbone.size.fget, train_together,
-    ),
-    "05_evaluation": (config.WithBackbone.size.fget,),
-    "06_analysis": (config.Analysis.ids.fget,),
+MODELS = config.NOTEBOOKS
+TAKES = {
+    "fit_prompt": parts.PromptTraining, "PromptLearner": parts.Prompts, "image_encoder": parts.Guidance,
+    "fit_image": parts.ImageTraining, "launch_training": launch_training, "training_panel": try_prompt,
 }  # fmt: skip
-"""Methods of the model whose parameters the notebook reads by calling them."""
+"""What is handed `config` whole, and what it reads of it: the fields of a part, or what a function's source names."""
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -57,34 +41,42 @@ def test_is_valid_and_committed_without_outputs(path: Path):
     assert notebook.metadata.kernelspec.name == "python3"
 
 
-def test_parameters_are_annotated_literals_equal_to_the_models_defaults(path: Path):
-    body = ast.parse(_parameters(path).source).body
-    assert all(isinstance(statement, ast.AnnAssign) for statement in body)
-    written = {statement.target.id: ast.literal_eval(statement.value) for statement in body}
+def test_the_parameters_cell_is_what_the_model_says(path: Path):
+    """Annotated literals, the defaults, each with its description for papermill's help: `make cells` writes them."""
+    source = _parameters(path).source
+    assert source == parameters_cell(MODELS[path.stem])
+    written = {one.target.id: ast.literal_eval(one.value) for one in ast.parse(source).body}
     assert written == {name: field.default for name, field in MODELS[path.stem].model_fields.items()}
 
 
-def test_every_parameter_has_its_description_as_the_comment_for_papermills_help(path: Path):
-    lines = [line for line in _parameters(path).source.splitlines() if line.strip()]
-    written = {line.split(":")[0]: line.partition("  # ")[2] for line in lines}
-    described = {name: field.description for name, field in MODELS[path.stem].model_fields.items()}
-    if "backbone" in described:
-        choices = written.pop("backbone")  # all ten
-        assert [name for name in get_args(config.BackboneName) if name not in choices] == []
-        del described["backbone"]
-    assert written == described
+def test_a_cell_that_differs_is_written_and_no_other(path: Path, tmp_path: Path, capsys):
+    if path != NOTEBOOKS[0]:
+        pytest.skip("once is enough")
+    for notebook in NOTEBOOKS:
+        (tmp_path / notebook.name).write_text(notebook.read_text())
+    changed = tmp_path / path.name
+    changed.write_text(changed.read_text().replace("seed: int = 0", "seed: int = 1"))
+    parameter_cells.main(tmp_path)
+    assert capsys.readouterr().out == f"{path.name}: written\n"
+    assert [(tmp_path / notebook.name).read_text() for notebook in NOTEBOOKS] == [n.read_text() for n in NOTEBOOKS]
 
 
 def test_every_parameter_is_read(path: Path):
     cells = "\n".join(cell.source for cell in _code(path))
+    model, nodes = MODELS[path.stem], list(ast.walk(ast.parse(cells)))
     read = {
-        node.attr for node in ast.walk(ast.parse(cells))
+        node.attr for node in nodes
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "config"
     }  # fmt: skip
-    for method in READ_BY.get(path.stem, ()):
-        assert method.__name__ in read | {"weights_of"} or f"{method.__name__}(config" in cells
-        read |= set(re.findall(r"\w+", inspect.getsource(method)))
-    assert set(MODELS[path.stem].model_fields) <= read
+    for name in list(read):
+        if isinstance(of_model := getattr(model, name, None), property):
+            read |= set(re.findall(r"\w+", inspect.getsource(of_model.fget)))
+    for call in (node for node in nodes if isinstance(node, ast.Call)):
+        taken = TAKES.get(ast.unparse(call.func))
+        if taken and any(ast.unparse(given) == "config" for given in call.args):
+            by_name = getattr(taken, "model_fields", None) or re.findall(r"\w+", inspect.getsource(taken))
+            read |= set(by_name)
+    assert set(model.model_fields) <= read
 
 
 def test_the_guard_follows_the_parameters(path: Path):

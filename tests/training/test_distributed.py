@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from handclip_lib.training.together import run_together
+from handclip_lib.training.launch import launch_processes
 
 SCRIPT = Path(__file__).with_name("on_processes.py")
 
@@ -26,7 +26,7 @@ def on_several(count: int, folder: Path, **options) -> tuple[bool, str]:
     folder.mkdir(exist_ok=True)
     heard: list[str] = []
     command = [sys.executable, str(SCRIPT), str(folder), json.dumps(options)]
-    return run_together(command, count, heard.append), "".join(heard)
+    return launch_processes(command, count, heard.append), "".join(heard)
 
 
 @pytest.fixture(autouse=True)

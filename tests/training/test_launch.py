@@ -15,7 +15,7 @@ from handclip_lib.errors import ConfigError, TrainingError
 from handclip_lib.parameters.notebooks import ImageFinetune
 from handclip_lib.training.__main__ import main, train
 from handclip_lib.training.checkpoints import load_checkpoint
-from handclip_lib.training.together import PARAMETERS, run_together, train_together
+from handclip_lib.training.launch import PARAMETERS, launch_processes, launch_training
 
 SMALL = {
     "drawn_subjects": 8, "drawn_images": 3, "epochs": 2, "n_identities": 2, "n_images": 2, "views": 1, "draws": 1,
@@ -62,7 +62,7 @@ def test_a_notebook_trains_on_two_processes_as_on_one_and_nothing_outside_reache
         folder.mkdir()
         # frozen up to the last layer: batch norms inside a ResNet that learns see their process's share
         with listening() as reached:
-            train_together(config(processes=processes, unfreeze_blocks=0), folder)
+            launch_training(config(processes=processes, unfreeze_blocks=0), folder)
     assert reached == {"127.0.0.1"}, "gloo listens there; none at all would be a test that saw nothing"
     assert "process 1 of 2" in capsys.readouterr().out
     assert not list(one.iterdir()), "one process is the notebook's own"
@@ -85,7 +85,7 @@ def test_what_a_process_says_of_a_fault_reaches_the_notebook(tmp_path):
         pytest.raises(TrainingError, match=r"2 processes could not train: .*no weights at /nowhere\.pt"),
         redirect_stdout(shown),
     ):
-        train_together(config(processes=2, weights="/nowhere.pt"), tmp_path)
+        launch_training(config(processes=2, weights="/nowhere.pt"), tmp_path)
     assert "/nowhere.pt" in shown.getvalue()
 
 
@@ -94,7 +94,7 @@ def test_more_processes_than_gpus_are_refused_before_any_starts(tmp_path, monkey
     with pytest.raises(
         TrainingError, match="processes=4: each takes a GPU of its own, and there are 2; give at most 2"
     ):
-        train_together(config(processes=4, device="auto"), tmp_path)
+        launch_training(config(processes=4, device="auto"), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -102,10 +102,10 @@ def test_more_processes_than_gpus_are_refused_before_any_starts(tmp_path, monkey
 def test_more_processes_than_this_machine_has_room_for_are_refused_before_any_starts(
     tmp_path, monkeypatch, lent: int, free: int, most: int
 ):
-    monkeypatch.setattr("handclip_lib.training.together.cores", lambda: lent)
-    monkeypatch.setattr("handclip_lib.training.together.free_memory", lambda: free)
+    monkeypatch.setattr("handclip_lib.training.launch.cores", lambda: lent)
+    monkeypatch.setattr("handclip_lib.training.launch.free_memory", lambda: free)
     with pytest.raises(TrainingError, match=rf"processes=64: .*; give at most {most}$"):
-        train_together(config(processes=64), tmp_path)
+        launch_training(config(processes=64), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -133,7 +133,7 @@ def test_a_parameters_file_that_cannot_be_used_is_refused(tmp_path, capsys, text
 def test_the_first_process_that_fails_ends_the_others(failing):
     heard: list[str] = []
     program = f"import os, time; os.environ['RANK'] == {failing!r} and 1 / 0; time.sleep(600)"
-    assert not run_together([sys.executable, "-c", program], 2, heard.append)
+    assert not launch_processes([sys.executable, "-c", program], 2, heard.append)
     assert "ZeroDivisionError" in "".join(heard)
 
 
@@ -147,5 +147,5 @@ def test_an_interrupt_ends_the_processes():
 
     program = "import os, time; os.write(1, b'%d\\n' % os.getpid()); time.sleep(600)"
     with pytest.raises(KeyboardInterrupt):
-        run_together([sys.executable, "-c", program], 2, hear)
+        launch_processes([sys.executable, "-c", program], 2, hear)
     assert not any(psutil.pid_exists(number) for number in started)

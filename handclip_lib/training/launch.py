@@ -16,14 +16,14 @@ from handclip_lib.errors import TrainingError
 from handclip_lib.files import whole_file
 from handclip_lib.machine import cores, free_memory
 from handclip_lib.parameters.notebooks import ImageFinetune
-from handclip_lib.training.processes import MEETING
+from handclip_lib.training.distributed import MEETING
 
 PARAMETERS = "training.yml"
 LAST_LINES = 12
 PROCESS = 375 * 2**20  # bytes that a process takes with torch and `tiny`, before its first batch
 
 
-def train_together(config: ImageFinetune, folder: Path, texts: Path | None = None) -> None:
+def launch_training(config: ImageFinetune, folder: Path, texts: Path | None = None) -> None:
     """Train on `config.processes` processes, one a GPU where there are any; with one, do nothing.
 
     The checkpoint lies in the folder afterwards, so that `fit_image` with the same arguments finds a finished
@@ -59,11 +59,11 @@ def train_together(config: ImageFinetune, folder: Path, texts: Path | None = Non
         print(line, end="")
 
     command = [sys.executable, "-m", "handclip_lib.training", str(folder)]
-    if not run_together(command, config.processes, hear):
+    if not launch_processes(command, config.processes, hear):
         raise TrainingError(f"{config.processes} processes could not train: {said or chr(10).join(lines)}")
 
 
-def run_together(command: Sequence[str], count: int, hear: Callable[[str], None]) -> bool:
+def launch_processes(command: Sequence[str], count: int, hear: Callable[[str], None]) -> bool:
     """Run a command as the `count` processes of one training on this machine; the first that fails ends the others.
 
     torch's launchers open a port on every interface for processes to meet at, and run what is sent there. These meet

@@ -31,7 +31,7 @@ def _joined(cpu: bool) -> PartialState:
 
 
 class Processes:
-    """The processes of this training: one, or those that `run_together`, `accelerate launch` or `torchrun` started.
+    """The processes of this training: one, or those that `launch_processes`, `accelerate launch` or `torchrun` started.
 
     Contrastive and triplet losses compare all images of a batch, so a batch is not cut into smaller ones: every
     process computes the loss of the whole batch from the gathered embeddings, and the gradients that come back are

@@ -1,0 +1,91 @@
+"""Steps of an image training: whose rates, decay and clipping, the centres' own SGD, and fp16's scaled loss."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from handclip_lib.models.promptsg import PromptSG
+from handclip_lib.models.reid_head import ReidEncoder
+from handclip_lib.parameters.parts import ImageTraining
+from handclip_lib.training.schedule import one_cycle, warm_up_cosine
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+class ImageOptimizer:
+    """Adam or AdamW on what learns, and plain SGD on the centres, whatever the weight of their loss is.
+
+    Attributes:
+        adam, scaler: For the checkpoint.
+        learning: What `adam` moves.
+    """
+
+    def __init__(self, encoder: ReidEncoder | PromptSG, options: ImageTraining, before: list[int]):
+        """Group what learns.
+
+        Args:
+            encoder: Its centres learn where their loss counts.
+            options: Rates, decay, schedule, clipping and precision.
+            before: Steps before each epoch, and at last those of the whole training.
+        """
+        encoder.centers.requires_grad_(options.center_weight > 0)
+        self._centers, self._options = encoder.centers, options
+        self._steps, self._rising = before[-1], before[min(options.warm_up, options.epochs)]
+        self.adam = OPTIMIZERS[options.optimizer](groups(encoder, options))
+        self._sgd = torch.optim.SGD([encoder.centers], lr=options.center_learning_rate)
+        self.scaler = torch.amp.GradScaler(encoder.classifier.device.type, enabled=options.precision == "fp16")
+        self.learning = [p for group in self.adam.param_groups for p in group["params"]]
+        self._highest = [group["lr"] for group in self.adam.param_groups]
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the tower at the last step."""
+        return float(self.adam.param_groups[0]["lr"])
+
+    def set_rates(self, step: int) -> None:
+        """Those of a step, 0 … steps − 1 of the whole training."""
+        if self._options.schedule == "one_cycle":
+            factor = one_cycle(step, self._steps)
+        else:
+            factor = warm_up_cosine(step, self._steps, self._rising)
+        for group, rate in zip(self.adam.param_groups, self._highest, strict=True):
+            group["lr"] = rate * factor
+
+    def backward(self, loss: Tensor) -> None:
+        """The loss's gradients, of fp16 scaled up."""
+        self.scaler.scale(loss).backward()
+
+    def clip(self) -> Tensor:
+        """Bring the gradients to their true size and clip them; their length before."""
+        self.scaler.unscale_(self.adam)
+        return torch.nn.utils.clip_grad_norm_(self.learning, self._options.clip_gradient)
+
+    def fails(self, gradient: Tensor) -> bool:
+        """Whether a length is none: fp16's scale is too high at first, and falls; a full-size one has no excuse."""
+        return not torch.isfinite(gradient) and self.scaler.get_scale() <= 1
+
+    def step(self) -> None:
+        """Move what learns; with fp16 not at all where gradients are no numbers."""
+        self.scaler.step(self.adam)
+        if self._centers.grad is not None:  # as if the centre loss had weight 1
+            self.scaler.unscale_(self._sgd)
+            self._centers.grad /= self._options.center_weight
+            self.scaler.step(self._sgd)
+        self.scaler.update()
+
+
+def groups(encoder: ReidEncoder | PromptSG, options: ImageTraining) -> list[dict[str, Any]]:
+    """Every tensor that learns, but for the centres, in exactly one group; weight decay on matrices and filters."""
+    head = {id(p) for p in encoder.head_parameters()}
+    found = []
+    for is_head, rate in ((False, options.learning_rate), (True, options.head_learning_rate)):
+        for is_matrix, decay in ((True, options.weight_decay), (False, 0.0)):
+            own = [
+                p for p in encoder.parameters()
+                if p.requires_grad and p is not encoder.centers
+                and (id(p) in head) == is_head and (p.ndim > 1) == is_matrix
+            ]  # fmt: skip
+            if own:
+                found.append({"params": own, "lr": rate, "weight_decay": decay})
+    return found
