@@ -1,7 +1,6 @@
 """What a run reads: photographs and labels, weights, earlier runs, each named by its content."""
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
@@ -71,7 +70,7 @@ def input_faults(given: Mapping[str, Any]) -> list[str]:
         except DataError as error:
             found.append(str(error))
     folder = given.get("download_root")
-    if isinstance(folder, str) and os.path.isfile(folder):
+    if isinstance(folder, str) and Path(folder).is_file():
         found.append(f"download_root={folder!r} is a file: name the folder it is in, or say -p weights {folder}")
     for name, notebooks in EARLIER.items():
         if given.get(name) and isinstance(given[name], str):
