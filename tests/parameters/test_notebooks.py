@@ -1,8 +1,11 @@
+import re
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
+import handclip_lib
 from handclip_lib.errors import ConfigError
 from handclip_lib.parameters.guard import resolve
 from handclip_lib.parameters.notebooks import (
@@ -13,6 +16,7 @@ from handclip_lib.parameters.notebooks import (
     JointTraining,
     PromptLearning,
 )
+from handclip_lib.parameters.parts import Guidance, ImageTraining, Prompts, PromptTraining, ReidHead
 
 
 class Training(BaseModel):
@@ -67,6 +71,21 @@ def test_a_choice_names_its_nearest_match():
 def test_real_photographs_need_their_folder():
     with pytest.raises(ConfigError, match="-p data_root FOLDER"):
         resolve(DataExploration, {"dataset": "11k"})
+
+
+LIBRARY = Path(handclip_lib.__file__).parent
+TAKEN_BY = {
+    PromptTraining: ["training/prompt.py", "training/schedule.py"], Prompts: ["models/prompt_learner.py"],
+    ReidHead: ["models/reid_head.py"], Guidance: ["models/promptsg.py", "models/trained.py", "parameters/parts.py"],
+    ImageTraining: [f"training/{name}.py" for name in ("image", "encoding", "optimizer", "schedule", "state")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", TAKEN_BY, ids=lambda part: part.__name__)
+def test_every_field_of_a_part_is_used_by_what_takes_it(part):
+    source = "".join((LIBRARY / file).read_text() for file in [*TAKEN_BY[part], "parameters/parts.py"])
+    read = set(re.findall(r'(?<=options\.)\w+|(?<=self\.)\w+|(?<=decides\[")\w+', source))
+    assert sorted(set(part.model_fields) - read) == []
 
 
 def test_every_field_has_help():
