@@ -75,15 +75,17 @@ def test_real_photographs_need_their_folder():
 
 LIBRARY = Path(handclip_lib.__file__).parent
 TAKEN_BY = {
-    PromptTraining: ["training/prompt.py", "training/schedule.py"], Prompts: ["models/prompt_learner.py"],
-    ReidHead: ["models/reid_head.py"], Guidance: ["models/promptsg.py", "models/trained.py", "parameters/parts.py"],
-    ImageTraining: [f"training/{name}.py" for name in ("image", "encoding", "optimizer", "schedule", "state")],
+    PromptTraining: ["training/prompt", "training/schedule"], Prompts: ["models/prompt_learner"],
+    ReidHead: ["models/reid_head"], Guidance: [f"models/{name}" for name in ("promptsg", "reid_head", "prompt_learner")],
+    ImageTraining: [f"training/{name}" for name in ("image", "encoding", "optimizer", "schedule")],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("part", TAKEN_BY, ids=lambda part: part.__name__)
 def test_every_field_of_a_part_is_used_by_what_takes_it(part):
-    source = "".join((LIBRARY / file).read_text() for file in [*TAKEN_BY[part], "parameters/parts.py"])
+    source = "".join(
+        (LIBRARY / f"{file}.py").read_text() for file in [*TAKEN_BY[part], "parameters/parts", "training/state"]
+    )
     read = set(re.findall(r'(?<=options\.)\w+|(?<=self\.)\w+|(?<=decides\[")\w+', source))
     assert sorted(set(part.model_fields) - read) == []
 
