@@ -14,7 +14,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from handclip_lib.backbone.weights import refuse_not_finite
-from handclip_lib.data.batches import identity_batches, warn_if_few
 from handclip_lib.errors import TrainingError
 from handclip_lib.losses.image_losses import WITH_TEXT, WeightedLoss, image_losses
 from handclip_lib.models.promptsg import PromptSG
@@ -24,6 +23,7 @@ from handclip_lib.parameters.parts import ImageTraining
 from handclip_lib.training.distributed import Processes
 from handclip_lib.training.encoding import BatchEncoder
 from handclip_lib.training.optimizer import ImageOptimizer
+from handclip_lib.training.schedule import Batches, key_of
 from handclip_lib.training.state import ImageState
 
 
@@ -119,7 +119,7 @@ def fit_image(
     bar.close()
     show(last=True)
     state.put_best()
-    learnt = state.learnt("the training", options.learning_rate, training.steps_of, processes.is_main)
+    learnt = state.learnt("the training", options.learning_rate, training.batches.steps_of, processes.is_main)
     return ImageResult(state.history.frame(), state.history.best_epoch, learnt)
 
 
@@ -140,34 +140,27 @@ class _Training:
             options.label_smoothing, options.margin, options.temperature,
         )  # fmt: skip
         self.loss_of = WeightedLoss(losses, options.loss_weights)
-        warn_if_few(identities, options.n_identities)
-        self.steps_of = [len(self.batches(epoch)) for epoch in range(options.epochs)]
-        self.before = np.concatenate([[0], np.cumsum(self.steps_of)]).tolist()
-        self.optimizer = ImageOptimizer(encoder, options, self.before)
+        self.batches = Batches(identities, options)
+        self.optimizer = ImageOptimizer(encoder, options, self.batches)
         decides = {
             **options.model_dump(include=set(ImageTraining.model_fields)), "encoder": encoder.recipe,
             "images": int(pixels.astype(np.int64).sum()),
-            "labels": int(np.asarray(identities, np.int64) @ np.arange(1, len(identities) + 1)),
+            "labels": key_of(identities),
             "text": None if text is None else float(np.abs(text).sum(dtype=np.float64)),
         }  # fmt: skip
         file = folder / TRAINING if folder else None
         self.state = ImageState(encoder, self.optimizer.adam, self.optimizer.scaler, decides, file)
 
-    def batches(self, epoch: int) -> list[np.ndarray]:
-        """Rows of each batch, one view of an image."""
-        rng = _rng(self.options.seed, epoch)
-        return identity_batches(self.identities, self.options.n_identities, self.options.n_images, rng)
-
     def train(self, epoch: int) -> dict[str, Any]:
         """Train an epoch, counted from 0; its row: means over its images."""
         optimizer, seen = self.optimizer, []
         self.encoder.train()
-        for number, batch in enumerate(self.batches(epoch)):
+        for number, batch in enumerate(self.batches.of(epoch)):
             rows = np.tile(batch, self.options.views)
             place = f"epoch {epoch + 1}, batch {number + 1} of {len(rows)} images"
-            optimizer.set_rates(self.before[epoch] + number)
+            optimizer.set_rates(self.batches.before[epoch] + number)
             self.encoder.zero_grad()
-            loss, terms = self.loss_step(rows, _rng(self.options.seed, epoch, number), place, number)
+            loss, terms = self.loss_step(rows, np.random.default_rng([self.options.seed, epoch, number]), place, number)
             self.processes.mean_gradients([*optimizer.learning, self.encoder.centers])
             gradient = optimizer.clip()
             if optimizer.fails(gradient):
@@ -247,8 +240,3 @@ def _check(
         )
     if faults:
         raise TrainingError("; ".join(faults))
-
-
-def _rng(*key: int) -> np.random.Generator:
-    """Depends on its key alone, so an interrupted training goes on as it would have."""
-    return np.random.default_rng(list(key))

@@ -8,7 +8,7 @@ from torch import Tensor
 from handclip_lib.models.promptsg import PromptSG
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.parameters.parts import ImageTraining
-from handclip_lib.training.schedule import one_cycle, warm_up_cosine
+from handclip_lib.training.schedule import Batches, one_cycle, warm_up_cosine
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -21,17 +21,11 @@ class ImageOptimizer:
         learning: What `adam` moves.
     """
 
-    def __init__(self, encoder: ReidEncoder | PromptSG, options: ImageTraining, before: list[int]):
-        """Group what learns.
-
-        Args:
-            encoder: Its centres learn where their loss counts.
-            options: Rates, decay, schedule, clipping and precision.
-            before: Steps before each epoch, and at last those of the whole training.
-        """
+    def __init__(self, encoder: ReidEncoder | PromptSG, options: ImageTraining, batches: Batches):
+        """Group what learns, the centres only where their loss counts."""
         encoder.centers.requires_grad_(options.center_weight > 0)
         self._centers, self._options = encoder.centers, options
-        self._steps, self._rising = before[-1], before[min(options.warm_up, options.epochs)]
+        self._steps, self._rising = batches.before[-1], batches.rising
         self.adam = OPTIMIZERS[options.optimizer](groups(encoder, options))
         self._sgd = torch.optim.SGD([encoder.centers], lr=options.center_learning_rate)
         self.scaler = torch.amp.GradScaler(encoder.classifier.device.type, enabled=options.precision == "fp16")

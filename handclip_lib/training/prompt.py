@@ -13,7 +13,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from handclip_lib.backbone.load import Backbone
-from handclip_lib.data.batches import identity_batches, warn_if_few
 from handclip_lib.errors import TrainingError
 from handclip_lib.finite import require_finite
 from handclip_lib.losses.contrastive import supervised_contrastive
@@ -23,7 +22,7 @@ from handclip_lib.parameters.notebooks import PromptLearning
 from handclip_lib.parameters.parts import PromptTraining
 from handclip_lib.training.history import LEARNT, sample_of
 from handclip_lib.training.optimizer import OPTIMIZERS
-from handclip_lib.training.schedule import warm_up_cosine
+from handclip_lib.training.schedule import Batches, key_of, warm_up_cosine
 from handclip_lib.training.state import TrainingState
 
 SNAPSHOTS = 24  # kept of a training, evenly spread, beside the start and the end
@@ -38,12 +37,9 @@ class PromptResult:
             `validate` returned, prompt norm, prompt variance, gradient norm, learning rate, seconds.
         best_epoch: The epoch that `select_by` chose; 0 where nothing was learnt.
         learnt: "yes", or "no: " and the reason.
-        best: Its context, float32, as `PromptLearner.context`; the learner holds it too.
-        best_text: Its text features of all identities, not normalised, float32, shape (n_identities, size).
-        final: The context after the last epoch.
-        epochs: Epochs of the snapshots.
-        contexts: Context at each of them, float32, shape (snapshots, …).
-        text_features: Text features of all identities at each, float32, shape (snapshots, n_identities, size).
+        best, final: The chosen and the last context, float32, as `PromptLearner.context`.
+        best_text: Text features of all identities at the chosen, not normalised, float32 (n_identities, size).
+        epochs, contexts, text_features: Snapshots: their epochs, and of each the same, (snapshots, …).
     """
 
     history: pd.DataFrame
@@ -99,7 +95,6 @@ def fit_prompt(
             another training.
     """
     _check(learner, images, identities)
-    warn_if_few(identities, options.n_identities)
     training = _Training(learner, images, identities, options, folder)
     state, epochs = training.state, options.epochs
 
@@ -132,7 +127,7 @@ def fit_prompt(
             break
     bar.close()
     show(last=True)
-    return state.result(options.learning_rate, training.steps_of)
+    return state.result(options.learning_rate, training.batches.steps_of)
 
 
 class _Training:
@@ -146,29 +141,24 @@ class _Training:
         device = learner.context.device
         self.labels = torch.as_tensor(np.asarray(identities, np.int64), device=device)
         self.features = torch.as_tensor(np.asarray(images, np.float32), device=device)
-        self.steps_of = [len(self.batches(epoch)) for epoch in range(options.epochs)]
-        self.before = np.concatenate([[0], np.cumsum(self.steps_of)]).tolist()
+        self.batches = Batches(identities, options)
         self.adam = OPTIMIZERS[options.optimizer](
             [learner.context], lr=options.learning_rate, weight_decay=options.weight_decay
         )
         decides = {
             **options.model_dump(include=set(PromptTraining.model_fields)), "learner": learner.recipe,
             "images": float(np.abs(images).sum(dtype=np.float64)),
-            "labels": int(np.asarray(identities, np.int64) @ np.arange(1, len(identities) + 1)),
+            "labels": key_of(identities),
         }  # fmt: skip
         self.state = PromptState(learner, self.adam, decides, folder / "prompts.safetensors" if folder else None)
 
-    def batches(self, epoch: int) -> list[np.ndarray]:
-        """They depend on the seed and the epoch alone, so an interrupted training goes on as it would have."""
-        rng = np.random.default_rng([self.options.seed, epoch])
-        return identity_batches(self.identities, self.options.n_identities, self.options.n_images, rng)
-
     def train(self, epoch: int) -> dict[str, Any]:
         """Train an epoch, counted from 0; its row: means over its images."""
-        options, seen = self.options, []
-        rising = self.before[min(options.warm_up, options.epochs)]
-        for number, batch in enumerate(self.batches(epoch)):
-            rate = options.learning_rate * warm_up_cosine(self.before[epoch] + number, self.before[-1], rising)
+        options, batches, seen = self.options, self.batches, []
+        for number, batch in enumerate(batches.of(epoch)):
+            rate = options.learning_rate * warm_up_cosine(
+                batches.before[epoch] + number, batches.before[-1], batches.rising
+            )
             self.adam.param_groups[0]["lr"] = rate
             terms = self.loss_step(torch.as_tensor(batch, device=self.labels.device))
             for what, value in (("loss", terms["loss"]), ("gradient", terms["gradient_norm"])):
@@ -298,13 +288,10 @@ class PromptState(TrainingState):
     def _sample(self) -> list[Tensor]:
         return sample_of([self._learner.context])
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def _held(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         moments = {f"adam.{name}": value for name, value in self._adam.state[self._learner.context].items()}
         snapshots = {"contexts": torch.stack(self._contexts), "text_features": torch.stack(self._texts)}
-        return {"context": self._context(), **self._best, **snapshots, **moments}
-
-    def _facts(self) -> dict[str, Any]:
-        return {"epochs": self._epochs}
+        return {"context": self._context(), **self._best, **snapshots, **moments}, {"epochs": self._epochs}
 
     def _take(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         self._epochs, self._best = facts["epochs"], {name: tensors[name] for name in ("best", "best_text")}

@@ -1,6 +1,39 @@
-"""Learning rates over a training."""
+"""Batches and learning rates over a training."""
 
 import math
+
+import numpy as np
+
+from handclip_lib.data.batches import identity_batches, warn_if_few
+from handclip_lib.parameters.parts import ImageTraining, PromptTraining
+
+
+class Batches:
+    """The batches of every epoch; they depend on seed and epoch alone, so an interrupted training goes on the same.
+
+    Attributes:
+        steps_of: Steps of each epoch.
+        before: Steps before each epoch, and at last those of the whole training.
+        rising: Steps of the warm-up.
+    """
+
+    def __init__(self, identities: np.ndarray, options: PromptTraining | ImageTraining):
+        """Take the identity of each image."""
+        self._identities, self._options = identities, options
+        warn_if_few(identities, options.n_identities)
+        self.steps_of = [len(self.of(epoch)) for epoch in range(options.epochs)]
+        self.before: list[int] = np.concatenate([[0], np.cumsum(self.steps_of)]).tolist()
+        self.rising = self.before[min(options.warm_up, options.epochs)]
+
+    def of(self, epoch: int) -> list[np.ndarray]:
+        """Rows of each batch of an epoch, counted from 0."""
+        rng = np.random.default_rng([self._options.seed, epoch])
+        return identity_batches(self._identities, self._options.n_identities, self._options.n_images, rng)
+
+
+def key_of(identities: np.ndarray) -> int:
+    """A sum that tells labels, and their order, from others."""
+    return int(np.asarray(identities, np.int64) @ np.arange(1, len(identities) + 1))
 
 
 def one_cycle(step: int, steps: int, rise: float = 0.1) -> float:

@@ -49,8 +49,8 @@ class TrainingState(ABC):
         if self.history.add(row, self.history.moved or have_moved(self._sample(), self._at_first)):
             self._best = self._copy()
         if self._file is not None and writes:
-            facts = {"options": self._decides, **self._facts(), **self.history.facts()}
-            save_checkpoint(self._file, self._tensors(), facts)
+            tensors, facts = self._held()
+            save_checkpoint(self._file, tensors, {"options": self._decides, **facts, **self.history.facts()})
 
     def resume(self) -> None:
         """Take up the training whose file is there.
@@ -86,12 +86,8 @@ class TrainingState(ABC):
         """What tells whether what is evaluated has moved, of `sample_of`."""
 
     @abstractmethod
-    def _tensors(self) -> dict[str, Tensor]:
-        """What the file holds."""
-
-    @abstractmethod
-    def _facts(self) -> dict[str, Any]:
-        """What it holds beside tensors, options and history."""
+    def _held(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What the file holds beside options and history: tensors, and facts."""
 
     @abstractmethod
     def _take(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -145,7 +141,7 @@ class ImageState(TrainingState):
     def _copy(self) -> dict[str, Tensor]:
         return {name: value.detach().cpu().clone() for name, value in self._changed(self.evaluated).items()}
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def _held(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {f"now.{name}": value for name, value in self._changed(self._encoder).items()}
         if self._average is not None:
             tensors |= {f"average.{name}": value for name, value in self._changed(self._average.module).items()}
@@ -154,10 +150,7 @@ class ImageState(TrainingState):
             tensors |= {f"best.{name}": value for name, value in self._best.items()}
         for number, moments in self._optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
-        return tensors
-
-    def _facts(self) -> dict[str, Any]:
-        return {"scaler": self._scaler.state_dict()}
+        return tensors, {"scaler": self._scaler.state_dict()}
 
     def _take(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "average": {}, "adam": {}, "averaged": {}}

@@ -1,8 +1,11 @@
+import re
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
+import handclip_lib
 from handclip_lib.errors import ConfigError
 from handclip_lib.parameters.guard import resolve
 from handclip_lib.parameters.notebooks import (
@@ -13,6 +16,7 @@ from handclip_lib.parameters.notebooks import (
     JointTraining,
     PromptLearning,
 )
+from handclip_lib.parameters.parts import Guidance, ImageTraining, Prompts, PromptTraining, ReidHead
 
 
 class Training(BaseModel):
@@ -67,6 +71,23 @@ def test_a_choice_names_its_nearest_match():
 def test_real_photographs_need_their_folder():
     with pytest.raises(ConfigError, match="-p data_root FOLDER"):
         resolve(DataExploration, {"dataset": "11k"})
+
+
+LIBRARY = Path(handclip_lib.__file__).parent
+TAKEN_BY = {
+    PromptTraining: ["training/prompt", "training/schedule"], Prompts: ["models/prompt_learner"],
+    ReidHead: ["models/reid_head"], Guidance: [f"models/{name}" for name in ("promptsg", "reid_head", "prompt_learner")],
+    ImageTraining: [f"training/{name}" for name in ("image", "encoding", "optimizer", "schedule")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", TAKEN_BY, ids=lambda part: part.__name__)
+def test_every_field_of_a_part_is_used_by_what_takes_it(part):
+    source = "".join(
+        (LIBRARY / f"{file}.py").read_text() for file in [*TAKEN_BY[part], "parameters/parts", "training/state"]
+    )
+    read = set(re.findall(r'(?<=options\.)\w+|(?<=self\.)\w+|(?<=decides\[")\w+', source))
+    assert sorted(set(part.model_fields) - read) == []
 
 
 def test_every_field_has_help():
