@@ -15,7 +15,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet duckdb==2.0.1 pandas==3.1.1 numpy==2.4.6
+"$folder/venv/bin/pip" install --quiet --no-compile duckdb==2.0.1 pandas==3.1.1 numpy==2.4.6
 cd "$folder"
 venv/bin/python - <<'PY'
 import duckdb

@@ -14,7 +14,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet papermill==2.7.0
+"$folder/venv/bin/pip" install --quiet --no-compile papermill==2.7.0
 cd "$folder"
 venv/bin/python - <<'PY'
 import subprocess

@@ -16,7 +16,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet pytrec-eval-terrier==0.5.11 numpy==2.4.6
+"$folder/venv/bin/pip" install --quiet --no-compile pytrec-eval-terrier==0.5.11 numpy==2.4.6
 cd "$folder"
 venv/bin/python - <<'PY'
 import pytrec_eval

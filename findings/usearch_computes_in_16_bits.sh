@@ -13,7 +13,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet usearch==2.26.6 numpy==2.4.6
+"$folder/venv/bin/pip" install --quiet --no-compile usearch==2.26.6 numpy==2.4.6
 cd "$folder"
 venv/bin/python - <<'PY'
 import numpy as np
