@@ -3,7 +3,7 @@
 #
 # Expected: antialiasing widens the filter when shrinking; enlarging has nothing to smooth, so both give the same numbers.
 # Found: the flag also changes the bicubic kernel's constant (a = -0.75 without, -0.5 with, as in Pillow). Position
-# embeddings enlarged from 7 x 7 to 14 x 14 differ by a tenth of their spread; loaders of CLIP weights differ in the flag
+# embeddings enlarged from 7 x 7 to 14 x 14 differ by up to a third of their spread; loaders of CLIP weights differ in the flag
 # (open_clip and timm set it, transformers does not), so one checkpoint at one new image size is two models.
 # Versions: torch 2.13.0, numpy 2.4.6. Date: 2026-11-27.
 # Output:
