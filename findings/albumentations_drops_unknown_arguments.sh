@@ -2,8 +2,9 @@
 # albumentations: an argument that a transform does not know is a warning, and the default is used in its place.
 #
 # Expected: a misspelt or outdated argument stops the training with an error.
-# Found: `value=` (its name before 2.0) and `bordermode=` are dropped with a UserWarning, which a data loader's worker
-# writes to a log at best. The turned hand stands on black, or is mirrored at the edge, instead of on the white asked for.
+# Found: `value=` (its name before 2.0) and `bordermode=` are dropped with a UserWarning, which a data loader's
+# worker writes to a log at best. The turned hand stands on black, or is mirrored at the edge, instead of on the
+# white asked for.
 # Versions: albumentations 2.0.8, opencv-python-headless 4.12.0.88, numpy 2.2.6. Date: 2026-11-27.
 # Output:
 #   Rotate(fill=255): corner 255, warnings 0, errors 0

@@ -31,8 +31,8 @@ nbformat.write(book, "in.ipynb")
 seen = {}
 for option in ("-p", "-r"):
     for value in ("1_2", "2024_11"):
-        command = [sys.executable, "-m", "papermill", "in.ipynb", "out.ipynb", "--prepare-only", option, "subject", value]
-        subprocess.run(command, check=True, capture_output=True)
+        command = [sys.executable, "-m", "papermill", "in.ipynb", "out.ipynb", "--prepare-only"]
+        subprocess.run([*command, option, "subject", value], check=True, capture_output=True)
         seen[option, value] = nbformat.read("out.ipynb", 4).metadata.papermill.parameters["subject"]
         print(f"{option} subject {value}: {seen[option, value]!r}")
 assert seen["-p", "1_2"] == 12 and seen["-r", "1_2"] == "1_2", "papermill reads such a value otherwise"

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # torch: the `antialias` flag of bicubic resizing changes the answer when an image or a grid is ENLARGED.
 #
-# Expected: antialiasing widens the filter when shrinking; enlarging has nothing to smooth, so both give the same numbers.
+# Expected: antialiasing widens the filter when shrinking; enlarging has nothing to smooth, so both give the same
+# numbers.
 # Found: the flag also changes the bicubic kernel's constant (a = -0.75 without, -0.5 with, as in Pillow). Position
-# embeddings enlarged from 7 x 7 to 14 x 14 differ by up to a third of their spread; loaders of CLIP weights differ in the flag
-# (open_clip and timm set it, transformers does not), so one checkpoint at one new image size is two models.
+# embeddings enlarged from 7 x 7 to 14 x 14 differ by up to a third of their spread; loaders of CLIP weights differ
+# in the flag (open_clip and timm set it, transformers does not), so one checkpoint at one new image size is two
+# models.
 # Versions: torch 2.13.0, numpy 2.4.6. Date: 2026-11-27.
 # Output:
 #   bilinear 7x7 to 14x14: largest difference 0.0000, spread of the values 1.00
