@@ -2,8 +2,8 @@
 # usearch: an index of float32 embeddings computes in 16 bits unless told otherwise, `exact=True` included.
 #
 # Expected: an index that is given float32 keeps float32, and `exact=True` finds what a matrix product finds.
-# Found: without `dtype` the index is of bfloat16 where the processor has it in hardware or by emulation (float16 or
-# float32 elsewhere), and `exact=True` compares those: 2 of 100 queries have another first neighbour. With dtype="f32"
+# Found: without `dtype` the index is of bfloat16 where the library has a fast path for it on the processor (else
+# float16, else float32), and `exact=True` compares those: 2 of 100 queries have another first neighbour. With dtype="f32"
 # none has.
 # Versions: usearch 2.26.6, numpy 2.4.6. Date: 2026-11-27.
 # Output:
