@@ -3,8 +3,8 @@
 #
 # Expected: an index that is given float32 keeps float32, and `exact=True` finds what a matrix product finds.
 # Found: without `dtype` the index is of bfloat16 where the library has a fast path for it on the processor (else
-# float16, else float32), and `exact=True` compares those: 2 of 100 queries have another first neighbour. With dtype="f32"
-# none has.
+# float16, else float32), and `exact=True` compares those: 2 of 100 queries have another first neighbour.
+# With dtype="f32" none has.
 # Versions: usearch 2.26.6, numpy 2.4.6. Date: 2026-11-27.
 # Output:
 #   dtype=None: holds BF16, another first neighbour for 2 of 100 queries
