@@ -48,12 +48,14 @@ def sweep(notebook: Path, points: Sequence[Point], name: str, place: Opener, *, 
         RunError: The folder cannot be written or is in use, or the place is gone.
     """
     folder = reports_folder() / "sweeps" / name
-    try:
-        with writing(folder):
-            make_folder(folder)
+    with writing(folder):
+        make_folder(folder)
+        try:
             lock = file_lock(folder / ".lock", timeout=0).acquire()
-    except Timeout as error:
-        raise RunError(f"the sweep {name} is under way in another process; wait, or give this one a --name") from error
+        except Timeout as error:  # an OSError too, of another kind
+            raise RunError(
+                f"the sweep {name} is under way in another process; wait, or give this one a --name"
+            ) from error
     with lock, asked_to_stop() as asked:
         rows = {point.folder.name: row_of(point) for point in points}
         waiting = [point for point in points if force or rows[point.folder.name]["status"] != "succeeded"]
