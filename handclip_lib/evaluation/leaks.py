@@ -1,5 +1,6 @@
 """What could make a figure better than the model: people, files and choices that the test must not share."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import refuse_leak
 from handclip_lib.errors import DataError, EvaluationError
-from handclip_lib.evaluation.copies import find_copies
+from handclip_lib.evaluation.baselines import BASELINE
+from handclip_lib.evaluation.copies import find_copies, seen_photographs
 from handclip_lib.evaluation.features import Features
-from handclip_lib.parameters.notebooks import SELECTED_ON_TEST
+from handclip_lib.models.trained import Training
+from handclip_lib.parameters.notebooks import SELECTED_ON_TEST, Evaluation
 
 YES, NO, STATED, UNKNOWN = "yes", "no", "stated", "not checked"
 SELECTIONS = {
@@ -71,6 +74,30 @@ def leak_checks(
         ),
     }
     return pd.DataFrame([(name, *found) for name, found in rows.items()], columns=["check", "passed", "detail"])
+
+
+def check_evaluation(
+    config: Evaluation,
+    split: Split,
+    images: DecodedImages,
+    features: Mapping[str, Features],
+    training: Training | None,
+) -> pd.DataFrame:
+    """`leak_checks` of notebook 05.
+
+    Args:
+        images: Decoded images of at least `split.evaluated_paths()`.
+        features: Of the same images, the pixels' among them, as `embed_with_baselines` makes them.
+        training: What made the weights, as far as a run did.
+    """
+    return leak_checks(
+        split,
+        trained=training.split if training else manifest_beside(config.weights),
+        selected_on=config.selected_on(training.parameters if training else None),
+        pixel_features=features[f"{BASELINE}pixels"],
+        images=images,
+        seen=seen_photographs(training.split, training.parameters, images, config.fit) if training else None,
+    )
 
 
 def _people(split: Split, trained: Split | None) -> tuple[str, str]:

@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 
+from handclip_lib.backbone.load import Backbone
+from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import ASPECTS, identity_order
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.features import Features, extract_features, mirrored
 from handclip_lib.evaluation.studies.enrolment import (
     FusionResult,
     Trial,
@@ -16,16 +18,30 @@ from handclip_lib.evaluation.studies.enrolment import (
     image_keys,
     left_over,
 )
+from handclip_lib.models.trained import Trained
+from handclip_lib.parameters.notebooks import Evaluation
+
+
+def cross_view(
+    model: Backbone | Trained, images: DecodedImages, split: Split, config: Evaluation
+) -> tuple[list[FusionResult], dict[str, str]]:
+    """`across_aspects` of notebook 05: the tested images of all aspects are embedded here, as they are and mirrored."""
+    tested = images.select(split.paths("test") + split.paths("other"))
+    plain, flipped = (
+        extract_features(encode, tested, encoder_key=model.fingerprint + kind, batch_size=config.batch_size)
+        for encode, kind in ((model.encode_image, ""), (mirrored(model.encode_image), " mirrored"))
+    )
+    return across_aspects(plain, split, flipped, bootstrap=config.bootstrap, seed=config.seed)
 
 
 def across_aspects(
-    features: Features, split: Split, mirrored: Features | None = None, *, bootstrap: int = 1000, seed: int = 0
+    features: Features, split: Split, flipped: Features | None = None, *, bootstrap: int = 1000, seed: int = 0
 ) -> tuple[list[FusionResult], dict[str, str]]:
     """What a split's own aspect gives together with each other aspect, and in its gallery.
 
     Args:
         features: Embeddings of the tested images of all aspects: roles "test" and "other".
-        mirrored: Embeddings of the own aspect's images flipped, under the same paths, for the other hand's gallery.
+        flipped: Embeddings of the own aspect's images flipped, under the same paths, for the other hand's gallery.
 
     Returns:
         The results, and the reason for each aspect that could not be had, such as people who trained.
@@ -39,8 +55,8 @@ def across_aspects(
         try:
             found = fuse_aspects(features, split, (own, other), bootstrap, seed)
             found.append(cross_aspect(features, split, own, other, None, bootstrap, seed))
-            if mirrored is not None and other.startswith(view) and not other.endswith(f"_{side}"):
-                found.append(cross_aspect(features, split, own, other, mirrored, bootstrap, seed))
+            if flipped is not None and other.startswith(view) and not other.endswith(f"_{side}"):
+                found.append(cross_aspect(features, split, own, other, flipped, bootstrap, seed))
             results += found
         except EvaluationError as error:
             refused[other] = str(error)
