@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from handclip_lib.data.audit import data_cautions
 from handclip_lib.data.manifest import Draw, Split
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.baselines import is_baseline
@@ -175,9 +176,7 @@ def cautions(
         checks: `leak_checks`, where any were made.
         learnt: `ImageResult.learnt` of the model, where one was trained.
     """
-    told, found = headline(results), []
-    if split.meta["dataset"] == "drawn":
-        found.append("The hands are drawn: no figure here is a result about people.")
+    told, found = headline(results), data_cautions(split)
     if learnt != "yes":
         found.append(f"The training did not learn, or only in part ({learnt}).")
     if SELECTED_ON_TEST in told["model"]:
