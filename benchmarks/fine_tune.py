@@ -11,6 +11,7 @@ from benchmarks.side_by_side import compare, heading, resident
 from handclip_lib.backbone.image_tower import ALL
 from handclip_lib.losses.triplet import batch_hard_triplet
 from handclip_lib.models.reid_head import ReidEncoder
+from handclip_lib.parameters.parts import ReidHead
 
 BATCH, IDENTITIES = 32, 72
 FLOP_AN_IMAGE = 105e9  # ViT-B/16 at 224 px, forward and backward
@@ -22,7 +23,7 @@ def main() -> None:
     images = torch.randn(BATCH, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     ids = torch.arange(BATCH // 4).repeat_interleave(4)
     for title, blocks in (("all blocks", ALL), ("last 2 blocks", 2)):
-        encoder = ReidEncoder(random_clip(), IDENTITIES, unfreeze_blocks=blocks).train()
+        encoder = ReidEncoder(random_clip(), IDENTITIES, ReidHead(unfreeze_blocks=blocks)).train()
 
         def step(encode, encoder=encoder) -> None:
             encoder.zero_grad()
@@ -39,7 +40,7 @@ def main() -> None:
             resident,
         )
         if blocks == ALL:
-            again = ReidEncoder(random_clip(), IDENTITIES, unfreeze_blocks=blocks, recompute=True).train()
+            again = ReidEncoder(random_clip(), IDENTITIES, ReidHead(unfreeze_blocks=blocks, recompute=True)).train()
             less = partial(step, partial(again.encode_image, images), again)
             compare(f"{title}: openai-clip's tower : activations computed again", plain, less, 3, resident)
         else:
@@ -52,7 +53,7 @@ def main() -> None:
 
 def on_gpu(device: torch.device, batch: int = 256, steps: int = 10) -> None:
     """Images a second of whole training steps, and the share of what the GPU's matrix products could do."""
-    encoder = ReidEncoder(random_clip(), IDENTITIES).to(device).train()
+    encoder = ReidEncoder(random_clip(), IDENTITIES, ReidHead()).to(device).train()
     images = torch.randn(batch, 3, 224, 224, device=device)
     ids = torch.arange(batch // 4, device=device).repeat_interleave(4) % IDENTITIES
     adam = torch.optim.AdamW([p for p in encoder.parameters() if p.requires_grad], 1e-5)

@@ -9,6 +9,7 @@ from handclip_lib.backbone.load import SHAPES, Backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.losses.contrastive import supervised_contrastive
 from handclip_lib.models.prompt_learner import PromptLearner
+from handclip_lib.parameters.parts import Prompts
 
 IDENTITIES = 72  # of 11k Hands' training half
 
@@ -35,7 +36,7 @@ def step(image: torch.Tensor, text: torch.Tensor, ids: torch.Tensor) -> torch.Te
 def main() -> None:
     """Print the rows."""
     backbone = random_clip()
-    learner = PromptLearner(backbone, [str(number) for number in range(IDENTITIES)])
+    learner = PromptLearner(backbone, [str(number) for number in range(IDENTITIES)], Prompts())
     heading("prompt-learning step, ViT-B/16, B = 64, template of 12 tokens, fp32")
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(64, 3, 224, 224, generator=generator)

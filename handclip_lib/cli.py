@@ -18,7 +18,7 @@ from typing import get_args
 
 from handclip_lib import __version__
 from handclip_lib.errors import ConfigError, HandClipError, RunError
-from handclip_lib.parameters.notebooks import Aspect, Dataset, Protocol
+from handclip_lib.parameters.parts import Aspect, Dataset, Protocol
 from handclip_lib.runs.listing import ORDERS
 from handclip_lib.runs.record import DAMAGED, STATUSES
 from handclip_lib.terminal import one_line, visible

@@ -111,13 +111,14 @@ def test_every_version_trains_an_epoch(file):
     )
     resize_input(model.visual, (side, side), (height, width))
     backbone = Backbone("random", model, (height, width), 16, 77, torch.device("cpu"), "")
-    encoder = image_encoder(backbone, 4, **config.encoder_options())
+    encoder = image_encoder(backbone, 4, config)
     rng = np.random.default_rng(0)
     pixels, labels = rng.integers(0, 255, (12, height, width, 3), np.uint8), np.repeat(np.arange(4), 3)
     before = {name: value.clone() for name, value in encoder.named_parameters()}
-    options = config.options() | {"select_by": "loss", "progress": False}
-    result = fit_image(encoder, pixels, labels, **options, text=None if guided else rng.normal(size=(4, 16)))
-    wanted = {name for name, weight in config.weights_of.items() if weight}
+    text = None if guided else rng.normal(size=(4, 16))
+    config = config.model_copy(update={"select_by": "loss"})
+    result = fit_image(encoder, pixels, labels, config, text=text, progress=False)
+    wanted = {name for name, weight in config.loss_weights.items() if weight}
     assert wanted <= set(result.history.columns)
     moved = {
         name.removeprefix("hand.") for name, value in encoder.named_parameters() if not torch.equal(value, before[name])

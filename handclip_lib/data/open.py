@@ -12,7 +12,7 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import DataError
-from handclip_lib.parameters.notebooks import WithData
+from handclip_lib.parameters.parts import Data
 from handclip_lib.places import cache_folder, find_data_root
 
 READERS: dict[str, Callable[[Path], HandTable]] = {"11k": read_hands11k, "hd": read_hd, "folder": read_folder}
@@ -55,7 +55,7 @@ def open_dataset(
 
 
 def open_images(
-    config: WithData, resolution: Resolution, *, progress: bool = True
+    config: Data, resolution: Resolution, *, progress: bool = True
 ) -> tuple[HandTable, DecodedImages, Split]:
     """What a notebook's parameters name: the table of what can be read, its images, and the split.
 

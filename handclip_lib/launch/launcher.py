@@ -20,7 +20,8 @@ import yaml
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.files import umask
 from handclip_lib.parameters.guard import as_papermill, resolve
-from handclip_lib.parameters.notebooks import NOTEBOOKS, Parameters
+from handclip_lib.parameters.notebooks import NOTEBOOKS
+from handclip_lib.parameters.parts import Parameters
 from handclip_lib.parameters.yaml import is_name, read_mapping
 from handclip_lib.places import project_root
 from handclip_lib.runs.claim import Claim

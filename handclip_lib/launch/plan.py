@@ -10,7 +10,7 @@ import safetensors
 
 from handclip_lib.errors import RunError
 from handclip_lib.launch.launcher import prepare
-from handclip_lib.parameters.notebooks import Parameters
+from handclip_lib.parameters.parts import Parameters
 from handclip_lib.runs.listing import changed_of
 from handclip_lib.runs.record import TRAINING_CHECKPOINTS, read_record, record_of
 from handclip_lib.terminal import one_line

@@ -10,7 +10,8 @@ from typing import Any
 from handclip_lib.errors import ConfigError
 from handclip_lib.launch.launcher import run_folder
 from handclip_lib.parameters.guard import resolve
-from handclip_lib.parameters.notebooks import NOTEBOOKS, Parameters
+from handclip_lib.parameters.notebooks import NOTEBOOKS
+from handclip_lib.parameters.parts import Parameters
 from handclip_lib.parameters.yaml import is_name
 from handclip_lib.runs.inputs import input_faults, named_inputs, weights_faults, what_is_read
 

@@ -11,20 +11,20 @@ from torch import Tensor
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.text_tower import PromptText
 from handclip_lib.errors import ConfigError
-from handclip_lib.parameters.templates import NAME, PLACEHOLDER, TEMPLATES, split_template
+from handclip_lib.parameters.parts import Prompts
+from handclip_lib.parameters.templates import NAME, PLACEHOLDER, split_template
 
-CONTEXTS = ("identity", "shared")
 SPREAD = 0.02  # of the first values, as CoOp and CLIP-ReID have it
 
 
-class Prompts(NamedTuple):
+class Tokens(NamedTuple):
     """Tokens int64 (n, context_length), and where the learnt tokens begin, int64 (n,)."""
 
     tokens: Tensor
     slots: Tensor
 
 
-def build_prompts(backbone: Backbone, template: str, n_ctx: int, context: str, names: Sequence[str]) -> Prompts:
+def build_prompts(backbone: Backbone, template: str, n_ctx: int, context: str, names: Sequence[str]) -> Tokens:
     """The tokens of one template (see `split_template`) for every identity's name.
 
     Each piece of a template is encoded for itself, so a name may hold anything, `{}` and emoji included.
@@ -56,7 +56,7 @@ def build_prompts(backbone: Backbone, template: str, n_ctx: int, context: str, n
             )
         slots.append(1 + len(head))
         rows.append(prompt + [0] * (backbone.context_length - len(prompt)))
-    return Prompts(torch.tensor(rows), torch.tensor(slots))
+    return Tokens(torch.tensor(rows), torch.tensor(slots))
 
 
 def _encoded(backbone: Backbone, part: str, name: str) -> list[int]:
@@ -83,34 +83,25 @@ class PromptLearner(torch.nn.Module):
         Models", IJCV 2022 (shared).
     """
 
-    def __init__(
-        self, backbone: Backbone, identities: Sequence[str], *, n_ctx: int = 4, context: str = "identity",
-        templates: Sequence[str] = (), ctx_init: str = "", seed: int = 0,
-    ):  # fmt: skip
+    def __init__(self, backbone: Backbone, identities: Sequence[str], options: Prompts, ctx_init: str = ""):
         """Build the prompts and the first context.
 
         Args:
             backbone: The frozen CLIP.
             identities: At least two, all different; they stand at `{name}`.
-            n_ctx: Learnt tokens in a prompt, at least 1.
-            context: "identity" or "shared".
-            templates: One or several, see `split_template`; none: the one of `TEMPLATES`.
+            options: What a prompt looks like.
             ctx_init: Text whose token embeddings the context starts from; it must have `n_ctx` tokens. Without it
-                the start is normal noise.
-            seed: Of the noise.
+                the start is normal noise of the options' seed.
 
         Raises:
-            ConfigError: A value is out of bounds, or a template or `ctx_init` does not fit.
+            ConfigError: A template or `ctx_init` does not fit, or the identities are none to be told apart.
             BackboneError: The backbone has no vocabulary.
         """
         super().__init__()
-        if context not in CONTEXTS:
-            raise ConfigError(f"context={context!r}; choose from {', '.join(CONTEXTS)}")
-        if not isinstance(n_ctx, int) or n_ctx < 1:
-            raise ConfigError(f"n_ctx={n_ctx!r}: a prompt learns at least one token")
         if len(set(identities)) != len(identities) or len(identities) < 2:
             raise ConfigError(f"{len(identities)} identities: prompts are learnt to tell at least two different ones")
-        self.identities, self.templates = tuple(identities), tuple(templates) or (TEMPLATES[context],)
+        self.identities, self.templates = tuple(identities), options.templates
+        n_ctx, context, seed = options.n_ctx, options.context, options.seed
         self.recipe = {
             "backbone": backbone.fingerprint, "identities": self.identities, "n_ctx": n_ctx, "context": context,
             "templates": self.templates, "ctx_init": ctx_init, "names": self.identities, "seed": seed,

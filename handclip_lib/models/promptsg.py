@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from handclip_lib.backbone.image_tower import ALL, learning_tokens
+from handclip_lib.backbone.image_tower import learning_tokens
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.text_tower import PromptText
 from handclip_lib.backbone.weights import refuse_not_finite
@@ -17,9 +17,10 @@ from handclip_lib.errors import BackboneError, ConfigError
 from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.models.prompt_learner import build_prompts
 from handclip_lib.models.reid_head import ReidEncoder
-from handclip_lib.parameters.templates import TEMPLATES
+from handclip_lib.parameters.parts import Guidance
 
 _FACTS, _TOWER = "guided_encoder", "hand.visual."
+FORMERLY = {"scale": "arcface_scale", "margin": "arcface_margin", "layers": "guide_layers"}  # in files of before 0.15
 
 
 class PromptInversion(torch.nn.Module):
@@ -80,7 +81,7 @@ class PromptGuidance(torch.nn.Module):
     weights would be constant for the same reason, and the layers no more than a map of each answer for itself.
     """
 
-    def __init__(self, size: int, heads: int = 8, layers: int = 2):
+    def __init__(self, size: int, heads: int, layers: int):
         """Build the layers, without dropout, so that a run can be repeated exactly.
 
         Args:
@@ -136,34 +137,26 @@ class PromptSG(torch.nn.Module):
 
     makes_texts = True
 
-    def __init__(
-        self, backbone: Backbone, n_identities: int, *, template: str = TEMPLATES["identity"], head: str = "linear",
-        unfreeze_blocks: int = ALL, recompute: bool = False, neck_dim: int = 0, layers: int = 2, heads: int = 8,
-        scale: float = 30.0, margin: float = 0.5, seed: int = 0,
-    ):  # fmt: skip
+    def __init__(self, backbone: Backbone, n_identities: int, options: Guidance, heads: int = 8):
         """Put everything on the tower, and freeze what does not learn.
 
         Args:
             backbone: Whose image tower learns, in place; its text tower is frozen.
-            template: See `PromptInversion`.
-            layers, heads: See `PromptGuidance`.
-            n_identities, head, unfreeze_blocks, recompute, neck_dim, scale, margin: See `ReidEncoder`.
-            seed: Of all first values.
+            n_identities: See `ReidEncoder`.
+            options: The head, and the template that each image fills. The seed is of all first values.
+            heads: Of every attention.
 
         Raises:
             ConfigError: See `ReidEncoder`, `PromptInversion` and `PromptGuidance`.
             BackboneError: The backbone has no vocabulary.
         """
         super().__init__()
-        of_head: dict[str, Any] = {
-            "head": head, "unfreeze_blocks": unfreeze_blocks, "neck_dim": neck_dim, "scale": scale, "margin": margin,
-            "seed": seed,
-        }  # fmt: skip
-        self.hand = ReidEncoder(backbone, n_identities, recompute=recompute, **of_head)
-        self._recompute = recompute
-        self.recipe: dict[str, Any] = self.hand.recipe | {"template": template, "layers": layers, "heads": heads}
+        self.hand = ReidEncoder(backbone, n_identities, options)
+        self._options = options
+        template, layers = options.templates[0], options.guide_layers
+        self.recipe: dict[str, Any] = self.hand.recipe | {"template": template, "guide_layers": layers, "heads": heads}
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(options.seed)
             self.inversion = PromptInversion(backbone, template)
             self.guidance = PromptGuidance(backbone.embedding_dim, heads, layers).to(backbone.device)
 
@@ -219,7 +212,9 @@ class PromptSG(torch.nn.Module):
 
     def _read(self, activations: Tensor) -> tuple[Tensor, Tensor]:
         """The tower's tokens, (n, 1 + n_places, embedding_dim), and each image's text feature."""
-        tokens = learning_tokens(self.visual, activations, self.recipe["unfreeze_blocks"], self._recompute).float()
+        tokens = learning_tokens(
+            self.visual, activations, self._options.unfreeze_blocks, self._options.recompute
+        ).float()
         return tokens, self.inversion.text_features(tokens[:, 0])
 
 
@@ -260,9 +255,11 @@ def load_promptsg(backbone: Backbone, file: Path) -> PromptSG:
         )
     _check_same(recipe.pop("backbone"), backbone, str(file))
     try:
-        encoder = PromptSG(backbone, **recipe)
+        n_identities, heads = recipe.pop("n_identities"), recipe.pop("heads")
+        named = {FORMERLY.get(name, name): value for name, value in recipe.items()}
+        encoder = PromptSG(backbone, n_identities, Guidance(method="promptsg", **named), heads)
         encoder.load_state_dict(state)
-    except (TypeError, RuntimeError) as error:
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise BackboneError(f"{file} was written by another version of HandCLIP ({error}); train again") from error
     refuse_not_finite(encoder, str(file))
     return encoder.eval()

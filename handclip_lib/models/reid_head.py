@@ -10,8 +10,7 @@ from handclip_lib.backbone.image_tower import ALL, frozen_part, learning_part, t
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.errors import ConfigError
 from handclip_lib.losses.arcface import arcface_logits
-
-HEADS = ("linear", "arcface")
+from handclip_lib.parameters.parts import ReidHead
 
 
 class ReidEncoder(torch.nn.Module):
@@ -34,54 +33,40 @@ class ReidEncoder(torch.nn.Module):
 
     makes_texts = False
 
-    def __init__(
-        self, backbone: Backbone, n_identities: int, *, head: str = "linear", unfreeze_blocks: int = ALL,
-        neck_dim: int = 0, recompute: bool = False, scale: float = 30.0, margin: float = 0.5, seed: int = 0,
-    ):  # fmt: skip
+    def __init__(self, backbone: Backbone, n_identities: int, options: ReidHead):
         """Put the head on, and freeze what does not learn.
 
         Args:
             backbone: Whose image tower learns, in place.
             n_identities: Training identities, at least 2.
-            head: "linear", or "arcface" with `scale` and `margin` (radians).
-            unfreeze_blocks: See `image_tower.unfreeze`.
-            neck_dim: Values an embedding is reduced to before the neck, in training alone; 0: not reduced.
-            recompute: Keep no activations inside a ViT's blocks and compute them again for the gradient: the same
-                gradient, less memory, more time.
-            scale, margin: Of ArcFace.
-            seed: Of the head's first values.
+            options: The head; `recompute` keeps no activations inside a ViT's blocks and computes them again for the
+                gradient: the same gradient, less memory, more time. The seed is of the head's first values.
 
         Raises:
-            ConfigError: An unknown head, too few identities, a width below 0, more blocks than there are, or
-                `recompute` with a ResNet.
+            ConfigError: Too few identities, more blocks than there are, or `recompute` with a ResNet.
         """
         super().__init__()
-        if head not in HEADS:
-            raise ConfigError(f"head={head!r}; choose from {', '.join(HEADS)}")
         if n_identities < 2:
             raise ConfigError(f"{n_identities} identities train; a classifier needs at least two")
-        if recompute and not hasattr(backbone.model.visual, "transformer"):
+        if options.recompute and not hasattr(backbone.model.visual, "transformer"):
             raise ConfigError("recompute=True: a ResNet's batch norms would count every image twice; leave it off")
-        if neck_dim < 0:
-            raise ConfigError(f"neck_dim={neck_dim}: give the values to reduce an embedding to, or 0 for all of them")
-        self.recipe: dict[str, Any] = {
-            "backbone": backbone.fingerprint, "n_identities": n_identities, "head": head,
-            "unfreeze_blocks": unfreeze_blocks, "neck_dim": neck_dim, "scale": scale, "margin": margin, "seed": seed,
-        }  # fmt: skip
+        kept = options.model_dump(include=set(ReidHead.model_fields) - {"recompute"})
+        self.recipe: dict[str, Any] = {"backbone": backbone.fingerprint, "n_identities": n_identities, **kept}
+        neck_dim = options.neck_dim
         self.visual: Any = backbone.model.visual
-        self.learning, self._last = unfreeze(self.visual, unfreeze_blocks), unfreeze_blocks
+        self.learning, self._last = unfreeze(self.visual, options.unfreeze_blocks), options.unfreeze_blocks
         size, width = backbone.embedding_dim, neck_dim or backbone.embedding_dim
         self.neck = torch.nn.BatchNorm1d(width)
         self.neck.bias.requires_grad_(False)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(options.seed)
         first = torch.randn(n_identities, width, generator=generator)
-        self.classifier = torch.nn.Parameter(first * (0.001 if head == "linear" else 1.0))
+        self.classifier = torch.nn.Parameter(first * (0.001 if options.head == "linear" else 1.0))
         self.reduction: torch.nn.Module = torch.nn.Identity()
         if neck_dim:
             self.reduction = torch.nn.Linear(size, width, bias=False)  # the neck takes every mean away
             self.reduction.weight.data = torch.randn(width, size, generator=generator) / size**0.5
         self.centers = torch.nn.Parameter(torch.zeros(n_identities, size))
-        self._head, self._scale, self._margin, self._recompute = head, scale, margin, recompute
+        self._options = options
         self.to(backbone.device)
 
     def train(self, mode: bool = True) -> "ReidEncoder":
@@ -102,7 +87,7 @@ class ReidEncoder(torch.nn.Module):
 
     def learning_part(self, activations: Tensor) -> Tensor:
         """Embeddings, not normalised, float32 (n, embedding_dim), from what `frozen_part` gave."""
-        return learning_part(self.visual, activations, self._last, self._recompute).float()
+        return learning_part(self.visual, activations, self._last, self._options.recompute).float()
 
     def for_losses(self, activations: Tensor) -> dict[str, Tensor]:
         """What the losses look at, from what `frozen_part` gave: "embeddings", not normalised."""
@@ -114,15 +99,17 @@ class ReidEncoder(torch.nn.Module):
 
     def logits(self, embeddings: Tensor, identities: Tensor) -> Tensor:
         """Logits of the identities, (n, n_identities); ArcFace puts its margin on the own one."""
-        if self._head == "linear":
+        if self._options.head == "linear":
             return self.scores(embeddings)
         bottled = self.neck(self.reduction(embeddings))
-        return arcface_logits(bottled, self.classifier, identities, self._scale, self._margin)
+        return arcface_logits(
+            bottled, self.classifier, identities, self._options.arcface_scale, self._options.arcface_margin
+        )
 
     def scores(self, embeddings: Tensor) -> Tensor:
         """What the classifier says where nobody knows the identity: logits, of ArcFace cosines, (n, n_identities)."""
         bottled = self.neck(self.reduction(embeddings))
-        if self._head == "linear":
+        if self._options.head == "linear":
             return F.linear(bottled, self.classifier)
         return F.linear(F.normalize(bottled, dim=1), F.normalize(self.classifier, dim=1))
 

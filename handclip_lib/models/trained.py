@@ -23,6 +23,7 @@ from handclip_lib.finite import require_finite
 from handclip_lib.models.promptsg import PromptSG, load_promptsg, save_promptsg
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.parameters.notebooks import Evaluation, trained_name
+from handclip_lib.parameters.parts import Guidance, ReidHead
 
 logger = logging.getLogger("handclip")
 PROMPTS = "text_features.safetensors"
@@ -71,28 +72,11 @@ class Training(NamedTuple):
 M = TypeVar("M", Backbone, Trained)
 
 
-def image_encoder(
-    backbone: Backbone,
-    n_identities: int,
-    *,
-    method: str = "prompts_then_image",
-    template: str = "",
-    layers: int = 2,
-    **head: Any,
-) -> ReidEncoder | PromptSG:
-    """The encoder that a method trains.
-
-    Args:
-        backbone: Whose image tower learns.
-        n_identities: Training identities.
-        method: "promptsg" for a `PromptSG`, which takes `template` and `layers`; else a `ReidEncoder`.
-        template, layers: See `PromptSG`; an empty template is its own.
-        head: What both take, such as `head` and `unfreeze_blocks`.
-    """
-    if method != "promptsg":
-        return ReidEncoder(backbone, n_identities, **head)
-    own: dict[str, Any] = {"template": template} if template else {}
-    return PromptSG(backbone, n_identities, layers=layers, **own, **head)
+def image_encoder(backbone: Backbone, n_identities: int, options: ReidHead) -> ReidEncoder | PromptSG:
+    """The encoder that learns, on the backbone's image tower: a `PromptSG` where `method` says so."""
+    if isinstance(options, Guidance) and options.method == "promptsg":
+        return PromptSG(backbone, n_identities, options)
+    return ReidEncoder(backbone, n_identities, options)
 
 
 @torch.inference_mode()
@@ -136,12 +120,12 @@ def save_trained(encoder: ReidEncoder | PromptSG, backbone: Backbone, folder: Pa
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise BackboneError(f"{folder / TRAINING} is damaged ({error}); delete it and train again") from error
     last = best | now  # what is frozen is not in the file
-    for state, name in ((last, FINAL), (best, BEST)):
+    for state, file in ((last, FINAL), (best, BEST)):
         encoder.load_state_dict(state)
         if isinstance(encoder, PromptSG):
-            save_promptsg(encoder, backbone, folder / name)
+            save_promptsg(encoder, backbone, folder / file)
         else:
-            tuned = save_clip(backbone, folder / name)
+            tuned = save_clip(backbone, folder / file)
     if isinstance(encoder, PromptSG):
         return replace(_guided(encoder, backbone), name=name or backbone.name)
     return Trained(tuned.encode_image, tuned.fingerprint, name or backbone.name, backbone.resolution)

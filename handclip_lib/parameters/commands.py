@@ -4,7 +4,7 @@ import json
 import shlex
 from typing import Any, get_origin
 
-from handclip_lib.parameters.notebooks import Parameters
+from handclip_lib.parameters.parts import Parameters
 
 
 def changed(config: Parameters, since: Parameters | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import yaml
 
 from handclip_lib.errors import ConfigError
 from handclip_lib.files import whole_file
-from handclip_lib.parameters.notebooks import Parameters
+from handclip_lib.parameters.parts import Parameters
 from handclip_lib.parameters.yaml import read_mapping
 from handclip_lib.places import project_root
 

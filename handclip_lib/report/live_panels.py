@@ -23,7 +23,8 @@ from handclip_lib.errors import HandClipError, RunError
 from handclip_lib.evaluation.baselines import is_baseline
 from handclip_lib.evaluation.ranking.saved_evaluation import load_evaluation
 from handclip_lib.evaluation.verification.error_rates import verify_models
-from handclip_lib.parameters.notebooks import NOTEBOOKS, Parameters
+from handclip_lib.parameters.notebooks import NOTEBOOKS
+from handclip_lib.parameters.parts import Parameters
 from handclip_lib.widgets.dataset_browser import dataset_browser
 from handclip_lib.widgets.panel import Panel
 from handclip_lib.widgets.retrieval_browser import retrieval_browser

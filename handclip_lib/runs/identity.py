@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from handclip_lib.errors import RunError
-from handclip_lib.parameters.notebooks import Parameters
+from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import project_root
 from handclip_lib.runs.inputs import reports_folder, what_is_read
 

@@ -10,7 +10,8 @@ from typing import Any, get_args
 
 from handclip_lib.data.content import content_keys, data_files
 from handclip_lib.errors import BackboneError, ConfigError, DataError, RunError
-from handclip_lib.parameters.notebooks import Analysis, BackboneName, Parameters
+from handclip_lib.parameters.notebooks import Analysis
+from handclip_lib.parameters.parts import BackboneName, Parameters
 from handclip_lib.places import HD_IDENTITIES, METADATA, PHOTOGRAPHS, find_data_root, project_root
 from handclip_lib.runs.record import PROMPTS_OF, TRAININGS, find_run, read_record
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from handclip_lib.errors import RunError
 from handclip_lib.files import whole_file
 from handclip_lib.parameters.guard import resolve
-from handclip_lib.parameters.notebooks import SELECTED_ON_TEST, Parameters
+from handclip_lib.parameters.notebooks import SELECTED_ON_TEST
+from handclip_lib.parameters.parts import Parameters
 from handclip_lib.runs import inputs
 from handclip_lib.runs.claim import Claim
 from handclip_lib.runs.identity import elsewhere, git_state, reports_folder, run_id, versions

@@ -50,11 +50,9 @@ def train(folder: Path) -> None:
     model = load_backbone(config.backbone, config.weights, device, config.download_root, config.size, progress=False)
     _, images, split = open_images(config, model.resolution, progress=False)
     people = training_images(images, split, config.validation)
-    encoder = image_encoder(model, len(people.identities), **config.encoder_options())
+    encoder = image_encoder(model, len(people.identities), config)
     text = prompt_texts(model, texts, people.identities, split)
-    fit_image(
-        encoder, people.pixels, people.labels, **config.options(), text=text, validate=people.validate, folder=folder
-    )
+    fit_image(encoder, people.pixels, people.labels, config, text=text, validate=people.validate, folder=folder)
     if Processes(encoder.classifier.device).is_main:
         save_trained(encoder, model, folder)
 

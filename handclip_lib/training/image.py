@@ -22,6 +22,7 @@ from handclip_lib.losses.image_losses import WITH_TEXT, WeightedLoss, image_loss
 from handclip_lib.models.promptsg import PromptSG
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.models.trained import ENCODED_AT_ONCE, TRAINING, encode_images
+from handclip_lib.parameters.parts import ImageTraining
 from handclip_lib.training.history import LEARNT
 from handclip_lib.training.image_state import ImageState
 from handclip_lib.training.processes import Processes
@@ -30,7 +31,6 @@ from handclip_lib.training.schedule import one_cycle, warm_up_cosine
 logger = logging.getLogger("handclip")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-SCHEDULES = ("cosine", "one_cycle")
 
 
 @dataclass(frozen=True)
@@ -54,34 +54,11 @@ def fit_image(
     encoder: ReidEncoder | PromptSG,
     pixels: np.ndarray,
     identities: np.ndarray,
+    options: ImageTraining,
     *,
-    weights: Mapping[str, float],
     text: np.ndarray | None = None,
-    epochs: int = 30,
-    n_identities: int = 32,
-    n_images: int = 4,
-    views: int = 2,
-    learning_rate: float = 5e-4,
-    head_learning_rate: float = 5e-3,
-    center_learning_rate: float = 0.5,
-    optimizer: str = "adamw",
-    weight_decay: float = 0.05,
-    schedule: str = "cosine",
-    warm_up: int = 2,
-    clip_gradient: float = 5.0,
-    label_smoothing: float = 0.1,
-    margin: float = 0.3,
-    temperature: float = 0.1,
-    augmentation: float = 1.0,
-    flip: bool = False,
-    precision: str = "fp32",
-    encoded_at_once: int = 0,
-    average: float = 0.0,
     keeps_frozen: bool = True,
     validate: Callable[[Callable[[np.ndarray], np.ndarray]], Mapping[str, float]] | None = None,
-    select_by: str = "val_rank1",
-    patience: int = 0,
-    seed: int = 0,
     folder: Path | None = None,
     watch: Callable[..., None] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -98,34 +75,11 @@ def fit_image(
         encoder: Trained in place; holds the best epoch's weights at the end.
         pixels: uint8, shape (n, side, side, 3).
         identities: Of each image, its place among the encoder's identities, int64 (n,).
-        weights: Of the terms, 0 or more; a term of weight 0 is not computed.
+        options: How it is trained; a term of weight 0 is not computed.
         text: Frozen text features of all identities, (n_identities, size); the terms with text need them.
-        epochs: Each shows every image `views` times.
-        n_identities, n_images: P and K of a batch.
-        views: Augmented views of each image in a batch.
-        learning_rate, head_learning_rate: The highest, of the tower and of what is put on it.
-        center_learning_rate: Of the centres, which plain SGD moves whatever the weight of their loss is.
-        optimizer: "adamw" or "adam" (whose weight decay is part of the gradient).
-        weight_decay: On matrices and filters only.
-        schedule: "cosine", after the warm-up, or "one_cycle"; both change with every step.
-        warm_up: Epochs in which the rates rise, with "cosine".
-        clip_gradient: Largest length of the gradient, applied before the step.
-        label_smoothing: Of `identity`.
-        margin: Of `triplet`, in Euclidean distance of embeddings of length 1.
-        temperature: Of `supcon`, `image_to_text` and `text_supcon`, which compare by the cosine.
-        augmentation, flip: See `augment`.
-        precision: "fp32", "bf16" or "fp16" (the tower under autocast, the last with a scaled loss; the weights stay
-            float32).
-        encoded_at_once: Images whose activations are in memory at once; 0: the whole batch. The gradient is that of
-            the whole batch, by encoding twice (Gao et al., "Scaling Deep Contrastive Learning Batch Size under
-            Memory Limited Setup", 2021); only batch norms, of a ResNet or PromptSG, see the pieces.
-        average: Decay a step of the weights' moving average, which is then validated and kept; 0: none.
         keeps_frozen: Without augmentation, compute the frozen blocks' activations of every image once and keep them in
             memory (ViT-B/16: 0.6 MB an image); the result is the same.
         validate: Takes an encoder of uint8 images, in evaluation mode; returns measures by name.
-        select_by: The measure whose highest value is the best epoch, of equals the earliest; or "loss", the lowest.
-        patience: Epochs without a better one after which training stops; 0: never.
-        seed: Of batches and augmentation.
         folder: Where `image.safetensors` is written after every epoch; a training that finds its own goes on from it.
         watch: Called with the history and the best epoch after every epoch, and with `last=True` at the end.
         stop: Asked after every epoch, on all processes, of which the main one decides; what was learnt until it says
@@ -137,33 +91,34 @@ def fit_image(
         TrainingError: A value is out of bounds, a loss, gradient or embedding is no number (the encoder then holds the
             best epoch's weights), or the checkpoint is of another training.
     """
-    _check(encoder, pixels, identities, text, weights, epochs, views, encoded_at_once, precision, optimizer, schedule)
+    _check(encoder, pixels, identities, text, options)
+    epochs, seed, precision, learning_rate = options.epochs, options.seed, options.precision, options.learning_rate
     refuse_not_finite(encoder, "the weights, before the first step", TrainingError)
     device = encoder.classifier.device
     processes = Processes(device)
     texts = None if text is None else F.normalize(torch.as_tensor(np.asarray(text, np.float32), device=device), dim=1)
-    losses = image_losses(encoder.logits, encoder.centers, texts, label_smoothing, margin, temperature)
-    loss_of = WeightedLoss(losses, weights)
-    options = {
-        "weights": dict(loss_of.weights), "epochs": epochs, "n_identities": n_identities, "n_images": n_images,
-        "views": views, "learning_rate": learning_rate, "head_learning_rate": head_learning_rate,
-        "center_learning_rate": center_learning_rate, "optimizer": optimizer, "schedule": schedule,
-        "weight_decay": weight_decay, "warm_up": warm_up, "clip_gradient": clip_gradient,
-        "label_smoothing": label_smoothing, "margin": margin, "temperature": temperature,
-        "augmentation": augmentation, "flip": flip, "precision": precision, "encoded_at_once": encoded_at_once,
-        "average": average, "select_by": select_by, "patience": patience, "seed": seed,
-        "images": int(pixels.astype(np.int64).sum()), "encoder": encoder.recipe,
+    losses = image_losses(
+        encoder.logits, encoder.centers, texts, options.label_smoothing, options.margin, options.temperature
+    )
+    loss_of = WeightedLoss(losses, options.loss_weights)
+    decides = {
+        **options.model_dump(include=set(ImageTraining.model_fields)), "encoder": encoder.recipe,
+        "images": int(pixels.astype(np.int64).sum()),
         "labels": int(np.asarray(identities, np.int64) @ np.arange(1, len(identities) + 1)),
         "text": None if text is None else float(np.abs(text).sum(dtype=np.float64)),
     }  # fmt: skip
     encoder.centers.requires_grad_("center" in loss_of.weights)
-    adam = OPTIMIZERS[optimizer](_groups(encoder, learning_rate, head_learning_rate, weight_decay))
-    sgd = torch.optim.SGD([encoder.centers], lr=center_learning_rate)
+    adam = OPTIMIZERS[options.optimizer](_groups(encoder, options))
+    sgd = torch.optim.SGD([encoder.centers], lr=options.center_learning_rate)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    warn_if_few(identities, n_identities)
-    steps_of = [len(identity_batches(identities, n_identities, n_images, _rng(seed, e))) for e in range(epochs)]
+    warn_if_few(identities, options.n_identities)
+
+    def batches(epoch: int) -> list[np.ndarray]:
+        return identity_batches(identities, options.n_identities, options.n_images, _rng(seed, epoch))
+
+    steps_of = [len(batches(epoch)) for epoch in range(epochs)]
     before = np.concatenate([[0], np.cumsum(steps_of)])
-    state = ImageState(encoder, adam, scaler, options, folder / TRAINING if folder else None)
+    state = ImageState(encoder, adam, scaler, decides, folder / TRAINING if folder else None)
 
     def stopped(what: str, number: int = 0) -> TrainingError:
         state.put_best()
@@ -199,7 +154,7 @@ def fit_image(
         state.resume()
     else:
         close_epoch({"epoch": 0})
-    reuses = encoder.has_frozen_part and not augmentation and not flip and keeps_frozen
+    reuses = encoder.has_frozen_part and not options.augmentation and not options.flip and keeps_frozen
     held = _held(encoder, pixels, precision, progress and processes.is_main) if reuses else None
     learning = [p for group in adam.param_groups for p in group["params"]]
     highest = [group["lr"] for group in adam.param_groups]
@@ -212,27 +167,27 @@ def fit_image(
         with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
             return encoder.for_losses(encoder.frozen_part(some) if held is None else some)
 
-    while state.history.epoch < epochs and not state.history.stops(patience):
+    while state.history.epoch < epochs and not state.history.stops(options.patience):
         began, epoch, seen = time.monotonic(), state.history.epoch, []
         encoder.train()
-        for number, batch in enumerate(identity_batches(identities, n_identities, n_images, _rng(seed, epoch))):
-            rows, step = np.tile(batch, views), int(before[epoch]) + number
+        for number, batch in enumerate(batches(epoch)):
+            rows, step = np.tile(batch, options.views), int(before[epoch]) + number
             place = f"epoch {epoch + 1}, batch {number + 1} of {len(rows)} images"
             ids, own = torch.as_tensor(identities[rows], device=device), processes.share(len(rows))
             if held is None:
                 seeds = _rng(seed, epoch, number).integers(2**62, size=len(rows)).tolist()
                 images = torch.from_numpy(pixels[rows[own]]).to(device)
-                inputs = augment(images, seeds[own], augmentation, flip)
+                inputs = augment(images, seeds[own], options.augmentation, options.flip)
             else:
                 inputs = held[rows[own]].to(device)
-            if schedule == "one_cycle":
+            if options.schedule == "one_cycle":
                 factor = one_cycle(step, int(before[-1]))
             else:
-                factor = warm_up_cosine(step, int(before[-1]), int(before[min(warm_up, epochs)]))
+                factor = warm_up_cosine(step, int(before[-1]), int(before[min(options.warm_up, epochs)]))
             for group, rate in zip(adam.param_groups, highest, strict=True):
                 group["lr"] = rate * factor
             encoder.zero_grad()
-            pieces = _pieces(inputs, encoded_at_once)
+            pieces = _pieces(inputs, options.encoded_at_once)
             outputs = _in_pieces(encoder, outputs_of, pieces) if len(pieces) > 1 else outputs_of(inputs)
             loss, terms = loss_of(ids=ids, **processes.gather(outputs, len(rows)))
             if not torch.isfinite(loss):
@@ -242,7 +197,7 @@ def fit_image(
                 _backward_in_pieces(outputs_of, pieces, outputs)
             processes.mean_gradients([*learning, encoder.centers])
             scaler.unscale_(adam)
-            gradient = torch.nn.utils.clip_grad_norm_(learning, clip_gradient)
+            gradient = torch.nn.utils.clip_grad_norm_(learning, options.clip_gradient)
             # fp16's scale is too high at first, and falls; a full-size gradient has no such excuse
             if not torch.isfinite(gradient) and scaler.get_scale() <= 1:
                 raise stopped(f"the gradient is {gradient.item()} in {place}", number)
@@ -260,7 +215,7 @@ def fit_image(
             row["skipped_steps"] = int((~np.isfinite(np.array(seen)[:, 2])).sum())
         close_epoch(row | {"learning_rate": adam.param_groups[0]["lr"], "seconds": 0.0})
         row = state.history.rows[-1]
-        bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", select_by) if name in row})
+        bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", options.select_by) if name in row})
         bar.update()
         if processes.from_main(stop is not None and stop()):
             break
@@ -324,12 +279,12 @@ def _backward_in_pieces(
         torch.autograd.backward([again[name] for name in used], [gradients[name][number] for name in used])
 
 
-def _groups(encoder: ReidEncoder | PromptSG, rate: float, head_rate: float, decay: float) -> list[dict[str, Any]]:
+def _groups(encoder: ReidEncoder | PromptSG, options: ImageTraining) -> list[dict[str, Any]]:
     """Every tensor that learns, but for the centres, in exactly one group; weight decay on matrices alone."""
     head = {id(p) for p in encoder.head_parameters()}
     groups = []
-    for is_head, own_rate in ((False, rate), (True, head_rate)):
-        for is_matrix, own_decay in ((True, decay), (False, 0.0)):
+    for is_head, own_rate in ((False, options.learning_rate), (True, options.head_learning_rate)):
+        for is_matrix, own_decay in ((True, options.weight_decay), (False, 0.0)):
             found = [
                 p for p in encoder.parameters()
                 if p.requires_grad and p is not encoder.centers
@@ -349,8 +304,7 @@ def _means(seen: np.ndarray) -> np.ndarray:
 
 def _check(
     encoder: ReidEncoder | PromptSG, pixels: np.ndarray, identities: np.ndarray, text: np.ndarray | None,
-    weights: Mapping[str, float], epochs: int, views: int, encoded_at_once: int, precision: str,
-    optimizer: str, schedule: str,
+    options: ImageTraining,
 ) -> None:  # fmt: skip
     faults, count = [], len(encoder.classifier)
     if len(pixels) != len(identities):
@@ -359,7 +313,7 @@ def _check(
         faults.append(f"images of {len(np.unique(identities))} identities: at least two are needed")
     elif identities.min() < 0 or identities.max() >= count:
         faults.append(f"identity number {identities.max()}: the classifier has {count}, from 0")
-    needed = [name for name in WITH_TEXT if weights.get(name, 0) > 0]
+    needed = [name for name in WITH_TEXT if options.loss_weights[name]]
     needed = [name for name in needed if name == "image_to_text" or text is not None or not encoder.makes_texts]
     if needed and (text is None or len(text) != count):
         faults.append(
@@ -368,20 +322,11 @@ def _check(
         )
     if text is not None and not np.isfinite(text).all():
         faults.append(f"{int((~np.isfinite(text)).sum())} values of the texts are not finite: learn the prompts again")
-    if epochs < 1 or views < 1:
-        faults.append(f"epochs={epochs}, views={views}: at least one each")
-    if encoder.makes_texts and encoded_at_once == 1:
+    if encoder.makes_texts and options.encoded_at_once == 1:
         faults.append(
             "encoded_at_once=1: a pseudo token's batch norm takes no single image; give 0, for the whole batch, or "
             "at least 2"
         )
-    for name, value, known in (
-        ("precision", precision, PRECISIONS),
-        ("optimizer", optimizer, OPTIMIZERS),
-        ("schedule", schedule, SCHEDULES),
-    ):
-        if value not in known:
-            faults.append(f"{name}={value!r}: choose from {', '.join(known)}")
     if faults:
         raise TrainingError("; ".join(faults))
 

@@ -20,7 +20,8 @@ from handclip_lib.finite import require_finite
 from handclip_lib.losses.contrastive import supervised_contrastive
 from handclip_lib.losses.diversity import diversity_loss
 from handclip_lib.models.prompt_learner import PromptLearner
-from handclip_lib.parameters.templates import templates_of
+from handclip_lib.parameters.notebooks import PromptLearning
+from handclip_lib.parameters.parts import PromptTraining
 from handclip_lib.training.checkpoints import resume_checkpoint, save_checkpoint
 from handclip_lib.training.history import LEARNT, History, have_moved, sample_of
 from handclip_lib.training.schedule import warm_up_cosine
@@ -67,22 +68,9 @@ def fit_prompt(
     learner: PromptLearner,
     images: np.ndarray,
     identities: np.ndarray,
+    options: PromptTraining,
     *,
-    epochs: int = 30,
-    n_identities: int = 16,
-    n_images: int = 4,
-    optimizer: str = "adam",
-    learning_rate: float = 0.01,
-    weight_decay: float = 0.0,
-    warm_up: int = 2,
-    temperature: float = 1.0,
-    normalize: bool = False,
-    context_weight: float = 0.0,
-    diversity_weight: float = 0.0,
     validate: Callable[[np.ndarray], Mapping[str, float]] | None = None,
-    select_by: str = "loss",
-    patience: int = 0,
-    seed: int = 0,
     folder: Path | None = None,
     watch: Callable[..., None] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -100,19 +88,8 @@ def fit_prompt(
         learner: Trained in place; holds the best context at the end.
         images: Image features, float32, shape (n, size); scaled as they should be compared (see `normalize`).
         identities: Of each image, number of its row in the learner, int, shape (n,).
-        epochs: Each shows every image once.
-        n_identities, n_images: P and K of a batch.
-        optimizer: "adam" or "adamw".
-        learning_rate: The highest; see `warm_up_cosine`.
-        weight_decay: Of the optimizer.
-        warm_up: Epochs of the warm-up.
-        temperature, normalize: See `supervised_contrastive`. CLIP-ReID: 1 and no normalisation.
-        context_weight: λ, 0 or more.
-        diversity_weight: Of `diversity_loss`, 0 or more.
+        options: How it is trained; `temperature` and `normalize` as `supervised_contrastive` has them.
         validate: Takes text features (n_identities, size), not normalised, and returns measures by name.
-        select_by: The measure whose highest value is the best epoch (the loss: lowest; of equals the earliest).
-        patience: Epochs without a better one after which training stops; 0: never.
-        seed: Of the batches.
         folder: Where `prompts.safetensors` is written after every epoch; a training that finds its own there goes
             on from it, to the same history and weights as if it had not been interrupted.
         watch: Called with the history and the best epoch after every epoch, and with `last=True` at the end.
@@ -123,24 +100,27 @@ def fit_prompt(
         TrainingError: Too few identities, a value out of bounds, a loss that is no number, or a checkpoint of
             another training.
     """
-    _check(learner, images, identities, epochs, temperature, optimizer)
+    _check(learner, images, identities)
+    epochs, seed, learning_rate = options.epochs, options.seed, options.learning_rate
     device = learner.context.device
     labels = torch.as_tensor(np.asarray(identities, np.int64), device=device)
     features = torch.as_tensor(np.asarray(images, np.float32), device=device)
-    options = {
-        "epochs": epochs, "n_identities": n_identities, "n_images": n_images, "optimizer": optimizer,
-        "learning_rate": learning_rate, "weight_decay": weight_decay, "warm_up": warm_up, "temperature": temperature,
-        "normalize": normalize, "context_weight": context_weight,
-        "diversity_weight": diversity_weight, "select_by": select_by, "patience": patience,
-        "seed": seed, "learner": learner.recipe, "images": float(np.abs(images).sum(dtype=np.float64)),
+    decides = {
+        **options.model_dump(include=set(PromptTraining.model_fields)), "learner": learner.recipe,
+        "images": float(np.abs(images).sum(dtype=np.float64)),
         "labels": int(np.asarray(identities, np.int64) @ np.arange(1, len(identities) + 1)),
     }  # fmt: skip
-    warn_if_few(identities, n_identities)
-    steps_of = [len(identity_batches(identities, n_identities, n_images, _rng(seed, e))) for e in range(epochs)]
+    warn_if_few(identities, options.n_identities)
+
+    def batches(epoch: int) -> list[np.ndarray]:
+        return identity_batches(identities, options.n_identities, options.n_images, _rng(seed, epoch))
+
+    steps_of = [len(batches(epoch)) for epoch in range(epochs)]
     before = np.concatenate([[0], np.cumsum(steps_of)])
-    adam = OPTIMIZERS[optimizer]([learner.context], lr=learning_rate, weight_decay=weight_decay)
+    adam = OPTIMIZERS[options.optimizer]([learner.context], lr=learning_rate, weight_decay=options.weight_decay)
+    rising = int(before[min(options.warm_up, epochs)])
     kept = {0, epochs, *np.linspace(0, epochs, SNAPSHOTS + 2).astype(int).tolist()}
-    state = _State(learner, adam, options, folder / "prompts.safetensors" if folder else None)
+    state = _State(learner, adam, decides, folder / "prompts.safetensors" if folder else None)
 
     def show(last: bool) -> None:
         if watch is not None:
@@ -152,20 +132,20 @@ def fit_prompt(
         state.close_epoch({"epoch": 0, **_norms(learner), **(validate(text) if validate else {})}, text, True)
         show(last=False)
     bar = tqdm(total=epochs, initial=state.history.epoch, desc="learning prompts", unit="epoch", disable=not progress)
-    while state.history.epoch < epochs and not state.history.stops(patience):
+    while state.history.epoch < epochs and not state.history.stops(options.patience):
         began, epoch, seen = time.monotonic(), state.history.epoch, []
-        for number, batch in enumerate(identity_batches(identities, n_identities, n_images, _rng(seed, epoch))):
+        for number, batch in enumerate(batches(epoch)):
             rows = torch.as_tensor(batch, device=device)
             step = int(before[epoch]) + number
             for group in adam.param_groups:
-                group["lr"] = learning_rate * warm_up_cosine(step, int(before[-1]), int(before[min(warm_up, epochs)]))
+                group["lr"] = learning_rate * warm_up_cosine(step, int(before[-1]), rising)
             distinct, place = labels[rows].unique(return_inverse=True)
             texts = learner.encode_text(distinct)
             image, prompt, ids = features[rows], texts[place], labels[rows]
-            i2t = supervised_contrastive(image, prompt, ids, ids, temperature, normalize)
-            t2i = supervised_contrastive(prompt, image, ids, ids, temperature, normalize)
+            i2t = supervised_contrastive(image, prompt, ids, ids, options.temperature, options.normalize)
+            t2i = supervised_contrastive(prompt, image, ids, ids, options.temperature, options.normalize)
             squares, overlap = learner.context.square().mean(), diversity_loss(texts)
-            loss = i2t + t2i + context_weight * squares + diversity_weight * overlap
+            loss = i2t + t2i + options.context_weight * squares + options.diversity_weight * overlap
             adam.zero_grad()
             loss.backward()
             gradient = learner.context.grad.norm() if learner.context.grad is not None else torch.zeros(())
@@ -175,7 +155,7 @@ def fit_prompt(
                     raise TrainingError(
                         f"the {what} is {value.item()} in epoch {epoch + 1}, batch {number + 1} of identities "
                         f"{[learner.identities[i] for i in distinct.tolist()][:8]}: lower "
-                        f"learning_rate={learning_rate:g} or raise temperature={temperature:g}"
+                        f"learning_rate={learning_rate:g} or raise temperature={options.temperature:g}"
                     )
             adam.step()
             positives = (ids[:, None] == ids).sum() / len(ids)
@@ -188,7 +168,7 @@ def fit_prompt(
         row["seconds"] = time.monotonic() - began
         state.close_epoch(row, text, epoch + 1 in kept)
         show(last=False)
-        bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", select_by) if name in row})
+        bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", options.select_by) if name in row})
         bar.update()
         if stop is not None and stop():
             break
@@ -202,40 +182,26 @@ def try_prompt(
     names: Sequence[str],
     images: np.ndarray,
     identities: np.ndarray,
+    options: PromptLearning,
     *,
     validate: Callable[[np.ndarray], Mapping[str, float]],
-    options: Mapping[str, Any],
-    n_ctx: int,
-    template: str,
-    temperature: float,
-    context_weight: float,
     **watched: Any,
 ) -> PromptResult:
-    """A training with other settings, from a fresh context, kept nowhere.
+    """A training of `trial_epochs` from a fresh context, kept nowhere.
 
     Args:
         backbone: The frozen CLIP.
         names: Names of the identities.
-        images, identities, validate: As `fit_prompt` takes them.
-        options: `context` and `seed` of the learner, and the options of `fit_prompt`.
-        n_ctx, template, temperature, context_weight: What is tried; several templates are parted by |.
-        **watched: `watch`, `stop` and `progress`, as `fit_prompt` takes them.
+        images, identities, options, validate, **watched: As `fit_prompt` takes them.
 
     Raises:
         ConfigError, TrainingError: See `PromptLearner` and `fit_prompt`.
     """
-    rest = {name: value for name, value in options.items() if name != "context"}
-    rest |= {"temperature": temperature, "context_weight": context_weight, **watched}
-    templates = templates_of(template, options["context"])
-    learner = PromptLearner(
-        backbone, names, n_ctx=n_ctx, context=options["context"], templates=templates, seed=options["seed"]
-    )
-    return fit_prompt(learner, images, identities, **rest, validate=validate)
+    trial = options.model_copy(update={"epochs": options.trial_epochs})
+    return fit_prompt(PromptLearner(backbone, names, trial), images, identities, trial, validate=validate, **watched)
 
 
-def _check(
-    learner: PromptLearner, images: np.ndarray, identities: np.ndarray, epochs: int, temperature: float, optimizer: str
-) -> None:
+def _check(learner: PromptLearner, images: np.ndarray, identities: np.ndarray) -> None:
     faults = []
     if len(images) != len(identities):
         faults.append(f"{len(images)} images and {len(identities)} identities: give each image one")
@@ -246,12 +212,6 @@ def _check(
         faults.append(f"identity number {known[-1]}: the learner has {len(learner.identities)}, from 0")
     if not np.isfinite(images).all():
         faults.append("an image feature is not finite: check the weights")
-    if epochs < 1:
-        faults.append(f"epochs={epochs}: at least one")
-    if not temperature > 0:
-        faults.append(f"temperature={temperature}: more than 0")
-    if optimizer not in OPTIMIZERS:
-        faults.append(f"optimizer={optimizer!r}: choose from {', '.join(OPTIMIZERS)}")
     if faults:
         raise TrainingError("; ".join(faults))
 

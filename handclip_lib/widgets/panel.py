@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from handclip_lib.errors import ConfigError
 from handclip_lib.parameters.commands import run_command
 from handclip_lib.parameters.guard import resolve
-from handclip_lib.parameters.notebooks import Parameters
+from handclip_lib.parameters.parts import Parameters
 from handclip_lib.widgets.job import Job
 
 MOST_FRAMES = 12  # that the report's style can show

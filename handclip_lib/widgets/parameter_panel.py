@@ -12,9 +12,9 @@ from handclip_lib.errors import ConfigError
 from handclip_lib.parameters.commands import papermill_command, parameter_lines, run_command, said
 from handclip_lib.parameters.files import parameter_files, read_parameters, save_parameters, shown
 from handclip_lib.parameters.guard import resolve
-from handclip_lib.parameters.notebooks import Parameters, WithBackbone, WithData
+from handclip_lib.parameters.parts import Data, Model, Parameters
 
-GROUPS = {"data": WithData, "backbone": WithBackbone}
+GROUPS = {"data": Data, "backbone": Model}
 ROW = {"display": "flex", "flex_flow": "row wrap"}
 OPEN, CLOSED = "caret-down", "caret-right"
 COPY = """

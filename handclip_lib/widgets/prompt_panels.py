@@ -65,8 +65,7 @@ def training_panel(train: Callable[..., PromptResult], config: PromptLearning) -
     and "cancel" ends them after the epoch they are in.
 
     Args:
-        train: Takes n_ctx, template, temperature and context_weight by name, and `watch`, `stop` and `progress` as
-            `fit_prompt` does.
+        train: Takes the parameters it trains with, and `watch`, `stop` and `progress` as `fit_prompt` does.
         config: What the controls start at, and how long a trial is.
     """
 
@@ -82,7 +81,7 @@ def training_panel(train: Callable[..., PromptResult], config: PromptLearning) -
 
         watched = {} if job is None else {"watch": watch, "stop": job.stopped, "progress": False}
         tried = {"n_ctx": n_ctx, "template": template, "temperature": temperature, "context_weight": context_weight}
-        result = train(**tried, **watched)
+        result = train(config.model_copy(update=tried), **watched)
         figure = learning_curves(result.history, result.best_epoch)
         cancelled = f", cancelled after epoch {len(result.history) - 1}" if job is not None and job.stopped() else ""
         settings = f"n_ctx {n_ctx}, temperature {temperature:g}, λ {context_weight:g}, {templates(template)}"

@@ -8,6 +8,7 @@ from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.losses.image_losses import image_losses
 from handclip_lib.models.reid_head import ReidEncoder
+from handclip_lib.parameters.parts import ReidHead
 
 IDS = [0, 0, 1, 1, 1, 2]
 SMOOTHING, MARGIN, TEMPERATURE = 0.2, 0.4, 0.25
@@ -18,7 +19,7 @@ def found() -> dict:
     """Every term by name, and what they were computed of."""
     torch.manual_seed(0)
     model = clip_package().model.CLIP(8, 32, 1, 64, 32, 77, 100, 64, 1, 1).eval()
-    encoder = ReidEncoder(Backbone("random", model, 32, 8, 77, torch.device("cpu"), ""), 4).double()
+    encoder = ReidEncoder(Backbone("random", model, 32, 8, 77, torch.device("cpu"), ""), 4, ReidHead()).double()
     encoder.centers.data = torch.randn(4, 8, dtype=torch.float64)
     encoder.classifier.data = torch.randn(4, 8, dtype=torch.float64)
     embeddings, texts = 3 * torch.randn(6, 8, dtype=torch.float64), torch.randn(4, 8, dtype=torch.float64)

@@ -150,4 +150,4 @@ def test_self_attention_looks_at_the_places():
 @pytest.mark.parametrize(("options", "words"), [({"heads": 5}, "heads=5: .* 24"), ({"layers": -1}, "layers=-1")])
 def test_what_makes_no_guidance_is_refused(options, words):
     with pytest.raises(ConfigError, match=words):
-        PromptGuidance(24, **({"heads": 4} | options))
+        PromptGuidance(24, **({"heads": 4, "layers": 0} | options))

@@ -9,6 +9,7 @@ from handclip_lib.backbone.load import Backbone, load_backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.errors import BackboneError, ConfigError
 from handclip_lib.models.prompt_learner import PromptLearner, nearest_words
+from handclip_lib.parameters.parts import Prompts
 
 TEMPLATES = {
     "identity": ("A photo of a {} hand.", "{}", "{} hand", "the back of a {}"),
@@ -49,7 +50,7 @@ def assert_equal_ways(learner: PromptLearner, rows: torch.Tensor):
 @pytest.mark.parametrize("n_ctx", [1, 2, 4, 8, 16])
 def test_features_and_gradients_are_those_of_the_plain_way(small, context, n_ctx):
     for template in TEMPLATES[context]:
-        learner = PromptLearner(small, NAMES, n_ctx=n_ctx, context=context, templates=[template], seed=1)
+        learner = PromptLearner(small, NAMES, Prompts(n_ctx=n_ctx, context=context, template=template, seed=1))
         assert_equal_ways(learner, torch.tensor([2, 0]))
 
 
@@ -62,7 +63,7 @@ def test_they_are_for_the_true_text_tower_at_every_length_and_file_template():
     for context, templates in (("identity", sorted(filter(None, given))), ("shared", TEMPLATES["shared"][:1])):
         for template in templates:
             for n_ctx in range(1, 17):
-                learner = PromptLearner(true, NAMES, n_ctx=n_ctx, context=context, templates=[template], seed=1)
+                learner = PromptLearner(true, NAMES, Prompts(n_ctx=n_ctx, context=context, template=template, seed=1))
                 assert_equal_ways(learner, torch.tensor([2, 0]))
 
 
@@ -70,20 +71,21 @@ def test_they_are_for_the_true_text_tower_at_every_length_and_file_template():
 def test_they_are_for_the_true_text_tower_of_vit_b16(context):
     true = text_clip(512, 12, 512)
     for n_ctx, templates in ((4, TEMPLATES[context][:1]), (16, TEMPLATES[context][:3])):
-        learner = PromptLearner(true, NAMES, n_ctx=n_ctx, context=context, templates=templates, seed=1)
+        options = Prompts(n_ctx=n_ctx, context=context, template=" | ".join(templates), seed=1)
+        learner = PromptLearner(true, NAMES, options)
         assert_equal_ways(learner, torch.tensor([0, 1, 2]))
 
 
 def test_several_templates_average_the_features(small):
-    both = PromptLearner(small, NAMES, templates=TEMPLATES["identity"][:2], seed=1)
-    parts = [PromptLearner(small, NAMES, templates=[template], seed=1) for template in TEMPLATES["identity"][:2]]
+    both = PromptLearner(small, NAMES, Prompts(template=" | ".join(TEMPLATES["identity"][:2]), seed=1))
+    parts = [PromptLearner(small, NAMES, Prompts(template=template, seed=1)) for template in TEMPLATES["identity"][:2]]
     rows = torch.arange(3)
     expected = (parts[0].encode_text(rows) + parts[1].encode_text(rows)) / 2
     torch.testing.assert_close(both.encode_text(rows), expected)
 
 
 def test_identities_with_another_context_have_other_features_and_with_the_same_the_same(small):
-    learner = PromptLearner(small, NAMES, seed=0)
+    learner = PromptLearner(small, NAMES, Prompts(seed=0))
     features = learner.text_features()
     distances = np.linalg.norm(features[:, None] - features, axis=2)[np.triu_indices(3, 1)]
     assert distances.min() > 1e-3 * np.linalg.norm(features[0])
@@ -93,7 +95,7 @@ def test_identities_with_another_context_have_other_features_and_with_the_same_t
 
 
 def test_a_gradient_reaches_only_the_identities_that_were_asked_for(small):
-    learner = PromptLearner(small, NAMES)
+    learner = PromptLearner(small, NAMES, Prompts())
     small.model.zero_grad(set_to_none=True)  # the plain way of another test left some
     _, gradient = gradients(learner, torch.tensor([2, 0]), False)
     assert (gradient.abs().sum(dim=(1, 2)) > 0).tolist() == [True, False, True]
@@ -102,7 +104,7 @@ def test_a_gradient_reaches_only_the_identities_that_were_asked_for(small):
 
 
 def test_what_stands_after_the_end_token_changes_nothing(small):
-    learner = PromptLearner(small, NAMES)
+    learner = PromptLearner(small, NAMES, Prompts())
     before = learner.encode_text_plainly(torch.arange(3)).detach()
     text = learner._texts[0]
     text._tokens[:, 20:] = torch.randint(1, 40_000, (3, 57), generator=torch.Generator().manual_seed(0))
@@ -111,7 +113,7 @@ def test_what_stands_after_the_end_token_changes_nothing(small):
 
 
 def test_the_feature_is_at_the_end_token_and_not_at_the_start(small):
-    learner = PromptLearner(small, NAMES)
+    learner = PromptLearner(small, NAMES, Prompts())
     rows = torch.arange(3)
     prompts = learner.tokens[0]
     with torch.no_grad():
@@ -125,7 +127,7 @@ def test_the_feature_is_at_the_end_token_and_not_at_the_start(small):
 
 
 def test_words_as_context_give_what_clip_gives_for_the_text(small):
-    learner = PromptLearner(small, NAMES, n_ctx=3, templates=["a photo of a {} hand"], ctx_init="small left soft")
+    learner = PromptLearner(small, NAMES, Prompts(n_ctx=3, template="a photo of a {} hand"), "small left soft")
     expected = small.encode_text(["a photo of a small left soft hand"])
     np.testing.assert_allclose(learner.text_features(), np.repeat(expected, 3, axis=0), rtol=1e-4, atol=1e-5)
     words, distances = nearest_words(small, learner.context.detach().numpy(), k=2)
@@ -135,21 +137,18 @@ def test_words_as_context_give_what_clip_gives_for_the_text(small):
 
 
 def test_the_seed_decides_the_first_context(small):
-    one, again, other = (PromptLearner(small, NAMES, seed=seed).context for seed in (0, 0, 1))
+    one, again, other = (PromptLearner(small, NAMES, Prompts(seed=seed)).context for seed in (0, 0, 1))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
     assert one.shape == (3, 4, 128)
-    assert PromptLearner(small, NAMES, context="shared").context.shape == (4, 128)
+    assert PromptLearner(small, NAMES, Prompts(context="shared")).context.shape == (4, 128)
     assert one.std().item() == pytest.approx(0.02, rel=0.1)
 
 
 @pytest.mark.parametrize(
     ("identities", "options", "words"),
     [
-        (NAMES, {"n_ctx": 0}, "n_ctx=0: a prompt learns at least one token"),
-        (NAMES, {"n_ctx": "four"}, "n_ctx='four'"),
-        (NAMES, {"n_ctx": 78}, "lower n_ctx by 9"),
-        (NAMES, {"context": "class"}, "context='class'; choose from identity, shared"),
+        (NAMES, {"options": Prompts(n_ctx=75)}, "lower n_ctx by 6"),
         (["1"], {}, "1 identities: prompts are learnt to tell at least two"),
         (["1", "1"], {}, "at least two different ones"),
         (NAMES, {"ctx_init": "a photo"}, r"is 2 tokens \(\['a', 'photo'\]\) and n_ctx=4"),
@@ -157,15 +156,15 @@ def test_the_seed_decides_the_first_context(small):
 )
 def test_what_cannot_be_learnt_is_refused(small, identities, options, words):
     with pytest.raises(ConfigError, match=words):
-        PromptLearner(small, identities, **options)
+        PromptLearner(small, identities, **({"options": Prompts()} | options))
 
 
 def test_a_model_without_clips_vocabulary_is_refused():
     model = clip_package().model.CLIP(32, 32, 1, 64, 32, 77, 100, 64, 1, 1)
     with pytest.raises(BackboneError, match="can embed images, not texts"):
-        PromptLearner(Backbone("foreign", model, 32, 32, 77, torch.device("cpu"), ""), NAMES)
+        PromptLearner(Backbone("foreign", model, 32, 32, 77, torch.device("cpu"), ""), NAMES, Prompts())
 
 
 def test_tiny_learns_prompts_too():
     tiny = load_backbone("tiny", device="cpu")
-    assert_equal_ways(PromptLearner(tiny, NAMES), torch.arange(3))
+    assert_equal_ways(PromptLearner(tiny, NAMES, Prompts()), torch.arange(3))

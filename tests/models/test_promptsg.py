@@ -10,6 +10,7 @@ from handclip_lib.errors import BackboneError, ConfigError
 from handclip_lib.files import UNSEALED
 from handclip_lib.models.promptsg import PromptSG, load_promptsg, save_promptsg
 from handclip_lib.models.reid_head import ReidEncoder
+from handclip_lib.parameters.parts import Guidance, ReidHead
 
 KINDS = ("vit", "resnet")
 PLACES = {"vit": 16, "resnet": 4}
@@ -56,7 +57,7 @@ def step(encoder: PromptSG, others=()) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_it_gives_and_that_the_tower_is_clips_own(clips, kind):
     backbone = fresh(clips, kind)
-    encoder = PromptSG(backbone, 5).eval()
+    encoder = PromptSG(backbone, 5, Guidance()).eval()
     with torch.no_grad():
         embeddings, image, text = guided(encoder).values()
         assert embeddings.shape == image.shape == text.shape == (6, 48)
@@ -73,7 +74,7 @@ def test_what_it_gives_and_that_the_tower_is_clips_own(clips, kind):
 def test_another_template_makes_another_embedding(clips, kind):
     backbone = fresh(clips, kind)
     one, other = (
-        PromptSG(backbone, 5, template=template).eval()
+        PromptSG(backbone, 5, Guidance(template=template)).eval()
         for template in ("A photo of a {} hand.", "An X-ray of somebody's {} foot")
     )
     for name, value in one.state_dict().items():
@@ -85,7 +86,7 @@ def test_another_template_makes_another_embedding(clips, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_embedding_alone_teaches_inversion_guidance_and_tower(clips, kind):
-    encoder = PromptSG(fresh(clips, kind), 5, neck_dim=16).train()
+    encoder = PromptSG(fresh(clips, kind), 5, Guidance(neck_dim=16)).train()
     logits = encoder.logits(encoder.encode_image(images()), IDS)
     torch.nn.functional.cross_entropy(logits, IDS).backward()
     unreached = {name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
@@ -99,7 +100,7 @@ def test_the_embedding_alone_teaches_inversion_guidance_and_tower(clips, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_moves_the_tower_and_leaves_the_text_tower_bit_for_bit(clips, kind):
     backbone = fresh(clips, kind)
-    encoder = PromptSG(backbone, 5)
+    encoder = PromptSG(backbone, 5, Guidance())
     text = {name: p for name, p in backbone.model.named_parameters() if not name.startswith("visual")}
     before = {name: value.detach().clone() for name, value in backbone.model.named_parameters()}
     step(encoder, text.values())
@@ -112,9 +113,9 @@ def test_a_step_moves_the_tower_and_leaves_the_text_tower_bit_for_bit(clips, kin
 @pytest.mark.parametrize("kind", KINDS)
 def test_frozen_blocks_stay_and_their_activations_can_be_kept(clips, kind):
     backbone = fresh(clips, kind)
-    encoder = PromptSG(backbone, 5, unfreeze_blocks=1)
+    encoder = PromptSG(backbone, 5, Guidance(unfreeze_blocks=1))
     assert encoder.has_frozen_part
-    assert not PromptSG(fresh(clips, kind), 5).has_frozen_part
+    assert not PromptSG(fresh(clips, kind), 5, Guidance()).has_frozen_part
     step(encoder)
     encoder.eval()
     held = encoder.frozen_part(images())
@@ -134,7 +135,7 @@ def test_frozen_blocks_stay_and_their_activations_can_be_kept(clips, kind):
 
 def test_half_precision_gives_nearly_the_same_in_float32(clips):
     for kind in KINDS:
-        encoder = PromptSG(fresh(clips, kind), 5).train()
+        encoder = PromptSG(fresh(clips, kind), 5, Guidance()).train()
         plain = guided(encoder)
         with torch.autocast("cpu", torch.bfloat16):
             half = guided(encoder)
@@ -148,7 +149,7 @@ def test_half_precision_gives_nearly_the_same_in_float32(clips):
 
 def test_the_seed_alone_decides_the_first_values(clips):
     state = torch.get_rng_state()
-    one, again, other = (PromptSG(fresh(clips, "vit"), 5, seed=seed).state_dict() for seed in (0, 0, 1))
+    one, again, other = (PromptSG(fresh(clips, "vit"), 5, Guidance(seed=seed)).state_dict() for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, again[name]) for name, value in one.items())
     for name in ("inversion.network.0.weight", "guidance.cross.in_proj_weight", "hand.classifier"):
@@ -157,17 +158,19 @@ def test_the_seed_alone_decides_the_first_values(clips):
 
 def test_the_recipe_tells_everything_that_decides_it(clips):
     options = {
-        "template": "a {} hand", "head": "arcface", "unfreeze_blocks": 1, "neck_dim": 16, "layers": 1, "heads": 4,
-        "scale": 20.0, "margin": 0.3, "seed": 7,
+        "template": "a {} hand", "head": "arcface", "unfreeze_blocks": 1, "neck_dim": 16, "guide_layers": 1,
+        "arcface_scale": 20.0, "arcface_margin": 0.4, "seed": 7,
     }  # fmt: skip
-    encoder = PromptSG(fresh(clips, "vit"), 5, **options)
-    assert encoder.recipe == options | {"backbone": "0123", "n_identities": 5}
+    encoder = PromptSG(fresh(clips, "vit"), 5, Guidance(**options), heads=4)
+    assert encoder.recipe == options | {"backbone": "0123", "n_identities": 5, "heads": 4}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_encoder_comes_back_on_the_backbone_it_began_with(clips, kind, tmp_path):
     backbone = fresh(clips, kind)
-    encoder = PromptSG(backbone, 5, template="a {} hand", head="arcface", neck_dim=16, layers=1, heads=4)
+    encoder = PromptSG(
+        backbone, 5, Guidance(template="a {} hand", head="arcface", neck_dim=16, guide_layers=1), heads=4
+    )
     step(encoder)
     save_promptsg(encoder.eval(), backbone, tmp_path / "best.safetensors")
     assert [file.name for file in tmp_path.iterdir()] == ["best.safetensors"]
@@ -183,7 +186,7 @@ def test_a_saved_encoder_comes_back_on_the_backbone_it_began_with(clips, kind, t
 
 def test_a_file_of_another_backbone_or_of_something_else_is_refused(clips, tmp_path):
     backbone, file = fresh(clips, "vit"), tmp_path / "best.safetensors"
-    encoder = PromptSG(backbone, 5)
+    encoder = PromptSG(backbone, 5, Guidance())
     with pytest.raises(BackboneError, match=r"weights 0123, and random is 9999: load the same backbone"):
         save_promptsg(encoder, small("vit", fingerprint="9999"), file)
     save_promptsg(encoder, backbone, file)
@@ -209,11 +212,9 @@ def test_a_file_of_another_backbone_or_of_something_else_is_refused(clips, tmp_p
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"template": "a hand"}, "has 0 slots"),
-        ({"template": "a X X hand"}, "spells 2 X and n_ctx=1"),
-        ({"heads": 7}, "heads=7"),
-        ({"neck_dim": -1}, "neck_dim=-1"),
-        ({"head": "cosface"}, "choose from linear, arcface"),
+        ({"options": Guidance(template="a hand")}, "has 0 slots"),
+        ({"options": Guidance(template="a X X hand")}, "spells 2 X and n_ctx=1"),
+        ({"options": Guidance(), "heads": 7}, "heads=7"),
     ],
 )
 def test_what_makes_no_encoder_is_refused(clips, options, words):
@@ -223,7 +224,7 @@ def test_what_makes_no_encoder_is_refused(clips, options, words):
 
 def test_the_head_of_a_reid_encoder_can_be_narrow(clips):
     """Also without a prompt: reduction, neck and classifier by hand, in evaluation mode after one batch."""
-    encoder = ReidEncoder(fresh(clips, "vit"), 5, neck_dim=16).train()
+    encoder = ReidEncoder(fresh(clips, "vit"), 5, ReidHead(neck_dim=16)).train()
     embeddings = torch.randn(6, 48, generator=torch.Generator().manual_seed(3))
     encoder.logits(embeddings, IDS)
     encoder.eval()

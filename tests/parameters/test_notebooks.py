@@ -93,7 +93,7 @@ def test_losses_that_do_not_fit_are_refused():
         resolve(ImageFinetune, {"text_weight": 1})
     with pytest.raises(ConfigError, match="triplet_weight=-1"):
         resolve(JointTraining, {"triplet_weight": -1})
-    assert resolve(JointTraining, {"text_weight": 1}).weights_of["image_to_text"] == 1
+    assert resolve(JointTraining, {"text_weight": 1}).loss_weights["image_to_text"] == 1
 
 
 def test_an_analysis_asks_for_no_photograph():

@@ -11,9 +11,14 @@ import torch
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.models.reid_head import ReidEncoder
+from handclip_lib.parameters.parts import ImageTraining, ReidHead
 from handclip_lib.training.image import fit_image
 from handclip_lib.training.processes import Processes
 
+RATES = {
+    "triplet_weight": 1.0, "supcon_weight": 0.5, "center_weight": 0.1, "text_supcon_weight": 0.2,
+    "select_by": "val_rank1", "learning_rate": 1e-5, "head_learning_rate": 1e-5, "center_learning_rate": 1e-3,
+}  # fmt: skip
 SIZE = {"epochs": 4, "n_identities": 3, "n_images": 3, "views": 1}
 
 
@@ -25,7 +30,7 @@ def train(folder: Path, *, apart: bool = False, stop_after: int = 0, raises: str
         apart: Whether the other processes have a folder of their own.
         stop_after: Epochs after which the main process, and it alone, asks to stop; 0: it does not.
         raises: "main" or "other": which process fails, in the first epoch.
-        more: For `fit_image`.
+        more: Parameters of the training.
     """
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(5), [5, 4, 4, 3, 1])
@@ -33,7 +38,7 @@ def train(folder: Path, *, apart: bool = False, stop_after: int = 0, raises: str
     pixels = (colours[labels] + rng.integers(-40, 40, (17, 32, 32, 3))).clip(0, 255).astype(np.uint8)
     torch.manual_seed(0)
     model = clip_package().model.CLIP(16, 32, 2, 64, 16, 77, 100, 64, 1, 1).eval()
-    encoder = ReidEncoder(Backbone("random", model, 32, 16, 77, torch.device("cpu"), ""), 5, head="arcface")
+    encoder = ReidEncoder(Backbone("random", model, 32, 16, 77, torch.device("cpu"), ""), 5, ReidHead(head="arcface"))
     texts = rng.normal(size=(5, 16)).astype(np.float32)
     processes, asked = Processes(torch.device("cpu")), []
     if raises == ("main" if processes.is_main else "other"):
@@ -45,11 +50,9 @@ def train(folder: Path, *, apart: bool = False, stop_after: int = 0, raises: str
 
     seen = folder / "other" if apart and not processes.is_main else folder
     result = fit_image(
-        encoder, pixels, labels, text=texts,
-        weights={"identity": 0.5, "triplet": 1.0, "supcon": 0.5, "center": 0.1, "text_supcon": 0.2},
-        learning_rate=1e-5, head_learning_rate=1e-5, center_learning_rate=1e-3, select_by="val_rank1",
+        encoder, pixels, labels, ImageTraining(**RATES | SIZE | more), text=texts,
         validate=lambda encode: {"val_rank1": float(encode(pixels).sum())}, folder=seen, progress=False,
-        stop=stop if stop_after else None, **SIZE | more,
+        stop=stop if stop_after else None,
     )  # fmt: skip
     print(f"one of {processes.count} processes: {len(result.history) - 1} epochs")
     if processes.is_main:

@@ -11,11 +11,13 @@ from handclip_lib.errors import ConfigError, TrainingError
 from handclip_lib.models.promptsg import PromptSG
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.models.trained import encode_images
+from handclip_lib.parameters.parts import Guidance, ImageTraining, ReidHead
 from handclip_lib.training.checkpoints import load_checkpoint
 from handclip_lib.training.image import _groups, fit_image
 from handclip_lib.training.schedule import one_cycle, warm_up_cosine
 
 WEIGHTS = {"identity": 1.0, "triplet": 1.0, "supcon": 0.5}
+TERMS = {"image_to_text": "text_weight"}  # the others are called as their weight
 
 
 def small_vit() -> Backbone:
@@ -53,16 +55,13 @@ def nearest(data):
 
 
 def fit(data, encoder=None, **options):
-    encoder = encoder or ReidEncoder(small(), 5)
-    given = {
-        "weights": WEIGHTS,
-        "epochs": 4,
-        "n_identities": 3,
-        "n_images": 2,
-        "learning_rate": 2e-3,
-        "progress": False,
-    }
-    return encoder, fit_image(encoder, *data, **(given | {"validate": nearest(data)} | options))
+    encoder = encoder or ReidEncoder(small(), 5, ReidHead())
+    weights = options.pop("weights", WEIGHTS)
+    given = {TERMS.get(name, f"{name}_weight"): weights.get(name, 0.0) for name in ImageTraining().loss_weights}
+    given |= {"epochs": 4, "n_identities": 3, "n_images": 2, "learning_rate": 2e-3, "select_by": "val_rank1"}
+    given |= {name: options.pop(name) for name in set(options) & set(ImageTraining.model_fields)}
+    options = {"validate": nearest(data), "progress": False} | options
+    return encoder, fit_image(encoder, *data, ImageTraining().model_copy(update=given), **options)
 
 
 def test_training_lowers_the_loss_and_holds_the_best_epoch(data):
@@ -78,7 +77,7 @@ def test_training_lowers_the_loss_and_holds_the_best_epoch(data):
 
 
 def test_frozen_tensors_are_identical_and_the_rest_moves(data):
-    encoder = ReidEncoder(small(), 5, head="arcface", unfreeze_blocks=1)
+    encoder = ReidEncoder(small(), 5, ReidHead(head="arcface", unfreeze_blocks=1))
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     fit(data, encoder, epochs=2, select_by="loss")
     after = encoder.state_dict()
@@ -98,7 +97,7 @@ def test_frozen_tensors_are_identical_and_the_rest_moves(data):
 def test_every_loss_together_moves_centers_and_classifier(data, schedule, optimizer):
     texts = np.random.default_rng(1).normal(size=(5, 16)).astype(np.float32)
     weights = dict.fromkeys(("identity", "triplet", "supcon", "image_to_text", "text_supcon"), 0.5) | {"center": 5e-4}
-    encoder = ReidEncoder(small(), 5, head="arcface")
+    encoder = ReidEncoder(small(), 5, ReidHead(head="arcface"))
     first = encoder.classifier.detach().clone()
     encoder, result = fit(
         data, encoder, weights=weights, text=texts, select_by="loss", epochs=6, optimizer=optimizer, schedule=schedule
@@ -108,13 +107,16 @@ def test_every_loss_together_moves_centers_and_classifier(data, schedule, optimi
     assert (encoder.centers.norm(dim=1) > 0.02).all(), "the centres move whatever the weight of their loss"
 
 
+RATES = ImageTraining(learning_rate=1.0, head_learning_rate=2.0, weight_decay=0.1)
+
+
 def test_every_tensor_that_learns_is_in_exactly_one_group():
     for blocks in (-1, 0, 2):
-        encoder = ReidEncoder(small(), 5, unfreeze_blocks=blocks)
+        encoder = ReidEncoder(small(), 5, ReidHead(unfreeze_blocks=blocks))
         encoder.centers.requires_grad_(False)
-        grouped = [id(p) for group in _groups(encoder, 1.0, 2.0, 0.1) for p in group["params"]]
+        grouped = [id(p) for group in _groups(encoder, RATES) for p in group["params"]]
         assert sorted(grouped) == sorted(id(p) for p in encoder.parameters() if p.requires_grad)
-        rates = {id(p): group["lr"] for group in _groups(encoder, 1.0, 2.0, 0.1) for p in group["params"]}
+        rates = {id(p): group["lr"] for group in _groups(encoder, RATES) for p in group["params"]}
         assert rates[id(encoder.classifier)] == rates[id(encoder.neck.weight)] == 2.0
 
 
@@ -141,7 +143,10 @@ def test_an_interrupted_training_goes_on_to_the_same_history_and_weights(data, t
         assert torch.equal(resumed.state_dict()[name], value), name
     with pytest.raises(TrainingError, match="other margin; delete it"):
         fit(data, folder=tmp_path, margin=0.5, **more)
-    for other in (ReidEncoder(replace(small(), fingerprint="other"), 5), ReidEncoder(small(), 6)):
+    for other in (
+        ReidEncoder(replace(small(), fingerprint="other"), 5, ReidHead()),
+        ReidEncoder(small(), 6, ReidHead()),
+    ):
         with pytest.raises(TrainingError, match="other encoder; delete it"):
             fit(data, other, folder=tmp_path, **more)
 
@@ -173,7 +178,7 @@ def test_texts_pull_images_and_stay(data):
 
 def test_evaluation_sees_the_pictures_as_a_backbone_does(data):
     backbone = small()
-    encoder = ReidEncoder(backbone, 5)
+    encoder = ReidEncoder(backbone, 5, ReidHead())
     np.testing.assert_allclose(encode_images(encoder, data[0]), backbone.encode_image(data[0]), rtol=1e-4, atol=1e-5)
 
 
@@ -182,7 +187,7 @@ def finite(encoder) -> bool:
 
 
 def test_a_loss_that_is_no_number_stops_at_its_batch_and_the_best_is_kept(data, tmp_path):
-    encoder = ReidEncoder(small(), 5)
+    encoder = ReidEncoder(small(), 5, ReidHead())
     first = {name: value.clone() for name, value in encoder.state_dict().items()}
     with pytest.raises(TrainingError, match=r"the loss is nan in epoch 1, batch 2.*lower learning_rate=1e\+30"):
         fit(data, encoder, learning_rate=1e30, warm_up=0, clip_gradient=1e30, folder=tmp_path)
@@ -194,7 +199,7 @@ def test_a_loss_that_is_no_number_stops_at_its_batch_and_the_best_is_kept(data, 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_gradient_that_is_no_number_stops_it_too_and_the_best_is_kept(data, tmp_path, precision):
     """fp16 lowers its scale first: it takes 16 steps from 65,536 to 1."""
-    encoder = ReidEncoder(small(), 5)
+    encoder = ReidEncoder(small(), 5, ReidHead())
     epochs, batches = [], []
 
     def spoilt(gradient: torch.Tensor) -> torch.Tensor:
@@ -218,7 +223,7 @@ def test_a_gradient_that_is_no_number_stops_it_too_and_the_best_is_kept(data, tm
 
 def test_weights_that_the_last_batch_of_an_epoch_spoils_are_never_the_best(data, tmp_path):
     """One batch an epoch: its loss is still a number, and the embeddings after its step are none."""
-    encoder = ReidEncoder(small(), 5)
+    encoder = ReidEncoder(small(), 5, ReidHead())
     options = {"n_identities": 5, "n_images": 5, "learning_rate": 1e30, "warm_up": 0, "select_by": "loss"}
     with pytest.raises(TrainingError, match=r"embeddings after epoch 1 are no numbers: lower learning_rate=1e\+30"):
         fit(data, encoder, clip_gradient=1e30, folder=tmp_path, **options)
@@ -258,10 +263,10 @@ def test_the_rates_change_with_every_batch_and_end_where_the_schedule_does(data,
 
 def test_weight_decay_is_on_matrices_and_filters_alone():
     for backbone in (small(), small_vit()):
-        encoder = ReidEncoder(backbone, 5, neck_dim=4)
+        encoder = ReidEncoder(backbone, 5, ReidHead(neck_dim=4))
         names = {id(p): name for name, p in encoder.named_parameters()}
         decayed, plain = set(), set()
-        for group in _groups(encoder, 1.0, 2.0, 0.1):
+        for group in _groups(encoder, RATES):
             (decayed if group["weight_decay"] else plain).update(names[id(p)] for p in group["params"])
         assert {"classifier", "reduction.weight", "visual.conv1.weight"} <= decayed
         assert "neck.weight" in plain
@@ -281,14 +286,14 @@ def test_no_piece_of_a_batch_is_a_single_image(data):
     model = clip_package().model.CLIP(16, 32, 1, 64, 16, 77, 49408, 64, 1, 1).eval()
     backbone = Backbone("random", model, 32, 16, 77, torch.device("cpu"), "")
     options = {"epochs": 1, "n_identities": 5, "n_images": 5, "views": 1, "select_by": "loss"}
-    encoder, _ = fit(data, PromptSG(backbone, 5), encoded_at_once=8, **options)
+    encoder, _ = fit(data, PromptSG(backbone, 5, Guidance()), encoded_at_once=8, **options)
     assert encoder.inversion.network[-1].num_batches_tracked == 2, "pieces of 8 and 9 images, not of 8, 8 and 1"
     with pytest.raises(TrainingError, match=r"encoded_at_once=1: .* give 0, for the whole batch, or at least 2"):
-        fit(data, PromptSG(backbone, 5), encoded_at_once=1, **options)
+        fit(data, PromptSG(backbone, 5, Guidance()), encoded_at_once=1, **options)
 
 
 def test_the_file_holds_nothing_twice_and_nothing_that_does_not_learn(data, tmp_path):
-    encoder = ReidEncoder(small(), 5, unfreeze_blocks=0)
+    encoder = ReidEncoder(small(), 5, ReidHead(unfreeze_blocks=0))
     measures = iter((0.1, 0.2, 0.9))
     fit(data, encoder, folder=tmp_path, epochs=2, validate=lambda encode: {"val_rank1": next(measures)})
     tensors, facts = load_checkpoint(tmp_path / "image.safetensors")
@@ -311,12 +316,14 @@ def test_the_best_weights_come_back_wherever_the_best_epoch_was(data, tmp_path, 
         return {"val_rank1": float(number == best)}
 
     count = iter(range(99))
-    whole, expected = fit(data, ReidEncoder(small(), 5, unfreeze_blocks=2), validate=measured, patience=2, **more)
+    whole, expected = fit(
+        data, ReidEncoder(small(), 5, ReidHead(unfreeze_blocks=2)), validate=measured, patience=2, **more
+    )
     count = iter(range(99))
     asked = iter((False, True))
     options = {"validate": measured, "patience": 2, "folder": tmp_path} | more
-    fit(data, ReidEncoder(small(), 5, unfreeze_blocks=2), stop=lambda: next(asked), **options)
-    resumed, result = fit(data, ReidEncoder(small(), 5, unfreeze_blocks=2), **options)
+    fit(data, ReidEncoder(small(), 5, ReidHead(unfreeze_blocks=2)), stop=lambda: next(asked), **options)
+    resumed, result = fit(data, ReidEncoder(small(), 5, ReidHead(unfreeze_blocks=2)), **options)
     assert result.best_epoch == expected.best_epoch == best
     assert result.history["epoch"].tolist() == list(range(best + 3))
     pd.testing.assert_frame_equal(
@@ -339,12 +346,8 @@ def test_a_file_of_other_labels_is_refused(data, tmp_path):
         (lambda p, i: (p, i + 1), {}, TrainingError, "identity number 5: the classifier has 5"),
         (lambda p, i: (p[1:], i), {}, TrainingError, "16 images and 17 identities"),
         (lambda p, i: (p, i), {"weights": {"image_to_text": 1}}, TrainingError, "need.* a text for each of 5"),
-        (lambda p, i: (p, i), {"weights": {"identity": -1}}, ConfigError, "weight of identity is -1"),
-        (lambda p, i: (p, i), {"weights": {"cosface": 1}}, ConfigError, "cosface: no such loss"),
-        (lambda p, i: (p, i), {"precision": "fp8"}, TrainingError, "precision='fp8'"),
-        (lambda p, i: (p, i), {"optimizer": "sgd", "schedule": "step"}, TrainingError, "'sgd'.*'step'"),
-        (lambda p, i: (p, i), {"epochs": 0}, TrainingError, "epochs=0"),
-        (lambda p, i: (p, i), {"select_by": "rank1"}, TrainingError, "'rank1' is not measured"),
+        (lambda p, i: (p, i), {"weights": {}}, ConfigError, "every loss has weight 0"),
+        (lambda p, i: (p, i), {"select_by": "val_map"}, TrainingError, "'val_map' is not measured"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(data, change, options, error, words):
@@ -356,7 +359,7 @@ def test_what_cannot_be_trained_is_refused(data, change, options, error, words):
 def test_keeping_what_is_frozen_changes_nothing(data, blocks):
     runs = []
     for keeps in (False, True):
-        encoder = ReidEncoder(small(), 5, unfreeze_blocks=blocks)
+        encoder = ReidEncoder(small(), 5, ReidHead(unfreeze_blocks=blocks))
         # a small rate: Adam makes whole steps of gradients that differ in their rounding alone
         options = {"learning_rate": 1e-5, "head_learning_rate": 1e-5, "augmentation": 0.0, "select_by": "loss"}
         _, result = fit(data, encoder, keeps_frozen=keeps, **options)
@@ -374,7 +377,7 @@ def test_keeping_what_is_frozen_changes_nothing(data, blocks):
 @pytest.mark.parametrize("vit", [True, False])
 def test_half_precision_learns_and_keeps_float32_weights(data, vit, blocks, precision):
     backbone = small_vit() if vit else small()
-    encoder = ReidEncoder(backbone, 5, unfreeze_blocks=blocks)
+    encoder = ReidEncoder(backbone, 5, ReidHead(unfreeze_blocks=blocks))
     augmentation = 0.0 if blocks == 1 else 1.0
     _, result = fit(data, encoder, precision=precision, epochs=8, select_by="loss", augmentation=augmentation)
     assert result.history["loss"].iloc[-1] < result.history["loss"].iloc[1]
@@ -408,7 +411,7 @@ def test_encoding_a_batch_in_pieces_changes_nothing(data, tmp_path, blocks, augm
     folders = [tmp_path / "whole", tmp_path / "pieces"]
     runs = [
         fit(
-            data, ReidEncoder(small_vit(), 5, unfreeze_blocks=blocks),
+            data, ReidEncoder(small_vit(), 5, ReidHead(unfreeze_blocks=blocks)),
             **gentle(folder, augmentation=augmentation, encoded_at_once=n),
         )
         for folder, n in zip(folders, (0, 5), strict=True)
@@ -420,12 +423,12 @@ def test_encoding_a_batch_in_pieces_changes_nothing(data, tmp_path, blocks, augm
 def test_computing_activations_again_changes_nothing(data, tmp_path, blocks):
     folders = [tmp_path / "kept", tmp_path / "again"]
     runs = [
-        fit(data, ReidEncoder(small_vit(), 5, unfreeze_blocks=blocks, recompute=again), **gentle(folder))
+        fit(data, ReidEncoder(small_vit(), 5, ReidHead(unfreeze_blocks=blocks, recompute=again)), **gentle(folder))
         for folder, again in zip(folders, (False, True), strict=True)
     ]
     compare(*runs, folders)
     with pytest.raises(ConfigError, match="a ResNet's batch norms would count every image twice"):
-        ReidEncoder(small(), 5, recompute=True)
+        ReidEncoder(small(), 5, ReidHead(recompute=True))
 
 
 def test_the_average_is_that_of_the_weights_after_each_step(data):
@@ -434,14 +437,14 @@ def test_the_average_is_that_of_the_weights_after_each_step(data):
 
     averaged = []
     fit(
-        data, ReidEncoder(small_vit(), 5), epochs=3, average=0.75,
+        data, ReidEncoder(small_vit(), 5, ReidHead()), epochs=3, average=0.75,
         validate=lambda encode: averaged.append(encode(data[0])) or {"val_rank1": 0.0}, **options,
     )  # fmt: skip
     states = [_weights_after(data, steps, options) for steps in (1, 2, 3)]
     wanted = states[0]
     for state in states[1:]:
         wanted = {n: 0.75 * wanted[n] + 0.25 * v if v.is_floating_point() else v for n, v in state.items()}
-    encoder = ReidEncoder(small_vit(), 5)
+    encoder = ReidEncoder(small_vit(), 5, ReidHead())
     encoder.load_state_dict(wanted)
     np.testing.assert_allclose(encode_images(encoder, data[0]), averaged[-1], rtol=1e-4, atol=1e-5)
 
@@ -455,7 +458,7 @@ def _weights_after(data, steps: int, options) -> dict[str, torch.Tensor]:
         count += 1
         return {"val_rank1": float(count == steps)}
 
-    encoder, result = fit(data, ReidEncoder(small_vit(), 5), epochs=3, validate=best_at, **options)
+    encoder, result = fit(data, ReidEncoder(small_vit(), 5, ReidHead()), epochs=3, validate=best_at, **options)
     assert result.best_epoch == steps
     return {name: value.clone() for name, value in encoder.state_dict().items()}
 
@@ -481,7 +484,7 @@ def as_before(encoder) -> bool:
 
 
 def begun() -> dict[str, torch.Tensor]:
-    return ReidEncoder(small(), 5).state_dict()
+    return ReidEncoder(small(), 5, ReidHead()).state_dict()
 
 
 ALONE = {"n_images": 1, "views": 1, "weights": {"supcon": 1.0}}
@@ -518,7 +521,7 @@ SPOILT = [(99, "no: all {} fp16 steps were skipped"), (2, "in part: "), (0, "yes
 
 @pytest.mark.parametrize(("spoilt", "learnt"), SPOILT)
 def test_fp16_steps_that_are_skipped_are_counted(data, spoilt, learnt):
-    encoder, epochs, batches = ReidEncoder(small(), 5), [], []
+    encoder, epochs, batches = ReidEncoder(small(), 5, ReidHead()), [], []
 
     def measured(encode) -> dict[str, float]:
         epochs.append(0)
@@ -540,13 +543,13 @@ def test_fp16_steps_that_are_skipped_are_counted(data, spoilt, learnt):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_numbers_that_are_none_are_not_put_down_to_the_learning_rate(data, precision):
-    spoilt = ReidEncoder(small(), 5)
+    spoilt = ReidEncoder(small(), 5, ReidHead())
     with torch.no_grad():
         spoilt.visual.conv1.weight[0, 0, 0, 0] = torch.nan
     words = r"the weights, before the first step, tensor visual\.conv1\.weight: 1 of \d+ values are not finite \(1 NaN"
     with pytest.raises(TrainingError, match=words):
         fit(data, spoilt, precision=precision)
-    huge = ReidEncoder(small(), 5)
+    huge = ReidEncoder(small(), 5, ReidHead())
     with torch.no_grad():
         huge.visual.attnpool.c_proj.weight.fill_(3e38)
     remedy = "train with precision=bf16 or fp32" if precision == "fp16" else "no step was taken yet.*load others"

@@ -15,11 +15,15 @@ from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.data.batches import identity_batches
 from handclip_lib.errors import ConfigError, TrainingError
 from handclip_lib.models.prompt_learner import PromptLearner
+from handclip_lib.parameters.notebooks import PromptLearning
+from handclip_lib.parameters.parts import Prompts, PromptTraining
 from handclip_lib.training.checkpoints import load_checkpoint
 from handclip_lib.training.prompt import fit_prompt, try_prompt
 from handclip_lib.training.schedule import warm_up_cosine
 
+HITS = "val_image_to_text@1"
 NAMES = ["a", "b", "c", "d", "e"]
+SMALL = {"epochs": 6, "n_identities": 3, "n_images": 2, "learning_rate": 0.05, "temperature": 0.1}
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -46,24 +50,24 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 def hits(images: np.ndarray, labels: np.ndarray):
     def validate(text: np.ndarray) -> dict[str, float]:
         unit = text / np.linalg.norm(text, axis=1, keepdims=True)
-        return {"hits": float(((images @ unit.T).argmax(axis=1) == labels).mean())}
+        return {HITS: float(((images @ unit.T).argmax(axis=1) == labels).mean())}
 
     return validate
 
 
 def fit(backbone: Backbone, data, **options):
-    learner = PromptLearner(backbone, NAMES, n_ctx=3, seed=0)
-    given = {"epochs": 6, "n_identities": 3, "n_images": 2, "learning_rate": 0.05, "progress": False, "normalize": True}
-    given |= {"temperature": 0.1, "validate": hits(*data), "select_by": "hits"}
-    return learner, fit_prompt(learner, *data, **(given | options))
+    learner = PromptLearner(backbone, NAMES, Prompts(n_ctx=3))
+    given = SMALL | {name: options.pop(name) for name in set(options) & set(PromptTraining.model_fields)}
+    options = {"validate": hits(*data), "progress": False} | options
+    return learner, fit_prompt(learner, *data, PromptTraining().model_copy(update=given), **options)
 
 
 def test_the_context_of_an_identity_moves_towards_its_images(backbone, data):
     learner, result = fit(backbone, data, epochs=25)
     history = result.history
     assert history["loss"].iloc[-1] < 0.6 * history["loss"].iloc[1]
-    assert history["hits"].iloc[0] < 0.6
-    assert history["hits"].max() > 0.9
+    assert history[HITS].iloc[0] < 0.6
+    assert history[HITS].max() > 0.9
     text = result.text_features[-1]
     own = np.array([np.corrcoef(text[k], data[0][data[1] == k].mean(axis=0))[0, 1] for k in range(5)])
     start = result.text_features[0]
@@ -71,12 +75,12 @@ def test_the_context_of_an_identity_moves_towards_its_images(backbone, data):
     assert (own > before).all()
     np.testing.assert_array_equal(learner.context.detach().numpy(), result.best)
     np.testing.assert_array_equal(learner.text_features(), result.best_text)
-    assert history["hits"][result.best_epoch] == history["hits"].max()
+    assert history[HITS][result.best_epoch] == history[HITS].max()
 
 
 def test_the_training_is_the_plain_loop_step_by_step(backbone, data):
     images, labels = torch.from_numpy(data[0]), torch.from_numpy(data[1])
-    learner = PromptLearner(backbone, NAMES, n_ctx=3, seed=0)
+    learner = PromptLearner(backbone, NAMES, Prompts(n_ctx=3))
     adam = torch.optim.Adam([learner.context], lr=0.05)
     epochs = [identity_batches(data[1], 3, 2, np.random.default_rng([0, epoch])) for epoch in range(2)]
     steps, step, means = sum(map(len, epochs)), 0, []
@@ -105,7 +109,7 @@ def test_the_training_is_the_plain_loop_step_by_step(backbone, data):
 def test_every_quantity_of_an_epoch_is_logged(backbone, data):
     _, result = fit(backbone, data)
     wanted = {
-        "epoch", "loss", "image_to_text", "text_to_image", "mean_square", "positives", "hits", "prompt_norm",
+        "epoch", "loss", "image_to_text", "text_to_image", "mean_square", "positives", HITS, "prompt_norm",
         "prompt_variance", "gradient_norm", "learning_rate", "seconds",
     }  # fmt: skip
     assert wanted <= set(result.history.columns)
@@ -203,9 +207,9 @@ def test_a_checkpoint_of_another_training_is_refused(backbone, data, tmp_path):
     fit(backbone, data, epochs=2, folder=tmp_path)
     with pytest.raises(TrainingError, match="other learning_rate; delete it"):
         fit(backbone, data, epochs=2, folder=tmp_path, learning_rate=0.1)
-    other = PromptLearner(backbone, NAMES, n_ctx=2, seed=0)
+    other = PromptLearner(backbone, NAMES, Prompts(n_ctx=2))
     with pytest.raises(TrainingError, match="learner; delete it"):
-        fit_prompt(other, *data, epochs=2, folder=tmp_path, progress=False)
+        fit_prompt(other, *data, PromptTraining(epochs=2), folder=tmp_path, progress=False)
     with pytest.raises(TrainingError, match="other labels; delete it"):
         fit(backbone, (data[0], np.roll(data[1], 5)), epochs=2, folder=tmp_path)
     (tmp_path / "prompts.safetensors").write_bytes(b"damaged")
@@ -214,7 +218,7 @@ def test_a_checkpoint_of_another_training_is_refused(backbone, data, tmp_path):
 
 
 def test_training_stops_when_nothing_gets_better(backbone, data):
-    _, result = fit(backbone, data, epochs=30, validate=lambda text: {"hits": 0.5}, patience=3)
+    _, result = fit(backbone, data, epochs=30, validate=lambda text: {HITS: 0.5}, patience=3)
     assert result.best_epoch == 0
     assert len(result.history) == 4
 
@@ -225,23 +229,23 @@ def test_the_lowest_loss_may_choose(backbone, data):
 
 
 def test_a_gradient_that_is_no_number_stops_it_and_the_best_is_kept(backbone, data, tmp_path):
-    learner = PromptLearner(backbone, NAMES, n_ctx=3, seed=0)
+    learner = PromptLearner(backbone, NAMES, Prompts(n_ctx=3))
     measured = []
     learner.context.register_hook(lambda gradient: gradient * torch.nan if len(measured) == 3 else gradient)
 
     def validate(text: np.ndarray) -> dict[str, float]:
         measured.append(learner.context.detach().clone())
-        return {"hits": float(len(measured))}
+        return {HITS: float(len(measured))}
 
     with pytest.raises(TrainingError, match=r"the gradient is nan in epoch 3, batch 1 of identities .* learning_rate"):
-        fit_prompt(learner, *data, epochs=9, n_identities=3, validate=validate, folder=tmp_path, progress=False)
+        fit_prompt(learner, *data, PromptTraining(**SMALL), validate=validate, folder=tmp_path, progress=False)
     assert torch.equal(learner.context.detach(), load_checkpoint(tmp_path / "prompts.safetensors")[0]["best"])
 
 
 @pytest.mark.parametrize("best", [0, 1, 2])
 def test_the_best_context_comes_back_with_patience_too(backbone, data, tmp_path, best):
     def measured(text: np.ndarray) -> dict[str, float]:
-        return {"hits": float(next(count) == best)}
+        return {HITS: float(next(count) == best)}
 
     count = iter(range(99))
     _, whole = fit(backbone, data, validate=measured, patience=2)
@@ -262,7 +266,7 @@ def test_the_rate_changes_with_every_batch(backbone, data, monkeypatch):
 
     def measured(text: np.ndarray) -> dict[str, float]:
         ends.append(len(rates))
-        return {"hits": 0.0}
+        return {HITS: 0.0}
 
     monkeypatch.setattr(torch.optim.Adam, "step", watched)
     fit(backbone, data, validate=measured, warm_up=2)
@@ -271,22 +275,18 @@ def test_the_rate_changes_with_every_batch(backbone, data, monkeypatch):
 
 
 def test_a_shared_context_learns_too(backbone, data):
-    learner = PromptLearner(backbone, NAMES, n_ctx=3, context="shared", seed=0)
-    result = fit_prompt(
-        learner, *data, epochs=8, n_identities=3, n_images=2, learning_rate=0.05, normalize=True, temperature=0.1,
-        progress=False,
-    )  # fmt: skip
+    learner = PromptLearner(backbone, NAMES, Prompts(n_ctx=3, context="shared"))
+    result = fit_prompt(learner, *data, PromptTraining(**SMALL, select_by="loss"), progress=False)
     assert result.history["loss"].iloc[-1] < result.history["loss"].iloc[1]
     assert result.contexts.shape[1:] == (3, 64)
 
 
 def test_other_settings_can_be_tried(backbone, data):
-    options = {"context": "identity", "seed": 0, "epochs": 2, "n_identities": 3, "progress": False}
-    tried = {"n_ctx": 2, "template": "{} hand | a {}", "temperature": 0.5, "context_weight": 0.1}
-    result = try_prompt(backbone, NAMES, *data, validate=hits(*data), options=options, **tried)
+    tried = PromptLearning(trial_epochs=2, n_identities=3, n_ctx=2, template="{} hand | a {}", context_weight=0.1)
+    result = try_prompt(backbone, NAMES, *data, tried, validate=hits(*data), progress=False)
     assert result.contexts.shape == (3, 5, 2, 64)
     with pytest.raises(ConfigError, match="0 slots"):
-        try_prompt(backbone, NAMES, *data, validate=hits(*data), options=options, **(tried | {"template": "a hand"}))
+        try_prompt(backbone, NAMES, *data, tried.model_copy(update={"template": "a hand"}), validate=hits(*data))
 
 
 @pytest.mark.parametrize(
@@ -296,10 +296,11 @@ def test_other_settings_can_be_tried(backbone, data):
         (lambda images, labels: (images[:-1], labels), {}, "18 images and 19 identities"),
         (lambda images, labels: (images, labels + 1), {}, "identity number 5: the learner has 5"),
         (lambda images, labels: (images * np.nan, labels), {}, "not finite"),
-        (lambda images, labels: (images, labels), {"epochs": 0}, "epochs=0"),
-        (lambda images, labels: (images, labels), {"temperature": 0.0}, "temperature=0.0: more than 0"),
-        (lambda images, labels: (images, labels), {"optimizer": "sgd"}, "'sgd': choose from adam, adamw"),
-        (lambda images, labels: (images, labels), {"select_by": "rank1"}, "'rank1' is not measured; choose from epoch"),
+        (
+            lambda images, labels: (images, labels),
+            {"select_by": "text_to_image@1"},
+            "is not measured; choose from epoch",
+        ),
         (lambda images, labels: (images * 3e37, labels), {"normalize": False}, "the loss is .* batch 1 of identities"),
     ],
 )
@@ -311,14 +312,14 @@ def test_what_cannot_be_trained_is_refused(backbone, data, change, options, word
 def test_prompts_that_learnt_nothing_are_told(backbone, data, tmp_path):
     def falling(text: np.ndarray, seen: list[int] = []) -> dict[str, float]:  # noqa: B006
         seen.append(0)
-        return {"hits": -len(seen)}
+        return {HITS: -len(seen)}
 
     learner, result = fit(backbone, data, validate=falling, folder=tmp_path)
     assert (result.best_epoch, result.learnt) == (0, "no: epoch 0 was best")
     assert result.name == "not learnt (epoch 0 was best)"
-    first = PromptLearner(backbone, NAMES, n_ctx=3, seed=0)
+    first = PromptLearner(backbone, NAMES, Prompts(n_ctx=3))
     assert torch.equal(learner.context, first.context)
-    for select_by in ("hits", "loss"):
+    for select_by in (HITS, "loss"):
         _, result = fit(backbone, data, learning_rate=1e-13, select_by=select_by)
         assert (result.best_epoch, result.learnt) == (0, "no: learning_rate=1e-13 moved no weight")
     learnt = fit(backbone, data, select_by="loss")[1]

@@ -11,6 +11,7 @@ from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.studies.prompts import PromptTask
 from handclip_lib.models.prompt_learner import PromptLearner
 from handclip_lib.parameters.notebooks import PromptLearning
+from handclip_lib.parameters.parts import Prompts, PromptTraining
 from handclip_lib.training.prompt import fit_prompt, try_prompt
 from handclip_lib.widgets.prompt_panels import identity_inspector, similarity_over_epochs, training_panel
 
@@ -29,10 +30,11 @@ def trained(tmp_path_factory):
     torch.manual_seed(0)
     model = clip_package().model.CLIP(24, 32, 1, 64, 32, 77, 49408, 64, 1, 2).eval()
     backbone = Backbone("random", model, 32, 24, 77, torch.device("cpu"), "")
-    learner = PromptLearner(backbone, task.identities, n_ctx=2)
+    learner = PromptLearner(backbone, task.identities, Prompts(n_ctx=2))
     result = fit_prompt(
-        learner, task.images, task.labels, epochs=14, n_identities=4, learning_rate=0.05, normalize=True,
-        temperature=0.1, validate=task.accuracy, select_by="image_to_text@1", progress=False,
+        learner, task.images, task.labels,
+        PromptTraining(epochs=14, n_identities=4, learning_rate=0.05, temperature=0.1, select_by="image_to_text@1"),
+        validate=task.accuracy, progress=False,
     )  # fmt: skip
     return result, task, decode_images(root, paths, 32, cache=root / "cache", progress=False), backbone
 
@@ -64,20 +66,20 @@ def test_the_training_panel_trains_at_once_and_then_on_the_button(trained):
     _, task, _, backbone = trained
     calls = []
 
-    def train(**values):
-        calls.append(values)
-        options = {"context": "identity", "seed": 0, "epochs": 1, "n_identities": 4, "progress": False}
-        return try_prompt(
-            backbone, task.identities, task.images, task.labels, validate=task.accuracy, options=options, **values
-        )
+    def train(tried, **watched):
+        calls.append(tried)
+        return try_prompt(backbone, task.identities, task.images, task.labels, tried, validate=task.accuracy, **watched)
 
-    panel = training_panel(train, PromptLearning(n_ctx=2, temperature=1.0, template="a {} hand", trial_epochs=1))
-    assert calls == [{"n_ctx": 2, "template": "a {} hand", "temperature": 1.0, "context_weight": 0.0}]
+    config = PromptLearning(
+        n_ctx=2, temperature=1.0, template="a {} hand", trial_epochs=1, n_identities=4, select_by="image_to_text@1"
+    )
+    panel = training_panel(train, config)
+    assert calls == [config]
     panel._controls["n_ctx"].value = 3
     assert len(calls) == 1
     panel.job.button.click()
     panel.job.wait()
-    assert calls[1]["n_ctx"] == 3
+    assert calls[1].n_ctx == 3
     assert not panel._error
     panel._controls["template"].value = "no slot"
     panel.job.button.click()
@@ -97,20 +99,17 @@ def test_a_cancelled_training_shows_what_it_learnt_until_then(trained):
     _, task, _, backbone = trained
     said = []
 
-    def train(watch=None, **values):
+    def train(tried, watch=None, **watched):
         def slow(history, best_epoch, last):
             watch(history, best_epoch, last)
             said.append(panel.job._said.value)
             if len(history) == 3:
                 panel.job.cancel.click()
 
-        options = {"context": "identity", "seed": 0, "epochs": 30, "n_identities": 4, "select_by": "loss"}
-        values |= {"watch": slow} if watch else {"progress": False}
-        return try_prompt(
-            backbone, task.identities, task.images, task.labels, validate=task.accuracy, options=options, **values
-        )
+        watched |= {"watch": slow} if watch else {"progress": False}
+        return try_prompt(backbone, task.identities, task.images, task.labels, tried, validate=task.accuracy, **watched)
 
-    panel = training_panel(train, PromptLearning(n_ctx=2, trial_epochs=30))
+    panel = training_panel(train, PromptLearning(n_ctx=2, trial_epochs=30, n_identities=4, select_by="loss"))
     assert panel.figure._suptitle.get_text() == "n_ctx 2, temperature 0.07, λ 0, A photo of a {} hand."
     panel.job.button.click()
     panel.job.wait()

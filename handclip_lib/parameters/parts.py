@@ -1,0 +1,210 @@
+"""The parts that notebooks' parameters are made of: name, type, bounds, default and help of each, in one place.
+
+A loop takes the part that it is steered by; a notebook's parameters are such a part, for they inherit it.
+"""
+
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from handclip_lib.parameters.templates import template_faults, templates_of
+
+Dataset = Literal["drawn", "11k", "hd", "folder"]
+Aspect = Literal["dorsal_r", "dorsal_l", "palmar_r", "palmar_l", "all"]
+Protocol = Literal["auto", "standard", "hd", "proportional", "given", "test_only"]
+Fit = Literal["stretch", "crop", "pad"]
+BackboneName = Literal[
+    "tiny", "vitb16", "vitb32", "vitl14", "vitl14_336", "rn50", "rn101", "rn50x4", "rn50x16", "rn50x64"
+]  # fmt: skip
+Context = Literal["identity", "shared"]
+Optimizer = Literal["adam", "adamw"]
+Schedule = Literal["cosine", "one_cycle"]
+Head = Literal["linear", "arcface"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Method = Literal["prompts_then_image", "promptsg"]
+ImageMeasure = Literal["val_rank1", "val_map", "loss"]
+PromptMeasure = Literal["val_image_to_text@1", "val_text_to_image@1", "image_to_text@1", "text_to_image@1", "loss"]
+LARGEST_SIDE = 1024
+"""Pixels: of an image that a model sees. 4096 patches of 16 pixels: seven times CLIP's most."""
+LARGEST_BATCH = 65_536
+"""Images."""
+
+
+class Parameters(BaseModel):
+    """What every part and every notebook asks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    notebook: ClassVar[str]
+
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of every draw")
+
+    def faults(self) -> list[str]:
+        """Faults that lie in a combination of values, each with its remedy."""
+        return []
+
+
+class Data(Parameters):
+    """Which photographs, and by which protocol."""
+
+    dataset: Dataset = Field("drawn", description="drawn, 11k, hd or folder")
+    data_root: str = Field("", description="folder of the photographs; unused for drawn hands")
+    aspect: Aspect = Field("dorsal_r", description="dorsal_r, dorsal_l, palmar_r, palmar_l or all")
+    protocol: Protocol = Field("auto", description="auto, standard, hd, proportional, given or test_only")
+    draws: int = Field(10, ge=1, le=100, description="query/gallery draws")
+    fit: Fit = Field("stretch", description="stretch, crop or pad a photograph to the square the model sees")
+    drawn_subjects: int = Field(140, ge=4, le=5000, description="subjects to draw")
+    drawn_images: int = Field(5, ge=1, le=100, description="photographs a drawn subject and aspect")
+
+    def faults(self) -> list[str]:
+        """A data set without its folder, too."""
+        if self.dataset == "drawn" or self.data_root:
+            return super().faults()
+        folder = f"data_root='': dataset={self.dataset!r} needs the folder of its photographs: -p data_root FOLDER"
+        return [*super().faults(), folder]
+
+
+class Model(Parameters):
+    """Which CLIP embeds them."""
+
+    backbone: BackboneName = Field(
+        "tiny", description="tiny, vitb16, vitb32, vitl14, vitl14_336, rn50, rn101, rn50x4, rn50x16 or rn50x64"
+    )
+    weights: str = Field("", description="file of CLIP weights; empty for the published ones")
+    download_root: str = Field("", description="folder that holds or receives OpenAI's files; empty for the cache")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    batch_size: int = Field(32, ge=1, le=4096, description="images encoded at once")
+    input_size: str = Field(
+        "",
+        pattern=r"^(\d{1,9}x\d{1,9})?$",
+        description="height x width the model shall take, such as 256x128; empty: its own",
+    )
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of `input_size`, where it is given."""
+        height, _, width = self.input_size.partition("x")
+        return (int(height), int(width)) if width else None
+
+    def faults(self) -> list[str]:
+        """A size beyond what memory holds, too."""
+        if max(self.size or (0,)) <= LARGEST_SIDE:
+            return super().faults()
+        near = "x".join(str(min(side, LARGEST_SIDE)) for side in self.size or ())
+        return [
+            *super().faults(), f"input_size={self.input_size!r}: a side has at most {LARGEST_SIDE} pixels; try {near}",
+        ]  # fmt: skip
+
+
+class Prompts(Parameters):
+    """What a learnt prompt looks like."""
+
+    n_ctx: int = Field(4, ge=1, le=75, description="learnt tokens in a prompt")
+    context: Context = Field("identity", description="identity or shared")
+    template: str = Field("", description="text with {} for the learnt tokens; several are parted by |")
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The templates, one or several."""
+        return templates_of(self.template, self.context)
+
+    def faults(self) -> list[str]:
+        """Faults of the templates too."""
+        return super().faults() + template_faults(self.templates, self.n_ctx, self.context)
+
+
+class PromptTraining(Parameters):
+    """How `fit_prompt` learns a context."""
+
+    epochs: int = Field(40, ge=1, le=10_000, description="epochs; each shows every training image once")
+    n_identities: int = Field(16, ge=2, le=4096, description="identities in a batch")
+    n_images: int = Field(4, ge=1, le=256, description="images of each identity in a batch")
+    optimizer: Optimizer = Field("adam", description="adam or adamw")
+    learning_rate: float = Field(0.02, gt=0, le=10, description="highest learning rate")
+    weight_decay: float = Field(0.0, ge=0, le=10, description="of the optimizer")
+    warm_up: int = Field(2, ge=0, le=1000, description="epochs in which the learning rate rises")
+    temperature: float = Field(0.07, gt=0, le=100, description="what similarities are divided by; CLIP-ReID: 1")
+    normalize: bool = Field(True, description="compare by the cosine; CLIP-ReID: false")
+    context_weight: float = Field(0.0, ge=0, le=1e6, description="weight of the mean squared context in the loss")
+    diversity_weight: float = Field(0.0, ge=0, le=1e6, description="weight of the cosine between identities' texts")
+    select_by: PromptMeasure = Field("val_image_to_text@1", description="measure that chooses the epoch, or loss")
+    patience: int = Field(0, ge=0, le=10_000, description="epochs without a better one before it stops; 0: never")
+
+
+class ReidHead(Parameters):
+    """What is put on an image tower, and how much of that learns."""
+
+    head: Head = Field("linear", description="linear or arcface")
+    neck_dim: int = Field(0, ge=0, le=65_536, description="width before the classifier; 0: that of the embedding")
+    unfreeze_blocks: int = Field(-1, ge=-1, le=200, description="last blocks of the image tower that learn; -1: all")
+    arcface_scale: float = Field(30.0, gt=0, le=1000, description="scale of ArcFace")
+    arcface_margin: float = Field(0.3, ge=0, le=1.5, description="margin of ArcFace in radians")
+    recompute: bool = Field(False, description="compute a ViT's activations twice to save memory")
+
+
+class Guidance(Prompts, ReidHead):
+    """What is put on an image tower that a prompt of each image may guide."""
+
+    method: Method = Field("prompts_then_image", description="prompts_then_image, or promptsg")
+    guide_layers: int = Field(2, ge=0, le=24, description="self-attention layers of promptsg")
+
+    def faults(self) -> list[str]:
+        """Of PromptSG's one template, whose slot one pseudo token fills."""
+        if self.method != "promptsg":
+            return super().faults()
+        found = super(Prompts, self).faults() + template_faults(self.templates, 1, "identity")
+        if len(self.templates) > 1:
+            found.append(f"template={self.template!r}: promptsg takes one template")
+        return found
+
+
+class ImageTraining(Parameters):
+    """How `fit_image` trains an image tower."""
+
+    identity_weight: float = Field(0.5, ge=0, le=1e6, description="weight of the cross-entropy of identities")
+    triplet_weight: float = Field(0.0, ge=0, le=1e6, description="weight of the batch-hard triplet loss")
+    supcon_weight: float = Field(1.0, ge=0, le=1e6, description="weight of the contrastive loss between photographs")
+    center_weight: float = Field(0.0, ge=0, le=1e6, description="weight of the distance to the identity's centre")
+    text_weight: float = Field(0.0, ge=0, le=1e6, description="weight of image to text; needs prompts")
+    text_supcon_weight: float = Field(0.0, ge=0, le=1e6, description="contrastive of images and texts; needs prompts")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="of the cross-entropy of identities")
+    margin: float = Field(0.3, ge=0, le=2, description="of the triplet loss, embeddings of length 1")
+    temperature: float = Field(0.1, gt=0, le=100, description="of the contrastive and the image to text loss")
+    epochs: int = Field(20, ge=1, le=10_000, description="epochs")
+    n_identities: int = Field(32, ge=2, le=4096, description="identities in a batch")
+    n_images: int = Field(4, ge=1, le=256, description="images of each identity in a batch")
+    views: int = Field(2, ge=1, le=16, description="augmented views of each image in a batch")
+    learning_rate: float = Field(5e-4, gt=0, le=10, description="highest learning rate of the image tower")
+    head_learning_rate: float = Field(5e-3, gt=0, le=10, description="the same of the head")
+    center_learning_rate: float = Field(0.5, gt=0, le=10, description="learning rate of the centres, by SGD")
+    optimizer: Optimizer = Field("adamw", description="adam or adamw")
+    weight_decay: float = Field(0.05, ge=0, le=10, description="of the optimizer")
+    schedule: Schedule = Field("cosine", description="cosine or one_cycle")
+    warm_up: int = Field(2, ge=0, le=1000, description="epochs in which the learning rates rise")
+    clip_gradient: float = Field(5.0, gt=0, le=1e6, description="largest length of the gradient")
+    augmentation: float = Field(1.0, ge=0, le=3, description="strength of the augmentation; 0: none")
+    flip: bool = Field(False, description="mirror half of the photographs: a right hand becomes a left one")
+    precision: Precision = Field("fp32", description="fp32, bf16 or fp16")
+    encoded_at_once: int = Field(0, ge=0, le=65_536, description="images of a batch in memory at once; 0: all")
+    average: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average a step; 0: none")
+    select_by: ImageMeasure = Field("val_map", description="measure that chooses the epoch, or loss")
+    patience: int = Field(0, ge=0, le=10_000, description="epochs without a better one before it stops; 0: never")
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Weight of each loss term."""
+        names = {"identity": self.identity_weight, "triplet": self.triplet_weight, "supcon": self.supcon_weight}
+        names |= {"center": self.center_weight, "image_to_text": self.text_weight}
+        return names | {"text_supcon": self.text_supcon_weight}
+
+    def faults(self) -> list[str]:
+        """A batch beyond what memory holds, and losses of which none counts, too."""
+        found = super().faults()
+        batch = self.n_identities * self.n_images * self.views
+        if batch > LARGEST_BATCH:
+            found.append(
+                f"n_identities={self.n_identities}, n_images={self.n_images} and views={self.views} make batches of "
+                f"{batch:,} images; {LARGEST_BATCH:,} are the most: lower one of them"
+            )
+        if not any(self.loss_weights.values()):
+            found.append("every loss has weight 0: give one of identity_weight, triplet_weight, supcon_weight more")
+        return found
