@@ -241,7 +241,7 @@ def comparison_table(
 
 def comparison_conclusion(table: pd.DataFrame) -> str:
     """The best entry of a `comparison_table` as a sentence without its full stop, and what it gains over the first."""
-    best, first = table.loc[table["rank1"].idxmax()], table.iloc[0]
+    best, first = table.iloc[int(table["rank1"].argmax())], table.iloc[0]
     interval = "–".join(in_percent(best[f"rank1_{end}"]) for end in ("low", "high"))
     said = f"{best['model']} finds {in_percent(best['rank1'])} % ({interval}) of queries first"
     if best["model"] == first["model"]:

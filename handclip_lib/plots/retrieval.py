@@ -64,7 +64,7 @@ def draw_spread(results: Sequence[ProtocolResult]) -> Figure:
 
 
 @style.in_our_look
-def similarity_matrix(similarity: np.ndarray, identities: Sequence[str]) -> Figure:
+def similarity_matrix(similarity: np.ndarray, identities: Sequence[str] | np.ndarray) -> Figure:
     """Cosine between images, in the order of their identities, with a line where the identity changes.
 
     Args:

@@ -137,7 +137,7 @@ def evaluate_models(
     ]
 
 
-def headline(results: Sequence[ProtocolResult]) -> dict[str, float | int | str]:
+def headline(results: Sequence[ProtocolResult]) -> dict[str, Any]:
     """The figures a run is known by: the first model on the first gallery, and the better baseline beside it.
 
     `n_identities` are the people with a query, `n_people` those in the gallery.
