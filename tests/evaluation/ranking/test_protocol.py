@@ -330,6 +330,7 @@ def test_models_are_compared_on_every_gallery_the_split_has():
     assert "baseline" not in conclusion(alone)
 
 
+@pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.ranking.retrieval.TiedScoresWarning")
 def test_what_must_be_said_with_a_figure_is_found():
     split = a_split()
     identity = split.images.groupby("identity").ngroup().to_numpy()
