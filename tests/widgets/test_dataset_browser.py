@@ -42,7 +42,7 @@ def test_shows_photographs_with_identity_and_aspect(tmp_path: Path):
 def test_offers_only_what_the_data_set_records_and_distinguishes(tmp_path: Path):
     with_polish = _browser(_table(tmp_path, ["7", "10", "8"], [True, False, None]))
     assert list(with_polish.values) == ["aspect", "subject", "nail_polish", "sample"]  # all are male
-    subjects = [label for label, _ in with_polish._controls["subject"].options]
+    subjects = [label for label, _ in with_polish.controls["subject"].options]
     assert subjects == ["all", "7", "8", "10"]
 
 
@@ -67,7 +67,7 @@ def test_a_sample_is_of_the_size_asked_for_and_repeats(tmp_path: Path):
     first, again = _browser(table, count=6, seed=3), _browser(table, count=6, seed=3)
     assert len(_titles(first)) == 6
     assert _titles(first) == _titles(again)
-    first._controls["sample"].value = 2
+    first.controls["sample"].value = 2
     assert _titles(first) != _titles(again)
 
 

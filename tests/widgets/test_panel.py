@@ -77,7 +77,7 @@ def test_shorthand_becomes_a_labelled_control(argument: str, given: object, kind
 
 
 def test_a_dragged_slider_redraws_only_when_it_is_let_go():
-    assert Panel(bars, alt="bars", count=(1, 9))._controls["count"].continuous_update is False
+    assert Panel(bars, alt="bars", count=(1, 9)).controls["count"].continuous_update is False
 
 
 def test_a_fault_at_the_start_stops_the_run():
