@@ -14,7 +14,7 @@ from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap, resa
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking.protocol import cmc_interval
 from handclip_lib.evaluation.ranking.saved_evaluation import SavedEvaluation
-from handclip_lib.evaluation.tables import result_table
+from handclip_lib.evaluation.tables import in_percent, result_table
 
 MEASURES = {"rank1": "hit", "map": "average_precision"}
 """Measures that are compared, and the column of each query's value."""
@@ -216,6 +216,19 @@ def tasks_table(entries: Sequence[Entry]) -> pd.DataFrame:
 def _both_maps(queries: pd.DataFrame) -> dict[str, float]:
     columns = {"map": "average_precision", "map_trapezoid": "average_precision_trapezoid"}
     return {name: queries[column].mean() for name, column in columns.items()}
+
+
+def comparison_conclusion(table: pd.DataFrame) -> str:
+    """The best entry of a `comparison_table` as a sentence without its full stop, and what it gains over the first."""
+    best, first = table.iloc[int(table["rank1"].argmax())], table.iloc[0]
+    interval = "–".join(in_percent(best[f"rank1_{end}"]) for end in ("low", "high"))
+    said = f"{best['model']} finds {in_percent(best['rank1'])} % ({interval}) of queries first"
+    if best["model"] == first["model"]:
+        return f"{said}; nothing it is compared with finds more"
+    gain, low, high = (f"{100 * best[f'rank1_gain{end}']:+.1f}" for end in ("", "_low", "_high"))
+    p = max(best["rank1_p_holm"], 0.001)
+    sign = "≤" if p == 0.001 else "="
+    return f"{said}; {gain} percentage points ({low} to {high}) over {first['model']}, p {sign} {p:.3f} (Holm)"
 
 
 def won_and_lost(first: Entry, second: Entry, gallery: str = "aspect") -> Mapping[str, pd.DataFrame]:

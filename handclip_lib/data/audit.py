@@ -79,6 +79,11 @@ def split_facts(split: Split) -> pd.DataFrame:
     return pd.DataFrame(facts, columns=["fact", "value"])
 
 
+def data_cautions(split: Split) -> list[str]:
+    """What must be said with every figure on these data, a sentence each."""
+    return ["The hands are drawn: no figure here is a result about people."] if split.meta["dataset"] == "drawn" else []
+
+
 def left_out_reasons(table: HandTable) -> pd.DataFrame:
     """Group the images that were left out by reason: columns `reason`, `images`, `for example` (a path)."""
     if table.left_out.empty:

@@ -6,8 +6,12 @@ from pathlib import Path
 
 from handclip_lib.data.folder import read_folder, read_hd
 from handclip_lib.data.hands11k import read_hands11k
+from handclip_lib.data.images import DecodedImages, Resolution, decode_images
+from handclip_lib.data.manifest import Split
+from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import DataError
+from handclip_lib.parameters.parts import Data
 from handclip_lib.places import HD_IDENTITIES, METADATA, PHOTOGRAPHS, cache_folder, find_data_root
 
 READERS: dict[str, Callable[[Path], HandTable]] = {"11k": read_hands11k, "hd": read_hd, "folder": read_folder}
@@ -57,3 +61,19 @@ def recognised(root: Path) -> str:
         return "11k"
     original = HD_IDENTITIES.split("/")[0]
     return "hd" if original in root.parts or any((folder / HD_IDENTITIES).is_dir() for folder in near) else "folder"
+
+
+def open_images(
+    config: Data, resolution: Resolution, *, progress: bool = True
+) -> tuple[HandTable, DecodedImages, Split]:
+    """What a notebook's parameters name: the table of what can be read, its images, and the split.
+
+    Raises:
+        DataError: There is no such data set, or the protocol does not fit it.
+    """
+    table = open_dataset(
+        config.dataset, config.data_root, drawn_subjects=config.drawn_subjects, drawn_images=config.drawn_images
+    )
+    images = decode_images(table.root, table.images["path"], resolution, config.fit, progress=progress)
+    table = table.without(images.failures)
+    return table, images, make_split(table, config.aspect, config.protocol, config.seed, config.draws)

@@ -1,12 +1,12 @@
 """Trivial baselines, which know nothing about identity: what any figure on hands has to be read against."""
 
-from collections.abc import Callable
-
 import numpy as np
 from PIL import Image
 
+from handclip_lib.backbone.load import Backbone
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.evaluation.features import Features, extract_features
+from handclip_lib.models.trained import Trained
 
 BASELINE = "trivial baseline: "  # what their names begin with
 PIXEL_SIDE = 32
@@ -48,12 +48,17 @@ def is_baseline(model: str) -> bool:
 
 
 def embed_with_baselines(
-    name: str, encode: Callable[[np.ndarray], np.ndarray], images: DecodedImages, *, encoder_key: str,
-    batch_size: int = 32,
-) -> dict[str, Features]:  # fmt: skip
-    """Embed images by an encoder (first), by their pixels, and by their histogram; see `extract_features`."""
+    model: Backbone | Trained, images: DecodedImages, batch_size: int = 32, name: str = ""
+) -> dict[str, Features]:
+    """Embed images by a model (first), by their pixels, and by their histogram; see `extract_features`.
+
+    Args:
+        name: What tables call the model; empty: its own name.
+    """
     return {
-        name: extract_features(encode, images, encoder_key=encoder_key, batch_size=batch_size),
+        name or model.name: extract_features(
+            model.encode_image, images, encoder_key=model.fingerprint, batch_size=batch_size
+        ),
         f"{BASELINE}pixels": pixel_embeddings(images),
         f"{BASELINE}histogram": histogram_embeddings(images),
     }

@@ -14,8 +14,10 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.open import open_dataset
 from handclip_lib.data.splits import refuse_leak
 from handclip_lib.errors import DataError, EvaluationError
+from handclip_lib.evaluation.baselines import BASELINE
 from handclip_lib.evaluation.features import Features
-from handclip_lib.parameters.notebooks import SELECTED_ON_TEST
+from handclip_lib.models.trained import Training
+from handclip_lib.parameters.notebooks import SELECTED_ON_TEST, Evaluation
 
 YES, NO, STATED, UNKNOWN = "yes", "no", "stated", "not checked"
 SELECTIONS = {
@@ -74,6 +76,30 @@ def leak_checks(
         "labels": LABELS,
     }
     return pd.DataFrame([(name, *answer) for name, answer in rows.items()], columns=["check", "passed", "detail"])
+
+
+def check_evaluation(
+    config: Evaluation,
+    split: Split,
+    images: DecodedImages,
+    features: Mapping[str, Features],
+    training: Training | None,
+) -> pd.DataFrame:
+    """`leak_checks` of notebook 05.
+
+    Args:
+        images: Decoded images of at least `split.evaluated_paths()`.
+        features: Of the same images, the pixels' among them, as `embed_with_baselines` makes them.
+        training: What made the weights, as far as a run did.
+    """
+    return leak_checks(
+        split,
+        trained=training.split if training else manifest_beside(config.weights),
+        selected_on=config.selected_on(training.parameters if training else None),
+        pixel_features=features[f"{BASELINE}pixels"],
+        images=images,
+        seen=seen_photographs(training.split, training.parameters, images, config.fit) if training else None,
+    )
 
 
 def _people(split: Split, trained: Split | None) -> tuple[str, str]:

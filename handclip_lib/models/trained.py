@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import safetensors
@@ -22,7 +22,7 @@ from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.finite import require_finite
 from handclip_lib.models.promptsg import PromptSG, load_promptsg, save_promptsg
 from handclip_lib.models.reid_head import ReidEncoder
-from handclip_lib.parameters.notebooks import trained_name
+from handclip_lib.parameters.notebooks import Evaluation, trained_name
 from handclip_lib.parameters.parts import Guidance, ReidHead
 
 logger = logging.getLogger("handclip")
@@ -54,6 +54,21 @@ class Trained:
     source: str = "trained in this run"
 
 
+class Training(NamedTuple):
+    """An earlier run of notebook 03 or 04.
+
+    Attributes:
+        folder, parameters: The run's folder, and its parameters as its record has them.
+        split: The manifest it trained on.
+        learnt: `ImageResult.learnt`.
+    """
+
+    folder: Path
+    parameters: Mapping[str, Any]
+    split: Split
+    learnt: str
+
+
 M = TypeVar("M", Backbone, Trained)
 
 
@@ -83,7 +98,7 @@ def classify(encoder: ReidEncoder | PromptSG, pixels: np.ndarray) -> np.ndarray:
     return hand.scores(embeddings).cpu().numpy()
 
 
-def save_trained(encoder: ReidEncoder | PromptSG, backbone: Backbone, folder: Path) -> Trained:
+def save_trained(encoder: ReidEncoder | PromptSG, backbone: Backbone, folder: Path, name: str = "") -> Trained:
     """Write the best epoch's weights (`best.safetensors`) and the last one's (`final.safetensors`) after `fit_image`.
 
     A `ReidEncoder` is written as a CLIP, which `-p weights` takes; a `PromptSG` for `load_promptsg`.
@@ -92,6 +107,7 @@ def save_trained(encoder: ReidEncoder | PromptSG, backbone: Backbone, folder: Pa
         encoder: Holds the best weights, as `fit_image` leaves it.
         backbone: The one it was made on.
         folder: The run's, with the training's checkpoint.
+        name: What tables call it, see `trained_name`; empty: as the backbone.
 
     Returns:
         The best one, to evaluate.
@@ -104,32 +120,31 @@ def save_trained(encoder: ReidEncoder | PromptSG, backbone: Backbone, folder: Pa
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise BackboneError(f"{folder / TRAINING} is damaged ({error}); delete it and train again") from error
     last = best | now  # what is frozen is not in the file
-    for state, name in ((last, FINAL), (best, BEST)):
+    for state, file in ((last, FINAL), (best, BEST)):
         encoder.load_state_dict(state)
         if isinstance(encoder, PromptSG):
-            save_promptsg(encoder, backbone, folder / name)
+            save_promptsg(encoder, backbone, folder / file)
         else:
-            tuned = save_clip(backbone, folder / name)
+            tuned = save_clip(backbone, folder / file)
     if isinstance(encoder, PromptSG):
-        return _guided(encoder, backbone)
-    return Trained(tuned.encode_image, tuned.fingerprint, backbone.name, backbone.resolution)
+        return replace(_guided(encoder, backbone), name=name or backbone.name)
+    return Trained(tuned.encode_image, tuned.fingerprint, name or backbone.name, backbone.resolution)
 
 
-def load_trained(
-    folder: Path, parameters: Mapping[str, Any], device: str = "auto", learnt: str = "yes"
-) -> Backbone | Trained:
+def load_evaluated(config: Evaluation, training: Training | None) -> Backbone | Trained:
+    """The model that notebook 05 evaluates: the backbone its parameters name, or what a training made of one."""
+    if training is None:
+        return load_backbone(config.backbone, config.weights, config.device, config.download_root, config.size)
+    return load_trained(training, config.device)
+
+
+def load_trained(training: Training, device: str = "auto") -> Backbone | Trained:
     """The best weights of a run of notebook 03 or 04, by the name they have in its tables.
-
-    Args:
-        folder: The run's.
-        parameters: The run's, as its record has them.
-        device: See `load_backbone`.
-        learnt: Whether the training learnt, as the run's metrics have it.
 
     Raises:
         BackboneError: The run left no weights, they are damaged, or of another backbone.
     """
-    file = folder / BEST
+    folder, parameters, file = training.folder, training.parameters, training.folder / BEST
     if not file.exists():
         raise BackboneError(f"{folder.name} has no {BEST}: its training did not end; run notebook 03 or 04 again")
     try:
@@ -137,17 +152,18 @@ def load_trained(
     except ValueError as error:
         raise BackboneError(f"{file} is damaged ({error}); run notebook 03 or 04 again") from error
     if parameters.get("method") != "promptsg":
-        return _labelled(load_backbone(parameters["backbone"], file, device), parameters, folder, learnt)
+        return _labelled(load_backbone(parameters["backbone"], file, device), training)
     height, _, width = parameters["input_size"].partition("x")
     size = (int(height), int(width)) if width else None
     backbone = load_backbone(
         parameters["backbone"], parameters["weights"] or None, device, parameters["download_root"] or None, size
     )
-    return _labelled(_guided(load_promptsg(backbone, file), backbone), parameters, folder, learnt)
+    return _labelled(_guided(load_promptsg(backbone, file), backbone), training)
 
 
-def _labelled(model: M, parameters: Mapping[str, Any], folder: Path, learnt: str) -> M:
-    return replace(model, name=trained_name(model.name, parameters, learnt), source=f"run {folder.name}")
+def _labelled(model: M, training: Training) -> M:
+    name = trained_name(model.name, training.parameters, training.learnt)
+    return replace(model, name=name, source=f"run {training.folder.name}")
 
 
 def _guided(encoder: PromptSG, backbone: Backbone) -> Trained:

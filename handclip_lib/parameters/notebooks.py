@@ -27,6 +27,8 @@ VERSIONS = {
 Gallery = Literal["aspect", "all"]
 RunsOf = Literal["", "02_prompt_learning", "03_image_finetune", "04_joint_training", "05_evaluation"]
 Validation = Literal["val", "test"]
+STUDIES = ("enrolment", "cross_view", "reranking", "zero_shot", "occlusion")
+"""Sections of notebook 05 that can be left out."""
 SELECTED_ON_TEST = "selected on test"
 """The label of every figure whose epoch test images chose."""
 
@@ -116,6 +118,15 @@ class Evaluation(Model, Data):
     held_out: float = Field(0.5, gt=0, lt=1, description="share of test identities that an open gallery does not hold")
     bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples of the identities for an interval")
     top_k: int = Field(8, ge=1, le=20, description="gallery images shown for a query")
+    studies: str = Field("all", description=f"all, none, or some of {', '.join(STUDIES)}, parted by commas")
+
+    def wants(self, study: str) -> bool:
+        """Whether one of `STUDIES` is asked for."""
+        return self.studies == "all" or study in self._named_studies
+
+    @property
+    def _named_studies(self) -> list[str]:
+        return [name.strip() for name in self.studies.split(",")]
 
     def selected_on(self, trained: Mapping[str, Any] | None) -> str:
         """What chose the weights, as `leak_checks` takes it, by the parameters of the training if there was one."""
@@ -124,13 +135,17 @@ class Evaluation(Model, Data):
         return "unknown" if self.weights else "tiny" if self.backbone == "tiny" else "nothing"
 
     def faults(self) -> list[str]:
-        """Two models at once, too."""
+        """Two models at once, and unknown studies, too."""
+        found = super().faults()
+        for name in self._named_studies if self.studies not in ("all", "none") else ():
+            if name not in STUDIES:
+                near = get_close_matches(name, STUDIES, 1, 0.5)
+                hint = f"did you mean {near[0]}? " if near else ""
+                found.append(f"studies={name!r}: {hint}choose all, none, or some of {', '.join(STUDIES)}")
         if self.trained_run and (self.weights or self.input_size or self.backbone != "tiny"):
-            return [
-                *super().faults(),
-                f"trained_run={self.trained_run!r} brings its own backbone, weights and input_size: leave those out",
-            ]
-        return super().faults()
+            own = "brings its own backbone, weights and input_size: leave those out"
+            found.append(f"trained_run={self.trained_run!r} {own}")
+        return found
 
 
 class Analysis(Parameters):

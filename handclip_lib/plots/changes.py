@@ -6,10 +6,44 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from handclip_lib.plots import style
+from handclip_lib.data.manifest import Split
+from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.ranking.protocol import ProtocolResult
+from handclip_lib.evaluation.studies.embedding_map import embedding_map
+from handclip_lib.evaluation.verification.score_pairs import pair_scores, similarity_by_identity
+from handclip_lib.plots import retrieval, style
 from handclip_lib.plots.style import COLOURS, MARKERS
 
 PALE = "#C8C8C8"
+
+
+def before_and_after(
+    results: Sequence[ProtocolResult], before: Features, after: Features, split: Split, seed: int = 0
+) -> dict[str, tuple[Figure, str]]:
+    """Figures of what a training changed, each with what it shows, by name.
+
+    Args:
+        results: Of the trained model, the frozen one and the trivial baselines.
+        before, after: Embeddings of the evaluated images by the frozen and by the trained model.
+        seed: Of the layout.
+    """
+    maps = {label: embedding_map(found, split, seed=seed) for label, found in (("before", before), ("after", after))}
+    return {
+        "cmc": (retrieval.cmc_curves(results), "CMC before and after, and the trivial baselines, with 95 % bands"),
+        "draw_spread": (
+            retrieval.draw_spread(results), "Rank-1 of each draw, and the 95 % interval over identities",
+        ),
+        "margins": (
+            retrieval.margins(results), "How far the best match is ahead of the best image of someone else",
+        ),
+        "scores_before": (retrieval.score_histogram(*pair_scores(before, split)), "Cosine of pairs, before"),
+        "scores_after": (retrieval.score_histogram(*pair_scores(after, split)), "Cosine of pairs, after"),
+        "similarity_before": (retrieval.similarity_matrix(*similarity_by_identity(before, split)), "Cosine, before"),
+        "similarity_after": (retrieval.similarity_matrix(*similarity_by_identity(after, split)), "Cosine, after"),
+        "maps": (
+            embedding_maps(maps), "Test images laid out by t-SNE, before and after; a colour an identity",
+        ),
+    }  # fmt: skip
 
 
 @style.in_our_look

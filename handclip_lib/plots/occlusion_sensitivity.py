@@ -11,11 +11,31 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from handclip_lib.data.images import DecodedImages
-from handclip_lib.evaluation.studies.occlusion_sensitivity import OcclusionMap
+from handclip_lib.evaluation.ranking.protocol import ProtocolResult
+from handclip_lib.evaluation.studies.occlusion_sensitivity import (
+    Encode,
+    OcclusionMap,
+    example_queries,
+    occlusion_sensitivity,
+)
 from handclip_lib.plots.style import MATCH, OTHER, QUERY, figure_with_axes, in_our_look, show_picture
 
 PALE = 0.5  # how far the photograph under the map is lightened, so that its own tones do not read as the map's
 CLEAR = 0.85  # opacity of the strongest part
+
+
+def occlusion_figure(
+    result: ProtocolResult, images: DecodedImages, encode: Encode, batch_size: int = 32
+) -> tuple[Figure, str]:
+    """`occlusion_rows` of a model's `example_queries`, and what it shows in words.
+
+    Args:
+        images: Decoded photographs of the evaluated paths.
+        encode: The model that made the ranking.
+    """
+    queries = example_queries(result)
+    maps = occlusion_sensitivity(queries, images, encode, batch_size=batch_size)
+    return occlusion_rows(queries, maps, images), occlusion_alt(queries, maps)
 
 
 @in_our_look

@@ -64,7 +64,7 @@ def draw_spread(results: Sequence[ProtocolResult]) -> Figure:
 
 
 @style.in_our_look
-def similarity_matrix(similarity: np.ndarray, identities: Sequence[str]) -> Figure:
+def similarity_matrix(similarity: np.ndarray, identities: Sequence[str] | np.ndarray) -> Figure:
     """Cosine between images, (n, n), ordered by identity, with a line where it changes; the first 400 are drawn."""
     n = min(len(identities), MOST_IN_MATRIX)
     shown, names = np.asarray(similarity)[:n, :n], np.asarray(identities)[:n]

@@ -25,11 +25,8 @@ from handclip_lib.evaluation.ranking.saved_evaluation import load_evaluation
 from handclip_lib.evaluation.verification.error_rates import verify_models
 from handclip_lib.parameters.notebooks import NOTEBOOKS
 from handclip_lib.parameters.parts import Parameters
-from handclip_lib.widgets.dataset_browser import dataset_browser
+from handclip_lib.widgets.browsers import dataset_browser, retrieval_browser, run_comparer, threshold_explorer
 from handclip_lib.widgets.panel import Panel
-from handclip_lib.widgets.retrieval_browser import retrieval_browser
-from handclip_lib.widgets.run_comparer import run_comparer
-from handclip_lib.widgets.threshold_explorer import threshold_explorer
 
 THRESHOLDS, QUERIES, SAMPLES = 20, 6, 4  # positions of the sliders
 MOST_RUNS = 5  # of the run comparer: every pair is drawn

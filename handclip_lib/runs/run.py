@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from handclip_lib.backbone.load import Backbone
     from handclip_lib.data.manifest import Split
-    from handclip_lib.models.trained import Trained
+    from handclip_lib.models.trained import Trained, Training
 
 P = TypeVar("P", bound=Parameters)
 DPI = 144
@@ -105,6 +105,11 @@ class Run:
         """
         self._show(figure, name, alt)
 
+    def show_all(self, figures: "Mapping[str, tuple[Figure, str]]") -> None:
+        """`show` of several figures: each with what it shows, by name."""
+        for name, (figure, alt) in figures.items():
+            self.show(figure, name, alt)
+
     def _show(self, figure: "Figure", name: str, alt: str, **place: Any) -> None:
         _checked_name(name)
         alt += self._label
@@ -146,6 +151,20 @@ class Run:
             table = _greyed(table, claims)
         _display({"text/html": table, "text/plain": shown.to_string(index=False)}, {})
 
+    def conclude(self, answer: str, cautions: Iterable[str] = ()) -> None:
+        """Show the answer to the notebook's question, and what must be said with it; the record keeps both.
+
+        Args:
+            answer: One sentence made of the figures, without the full stop.
+            cautions: Sentences, such as `cautions` finds them.
+        """
+        answer, warned = f"{answer}.", list(cautions)
+        self._record |= {"answer": answer, "cautions": warned}
+        self._save()
+        listed = "".join(f"<li>{html.escape(caution)}</li>" for caution in warned)
+        shown = f"<p><strong>{html.escape(answer)}</strong></p>" + (f"<ul>{listed}</ul>" if warned else "")
+        _display({"text/html": shown, "text/plain": "\n- ".join([answer, *warned])}, {})
+
     def _weights_of(self, frame: "pd.DataFrame") -> str:
         """The fingerprints of the models that a table names, for its caption."""
         known, named = self._record.get("weights") or {}, set(frame.get("model", ()))
@@ -180,8 +199,8 @@ class Run:
         self._save()
         return folder
 
-    def trained(self, name: str) -> "tuple[Path, dict[str, Any], Split, str] | None":
-        """Folder, parameters and split of an earlier training, by notebook 03 or 04, and whether it learnt.
+    def trained(self, name: str) -> "Training | None":
+        """An earlier training by notebook 03 or 04.
 
         None where the name is empty.
 
@@ -191,11 +210,13 @@ class Run:
         if not name:
             return None
         from handclip_lib.data.manifest import Split
+        from handclip_lib.models.trained import Training
 
         folder = self.earlier(name, *TRAININGS)
         record = read_record(folder) or {}
         self._label = _label(record["parameters"])
-        return folder, record["parameters"], Split.read(folder), str(record["metrics"].get("learnt", "yes"))
+        learnt = str(record["metrics"].get("learnt", "yes"))
+        return Training(folder, record["parameters"], Split.read(folder), learnt)
 
     def finish(self, **metrics: float | int | str) -> None:
         """Record the headline figures, what the run left, and that it came to its end.

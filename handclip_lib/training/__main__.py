@@ -13,9 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from handclip_lib.backbone.load import load_backbone
-from handclip_lib.data.images import decode_images
-from handclip_lib.data.open import open_dataset
-from handclip_lib.data.splits import make_split
+from handclip_lib.data.open import open_images
 from handclip_lib.errors import ConfigError, HandClipError
 from handclip_lib.models.trained import image_encoder, prompt_texts, save_trained
 from handclip_lib.parameters.guard import resolve
@@ -50,11 +48,7 @@ def train(folder: Path) -> None:
     device, processes = this_device(config.device)
     print(processes)
     model = load_backbone(config.backbone, config.weights, device, config.download_root, config.size, progress=False)
-    table = open_dataset(
-        config.dataset, config.data_root, drawn_subjects=config.drawn_subjects, drawn_images=config.drawn_images
-    )
-    images = decode_images(table.root, table.images["path"], model.resolution, config.fit, progress=False)
-    split = make_split(table.without(images.failures), config.aspect, config.protocol, config.seed, config.draws)
+    _, images, split = open_images(config, model.resolution, progress=False)
     people = training_images(images, split, config.validation)
     encoder = image_encoder(model, len(people.identities), config)
     text = prompt_texts(model, texts, people.identities, split)

@@ -1,10 +1,14 @@
-"""One pattern for every interactive figure: a pure function of its controls, drawn at once and on each change."""
+"""One pattern for every interactive figure: a pure function of its controls, drawn at once and on each change.
+
+Long work stands behind a button: in a thread, so that the kernel stays free, with a bar and a cancel button.
+"""
 
 import base64
 import html
 import inspect
 from collections.abc import Callable
 from io import BytesIO
+from threading import Event, Thread
 from typing import Any
 
 import ipywidgets
@@ -14,29 +18,85 @@ from handclip_lib.errors import ConfigError
 from handclip_lib.parameters.commands import run_command
 from handclip_lib.parameters.guard import resolve
 from handclip_lib.parameters.parts import Parameters
-from handclip_lib.widgets.job import Job
 
 MOST_FRAMES = 12  # that the report's style can show
 DPI = 144  # one and a half pixels a CSS pixel, for dense screens
 
 
+class Job:
+    """A start button, a cancel button and a bar, in `widget`; at most one thread works at a time.
+
+    Work that looks at `stopped` ends at its next safe place once cancel is pressed.
+    """
+
+    def __init__(self, text: str, *, cancels: bool = True):
+        """Build the controls; work that never looks at `stopped` has no cancel button."""
+        self._asked, self._thread = Event(), Thread()
+        self.button = ipywidgets.Button(description=text)
+        self.cancel = ipywidgets.Button(description="cancel", disabled=True)
+        self.cancel.on_click(lambda _: self._ask())
+        self._bar = ipywidgets.FloatProgress(min=0, max=1, layout=ipywidgets.Layout(width="160px", visibility="hidden"))
+        self._said = ipywidgets.HTML()
+        shown = [self.button, self.cancel, self._bar, self._said] if cancels else [self.button]
+        self.widget = ipywidgets.HBox(shown)
+
+    def start(self, work: Callable[[], object]) -> None:
+        """Work in a thread; the start button is off meanwhile. Work that raises or returns False has failed."""
+        self._asked.clear()
+        self.button.disabled, self.cancel.disabled = True, False
+        self._bar.value, self._bar.layout.visibility = 0, "visible"
+        self._say("started")
+        self._thread = Thread(target=self._run, args=(work,), daemon=True)  # a kernel that ends does not wait for it
+        self._thread.start()
+
+    def tell(self, done: float, total: float, text: str = "") -> None:
+        """Say how far the work is, 0 ≤ done ≤ total, and a text beside the bar."""
+        self._bar.value = done / total
+        self._say(text)
+
+    def stopped(self) -> bool:
+        """Whether cancel was pressed."""
+        return self._asked.is_set()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Until the work has ended, or for some seconds."""
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
+
+    def _run(self, work: Callable[[], object]) -> None:
+        ended = "failed"
+        try:
+            ended = "done" if work() is not False else ended
+        finally:
+            self._bar.layout.visibility = "hidden"
+            self._say("cancelled" if self.stopped() else ended)
+            self.button.disabled, self.cancel.disabled = False, True
+
+    def _ask(self) -> None:
+        self._asked.set()
+        self.cancel.disabled = True
+        self._say("stopping …")
+
+    def _say(self, text: str) -> None:
+        self._said.value = f'<span role="status">{html.escape(text)}</span>'
+
+
 class Panel:
     """Controls above a figure; exported HTML, GitHub and a headless run see the figure as a PNG.
 
-    The function is called once when the panel is built, so a notebook that nobody clicks still has the figure,
-    and a fault in that first call stops the run. A fault after a click is shown in the panel as text.
+    The function is called once when the panel is built, so a notebook that nobody clicks still has the figure, and a
+    fault then stops the run. A fault after a click is shown in the panel as text.
 
     Args:
-        function: Pure `function(**values) -> Figure`; nothing is shown or saved in it, pyplot is not involved.
+        function: Pure `function(**values) -> Figure`; pyplot is not involved.
         alt: What the figure shows, for readers who cannot see it; the controls' values are added to it.
-        button: Text of a button that must be pressed for another figure: for functions that take long. They work
-            in a thread; one that takes `job` is given a `Job` then, to say how far it is and to end early.
+        button: Text of a button that must be pressed for another figure: for functions that take long. They work in a
+            thread; one that takes `job` is given a `Job` then.
         config: The notebook's parameters, where every control is one of them: the panel says by which command the
             notebook is run with the controls' values.
         frames: Name of a control with at most 12 choices, each of whose figures a report without a kernel holds too.
-        **controls: One per argument of `function`: an ipywidgets control with its first value, or what
-            `ipywidgets.interact` accepts: (low, high) for a slider, a list or dict of choices, True or False,
-            text. Such a control starts at the function's default for that argument, where it has one.
+        **controls: One per argument of `function`: an ipywidgets control, or what `ipywidgets.interact` accepts, which
+            starts at the function's default.
 
     Raises:
         TypeError: A control cannot be made of what was given or is no parameter of `config`, or the function
@@ -56,7 +116,7 @@ class Panel:
     ):
         self._function = function
         self._alt, self._frames, self._config = alt, frames, config
-        self._controls = {name: _control(name, given, function) for name, given in controls.items()}
+        self.controls = {name: _control(name, given, function) for name, given in controls.items()}
         unknown = set(controls) - set(type(config).model_fields) if config else ()
         if unknown:
             raise TypeError(f"{', '.join(sorted(unknown))}: no parameter of the notebook, so no command has it")
@@ -64,12 +124,12 @@ class Panel:
         self._error = ""
         self._draw(self.values, self._state())
         self._show()
-        shown: list[ipywidgets.Widget] = list(self._controls.values())
+        shown: list[ipywidgets.Widget] = list(self.controls.values())
         if button:
             self.job = Job(button, cancels=_takes_job(function))
             self.job.button.on_click(self._pressed)
             shown.append(self.job.widget)
-        for control in self._controls.values():
+        for control in self.controls.values():
             control.observe(self._changed, names="value")
         row = ipywidgets.Layout(display="flex", flex_flow="row wrap")
         self.widget = ipywidgets.VBox([ipywidgets.Box(shown, layout=row), self._picture])
@@ -78,14 +138,9 @@ class Panel:
             self.widget.children += (self._hint,)
 
     @property
-    def controls(self) -> dict[str, Any]:
-        """The ipywidgets controls, by argument name."""
-        return dict(self._controls)
-
-    @property
     def values(self) -> dict[str, Any]:
         """The controls' present values, by argument name."""
-        return {name: control.value for name, control in self._controls.items()}
+        return {name: control.value for name, control in self.controls.items()}
 
     @property
     def alt(self) -> str:
@@ -101,23 +156,18 @@ class Panel:
         """
         if self._config is None:
             raise TypeError("a panel without config=... has controls that are no parameters of its notebook")
-        return run_command(self._resolved(self._config, self.values))
-
-    @staticmethod
-    def _resolved(config: Parameters, values: dict[str, Any]) -> Parameters:
-        """The parameters with the controls' values, refused as everywhere."""
-        return resolve(type(config), config.model_dump() | values)
+        return run_command(_resolved(self._config, self.values))
 
     def _state(self) -> str:
         """The controls' labels."""
         return ", ".join(
             f"{control.description}: {getattr(control, 'label', None) or _said(control.value)}"
-            for control in self._controls.values()
+            for control in self.controls.values()
         )
 
     def _draw(self, values: dict[str, Any], state: str, **job: Job) -> None:
         if self._config is not None:
-            config = self._resolved(self._config, values)
+            config = _resolved(self._config, values)
             values = {name: getattr(config, name) for name in values}
         figure = self._function(**values, **job)
         if not isinstance(figure, Figure):
@@ -176,7 +226,7 @@ class Panel:
     def _frame_pictures(self) -> list[list[str]]:
         """Label and base64 PNG of the figure at each choice of the control named by `frames`."""
         values, name = self.values, self._frames
-        options = self._controls[name]._options_full
+        options = self.controls[name]._options_full
         if len(options) > MOST_FRAMES:
             raise TypeError(f"frames={name!r} has {len(options)} choices; a report holds at most {MOST_FRAMES}")
         figures = [(label, self._function(**values | {name: value})) for label, value in options]
@@ -196,6 +246,10 @@ def _control(name: str, given: Any, function: Callable[..., Figure]) -> ipywidge
     if control.has_trait("continuous_update"):
         control.continuous_update = False
     return control
+
+
+def _resolved(config: Parameters, values: dict[str, Any]) -> Parameters:
+    return resolve(type(config), config.model_dump() | values)
 
 
 def _takes_job(function: Callable[..., Figure]) -> bool:

@@ -30,26 +30,13 @@ setTimeout(() => this.textContent = 'copy', 2000);
 reached by http from another machine has not; where it fails, the text is selected, for Ctrl+C."""
 
 
-def parameter_panel(config: Parameters) -> "ParameterPanel":
-    """Show a notebook's parameters, in groups that open by a press; what reads without a kernel names the changed ones.
+class ParameterPanel:
+    """A notebook's parameters, in groups that open by a press; what reads without a kernel names the changed ones.
 
     Nothing here changes the run under way: its cells have computed with `config`. The panel gives a command, a file,
     or lines to paste at the end of the parameters cell, from which the notebook is then run again.
 
     What is typed is kept while the kernel lives and the parameters are the same, so that this cell can be run again.
-
-    Args:
-        config: What `start` returned.
-    """
-    return ParameterPanel(config)
-
-
-class ParameterPanel:
-    """See `parameter_panel`.
-
-    Attributes:
-        controls: The control of each parameter, by name.
-        message: What is wrong with the values, or what was saved or loaded.
     """
 
     def __init__(self, config: Parameters):
@@ -249,3 +236,6 @@ def _toggle(title: str, box: ipywidgets.Box) -> ipywidgets.ToggleButton:
     button.observe(show, names="value")
     show(None)
     return button
+
+
+parameter_panel = ParameterPanel

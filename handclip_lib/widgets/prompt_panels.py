@@ -15,8 +15,7 @@ from handclip_lib.parameters.notebooks import PromptLearning
 from handclip_lib.parameters.templates import templates_of
 from handclip_lib.plots.prompts import cluster_order, identity_sheet, learning_curves, prompt_similarity
 from handclip_lib.training.prompt import PromptResult
-from handclip_lib.widgets.job import Job
-from handclip_lib.widgets.panel import Panel
+from handclip_lib.widgets.panel import Job, Panel
 
 MOST_FRAMES = 9  # pictures of the slider in a report
 MOST_PHOTOGRAPHS = 6

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from handclip_lib.analysis.comparison import (
@@ -10,6 +11,7 @@ from handclip_lib.analysis.comparison import (
     FIGURES,
     Entry,
     compare_pair,
+    comparison_conclusion,
     comparison_table,
     entries_of,
     holm,
@@ -161,6 +163,16 @@ def test_one_run_alone_is_compared_with_its_floors_and_a_single_entry_with_nobod
     alone = comparison_table(runs[:1], samples=100)
     assert len(alone) == 1
     assert alone["rank1_p_holm"].isna().all()
+    assert comparison_conclusion(alone).endswith("of queries first; nothing it is compared with finds more")
+
+
+def test_the_conclusion_by_hand():
+    gained = {f"rank1_{end}": [np.nan, value] for end, value in
+              (("gain", 0.1), ("gain_low", -0.02), ("gain_high", 0.18), ("p_holm", 4e-4))}  # fmt: skip
+    of_each = {"model": ["a", "b"], "rank1": [0.5, 0.6], "rank1_low": [0.4, 0.5], "rank1_high": [0.6, 0.7]}
+    assert comparison_conclusion(pd.DataFrame(of_each | gained)) == (
+        "b finds 60.0 % (50.0–70.0) of queries first; +10.0 percentage points (-2.0 to +18.0) over a, p ≤ 0.001 (Holm)"
+    )
 
 
 def test_cmc_and_draws_are_those_of_the_evaluation(tmp_path: Path, saved_runs):

@@ -7,7 +7,7 @@ import torch
 from handclip_lib.backbone.load import load_backbone
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import BackboneError
-from handclip_lib.models.trained import BEST, PROMPTS, load_trained, prompt_texts, save_clip, save_texts
+from handclip_lib.models.trained import BEST, PROMPTS, Training, load_trained, prompt_texts, save_clip, save_texts
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_a_changed_byte_of_prompts_and_of_tuned_weights_is_noticed(tiny, tmp_pat
     with pytest.raises(BackboneError, match=r"best\.safetensors is damaged"):
         load_backbone("tiny", tmp_path / BEST, "cpu")
     with pytest.raises(BackboneError, match=r"best\.safetensors is damaged.*run notebook 03 or 04 again"):
-        load_trained(tmp_path, {"backbone": "tiny"}, "cpu")
+        load_trained(Training(tmp_path, {"backbone": "tiny"}, SPLIT, "yes"), "cpu")
 
 
 def test_prompts_without_a_checksum_are_taken_with_a_word(tiny, tmp_path, caplog):

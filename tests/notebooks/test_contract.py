@@ -3,25 +3,22 @@
 import ast
 import inspect
 import re
+import textwrap
+from contextlib import suppress
 from pathlib import Path
+from statistics import median
 
 import nbformat
 import pytest
 
 from handclip_lib.parameters import notebooks as config
-from handclip_lib.parameters import parts
 from handclip_lib.parameters.commands import parameters_cell
-from handclip_lib.training.launch import launch_training
-from handclip_lib.training.prompt import try_prompt
 from tools import parameter_cells
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 MODELS = config.NOTEBOOKS
-TAKES = {
-    "fit_prompt": parts.PromptTraining, "PromptLearner": parts.Prompts, "image_encoder": parts.Guidance,
-    "fit_image": parts.ImageTraining, "launch_training": launch_training, "training_panel": try_prompt,
-}  # fmt: skip
-"""What is handed `config` whole, and what it reads of it: the fields of a part, or what a function's source names."""
+HANDED_ON = {"config", "options", "self", "decides"}
+"""What the library calls a notebook's parameters, and what it makes of them."""
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -61,22 +58,34 @@ def test_a_cell_that_differs_is_written_and_no_other(path: Path, tmp_path: Path,
     assert [(tmp_path / notebook.name).read_text() for notebook in NOTEBOOKS] == [n.read_text() for n in NOTEBOOKS]
 
 
+def _words(model: type, source: str, names: dict) -> set[str]:
+    """Attributes and strings in some code, in the model's methods that it uses, and in what it hands parameters to."""
+    found: set[str] = set()
+    waiting, seen = [(source, names)], set()
+    while waiting:
+        source, names = waiting.pop()
+        words = set(re.findall(r"""[.'"](\w+)""", source))
+        used = [vars(base)[word] for base in model.__mro__ for word in words - found if word in vars(base)]
+        used = [getattr(method, "fget", method) for method in used]
+        for node in ast.walk(ast.parse(textwrap.dedent(source))):
+            given = [*node.args, *(k.value for k in node.keywords)] if isinstance(node, ast.Call) else []
+            if any(isinstance(value, ast.Name) and value.id in HANDED_ON for value in given):
+                with suppress(NameError, AttributeError):  # of a name inside a function
+                    used.append(eval(ast.unparse(node.func), names))
+        for one in used:
+            if str(getattr(one, "__module__", "")).startswith("handclip_lib") and one not in seen:
+                seen.add(one)
+                waiting.append((inspect.getsource(one), vars(inspect.getmodule(one))))
+        found |= words
+    return found
+
+
 def test_every_parameter_is_read(path: Path):
-    cells = "\n".join(cell.source for cell in _code(path))
-    model, nodes = MODELS[path.stem], list(ast.walk(ast.parse(cells)))
-    read = {
-        node.attr for node in nodes
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "config"
-    }  # fmt: skip
-    for name in list(read):
-        if isinstance(of_model := getattr(model, name, None), property):
-            read |= set(re.findall(r"\w+", inspect.getsource(of_model.fget)))
-    for call in (node for node in nodes if isinstance(node, ast.Call)):
-        taken = TAKES.get(ast.unparse(call.func))
-        if taken and any(ast.unparse(given) == "config" for given in call.args):
-            by_name = getattr(taken, "model_fields", None) or re.findall(r"\w+", inspect.getsource(taken))
-            read |= set(by_name)
-    assert set(model.model_fields) <= read
+    model, names = MODELS[path.stem], {}
+    cells = [cell.source for cell in _code(path) if "parameters" not in cell.metadata.get("tags", [])]
+    exec("\n".join(cell for cell in cells if cell.startswith("from ")), names)
+    source = "\n".join(cell for cell in cells if "parameter_panel(config)" not in cell)
+    assert set(model.model_fields) - _words(model, source, names) == set()
 
 
 def test_the_guard_follows_the_parameters(path: Path):
@@ -94,6 +103,14 @@ def test_cells_are_short_and_only_tell_the_story(path: Path):
         only_imports = all(isinstance(statement, ast.Import | ast.ImportFrom) for statement in body)
         assert only_imports or len(cell.source.splitlines()) <= 12, cell.source
         assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, forbidden)], cell.source
+
+
+def test_the_longest_notebook_is_light(path: Path):
+    if path.stem != "05_evaluation":
+        pytest.skip("of 05 alone")
+    cells = [cell.source for cell in _code(path)]
+    assert sum(len(_names(source)[0]) for source in cells) <= 25
+    assert median(len(source.splitlines()) for source in cells) <= 3
 
 
 def test_headings_explain_each_step(path: Path):
@@ -132,7 +149,7 @@ def test_any_cell_can_be_run_again(path: Path):
     cells = [_names(cell.source) for cell in _code(path)]
     imports = set().union(*(imported for imported, _, _ in cells))
     parameters = set(MODELS[path.stem].model_fields)
-    wrong = []
+    wrong = [f"a parameter hides {name}" for name in sorted(imports & parameters)]
     for number, (_, assigned, read) in enumerate(cells):
         if assigned != parameters:
             wrong += [f"cell {number} hides {name}" for name in sorted(assigned & (imports | parameters))]
@@ -147,6 +164,7 @@ def test_any_cell_can_be_run_again(path: Path):
     ("cells", "fault"),
     [
         (["from a import told", "told(1)", "told = 2"], "hides told"),
+        (["from a import seed"], "a parameter hides seed"),
         (["images = 1", "images = images + 1"], "reads images"),
         (["table = 1", "print(table)", "table = 2"], "reads table"),
         (["caption = 1\nprint(caption)", "caption = 2\nprint(caption)", "[k for k in (1, 2)]", "k = 1"], None),

@@ -9,6 +9,7 @@ import handclip_lib
 from handclip_lib.errors import ConfigError
 from handclip_lib.parameters.guard import resolve
 from handclip_lib.parameters.notebooks import (
+    STUDIES,
     Analysis,
     DataExploration,
     Evaluation,
@@ -76,7 +77,8 @@ def test_real_photographs_need_their_folder():
 LIBRARY = Path(handclip_lib.__file__).parent
 TAKEN_BY = {
     PromptTraining: ["training/prompt", "training/schedule"], Prompts: ["models/prompt_learner"],
-    ReidHead: ["models/reid_head"], Guidance: [f"models/{name}" for name in ("promptsg", "reid_head", "prompt_learner")],
+    ReidHead: ["models/reid_head"],
+    Guidance: [f"models/{name}" for name in ("promptsg", "reid_head", "prompt_learner")],
     ImageTraining: [f"training/{name}" for name in ("image", "encoding", "optimizer", "schedule")],
 }  # fmt: skip
 
@@ -165,6 +167,30 @@ def test_what_chose_the_weights_is_told_by_where_they_come_from():
     assert Evaluation(weights="some.pt").selected_on(None) == "unknown"
     assert Evaluation().selected_on({"validation": "test"}) == "test"
     assert Evaluation().selected_on({}) == "val", "of a run from before there was a choice"
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("all", STUDIES),
+        ("none", ()),
+        ("reranking, occlusion", ("reranking", "occlusion")),
+        ("zero_shot", ("zero_shot",)),
+    ],
+)
+def test_studies_are_asked_for_by_name(given, wanted):
+    config = resolve(Evaluation, {"studies": given})
+    assert tuple(name for name in STUDIES if config.wants(name)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("zeroshot", "studies='zeroshot': did you mean zero_shot?"), ("", "studies='': choose all, none"),
+     ("all,occlusion", "studies='all'"), ("none,occlusion", "studies='none'")],
+)  # fmt: skip
+def test_an_unknown_study_is_refused_with_the_known_ones(given, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        resolve(Evaluation, {"studies": given, "trained_run": "latest"})
 
 
 @pytest.mark.parametrize(("given", "near"), [("10000x128", "1024x128"), ("224x999999999", "224x1024")])

@@ -87,6 +87,17 @@ def test_an_analysis_is_another_one_when_there_are_other_runs(reports: Path):
     assert run_id(config, "source") == done, "an analysis is no run to analyse"
 
 
+def test_the_answer_is_shown_escaped_and_kept_with_what_must_be_said(reports: Path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("handclip_lib.runs.run._display", lambda data, metadata: shown.append(data))
+    _, run = start(Evaluation, {})
+    run.conclude("<b> finds 3 %", ["few people."])
+    assert shown[0]["text/html"] == "<p><strong>&lt;b&gt; finds 3 %.</strong></p><ul><li>few people.</li></ul>"
+    record = read_record(run.folder)
+    assert (record["answer"], record["cautions"]) == ("<b> finds 3 %.", ["few people."])
+    run.finish()
+
+
 def test_a_table_is_kept_whole_and_shown_escaped(reports: Path, monkeypatch):
     shown = []
     monkeypatch.setattr("handclip_lib.runs.run._display", lambda data, metadata: shown.append(data))

@@ -6,7 +6,7 @@ from PIL import Image
 
 from handclip_lib.data.images import decode_images
 from handclip_lib.data.table import HandTable
-from handclip_lib.widgets.dataset_browser import dataset_browser, matching
+from handclip_lib.widgets.browsers import dataset_browser, matching
 
 HOSTILE = ["<script>alert(1)</script>", "../../x", "$x^$", r"\frac{"]
 
@@ -42,22 +42,22 @@ def test_shows_photographs_with_identity_and_aspect(tmp_path: Path):
 def test_offers_only_what_the_data_set_records_and_distinguishes(tmp_path: Path):
     with_polish = _browser(_table(tmp_path, ["7", "10", "8"], [True, False, None]))
     assert list(with_polish.values) == ["aspect", "subject", "nail_polish", "sample"]  # all are male
-    subjects = [label for label, _ in with_polish._controls["subject"].options]
+    subjects = [label for label, _ in with_polish.controls["subject"].options]
     assert subjects == ["all", "7", "8", "10"]
 
 
 def test_a_subject_and_an_attribute_narrow_the_choice(tmp_path: Path):
     panel = _browser(_table(tmp_path, ["7", "7", "8", "8"], [True, False, False, None]))
-    panel._controls["subject"].value = "7"
+    panel.controls["subject"].value = "7"
     assert _titles(panel) == ["7\ndorsal_r", "7\npalmar_r"]
-    panel._controls["nail_polish"].value = True
+    panel.controls["nail_polish"].value = True
     assert _titles(panel) == ["7\ndorsal_r"]
 
 
 def test_a_choice_nothing_fits_says_so(tmp_path: Path):
     panel = _browser(_table(tmp_path, ["7", "8"]))
-    panel._controls["subject"].value = "8"
-    panel._controls["aspect"].value = "dorsal_r"
+    panel.controls["subject"].value = "8"
+    panel.controls["aspect"].value = "dorsal_r"
     text = panel._repr_mimebundle_()[0]["text/plain"]
     assert text == "DataError: no photograph has aspect='dorsal_r', subject='8'; set one of them to all"
 
@@ -67,7 +67,7 @@ def test_a_sample_is_of_the_size_asked_for_and_repeats(tmp_path: Path):
     first, again = _browser(table, count=6, seed=3), _browser(table, count=6, seed=3)
     assert len(_titles(first)) == 6
     assert _titles(first) == _titles(again)
-    first._controls["sample"].value = 2
+    first.controls["sample"].value = 2
     assert _titles(first) != _titles(again)
 
 
@@ -75,7 +75,7 @@ def test_a_sample_is_of_the_size_asked_for_and_repeats(tmp_path: Path):
 def test_an_identity_is_text_not_mathematics_or_markup(tmp_path: Path, identity: str):
     panel = _browser(_table(tmp_path, [identity, "8"]))
     assert _titles(panel)[0].startswith(identity)
-    panel._controls["subject"].value = identity
+    panel.controls["subject"].value = identity
     assert "image/png" in panel._repr_mimebundle_()[0]
     assert "<script" not in panel._picture.value
 
@@ -91,6 +91,6 @@ def test_real_photographs(hands11k_sample: Path, tmp_path: Path):
     from handclip_lib.data.hands11k import read_hands11k
 
     panel = _browser(read_hands11k(hands11k_sample), tmp_path)
-    panel._controls["aspect"].value = "palmar_r"
+    panel.controls["aspect"].value = "palmar_r"
     assert len(_titles(panel)) == 12
     assert all(title.endswith("palmar_r") for title in _titles(panel))

@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from handclip_lib.parameters.notebooks import PromptLearning
-from handclip_lib.widgets.job import Job
-from handclip_lib.widgets.panel import Panel
+from handclip_lib.widgets.panel import Job, Panel
 
 
 def bars(count: int = 3, colour: str = "red", grid: bool = False) -> Figure:
@@ -55,7 +54,7 @@ def test_the_bundle_carries_a_png_with_alt_text_beside_the_live_view():
 def test_the_png_follows_the_controls():
     panel = Panel(bars, alt="bars", count=(1, 9), colour=["red", "blue"])
     before = _bundle(panel)[0]["image/png"]
-    panel._controls["colour"].value = "blue"
+    panel.controls["colour"].value = "blue"
     assert _bundle(panel)[0]["image/png"] != before
     assert "colour: blue" in _bundle(panel)[1]["image/png"]["alt"]
 
@@ -71,14 +70,14 @@ def test_the_png_follows_the_controls():
 )
 def test_shorthand_becomes_a_labelled_control(argument: str, given: object, kind: type, first: object):
     panel = Panel(bars, alt="bars", **{argument: given})
-    control = panel._controls[argument]
+    control = panel.controls[argument]
     assert type(control) is kind
     assert control.description == argument
     assert panel.values == {argument: first}
 
 
 def test_a_dragged_slider_redraws_only_when_it_is_let_go():
-    assert Panel(bars, alt="bars", count=(1, 9))._controls["count"].continuous_update is False
+    assert Panel(bars, alt="bars", count=(1, 9)).controls["count"].continuous_update is False
 
 
 def test_a_fault_at_the_start_stops_the_run():
@@ -94,14 +93,14 @@ def test_a_fault_after_a_click_is_shown_escaped_and_the_next_change_recovers():
 
     panel = Panel(function, alt="bars", name="1000007")
     good = panel.figure
-    panel._controls["name"].value = "<script>alert(1)</script>"
+    panel.controls["name"].value = "<script>alert(1)</script>"
     data, metadata = _bundle(panel)
     assert data["text/plain"] == "ValueError: no identity <script>alert(1)</script>"
     assert "image/png" not in data
     assert metadata == {}
     assert "<script" not in panel._picture.value
     assert panel.figure is good
-    panel._controls["name"].value = "1000008"
+    panel.controls["name"].value = "1000008"
     assert "image/png" in _bundle(panel)[0]
 
 
@@ -147,7 +146,7 @@ def test_with_a_button_only_a_press_draws_again():
 
     panel = Panel(function, alt="bars", button="train", count=ipywidgets.IntSlider(4, 1, 9))
     assert calls == [4], "a headless run has the figure without a press"
-    panel._controls["count"].value = 7
+    panel.controls["count"].value = 7
     assert calls == [4]
     panel.job.button.click()
     panel.job.wait()
@@ -167,13 +166,13 @@ def test_work_behind_a_button_leaves_the_kernel_free_says_how_far_it_is_and_can_
         return bars(1 if job is not None and job.stopped() else count)
 
     panel = Panel(function, alt="bars", button="train", count=ipywidgets.IntSlider(4, 1, 9))
-    panel._controls["count"].value = 7
+    panel.controls["count"].value = 7
     panel.job.button.click()
     assert half.wait(10)
     assert (panel.job.button.disabled, panel.job.cancel.disabled) == (True, False)
     assert (panel.job._bar.value, panel.job._bar.layout.visibility) == (0.5, "visible")
     assert "epoch 1 of 2" in panel.job._said.value
-    panel._controls["count"].value = 9  # too late for this one
+    panel.controls["count"].value = 9  # too late for this one
     panel.job.cancel.click()
     assert panel.job.cancel.disabled
     goes_on.set()
@@ -189,13 +188,13 @@ def test_work_behind_a_button_leaves_the_kernel_free_says_how_far_it_is_and_can_
 
 def test_a_fault_in_the_thread_is_shown_and_the_button_works_again():
     panel = Panel(lambda count: bars(6 // count), alt="bars", button="train", count=ipywidgets.IntSlider(2, 0, 3))
-    panel._controls["count"].value = 0
+    panel.controls["count"].value = 0
     panel.job.button.click()
     panel.job.wait(10)
     assert "ZeroDivisionError" in panel._picture.value
     assert "failed" in panel.job._said.value
     assert not panel.job.button.disabled
-    panel._controls["count"].value = 2
+    panel.controls["count"].value = 2
     panel.job.button.click()
     panel.job.wait(10)
     assert "done" in panel.job._said.value
@@ -208,8 +207,8 @@ def test_a_panel_of_parameters_says_the_command():
         n_ctx=ipywidgets.IntSlider(4, 1, 9), template=ipywidgets.Text(""),
     )  # fmt: skip
     assert panel.command() == "handclip run 02 -p epochs 5"
-    panel._controls["n_ctx"].value = 8
-    panel._controls["template"].value = "a {} hand of <b>"
+    panel.controls["n_ctx"].value = 8
+    panel.controls["template"].value = "a {} hand of <b>"
     assert panel.command() == "handclip run 02 -p n_ctx 8 -r template 'a {} hand of <b>' -p epochs 5"
     assert "-p n_ctx 8" in panel._hint.value
     assert "<b>" not in panel._hint.value

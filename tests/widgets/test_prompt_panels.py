@@ -46,17 +46,17 @@ def test_the_slider_holds_start_and_end_and_at_most_nine_epochs_for_the_report(t
     assert len(frames) == 9
     assert (frames[0][0], frames[-1][0]) == ("0", "14")
     assert len({png for _, png in frames}) == 9
-    panel._controls["epoch"].value = 0
+    panel.controls["epoch"].value = 0
     assert "epoch: 0" in panel.alt
     assert base64.b64decode(panel._repr_mimebundle_()[0]["image/png"])
 
 
 def test_the_inspector_lists_everybody_the_least_recognised_first_and_shows_each(trained):
     panel = identity_inspector(*trained)
-    names = panel._controls["identity"].options
+    names = panel.controls["identity"].options
     assert sorted(names) == ["$d$", "a", "b", "c"]
     for name in names:
-        panel._controls["identity"].value = name
+        panel.controls["identity"].value = name
         assert not panel._error
         assert len(panel.figure.axes) == 3 + 1
         assert panel.figure._suptitle.get_text().startswith(f"{name}: nearest words")
@@ -75,19 +75,19 @@ def test_the_training_panel_trains_at_once_and_then_on_the_button(trained):
     )
     panel = training_panel(train, config)
     assert calls == [config]
-    panel._controls["n_ctx"].value = 3
+    panel.controls["n_ctx"].value = 3
     assert len(calls) == 1
     panel.job.button.click()
     panel.job.wait()
     assert calls[1].n_ctx == 3
     assert not panel._error
-    panel._controls["template"].value = "no slot"
+    panel.controls["template"].value = "no slot"
     panel.job.button.click()
     panel.job.wait()
     assert "0 slots" in panel._picture.value, "a fault is shown in the panel"
-    panel._controls["template"].value = ""
-    panel._controls["n_ctx"].value = 100
-    assert panel._controls["n_ctx"].value == 100
+    panel.controls["template"].value = ""
+    panel.controls["n_ctx"].value = 100
+    assert panel.controls["n_ctx"].value == 100
     assert "n_ctx=100: input should be less than or equal to 75" in panel._hint.value, "and no command"
     panel.job.button.click()
     panel.job.wait()

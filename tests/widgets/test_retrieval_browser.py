@@ -6,7 +6,7 @@ from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking.confusion import RankedQueries
-from handclip_lib.widgets.retrieval_browser import retrieval_browser
+from handclip_lib.widgets.browsers import retrieval_browser
 
 # Three people; the gallery holds a0, b0, c0. Angles in degrees place the embeddings on a circle.
 ANGLES = {"a0": 0, "a1": 5, "a2": 100, "b0": 90, "b1": 80, "c0": 180, "c1": 70}
@@ -74,21 +74,21 @@ def test_frames_are_green_for_the_same_person_and_red_for_another(features, spli
 
 def test_gallery_all_counts_another_aspect_as_someone_else(features, split, images):
     panel = retrieval_browser(features, split, images, top_k=1)
-    panel._controls["gallery"].value = "all"
+    panel.controls["gallery"].value = "all"
     assert _titles(panel)[1].startswith("1. palmar_r/\na\n")
     assert any(title.startswith("4. a\n") for title in _titles(panel))
 
 
 def test_the_number_of_queries_follows_the_choice(features, split, images):
     panel = retrieval_browser(features, split, images)
-    panel._controls["queries"].value = "all"
-    number = panel._controls["query"]
+    panel.controls["queries"].value = "all"
+    number = panel.controls["query"]
     assert number.max == 4
     number.value = 4
-    panel._controls["queries"].value = "wrong"
+    panel.controls["queries"].value = "wrong"
     assert (number.max, number.value) == (2, 2)
     assert "image/png" in panel._repr_mimebundle_()[0]
-    panel._controls["queries"].value = "all"
+    panel.controls["queries"].value = "all"
     assert number.max == 4
 
 
@@ -96,7 +96,7 @@ def test_a_choice_without_queries_says_so(features, split, images):
     corner = {"a": (1.0, 0.0, 0.0), "b": (0.0, 1.0, 0.0), "c": (0.0, 0.0, 1.0), "o": (1.0, 0.0, 0.0)}
     same = Features.normalised(features.paths, np.array([corner[path[0]] for path in features.paths]))
     panel = retrieval_browser(same, split, images)
-    panel._controls["queries"].value = "wrong"
+    panel.controls["queries"].value = "wrong"
     text = panel._repr_mimebundle_()[0]["text/plain"]
     assert text == "LookupError: no query is wrong in draw 0, gallery 'aspect'; choose other queries"
 
@@ -112,7 +112,7 @@ def test_equal_scores_put_someone_else_first(split: Split):
 
 def test_another_draw_shows_its_own_gallery(features, split, images):
     panel = retrieval_browser(features, split, images, top_k=3)
-    panel._controls["queries"].value = "all"
-    panel._controls["draw"].value = 1
+    panel.controls["queries"].value = "all"
+    panel.controls["draw"].value = 1
     assert sorted(title.split()[1] for title in _titles(panel)[1:]) == ["a", "b", "c"]
     assert panel.values["draw"] == 1

@@ -4,7 +4,7 @@ import pytest
 from handclip_lib.analysis.comparison import Entry, compare_pair, entries_of
 from handclip_lib.errors import EvaluationError
 from handclip_lib.plots.comparison import MOST_QUERIES
-from handclip_lib.widgets.run_comparer import run_comparer
+from handclip_lib.widgets.browsers import run_comparer
 
 
 @pytest.fixture
@@ -49,9 +49,9 @@ def test_lists_photographs_that_only_one_gets_right(entries):
 
 def test_another_choice_is_another_figure_and_a_run_against_itself_is_refused(entries):
     panel = run_comparer(entries, samples=200)
-    panel._controls["against"].value = "trivial baseline: pixels"
+    panel.controls["against"].value = "trivial baseline: pixels"
     assert "less trivial baseline: pixels" in texts(panel)
-    panel._controls["against"].value = "tiny (03-bbbb)"
+    panel.controls["against"].value = "tiny (03-bbbb)"
     said = panel._repr_mimebundle_()[0]["text/plain"]
     assert said == "EvaluationError: tiny (03-bbbb) is chosen twice; choose another run to set it against"
 
@@ -66,5 +66,5 @@ def test_one_entry_and_equal_labels_are_refused(entries):
 def test_a_run_on_another_split_says_so_in_the_panel(entries, tmp_path, saved_runs):
     other, _, _ = saved_runs.evaluated(tmp_path / "05_evaluation-tiny-cccc", split=saved_runs.small_split(seed=1))
     panel = run_comparer([*entries, Entry("other", other, "tiny")], samples=200)
-    panel._controls["run"].value = "other"
+    panel.controls["run"].value = "other"
     assert "cannot be compared" in panel._repr_mimebundle_()[0]["text/plain"]

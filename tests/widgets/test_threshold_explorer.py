@@ -7,7 +7,7 @@ from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.verification.error_rates import VerificationResult, verify_models
-from handclip_lib.widgets.threshold_explorer import threshold_explorer
+from handclip_lib.widgets.browsers import threshold_explorer
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +49,17 @@ def test_starts_at_the_eer_threshold_and_says_what_it_does(results):
 @pytest.mark.parametrize("threshold", [-0.5, 0.37])
 def test_the_line_and_the_counts_follow_the_slider(results, threshold):
     panel = threshold_explorer(results)
-    panel._controls["threshold"].value = threshold
+    panel.controls["threshold"].value = threshold
     line, title = line_and_title(panel)
     assert line == threshold
     assert all(words in title for words in expected(results[0], threshold))
-    panel._controls["model"].value = "floor"
+    panel.controls["model"].value = "floor"
     assert all(words in line_and_title(panel)[1] for words in expected(results[1], threshold))
 
 
 def test_the_slider_reaches_from_all_accepted_to_none_and_doubts_few_people(results):
     panel = threshold_explorer(results)
-    slider = panel._controls["threshold"]
+    slider = panel.controls["threshold"]
     slider.value = slider.max
     n_impostor = len(results[0].pairs.impostor)
     title = line_and_title(panel)[1]

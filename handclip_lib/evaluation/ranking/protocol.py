@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from handclip_lib.data.audit import data_cautions
 from handclip_lib.data.manifest import Draw, Split
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.baselines import is_baseline
@@ -19,9 +20,12 @@ from handclip_lib.evaluation.ranking.retrieval import (
     TiedScoresWarning,
     rank_features,
 )
-from handclip_lib.evaluation.tables import result_table
+from handclip_lib.evaluation.tables import in_percent, result_table
+from handclip_lib.parameters.notebooks import SELECTED_ON_TEST
 
 CMC_DEPTH = 20
+FEW_PEOPLE = 30
+"""Identities below which a percentile interval over them is known to be too narrow."""
 HEADLINE = ("model", "gallery", "rank1", "rank5", "rank10", "map", "map_trapezoid", "minp")
 DETAILS = (
     "model", "gallery", "rank1_sd", "rank1_macro", "map_macro", "n_query", "n_gallery", "n_unmatched",
@@ -41,6 +45,7 @@ class ProtocolResult:
         rank1: Rank-1 with its interval over identities, as `identity_bootstrap` gives it.
         cmc: CMC at 1…20 (or the gallery's size) over all draws, with its interval.
         unqueryable: Test identities with one image, which are never a query.
+        n_people: Identities in the gallery of a draw.
     """
 
     model: str
@@ -51,6 +56,7 @@ class ProtocolResult:
     rank1: Interval
     cmc: Interval
     unqueryable: int
+    n_people: int
 
     def summary(self) -> dict[str, Any]:
         """One row of a results table: shares in 0..1, means over the queries of all draws (`macro`: over identities).
@@ -107,7 +113,8 @@ def evaluate_split(
         warnings.warn(message, TiedScoresWarning, stacklevel=2)
     per_query = pd.concat(tables, ignore_index=True)
     cmc = cmc_interval(per_query, draws[0].n_gallery, bootstrap, seed)
-    return ProtocolResult(model, gallery, burst, draws, per_query, cmc[0], cmc, len(split.meta["unqueryable"]))
+    alone, people = len(split.meta["unqueryable"]), len(np.unique(draw.gallery_ids))
+    return ProtocolResult(model, gallery, burst, draws, per_query, cmc[0], cmc, alone, people)
 
 
 def cmc_interval(per_query: pd.DataFrame, n_gallery: int, bootstrap: int = 1000, seed: int = 0) -> Interval:
@@ -129,15 +136,61 @@ def evaluate_models(
     ]
 
 
-def headline(results: Sequence[ProtocolResult]) -> dict[str, float | int | str]:
-    """The figures a run is known by: the first model on the first gallery, and the better baseline beside it."""
+def headline(results: Sequence[ProtocolResult]) -> dict[str, Any]:
+    """The figures a run is known by: the first model on the first gallery, and the better baseline beside it.
+
+    `n_identities` are the people with a query, `n_people` those in the gallery.
+    """
     first, *others = [result.summary() for result in results if result.gallery == results[0].gallery]
+    people = {"n_identities": results[0].rank1.n_identities, "n_people": results[0].n_people}
     names = (
         "model", "gallery", "rank1", "rank1_low", "rank1_high", "map", "map_trapezoid", "minp", "n_query", "n_gallery",
     )  # fmt: skip
-    reached = [other["rank1"] for other in others if is_baseline(other["model"])]
-    baselines = {"best_floor_rank1": max(reached)} if reached else {}  # named as in earlier runs
-    return {name: first[name] for name in names} | {"n_unqueryable": first["n_unqueryable"]} | baselines
+    best = max((other for other in others if is_baseline(other["model"])), key=lambda o: o["rank1"], default=None)
+    # best_floor_rank1: as earlier runs have named it
+    baseline = {"best_baseline": best["model"], "best_floor_rank1": best["rank1"]} if best else {}
+    return {name: first[name] for name in names} | {"n_unqueryable": first["n_unqueryable"]} | people | baseline
+
+
+def conclusion(results: Sequence[ProtocolResult]) -> str:
+    """The headline as a sentence without its full stop, other models on the same gallery beside it."""
+    told = headline(results)
+    interval = "–".join(in_percent(told[f"rank1_{end}"]) for end in ("low", "high"))
+    others = [(other.model, other.summary()["rank1"]) for other in results[1:] if other.gallery == told["gallery"]]
+    beside = [f"{model} {in_percent(rank1)} %" for model, rank1 in others if not is_baseline(model)]
+    if "best_baseline" in told:
+        beside.append(f"the better trivial baseline {in_percent(told['best_floor_rank1'])} %")
+    return "; ".join([
+        f"{told['model']} finds {in_percent(told['rank1'])} % ({interval}) of queries first among {told['n_people']} "
+        "people", *beside,
+    ])  # fmt: skip
+
+
+def cautions(
+    results: Sequence[ProtocolResult], split: Split, checks: pd.DataFrame | None = None, learnt: str = "yes"
+) -> list[str]:
+    """What must be said with the headline, a sentence each.
+
+    Args:
+        checks: `leak_checks`, where any were made.
+        learnt: `ImageResult.learnt` of the model, where one was trained.
+    """
+    told, found = headline(results), data_cautions(split)
+    if learnt != "yes":
+        found.append(f"The training did not learn, or only in part ({learnt}).")
+    if SELECTED_ON_TEST in told["model"]:
+        found.append("Test images chose the epoch: the figure is better than it would be on other people.")
+    floor = told.get("best_floor_rank1", -1)
+    if told["rank1"] <= floor:
+        found.append("The model is no better than a trivial baseline, which knows nothing about identity.")
+    elif told["rank1_low"] <= floor:
+        found.append("The interval reaches down to a trivial baseline, which knows nothing about identity.")
+    if told["n_identities"] < FEW_PEOPLE:
+        found.append(f"Only {told['n_identities']} people have a query: their interval is itself a rough one.")
+    for passed, said in (("no", "Leak checks that failed"), ("not checked", "Leaks that were not checked")):
+        names = [] if checks is None else checks.loc[checks["passed"] == passed, "check"].tolist()
+        found += [f"{said}: {', '.join(names)}."] if names else []
+    return found
 
 
 def in_burst(draw: Draw, burst: int) -> np.ndarray:

@@ -7,15 +7,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from handclip_lib.backbone.load import Backbone
+from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import keyed
 from handclip_lib.data.table import ASPECTS, identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap
-from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.features import Features, extract_features, mirrored
 from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rerank_similarity
 from handclip_lib.evaluation.ranking.retrieval import RetrievalMetrics, retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
+from handclip_lib.models.trained import Trained
+from handclip_lib.parameters.notebooks import Evaluation
 
 RULES = ("max", "mean", "feature mean")
 K1, K2 = 20, 6  # the paper's, or as many as there are
@@ -122,12 +126,24 @@ def refined(features: Features, split: Split, *, bootstrap: int = 1000, seed: in
     return results
 
 
+def cross_view(
+    model: Backbone | Trained, images: DecodedImages, split: Split, config: Evaluation
+) -> tuple[list[FusionResult], dict[str, str]]:
+    """`across_aspects` of notebook 05: the tested images of all aspects are embedded here, as they are and mirrored."""
+    tested = images.select(split.paths("test") + split.paths("other"))
+    plain, flipped = (
+        extract_features(encode, tested, encoder_key=model.fingerprint + kind, batch_size=config.batch_size)
+        for encode, kind in ((model.encode_image, ""), (mirrored(model.encode_image), " mirrored"))
+    )
+    return across_aspects(plain, split, flipped, bootstrap=config.bootstrap, seed=config.seed)
+
+
 def across_aspects(
-    features: Features, split: Split, mirrored: Features | None = None, *, bootstrap: int = 1000, seed: int = 0
+    features: Features, split: Split, flipped: Features | None = None, *, bootstrap: int = 1000, seed: int = 0
 ) -> tuple[list[FusionResult], dict[str, str]]:
     """What a split's own aspect gives together with each other aspect, and in its gallery.
 
-    `mirrored` are the own aspect's images flipped, under the same paths, for the other hand's gallery. Beside the
+    `flipped` are the own aspect's images flipped, under the same paths, for the other hand's gallery. Beside the
     results: the reason for each aspect that could not be had, such as people who trained.
     """
     own, images = split.meta["aspect"], split.images
@@ -136,7 +152,7 @@ def across_aspects(
     results: list[FusionResult] = []
     refused = {}
     for other in others:
-        ways = [None, mirrored] if mirrored and other.startswith(view) and not other.endswith(f"_{side}") else [None]
+        ways = [None, flipped] if flipped and other.startswith(view) and not other.endswith(f"_{side}") else [None]
         try:
             fused = fuse_aspects(features, split, (own, other), bootstrap, seed)
             results += fused + [cross_aspect(features, split, own, other, way, bootstrap, seed) for way in ways]

@@ -7,16 +7,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from handclip_lib.backbone.load import Backbone
+from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import AGE_BANDS, UNKNOWN, as_groups
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.baselines import embed_with_baselines
 from handclip_lib.evaluation.bootstrap import Interval, mean_interval, resampled
-from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.features import Features, joined
 from handclip_lib.evaluation.ranking.protocol import evaluate_split
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.evaluation.verification.error_curve import RULE_OF_THREE
 from handclip_lib.evaluation.verification.error_rates import verification_of_pairs
 from handclip_lib.evaluation.verification.score_pairs import Pairs, compared_pairs, validation_pairs
+from handclip_lib.models.trained import Trained
+from handclip_lib.parameters.notebooks import Evaluation
 
 FIXED_SHOWN = ("model", "threshold", "fmr_validation", "fmr", "fnmr_validation", "fnmr")
 GROUPS_SHOWN = ("attribute", "group", "n_identities", "rank1", "fmr", "fnmr", "fnmr_ratio")
@@ -172,6 +177,28 @@ def _labels(split: Split, images: pd.DataFrame, attribute: str) -> "pd.Series[st
 def _in_order(labels: "pd.Series[str]") -> list[str]:
     known = set(labels) - {UNKNOWN}
     return ([band for band in AGE_BANDS if band in known] or sorted(known)) + [UNKNOWN] * (UNKNOWN in set(labels))
+
+
+def fixed_on_validation(
+    model: Backbone | Trained, images: DecodedImages, features: Mapping[str, Features], split: Split, config: Evaluation
+) -> pd.DataFrame:
+    """`operating_points` of notebook 05; no row where fewer than two people validate.
+
+    Args:
+        images: Decoded images, those that trained and validated among them: they are embedded here.
+        features: Of the evaluated images, the model's first.
+    """
+    if len(split.identities("val")) < 2:
+        return result_table([], FIXED_SHOWN, columns=["model", "threshold"])
+    held = images.select(split.paths("train") + split.paths("val"))
+    both = joined(features, embed_with_baselines(model, held, config.batch_size))
+    return operating_points(both, split, config.target_fmr, bootstrap=config.bootstrap, seed=config.seed)
+
+
+def usable_threshold(fixed: pd.DataFrame, otherwise: float) -> float:
+    """The first model's threshold of `fixed_on_validation`; another where there is none or it rejects everybody."""
+    found = float(fixed["threshold"].iloc[0]) if len(fixed) else np.inf
+    return otherwise if np.isinf(found) else found
 
 
 def _fmr(pairs: Pairs, threshold: float, samples: int, seed: int) -> Interval:

@@ -19,6 +19,8 @@ from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking import retrieval
 from handclip_lib.evaluation.ranking.protocol import (
     burst_shares,
+    cautions,
+    conclusion,
     evaluate_models,
     evaluate_split,
     headline,
@@ -312,11 +314,43 @@ def test_models_are_compared_on_every_gallery_the_split_has():
     shares = table[["rank1", "rank5", "rank10", "map", "map_trapezoid", "minp"]]
     assert ((shares >= 0) & (shares <= 1)).all(axis=None)
     assert ((table["rank1_low"] <= table["rank1"]) & (table["rank1"] <= table["rank1_high"])).all()
-    assert headline(results)["best_floor_rank1"] == table["rank1"][1:3].max()
-    assert headline(results)["rank1"] == table["rank1"][0]
+    told = headline(results)
+    assert told["best_floor_rank1"] == table["rank1"][1:3].max()
+    assert told["best_baseline"] == table["model"][1 + table["rank1"][1:3].argmax()]
+    assert told["rank1"] == table["rank1"][0]
+    assert (told["n_identities"], told["n_people"]) == (results[0].rank1.n_identities, results[0].n_people)
+    first, low, high, best = (f"{100 * told[n]:.1f}" for n in ("rank1", "rank1_low", "rank1_high", "best_floor_rank1"))
+    assert conclusion(results) == (
+        f"model finds {first} % ({low}–{high}) of queries first among {told['n_people']} people; "
+        f"the better trivial baseline {best} %"
+    )
     alone = evaluate_models({"model": models["model"]}, a_split(aspects=("dorsal_r",)), bootstrap=50)
     assert [result.gallery for result in alone] == ["aspect"]
     assert "best_floor_rank1" not in headline(alone)
+    assert "baseline" not in conclusion(alone)
+
+
+@pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.ranking.retrieval.TiedScoresWarning")
+def test_what_must_be_said_with_a_figure_is_found():
+    split = a_split()
+    identity = split.images.groupby("identity").ngroup().to_numpy()
+    knows, knows_not = np.eye(identity.max() + 1)[identity], np.ones((len(identity), 2))
+    models = {
+        name: Features.normalised(split.images["path"], values)
+        for name, values in (("model", knows), ("trivial baseline: pixels", knows_not))
+    }
+    good = evaluate_models(models, split, bootstrap=50)
+    few = [f"Only {good[0].rank1.n_identities} people have a query: their interval is itself a rough one."]
+    assert cautions(good, split) == few
+    checks = pd.DataFrame({"check": ["people", "files", "labels"], "passed": ["not checked", "no", "yes"]})
+    told = cautions(good, split, checks, "in part: loss is not finite")
+    assert told[1:] == [*few, "Leak checks that failed: files.", "Leaks that were not checked: people."]
+    assert "only in part (in part: loss is not finite)" in told[0]
+    split.meta["dataset"] = "drawn"
+    worse = dict(zip(("m, selected on test", "trivial baseline: pixels"), reversed(models.values()), strict=True))
+    told = cautions(evaluate_models(worse, split, bootstrap=50), split)
+    assert [text.split(":")[0] for text in told[:2]] == ["The hands are drawn", "Test images chose the epoch"]
+    assert "no better than a trivial baseline" in told[2]
 
 
 def test_one_seed_gives_one_interval_and_unknown_galleries_are_refused():

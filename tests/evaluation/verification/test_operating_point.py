@@ -15,10 +15,13 @@ from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.verification.operating_point import (
     ATTRIBUTES,
     at_threshold,
+    fixed_on_validation,
     group_figures,
     operating_points,
+    usable_threshold,
 )
 from handclip_lib.evaluation.verification.score_pairs import Pairs, compared_pairs, validation_pairs
+from handclip_lib.parameters.notebooks import Evaluation
 
 SIZES = (3, 2, 3, 5, 9, 4, 2, 6, 3, 1, 8, 4, 5, 5)
 
@@ -134,6 +137,14 @@ def test_a_model_without_a_threshold_takes_no_row_from_the_others():
     assert row[rates].tolist() == [np.inf, 0, 1, 0, 1], "it rejects everybody"
     assert row[["fmr_low", "fmr_high", "fnmr_low", "fnmr_high"]].isna().all()
     assert not row["supported"] and row["n_identities"] == compared_pairs(alike, split).n_identities
+
+
+def test_the_threshold_of_the_first_model_is_used_where_it_accepts_anybody():
+    found = {"model": ["a", "b"], "threshold": [0.3, 0.4]}
+    assert usable_threshold(pd.DataFrame(found), 0.5) == 0.3
+    assert usable_threshold(pd.DataFrame(found | {"threshold": [np.inf, 0.4]}), 0.5) == 0.5
+    nobody = fixed_on_validation(None, None, {}, a_split("test_only"), Evaluation())
+    assert usable_threshold(nobody, 0.5) == 0.5
 
 
 PEOPLE = (3, 2, 3, 5, 6, 4, 2, 6, 3, 1, 5, 4, 3, 5, 2, 5, 4, 4, 6, 3, 2, 4, 5, 3)
