@@ -70,7 +70,7 @@ def _words(model: type, source: str, names: dict) -> set[str]:
         for node in ast.walk(ast.parse(textwrap.dedent(source))):
             given = [*node.args, *(k.value for k in node.keywords)] if isinstance(node, ast.Call) else []
             if any(isinstance(value, ast.Name) and value.id in HANDED_ON for value in given):
-                with suppress(NameError, AttributeError):  # of a name inside a function
+                with suppress(NameError, AttributeError, RuntimeError):  # of a name inside a function
                     used.append(eval(ast.unparse(node.func), names))
         for one in used:
             if str(getattr(one, "__module__", "")).startswith("handclip_lib") and one not in seen:
