@@ -130,10 +130,10 @@ def test_the_index_sorts_shows_thumbnails_and_runs_nothing_foreign(watched: Watc
     heading = watched.page.get_by_role("columnheader", name="Rank-1")
     heading.get_by_role("button").click()
     assert heading.get_attribute("aria-sort") == "ascending"
-    assert [text.split("\n")[0] for text in names.all_inner_texts()] == ["low", run_folder.name, "better"]
+    assert [text.split("\n")[0] for text in names.all_inner_texts()] == ["low", hostile.name, "better"]
     watched.page.keyboard.press("Enter")
     assert heading.get_attribute("aria-sort") == "descending"
-    assert [text.split("\n")[0] for text in names.all_inner_texts()] == ["better", run_folder.name, "low"]
+    assert [text.split("\n")[0] for text in names.all_inner_texts()] == ["better", hostile.name, "low"]
     watched.page.get_by_role("button", name="mAP").click()
     assert watched.page.locator("[aria-sort]").count() == 1
 

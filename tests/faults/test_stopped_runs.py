@@ -15,7 +15,7 @@ from handclip_lib.launch.plan import find_checkpoint
 from handclip_lib.runs.record import read_record
 
 pytestmark = pytest.mark.fault
-EPOCHS = 25
+EPOCHS = 60  # more than the grace of a stopped run lets end
 SMALL = {
     "drawn_subjects": 12, "drawn_images": 4, "draws": 2, "epochs": EPOCHS, "n_identities": 4, "views": 1,
     "bootstrap": 100,

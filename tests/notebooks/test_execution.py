@@ -95,7 +95,7 @@ def test_analysis_compares_the_runs_there_are(tmp_path: Path):
     compared = pd.read_csv(folder / "comparison.csv")
     assert [name.split(" (")[0] for name in compared["model"]] == [
         "tiny",
-        "tiny, joint",
+        "tiny, not joint",
         "trivial baseline: pixels",
         "trivial baseline: histogram",
     ]
@@ -127,11 +127,12 @@ def test_what_was_selected_on_test_says_so_wherever_it_is_shown(tmp_path: Path):
     captions = [picture.metadata["image/png"]["alt"] for picture in pictures_in(out)]
     assert [text for text in captions[:-1] if not text.endswith("(selected on test)")] == []
     folder = Path(record_in(tmp_path)["folder"])
-    assert pd.read_csv(folder / "results.csv")["model"][0] == "tiny, fine-tuned, selected on test"
+    name = "tiny, not fine-tuned (epoch 0 was best), selected on test"
+    assert pd.read_csv(folder / "results.csv")["model"][0] == name
     done, out = papermill("05_evaluation", tmp_path, *given(SMALL | QUICK["05_evaluation"] | {"trained_run": "latest"}))
     assert done.returncode == 0, done.stderr[-2000:]
     (folder,) = tmp_path.glob("runs/05_*")
-    assert pd.read_csv(folder / "results.csv")["model"][0] == "tiny, fine-tuned, selected on test"
+    assert pd.read_csv(folder / "results.csv")["model"][0] == name
     checks = pd.read_csv(folder / "leak_checks.csv").set_index("check")["passed"]
     assert checks["selection"] == "no"
     done, out = papermill("06_analysis", tmp_path, "-p", "bootstrap", 200)

@@ -30,7 +30,7 @@ def config(**more) -> ImageFinetune:
 @pytest.fixture
 def two_cores(monkeypatch):
     """Two processes are let in where one core is lent, too."""
-    monkeypatch.setattr("handclip_lib.training.together.cores", lambda: 2)
+    monkeypatch.setattr("handclip_lib.training.launch.cores", lambda: 2)
 
 
 @contextmanager
