@@ -50,6 +50,11 @@ def result_table(
     return frame
 
 
+def summary_table(results: Sequence[Any], shown: Sequence[str]) -> "pd.DataFrame":
+    """A row a result, of the columns of its `summary()`."""
+    return result_table([result.summary() for result in results], shown)
+
+
 def claimed(frame: "pd.DataFrame") -> "list[bool] | None":
     """Whether each row of a result table is a claim; None where the table does not say."""
     column = frame.attrs.get(RESULTS, {}).get("claims")
@@ -84,12 +89,8 @@ def heading(column: str) -> str:
 def formatted(frame: "pd.DataFrame", percent: Iterable[str] = ()) -> "pd.DataFrame":
     """A table as text for print: `x` with `x_low` and `x_high` becomes one column, such as `92.0 [89.0, 94.7]`.
 
-    Args:
-        frame: The table.
-        percent: Columns of shares in 0..1; they are printed in percent, with one decimal, and their heading says so.
-
-    Returns:
-        Text. p-values have three decimals, and "<0.001" below; what rounds to 0 has no sign; what is missing is empty.
+    Columns of shares in 0..1 are printed in percent, and their heading says so. p-values have three decimals, and
+    "<0.001" below; what rounds to 0 has no sign; what is missing is empty.
     """
     import pandas as pd
 
@@ -107,10 +108,10 @@ def formatted(frame: "pd.DataFrame", percent: Iterable[str] = ()) -> "pd.DataFra
     return pd.DataFrame(columns)
 
 
-def in_percent(share: Any) -> str:
-    """A share in 0..1 in percent, with one decimal and without the sign of percent."""
+def in_percent(share: Any, form: str = "z.1f") -> str:
+    """A share in 0..1 in percent, with one decimal or in another form, and without the sign of percent."""
     number = isinstance(share, float | int) and not isinstance(share, bool) and share == share
-    return f"{100 * share:z.1f}" if number else plain(share)
+    return f"{100 * share:{form}}" if number else plain(share)
 
 
 def plain(value: Any) -> str:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation import memory
+from handclip_lib.evaluation import features as features_module
 from handclip_lib.evaluation.ranking import counting, reranking
 from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rerank_similarity
 
@@ -174,6 +174,6 @@ def test_bad_input_to_query_expansion_is_named(k, alpha, words):
 
 
 def test_re_ranking_beyond_the_memory_is_refused(monkeypatch):
-    monkeypatch.setattr(memory, "free_memory", lambda: 2**20)
+    monkeypatch.setattr(features_module, "free_memory", lambda: 2**20)
     with pytest.raises(EvaluationError, match=r"re-ranking 6 images needs .* MiB"):
         rerank_similarity(np.eye(2, 4), np.eye(4), k1=2, k2=1)
