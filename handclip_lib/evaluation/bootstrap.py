@@ -162,10 +162,10 @@ class ErrorCurve:
 
     @classmethod
     def of(cls, mated: np.ndarray, non_mated: np.ndarray, trials: int) -> "ErrorCurve":
-        """Sort once the scores that ought to be accepted, and those that ought to be rejected: float (n,), not empty.
+        """Sort scores once, float (n,), not empty, none NaN; no threshold accepts a mated one of minus infinity.
 
-        None is NaN; minus infinity stands for a mated one that no threshold accepts. Trials are the people, or pairs
-        of people, that the non-mated scores are of: those share people, so the bound they give is a generous one.
+        Trials are the people, or pairs of people, that the non-mated scores are of: pairs share people, so the bound
+        they give is a generous one.
         """
         scores = np.concatenate([mated, non_mated])
         order = np.argsort(scores)

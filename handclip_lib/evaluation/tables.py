@@ -40,7 +40,6 @@ def result_table(
     Args:
         rows: A row a result, as `pandas.DataFrame` takes them; columns of `SHARES` hold shares in 0..1.
         shown: Columns that a reader sees, in this order, each with its interval; all by default.
-        columns: Those of the table, where there may be no row.
         claims: Column, where the table has it, that is false in rows to show in grey: the figure is no claim.
     """
     import pandas as pd

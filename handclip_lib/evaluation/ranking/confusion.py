@@ -43,10 +43,10 @@ def most_confused_pairs(result: ProtocolResult, split: Split, n: int = 10) -> pd
     lead = missed["match_score"].astype(float) - missed["wrong_score"].astype(float)
     missed = missed.assign(mistaken_for=missed["wrong_path"].map(people), margin=lead)
     asked: dict[Any, int] = rows["identity"].value_counts().to_dict()
-    pairs: list[tuple[Any, ...]] = []
-    for (identity, other), group in missed.groupby(["identity", "mistaken_for"], sort=False):
-        photographs, share = group["path"].nunique(), len(group) / asked[identity]
-        pairs.append((identity, other, len(group), photographs, share, group["margin"].mean()))
+    pairs = [
+        (own, other, len(group), group["path"].nunique(), len(group) / asked[own], group["margin"].mean())
+        for (own, other), group in missed.groupby(["identity", "mistaken_for"], sort=False)
+    ]
     pairs.sort(key=lambda row: (-row[2], row[5], identity_order(row[0]), row[1]))
     return result_table(pairs[:n], columns=COLUMNS)
 

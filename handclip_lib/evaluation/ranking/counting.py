@@ -55,10 +55,8 @@ class Labels:
         query, gallery = _codes("ids", query_ids, gallery_ids, n_query, n_gallery)
         filtered = query_cameras is not None
         if filtered != (gallery_cameras is not None):
-            raise EvaluationError(
-                f"{'gallery' if filtered else 'query'}_cameras is missing; the same-camera filter needs the cameras of "
-                "both sides, or neither"
-            )
+            missing = f"{'gallery' if filtered else 'query'}_cameras is missing"
+            raise EvaluationError(f"{missing}; the same-camera filter needs the cameras of both sides, or neither")
         cameras = np.full(n_query, NO_CAMERA, np.int32), np.zeros(n_gallery, np.int32)
         if filtered:
             cameras = _codes("cameras", query_cameras, gallery_cameras, n_query, n_gallery)
@@ -80,10 +78,8 @@ class Labels:
         if not len(self.rows):
             return "every query is left out by `exclude`; leave fewer out"
         if self.filtered:
-            return (
-                f"{missing}, once gallery images of the query's own identity and camera are ignored: with one camera "
-                "the filter removes every match. Leave the cameras out"
-            )
+            once = "once gallery images of the query's own identity and camera are ignored"
+            return f"{missing}, {once}: with one camera the filter removes every match. Leave the cameras out"
         return f"{missing}; are both from one split?"
 
 

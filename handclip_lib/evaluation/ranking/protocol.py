@@ -201,10 +201,9 @@ def burst_shares(features: Mapping[str, Features], split: Split, bursts: Sequenc
         for burst in bursts if known else (0,):
             out = np.concatenate([in_burst(draw, burst) for draw in draws])[rank > 0]
             rank1 = float(hit[~out].mean()) if (~out).any() else float("nan")
-            rows.append(
-                {"model": model, "burst": burst, "rank1": rank1, "left_out": float(out.mean()), "n_query": len(out)}
-            )
-    return result_table(rows, ("model", "burst", "rank1", "left_out"))
+            rows.append((model, burst, rank1, float(out.mean()), len(out)))
+    shown = ("model", "burst", "rank1", "left_out")
+    return result_table(rows, shown, columns=[*shown, "n_query"])
 
 
 def near_duplicates(features: Features, split: Split, threshold: float = 0.98, most: int = 1000) -> pd.DataFrame:

@@ -44,12 +44,6 @@ class RetrievalMetrics:
     n_excluded: int
     tied_share: float
 
-    @property
-    def cmc(self) -> np.ndarray:
-        """Share of matched queries with a match among the k best: float64 (n_gallery,), `cmc[k - 1]` for k."""
-        ranks = self.first_match_rank[self.first_match_rank > 0]
-        return np.cumsum(np.bincount(ranks, minlength=self.n_gallery + 1)[1:]) / len(ranks)
-
     def rank(self, k: int) -> float:
         """CMC at k; a k beyond the gallery is the gallery's size."""
         if k < 1:
@@ -226,19 +220,18 @@ class Found:
 
 
 class GalleryIndex:
-    """A gallery ready to be searched; ranks beyond k, and so mAP and mINP, only `rank_features` has."""
+    """A gallery ready to be searched; ranks beyond k, and so mAP and mINP, only `rank_features` has.
+
+    Source: Douze et al., "The Faiss library", 2024; Malkov & Yashunin, "Efficient and robust approximate nearest
+    neighbor search using Hierarchical Navigable Small World graphs", TPAMI 2020.
+    """
 
     def __init__(self, gallery: np.ndarray, kind: str = "flat", effort: int | None = None):
         """Build the index of embeddings of length 1, (n_gallery, size), which are kept, not copied, as float32.
 
-        Args:
-            kind: "flat" is exact and copies nothing; "ivf" looks into the lists nearest to the query; "hnsw" walks a
-                graph: the quickest to search, the slowest to build and the largest.
-            effort: Lists looked into (ivf; a sixteenth, 16 at least, by default) or candidates kept (hnsw; 128): more
-                is slower, and recall rises.
-
-        Source: Douze et al., "The Faiss library", 2024; Malkov & Yashunin, "Efficient and robust approximate nearest
-        neighbor search using Hierarchical Navigable Small World graphs", TPAMI 2020.
+        "flat" is exact and copies nothing; "ivf" looks into the lists nearest to the query; "hnsw" walks a graph: the
+        quickest to search, the slowest to build and the largest. With more effort, the lists looked into (ivf; by
+        default a sixteenth, 16 at least) or candidates kept (hnsw; 128), it is slower, and recall rises.
         """
         if kind not in KINDS:
             raise EvaluationError(f"kind={kind!r}; choose from {', '.join(KINDS)}")

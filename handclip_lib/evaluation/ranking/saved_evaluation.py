@@ -36,9 +36,7 @@ class SavedEvaluation:
     Attributes:
         checksum, task, knows_content: Of the split.
         data_root: Folder of the photographs, as the run was given it; "" for drawn hands.
-        burst: Queries within ± this many captures of their gallery image were left out.
         models: Their names, the model of interest first.
-        n_gallery: Gallery size, by gallery.
         per_query: Rows of `ProtocolResult.per_query`, with model, gallery and average_precision_trapezoid.
     """
 
@@ -80,8 +78,7 @@ def save_evaluation(
 ) -> None:
     """Write `per_query.csv` and `embeddings.safetensors`, each whole or not at all.
 
-    The embeddings of trivial baselines are left out: at 4096 numbers an image they would be most of the file, and the
-    photographs give them again at once.
+    The embeddings of trivial baselines are left out: they would be most of the file, and are soon made again.
     """
     models = list(dict.fromkeys(result.model for result in results))
     missing = [model for model in models if model not in features]
@@ -103,11 +100,7 @@ def save_evaluation(
 
 
 def load_evaluation(folder: Path) -> SavedEvaluation:
-    """Read what `save_evaluation` wrote; the embeddings only when they are asked for.
-
-    Raises:
-        EvaluationError: A file is missing or damaged, or the two are not of one evaluation, or not of the run's split.
-    """
+    """Read what `save_evaluation` wrote; files that are damaged, or not of one evaluation and split, are refused."""
     facts, _ = _embeddings(folder, [])
     try:
         data = (folder / PER_QUERY).read_bytes()

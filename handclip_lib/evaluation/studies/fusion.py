@@ -172,9 +172,8 @@ def cross_aspect(
 ) -> dict[str, Any]:  # fmt: skip
     """Recognise images of one aspect in a gallery of another: palm against back, left against right.
 
-    The queries are those of the draws of the query's own aspect, so that figures compare; the gallery holds one image
-    of each person of the other aspect. A query whose person is not there is unmatched and counted. `flipped` are the
-    queries mirrored, under the same paths: a mirrored left hand has the shape of a right one.
+    The queries are those of the draws of their own aspect, so that figures compare, or the same `flipped`, under the
+    same paths; the gallery holds one image of each person. A query whose person is not there is unmatched and counted.
     """
     asked, others = _of_aspect(split, query), _of_aspect(split, gallery)
     trials = []

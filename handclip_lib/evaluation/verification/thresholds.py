@@ -156,10 +156,7 @@ def group_figures(
 def fixed_on_validation(
     model: Backbone | Trained, images: DecodedImages, features: Mapping[str, Features], split: Split, config: Evaluation
 ) -> pd.DataFrame:
-    """`operating_points` of notebook 05; no row where fewer than two people validate.
-
-    The decoded images that trained and validated are embedded here; the features are of those evaluated.
-    """
+    """`operating_points` of notebook 05, which embeds the held images; no row where fewer than two people validate."""
     if len(split.identities("val")) < 2:
         return result_table([], FIXED_SHOWN, columns=["model", "threshold"])
     images = images.select(split.paths("train") + split.paths("val"))
@@ -255,10 +252,7 @@ def open_set_models(features: Mapping[str, Features], split: Split, **options: A
 
 
 def open_set_table(results: Sequence[OpenSetResult]) -> pd.DataFrame:
-    """A row a model and target: model, rank, the counts, target, fnir with its interval, fpir, threshold, supported.
-
-    Rows that are not `supported` are for greying out, not for claims.
-    """
+    """A row a model and target: model, rank, the counts, target, fnir with its interval, fpir, threshold, supported."""
     rows: list[dict[str, Any]] = []
     for result in results:
         facts = {
@@ -286,8 +280,7 @@ def _probes(
 ) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Identity and score of the mated and the non-mated probes of all draws, and the gallery's size.
 
-    The score of a mated probe is that of its own identity, minus infinity when it is not among the `rank` best; that
-    of a non-mated probe is its best.
+    A mated probe's score is that of its own identity, minus infinity when not among the `rank` best; others' the best.
     """
     sides: tuple[list[pd.DataFrame], list[pd.DataFrame]] = ([], [])
     for draw in split.draws():

@@ -143,13 +143,6 @@ def test_query_expansion_equals_loops(n_query, n_gallery, alpha, seed):
     np.testing.assert_allclose(alpha_query_expansion(query, gallery, k, alpha), expected, atol=1e-5)
 
 
-def test_query_expansion_by_hand():
-    # Query (1, 0); gallery (0.6, 0.8), cosine 0.6, and (-1, 0), which is no help. With alpha 1: (1, 0) + 0.6 × (0.6,
-    # 0.8) = (1.36, 0.48), of length √2.08 = 1.442221: (0.942990, 0.332820).
-    found = alpha_query_expansion(np.array([[1.0, 0.0]]), np.array([[-1.0, 0.0], [0.6, 0.8]]), k=2, alpha=1)
-    np.testing.assert_allclose(found, [[0.942990, 0.332820]], atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -246,28 +246,6 @@ def test_fusion_of_two_aspects_equals_a_loop(both):
     assert [(row["n_query"], row["n_gallery"]) for row in results] == [(pytest.approx(len(ranks) / 3), len(both))] * 3
 
 
-def test_two_aspects_by_hand():
-    # two people, two images an aspect; the second of each pair asks. Axes 0 and 1 are the persons' gallery images.
-    # person a: back 0.6 with a, 0.7 with b (wrong alone); palm 0.5 with a, 0.1 with b; mean 0.55 against 0.4: right
-    # person b: back 0.2 with a, 0.6 with b; palm 0.4 with a, 0.3 with b (wrong alone); mean 0.3 against 0.45: right
-    rows = [
-        {"path": f"{aspect}_{who}{n}.jpg", "identity": who, "aspect": aspect}
-        for aspect in ("dorsal_r", "palmar_r")
-        for who in "ab"
-        for n in range(2)
-    ]
-    split = make_split(HandTable.build("folder", Path("/x"), rows, {}), "dorsal_r", "test_only", draws=1)
-    asks = {"dorsal_ra": (0.6, 0.7), "dorsal_rb": (0.2, 0.6), "palmar_ra": (0.5, 0.1), "palmar_rb": (0.4, 0.3)}
-    vectors = []
-    for path, who, chosen in split.images[["path", "identity", "gallery_in"]].itertuples(index=False):
-        a, b = asks[path[:8] + "_r"[2:] + who]
-        vectors.append(np.eye(3)["ab".index(who)] if chosen else [a, b, np.sqrt(1 - a * a - b * b)])
-    results = fuse_aspects(
-        Features.normalised(split.images["path"], np.array(vectors)), split, ("dorsal_r", "palmar_r"), 5
-    )
-    assert [row["rank1"] for row in results] == [0.5, 0.5, 1.0]
-
-
 def test_the_published_cutoffs_leak_between_aspects_and_are_refused():
     # cut-offs: dorsal_r 1050, dorsal_l 1037; identities 1040 … 1053: 1040 … 1050 train dorsal_r and test dorsal_l
     split = make_split(a_table(1040, ("dorsal_r", "dorsal_l")), "dorsal_r", "standard", draws=2)
