@@ -43,7 +43,7 @@ def most_confused_pairs(result: ProtocolResult, split: Split, n: int = 10) -> pd
     lead = missed["match_score"].astype(float) - missed["wrong_score"].astype(float)
     missed = missed.assign(mistaken_for=missed["wrong_path"].map(people), margin=lead)
     asked: dict[Any, int] = rows["identity"].value_counts().to_dict()
-    pairs = [
+    pairs: list[tuple[Any, ...]] = [
         (own, other, len(group), group["path"].nunique(), len(group) / asked[own], group["margin"].mean())
         for (own, other), group in missed.groupby(["identity", "mistaken_for"], sort=False)
     ]

@@ -13,15 +13,6 @@ from handclip_lib.evaluation.ranking.confusion import COLUMNS, confusion, embedd
 from handclip_lib.evaluation.ranking.protocol import evaluate_split
 
 
-def test_by_hand():
-    # images of a, a, b; taken for a, b, b; c has no image
-    scores = np.array([[3.0, 1, 2], [0, 2, 1], [1, 5, 0]])
-    found = confusion(scores, np.array([0, 0, 1]), ["a", "b", "c"])
-    np.testing.assert_array_equal(found.matrix, [[0.5, 0.5, 0], [0, 1, 0], [0, 0, 0]])
-    assert found.accuracy == pytest.approx(2 / 3)
-    assert found.mistakes.values.tolist() == [["a", "b", 1]]
-
-
 def test_against_a_plain_count():
     rng = np.random.default_rng(0)
     scores, labels = rng.normal(size=(200, 6)), rng.integers(0, 6, 200)
