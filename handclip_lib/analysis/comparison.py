@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.baselines import is_baseline
 from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap, resampled_means
-from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.features import Features, is_baseline
 from handclip_lib.evaluation.ranking.protocol import cmc_interval
 from handclip_lib.evaluation.ranking.saved_evaluation import SavedEvaluation
 from handclip_lib.evaluation.tables import in_percent, result_table

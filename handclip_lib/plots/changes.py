@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 from handclip_lib.data.manifest import Split
 from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.ranking.confusion import embedding_map, similarity_by_identity
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult
-from handclip_lib.evaluation.studies.embedding_map import embedding_map
-from handclip_lib.evaluation.verification.score_pairs import pair_scores, similarity_by_identity
+from handclip_lib.evaluation.verification.error_rates import compared_pairs
 from handclip_lib.plots import retrieval, style
 from handclip_lib.plots.style import COLOURS, MARKERS
 
@@ -36,14 +36,19 @@ def before_and_after(
         "margins": (
             retrieval.margins(results), "How far the best match is ahead of the best image of someone else",
         ),
-        "scores_before": (retrieval.score_histogram(*pair_scores(before, split)), "Cosine of pairs, before"),
-        "scores_after": (retrieval.score_histogram(*pair_scores(after, split)), "Cosine of pairs, after"),
+        "scores_before": (_scores(before, split), "Cosine of pairs, before"),
+        "scores_after": (_scores(after, split), "Cosine of pairs, after"),
         "similarity_before": (retrieval.similarity_matrix(*similarity_by_identity(before, split)), "Cosine, before"),
         "similarity_after": (retrieval.similarity_matrix(*similarity_by_identity(after, split)), "Cosine, after"),
         "maps": (
             embedding_maps(maps), "Test images laid out by t-SNE, before and after; a colour an identity",
         ),
     }  # fmt: skip
+
+
+def _scores(features: Features, split: Split) -> Figure:
+    pairs = compared_pairs(features, split)
+    return retrieval.score_histogram(pairs.genuine, pairs.impostor)
 
 
 @style.in_our_look

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from handclip_lib.evaluation.bootstrap import Interval
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult
+from handclip_lib.evaluation.tables import in_percent
 from handclip_lib.plots import style
 
 MOST_IN_MATRIX = 400
@@ -38,7 +39,7 @@ def draw_cmc(axis: Axes, curves: Mapping[str, Interval]) -> None:
         k = np.arange(1, len(cmc.estimate) + 1)
         colour, marker, line = style.look(place)
         axis.fill_between(k, 100 * cmc.low, 100 * cmc.high, color=colour, alpha=0.12, lw=0)
-        text = f"{label} ({100 * cmc.estimate[0]:.1f} %)"
+        text = f"{label} ({in_percent(cmc.estimate[0])} %)"
         axis.plot(k, 100 * cmc.estimate, color=colour, marker=marker, ls=line, ms=4, label=text)
     axis.set_xlabel("rank k")
     style.whole_numbers(axis.xaxis)
@@ -111,7 +112,7 @@ def margins(results: Sequence[ProtocolResult]) -> Figure:
     edges = np.histogram_bin_edges(np.concatenate(gaps), 80)
     for number, (result, gap) in enumerate(zip(shown, gaps, strict=True)):
         share = 100 * np.histogram(gap, edges)[0] / len(gap)
-        label = f"{result.model}: {100 * (gap > 0).mean():.1f} % above 0, mean {gap.mean():+.3f}"
+        label = f"{result.model}: {in_percent((gap > 0).mean())} % above 0, mean {gap.mean():+.3f}"
         line = style.LINES[number % len(style.LINES)]
         axis.stairs(share, edges, color=style.look(number)[0], label=label, lw=1.6, ls=line)
     axis.axvline(0, color=style.QUIET, ls="--", lw=1)

@@ -20,7 +20,7 @@ from handclip_lib.data.images import decode_images, open_image
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.open import open_dataset
 from handclip_lib.errors import HandClipError, RunError
-from handclip_lib.evaluation.baselines import is_baseline
+from handclip_lib.evaluation.features import is_baseline
 from handclip_lib.evaluation.ranking.saved_evaluation import load_evaluation
 from handclip_lib.evaluation.verification.error_rates import verify_models
 from handclip_lib.parameters.notebooks import NOTEBOOKS
@@ -142,8 +142,8 @@ def _thresholds(folder: Path, _: Any) -> LivePanel:
         {model: saved.features(model) for model in models}, split, bootstrap=2
     )  # no interval is shown
     low = min(float(np.median(result.pairs.impostor)) for result in results)
-    high = max(float(result.verification.thresholds[-2]) for result in results)
-    start = results[0].verification.eer_threshold
+    high = max(float(result.curve.thresholds[-2]) for result in results)
+    start = results[0].curve.eer_threshold
     steps = sorted({*np.linspace(low, high, THRESHOLDS).tolist(), start})
     note = "Trivial baselines are left out here: their embeddings are not kept."
     return drawn_ahead(threshold_explorer(results), {"model": models, "threshold": steps}, note)

@@ -126,10 +126,10 @@ def threshold_explorer(results: Sequence[VerificationResult]) -> Panel:
     def show(model: str, threshold: float) -> Figure:
         return threshold_choice(models[model], threshold)
 
-    low = min(float(result.verification.thresholds[0]) for result in results)
+    low = min(float(result.curve.thresholds[0]) for result in results)
     # The last threshold is infinity; one step beyond the highest score is where nothing passes.
-    high = max(float(result.verification.thresholds[-2]) for result in results)
-    step, start = max((high - low) / STEPS, 1e-6), results[0].verification.eer_threshold
+    high = max(float(result.curve.thresholds[-2]) for result in results)
+    step, start = max((high - low) / STEPS, 1e-6), results[0].curve.eer_threshold
     slider = ipywidgets.FloatSlider(
         start, min=low, max=high + step, step=step, readout_format=".3f", layout=ipywidgets.Layout(width="420px")
     )

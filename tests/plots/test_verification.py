@@ -12,8 +12,7 @@ from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.verification.error_rates import verify_models
-from handclip_lib.evaluation.verification.open_set import open_set_models
-from handclip_lib.evaluation.verification.operating_point import group_figures
+from handclip_lib.evaluation.verification.thresholds import group_figures, open_set_models
 from handclip_lib.plots import verification as plots
 from handclip_lib.plots.style import COLOURS, QUIET
 
@@ -88,13 +87,13 @@ def test_roc_is_percent_accepted_over_fmr_and_grey_where_people_are_few(results)
     figure = plots.roc_curves(results)
     (axis,) = figure.axes
     for (x, y), result in zip(curves(axis, 2), results, strict=True):
-        found = result.verification
-        points = set(zip(np.round(found.fmr, 9), np.round(100 * (1 - found.fnmr), 9), strict=True))
+        found = result.curve
+        points = set(zip(np.round(found.false_positive, 9), np.round(100 * (1 - found.false_negative), 9), strict=True))
         shown = x > axis.get_xlim()[0]
         assert set(zip(np.round(x[shown], 9), np.round(y[shown], 9), strict=True)) <= points
         assert (x[0], y[0]) == (1, 100)
     assert axis.get_xscale() == "log"
-    limit = results[0].verification.lowest_supported_fmr
+    limit = results[0].curve.lowest_supported
     assert limit == 3 / 190  # 20 people
     assert shaded_up_to(axis) == pytest.approx(limit)
     assert axis.get_xlim()[0] < limit / 5
@@ -106,7 +105,7 @@ def test_roc_is_percent_accepted_over_fmr_and_grey_where_people_are_few(results)
         assert filled == supported
     assert {supported for *_, supported in expected} == {True, False}
     texts = drawn_texts(figure)
-    assert f"{LITERAL} (EER {100 * results[0].verification.eer:.3g} %)" in texts
+    assert f"{LITERAL} (EER {100 * results[0].curve.eer:.3g} %)" in texts
     assert "too few people (20)" in texts
     assert {"1%", "10%", "100%"} <= set(texts)
 
@@ -127,13 +126,13 @@ def test_det_axes_are_normal_deviates_with_percent_at_the_ticks(results):
         for tick, label in zip(side.get_ticklocs(), side.get_ticklabels(), strict=True):
             assert label.get_text() == f"{100 * norm.cdf(tick):.3g}%"
     for (x, y), result in zip(curves(axis, 2), results, strict=True):
-        found = result.verification
-        points = set(zip(np.round(found.fmr, 6), np.round(found.fnmr, 6), strict=True))
+        found = result.curve
+        points = set(zip(np.round(found.false_positive, 6), np.round(found.false_negative, 6), strict=True))
         low, high = axis.get_xlim()
         inside = (x > low) & (x < high) & (y > low) & (y < high)
         shown = zip(np.round(norm.cdf(x[inside]), 6), np.round(norm.cdf(y[inside]), 6), strict=True)
         assert inside.sum() > 5 and set(shown) <= points
-    assert marks(axis) == [(pytest.approx(norm.ppf(r.verification.eer)),) * 2 + (False,) for r in results]
+    assert marks(axis) == [(pytest.approx(norm.ppf(r.curve.eer)),) * 2 + (False,) for r in results]
     assert norm.cdf(shaded_up_to(axis)) == pytest.approx(3 / 190)
     drawn_texts(figure)
 
@@ -174,11 +173,9 @@ def test_open_set_curve_is_fnir_over_fpir(case):
 
 def test_group_bars_show_rates_intervals_counts_and_what_is_small(case, results):
     table, split, models = case
-    result = group_figures(
-        models["floor"], split, table.images, results[1].points[0].threshold, model=LITERAL, bootstrap=20
-    )
-    figure = plots.group_bars(result)
-    rows = result.table
+    threshold = results[1].points[0].threshold
+    rows, _ = group_figures(models["floor"], split, table.images, threshold, bootstrap=20)
+    figure = plots.group_bars(rows, LITERAL, threshold)
     for axis, rate in zip(figure.axes, ("rank1", "fmr", "fnmr"), strict=True):
         assert [bar.get_width() for bar in axis.patches] == pytest.approx(list(100 * rows[rate]), nan_ok=True)
         segments = [segment[:, 0] for segment in axis.collections[0].get_segments() if len(segment)]
@@ -200,7 +197,8 @@ def test_a_group_without_pairs_says_so(case, results):
     images = table.images.copy()
     one = sorted(split.identities("test"))[0]
     images["skin_color"] = np.where(images["identity"] == one, "dark", "fair")
-    figure = plots.group_bars(group_figures(models["floor"], split, images, 0.3, ["skin_color"], bootstrap=5))
+    groups, _ = group_figures(models["floor"], split, images, 0.3, ["skin_color"], bootstrap=5)
+    figure = plots.group_bars(groups, "floor", 0.3)
     assert [text.get_text() for text in figure.axes[1].texts] == [" no pair"]
     assert not figure.axes[0].texts
     drawn_texts(figure)
@@ -211,6 +209,6 @@ def test_a_perfect_model_of_very_few_people_can_be_drawn():
     split = make_split(HandTable.build("folder", Path("/photographs"), rows, {}), "dorsal_r", "test_only", draws=1)
     codes = split.images["identity"].astype(int).to_numpy()
     found = verify_models({"oracle": Features.normalised(split.images["path"], np.eye(4)[codes])}, split, bootstrap=5)
-    assert found[0].verification.lowest_supported_fmr == 0.5  # 3 / 6 pairs
+    assert found[0].curve.lowest_supported == 0.5  # 3 / 6 pairs
     for figure in (plots.roc_curves(found), plots.det_curves(found), plots.threshold_choice(found[0], 0.5)):
         drawn_texts(figure)

@@ -41,7 +41,7 @@ def expected(result: VerificationResult, threshold: float) -> tuple[str, str]:
 def test_starts_at_the_eer_threshold_and_says_what_it_does(results):
     panel = threshold_explorer(results)
     line, title = line_and_title(panel)
-    assert line == pytest.approx(results[0].verification.eer_threshold)
+    assert line == pytest.approx(results[0].curve.eer_threshold)
     assert all(words in title for words in expected(results[0], line))
     assert "threshold: " in panel.alt and "image/png" in panel._repr_mimebundle_()[0]
 
