@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 
 from handclip_lib.analysis.comparison import DIFFERENCES, FIGURES
 from handclip_lib.evaluation.bootstrap import Interval
-from handclip_lib.plots import changes
 from handclip_lib.plots import comparison as plots
 from handclip_lib.plots.style import COLOURS
 
@@ -136,7 +135,7 @@ def test_maps_colour_the_same_people_in_both_and_the_rest_grey():
     people = [LITERAL] * 4 + ["b"] * 3 + ["c"] * 2
     rng = np.random.default_rng(0)
     maps = {name: pd.DataFrame({"identity": people, "x": rng.normal(size=9), "y": rng.normal(size=9)}) for name in "pq"}
-    figure = changes.embedding_maps(maps, 2)
+    figure = plots.embedding_maps(maps, 2)
     for axis, points in zip(figure.axes, maps.values(), strict=True):
         rest, first, second = axis.get_lines()
         assert [len(line.get_xdata()) for line in (rest, first, second)] == [2, 4, 3]
@@ -144,9 +143,7 @@ def test_maps_colour_the_same_people_in_both_and_the_rest_grey():
         assert (first.get_color(), second.get_color()) == COLOURS[:2]
     assert {LITERAL, "b", "1 others", "p: 9 images"} <= set(drawn(figure))
     many = pd.DataFrame({"identity": [str(n) for n in range(15)], "x": 0.0, "y": 0.0})
-    looks = [
-        (line.get_color(), line.get_marker()) for line in changes.embedding_maps({"m": many}, 15).axes[0].lines[1:]
-    ]
+    looks = [(line.get_color(), line.get_marker()) for line in plots.embedding_maps({"m": many}, 15).axes[0].lines[1:]]
     assert len(set(looks)) == 15
 
 
@@ -154,7 +151,7 @@ def test_the_difference_of_two_matrices_is_after_less_before_with_white_at_zero(
     rng = np.random.default_rng(0)
     before, after = rng.uniform(-1, 1, (6, 6)), rng.uniform(-1, 1, (6, 6))
     people = ["a", "a", "b", "b", "b", "c"]
-    figure = changes.similarity_difference(before, after, people, LITERAL)
+    figure = plots.similarity_difference(before, after, people, LITERAL)
     picture = figure.axes[0].get_images()[0]
     np.testing.assert_allclose(picture.get_array(), after - before)
     assert picture.get_clim()[0] == -picture.get_clim()[1]
@@ -164,12 +161,12 @@ def test_the_difference_of_two_matrices_is_after_less_before_with_white_at_zero(
     texts = drawn(figure)
     assert f"non-mated (mean {means[0]:+.2f})" in texts and f"mated (mean {means[1]:+.2f})" in texts
     assert LITERAL in texts
-    drawn(changes.similarity_difference(before, before, people, "none"))
+    drawn(plots.similarity_difference(before, before, people, "none"))
 
 
 def test_prompt_norms_are_ordered_means_with_their_range():
     lengths = {"02_prompt_learning-tiny-aaaa": np.array([[3.0, 5.0], [1.0, 1.0]]), "02_x-bbbb": np.array([[2.0, 4.0]])}
-    figure = changes.prompt_norms_of_runs(lengths)
+    figure = plots.prompt_norms_of_runs(lengths)
     first, shared = figure.axes[0].get_lines()
     assert first.get_ydata().tolist() == [1, 4]
     assert shared.get_ydata().tolist() == [3, 3]

@@ -6,7 +6,7 @@ from matplotlib.colors import to_hex
 
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.evaluation.studies.occlusion_sensitivity import OcclusionMap
-from handclip_lib.plots.occlusion_sensitivity import occlusion_alt, occlusion_rows, upsampled
+from handclip_lib.plots.retrieval import occlusion_alt, occlusion_rows, upsampled
 from handclip_lib.plots.style import MATCH, OTHER, QUERY
 
 LITERAL = r"$x_1$ <b> \frac $"  # as mathematics this would be italic, or an error when drawn

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from handclip_lib.data.images import DecodedImages
-from handclip_lib.plots import prompts as plots
+from handclip_lib.plots import training as plots
 
 LITERAL = r"$x_1$ <b>"
 rng = np.random.default_rng(0)
