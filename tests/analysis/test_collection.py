@@ -14,7 +14,7 @@ from handclip_lib.analysis.collection import (
     runs_table,
 )
 from handclip_lib.analysis.comparison import entries_of, paired_queries, tasks_table
-from handclip_lib.analysis.published import beside_literature
+from handclip_lib.analysis.publication import beside_literature
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError, RunError
 from handclip_lib.evaluation.ranking.saved_evaluation import save_evaluation

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from handclip_lib.analysis.effects import prompt_lengths, seeds_table, sweep_table
+from handclip_lib.analysis.collection import prompt_lengths, seeds_table, sweep_table
 from handclip_lib.errors import TrainingError
 from handclip_lib.training.checkpoints import save_checkpoint
 

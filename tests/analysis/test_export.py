@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from handclip_lib.analysis.export import (
+from handclip_lib.analysis.publication import (
     ENTRIES,
     bibtex,
     citation_keys,

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from handclip_lib.analysis.published import BESIDE, COLUMNS, DEFINITIONS, beside_literature, beside_published
-from handclip_lib.analysis.published import published_figures as figures
+from handclip_lib.analysis.publication import BESIDE, COLUMNS, DEFINITIONS, beside_literature, beside_published
+from handclip_lib.analysis.publication import published_figures as figures
 from handclip_lib.errors import EvaluationError
 
 FILES = sorted((Path(__file__).parents[2] / "params/promptsg").glob("v*.yml"))
