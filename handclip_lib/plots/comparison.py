@@ -249,8 +249,9 @@ def embedding_maps(maps: Mapping[str, pd.DataFrame], identities: int = 12) -> Fi
         for place, identity in enumerate(named):
             own = points[points["identity"] == identity]
             marker = style.MARKERS[place // len(style.COLOURS) % len(style.MARKERS)]
-            look = {"marker": marker, "ls": "", "ms": 6, "mec": "white", "mew": 0.4}
-            style.curve(axis, own["x"], own["y"], place, str(identity), **look)
+            style.curve(
+                axis, own["x"], own["y"], place, str(identity), marker=marker, ls="", ms=6, mec="white", mew=0.4
+            )
         axis.set_title(style.wrapped(f"{label}: {len(points)} images", style.HALF if len(maps) > 1 else 2 * style.HALF))
         style.bare(axis, PALE)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, title="identity")

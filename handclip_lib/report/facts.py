@@ -29,17 +29,11 @@ INLINED = re.compile(r'src="data:image/(?:png|jpeg);base64,([^"]+)"')
 
 @dataclass(frozen=True)
 class Answer:
-    """What a run found.
+    """What a run found."""
 
-    Attributes:
-        sentence: Its figures in a sentence, as its notebook concluded; without one, how it ended.
-        table: The headline beside the baselines as text, the heading first; empty without one.
-        warnings: What a reader should doubt, a sentence each.
-    """
-
-    sentence: str
-    table: list[list[str]]
-    warnings: list[str]
+    sentence: str  # its figures, as its notebook concluded; without one, how it ended
+    table: list[list[str]]  # the headline beside the baselines as text, the heading first; empty without one
+    warnings: list[str]  # what a reader should doubt, a sentence each
 
 
 def answer_of(run_folder: Path, run: Mapping[str, Any]) -> Answer:

@@ -36,10 +36,8 @@ RECORDED = ("started", "finished", "command", "process", "git", "split", "seed",
 def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
     """Write `report.html` and the run's thumbnail from `executed.ipynb`, `run.json` and `figures/`.
 
-    An interactive report that is older than the notebook is removed.
-
     Without a notebook (the run ended too early) the report says so. An interactive one is written instead as
-    `report_interactive.html`, in which the controls of `live_panels` answer.
+    `report_interactive.html`, in which the controls of `live_panels` answer; one older than the notebook is removed.
 
     Raises:
         RunError: `run.json` or the notebook is missing or damaged, the report cannot be written, or it should be
@@ -62,21 +60,12 @@ def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
         "Record": nested_rows({name: run.get(name) for name in RECORDED}),
     }
     rendered = _page(
-        "page.html.j2",
-        str(run["id"]),
-        script="live.js" if interactive else "",
-        style=cells.style,
-        run=run,
-        title=cells.title or str(run.get("notebook") or run["id"]),
-        tone=tone_of(run),
-        answer=answer_of(run_folder, run),
-        facts=_facts(run, parameters),
-        contents=[*cells.contents, (2, "about-run", "About this run")],
-        failure=_failure(run, cells.error),
-        failed_cell=bool(cells.error),
-        cells=Markup(cells.html),
-        tables=[(heading, rows) for heading, rows in tables.items() if rows],
-    )
+        "page.html.j2", str(run["id"]), script="live.js" if interactive else "", style=cells.style, run=run,
+        title=cells.title or str(run.get("notebook") or run["id"]), tone=tone_of(run),
+        answer=answer_of(run_folder, run), facts=_facts(run, parameters), cells=Markup(cells.html),
+        contents=[*cells.contents, (2, "about-run", "About this run")], failure=_failure(run, cells.error),
+        failed_cell=bool(cells.error), tables=[(heading, rows) for heading, rows in tables.items() if rows],
+    )  # fmt: skip
     live = run_folder / INTERACTIVE
     path = live if interactive else run_folder / "report.html"
     write_text(path, rendered)
