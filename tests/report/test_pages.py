@@ -96,7 +96,7 @@ def test_the_first_screen_is_what_the_notebook_concluded_beside_the_baselines(tm
     [
         ({"metrics": {"gallery": "aspect", "rank1": 0.5}}, "This run succeeded after 64 s.", []),
         ({"metrics": {"learnt": "no: epoch 0 was best"}}, "This run succeeded after 64 s.", ["learnt no: epoch 0"]),
-        ({"status": "failed", "error": "no", "answer": "It is 3.", "cautions": ["x"]}, "This run failed after 64 s.", []),
+        ({"status": "failed", "answer": "It is 3.", "cautions": ["x"]}, "This run failed after 64 s.", []),
         ({"status": "running", "seconds": None}, "This run goes on.", []),
     ],
 )  # fmt: skip
