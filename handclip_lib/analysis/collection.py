@@ -62,9 +62,8 @@ def runs_table(records: Sequence[Record], runs: Path, notes: Mapping[str, str] |
     """One row a run of a folder; `notes` of `comparable_runs` say why some that are whole cannot be compared.
 
     Returns:
-        Columns id, notebook, model, weights (their fingerprint), dataset, data_root, aspect, differs (parameters in
-        which runs differ), `METRICS` in 0..1, seconds, peak_memory_mb where any run recorded it, split (start of its
-        checksum), status, and note: why a run cannot be compared, or what is missing.
+        Columns `COLUMNS`, peak_memory_mb where any run recorded it: weights by their fingerprint, shares in 0..1,
+        `differs` the parameters in which runs differ, and `note` why a run cannot be compared, or what is missing.
     """
     names = differing(records)
     rows = []
@@ -101,16 +100,14 @@ def _told(given: Mapping[str, Any], names: Iterable[str]) -> str:
 
 def note_of(record: Record, runs: Path) -> str:
     """Why a run cannot be compared or used further, or what it did not learn; "" where nothing is missing."""
-    if record["status"] == "running":
-        return "it is not done yet"
-    if record["status"] != "succeeded":
-        return f"{record['status']}: {record.get('error') or 'no message'}"
-    checkpoint = CHECKPOINTS.get(record["notebook"])
-    if checkpoint and not (runs / record["id"] / checkpoint).is_file():
+    folder, status, checkpoint = runs / record["id"], record["status"], CHECKPOINTS.get(record["notebook"])
+    if status != "succeeded":
+        return "it is not done yet" if status == "running" else f"{status}: {record.get('error') or 'no message'}"
+    if checkpoint and not (folder / checkpoint).is_file():
         return f"no checkpoint: {checkpoint} is not there; run it again"
     if record["notebook"] not in EVALUATES:
         return f"{record['notebook'][:2]} evaluates no retrieval"
-    if not (runs / record["id"] / PER_QUERY).is_file():
+    if not (folder / PER_QUERY).is_file():
         return f"no evaluation: {PER_QUERY} is not there; run it again"
     return not_learnt(record)
 
@@ -134,8 +131,11 @@ def comparable_runs(
         if wanted and not ids and _task(record) != task:
             notes[name] = f"not beside {wanted.run}: another split, aspect, protocol, seed or number of draws"
             continue
-        evaluation = _loaded(runs / name, notes)
-        if evaluation is None:
+        try:
+            evaluation = load_evaluation(runs / name)
+            evaluation.features(evaluation.models[0])  # the maps of the comparison need them whole
+        except EvaluationError as error:
+            notes[name] = str(error)
             continue
         if wanted is None:
             wanted, task = evaluation, _task(record)
@@ -147,17 +147,6 @@ def comparable_runs(
             notes[name] = f"not beside {wanted.run}: {reason}"
     kept = [record["id"] for record in whole if record["id"] in evaluations and (ids or record["id"] not in notes)]
     return [evaluations[name] for name in kept], notes
-
-
-def _loaded(folder: Path, notes: dict[str, str]) -> SavedEvaluation | None:
-    """The evaluation of a run, embeddings and all; None where it is damaged, with a note that says so."""
-    try:
-        evaluation = load_evaluation(folder)
-        evaluation.features(evaluation.models[0])  # the maps of the comparison need them whole
-        return evaluation
-    except EvaluationError as error:
-        notes[folder.name] = str(error)
-        return None
 
 
 def _task(record: Record) -> dict[str, Any]:
@@ -201,12 +190,10 @@ def sweep_table(records: Sequence[Record], parameter: str) -> pd.DataFrame:
     Runs of one seed are on one split, that of the newest of them, unless the parameter is one that makes the split:
     photographs that were added or removed in between would look like its effect.
 
-    Returns:
-        Columns value, seed, id, rank1, map, seconds, ordered by value; empty where no two values were run.
+    Columns are value and `EFFECTS`, ordered by value; empty where no two values were run.
     """
-    groups = _alike(
-        [record for record in records if parameter in (record.get("parameters") or {})], {parameter, "seed"}
-    )
+    having = [record for record in records if parameter in (record.get("parameters") or {})]
+    groups = _alike(having, {parameter, "seed"})
     if parameter not in MAKES_THE_SPLIT:
         groups = [_on_one_split(group) for group in groups]
     groups = [group for group in groups if len({str(record["parameters"][parameter]) for record in group}) > 1]
@@ -216,10 +203,9 @@ def sweep_table(records: Sequence[Record], parameter: str) -> pd.DataFrame:
 
 
 def seeds_table(records: Sequence[Record]) -> pd.DataFrame:
-    """Runs that differ in the seed alone: columns group, seed, id, rank1, map, seconds; empty where there are none.
+    """Runs that differ in the seed alone: columns group and `EFFECTS`; empty where there are none.
 
-    The seed draws the split too, so the spread is that of other draws (and, with a proportional protocol, of other
-    people) as well as of another training.
+    The seed draws the split too, so the spread is also of other draws and, with a proportional protocol, other people.
     """
     rows = []
     for group in _alike(records, {"seed"}):
@@ -229,11 +215,11 @@ def seeds_table(records: Sequence[Record]) -> pd.DataFrame:
     return result_table(rows, columns=["group", *EFFECTS])
 
 
-def prompt_lengths(runs: Path, records: Sequence[Record], most: int = 2) -> dict[str, np.ndarray]:
-    """Length of every learnt token of the newest runs of 02, by id: (n_identities, n_ctx), or (1, n_ctx) if shared."""
+def prompt_lengths(runs: Path, records: Sequence[Record]) -> dict[str, np.ndarray]:
+    """Length of the learnt tokens of the two newest runs of 02, by id: (n_identities, n_ctx), or (1, n_ctx) if shared."""
     trained = [r["id"] for r in records if (r["notebook"], r["status"]) == ("02_prompt_learning", "succeeded")]
     able = [name for name in trained if (runs / name / PROMPTS).is_file()]
-    found = {name: load_checkpoint(runs / name / PROMPTS)[0]["best"].float().norm(dim=-1) for name in able[-most:]}
+    found = {name: load_checkpoint(runs / name / PROMPTS)[0]["best"].float().norm(dim=-1) for name in able[-2:]}
     return {name: lengths.numpy().reshape(-1, lengths.shape[-1]) for name, lengths in found.items()}
 
 

@@ -223,10 +223,7 @@ def cost_accuracy(table: pd.DataFrame) -> Figure:
 def before_and_after(
     results: Sequence[ProtocolResult], before: Features, after: Features, split: Split, seed: int = 0
 ) -> dict[str, tuple[Figure, str]]:
-    """Figures of what a training changed, each with what it shows, by name.
-
-    The embeddings are of the evaluated images, by the frozen and by the trained model; the seed is of the layout.
-    """
+    """`CHANGED` by the frozen and by the trained model's embeddings of the evaluated images; the seed is of the map."""
     maps = {label: embedding_map(found, split, seed=seed) for label, found in (("before", before), ("after", after))}
     figures = {
         "cmc": retrieval.cmc_curves(results), "draw_spread": retrieval.draw_spread(results),

@@ -47,10 +47,7 @@ def dataset_browser(table: HandTable, images: DecodedImages, *, count: int = 12,
     def show(sample: int = 1, **wanted: Any) -> Figure:
         rows = matching(table.images, wanted)
         chosen = rows.iloc[np.sort(np.random.default_rng([seed, sample]).permutation(len(rows))[:count])]
-        titles = [
-            f"{identity}\n{aspect}" if aspect else str(identity)
-            for identity, aspect in zip(chosen["identity"], chosen["aspect"], strict=True)
-        ]
+        titles = ["\n".join(filter(None, row)) for row in zip(chosen["identity"], chosen["aspect"], strict=True)]
         return sample_grid(list(images.pixels[images.rows(chosen["path"])]), titles)
 
     alt = f"Sample of up to {count} photographs, each titled with its identity and aspect"
@@ -142,10 +139,9 @@ def run_comparer(entries: Sequence[Entry], gallery: str = "aspect", *, samples: 
     There are at least two, with labels of their own; the panel starts with the second against the first.
     """
     by_label = {entry.label: entry for entry in entries}
-    if len(by_label) < 2 or len(by_label) < len(entries):
-        raise EvaluationError(
-            f"{len(entries)} entries, {len(by_label)} labels: two entries of different label, or more"
-        )
+    n, labels = len(entries), list(by_label)
+    if len(labels) < 2 or len(labels) < n:
+        raise EvaluationError(f"{n} entries, {len(labels)} labels: two entries of different label, or more")
 
     def show(run: str, against: str) -> Figure:
         if run == against:
@@ -156,7 +152,6 @@ def run_comparer(entries: Sequence[Entry], gallery: str = "aspect", *, samples: 
         size = first.evaluation.n_gallery[gallery]
         return compared_runs(curves, size, differences, won_and_lost(first, second, gallery))
 
-    labels = list(by_label)
     choosers = {
         name: ipywidgets.Dropdown(options=labels, value=labels[place]) for name, place in (("run", 1), ("against", 0))
     }
