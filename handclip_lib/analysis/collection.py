@@ -216,7 +216,7 @@ def seeds_table(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def prompt_lengths(runs: Path, records: Sequence[Record]) -> dict[str, np.ndarray]:
-    """Length of the learnt tokens of the two newest runs of 02, by id: (n_identities, n_ctx), or (1, n_ctx) if shared."""
+    """Length of the learnt tokens of the two newest runs of 02, by id: (n_identities, n_ctx), or (1, n_ctx)."""
     trained = [r["id"] for r in records if (r["notebook"], r["status"]) == ("02_prompt_learning", "succeeded")]
     able = [name for name in trained if (runs / name / PROMPTS).is_file()]
     found = {name: load_checkpoint(runs / name / PROMPTS)[0]["best"].float().norm(dim=-1) for name in able[-2:]}
