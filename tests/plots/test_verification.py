@@ -1,11 +1,8 @@
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from handclip_lib.data.splits import make_split
@@ -51,18 +48,6 @@ def results(case):
     return verify_models(models, split, bootstrap=10)
 
 
-def drawn_texts(figure: Figure) -> list[str]:
-    """Draw the figure as a report does and list its texts: none as mathematics, none too small, none outside it."""
-    FigureCanvasAgg(figure).draw()  # the canvas of a bare Figure draws nothing
-    texts = [text for text in figure.findobj(mpl.text.Text) if text.get_text() and text.get_visible()]
-    assert not [text.get_text() for text in texts if "$" in text.get_text() and text.get_parse_math()]
-    assert min(text.get_fontsize() for text in texts) >= 9
-    frame = figure.bbox
-    legends = [legend.get_window_extent() for axis in figure.axes if (legend := axis.get_legend())]
-    assert all(box.x0 >= frame.x0 and box.x1 <= frame.x1 and box.y1 <= frame.y1 for box in legends)
-    return [text.get_text() for text in texts]
-
-
 def curves(axis, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
     lines = [line for line in axis.get_lines() if len(line.get_xdata()) > 2]
     assert [to_hex(line.get_color()) for line in lines] == [colour.lower() for colour in COLOURS[:n]]
@@ -83,7 +68,7 @@ def shaded_up_to(axis) -> float:
     return patch.get_x() + patch.get_width()
 
 
-def test_roc_is_percent_accepted_over_fmr_and_grey_where_people_are_few(results):
+def test_roc_is_percent_accepted_over_fmr_and_grey_where_people_are_few(results, drawn):
     figure = plots.roc_curves(results)
     (axis,) = figure.axes
     for (x, y), result in zip(curves(axis, 2), results, strict=True):
@@ -104,7 +89,7 @@ def test_roc_is_percent_accepted_over_fmr_and_grey_where_people_are_few(results)
         assert (x, y) == pytest.approx((max(fmr, axis.get_xlim()[0]), tar))
         assert filled == supported
     assert {supported for *_, supported in expected} == {True, False}
-    texts = drawn_texts(figure)
+    texts = drawn(figure)
     assert f"{LITERAL} (EER {100 * results[0].curve.eer:.3g} %)" in texts
     assert "too few people (20)" in texts
     assert {"1%", "10%", "100%"} <= set(texts)
@@ -118,10 +103,10 @@ def test_steps_never_show_more_than_a_threshold_reaches(results):
     assert (np.diff(line.get_xdata()) <= 0).all() and (np.diff(line.get_ydata()) <= 0).all()
 
 
-def test_det_axes_are_normal_deviates_with_percent_at_the_ticks(results):
+def test_det_axes_are_normal_deviates_with_percent_at_the_ticks(results, drawn):
     figure = plots.det_curves(results)
     (axis,) = figure.axes
-    drawn_texts(figure)
+    drawn(figure)
     for side in (axis.xaxis, axis.yaxis):
         for tick, label in zip(side.get_ticklocs(), side.get_ticklabels(), strict=True):
             assert label.get_text() == f"{100 * norm.cdf(tick):.3g}%"
@@ -134,7 +119,7 @@ def test_det_axes_are_normal_deviates_with_percent_at_the_ticks(results):
         assert inside.sum() > 5 and set(shown) <= points
     assert marks(axis) == [(pytest.approx(norm.ppf(r.curve.eer)),) * 2 + (False,) for r in results]
     assert norm.cdf(shaded_up_to(axis)) == pytest.approx(3 / 190)
-    drawn_texts(figure)
+    drawn(figure)
 
 
 def test_a_curve_of_a_million_points_is_thinned_to_what_is_seen():
@@ -143,7 +128,7 @@ def test_a_curve_of_a_million_points_is_thinned_to_what_is_seen():
     assert 2000 < kept.sum() < 4500
 
 
-def test_threshold_choice_counts_at_and_between_scores(results):
+def test_threshold_choice_counts_at_and_between_scores(results, drawn):
     pairs = results[0].pairs
     for threshold in (float(pairs.impostor[3]), 0.123456, float(pairs.genuine.max()) + 1):
         title = plots.threshold_choice(results[0], threshold).get_suptitle()
@@ -151,10 +136,10 @@ def test_threshold_choice_counts_at_and_between_scores(results):
         assert f" {np.sum(pairs.genuine < threshold):,} of {len(pairs.genuine):,} mated" in title
     figure = plots.threshold_choice(results[0], 0.2)
     assert [line.get_xdata()[0] for line in figure.axes[0].get_lines()] == [0.2]
-    assert "threshold: 0.200" in drawn_texts(figure)
+    assert "threshold: 0.200" in drawn(figure)
 
 
-def test_open_set_curve_is_fnir_over_fpir(case):
+def test_open_set_curve_is_fnir_over_fpir(case, drawn):
     _, split, models = case
     results = open_set_models(models, split, bootstrap=5, targets=(0.5, 0.1))
     figure = plots.open_set_curves(results)
@@ -167,11 +152,11 @@ def test_open_set_curve_is_fnir_over_fpir(case):
         assert set(zip(np.round(x[shown], 9), np.round(y[shown], 9), strict=True)) <= points
     assert shaded_up_to(axis) == pytest.approx(3 / 10)  # 10 of 20 people are held out
     assert [filled for *_, filled in marks(axis)] == [True, False] * 2
-    texts = drawn_texts(figure)
+    texts = drawn(figure)
     assert any(text.startswith("10 people with a mate in the gallery of 10, 10 without") for text in texts)
 
 
-def test_group_bars_show_rates_intervals_counts_and_what_is_small(case, results):
+def test_group_bars_show_rates_intervals_counts_and_what_is_small(case, results, drawn):
     table, split, models = case
     threshold = results[1].points[0].threshold
     rows, _ = group_figures(models["floor"], split, table.images, threshold, bootstrap=20)
@@ -186,13 +171,13 @@ def test_group_bars_show_rates_intervals_counts_and_what_is_small(case, results)
             hollow = rate == "fmr" and not supported
             assert face == ("#ffffff" if hollow else QUIET.lower() if small else COLOURS[0].lower())
     assert rows["small"].any() and not rows["small"].all()
-    texts = drawn_texts(figure)
+    texts = drawn(figure)
     assert f"everybody (20 people, {rows['n_query'][0]:.0f} queries)" in texts
     assert any(text.startswith(f"gender: {LITERAL} (") for text in texts)
     assert any(text.startswith("nail polish: yes (") for text in texts)
 
 
-def test_a_group_without_pairs_says_so(case, results):
+def test_a_group_without_pairs_says_so(case, results, drawn):
     table, split, models = case
     images = table.images.copy()
     one = sorted(split.identities("test"))[0]
@@ -201,14 +186,14 @@ def test_a_group_without_pairs_says_so(case, results):
     figure = plots.group_bars(groups, "floor", 0.3)
     assert [text.get_text() for text in figure.axes[1].texts] == [" no pair"]
     assert not figure.axes[0].texts
-    drawn_texts(figure)
+    drawn(figure)
 
 
-def test_a_perfect_model_of_very_few_people_can_be_drawn():
+def test_a_perfect_model_of_very_few_people_can_be_drawn(drawn):
     rows = [{"path": f"{i}_{n}.jpg", "identity": str(i), "aspect": "dorsal_r"} for i in range(4) for n in range(3)]
     split = make_split(HandTable.build("folder", Path("/photographs"), rows, {}), "dorsal_r", "test_only", draws=1)
     codes = split.images["identity"].astype(int).to_numpy()
     found = verify_models({"oracle": Features.normalised(split.images["path"], np.eye(4)[codes])}, split, bootstrap=5)
     assert found[0].curve.lowest_supported == 0.5  # 3 / 6 pairs
     for figure in (plots.roc_curves(found), plots.det_curves(found), plots.threshold_choice(found[0], 0.5)):
-        drawn_texts(figure)
+        drawn(figure)
