@@ -161,8 +161,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _sweep(options: argparse.Namespace) -> int:
     from handclip_lib.launch.launcher import find_notebook, gather
-    from handclip_lib.launch.points import read_points
-    from handclip_lib.launch.summary import row_of
+    from handclip_lib.launch.plan import read_points
+    from handclip_lib.launch.sweep import row_of
 
     notebook, file = find_notebook(options.notebook), options.files[-1]
     if not re.fullmatch(r"(\w[^/\\\0]*)?", options.name):
@@ -232,7 +232,7 @@ def _report(options: argparse.Namespace) -> int:
 
 def _clean(options: argparse.Namespace) -> int:
     from handclip_lib.report.pages import write_index
-    from handclip_lib.runs.cleaning import named_runs, removable, remove
+    from handclip_lib.runs.listing import named_runs, removable, remove
 
     items = named_runs(options.runs) if options.runs else removable(options.days)
     if not items:

@@ -12,9 +12,8 @@ from handclip_lib.analysis.comparison import not_paired
 from handclip_lib.errors import EvaluationError, RunError
 from handclip_lib.evaluation.ranking.saved_evaluation import PER_QUERY, SavedEvaluation, load_evaluation
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.runs.inputs import CHECKPOINTS
 from handclip_lib.runs.listing import changed_of
-from handclip_lib.runs.record import not_learnt, record_of
+from handclip_lib.runs.record import CHECKPOINTS, not_learnt, record_of
 
 Record = Mapping[str, Any]
 """`run.json` of a run, as `find_records` reads it."""

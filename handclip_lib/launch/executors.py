@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from handclip_lib.errors import ConfigError, RunError
-from handclip_lib.launch.points import Point
+from handclip_lib.launch.plan import Point
 from handclip_lib.launch.worker import NOT_RUN, end_runs, run_point, stop_runs
 
 ATTEMPTS = 3  # times a run is begun whose worker is lost
@@ -29,17 +29,13 @@ Answer = dict[str, Any]  # and gives
 
 @dataclass(frozen=True)
 class Place:
-    """An executor of points.
-
-    Attributes:
-        submit: Has `run_point` called there with each task.
-        stop: Interrupts what is under way; may be called again and again.
-        look: Looks at what goes on, and says how many runs there is room for at once; a RunError where it is gone.
-    """
+    """Where points run: it has `run_point` called with tasks, and its futures have the answers."""
 
     submit: Callable[[list[Task]], list[Future[Answer]]]
     stop: Callable[[], None]
+    """Interrupts what is under way; may be called again and again."""
     look: Callable[[], int]
+    """Looks at what goes on, and says how many runs there is room for at once; a RunError where the place is gone."""
 
 
 def answers(
@@ -124,12 +120,8 @@ def on_dask(sweep: str, address: str) -> Iterator[Place]:
 
     A task whose worker dies is given to another by Dask itself, as often as the scheduler's `allowed-failures` says.
 
-    Args:
-        sweep: What tells this sweep's processes from another's.
-        address: Of the scheduler, such as tcp://10.0.0.1:8786.
-
     Raises:
-        ConfigError: No scheduler answers, or it has no workers.
+        ConfigError: No scheduler answers at the address, or it has no workers.
         RunError: The scheduler is gone while runs go on.
     """
     from distributed import Client
@@ -215,8 +207,7 @@ def on_slurm(folder: Path, options: Mapping[str, Any]) -> Iterator[Place]:
         return sys.maxsize
 
     def stop() -> None:
-        names = {job.job_id for job in jobs.values()} - cancelled
-        if names:
+        if names := {job.job_id for job in jobs.values()} - cancelled:
             subprocess.run(["scancel", *sorted(names)], check=False)
             cancelled.update(names)
 
@@ -242,5 +233,4 @@ class _Listed:
             self.names, self.asked = set(done.stdout.split()), now
         if name in self.names:
             self.missed.pop(name, None)
-            return False
-        return now - self.missed.setdefault(name, now) > GONE
+        return name not in self.names and now - self.missed.setdefault(name, now) > GONE

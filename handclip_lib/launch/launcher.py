@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,15 @@ import yaml
 from handclip_lib.errors import ConfigError, HandClipError, RunError
 from handclip_lib.files import umask, write_text, writing
 from handclip_lib.launch.plan import Plan, plan
+from handclip_lib.parameters.files import is_name, read_mapping
 from handclip_lib.parameters.guard import as_papermill
 from handclip_lib.parameters.notebooks import NOTEBOOKS, notebook_of
-from handclip_lib.parameters.yaml import is_name, read_mapping
 from handclip_lib.places import project_root
-from handclip_lib.runs.claim import Claim
-from handclip_lib.runs.record import now, read_record, remove_results, write_record
+from handclip_lib.runs.record import Claim, now, read_record, remove_results, write_record
 from handclip_lib.runs.run import RUN_FOLDER, new_record
 
 GRACE = 20.0  # seconds a notebook has to end after it was asked to
+AGAIN = 7.0  # seconds after which it is asked again: a signal may be lost, and nbclient gives a kernel 5 to end
 KERNEL_DIED = 138  # papermill's exit code when the kernel is gone
 TIME_OUT = "time-out"
 
@@ -51,11 +51,7 @@ class Launched:
 
 
 def find_notebook(name: str) -> Path:
-    """A notebook by number ("05"), name or path.
-
-    Raises:
-        ConfigError: There is no such notebook; the message lists those there are.
-    """
+    """A notebook by number ("05"), name or path; a ConfigError lists those there are."""
     folder = project_root() / "notebooks"
     stem = Path(name).stem if name.endswith(".ipynb") else name
     found = notebook_of(stem)
@@ -72,7 +68,7 @@ def gather(files: Sequence[str], typed: Sequence[tuple[str, str]], raw: Sequence
     """Merge parameters: files in their order, then `-p` (typed as papermill types them), then `-r` (text).
 
     Raises:
-        ConfigError: A file is absent, is not YAML, is not a mapping of names to values, or a name is none.
+        ConfigError: As `read_mapping`, or a name is none.
     """
     merged: dict[str, Any] = {}
     for file in files:
@@ -104,13 +100,9 @@ def launch(
     planned = plan(notebook, parameters)
     folder = planned.folder
     with Claim(folder), writing(folder):
-        if _succeeded(folder) and not force:
+        if (read_record(folder) or {}).get("status") == "succeeded" and not force:
             return Launched(folder, "skipped", None, _reported(folder, "succeeded before"))
         return _run(notebook, planned, force, timeout)
-
-
-def _succeeded(folder: Path) -> bool:
-    return (read_record(folder) or {}).get("status") == "succeeded"
 
 
 def _run(notebook: Path, planned: Plan, anew: bool, timeout: float | None) -> Launched:
@@ -172,11 +164,12 @@ def _papermill(command: list[str], environment: dict[str, str], timeout: float |
                     asked.append(f"a {TIME_OUT} after {timeout:g} s")
                 if asked:
                     break
-        child.send_signal(signal.SIGINT)
-        try:
-            child.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
+        deadline = time.monotonic() + GRACE
+        while (left := deadline - time.monotonic()) > 0:
+            child.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                return child.wait(min(AGAIN, left)), asked[0]
+        os.killpg(child.pid, signal.SIGKILL)
         return child.wait(), asked[0]
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from handclip_lib.launch.launcher import GRACE, asked_to_stop, launch
 from handclip_lib.launch.plan import run_folder
 from handclip_lib.parameters.guard import resolve
 from handclip_lib.parameters.notebooks import NOTEBOOKS
-from handclip_lib.runs.claim import UnderWayError
+from handclip_lib.runs.record import UnderWayError
 
 PATIENCE = GRACE + 15  # seconds a run is given to end
 ELSEWHERE = "running elsewhere"
@@ -74,11 +75,9 @@ def stop_runs(sweep: str) -> None:
 def end_runs(sweep: str) -> None:
     """Interrupt what a sweep runs here, until it has ended or by force."""
     deadline = time.monotonic() + PATIENCE
-    while any(process.poll() is None for process in list(_processes[sweep])):
-        stop_runs(sweep)
-        if time.monotonic() > deadline:
-            for process in list(_processes[sweep]):
-                process.kill()
+    while alive := [process for process in list(_processes[sweep]) if process.poll() is None]:
+        for process in alive:
+            process.send_signal(signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
         time.sleep(0.5)
 
 
@@ -105,7 +104,8 @@ def _end_with(points: Any) -> None:
 def _launched(task: Mapping[str, Any]) -> dict[str, Any]:
     """Launch a point, once a lost worker's run of it has ended."""
     notebook, parameters = Path(task["notebook"]), task["parameters"]
-    sys.argv = ["handclip", "run", notebook.stem, *_as_typed(parameters)]  # what the record says of its command
+    typed = [("-r" if isinstance(value, str) else "-p", name, str(value)) for name, value in parameters.items()]
+    sys.argv = ["handclip", "run", notebook.stem, *chain(*typed)]  # what the record says of its command
     began = time.monotonic()
     while True:
         try:
@@ -123,13 +123,6 @@ def _launched(task: Mapping[str, Any]) -> dict[str, Any]:
             return {"status": "failed", "error": str(error)}
         except Exception as error:
             return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-
-
-def _as_typed(parameters: Mapping[str, Any]) -> list[str]:
-    words = []
-    for name, value in parameters.items():
-        words += ["-r" if isinstance(value, str) else "-p", name, str(value)]
-    return words
 
 
 if __name__ == "__main__":

@@ -12,15 +12,10 @@ from handclip_lib.errors import BackboneError, ConfigError, DataError, RunError
 from handclip_lib.parameters.notebooks import Analysis
 from handclip_lib.parameters.parts import BackboneName, Parameters
 from handclip_lib.places import HD_IDENTITIES, METADATA, PHOTOGRAPHS, find_data_root, reports_folder
-from handclip_lib.runs.record import PROMPTS_OF, TRAININGS, find_run, read_record
+from handclip_lib.runs.record import CHECKPOINTS, PROMPTS_OF, TRAININGS, find_run, read_record
 
 EARLIER = {"prompt_run": PROMPTS_OF, "trained_run": TRAININGS}
 """Parameters that name an earlier run, and whose runs they take."""
-CHECKPOINTS = {
-    "02_prompt_learning": "text_features.safetensors", "03_image_finetune": "best.safetensors",
-    "04_joint_training": "best.safetensors",
-}  # fmt: skip
-"""What a later notebook takes from a run."""
 LEFT = ("text_features.safetensors", "best.safetensors", "split.csv", "split.json")
 """What later runs read of a run: its digest is that of these files and its parameters."""
 EVALUATED = ("run.json", "per_query.csv", "embeddings.safetensors", "split.csv", "split.json")
@@ -47,12 +42,6 @@ def what_is_read(config: Parameters, *, progress: bool = True) -> dict[str, str]
             folder = _earlier_run(config, name)
             read[name] = f"{folder.name} {_left(folder)}" if folder else "absent"
     return read
-
-
-def named_inputs(config: Parameters) -> str:
-    """The parameters that name what is read: two configurations with equal ones read the same."""
-    names = ("dataset", "data_root", "backbone", "weights", "input_size", *EARLIER)
-    return json.dumps([getattr(config, name, "") for name in names])
 
 
 def earlier_runs(config: Parameters) -> dict[str, str]:
@@ -97,30 +86,23 @@ def weights_faults(given: Mapping[str, Any]) -> list[str]:
 
 
 def refusal(faults: Sequence[str], error: ConfigError | None = None) -> ConfigError:
-    """One refusal of all faults: those of the parameters themselves, as their guard raised them, and these."""
+    """One refusal of all faults: those of the parameters themselves, as `resolve` raised them, and these."""
     lines = [*(line.strip() for line in str(error or "").splitlines()[1:]), *faults]
     count = "1 parameter is" if len(lines) == 1 else f"{len(lines)} parameters are"
     return ConfigError(f"{count} wrong:\n" + "\n".join(f"  {line}" for line in lines))
 
 
 def refuse_other_input(config: Parameters, record: Mapping[str, Any]) -> None:
-    """Refuse to end a run whose input is another than when it began, by its record.
+    """Refuse, by a RunError, to end a run whose input is another than when it began, by its record.
 
     Runs of an analysis that have begun or ended since are no change: it looked at those there were.
-
-    Raises:
-        RunError: Something changed; the message names the parameter.
     """
     inputs = record.get("inputs") or {}
-    meant = {
-        name: inputs[notebook]
-        for name, notebooks in EARLIER.items()
-        for notebook in notebooks
-        if getattr(config, name, "") == "latest" and notebook in inputs
-    }
+    latest = {name: notebooks for name, notebooks in EARLIER.items() if getattr(config, name, "") == "latest"}
+    meant = {name: inputs[one] for name, notebooks in latest.items() for one in notebooks if one in inputs}
     now = what_is_read(config.model_copy(update=meant), progress=False)
-    read = {name: key for name, key in (record.get("read") or {}).items() if not key.startswith("running")}
-    changed = [name for name, key in read.items() if now.get(name) != key]
+    read = (record.get("read") or {}).items()
+    changed = [name for name, key in read if not key.startswith("running") and now.get(name) != key]
     if changed:
         raise RunError(
             f"what {' and '.join(changed)} names changed while this run went on, so its figures may be of neither "
@@ -142,8 +124,8 @@ def usable_run(name: str, *notebooks: str) -> Path:
     left = record.get("left")
     left = left if isinstance(left, dict) else {}
     now = contents(folder, tuple(left))
-    for file, key in left.items():
-        if now.get(file) != key:
+    for file in left:
+        if now.get(file) != left[file]:
             raise RunError(
                 f"{file} in {folder} is not the file that {folder.name} left: it was replaced or damaged since; "
                 f"{again} with --force, or give a file of weights of your own with -p weights"

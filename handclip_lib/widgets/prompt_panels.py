@@ -12,7 +12,7 @@ from handclip_lib.data.images import DecodedImages
 from handclip_lib.evaluation.studies.prompts import PromptTask
 from handclip_lib.models.prompt_learner import nearest_words
 from handclip_lib.parameters.notebooks import PromptLearning
-from handclip_lib.parameters.templates import templates_of
+from handclip_lib.parameters.parts import templates_of
 from handclip_lib.plots.prompts import cluster_order, identity_sheet, learning_curves, prompt_similarity
 from handclip_lib.training.prompt import PromptResult
 from handclip_lib.widgets.panel import Job, Panel

@@ -18,12 +18,10 @@ from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.launch import executors, worker
 from handclip_lib.launch.executors import Place, _Listed, answers, on_slurm, on_this_machine
 from handclip_lib.launch.launcher import find_notebook
-from handclip_lib.launch.points import MOST, read_points
-from handclip_lib.launch.summary import line_of, row_of
-from handclip_lib.launch.sweep import choose_place, sweep
+from handclip_lib.launch.plan import MOST, read_points
+from handclip_lib.launch.sweep import choose_place, line_of, row_of, sweep
 from handclip_lib.launch.worker import ELSEWHERE, run_point
-from handclip_lib.runs.claim import UnderWayError
-from handclip_lib.runs.record import this_process
+from handclip_lib.runs.record import UnderWayError, this_process
 
 Launch = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from handclip_lib.errors import ConfigError
 from handclip_lib.launch.launcher import gather
-from handclip_lib.launch.points import read_points
+from handclip_lib.launch.plan import read_points
 from handclip_lib.parameters.files import read_mapping
 from handclip_lib.parameters.guard import as_papermill, resolve
 from handclip_lib.parameters.notebooks import NOTEBOOKS, Evaluation, ImageFinetune

@@ -13,16 +13,24 @@ from handclip_lib.launch.launcher import find_notebook
 from handclip_lib.launch.plan import run_folder
 from handclip_lib.parameters.notebooks import DataExploration, Evaluation
 from handclip_lib.runs import run as runs
-from handclip_lib.runs.claim import Claim, UnderWayError, lock_of
-from handclip_lib.runs.cleaning import named_runs, removable, remove
-from handclip_lib.runs.record import HEARTBEAT, LOST_AFTER, read_record, this_process, write_record
+from handclip_lib.runs.listing import named_runs, removable, remove
+from handclip_lib.runs.record import (
+    HEARTBEAT,
+    LOST_AFTER,
+    Claim,
+    UnderWayError,
+    lock_of,
+    read_record,
+    this_process,
+    write_record,
+)
 from handclip_lib.runs.run import Run
 
 NODE = {"host": "node7", "machine": "another boot", "pid": 1, "began": "1"}
 CLAIMANT = """
 import sys, time
 from pathlib import Path
-from handclip_lib.runs.claim import Claim, UnderWayError
+from handclip_lib.runs.record import Claim, UnderWayError
 folder, held = Path(sys.argv[1]), []
 print("ready", flush=True)
 start = float(sys.stdin.readline())

@@ -9,7 +9,7 @@ from filelock import FileLock
 from handclip_lib.cli import main
 from handclip_lib.data.images import kept_pixels
 from handclip_lib.errors import ConfigError, RunError
-from handclip_lib.runs.cleaning import named_runs, removable, remove
+from handclip_lib.runs.listing import named_runs, removable, remove
 from handclip_lib.runs.record import read_record, this_process, write_record
 from handclip_lib.terminal import in_units
 

@@ -43,7 +43,7 @@ CHANGES = [
     ("widgets/panel.py", "x = 1\n", ""),
     ("report/pages.py", "x = 1\n", ""),
     ("launch/sweep.py", "x = 1\n", ""),
-    ("runs/cleaning.py", "x = 1\n", ""),
+    ("runs/listing.py", "x = 1\n", ""),
     ("evaluation/ranking/reranking.py", "x = 1\n", "05"),  # of 05 alone
     ("evaluation/ranking/reranking.py", "# a comment\n", ""),
     ("evaluation/ranking/reranking.py", 'def f():\n    """Words."""\n', "05"),

@@ -11,8 +11,7 @@ from handclip_lib.cli import main
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.launch import launcher
 from handclip_lib.launch.launcher import find_notebook, launch
-from handclip_lib.launch.plan import plan
-from handclip_lib.launch.points import read_points
+from handclip_lib.launch.plan import plan, read_points
 from handclip_lib.parameters.notebooks import Analysis, Evaluation, ImageFinetune
 from handclip_lib.runs import start
 from handclip_lib.runs.identity import run_id

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from handclip_lib.runs import claim, record
-from handclip_lib.runs.claim import Heartbeat
-from handclip_lib.runs.record import HEARTBEAT, LOST_AFTER, is_here, state_of, this_process
+from handclip_lib.runs import record
+from handclip_lib.runs.record import HEARTBEAT, LOST_AFTER, Claim, is_here, state_of, this_process
 
 NODE = {"host": "node7", "machine": "another boot", "pid": 1, "began": "1"}
 
@@ -78,15 +77,14 @@ def test_a_zombie_is_not_alive(tmp_path: Path):
 
 
 def test_a_heart_beats_until_it_is_stopped(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(claim, "BEAT", 0.01)
-    heart = Heartbeat(tmp_path)
-    file, deadline = tmp_path / HEARTBEAT, time.monotonic() + 20
+    monkeypatch.setattr(record, "BEAT", 0.01)
+    claim = Claim(tmp_path / "run")
+    file, deadline = tmp_path / "run" / HEARTBEAT, time.monotonic() + 20
     while not file.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    beaten(tmp_path, 900)
+    beaten(tmp_path / "run", 900)
     while file.stat().st_mtime < time.time() - 800 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert time.time() - file.stat().st_mtime < 800
-    heart.stop()
+    claim.release()
     assert not file.exists()
-    Heartbeat(tmp_path / "gone").stop()
