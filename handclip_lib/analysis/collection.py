@@ -12,6 +12,7 @@ from handclip_lib.analysis.comparison import not_paired
 from handclip_lib.errors import EvaluationError, RunError
 from handclip_lib.evaluation.ranking.saved_evaluation import PER_QUERY, SavedEvaluation, load_evaluation
 from handclip_lib.evaluation.tables import result_table
+from handclip_lib.runs.identity import COMPUTE
 from handclip_lib.runs.listing import changed_of
 from handclip_lib.runs.record import CHECKPOINTS, not_learnt, record_of
 
@@ -57,18 +58,20 @@ def runs_table(records: Sequence[Record], runs: Path, notes: Mapping[str, str] |
     """One row a run of a folder; `notes` of `comparable_runs` say why some that are whole cannot be compared.
 
     Returns:
-        Columns id, notebook, model, weights (their fingerprint), dataset, data_root, aspect, differs (parameters in
-        which runs differ), `METRICS` in 0..1, seconds, peak_memory_mb where any run recorded it, split (start of its
-        checksum), status, and note: why a run cannot be compared, or what is missing.
+        Columns id, notebook, model, weights (their fingerprint), dataset, data_root, aspect, differs (parameters and
+        versions of packages in which runs differ), `METRICS` in 0..1, seconds, peak_memory_mb where any run recorded
+        it, split (start of its checksum), status, and note: why a run cannot be compared, or what is missing.
     """
-    names = differing(records)
+    names, packages = differing(records), _differing_packages(records)
     rows = []
     for record in records:
         given, metrics = record.get("parameters") or {}, record.get("metrics") or {}
         row = {"id": record["id"], "notebook": record["notebook"], "model": metrics.get("model", "")}
         row |= {"weights": _fingerprint(record, row["model"])}
         row |= {name: given.get(name, "") for name in ("dataset", "data_root", "aspect")}
-        row["differs"] = ", ".join(f"{name}={given[name]}" for name in names if name in given)
+        differs = [f"{name}={given[name]}" for name in names if name in given]
+        software = record.get("versions") or {}
+        row["differs"] = ", ".join(differs + [f"{name} {software[name]}" for name in packages if name in software])
         row |= {name: metrics.get(name) for name in METRICS}
         peak = record.get("peak_memory_mb", metrics.get("peak_memory_mb"))
         row |= {"seconds": record.get("seconds"), "peak_memory_mb": peak}
@@ -92,6 +95,12 @@ def differing(records: Iterable[Record]) -> list[str]:
         for name, value in (record.get("parameters") or {}).items():
             values[name].add(json.dumps(value, sort_keys=True, default=str))
     return [name for name in values if len(values[name]) > 1 and name in changed and name not in IN_COLUMNS]
+
+
+def _differing_packages(records: Iterable[Record]) -> list[str]:
+    """Packages that figures depend on, of which runs had different versions."""
+    software = [record.get("versions") or {} for record in records]
+    return [name for name in COMPUTE if len({str(one[name]) for one in software if name in one}) > 1]
 
 
 def note_of(record: Record, runs: Path) -> str:

@@ -1,7 +1,8 @@
 """The guard: parameters out of a notebook's cells, a file or typed text, every fault of theirs refused at once."""
 
 import ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import PurePath
 from typing import Any, TypeVar
@@ -34,8 +35,7 @@ def resolve(model: type[P], namespace: Mapping[str, Any]) -> P:
     name they assign is held to the model, and a value that only an older edition of the cell gave is the default again.
 
     Args:
-        model: The notebook's parameters.
-        namespace: Its `globals()`, or a plain mapping of names to values.
+        namespace: The notebook's `globals()`, or a plain mapping of names to values.
 
     Raises:
         ConfigError: All faults, one line each: name and value, what is wrong, what to do.
@@ -64,10 +64,8 @@ def as_papermill(value: str) -> Any:
     if value in ("True", "False", "None"):
         return {"True": True, "False": False, "None": None}[value]
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(value)
-        except ValueError:
-            continue
     return value
 
 
@@ -86,17 +84,15 @@ def _held(fields: set[str], namespace: Mapping[str, Any]) -> tuple[set[str], set
     counts = [len(names & fields) for names in cells]
     own = [n for n, count in enumerate(counts) if count and not added[n]] or [n for n, c in enumerate(counts) if c]
     if not own:
-        plain = (name for name, value in namespace.items() if name not in fields and _is_literal(value))
+        literal = bool | int | float | str | list | dict | None
+        plain = (name for name, value in namespace.items() if name not in fields and isinstance(value, literal))
         return {name for name in plain if get_close_matches(name, fields, 1, 0.7)}, set()
     newest = max(n for n in own if 2 * counts[n] >= max(counts[m] for m in own))
     injected = max((n for n in range(newest, len(cells)) if added[n]), default=newest)
     # a cell half of whose parameters the newest gives again was an edition of it; one of other parameters still counts
     older = [cells[n] for n in range(newest) if added[n] or 2 * len(cells[n] & cells[newest] & fields) >= counts[n]]
-    return (cells[newest] | cells[injected]) - PATHS, (_union(older) & fields) - _union(cells[newest:])
-
-
-def _union(sets: Iterable[set[str]]) -> set[str]:
-    return set().union(*sets)
+    outdated = set[str]().union(*older) & fields
+    return (cells[newest] | cells[injected]) - PATHS, outdated.difference(*cells[newest:])
 
 
 def _assigned(source: str) -> set[str]:
@@ -115,10 +111,6 @@ def _assigned(source: str) -> set[str]:
         if not isinstance(node, SCOPES):
             waiting += ast.iter_child_nodes(node)
     return names
-
-
-def _is_literal(value: object) -> bool:
-    return value is None or isinstance(value, bool | int | float | str | list | dict)
 
 
 def _unknown(name: str, model: type[BaseModel]) -> str:

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -126,6 +127,31 @@ def test_the_same_run_is_not_started_twice(monkeypatch):
     folder = launch(find_notebook("01"), SMALL | {"seed": 6}).folder
     with FileLock(folder.parent / f".{folder.name}.lock"), pytest.raises(RunError, match="another process"):
         launch(find_notebook("01"), SMALL | {"seed": 6})
+
+
+LOSES_THE_FIRST = """
+import signal, sys, time
+lost = []
+signal.signal(signal.SIGINT, lambda *_: sys.exit(3) if lost else lost.append(1))
+open(sys.argv[1], "w").close()
+while True:
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.matrix("signal", "papermill, which loses it", "asked again until it ends")
+def test_a_notebook_that_loses_the_signal_is_asked_again(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(launcher, "AGAIN", 0.2)
+    ready = tmp_path / "ready"
+
+    def stop() -> None:
+        while not ready.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    command = [sys.executable, "-c", LOSES_THE_FIRST, str(ready)]
+    assert launcher._papermill(command, dict(os.environ), None) == (3, "SIGTERM"), "-9 where it is ended by force"
 
 
 @pytest.mark.fault

@@ -282,6 +282,11 @@ def test_a_run_s_line_has_its_figures_with_the_interval(reports: Path):
     assert line_of(row, point.label) == "learning_rate=0.001: rank-1 92.0 % (89.0–94.7), mAP 95.0 %, 2.0 s"
 
 
+def test_what_could_not_be_measured_is_told_as_that():
+    row = {"status": "succeeded", "rank1": float("nan"), "rank1_low": float("nan"), "map": 0.5, "seconds": 2.0}
+    assert line_of(row, "seed=1") == "seed=1: rank-1 not measurable, mAP 50.0 %, 2.0 s"
+
+
 def test_each_worker_has_its_gpus_and_a_run_on_two_has_two(monkeypatch):
     given = {}
     monkeypatch.setattr("handclip_lib.launch.sweep.on_this_machine", lambda word, **options: given.update(options))

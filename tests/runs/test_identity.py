@@ -88,6 +88,24 @@ def test_code_that_cannot_be_parsed_depends_on_everything_but_what_shows_and_kee
         assert (run_id(config, "%matplotlib inline", {}) == before) == same
 
 
+def test_code_is_parsed_once_and_known_code_makes_the_same_id(library: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("HANDCLIP_CACHE", str(tmp_path / "cache"))
+    before, file = ids(), tmp_path / "cache" / "content" / "code.json"
+    for damaged in ("[1]", '{"a": 1}', "{"):
+        file.write_text(damaged)
+        identity._known.cache_clear()
+        assert ids() == before
+    identity._known.cache_clear()
+    monkeypatch.setattr(identity.ast, "dump", lambda _: pytest.fail("parsed again"))
+    assert ids() == before
+
+
+def test_versions_of_what_figures_depend_on_are_recorded():
+    found = identity.versions()
+    assert {"torch", "torchvision", "pillow", "numpy"} <= set(found) & set(identity.COMPUTE)
+    assert found["torchvision"] != "not installed"
+
+
 def test_what_is_no_notebook_is_refused(tmp_path: Path):
     (tmp_path / "x.ipynb").write_text("[]")
     with pytest.raises(ConfigError, match=r"x\.ipynb is not a notebook"):

@@ -71,6 +71,13 @@ def test_what_cannot_be_asked_is_refused(asked, words):
         chosen(RUNS, **asked)
 
 
+def test_what_could_not_be_measured_is_empty_and_comes_last():
+    runs = [record("05_evaluation-n", metrics={"rank1": float("nan"), "map": float("nan")}), *RUNS]
+    (line,) = (line for line in as_lines(runs) if line.startswith("05_evaluation-n"))
+    assert (line.split()[:3], "%" in line) == (["05_evaluation-n", "succeeded", "9.0"], False)
+    assert [run["id"][-1] for run in ordered(runs, "rank1")] == ["b", "a", "d", "n", "c"]
+
+
 def test_the_order_and_runs_without_the_value_last():
     assert [run["id"][-1] for run in ordered(RUNS)] == ["d", "c", "b", "a"]
     assert [run["id"][-1] for run in ordered(RUNS, "rank1")] == ["b", "a", "d", "c"]

@@ -2,6 +2,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -50,7 +51,7 @@ def test_every_start_says_where_it_writes_and_whether_that_is_in_a_project(
     if "pyproject.toml" in inside:
         (tmp_path / "pyproject.toml").rmdir()
         (tmp_path / "pyproject.toml").touch()
-    monkeypatch.setattr("handclip_lib.runs.run._in_a_kernel", lambda: True)
+    monkeypatch.setitem(sys.modules, "ipykernel", None)
     _, run = start(Evaluation, {})
     run.finish()
     printed = capfd.readouterr()
