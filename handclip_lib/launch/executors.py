@@ -88,9 +88,7 @@ def on_this_machine(sweep: str, *, workers: int, gpus: Sequence[str] = (), threa
 
     Args:
         sweep: What tells this sweep's processes from another's.
-        workers: Runs at once.
         gpus: `CUDA_VISIBLE_DEVICES` of the runs at once; empty to leave it as it is.
-        threads: `OMP_NUM_THREADS` of a run.
     """
     free: SimpleQueue[dict[str, str]] = SimpleQueue()
     for number in range(workers):
@@ -120,9 +118,7 @@ def on_dask(sweep: str, address: str) -> Iterator[Place]:
 
     A task whose worker dies is given to another by Dask itself, as often as the scheduler's `allowed-failures` says.
 
-    Raises:
-        ConfigError: No scheduler answers at the address, or it has no workers.
-        RunError: The scheduler is gone while runs go on.
+    A ConfigError where no scheduler with workers answers, a RunError where it is gone while runs go on.
     """
     from distributed import Client
 
@@ -159,9 +155,7 @@ def on_dask(sweep: str, address: str) -> Iterator[Place]:
 def on_slurm(folder: Path, options: Mapping[str, Any]) -> Iterator[Place]:
     """Run in jobs of Slurm: arrays of what is submitted at the same time, by submitit.
 
-    Args:
-        folder: For submitit's files; every node must see it.
-        options: Of sbatch by name, such as partition, time (minutes), gpus_per_node, cpus_per_task, mem, account.
+    `folder` is for submitit's files, and every node must see it; `options` are of sbatch, by name.
 
     Raises:
         ConfigError: submitit or Slurm is not there, or an option is unknown or missing.

@@ -84,16 +84,12 @@ def launch(
 ) -> Launched:
     """Run a notebook in its own folder, and write the report and the index.
 
-    A run of the same parameters, notebook, library and data that succeeded is not run again, unless forced. One that
-    was stopped goes on from its checkpoint, unless forced: then it starts anew.
-
-    Args:
-        timeout: Seconds after which the run is interrupted; None: never.
+    The same run, if it succeeded, is not run again, and goes on from its checkpoint if it was stopped, unless forced:
+    then it starts anew. It is interrupted after `timeout` seconds.
 
     Raises:
         ConfigError: All faults at once, before anything is started; see `plan`.
-        RunError: The same run is under way.
-        WriteError: The reports folder cannot be written.
+        RunError, WriteError: The same run is under way, or the reports folder cannot be written.
     """
     if timeout is not None and not timeout > 0:
         raise ConfigError(f"timeout={timeout:g}: give the seconds the run may take, more than 0")
@@ -150,8 +146,7 @@ def _reported(folder: Path, status: str, *, anew: bool = False) -> Path:
 def _papermill(command: list[str], environment: dict[str, str], timeout: float | None) -> tuple[int, str | None]:
     """Run papermill in a process of its own, so that whatever ends it leaves us to tell the truth.
 
-    Returns:
-        Its exit code, and what stopped it before its end: a signal's name, a time-out, or None.
+    Its exit code, and what stopped it before its end: a signal's name, a time-out, or None.
     """
     began = time.monotonic()
     child = subprocess.Popen(command, env=environment, start_new_session=True, umask=umask())

@@ -12,9 +12,8 @@ from typing import Any
 import safetensors
 
 from handclip_lib.errors import ConfigError, RunError
-from handclip_lib.parameters.commands import changed, defaults
 from handclip_lib.parameters.files import is_name
-from handclip_lib.parameters.guard import resolve
+from handclip_lib.parameters.guard import changed, defaults, resolve
 from handclip_lib.parameters.notebooks import NOTEBOOKS
 from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import reports_folder
@@ -102,11 +101,8 @@ class Point:
 def plan(notebook: Path, parameters: Mapping[str, Any], known: dict[Any, Any] | None = None) -> Plan:
     """Look at parameters and at all they name; nothing is made or started.
 
-    Args:
-        known: What was found of data, weights and runs, for other plans that name the same: many points of a sweep.
-
-    Raises:
-        ConfigError: All faults at once: of the parameters, and of the data, weights and runs that they name.
+    All faults are one ConfigError: of the parameters, and of the data, weights and runs that they name; `known` keeps
+    what was found of those for other plans that name the same: many points of a sweep.
     """
     model = NOTEBOOKS[notebook.stem]
     given = defaults(model) | dict(parameters)

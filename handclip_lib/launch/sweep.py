@@ -49,17 +49,12 @@ def sweep(notebook: Path, points: Sequence[Point], name: str, place: Opener, *, 
     A point that fails does not stop the others. SIGINT and SIGTERM interrupt what is under way, each run by its own
     honest end; the same sweep started again goes on from there.
 
-    Args:
-        name: Of the folder in `reports/sweeps/`.
-        place: Of `choose_place`.
-        force: Run again what succeeded before.
-
     Returns:
         Exit code: 0 all succeeded now or before, 1 some did not, 130 or 143 interrupted.
 
     Raises:
         ConfigError: The place to run is not there.
-        RunError: The folder cannot be written or is in use, or the place is gone.
+        RunError: The folder `name` of `reports/sweeps/` cannot be written or is in use, or the place is gone.
     """
     folder = reports_folder() / "sweeps" / name
     with writing(folder):
@@ -103,11 +98,8 @@ def choose_place(
 ) -> Opener:
     """Where a sweep runs: on this machine, unless a Dask scheduler or options of Slurm are given.
 
-    Args:
-        points: Runs that train on several GPUs are given as many each.
-        workers: Runs at once on this machine; 0 for one a GPU, or one for two cores where there is none.
-        scheduler: Address of a Dask cluster's; "" for none.
-        slurm: Options of `on_slurm`; None for no Slurm.
+    Here, runs that train on several GPUs are given as many each; `workers` run at once, 0: one a GPU, or one for two
+    cores where there is none.
     """
     if slurm is not None:
         return lambda _, folder: on_slurm(folder / "slurm", slurm)
@@ -158,9 +150,7 @@ def write_summary(folder: Path, title: str, rows: Sequence[Row], figures: Mappin
 def draw_effects(folder: Path, rows: Sequence[Row], names: Sequence[str]) -> dict[str, str]:
     """Draw the effect of each parameter that the sweep varies, over all values of the others, as `effect_NAME.png`.
 
-    Returns:
-        What each shows by its file's name; empty where fewer than two runs succeeded, or their notebook measures
-        nothing to compare.
+    What each shows, by its file's name; none where fewer than two runs succeeded, or nothing compares them.
     """
     done = [row for row in rows if row["status"] == "succeeded"]
     measures = next((pair for pair in MEASURES if done and all(set(pair) <= set(row) for row in done)), None)

@@ -34,9 +34,8 @@ _processes: dict[str, set[subprocess.Popen]] = defaultdict(set)  # by sweep
 def run_point(task: Mapping[str, Any]) -> dict[str, Any]:
     """Run one point of `sweep.sweep` here, in a process of its own, and wait for it.
 
-    Returns:
-        Its status ("skipped" when it had succeeded before, "lost" when the process died, `NOT_RUN` when it was stopped
-        before it began, `ELSEWHERE` when another process has the run and does not end it soon) and error.
+    Its status is "skipped" when it had succeeded before, "lost" when the process died, `NOT_RUN` when it was stopped
+    before it began, `ELSEWHERE` when another process has the run and does not end it soon.
     """
     log = Path(task["log"])
     if not log.parent.is_dir():

@@ -40,13 +40,7 @@ def read_parameters(file: Path) -> dict[str, Any]:
 def save_parameters(config: Parameters, name: str, *, overwrite: bool = False) -> Path:
     """Write all parameters to `params/<notebook>/<name>.yml`, with a header; it stands alone and over a base.yml.
 
-    Args:
-        name: Letters, digits, dots, underscores and hyphens; `.yml` is added.
-        overwrite: Replace a file of that name.
-
-    Raises:
-        ConfigError: The name is none, or the file is there already.
-        WriteError: It cannot be written.
+    A ConfigError where the name is none, or the file is there already.
     """
     stem = name.strip().removesuffix(".yml")
     if not re.fullmatch(r"\w[\w.-]*", stem):
@@ -132,12 +126,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def read_mapping(file: Path) -> dict[str, Any]:
-    """What a YAML file of names and values holds; empty for an empty file.
-
-    Raises:
-        ConfigError: It cannot be read, is not YAML, is no mapping, gives a name twice, has one that no parameter
-            can have, or is too large or too deep for parameters.
-    """
+    """What a YAML file of names and values holds; empty for an empty file; a ConfigError of any other."""
     try:
         with file.open("rb") as opened:  # a pipe may be named: `-f <(…)`
             content = opened.read(MOST + 1)

@@ -199,14 +199,9 @@ def no_parameter(name: str) -> str:
 
 
 def trained_name(backbone: str, parameters: Mapping[str, Any], learnt: str = "yes") -> str:
-    """What a model that 03 or 04 trained is called in tables and figures.
+    """What a model that 03 or 04 trained is called: that test images chose it is part of it, and that it learnt not.
 
-    That test images chose it is part of it, and that it did not learn.
-
-    Args:
-        backbone: The backbone's name.
-        parameters: Of the training's run.
-        learnt: `ImageResult.learnt`.
+    `parameters` are of the training's run, `learnt` of its `ImageResult`.
     """
     made = "joint" if "method" in parameters else "fine-tuned"
     how, _, reason = learnt.partition(": ")

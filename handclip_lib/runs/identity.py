@@ -32,16 +32,13 @@ WEIGHTS = "tiny.safetensors"  # shipped, and read by backbone tiny alone
 BLOCKS = (ast.stmt, ast.excepthandler, ast.match_case)
 DOCUMENTED = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 MOST_KNOWN = 2000  # pieces of code
+WAY_OF_PARSING = f"{sys.version}\0".encode() + Path(__file__).read_bytes() + b"\0"
 Parsed = tuple[str, list[str], list[str]]
 """Of code: a digest, the dotted names it may import, and the names of files in it."""
 
 
 def code_of(notebook: Path) -> str:
-    """The code cells of a notebook: prose may change without making another run.
-
-    Raises:
-        ConfigError: The file is no notebook.
-    """
+    """The code cells of a notebook, for prose may change without making another run; a ConfigError where it is none."""
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         return "\0".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
@@ -101,9 +98,7 @@ def git_state() -> dict[str, Any] | None:
 def _library_stamp(code: str | None, tiny: bool) -> str:
     """A digest of the library's modules that some code imports, that those import, and of the data files they name.
 
-    Args:
-        code: Of `code_of`; None, and what cannot be parsed, stands for code that imports everything.
-        tiny: The shipped weights are read.
+    None, and what cannot be parsed, stands for code that imports everything. `tiny`: the shipped weights are read.
     """
     files = {file.relative_to(LIBRARY.parent).with_suffix("").parts: file for file in LIBRARY.rglob("*.py")}
     counted = {words: file for words, file in files.items() if words[1] not in SHOWS_AND_KEEPS}
@@ -145,18 +140,12 @@ def _known(file: Path) -> dict[str, Parsed]:
         return {}
 
 
-@cache
-def _way_of_parsing() -> bytes:
-    """What else a dump depends on."""
-    return sys.version.encode() + Path(__file__).read_bytes()
-
-
 def _as_parsed(source: bytes, known: dict[str, Parsed]) -> Parsed:
     """Code as it is parsed, without docstrings, so that words make no other run; kept in `known`.
 
     A name of the library in quotes is that of a package for another process: `python -m handclip_lib.training`.
     """
-    key = sha256(_way_of_parsing() + b"\0" + source).hexdigest()
+    key = sha256(WAY_OF_PARSING + source).hexdigest()
     if key in known:
         return known[key]
     tree = ast.parse(source)

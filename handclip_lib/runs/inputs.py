@@ -25,9 +25,8 @@ EVALUATED = ("run.json", "per_query.csv", "embeddings.safetensors", "split.csv",
 def what_is_read(config: Parameters, *, progress: bool = True) -> dict[str, str]:
     """A digest of all that a run of these parameters reads, by the parameter that names it; of 06, by run.
 
-    What is not there has a digest too, which is another one once it is there. Published weights need none: their name
-    says what they are, and a file that differs from its published checksum is not used. Drawn hands are their
-    parameters and the library. `progress` shows a bar while files are read that were never read before.
+    What is not there has a digest too. Published weights need none: their name says what they are, and a file that
+    differs from its published checksum is not used. Drawn hands are their parameters and the library.
     """
     if isinstance(config, Analysis):
         return _analysed()
@@ -111,11 +110,7 @@ def refuse_other_input(config: Parameters, record: Mapping[str, Any]) -> None:
 
 
 def usable_run(name: str, *notebooks: str) -> Path:
-    """As `find_run`; what a later notebook takes from the run is there and is what the run left.
-
-    Raises:
-        RunError: As `find_run`, or a file is gone or was replaced since.
-    """
+    """As `find_run`; a RunError, too, where a file that later notebooks take is gone or was replaced since."""
     folder = find_run(reports_folder() / "runs", name, *notebooks)
     record = read_record(folder) or {}
     needed, again = CHECKPOINTS[record["notebook"]], f"run {record['notebook'][:2]} again"

@@ -15,7 +15,7 @@ from filelock import Timeout
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.evaluation.tables import in_percent
 from handclip_lib.files import file_lock
-from handclip_lib.parameters.commands import changed as differing
+from handclip_lib.parameters.guard import changed as differing
 from handclip_lib.parameters.notebooks import NOTEBOOKS, no_parameter, notebook_of
 from handclip_lib.places import cache_folder, reports_folder
 from handclip_lib.runs.record import DAMAGED, lock_of, not_learnt, record_of
@@ -49,12 +49,8 @@ def chosen(
     """Records of the runs that are asked for; what is empty asks for nothing.
 
     Args:
-        notebook: Number or name.
         since: ISO 8601 date or time, UTC where it names no zone; runs that started then or later.
         changed: Each NAME, a parameter that is not its default, or NAME=VALUE, one that is VALUE.
-
-    Raises:
-        ConfigError: No such notebook or parameter, or no date.
     """
     stem, moment = notebook and notebook_of(notebook), _moment(since) if since else None
     if stem is None:
@@ -82,10 +78,7 @@ def ordered(records: Sequence[Record], by: str = "started") -> list[Record]:
 
 
 def as_lines(records: Sequence[Record]) -> list[str]:
-    """A table as text: `COLUMNS`, the parameters that are not their default and not in the id, and what was not learnt.
-
-    Of a run that is damaged, lost or running elsewhere, what is known of it is there too.
-    """
+    """A table as text: `COLUMNS`, parameters that are not their default nor in the id, and what is known beside."""
     rows = [[*COLUMNS, "changed"]]
     for record in records:
         differs = [f"{name}={value}" for name, value in changed_of(record).items() if name not in IN_ID]
@@ -163,11 +156,10 @@ class Item:
 
 
 def removable(days: float = 30.0) -> list[Item]:
-    """What may go: runs that did not succeed, cache entries not used for some days, half-written files.
+    """What may go: runs that did not succeed, cache entries not used for some days, files half-written for a day.
 
     Runs under way, runs that succeeded, downloaded weights and drawn hands are never among it. "Used" is the later
     of a file's access and modification times; a file system that keeps no access times says when it was written.
-    `days` is the age from which a run or a cache entry goes; half-written files go from a day on.
     """
     if not days >= 0:
         raise ConfigError(f"--days {days:g}: give 0 or more")

@@ -65,9 +65,8 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 def record_of(folder: Path) -> dict[str, Any]:
     """`run.json`; of one that cannot be used, its id, the status "damaged" and the reason as error.
 
-    The id is the folder's name, which tells runs apart: a copied or renamed folder holds the record of another one.
-    A run whose record says "running" although its process is gone has "died", or is "lost" where the process was on
-    another machine that gives no sign of life.
+    The id is the folder's name: a copied or renamed folder holds the record of another run. One that says "running"
+    has "died" where its process is gone, or is "lost" where that was on a machine that gives no sign of life.
     """
     try:
         record = json.loads(read_regular(folder / "run.json", MOST), parse_int=_whole)
@@ -91,11 +90,7 @@ def not_learnt(record: Mapping[str, Any]) -> str:
 
 
 def find_run(runs: Path, name: str, *notebooks: str) -> Path:
-    """The folder of a run of one of these notebooks that succeeded: by its id in `runs`, "latest", or its folder.
-
-    Raises:
-        RunError: There is none, or it is of another notebook or did not succeed.
-    """
+    """The folder of a run of one of these notebooks that succeeded: by its id in `runs`, "latest", or its folder."""
     wanted = " or ".join(notebooks)
     if name == "latest":
         records = [(read_record(folder) or {}, folder) for stem in notebooks for folder in runs.glob(f"{stem}-*")]
@@ -107,10 +102,9 @@ def find_run(runs: Path, name: str, *notebooks: str) -> Path:
     record = read_record(folder)
     if record is None:
         raise RunError(f"{name!r} is no run in {runs}; `handclip runs` lists them, and latest takes the newest")
-    if record.get("notebook") not in notebooks or record["status"] != "succeeded":
-        raise RunError(
-            f"{name} is a run of {record.get('notebook')} that {record['status']}; one of {wanted} is needed"
-        )
+    notebook, status = record.get("notebook"), record["status"]
+    if notebook not in notebooks or status != "succeeded":
+        raise RunError(f"{name} is a run of {notebook} that {status}; one of {wanted} is needed")
     return folder
 
 
@@ -178,10 +172,7 @@ def state_of(folder: Path, process: dict[str, Any]) -> tuple[str, str | None]:
 
 
 def _silence(folder: Path) -> float:
-    """Seconds between the last sign of life in a folder and now, both by the clock of its file system.
-
-    A record of before there were heartbeats goes by the newest file beside it.
-    """
+    """Seconds since the last sign of life, by its file system's clock; without a heartbeat, since the newest file."""
     beat, newest = folder / HEARTBEAT, 0.0
     for path in [beat] if beat.exists() else folder.rglob("*"):
         with suppress(OSError):  # it went meanwhile

@@ -15,23 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from handclip_lib.errors import HandClipError, RunError
 from handclip_lib.files import whole_file, write_text
-from handclip_lib.parameters.commands import defaults
-from handclip_lib.parameters.guard import resolve
+from handclip_lib.parameters.guard import defaults, resolve
 from handclip_lib.parameters.notebooks import SELECTED_ON_TEST
 from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import elsewhere, reports_folder
 from handclip_lib.runs import inputs
 from handclip_lib.runs.identity import git_state, run_id, versions
-from handclip_lib.runs.record import (
-    TRAININGS,
-    Claim,
-    not_learnt,
-    now,
-    read_record,
-    remove_results,
-    this_process,
-    write_record,
-)
+from handclip_lib.runs.record import Claim, not_learnt, now, read_record, remove_results, this_process, write_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,7 +188,7 @@ class Run:
         from handclip_lib.data.manifest import Split
         from handclip_lib.models.trained import Training
 
-        folder = self.earlier(name, *TRAININGS)
+        folder = self.earlier(name, *inputs.EARLIER["trained_run"])
         record = read_record(folder) or {}
         self._label = _label(record["parameters"])
         learnt = str(record["metrics"].get("learnt", "yes"))
@@ -229,10 +219,8 @@ class Run:
             atexit.unregister(_watched._at_exit)
             if _watched.folder != self.folder and _watched._record["status"] == "running":
                 _watched._close("interrupted", "the guard cell started another run")
-        else:
-            shell = _shell()
-            if shell is not None:
-                shell.events.register("post_run_cell", _after_cell)
+        elif shell := _shell():
+            shell.events.register("post_run_cell", _after_cell)
         _watched = self
         atexit.register(self._at_exit)
 
@@ -254,9 +242,8 @@ def new_record(folder: Path, config: Parameters, read: Mapping[str, str]) -> dic
     """The record of a run that begins now and reads what `what_is_read` says."""
     return {
         "id": folder.name, "notebook": config.notebook, "status": "running", "error": None,
-        "parameters": config.model_dump(),
-        "defaults": defaults(type(config)),
-        "seed": config.seed, "started": now(), "finished": None, "seconds": None, "metrics": {}, "split": None,
+        "parameters": config.model_dump(), "defaults": defaults(type(config)), "seed": config.seed,
+        "started": now(), "finished": None, "seconds": None, "metrics": {}, "split": None,
         "reached_the_end": False, "versions": versions(), "git": git_state(), "process": this_process(),
         "read": dict(read), "inputs": inputs.earlier_runs(config),
         "command": f"notebooks/{config.notebook}.ipynb in a kernel of its own",
