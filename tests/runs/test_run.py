@@ -181,12 +181,8 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("process", "status"),
-    [
-        ({"pid": 2**22 + 1}, "died"),
-        ({"began": "1"}, "died"),
-        ({}, "running"),
-        ({"host": "another machine", "pid": 1}, "running"),
-    ],
+    [({"pid": pid}, "died") for pid in (2**22 + 1, None, "x", [1], 10**17)]
+    + [({"began": "1"}, "died"), ({}, "running"), ({"host": "another machine", "pid": 1}, "running")],
 )
 def test_a_run_whose_process_is_gone_has_died(process, status, tmp_path: Path):
     assert this_process() | {"host": socket.gethostname(), "pid": os.getpid()} == this_process()
