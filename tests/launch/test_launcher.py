@@ -19,10 +19,7 @@ from handclip_lib.runs.record import read_record
 SMALL = {"drawn_subjects": 8, "drawn_images": 3, "draws": 2, "resolution": 32, "samples": 4}
 
 
-@pytest.fixture(autouse=True)
-def reports(tmp_path: Path, monkeypatch) -> Path:
-    monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path / "reports"))
-    return tmp_path / "reports"
+pytestmark = pytest.mark.usefixtures("reports")
 
 
 def test_later_parameters_win_and_raw_ones_stay_text(tmp_path: Path):

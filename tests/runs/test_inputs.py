@@ -22,10 +22,7 @@ LABELS = "id,age,gender,skinColor,accessories,nailPolish,aspectOfHand,imageName,
 FIRST, SECOND = (f"{person},30,male,fair,0,0,dorsal right,Hand_{person}.jpg,0\n" for person in (1, 2))
 
 
-@pytest.fixture(autouse=True)
-def reports(tmp_path: Path, monkeypatch) -> Path:
-    monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path / "reports"))
-    return tmp_path / "reports"
+pytestmark = pytest.mark.usefixtures("reports")
 
 
 def a_data_set(root: Path, linked: bool = False) -> Path:

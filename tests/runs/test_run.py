@@ -20,11 +20,7 @@ from handclip_lib.runs.identity import run_id
 from handclip_lib.runs.record import read_record, this_process, write_record
 from handclip_lib.runs.run import Run
 
-
-@pytest.fixture(autouse=True)
-def reports(tmp_path: Path, monkeypatch) -> Path:
-    monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path / "reports"))
-    return tmp_path / "reports"
+pytestmark = pytest.mark.usefixtures("reports")
 
 
 def test_a_run_tells_its_story_in_run_json(reports: Path):
