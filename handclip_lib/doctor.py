@@ -22,12 +22,11 @@ from handclip_lib.terminal import in_units, one_line
 
 LITTLE_SPACE = 2_000_000_000
 EXTRAS = {
-    "numba": "counting ranks is compiled, otherwise it takes several times as long",
-    "faiss": "a gallery of 100,000 images and more is searched fast, otherwise exactly and slowly",
-    "submitit": "a sweep can go to a Slurm cluster",
-    "playwright": "the tests of reports in a browser can run, with Chromium",
+    "numba": ("-e '.[fast]'", "counting ranks is compiled, otherwise it takes several times as long"),
+    "faiss": ("-e '.[fast]'", "a gallery of 100,000 images and more is searched fast, otherwise exactly and slowly"),
+    "submitit": ("-e '.[slurm]'", "a sweep can go to a Slurm cluster"),
+    "playwright": ("playwright", "the tests of reports in a browser can run, with Chromium"),
 }
-INSTALLED_BY = {"numba": "fast", "faiss": "fast", "submitit": "slurm"}
 INSTALL = "install the pins: make test, or pip install -r requirements.txt -e ."
 OTHER_TORCH = "install a torch for its CUDA, or a newer driver: https://pytorch.org/get-started/locally"
 DATA_VARIABLE = "HANDCLIP_TEST_DATA"
@@ -208,9 +207,8 @@ def _data() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    for name, gain in EXTRAS.items():
+    for name, (place, gain) in EXTRAS.items():
         if importlib.util.find_spec(name) is None:
-            place = f"-e '.[{INSTALLED_BY[name]}]'" if name in INSTALLED_BY else name
             yield Finding(name, "not installed", "note", f"with it {gain}; pip install {place}")
         else:
             yield Finding(name, f"there: {gain}")

@@ -52,11 +52,9 @@ class Launched:
 
 def find_notebook(name: str) -> Path:
     """A notebook by number ("05"), name or path; a ConfigError lists those there are."""
-    folder = project_root() / "notebooks"
-    stem = Path(name).stem if name.endswith(".ipynb") else name
+    folder, stem = project_root() / "notebooks", name if not name.endswith(".ipynb") else Path(name).stem
     found = notebook_of(stem)
-    own = name.endswith(".ipynb") and Path(name).is_file()
-    path = Path(name) if own else folder / f"{found or stem}.ipynb"
+    path = Path(name) if name != stem and Path(name).is_file() else folder / f"{found or stem}.ipynb"
     if not folder.is_dir() and not path.is_file():
         raise ConfigError(f"{folder} is not there: start handclip in the folder of the project, where notebooks/ is")
     if not found or not path.is_file():
@@ -73,8 +71,7 @@ def gather(files: Sequence[str], typed: Sequence[tuple[str, str]], raw: Sequence
     merged: dict[str, Any] = {}
     for file in files:
         merged |= read_mapping(Path(file))
-    wrong = [name for name, _ in (*typed, *raw) if not is_name(name)]
-    if wrong:
+    if wrong := [name for name, _ in (*typed, *raw) if not is_name(name)]:
         raise ConfigError(f"{wrong[0]!r} is no name of a parameter")
     return merged | {name: as_papermill(value) for name, value in typed} | dict(raw)
 

@@ -13,12 +13,12 @@ import safetensors
 
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.parameters.files import is_name
-from handclip_lib.parameters.guard import changed, defaults, resolve
+from handclip_lib.parameters.guard import changed, defaults, refusal, resolve
 from handclip_lib.parameters.notebooks import NOTEBOOKS
 from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import reports_folder
 from handclip_lib.runs.identity import code_of, run_id
-from handclip_lib.runs.inputs import EARLIER, input_faults, refusal, weights_faults, what_is_read
+from handclip_lib.runs.inputs import EARLIER, input_faults, weights_faults, what_is_read
 from handclip_lib.runs.record import TRAINING_CHECKPOINTS, read_record, record_of
 from handclip_lib.terminal import one_line
 
@@ -179,14 +179,13 @@ def read_points(
 
     A point is one entry of `list` with one value of each name of `grid`, over what is fixed.
 
+    All faults are one ConfigError, each with the points it is of.
+
     Args:
         sweep: What the sweep's file holds: `grid` (name -> list of values; every combination), `list` (a list of
             names with values), `fixed` (names with values) or plain names with values.
         base: Parameters of files before it, which it overrides.
         typed: Parameters of the command line, which override what is fixed.
-
-    Raises:
-        ConfigError: All faults at once, each with the points it is of.
     """
     grid, entries, fixed = _sections(sweep, typed or {})
     count = math.prod(len(values) for values in grid.values()) * len(entries)
@@ -256,6 +255,5 @@ def _label(varied: Mapping[str, Any]) -> str:
 
 
 def _whose(labels: list[str], count: int) -> str:
-    if len(labels) == count:
-        return "every point"
-    return labels[0] + (f" and {len(labels) - 1} more" if len(labels) > 1 else "")
+    more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
+    return "every point" if len(labels) == count else labels[0] + more

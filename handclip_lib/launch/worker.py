@@ -1,7 +1,6 @@
-"""Where a run of a sweep happens: a process launches it, since only a main thread may take the signals that end it.
+"""Where a run of a sweep happens: in a process, since only a main thread may take the signals that end it.
 
-The process reads its point as a line of JSON, answers with another, and ends, interrupting its run, when the process
-that started it is gone.
+It reads its point as a line of JSON, answers with another, and ends, interrupting its run, when its parent is gone.
 """
 
 import json
@@ -118,10 +117,9 @@ def _launched(task: Mapping[str, Any]) -> dict[str, Any]:
             if time.monotonic() - began > max(PATIENCE, error.wait):
                 return {"status": ELSEWHERE, "error": str(error)}
             time.sleep(0.5)
-        except HandClipError as error:
-            return {"status": "failed", "error": str(error)}
         except Exception as error:
-            return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+            kind = "" if isinstance(error, HandClipError) else f"{type(error).__name__}: "
+            return {"status": "failed", "error": f"{kind}{error}"}
 
 
 if __name__ == "__main__":

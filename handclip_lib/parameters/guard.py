@@ -3,7 +3,7 @@
 import ast
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import PurePath
@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_origin
 from pydantic import BaseModel, ValidationError
 
 from handclip_lib.errors import ConfigError
-from handclip_lib.parameters.parts import Parameters
+from handclip_lib.parameters.parts import Parameters, nearest
 
 P = TypeVar("P", bound=BaseModel)
 Values = Parameters | Mapping[str, Any]
@@ -46,7 +46,8 @@ def resolve(model: type[P], namespace: Mapping[str, Any]) -> P:
         ConfigError: All faults, one line each: name and value, what is wrong, what to do.
     """
     held, outdated = _held(set(model.model_fields), namespace)
-    faults = [_unknown(name, model) for name in sorted(held - set(model.model_fields), key=str)]
+    unknown = sorted(held - set(model.model_fields), key=str)
+    faults = [f"{name}: no such parameter; {nearest(str(name), model.model_fields)}" for name in unknown]
     values: dict[str, Any] = {}
     for name in model.model_fields:
         if name in namespace and name not in outdated:
@@ -59,9 +60,15 @@ def resolve(model: type[P], namespace: Mapping[str, Any]) -> P:
         known = {fault.split("=", 1)[0] for fault in faults}
         faults += [_refused(model, e) for e in error.errors() if str(e["loc"][0]) not in known]
     if faults:
-        count = "1 parameter is" if len(faults) == 1 else f"{len(faults)} parameters are"
-        raise ConfigError(f"{count} wrong:\n" + "\n".join(f"  {fault}" for fault in faults))
+        raise refusal(faults)
     return config
+
+
+def refusal(faults: Sequence[str], error: ConfigError | None = None) -> ConfigError:
+    """One refusal of all faults: those that `resolve` raised, and these."""
+    lines = [*(line.strip() for line in str(error or "").splitlines()[1:]), *faults]
+    count = "1 parameter is" if len(lines) == 1 else f"{len(lines)} parameters are"
+    return ConfigError(f"{count} wrong:\n" + "\n".join(f"  {line}" for line in lines))
 
 
 def as_papermill(value: str) -> Any:
@@ -116,12 +123,6 @@ def _assigned(source: str) -> set[str]:
         if not isinstance(node, SCOPES):
             waiting += ast.iter_child_nodes(node)
     return names
-
-
-def _unknown(name: str, model: type[BaseModel]) -> str:
-    near = get_close_matches(str(name), model.model_fields, 1, 0.5)
-    remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(model.model_fields)}"
-    return f"{name}: no such parameter; {remedy}"
 
 
 def _convert(model: type[BaseModel], name: str, value: Any) -> tuple[Any, str | None]:

@@ -17,6 +17,7 @@ from handclip_lib.parameters.parts import (
     Prompts,
     PromptTraining,
     ReidHead,
+    nearest,
 )
 
 VERSIONS = {
@@ -193,9 +194,7 @@ def notebook_of(name: str) -> str | None:
 def no_parameter(name: str) -> str:
     """That no notebook has a parameter of this name, with the remedy; "" where one has."""
     known = sorted({name for model in NOTEBOOKS.values() for name in model.model_fields})
-    near = get_close_matches(name, known, 1, 0.5)
-    remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
-    return "" if name in known else f"no notebook has it; {remedy}"
+    return "" if name in known else f"no notebook has it; {nearest(name, known)}"
 
 
 def trained_name(backbone: str, parameters: Mapping[str, Any], learnt: str = "yes") -> str:

@@ -4,6 +4,8 @@ A loop takes the part that it is steered by; a notebook's parameters are such a 
 """
 
 import re
+from collections.abc import Collection
+from difflib import get_close_matches
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,6 +36,12 @@ SLOT, NAME, PLACEHOLDER = "{}", "{name}", "X"
 TEMPLATES = {"identity": "A photo of a {} hand.", "shared": "A photo of a {} hand of {name}."}
 """Template of each kind of context where none is given. Source of the first: CLIP-ReID's, with "hand" for "person"."""
 _SPELT = re.compile(rf"(?<!\S){PLACEHOLDER}(?: {PLACEHOLDER})*(?!\S)")
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The remedy for a name that is not known."""
+    near = get_close_matches(name, known, 1, 0.5)
+    return f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
 
 
 class Parameters(BaseModel):

@@ -2,13 +2,14 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, get_args
 
 from handclip_lib.data.content import content_keys, data_files
-from handclip_lib.errors import BackboneError, ConfigError, DataError, RunError
+from handclip_lib.errors import BackboneError, DataError, RunError
 from handclip_lib.parameters.notebooks import Analysis
 from handclip_lib.parameters.parts import BackboneName, Parameters
 from handclip_lib.places import HD_IDENTITIES, METADATA, PHOTOGRAPHS, find_data_root, reports_folder
@@ -28,23 +29,32 @@ def what_is_read(config: Parameters, *, progress: bool = True) -> dict[str, str]
     What is not there has a digest too. Published weights need none: their name says what they are, and a file that
     differs from its published checksum is not used. Drawn hands are their parameters and the library.
     """
+    read, given = {}, config.model_dump()
     if isinstance(config, Analysis):
-        return _analysed()
-    given = config.model_dump()
-    read = {}
+        for folder in sorted((reports_folder() / "runs").glob("0[1-5]_*")):
+            record = read_record(folder) or {}
+            status = record.get("status", "damaged")
+            known = {} if status == "running" else contents(folder, EVALUATED)
+            read[folder.name] = f"{status} {_digest(json.dumps([record.get('started'), known], sort_keys=True))}"
+        return read
     if given.get("data_root") and given["dataset"] != "drawn":
-        read["data_root"] = _data(given["dataset"], given["data_root"], progress)
+        read["data_root"] = "absent"
+        with suppress(DataError):
+            root = find_data_root(given["data_root"])
+            paths = data_files(given["dataset"], root)
+            lines = zip(paths, content_keys(root, paths, progress), strict=True)
+            read["data_root"] = _digest("\0".join(f"{path}\0{key}" for path, key in lines))
     if given.get("weights"):
         read["weights"] = _file(given["weights"])
     for name in EARLIER:
         if given.get(name):
-            folder = _earlier_run(config, name)
-            read[name] = f"{folder.name} {_left(folder)}" if folder else "absent"
+            earlier = _earlier_run(config, name)
+            read[name] = f"{earlier.name} {_left(earlier)}" if earlier else "absent"
     return read
 
 
 def earlier_runs(config: Parameters) -> dict[str, str]:
-    """Id of each earlier run that the parameters name now, by its notebook, as a record's `inputs` have it."""
+    """Id of each earlier run that the parameters name now, by its notebook: `inputs` of a record."""
     found = [_earlier_run(config, name) for name in EARLIER if getattr(config, name, "")]
     return {folder.name.partition("-")[0]: folder.name for folder in found if folder}
 
@@ -54,7 +64,12 @@ def input_faults(given: Mapping[str, Any]) -> list[str]:
     found = []
     if given.get("data_root") and isinstance(given["data_root"], str):
         try:
-            _look_at_data(given.get("dataset"), find_data_root(given["data_root"]))
+            root, dataset = find_data_root(given["data_root"]), given.get("dataset")
+            needed = {"11k": (METADATA, PHOTOGRAPHS), "hd": (HD_IDENTITIES,)}.get(str(dataset), ())
+            if not all((root / name).exists() for name in needed):
+                from handclip_lib.data.open import open_dataset
+
+                open_dataset(str(dataset), str(root))  # it says what is missing, and which folder may be meant
         except DataError as error:
             found.append(str(error))
     folder = given.get("download_root")
@@ -82,13 +97,6 @@ def weights_faults(given: Mapping[str, Any]) -> list[str]:
     except (BackboneError, RuntimeError) as error:  # RuntimeError: `~name` of a user who does not exist
         return [f"weights={weights!r}: {error}" if weights else str(error)]
     return []
-
-
-def refusal(faults: Sequence[str], error: ConfigError | None = None) -> ConfigError:
-    """One refusal of all faults: those of the parameters themselves, as `resolve` raised them, and these."""
-    lines = [*(line.strip() for line in str(error or "").splitlines()[1:]), *faults]
-    count = "1 parameter is" if len(lines) == 1 else f"{len(lines)} parameters are"
-    return ConfigError(f"{count} wrong:\n" + "\n".join(f"  {line}" for line in lines))
 
 
 def refuse_other_input(config: Parameters, record: Mapping[str, Any]) -> None:
@@ -142,24 +150,6 @@ def _earlier_run(config: Parameters, name: str) -> Path | None:
         return None
 
 
-def _look_at_data(dataset: Any, root: Path) -> None:
-    needed = {"11k": (METADATA, PHOTOGRAPHS), "hd": (HD_IDENTITIES,)}.get(dataset, ())
-    if not all((root / name).exists() for name in needed):
-        from handclip_lib.data.open import open_dataset
-
-        open_dataset(dataset, str(root))  # it says what is missing, and which folder may be meant
-
-
-def _data(dataset: str, data_root: str, progress: bool) -> str:
-    try:
-        root = find_data_root(data_root)
-    except DataError:
-        return "absent"
-    paths = data_files(dataset, root)
-    lines = zip(paths, content_keys(root, paths, progress), strict=True)
-    return _digest("\0".join(f"{path}\0{key}" for path, key in lines))
-
-
 def _file(typed: str) -> str:
     try:
         file = Path(typed).expanduser()
@@ -173,16 +163,6 @@ def _left(folder: Path) -> str:
     parameters = (read_record(folder) or {}).get("parameters") or {}
     weights = _file(parameters["weights"]) if parameters.get("weights") else ""
     return _digest(json.dumps([parameters, weights, contents(folder)], sort_keys=True))
-
-
-def _analysed() -> dict[str, str]:
-    read = {}
-    for folder in sorted((reports_folder() / "runs").glob("0[1-5]_*")):
-        record = read_record(folder) or {}
-        status = record.get("status", "damaged")
-        known = {} if status == "running" else contents(folder, EVALUATED)
-        read[folder.name] = f"{status} {_digest(json.dumps([record.get('started'), known], sort_keys=True))}"
-    return read
 
 
 def _digest(text: str) -> str:

@@ -4,7 +4,7 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -110,12 +110,11 @@ def _changed(text: str) -> Callable[[Record], bool]:
 
 
 def _same(value: Any, text: str) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value).lower() == text.lower() if isinstance(value, bool) else value == text
-    try:
-        return value == float(text)  # 1e-3 is 0.001
-    except ValueError:
-        return False
+    if isinstance(value, bool):
+        return str(value).lower() == text.lower()
+    with suppress(ValueError):
+        return value == (float(text) if isinstance(value, int | float) else text)  # 1e-3 is 0.001
+    return False
 
 
 def _moment(text: str) -> datetime:
@@ -237,12 +236,11 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _days_since(record: dict[str, Any]) -> float:
-    """Days since a run ended, or began where it could not say that it ended."""
-    try:
+    """Days since a run ended, or began where it could not say that it ended; one of unknown age stays."""
+    with suppress(ValueError):
         moment = datetime.fromisoformat(str(record.get("finished") or record.get("started")))
-    except ValueError:
-        return 0.0  # of unknown age: it stays
-    return (time.time() - moment.timestamp()) / DAY
+        return (time.time() - moment.timestamp()) / DAY
+    return 0.0
 
 
 def _unused(paths: Iterable[Path]) -> float:

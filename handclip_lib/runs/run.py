@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from handclip_lib.errors import HandClipError, RunError
 from handclip_lib.files import whole_file, write_text
-from handclip_lib.parameters.guard import defaults, resolve
+from handclip_lib.parameters.guard import defaults, refusal, resolve
 from handclip_lib.parameters.notebooks import SELECTED_ON_TEST
 from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import elsewhere, reports_folder
@@ -51,7 +51,7 @@ def start(model: type[P], namespace: Mapping[str, Any]) -> "tuple[P, Run]":
     else:
         given = config.model_dump()
         if faults := inputs.input_faults(given) + inputs.weights_faults(given):
-            raise inputs.refusal(faults)
+            raise refusal(faults)
         read = inputs.what_is_read(config)
         run = Run(reports_folder() / "runs" / run_id(config, None, read), config, read)
     print(f"run {run.folder.name}\nwrites to {run.folder}{elsewhere()}")
