@@ -11,8 +11,7 @@ from torch import Tensor
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.text_tower import PromptText
 from handclip_lib.errors import ConfigError
-from handclip_lib.parameters.parts import Prompts
-from handclip_lib.parameters.templates import NAME, PLACEHOLDER, split_template
+from handclip_lib.parameters.parts import NAME, PLACEHOLDER, Prompts, split_template
 
 SPREAD = 0.02  # of the first values, as CoOp and CLIP-ReID have it
 

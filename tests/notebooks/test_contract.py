@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from handclip_lib.parameters import notebooks as config
-from handclip_lib.parameters.commands import parameters_cell
+from handclip_lib.parameters.guard import parameters_cell
 from tools import parameter_cells
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))

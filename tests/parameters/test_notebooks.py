@@ -29,14 +29,6 @@ class Training(BaseModel):
     flip: bool = Field(False, description="flip")
 
 
-def test_defaults_fill_what_the_notebook_does_not_say():
-    assert resolve(Training, {"n_ctx": 8}) == Training(n_ctx=8)
-
-
-def test_text_that_papermill_left_as_text_becomes_a_number():
-    assert resolve(Training, {"lr": "1e-3", "n_ctx": "8"}) == Training(lr=1e-3, n_ctx=8)
-
-
 @pytest.mark.parametrize(
     ("values", "words"),
     [
