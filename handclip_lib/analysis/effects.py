@@ -11,7 +11,7 @@ import pandas as pd
 
 from handclip_lib.analysis.collection import Record
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.training.checkpoints import load_checkpoint
+from handclip_lib.training.state import load_checkpoint
 
 MAKES_THE_SPLIT = ("dataset", "data_root", "aspect", "protocol", "draws", "drawn_subjects", "drawn_images")
 """Parameters, beside the seed, that decide which images are trained and tested on."""

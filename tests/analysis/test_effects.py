@@ -6,7 +6,7 @@ import torch
 
 from handclip_lib.analysis.effects import prompt_lengths, seeds_table, sweep_table
 from handclip_lib.errors import TrainingError
-from handclip_lib.training.checkpoints import save_checkpoint
+from handclip_lib.training.state import save_checkpoint
 
 
 def trained(name: str, rank1: float = 0.5, status: str = "succeeded", **parameters) -> dict:

@@ -11,7 +11,7 @@ from handclip_lib.launch import launcher
 from handclip_lib.launch.launcher import find_notebook, launch
 from handclip_lib.launch.plan import find_checkpoint, plan, resumed_from
 from handclip_lib.runs.record import read_record, write_record
-from handclip_lib.training.checkpoints import save_checkpoint
+from handclip_lib.training.state import save_checkpoint
 
 NOTEBOOK = find_notebook("03")
 GIVEN = {"epochs": 5, "drawn_subjects": 12}

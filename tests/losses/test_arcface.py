@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from handclip_lib.losses.arcface import arcface_logits
+from handclip_lib.losses import arcface_logits
 
 
 def test_only_the_own_logit_has_the_margin():

@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from handclip_lib.errors import ConfigError
-from handclip_lib.losses.center import center_loss
-from handclip_lib.losses.image_losses import WeightedLoss
+from handclip_lib.losses import WeightedLoss, center_loss
 
 
 def test_centers_are_pulled_and_pull():

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from handclip_lib.losses.contrastive import group_cross_entropy, supervised_contrastive
+from handclip_lib.losses import group_cross_entropy, supervised_contrastive
 
 
 def written(anchors, others, anchor_ids, other_ids, temperature, normalize) -> float:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from handclip_lib.losses.diversity import diversity_loss
+from handclip_lib.losses import diversity_loss
 
 
 def test_it_is_the_mean_cosine_over_pairs():

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.openai_clip import clip_package
-from handclip_lib.losses.image_losses import image_losses
+from handclip_lib.losses import image_losses
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.parameters.parts import ReidHead
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from handclip_lib.losses.triplet import batch_hard_triplet
+from handclip_lib.losses import batch_hard_triplet
 
 
 def written(embeddings, identities, margin):

@@ -3,7 +3,7 @@ import safetensors.torch
 import torch
 
 from handclip_lib.errors import TrainingError, WriteError
-from handclip_lib.training.checkpoints import load_checkpoint, save_checkpoint
+from handclip_lib.training.state import load_checkpoint, save_checkpoint
 
 
 def test_what_was_saved_is_read_to_the_bit(tmp_path):

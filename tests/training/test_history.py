@@ -1,7 +1,7 @@
 import pytest
 
 from handclip_lib.errors import TrainingError
-from handclip_lib.training.history import History
+from handclip_lib.training.state import History
 
 
 def filled(select_by: str, values: list[float]) -> tuple[History, list[bool]]:

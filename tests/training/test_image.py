@@ -12,10 +12,9 @@ from handclip_lib.models.promptsg import PromptSG
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.models.trained import encode_images
 from handclip_lib.parameters.parts import Guidance, ImageTraining, ReidHead
-from handclip_lib.training.checkpoints import load_checkpoint
 from handclip_lib.training.image import fit_image
-from handclip_lib.training.optimizer import groups
-from handclip_lib.training.schedule import one_cycle, warm_up_cosine
+from handclip_lib.training.optimizer import groups, one_cycle, warm_up_cosine
+from handclip_lib.training.state import load_checkpoint
 
 WEIGHTS = {"identity": 1.0, "triplet": 1.0, "supcon": 0.5}
 TERMS = {"image_to_text": "text_weight"}  # the others are called as their weight

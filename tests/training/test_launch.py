@@ -14,8 +14,8 @@ from handclip_lib.backbone.load import load_backbone
 from handclip_lib.errors import ConfigError, TrainingError
 from handclip_lib.parameters.notebooks import ImageFinetune
 from handclip_lib.training.__main__ import main, train
-from handclip_lib.training.checkpoints import load_checkpoint
 from handclip_lib.training.launch import PARAMETERS, launch_processes, launch_training
+from handclip_lib.training.state import load_checkpoint
 
 SMALL = {
     "drawn_subjects": 8, "drawn_images": 3, "epochs": 2, "n_identities": 2, "n_images": 2, "views": 1, "draws": 1,

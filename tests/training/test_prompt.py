@@ -17,9 +17,9 @@ from handclip_lib.errors import ConfigError, TrainingError
 from handclip_lib.models.prompt_learner import PromptLearner
 from handclip_lib.parameters.notebooks import PromptLearning
 from handclip_lib.parameters.parts import Prompts, PromptTraining
-from handclip_lib.training.checkpoints import load_checkpoint
+from handclip_lib.training.optimizer import warm_up_cosine
 from handclip_lib.training.prompt import fit_prompt, try_prompt
-from handclip_lib.training.schedule import warm_up_cosine
+from handclip_lib.training.state import load_checkpoint
 
 HITS = "val_image_to_text@1"
 NAMES = ["a", "b", "c", "d", "e"]

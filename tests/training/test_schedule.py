@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from handclip_lib.training.schedule import one_cycle, warm_up_cosine
+from handclip_lib.training.optimizer import one_cycle, warm_up_cosine
 
 
 def test_it_rises_on_a_line_and_falls_on_half_a_cosine():
