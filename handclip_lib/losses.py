@@ -110,7 +110,7 @@ def supervised_contrastive(
 
 
 def diversity_loss(texts: Tensor) -> Tensor:
-    """Mean cosine of the texts (n, size) of two different identities, in -1..1: the less, the more diverse; 0 of one."""
+    """Mean cosine of the texts (n, size) of two identities, in -1..1: the less, the more diverse; 0 of a single one."""
     if len(texts) < 2:
         return 0 * texts.sum()
     cosine = F.normalize(texts, dim=1) @ F.normalize(texts, dim=1).T

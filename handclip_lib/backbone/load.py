@@ -100,7 +100,7 @@ class Backbone:
         """Embed texts: not normalised, float32, shape (len(texts), embedding_dim).
 
         Raises:
-            BackboneError: A text is longer than the context, or an embedding is no number.
+            BackboneError: See `tokenize`; or an embedding is no number.
         """
         if not len(texts):
             return np.empty((0, self.embedding_dim), np.float32)
@@ -123,10 +123,8 @@ class Backbone:
         for row, text in zip(tokens, texts, strict=True):
             encoded = [self.start_token, *self.encode_words(text), self.end_token]
             if len(encoded) > self.context_length:
-                raise BackboneError(
-                    f"{text[:60]!r}… is {len(encoded)} tokens long and {self.name} takes "
-                    f"{self.context_length}; shorten it"
-                )
+                long = f"{text[:60]!r}… is {len(encoded)} tokens long"
+                raise BackboneError(f"{long} and {self.name} takes {self.context_length}; shorten it")
             row[: len(encoded)] = torch.tensor(encoded)
         return tokens
 
@@ -185,7 +183,6 @@ def load_backbone(
         download_root: Where OpenAI's files lie and are put; default: `clip` in HandCLIP's cache folder.
         input_size: Height and width in pixels of the images it shall take, multiples of its patch; position
             embeddings are interpolated. None: the size it was trained on.
-        progress: Show the bar of a download.
 
     Raises:
         BackboneError: An unknown name or device, weights that cannot be had or read, of another shape, or
@@ -197,8 +194,7 @@ def load_backbone(
             f"unknown backbone {name!r}; choose from {', '.join(SHAPES)}, or give the path of a checkpoint as its name"
         )
     if known is not None and known.published and not weights:
-        folder = Path(download_root).expanduser() if download_root else cache_folder() / "clip"
-        file = _published(name, folder, progress)
+        file = _published(name, Path(download_root or cache_folder() / "clip").expanduser(), progress)
         source = f"published {known.published}, {file}"
     else:
         file = Path(weights or (TINY_WEIGHTS if known else name)).expanduser()
@@ -214,15 +210,9 @@ def load_backbone(
     if shape.patch_size is None:  # convolutions run 1.4 times as fast on a CPU with channels last
         model.visual.to(memory_format=torch.channels_last)
     return Backbone(
-        name=name if known and not weights else _known(shape) or file.stem,
-        fingerprint=content,
-        model=model.to(place),
-        resolution=taken[0] if taken[0] == taken[1] else taken,
-        embedding_dim=shape.embedding_dim,
-        context_length=shape.context_length,
-        device=place,
-        source=source,
-    )
+        name if known and not weights else _known(shape) or file.stem, model.to(place),
+        taken[0] if taken[0] == taken[1] else taken, shape.embedding_dim, shape.context_length, place, content, source,
+    )  # fmt: skip
 
 
 def check_weights(name: str, weights: str, input_size: tuple[int, int] | None = None) -> None:
@@ -254,10 +244,9 @@ def _refuse_other_shape(name: str, shape: ClipShape, file: Path) -> None:
     alike = [short for short, sizes in SHAPES.items() if replace(shape, resolution=sizes.resolution) == sizes]
     if name == known or (known is None and name in alike):
         return
+    remedy = f"notebooks take no such shape; in Python, load_backbone({str(file)!r}) does"
     if alike:
         remedy = f"say backbone={known or alike[0]} for this file"
-    else:
-        remedy = f"notebooks take no such shape; in Python, load_backbone({str(file)!r}) does"
     raise BackboneError(f"{name} is a {SHAPES[name]}, but {file} holds a {shape}; {remedy}")
 
 
@@ -266,12 +255,11 @@ def _published(name: str, folder: Path, progress: bool) -> Path:
     try:
         return fetch_published(architecture, folder, progress)
     except HTTPException as error:
-        reason = str(error) or type(error).__name__
-        file = published(architecture).file
+        reason, file = str(error) or type(error).__name__, published(architecture).file
         raise BackboneError(
-            f"{name} could not be downloaded ({reason}) and {folder / file} is not there or is damaged. "
-            f"Either give the path of a checkpoint with weights=…, or put {file} into {folder} from a "
-            "machine with network, or use backbone=tiny, which needs no download."
+            f"{name} could not be downloaded ({reason}) and {folder / file} is not there or is damaged. Either give "
+            f"the path of a checkpoint with weights=…, or put {file} into {folder} from a machine with network, or use "
+            "backbone=tiny, which needs no download."
         ) from error
 
 

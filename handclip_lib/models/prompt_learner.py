@@ -87,9 +87,7 @@ class PromptLearner(torch.nn.Module):
         """Build the prompts and the first context.
 
         Args:
-            backbone: The frozen CLIP.
             identities: At least two, all different; they stand at `{name}`.
-            options: What a prompt looks like.
             ctx_init: Text whose token embeddings the context starts from; it must have `n_ctx` tokens. Without it
                 the start is normal noise of the options' seed.
 
@@ -122,27 +120,22 @@ class PromptLearner(torch.nn.Module):
         return [prompts.tokens for prompts in self._prompts]
 
     def encode_text(self, rows: Tensor) -> Tensor:
-        """Text features of some identities, not normalised, float32 (k, embedding_dim).
-
-        Args:
-            rows: Numbers of the identities, int64 (k,); a repeated one is computed again.
-        """
+        """Text features, not normalised, float32 (k, embedding_dim), of identities by number, int64 (k,)."""
         rows = rows.to(self.context.device)
         return torch.stack([text.encode(rows, self._contexts(rows)) for text in self._texts]).mean(dim=0)
 
     def encode_text_plainly(self, rows: Tensor) -> Tensor:
         """The same by openai-clip's own modules: the oracle of `encode_text`."""
-        rows = rows.to(self.context.device)
         return torch.stack([text.encode_plainly(rows, self._contexts(rows)) for text in self._texts]).mean(dim=0)
+
+    def _contexts(self, rows: Tensor) -> Tensor:
+        return self.context.expand(len(rows), -1, -1) if self.shared else self.context[rows]
 
     @torch.no_grad()
     def text_features(self, block: int = 64) -> np.ndarray:
         """Text features of all identities, not normalised: float32, shape (n_identities, embedding_dim)."""
         rows = torch.arange(len(self.identities))
         return torch.cat([self.encode_text(part) for part in rows.split(block)]).cpu().numpy()
-
-    def _contexts(self, rows: Tensor) -> Tensor:
-        return self.context.expand(len(rows), -1, -1) if self.shared else self.context[rows]
 
 
 def _first_context(backbone: Backbone, n_ctx: int, ctx_init: str, seed: int, n: int) -> Tensor:

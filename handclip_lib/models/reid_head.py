@@ -36,11 +36,8 @@ class ReidEncoder(torch.nn.Module):
     def __init__(self, backbone: Backbone, n_identities: int, options: ReidHead):
         """Put the head on, and freeze what does not learn.
 
-        Args:
-            backbone: Whose image tower learns, in place.
-            n_identities: Training identities, at least 2.
-            options: The head; `recompute` keeps no activations inside a ViT's blocks and computes them again for the
-                gradient: the same gradient, less memory, more time. The seed is of the head's first values.
+        The backbone's image tower learns in place. The options' seed is of the head's first values; `recompute` keeps
+        no activations inside a ViT's blocks and computes them again: the same gradient, less memory, more time.
 
         Raises:
             ConfigError: Too few identities, more blocks than there are, or `recompute` with a ResNet.

@@ -101,8 +101,7 @@ def save_trained(encoder: ReidEncoder, backbone: Backbone, folder: Path, name: s
     A `ReidEncoder` is written as a CLIP, which `-p weights` takes; a `PromptSG` for `load_promptsg`.
 
     Args:
-        encoder: Holds the best weights, as `fit_image` leaves it.
-        backbone: The one it was made on.
+        encoder: Holds the best weights, as `fit_image` leaves it; made on the backbone.
         folder: The run's, with the training's checkpoint.
         name: What tables call it, see `trained_name`; empty: as the backbone.
 
@@ -179,12 +178,11 @@ def prompt_texts(backbone: Backbone, run: Path | None, identities: Sequence[str]
     Args:
         backbone: The frozen CLIP; it must be the one the prompts were learnt on.
         run: The run's folder; None where no prompts are wanted.
-        identities: Whose, in the order wanted.
         split: The manifest of the photographs they are used for: names mean the same people only where the prompts
             were learnt on the same ones.
 
     Returns:
-        float32, shape (len(identities), embedding_dim), or None without a run.
+        float32, shape (len(identities), embedding_dim), in their order, or None without a run.
 
     Raises:
         BackboneError: There are no prompts, they are of another CLIP, an identity has none, or they were learnt on
@@ -243,14 +241,9 @@ def _tell_unsealed(file: Path) -> None:
 
 
 def save_clip(backbone: Backbone, file: Path) -> Backbone:
-    """Write a CLIP whose image tower was trained: `load_backbone(file)` and `-p weights` take it.
+    """Write a CLIP whose image tower was trained, as .safetensors: `load_backbone(file)` and `-p weights` take it.
 
-    Args:
-        backbone: Its model as it is now.
-        file: A .safetensors file, written whole.
-
-    Returns:
-        The same model under its new fingerprint, so that no cache takes it for the old one.
+    Returns the same model under its new fingerprint, so that no cache takes it for the old one.
     """
     size, side = height_and_width(backbone.resolution), backbone.model.visual.input_resolution
     save_tensors(file, backbone.model.state_dict(), {} if size == (side, side) else size_fact(size, side))

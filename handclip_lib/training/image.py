@@ -21,7 +21,7 @@ from handclip_lib.parameters.parts import ImageTraining
 from handclip_lib.training.encoding import BatchEncoder
 from handclip_lib.training.launch import Processes
 from handclip_lib.training.optimizer import ImageOptimizer
-from handclip_lib.training.state import Batches, Training, key_of, sample_of
+from handclip_lib.training.state import Batches, Training, identity_faults, key_of, sample_of
 
 _HEAD = ("reduction.", "neck.", "classifier", "centers")
 """Names of what training alone needs begin so."""
@@ -67,10 +67,7 @@ def fit_image(
         text: Frozen text features of all identities, (n_identities, size); the terms with text need them.
         validate: Takes an encoder of uint8 images, in evaluation mode; returns measures by name.
         folder: Where `image.safetensors` is written after every epoch; a training that finds its own goes on from it.
-        watch: Called with the history and the best epoch after every epoch, and with `last=True` at the end.
-        stop: Asked after every epoch, on all processes, of which the main one decides; what was learnt until it says
-            True is the result, and `folder` goes on from it.
-        progress: Show a bar.
+        watch, stop, progress: As `fit_prompt` has them; `stop` is asked on all processes, and the main one decides.
 
     Raises:
         ConfigError: Every loss has weight 0.
@@ -87,7 +84,7 @@ def fit_image(
 
 
 class _Images(Training):
-    """The encoder, its optimizer's moments and the averaged weights, an epoch, and what is said of a number that is none.
+    """The encoder, its optimizer's moments and the averaged weights, and an epoch.
 
     The file holds what changes: not what is frozen, which the encoder has, and the best weights only where they are
     not those of the last epoch.
@@ -250,26 +247,17 @@ def _check(
     encoder: ReidEncoder, pixels: np.ndarray, identities: np.ndarray, text: np.ndarray | None,
     options: ImageTraining,
 ) -> None:  # fmt: skip
-    faults, count = [], len(encoder.classifier)
-    if len(pixels) != len(identities):
-        faults.append(f"{len(pixels)} images and {len(identities)} identities: give each image one")
-    if len(np.unique(identities)) < 2:
-        faults.append(f"images of {len(np.unique(identities))} identities: at least two are needed")
-    elif identities.min() < 0 or identities.max() >= count:
-        faults.append(f"identity number {identities.max()}: the classifier has {count}, from 0")
+    count = len(encoder.classifier)
+    faults = identity_faults(pixels, identities, count, "classifier")
     needed = [name for name in WITH_TEXT if options.loss_weights[name]]
     needed = [name for name in needed if name == "image_to_text" or text is not None or not encoder.makes_texts]
     if needed and (text is None or len(text) != count):
-        faults.append(
-            f"{' and '.join(needed)}: need a text for each of {count} identities, "
-            f"got {0 if text is None else len(text)}"
-        )
+        got = 0 if text is None else len(text)
+        faults.append(f"{' and '.join(needed)}: need a text for each of {count} identities, got {got}")
     if text is not None and not np.isfinite(text).all():
         faults.append(f"{int((~np.isfinite(text)).sum())} values of the texts are not finite: learn the prompts again")
     if encoder.makes_texts and options.encoded_at_once == 1:
-        faults.append(
-            "encoded_at_once=1: a pseudo token's batch norm takes no single image; give 0, for the whole batch, or "
-            "at least 2"
-        )
+        alone = "a pseudo token's batch norm takes no single image"
+        faults.append(f"encoded_at_once=1: {alone}; give 0, for the whole batch, or at least 2")
     if faults:
         raise TrainingError("; ".join(faults))

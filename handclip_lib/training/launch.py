@@ -1,4 +1,4 @@
-"""One training on several processes: started from a notebook, each encodes its share, all see the whole batch's loss."""
+"""One training on several processes: each encodes its share of a batch, all see the whole batch's loss."""
 
 import json
 import os
@@ -100,7 +100,7 @@ def launch_processes(command: Sequence[str], count: int, hear: Callable[[str], N
                 Thread(target=watch, args=[process], daemon=True).start()
             for line in lines:
                 hear(line)
-            return not any([process.wait() for process in processes])
+            return not sum(process.wait() != 0 for process in processes)
         finally:
             end()
             for process in processes:

@@ -18,7 +18,7 @@ from handclip_lib.models.prompt_learner import PromptLearner
 from handclip_lib.parameters.notebooks import PromptLearning
 from handclip_lib.parameters.parts import PromptTraining
 from handclip_lib.training.optimizer import OPTIMIZERS, warm_up_cosine
-from handclip_lib.training.state import LEARNT, Batches, Training, key_of, sample_of
+from handclip_lib.training.state import LEARNT, Batches, Training, identity_faults, key_of, sample_of
 
 SNAPSHOTS = 24  # kept of a training, evenly spread, beside the start and the end
 
@@ -89,7 +89,11 @@ def fit_prompt(
         TrainingError: Too few identities, a value out of bounds, a loss that is no number, or a checkpoint of
             another training.
     """
-    _check(learner, images, identities)
+    faults = identity_faults(images, identities, len(learner.identities), "learner")
+    if not np.isfinite(images).all():
+        faults.append("an image feature is not finite: check the weights")
+    if faults:
+        raise TrainingError("; ".join(faults))
     training = _Prompts(learner, images, identities, options, validate, folder)
     training.run(watch, stop, progress)
     return training.result()
@@ -219,21 +223,6 @@ def try_prompt(
     backbone: Backbone, names: Sequence[str], images: np.ndarray, identities: np.ndarray, options: PromptLearning,
     **watched: Any,
 ) -> PromptResult:  # fmt: skip
-    """A training of `trial_epochs` from a fresh context, kept nowhere; arguments and errors as `fit_prompt` has them."""
+    """A training of `trial_epochs` from a fresh context, kept nowhere; the rest is as `fit_prompt` has it."""
     trial = options.model_copy(update={"epochs": options.trial_epochs})
     return fit_prompt(PromptLearner(backbone, names, trial), images, identities, trial, **watched)
-
-
-def _check(learner: PromptLearner, images: np.ndarray, identities: np.ndarray) -> None:
-    faults = []
-    if len(images) != len(identities):
-        faults.append(f"{len(images)} images and {len(identities)} identities: give each image one")
-    known = np.unique(identities)
-    if len(known) < 2:
-        faults.append(f"images of {len(known)} identities: prompts are learnt to tell at least two apart")
-    elif known[0] < 0 or known[-1] >= len(learner.identities):
-        faults.append(f"identity number {known[-1]}: the learner has {len(learner.identities)}, from 0")
-    if not np.isfinite(images).all():
-        faults.append("an image feature is not finite: check the weights")
-    if faults:
-        raise TrainingError("; ".join(faults))

@@ -264,6 +264,18 @@ class Training(ABC):
         return learnt
 
 
+def identity_faults(images: np.ndarray, identities: np.ndarray, count: int, who: str) -> list[str]:
+    """What is wrong with the identity of each image, a number below `count`, which `who` has."""
+    faults, known = [], np.unique(identities)
+    if len(images) != len(identities):
+        faults.append(f"{len(images)} images and {len(identities)} identities: give each image one")
+    if len(known) < 2:
+        faults.append(f"images of {len(known)} identities: at least two are needed, to be told apart")
+    elif known[0] < 0 or known[-1] >= count:
+        faults.append(f"identity number {known[-1]}: the {who} has {count}, from 0")
+    return faults
+
+
 def key_of(identities: np.ndarray) -> int:
     """A sum that tells labels, and their order, from others."""
     return int(np.asarray(identities, np.int64) @ np.arange(1, len(identities) + 1))

@@ -51,6 +51,22 @@ def test_all_faults_are_said_and_nothing_is_planned(capsys):
     assert said.out == ""
 
 
+@pytest.mark.parametrize(("lent", "free", "most"), [(4, 2**40, 4), (64, 2**31, 5)], ids=["cores", "memory"])
+def test_processes_without_room_here_are_refused_before_a_run_and_not_of_a_sweep(
+    reports, monkeypatch, lent, free, most
+):
+    monkeypatch.setattr("handclip_lib.training.launch.cores", lambda: lent)
+    monkeypatch.setattr("handclip_lib.training.launch.free_memory", lambda: free)
+    given = {"processes": 64, "device": "cpu"}
+    for words in (["--dry-run"], []):
+        assert main(["run", "03", *words, "-p", "processes", "64", "-p", "device", "cpu"]) == 2
+    with pytest.raises(ConfigError, match=rf"1 parameter is wrong:\n  processes=64: .*; give at most {most}$"):
+        plan(NOTEBOOK, given)
+    assert not reports.exists()
+    assert plan(NOTEBOOK, given | {"processes": most}).state() == "not started yet"
+    assert plan(NOTEBOOK, given, {}).config.processes == 64, "its points may run on another machine"
+
+
 def test_the_folder_is_the_one_that_a_launch_makes_and_the_state_is_told(capsys):
     folder = stopped()
     planned = plan(NOTEBOOK, GIVEN)

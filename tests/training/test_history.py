@@ -34,11 +34,3 @@ def test_a_measure_that_is_not_there_is_refused():
     history.add({"epoch": 0})
     with pytest.raises(TrainingError, match="select_by='rank1' is not measured; choose from epoch, loss"):
         history.add({"epoch": 1, "loss": 2.0})
-
-
-def test_it_comes_back_from_its_facts():
-    history, _ = filled("rank1", [0.5, 0.7, 0.6])
-    again = History("rank1")
-    again.restore(history.facts())
-    assert again.frame().equals(history.frame())
-    assert again.best_epoch == 1

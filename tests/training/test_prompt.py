@@ -292,7 +292,7 @@ def test_other_settings_can_be_tried(backbone, data):
 @pytest.mark.parametrize(
     ("change", "options", "words"),
     [
-        (lambda images, labels: (images[:4], labels[:4]), {}, "images of 1 identities"),
+        (lambda images, labels: (images[:4], labels[:4]), {}, "images of 1 identities: at least two"),
         (lambda images, labels: (images[:-1], labels), {}, "18 images and 19 identities"),
         (lambda images, labels: (images, labels + 1), {}, "identity number 5: the learner has 5"),
         (lambda images, labels: (images * np.nan, labels), {}, "not finite"),
