@@ -16,9 +16,9 @@ from handclip_lib.backbone.openai_clip import ClipShape, clip_package, fetch_pub
 from handclip_lib.backbone.weights import (
     build_model,
     fingerprint,
+    fitting_model,
     read_weights,
     refuse_not_finite,
-    shape_of,
     stored_size,
 )
 from handclip_lib.data.augment import plain
@@ -75,10 +75,8 @@ class Backbone:
         """
         height, width = height_and_width(self.resolution)
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (height, width, 3):
-            raise BackboneError(
-                f"{self.name} takes uint8 images of shape (n, {height}, {width}, 3), not {pixels.dtype} "
-                f"{pixels.shape}; decode them with resolution={self.resolution}"
-            )
+            wanted = f"{self.name} takes uint8 images of shape (n, {height}, {width}, 3), not {pixels.dtype}"
+            raise BackboneError(f"{wanted} {pixels.shape}; decode them with resolution={self.resolution}")
         if not len(pixels):
             return np.empty((0, self.embedding_dim), np.float32)
         images = plain(torch.from_numpy(np.array(pixels)).to(self.device))
@@ -135,10 +133,8 @@ class Backbone:
             BackboneError: The model has another vocabulary than CLIP's.
         """
         if not self.reads_text:
-            raise BackboneError(
-                f"{self.name} knows {self.model.vocab_size} tokens and CLIP's vocabulary has {self.end_token + 1}; "
-                "it can embed images, not texts"
-            )
+            known = f"{self.name} knows {self.model.vocab_size} tokens and CLIP's vocabulary has {self.end_token + 1}"
+            raise BackboneError(f"{known}; it can embed images, not texts")
         return list(_tokenizer().encode(text))
 
     def words(self, tokens: Sequence[int]) -> list[str]:
@@ -163,13 +159,9 @@ def _tokenizer() -> Any:
 
 
 def load_backbone(
-    name: str,
-    weights: str | Path | None = None,
-    device: str = "auto",
-    download_root: str | Path | None = None,
-    input_size: tuple[int, int] | None = None,
-    progress: bool = True,
-) -> Backbone:
+    name: str, weights: str | Path | None = None, device: str = "auto", download_root: str | Path | None = None,
+    input_size: tuple[int, int] | None = None, progress: bool = True,
+) -> Backbone:  # fmt: skip
     """Load a backbone in float32.
 
     A checkpoint in a file may have any CLIP shape openai-clip can express: heads are 64 wide (or one head
@@ -190,9 +182,8 @@ def load_backbone(
     """
     place, known = _device(device), SHAPES.get(name)
     if known is None and (weights or not Path(name).expanduser().exists()):
-        raise BackboneError(
-            f"unknown backbone {name!r}; choose from {', '.join(SHAPES)}, or give the path of a checkpoint as its name"
-        )
+        choices = ", ".join(SHAPES)
+        raise BackboneError(f"unknown backbone {name!r}; choose from {choices}, or give the path of a checkpoint")
     if known is not None and known.published and not weights:
         file = _published(name, Path(download_root or cache_folder() / "clip").expanduser(), progress)
         source = f"published {known.published}, {file}"
@@ -228,7 +219,7 @@ def check_weights(name: str, weights: str, input_size: tuple[int, int] | None = 
         file = Path(weights).expanduser()
         if file.exists() and not file.is_file():
             raise BackboneError(f"{file} is no file; give the path of a checkpoint")
-        shape = shape_of(file)
+        _, shape = fitting_model(read_weights(file), file)
         _refuse_other_shape(name, shape, file)
     if input_size:
         whole_cells(shape.patch_size or RESNET_STEP, input_size)

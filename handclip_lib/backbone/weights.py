@@ -166,7 +166,7 @@ def build_model(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Any, Cli
     Raises:
         BackboneError: A tower is absent, tensors are missing or too many, or sizes contradict each other.
     """
-    model, shape = _fitting(state, path)
+    model, shape = fitting_model(state, path)
     state = {
         # a fresh copy: a tensor that maps the file would change or crash with it
         name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True).contiguous()
@@ -176,13 +176,8 @@ def build_model(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Any, Cli
     return model.eval(), shape
 
 
-def shape_of(path: Path) -> ClipShape:
-    """The sizes of the CLIP in a file, all of whose tensors are there and fit; raises as the two above."""
-    return _fitting(read_weights(path), path)[1]
-
-
-def _fitting(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Any, ClipShape]:
-    """A model of the weights' sizes, with weights that are still anything."""
+def fitting_model(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Any, ClipShape]:
+    """As `build_model`, with weights that are still anything: all tensors are there and fit."""
     if any(name.startswith(("vision_model.", "text_model.")) for name in state):
         raise BackboneError(f"{path} is in the naming of Hugging Face transformers; OpenAI's is needed: {FORMATS}")
     if not any(name.startswith("visual.") for name in state):

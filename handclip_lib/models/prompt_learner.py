@@ -141,8 +141,7 @@ class PromptLearner(torch.nn.Module):
 def _first_context(backbone: Backbone, n_ctx: int, ctx_init: str, seed: int, n: int) -> Tensor:
     vocabulary = backbone.model.token_embedding.weight.detach()
     if not ctx_init:
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(n, n_ctx, vocabulary.shape[1], generator=generator)
+        noise = torch.randn(n, n_ctx, vocabulary.shape[1], generator=torch.Generator().manual_seed(seed))
         return (SPREAD * noise).to(vocabulary.device)
     tokens = backbone.encode_words(ctx_init)
     if len(tokens) != n_ctx:
@@ -187,9 +186,7 @@ def word_table(backbone: Backbone, learner: PromptLearner, k: int = 3) -> pd.Dat
     rows = []
     for number, token in np.ndindex(*context.shape[:2]):
         length = float(np.linalg.norm(context[number, token]))
-        row: dict[str, object] = {"identity": names[number], "token": token + 1, "length": length}
-        for place in range(k):
-            row[f"word_{place + 1}"] = words[number, token, place]
-            row[f"distance_{place + 1}"] = float(distances[number, token, place])
-        rows.append(row)
-    return pd.DataFrame(rows)
+        near = zip(words[number, token], distances[number, token].tolist(), strict=True)
+        rows.append([names[number], token + 1, length, *(value for pair in near for value in pair)])
+    places = [f"{what}_{place + 1}" for place in range(k) for what in ("word", "distance")]
+    return pd.DataFrame(rows, columns=["identity", "token", "length", *places])

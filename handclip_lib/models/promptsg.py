@@ -185,9 +185,8 @@ def load_promptsg(backbone: Backbone, file: Path) -> PromptSG:
     state = {name.removeprefix("hand."): value for name, value in tensors.items()}  # as files of before 0.16 have it
     tower = {name: value.shape for name, value in backbone.model.visual.state_dict().items()}
     if tower != {name.removeprefix(_TOWER): v.shape for name, v in state.items() if name.startswith(_TOWER)}:
-        raise BackboneError(
-            f"{file} is of a backbone of another shape than {backbone.name}; load the one that was trained"
-        )
+        other = f"{file} is of a backbone of another shape than {backbone.name}"
+        raise BackboneError(f"{other}; load the one that was trained")
     _check_same(recipe.pop("backbone"), backbone, str(file))
     try:
         n_identities, heads = recipe.pop("n_identities"), recipe.pop("heads")

@@ -45,18 +45,11 @@ class ImageResult:
 
 
 def fit_image(
-    encoder: ReidEncoder,
-    pixels: np.ndarray,
-    identities: np.ndarray,
-    options: ImageTraining,
-    *,
-    text: np.ndarray | None = None,
+    encoder: ReidEncoder, pixels: np.ndarray, identities: np.ndarray, options: ImageTraining, *,
+    text: np.ndarray | None = None, folder: Path | None = None,
     validate: Callable[[Callable[[np.ndarray], np.ndarray]], Mapping[str, float]] | None = None,
-    folder: Path | None = None,
-    watch: Callable[..., None] | None = None,
-    stop: Callable[[], bool] | None = None,
-    progress: bool = True,
-) -> ImageResult:
+    watch: Callable[..., None] | None = None, stop: Callable[[], bool] | None = None, progress: bool = True,
+) -> ImageResult:  # fmt: skip
     """Train the image tower and its head, on one process or on those that `accelerate launch` or `torchrun` started.
 
     Args:

@@ -54,17 +54,10 @@ class PromptResult:
 
 
 def fit_prompt(
-    learner: PromptLearner,
-    images: np.ndarray,
-    identities: np.ndarray,
-    options: PromptTraining,
-    *,
-    validate: Callable[[np.ndarray], Mapping[str, float]] | None = None,
-    folder: Path | None = None,
-    watch: Callable[..., None] | None = None,
-    stop: Callable[[], bool] | None = None,
-    progress: bool = True,
-) -> PromptResult:
+    learner: PromptLearner, images: np.ndarray, identities: np.ndarray, options: PromptTraining, *,
+    validate: Callable[[np.ndarray], Mapping[str, float]] | None = None, folder: Path | None = None,
+    watch: Callable[..., None] | None = None, stop: Callable[[], bool] | None = None, progress: bool = True,
+) -> PromptResult:  # fmt: skip
     """Learn the context, by supervised contrastive losses both ways.
 
     Loss: SupCon(image→text) + SupCon(text→image) + context_weight · mean(context²)
