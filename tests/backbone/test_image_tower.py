@@ -32,8 +32,8 @@ def gradients(visual, embeddings):
 
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
-@pytest.mark.parametrize("last", [ALL, 0, 1, 2, 4])
-def test_the_two_parts_are_the_tower_with_its_gradients(kind, last):
+@pytest.mark.parametrize("last", [ALL, 0, 1, 2, 3, 4])
+def test_the_two_parts_and_the_first_token_are_the_tower_with_its_gradients(kind, last):
     visual = tower(kind)
     unfreeze(visual, last)
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(2))
@@ -47,36 +47,15 @@ def test_the_two_parts_are_the_tower_with_its_gradients(kind, last):
     assert set(found) == set(wanted)
     for name, gradient in wanted.items():
         assert (found[name] - gradient).norm() <= 2e-5 * gradient.norm() + 1e-5, name
-    again = learning_part(visual, held, last)
-    torch.testing.assert_close(again, parts)
-
-
-def test_every_number_of_blocks_splits_the_tower():
-    visual = tower("vit")
-    images = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        for last in range(len(blocks_of(visual)) + 1):
-            torch.testing.assert_close(
-                learning_part(visual, frozen_part(visual, images, last), last), visual(images), rtol=1e-4, atol=1e-4
-            )
-
-
-@pytest.mark.parametrize("kind", ["vit", "resnet"])
-@pytest.mark.parametrize("last", [ALL, 0, 1, 2, 4])
-def test_the_tokens_begin_with_the_embedding_and_have_its_gradients(kind, last):
-    visual = tower(kind)
-    unfreeze(visual, last)
-    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(2))
-    plain = visual(images)
-    wanted = gradients(visual, plain)
-    tokens = learning_tokens(visual, frozen_part(visual, images, last), last)
+    torch.testing.assert_close(learning_part(visual, held, last), parts)
+    tokens = learning_tokens(visual, held, last)
     assert tokens.shape == (3, 1 + (16 if kind == "vit" else 4), 48)
     assert ((tokens[:, 0] - plain).norm() / plain.norm()).item() < 1e-5
+    assert tokens[:, 1:].sum().requires_grad
     found = gradients(visual, tokens[:, 0])
     assert set(found) == set(wanted)
     for name, gradient in wanted.items():
         assert (found[name] - gradient).norm() <= 2e-5 * gradient.norm() + 1e-5, name
-    assert learning_tokens(visual, frozen_part(visual, images, last), last)[:, 1:].sum().requires_grad
 
 
 def test_a_vits_places_are_its_patches_in_the_embeddings_space():

@@ -126,7 +126,7 @@ def test_without_network_and_file_one_message_names_three_remedies(served, tmp_p
 )
 def test_a_broken_download_leaves_nothing(served, tmp_path, failure):
     served["fails"] = failure
-    with pytest.raises((BackboneError, KeyboardInterrupt), match="^$|could not be downloaded"):
+    with pytest.raises((BackboneError, KeyboardInterrupt), match=r"^$|could not be downloaded"):
         load_backbone("vitb16", device="cpu", download_root=tmp_path / "clip", progress=False)
     assert not list((tmp_path / "clip").iterdir())
 

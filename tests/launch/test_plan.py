@@ -51,7 +51,7 @@ def test_all_faults_are_said_and_nothing_is_planned(capsys):
     assert said.out == ""
 
 
-@pytest.mark.parametrize(("lent", "free", "most"), [(4, 2**40, 4), (64, 2**31, 5)], ids=["cores", "memory"])
+@pytest.mark.parametrize(("lent", "free", "most"), [(4, 2**40, 4), (64, 2**31, 5), (64, 0, 1)])
 def test_processes_without_room_here_are_refused_before_a_run_and_not_of_a_sweep(
     reports, monkeypatch, lent, free, most
 ):

@@ -209,7 +209,6 @@ def test_a_file_of_another_backbone_or_of_something_else_is_refused(clips, tmp_p
     ("options", "words"),
     [
         ({"options": Guidance(template="a hand")}, "has 0 slots"),
-        ({"options": Guidance(template="a X X hand")}, "spells 2 X and n_ctx=1"),
         ({"options": Guidance(), "heads": 7}, "heads=7"),
     ],
 )
