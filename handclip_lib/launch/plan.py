@@ -14,7 +14,7 @@ import safetensors
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.parameters.files import is_name
 from handclip_lib.parameters.guard import changed, defaults, refusal, resolve
-from handclip_lib.parameters.notebooks import NOTEBOOKS
+from handclip_lib.parameters.notebooks import NOTEBOOKS, ImageFinetune
 from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import reports_folder
 from handclip_lib.runs.identity import code_of, run_id
@@ -101,8 +101,12 @@ class Point:
 def plan(notebook: Path, parameters: Mapping[str, Any], known: dict[Any, Any] | None = None) -> Plan:
     """Look at parameters and at all they name; nothing is made or started.
 
-    All faults are one ConfigError: of the parameters, and of the data, weights and runs that they name; `known` keeps
-    what was found of those for other plans that name the same: many points of a sweep.
+    Args:
+        known: What was found of data, weights and runs, for other plans that name the same: many points of a sweep.
+
+    Raises:
+        ConfigError: All faults at once: of the parameters, of the data, weights and runs that they name, and of the
+            room that its processes have here.
     """
     model = NOTEBOOKS[notebook.stem]
     given = defaults(model) | dict(parameters)
@@ -122,10 +126,19 @@ def plan(notebook: Path, parameters: Mapping[str, Any], known: dict[Any, Any] | 
     read = once(what_is_read, config)
     planned = Plan(config, read, run_folder(notebook, config, read))
     before = read_record(planned.folder) or {}
-    # of a run that succeeded these very weights were read
-    if before.get("status") != "succeeded" and (faults := once(weights_faults, given)):
-        raise refusal(faults)
+    if before.get("status") != "succeeded":  # of one that did these very weights were read
+        room = _room_faults(config) if known is None else []  # points of a sweep may run on another machine
+        if faults := [*once(weights_faults, given), *room]:
+            raise refusal(faults)
     return planned
+
+
+def _room_faults(config: Parameters) -> list[str]:
+    if not isinstance(config, ImageFinetune) or config.processes == 1:
+        return []
+    from handclip_lib.training.launch import room_fault
+
+    return [fault] if (fault := room_fault(config)) else []
 
 
 def run_folder(notebook: Path, config: Parameters, read: Mapping[str, str] | None = None) -> Path:

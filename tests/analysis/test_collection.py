@@ -23,7 +23,7 @@ from handclip_lib.analysis.publication import beside_literature
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError, RunError, TrainingError
 from handclip_lib.evaluation.ranking.saved_evaluation import save_evaluation
-from handclip_lib.training.checkpoints import save_checkpoint
+from handclip_lib.training.state import save_checkpoint
 
 DEFAULTS = {"dataset": "drawn", "aspect": "dorsal_r", "seed": 0}
 

@@ -68,10 +68,10 @@ def test_real_photographs_need_their_folder():
 
 LIBRARY = Path(handclip_lib.__file__).parent
 TAKEN_BY = {
-    PromptTraining: ["training/prompt", "training/schedule"], Prompts: ["models/prompt_learner"],
+    PromptTraining: ["training/prompt"], Prompts: ["models/prompt_learner"],
     ReidHead: ["models/reid_head"],
     Guidance: [f"models/{name}" for name in ("promptsg", "reid_head", "prompt_learner")],
-    ImageTraining: [f"training/{name}" for name in ("image", "encoding", "optimizer", "schedule")],
+    ImageTraining: [f"training/{name}" for name in ("image", "encoding", "optimizer")],
 }  # fmt: skip
 
 

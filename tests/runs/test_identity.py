@@ -47,7 +47,7 @@ CHANGES = [
     ("evaluation/ranking/reranking.py", "x = 1\n", "05"),  # of 05 alone
     ("evaluation/ranking/reranking.py", "# a comment\n", ""),
     ("evaluation/ranking/reranking.py", 'def f():\n    """Words."""\n', "05"),
-    ("losses/diversity.py", "x = 1\n", "02 04"),
+    ("training/prompt.py", "x = 1\n", "02 04"),
     ("training/__main__.py", "x = 1\n", "03 04"),  # what several processes run
     ("training/image.py", "x = 1\n", "03 04"),
     ("data/hands11k.py", "x = 1\n", "01 02 03 04 05 06"),  # imported inside a function
@@ -66,7 +66,7 @@ def test_a_change_renames_the_runs_of_notebooks_that_import_it(library: Path):
 
 
 def test_words_rename_nothing(library: Path):
-    file, before = library / "losses" / "diversity.py", ids()
+    file, before = library / "losses.py", ids()
     file.write_text(file.read_text().replace('    """', '    """Other words. ', 1).replace("\n\n", "\n\n# why\n", 1))
     assert "Other words." in file.read_text()
     assert ids() == before
