@@ -205,10 +205,10 @@ class ImageTraining(Parameters):
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """Weight of each loss term."""
-        names = {"identity": self.identity_weight, "triplet": self.triplet_weight, "supcon": self.supcon_weight}
-        names |= {"center": self.center_weight, "image_to_text": self.text_weight}
-        return names | {"text_supcon": self.text_supcon_weight}
+        """Weight of each of `image_losses`, by its name: every field that ends so."""
+        fields = [name for name in ImageTraining.model_fields if name.endswith("_weight")]
+        weights = {name.removesuffix("_weight"): getattr(self, name) for name in fields}
+        return {{"text": "image_to_text"}.get(name, name): weight for name, weight in weights.items()}
 
     def faults(self) -> list[str]:
         """A batch beyond what memory holds, and losses of which none counts, too."""
