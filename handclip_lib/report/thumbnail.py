@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from handclip_lib.data.images import open_image
+from handclip_lib.data.decoder import open_image
 from handclip_lib.files import whole_file
 
 THUMBNAIL = "thumbnail.png"
