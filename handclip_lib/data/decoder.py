@@ -184,13 +184,17 @@ def decode_file(
     """
     try:
         with open_image(path) as image:
-            turn = _orientation(image)[0]
+            samples = _samples_of(image)  # what is loaded no longer says
             if image.format in JPEGS and not exact:
+                turn = _orientation(image)[0]
                 image.draft("RGB", _upright(_draft_size(_upright(image.size, turn), resolution, fit), turn))
             if image.width * image.height > MOST_PIXELS:
                 said = f"{image.width}×{image.height} pixels are too many to decode in full"
                 return f"{said} (at most 89 megapixels); make it smaller, or decode=fast"
-            return np.asarray(_fitted(_rgb(path, image, turn, white), resolution, fit))
+            image.load()
+            turn = _orientation(image)[0]  # PNG's may stand behind its pixels
+            shallow = _eight_bit(path, image, white) if samples else image
+            return np.asarray(_fitted(_rgb(shallow, turn), resolution, fit))
     except Exception as error:  # a reader may raise anything of a damaged file
         return _reason(path, error)
 
@@ -227,7 +231,7 @@ def _orientation(image: Image.Image) -> tuple[int, str]:
     if image.format == "TIFF":  # turns itself when it is loaded
         return 1, ""
     try:
-        found = image.getexif().get(0x0112, 1)
+        found = Image.Image.getexif(image).get(0x0112, 1)  # PNG's own reads all pixels for it
     except Exception as error:  # of a mistyped tag a reader may raise anything
         return 1, f"its EXIF cannot be read ({error})"
     if isinstance(found, int) and 1 <= found <= 8:
@@ -309,10 +313,8 @@ def _eight_bit(path: Path, image: Image.Image, white: float) -> Image.Image:
     return made
 
 
-def _rgb(path: Path, image: Image.Image, turn: int, white: float) -> Image.Image:
-    """Any mode as upright 8-bit RGB; transparency lies over white, as the hands do."""
-    if _samples_of(image):
-        image = _eight_bit(path, image, white)
+def _rgb(image: Image.Image, turn: int) -> Image.Image:
+    """Any mode of 8 bits as upright RGB; transparency lies over white, as the hands do."""
     if turn in TURNS:
         image = image.transpose(TURNS[turn])
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
