@@ -36,14 +36,14 @@ AT_ONCE = 256  # images handed to the threads together: what is done waits in me
 DIM = 0.25  # of white: a file whose largest sample is no more may hold two bits less
 QUALITY_SIDE = 256
 """Pixels of a photograph's longer side at which its quality is measured; a smaller one is taken as it is."""
-LEAST_SIDE, LEAST_CONTRAST, LEAST_SHARPNESS = 64, 0.02, 6.0
-"""Pixels of the shorter side; standard deviation of grey; variance of the Laplacian.
+LIMITS = {"side": (64, "too small"), "contrast": (0.02, "blank"), "sharpness": (6.0, "unfocused")}
+"""Of each measure of `measure_quality` what a photograph should reach, and what one is called that does not.
 
 Measured: the least sharp of 200 photographs of 11k Hands has 32 and the least contrast is 0.08; blurred by a Gaussian
 of 2 pixels at `QUALITY_SIDE` the sharpest of them has 6.
 """
-QUALITY = ("sharpness", "exposure", "contrast")
-UNREADABLE, POOR = "unreadable", ("too small", "blank", "unfocused")
+MEASURES = ("side", "sharpness", "exposure", "contrast")
+UNREADABLE, POOR = "unreadable", tuple(fault for _, fault in LIMITS.values())
 """Why a photograph cannot be used, and why one should perhaps not be."""
 logger = logging.getLogger(__name__)
 
@@ -228,9 +228,9 @@ def measure_quality(seen: Survey, paths: Sequence[str], progress: bool = True) -
     """Decode photographs, and measure how well they were taken; see the definitions.
 
     Returns:
-        Columns path, width and height (pixels, as one looks at it), sharpness (variance of the Laplacian of grey in
-        0..255, the longer side `QUALITY_SIDE` pixels), exposure (mean of grey, 0..1), contrast (its standard deviation,
-        0..1), fault (`UNREADABLE`, else the first of `POOR` that holds, else "") and why.
+        Columns path, width and height (pixels, as one looks at it), side (the shorter), sharpness (variance of the
+        Laplacian of grey in 0..255, the longer side `QUALITY_SIDE` pixels), exposure (mean of grey, 0..1), contrast
+        (its standard deviation, 0..1), fault (`UNREADABLE`, else the first of `POOR` that holds, else "") and why.
     """
 
     def measure(path: str) -> list[float] | str:
@@ -245,15 +245,16 @@ def measure_quality(seen: Survey, paths: Sequence[str], progress: bool = True) -
         seen.root, {path: seen.contents[path] for path in paths if path in seen.headers},
         f"quality {DECODER} {whites}", measure, progress, lambda path: decoding_bytes(seen.headers[path], QUALITY_SIDE),
     )  # fmt: skip
-    rows = []
+    rows: list[dict[str, Any]] = []
     for path in paths:
         values = found.get(path) or seen.failures[path]
         if isinstance(values, str):
-            rows.append((path, 0, 0, *(float("nan"),) * 3, UNREADABLE, values))
+            rows.append({"path": path, "fault": UNREADABLE, "why": values})
         else:
-            size = seen.headers[path].upright
-            rows.append((path, *size, *values, *quality_fault(min(size), *values)))
-    return pd.DataFrame(rows, columns=["path", "width", "height", *QUALITY, "fault", "why"])
+            width, height = seen.headers[path].upright
+            row = dict(zip(MEASURES, (min(width, height), *values), strict=True))
+            rows.append({"path": path, "width": width, "height": height} | row | _fault(row))
+    return pd.DataFrame(rows, columns=["path", "width", "height", *MEASURES, "fault", "why"])
 
 
 def reasons(measured: pd.DataFrame, *faults: str) -> dict[str, str]:
@@ -262,15 +263,29 @@ def reasons(measured: pd.DataFrame, *faults: str) -> dict[str, str]:
     return dict(zip(some["path"], some["why"], strict=True))
 
 
-def quality_fault(side: int, sharpness: float, exposure: float, contrast: float) -> tuple[str, str]:
-    """The fault of a photograph and why, "" for a good one; `side` is its shorter one in pixels."""
-    if side < LEAST_SIDE:
-        return POOR[0], f"{POOR[0]}: its shorter side has fewer than {LEAST_SIDE} pixels"
-    if contrast < LEAST_CONTRAST:
-        return POOR[1], f"{POOR[1]}: its contrast is below {LEAST_CONTRAST}"
-    if sharpness < LEAST_SHARPNESS:
-        return POOR[2], f"{POOR[2]}: its sharpness is below {LEAST_SHARPNESS:g}"
-    return "", ""
+def _fault(measured: Mapping[str, float]) -> dict[str, str]:
+    for measure, (least, fault) in LIMITS.items():
+        if measured[measure] < least:
+            return {"fault": fault, "why": f"{fault}: its {measure} is below {least:g}"}
+    return {"fault": "", "why": ""}
+
+
+def quality_table(measured: pd.DataFrame) -> pd.DataFrame:
+    """Spread of each measure over the photographs that can be read, its limit, and how many fall below; a row each."""
+    rows = []
+    for measure in MEASURES:
+        values = measured[measure].dropna()
+        spread = dict(zip(("lowest", "5 %", "median", "highest"), values.quantile([0, 0.05, 0.5, 1]), strict=True))
+        least, fault = LIMITS.get(measure, (float("nan"), ""))
+        rows.append({"measure": measure, **spread, "limit": least, "below": int((values < least).sum()), "is": fault})
+    return pd.DataFrame(rows)
+
+
+def poorest(measured: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The rows of the photographs that can be read and are poorest: those with a fault first, then the least sharp."""
+    there = measured[measured["fault"] != UNREADABLE]
+    order = there.assign(good=there["fault"] == "").sort_values(["good", "sharpness"], kind="stable")
+    return order.drop(columns="good").head(count)
 
 
 def quality_of(pixels: np.ndarray) -> list[float]:
