@@ -210,7 +210,7 @@ def _reason(path: Path, error: Exception) -> str:
         return said if "megapixels" in (said := str(error)) else f"its pixels are too many ({AT_MOST}); make it smaller"
     if isinstance(error, MemoryError):
         return "it asks for more memory than there is: it is damaged, or make it smaller"
-    said = str(error).replace(str(path), path.name) or type(error).__name__
+    said = str(error).split(" (")[0] or type(error).__name__  # how many bytes lack is another reason for each
     return f"it is damaged or cut short ({said}); copy it again or {CONVERT}"
 
 

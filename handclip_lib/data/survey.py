@@ -36,13 +36,13 @@ AT_ONCE = 256  # images handed to the threads together: what is done waits in me
 DIM = 0.25  # of white: a file whose largest sample is no more may hold two bits less
 QUALITY_SIDE = 256
 """Pixels of a photograph's longer side at which its quality is measured; a smaller one is taken as it is."""
-LIMITS = {"side": (64, "too small"), "contrast": (0.02, "blank"), "sharpness": (6.0, "unfocused")}
+LIMITS = {"shorter side": (64, "too small"), "contrast": (0.02, "blank"), "sharpness": (6.0, "unfocused")}
 """Of each measure of `measure_quality` what a photograph should reach, and what one is called that does not.
 
 Measured: the least sharp of 200 photographs of 11k Hands has 32 and the least contrast is 0.08; blurred by a Gaussian
 of 2 pixels at `QUALITY_SIDE` the sharpest of them has 6.
 """
-MEASURES = ("side", "sharpness", "exposure", "contrast")
+MEASURES = ("shorter side", "sharpness", "exposure", "contrast")
 UNREADABLE, POOR = "unreadable", tuple(fault for _, fault in LIMITS.values())
 """Why a photograph cannot be used, and why one should perhaps not be."""
 logger = logging.getLogger(__name__)
@@ -228,9 +228,9 @@ def measure_quality(seen: Survey, paths: Sequence[str], progress: bool = True) -
     """Decode photographs, and measure how well they were taken; see the definitions.
 
     Returns:
-        Columns path, width and height (pixels, as one looks at it), side (the shorter), sharpness (variance of the
-        Laplacian of grey in 0..255, the longer side `QUALITY_SIDE` pixels), exposure (mean of grey, 0..1), contrast
-        (its standard deviation, 0..1), fault (`UNREADABLE`, else the first of `POOR` that holds, else "") and why.
+        Columns path, width, height and shorter side (pixels, as one looks at it), sharpness (variance of the Laplacian
+        of grey in 0..255, the longer side `QUALITY_SIDE` pixels), exposure (mean of grey, 0..1), contrast (its standard
+        deviation, 0..1), fault (`UNREADABLE`, else the first of `POOR` that holds, else "") and why.
     """
 
     def measure(path: str) -> list[float] | str:
@@ -277,7 +277,8 @@ def quality_table(measured: pd.DataFrame) -> pd.DataFrame:
         values = measured[measure].dropna()
         spread = dict(zip(("lowest", "5 %", "median", "highest"), values.quantile([0, 0.05, 0.5, 1]), strict=True))
         least, fault = LIMITS.get(measure, (float("nan"), ""))
-        rows.append({"measure": measure, **spread, "limit": least, "below": int((values < least).sum()), "is": fault})
+        below = {"photographs below": int((values < least).sum()), "called": fault}
+        rows.append({"measure": measure, **spread, "limit": least, **below})
     return pd.DataFrame(rows)
 
 
@@ -294,4 +295,4 @@ def quality_of(pixels: np.ndarray) -> list[float]:
     inner = grey[1:-1, 1:-1]
     bends = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * inner
     sharpness = float(bends.var()) if bends.size else 0.0
-    return [sharpness, float(grey.mean()) / 255, float(grey.std()) / 255]
+    return [round(value, 6) for value in (sharpness, grey.mean() / 255, grey.std() / 255)]

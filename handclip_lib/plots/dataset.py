@@ -131,7 +131,7 @@ def quality_spread(quality: pd.DataFrame) -> Figure:
 def poorest_photographs(rows: pd.DataFrame, pixels: Sequence[np.ndarray]) -> Figure:
     """Photographs with their sharpness and fault; rows of `poorest`, and their images."""
     titles = [
-        f"{row['path']}\n{row['fault'] or 'no fault'}: sharpness {row['sharpness']:.3g}, contrast {row['contrast']:.2g}"
+        f"{row['path'].replace('/', '/ ')}\n{row['fault'] or 'no fault'}\nsharpness {row['sharpness']:.3g}"
         for _, row in rows.iterrows()
     ]
     return picture_grid(pixels, titles, columns=6, size=1.5)[0]

@@ -48,7 +48,7 @@ def _lost(table: HandTable, split: Split) -> pd.DataFrame:
         lost = lost[~lost["accessories"].fillna(False).astype(bool)]
     if split.meta["aspect"] in set(table.images["aspect"]):
         lost = lost[lost["aspect"] == split.meta["aspect"]]
-    named = lost["reason"].str.partition(":")[0]
+    named = lost["reason"].astype("string").str.split(":").str[0]
     return lost.assign(fault=named.where(named.isin(POOR), UNREADABLE))
 
 
