@@ -23,10 +23,11 @@ LITTLE_SPACE = 2_000_000_000
 EXTRAS = {
     "numba": "counting ranks is compiled, otherwise it takes several times as long",
     "faiss": "a gallery of 100,000 images and more is searched fast, otherwise exactly and slowly",
+    "pillow_heif": "photographs of telephones (.heic) are read, otherwise left out by name",
     "submitit": "a sweep can go to a Slurm cluster",
     "playwright": "the tests of reports in a browser can run, with Chromium",
 }
-INSTALLED_BY = {"numba": "fast", "faiss": "fast", "submitit": "slurm"}
+INSTALLED_BY = {"numba": "fast", "faiss": "fast", "pillow_heif": "heif", "submitit": "slurm"}
 INSTALL = "install the pins: make test, or pip install -r requirements.txt -e ."
 OTHER_TORCH = "install a torch for its CUDA, or a newer driver: https://pytorch.org/get-started/locally"
 DATA_VARIABLE = "HANDCLIP_TEST_DATA"

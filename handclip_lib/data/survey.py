@@ -240,11 +240,11 @@ def measure_quality(seen: Survey, paths: Sequence[str], progress: bool = True) -
         pixels = decode_file(seen.root / path, size, white=seen.white(path))
         return pixels if isinstance(pixels, str) else quality_of(pixels)
 
-    # 1: raise it where a measure means another thing
     whites = ",".join(f"{kind} {white}" for kind, white in sorted(seen.whites.items()))
+    contents = {path: seen.contents[path] for path in paths if path in seen.headers}
     found = recorded(
-        seen.root, {path: seen.contents[path] for path in paths if path in seen.headers},
-        f"quality {DECODER} 1 {whites}", measure, progress, lambda path: decoding_bytes(seen.headers[path], QUALITY_SIDE),
+        seen.root, contents, f"quality {DECODER} 1 {whites}", measure, progress,  # 1: raise it with another definition
+        lambda path: decoding_bytes(seen.headers[path], QUALITY_SIDE),
     )  # fmt: skip
     rows: list[dict[str, Any]] = []
     for path in paths:
