@@ -211,7 +211,7 @@ def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "it asks for more memory than there is: it is damaged, or make it smaller"
     said = str(error).split(" (")[0] or type(error).__name__  # how many bytes lack is another reason for each
-    return f"it is damaged or cut short ({said}); copy it again or {CONVERT}"
+    return f"it is damaged or cut short, or of a rare kind ({said}); copy it again or {CONVERT}"
 
 
 def _unidentified(path: Path) -> str:
@@ -222,7 +222,7 @@ def _unidentified(path: Path) -> str:
     known = ", ".join(readable_formats())
     found = next((name for at, mark, name in _OTHER_CONTENT if start[at:].startswith(mark)), None)
     if found in readable_formats():
-        return f"it is damaged or cut short ({found}); copy it again or {CONVERT}"
+        return f"it is damaged or cut short ({found}); copy it again"
     return f"its content is {found}, not one of {known}; {_remedy(found)}" if found else f"it is not an image ({known})"
 
 
@@ -239,19 +239,16 @@ def _orientation(image: Image.Image) -> tuple[int, str]:
     return 1, f"its EXIF gives the orientation {found!r}"
 
 
-def _rawmode(image: Image.Image) -> str:
+def _rawmode(image: Any) -> str:
     """How the samples lie in the file, in Pillow's words."""
-    tiles: Any = getattr(image, "tile", None)
-    args = tiles[0].args if tiles else ""
+    args = image.tile[0].args if image.tile else ""
     return str(args[0] if args and isinstance(args, tuple) else args)
 
 
 def _samples_of(image: Image.Image) -> str:
     """`Header.samples` of an opened image."""
-    rawmode = _rawmode(image)
-    if rawmode == "I;12":
-        return "12-bit"
-    return DEEP_MODES.get(image.mode, "16-bit" if ";16" in rawmode and image.mode in ("RGB", "RGBA") else "")
+    colours = "16-bit" if ";16" in _rawmode(image) and image.mode in ("RGB", "RGBA") else ""
+    return "12-bit" if _rawmode(image) == "I;12" else DEEP_MODES.get(image.mode, colours)
 
 
 def _not_exact(image: Image.Image) -> str:

@@ -124,9 +124,9 @@ def _elsewhere(root: Path, roles: list[Path], used: set[str]) -> dict[str, str]:
     """The photographs of folders that are no role (`train_all`, `test`) and lie in no role's folder either."""
     found: dict[str, str] = {}
     for folder in sorted(f for f in roles[0].parent.iterdir() if f.is_dir() and f not in roles):
-        files, _ = _image_files(root, folder)
+        files, unread = _image_files(root, folder)
         reason = f"it lies only in {folder.name}/, which is neither train, val, query nor gallery"
-        found |= {f.relative_to(root).as_posix(): reason for f in files if f.name not in used}
+        found |= unread | {f.relative_to(root).as_posix(): reason for f in files if f.name not in used}
     return found
 
 

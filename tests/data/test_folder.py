@@ -52,13 +52,14 @@ def test_a_photograph_under_two_identities_is_refused(tree):
 
 def test_photographs_out_of_place_are_left_out(tree):
     put(tree, "train/Hand_0000020.jpg", "query0/7/deep/Hand_0000021.jpg", "test/7/Hand_0000022.jpg", "train/3/a.txt")
-    put(tree, "gallery0/7/Hand_0000023.cr2")
+    put(tree, "gallery0/7/Hand_0000023.cr2", "test/7/Hand_0000024.CR2")
     left_out = read_folder(tree).left_out
     assert dict(zip(left_out["path"], left_out["reason"], strict=True)) == {
         "train/Hand_0000020.jpg": "it does not lie in train/<identity>/",
         "query0/7/deep/Hand_0000021.jpg": "it does not lie in query0/<identity>/",
         "test/7/Hand_0000022.jpg": "it lies only in test/, which is neither train, val, query nor gallery",
         "gallery0/7/Hand_0000023.cr2": "camera raw (.cr2) is not read; save it as JPEG, PNG or TIFF",
+        "test/7/Hand_0000024.CR2": "camera raw (.cr2) is not read; save it as JPEG, PNG or TIFF",
     }
 
 
