@@ -13,7 +13,9 @@ from handclip_lib.analysis.collection import Record
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.training.checkpoints import load_checkpoint
 
-MAKES_THE_SPLIT = ("dataset", "data_root", "aspect", "protocol", "draws", "drawn_subjects", "drawn_images")
+MAKES_THE_SPLIT = (
+    "dataset", "data_root", "aspect", "protocol", "draws", "sample_range", "quality", "drawn_subjects", "drawn_images",
+)  # fmt: skip
 """Parameters, beside the seed, that decide which images are trained and tested on."""
 PROMPTS = "prompts.safetensors"
 FIGURES = ("seed", "id", "rank1", "map", "seconds")
