@@ -47,7 +47,7 @@ TURNS = {
 }  # fmt: skip
 """How a photograph is turned upright, by EXIF's orientation; from 5 on its sides change places."""
 JPEGS = ("JPEG", "MPO")  # to Pillow; many telephones write several pictures in one file, the photograph first
-BYTES = 24  # a pixel of what is decoded, at most: both readings of 16-bit colours, or transparency over white
+BYTES, PLAIN_BYTES = 24, 12  # a pixel of what is decoded, at most: 16-bit colours are read twice; plain: RGB and grey
 PROGRESSIVE = 6  # bytes a pixel of a whole JPEG, where its passes are kept until the last
 BLOCK = 256  # rows of deep samples scaled at once: the whole in float64 would take eight bytes a sample
 _OTHER_CONTENT = (  # that people have under such names, by place and bytes
@@ -167,7 +167,7 @@ def decoding_bytes(header: Header, resolution: Resolution = 0, fit: str = "stret
         width, height = _draft_size(header.upright, resolution, fit)
         scale = min(header.upright[0] // width, header.upright[1] // height)
         pixels, kept = pixels // max(s for s in (1, 2, 4, 8) if s <= max(1, scale)) ** 2, PROGRESSIVE * pixels
-    return kept + BYTES * pixels
+    return kept + pixels * (PLAIN_BYTES if header.mode in ("RGB", "L") and not header.samples else BYTES)
 
 
 def decode_file(
