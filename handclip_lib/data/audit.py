@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from handclip_lib.data.content import data_files
+from handclip_lib.data.decoder import is_image
 from handclip_lib.data.open import READERS, open_dataset, recognised
 from handclip_lib.data.splits import PROTOCOLS, Split, make_split
 from handclip_lib.data.survey import POOR, UNREADABLE, Survey, measure_quality, reasons, survey
 from handclip_lib.data.table import ASPECTS, HandTable, as_groups
 from handclip_lib.errors import DataError
-from handclip_lib.places import find_data_root
+from handclip_lib.places import METADATA, find_data_root
 from handclip_lib.terminal import one_line, visible
 
 ATTRIBUTES = ("aspect", "gender", "skin_color", "age", "accessories", "nail_polish", "irregularities")
@@ -211,7 +213,9 @@ def check(
             found[aspect], made = split_counts(split), split.meta["protocol"]
         except DataError as error:
             found[aspect] = str(error)
-    return CheckReport(table, made, found, (*table.notes, *seen.notes, *_converted(seen, failures)), quality)
+    others = [path for path in data_files(table.dataset, folder) if not is_image(path) and path != METADATA]
+    said = [f"{len(others)} files have no photograph's name and were not looked at ({others[0]})"] if others else []
+    return CheckReport(table, made, found, (*table.notes, *seen.notes, *_converted(seen, failures), *said), quality)
 
 
 def _converted(seen: Survey, failures: Mapping[str, str]) -> list[str]:

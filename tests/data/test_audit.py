@@ -184,6 +184,19 @@ def test_data_that_cannot_be_split_is_reported_as_unusable(tmp_path):
     assert "two identities" in str(report)
 
 
+def test_no_file_vanishes_from_the_report(tmp_path):
+    for identity in ("anna", "bert", "carl", "dora"):
+        for number in range(2):
+            photograph(tmp_path / identity / f"{number}.jpg")
+    for name in ("2.NEF", "2.gif", "2.jpg.part", "IMG_3", "notes.txt"):
+        (tmp_path / "anna" / name).write_bytes(b"something")
+    (tmp_path / "anna" / "3.jpg").write_bytes(b"")
+    report = check(tmp_path, progress=False)
+    assert report.table.left_out["path"].tolist() == ["anna/2.NEF", "anna/2.gif", "anna/3.jpg"]
+    assert report.notes == ("3 files have no photograph's name and were not looked at (anna/2.jpg.part)",)
+    assert "Left out: 3 images" in str(report)
+
+
 def test_names_cannot_drive_the_terminal(tmp_path):
     for identity in ("anna", "bert", "carl", "dora"):
         for number in range(3):
