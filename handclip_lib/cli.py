@@ -275,8 +275,9 @@ def _check(options: argparse.Namespace) -> int:
     from handclip_lib.data.audit import check
 
     report = check(
-        options.root, options.dataset, options.deep, protocol=options.protocol, sample_range=options.sample_range
-    )
+        options.root, options.dataset, options.deep, progress=not options.json, protocol=options.protocol,
+        sample_range=options.sample_range,
+    )  # fmt: skip
     print(report.as_json() if options.json else report)
     return 0 if report.usable else 2
 

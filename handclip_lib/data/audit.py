@@ -138,9 +138,11 @@ class CheckReport:
 
     def as_json(self) -> str:
         """All of it, for programs."""
-        images, splits = self.table.images, dict[str, object]()
-        for aspect, found in self.protocols.items():
-            splits[aspect] = found if isinstance(found, str) else found.to_dict("records")
+        images = self.table.images
+        splits = {
+            aspect: found if isinstance(found, str) else found.set_index("count")["found"].to_dict()
+            for aspect, found in self.protocols.items()
+        }
         facts = {
             "root": str(self.table.root), "dataset": self.table.dataset, "images": len(images),
             "identities": int(images["identity"].nunique()), "usable": self.usable, "protocol": self.protocol,
@@ -213,7 +215,8 @@ def check(
             found[aspect], made = split_counts(split), split.meta["protocol"]
         except DataError as error:
             found[aspect] = str(error)
-    others = [path for path in data_files(table.dataset, folder) if not is_image(path) and path != METADATA]
+    named = {METADATA, *table.left_out["path"]}
+    others = [path for path in data_files(table.dataset, folder) if not is_image(path) and path not in named]
     said = [f"{len(others)} files have no photograph's name and were not looked at ({others[0]})"] if others else []
     return CheckReport(table, made, found, (*table.notes, *seen.notes, *_converted(seen, failures), *said), quality)
 

@@ -36,7 +36,6 @@ MOST_PIXELS = 89_478_485  # of what is decoded: Pillow's own limit, a quarter of
 MOST_JPEG_PIXELS = 256_000_000  # of a JPEG, which is decoded at a reduced size; telephones have 200 megapixels
 AT_MOST = "at most 89 megapixels, in a JPEG 256"
 Image.MAX_IMAGE_PIXELS = MOST_JPEG_PIXELS  # `open_image` refuses less; a JPEG between the two limits shall open
-WHITE = (255, 255, 255)
 WHITES = (1, 255, 1023, 4095, 16_383, 65_535, 2**24 - 1, 2**31 - 1)
 """Largest values of samples that files hold: floats in 0..1, and 8, 10, 12, 14, 16, 24 and 31 bits."""
 DEEP_MODES = {"I;16": "16-bit", "I;16B": "16-bit", "I;16L": "16-bit", "I": "32-bit", "F": "floating-point"}
@@ -65,10 +64,11 @@ def is_image(name: Path | str) -> bool:
     return Path(name).suffix.lower() in KIND_OF_SUFFIX
 
 
-def unreadable(name: Path | str) -> str:
-    """Why a file whose name is an image's cannot be read, and what to do; "" where its kind is read."""
+def file_fault(name: Path | str) -> str:
+    """Why a file of this name is no photograph that can be read, and what to do; "" where its kind is read."""
     suffix = Path(name).suffix.lower()
-    kind = KIND_OF_SUFFIX[suffix]
+    if (kind := KIND_OF_SUFFIX.get(suffix)) is None:
+        return f"its suffix {suffix or '(none)'} is none of a photograph's; {CONVERT}"
     return "" if kind in readable_formats() else f"{kind} ({suffix}) is not read; {_remedy(kind)}"
 
 
@@ -316,7 +316,7 @@ def _rgb(image: Image.Image, turn: int) -> Image.Image:
         image = image.transpose(TURNS[turn])
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         over = image.convert("RGBA")
-        ground = Image.new("RGBA", over.size, (*WHITE, 255))
+        ground = Image.new("RGBA", over.size, "white")
         image = Image.alpha_composite(ground, over)
     return image.convert("RGB")
 
@@ -340,7 +340,7 @@ def _fitted(image: Image.Image, resolution: Resolution, fit: str) -> Image.Image
     if fit == "stretch":
         return image.resize((width, height), Image.Resampling.BICUBIC)
     if fit == "pad":
-        return ImageOps.pad(image, (width, height), Image.Resampling.BICUBIC, WHITE)
+        return ImageOps.pad(image, (width, height), Image.Resampling.BICUBIC, "white")
     # The side that needs the larger scale is met exactly: OpenAI's way, for any proportions.
     if width * image.height >= height * image.width:
         size = (width, int(width * image.height / image.width))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from handclip_lib.data.decoder import is_image, unreadable
+from handclip_lib.data.decoder import file_fault, is_image
 from handclip_lib.data.table import ASPECTS, HandTable, capture_number, misplaced
 from handclip_lib.errors import DataError
 from handclip_lib.places import HD_DISTRACTORS, HD_IDENTITIES
@@ -137,7 +137,7 @@ def _image_files(root: Path, top: Path, below: str = "**/*") -> tuple[list[Path]
         path = file.relative_to(root)
         if any(part.startswith(".") for part in path.parts):
             continue
-        if reason := unreadable(file):
+        if reason := file_fault(file):
             left_out[path.as_posix()] = reason
         else:
             files.append(file)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from handclip_lib.data.decoder import is_image, unreadable
+from handclip_lib.data.decoder import file_fault, is_image
 from handclip_lib.data.table import HandTable, capture_number, misplaced
 from handclip_lib.errors import DataError
 from handclip_lib.places import METADATA, PHOTOGRAPHS
@@ -66,7 +66,7 @@ def read_hands11k(
     named = set(frame["imageName"])
     for name in sorted(files or ()):
         if name not in named and is_image(name):
-            left_out[f"{PHOTOGRAPHS}/{name}"] = unreadable(name) or f"not named in {METADATA}"
+            left_out[f"{PHOTOGRAPHS}/{name}"] = file_fault(name) or f"not named in {METADATA}"
     return HandTable.build(dataset, root, rows, left_out, notes=[*notes, *_unknown_attributes(frame)])
 
 
@@ -115,7 +115,7 @@ def _fault(record: dict[Any, str], files: set[str] | None) -> str | None:
         return f"its accessories {record['accessories']!r} is neither 0 nor 1"
     if files is not None and name not in files:
         return f"named in {METADATA} but absent from {PHOTOGRAPHS}/"
-    return unreadable(name) or None if is_image(name) else None
+    return file_fault(name) or None if is_image(name) else None
 
 
 def _disagreement(rows: pd.DataFrame) -> str:

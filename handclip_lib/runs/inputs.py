@@ -178,12 +178,12 @@ def _data(dataset: str, data_root: str, progress: bool) -> str:
         root = find_data_root(data_root)
     except DataError:
         return "absent"
-    from handclip_lib.data.decoder import is_image, unreadable
+    from handclip_lib.data.decoder import file_fault, is_image
 
     paths = data_files(dataset, root)
     keys = content_keys(root, paths, progress)
     # what another reader may open once it is installed, a run does not read before
-    read = ["" if is_image(path) and unreadable(path) else key for path, key in zip(paths, keys, strict=True)]
+    read = ["" if is_image(path) and file_fault(path) else key for path, key in zip(paths, keys, strict=True)]
     return _digest("\0".join(f"{path}\0{key}" for path, key in zip(paths, read, strict=True)))
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.data import decoder
-from handclip_lib.data.decoder import IMAGE_FORMATS, ONLY_KNOWN, decode_file, is_image, read_header, unreadable
+from handclip_lib.data.decoder import IMAGE_FORMATS, ONLY_KNOWN, decode_file, file_fault, is_image, read_header
 from handclip_lib.data.images import CLIP_MEAN, CLIP_STD, FITS
 
 HEIF_IS_HERE = "HEIF" in decoder.readable_formats()
@@ -345,14 +345,15 @@ def test_the_first_of_several_pictures_in_a_jpeg_is_the_photograph(tmp_path: Pat
 
 def test_a_kind_that_is_known_and_not_read_says_what_to_do(monkeypatch):
     assert is_image("a/IMG_1.JPG")
-    assert unreadable("a/IMG_1.JPG") == unreadable("x.jfif") == unreadable("x.JPE") == ""
-    assert unreadable("IMG_1.CR2") == "camera raw (.cr2) is not read; save it as JPEG, PNG or TIFF"
-    assert unreadable("IMG_1.MOV") == "film (.mov) is not read; save a frame of it as JPEG or PNG"
+    assert file_fault("a/IMG_1.JPG") == file_fault("x.jfif") == file_fault("x.JPE") == ""
+    assert file_fault("IMG_1.CR2") == "camera raw (.cr2) is not read; save it as JPEG, PNG or TIFF"
+    assert file_fault("IMG_1.MOV") == "film (.mov) is not read; save a frame of it as JPEG or PNG"
     assert all(is_image(f"x{suffix}") for suffixes in ONLY_KNOWN.values() for suffix in suffixes)
     assert not any(map(is_image, ("notes.txt", "HandInfo.csv", "IMG_1.AAE", "IMG_1.xmp", "Thumbs.db", "jpg", ".jpg")))
+    assert file_fault("IMG_1") == "its suffix (none) is none of a photograph's; save it as JPEG, PNG or TIFF"
     monkeypatch.setattr(decoder, "readable_formats", lambda: ("JPEG",))
     remedy = 'HEIF (.heic) is not read; install pillow-heif: pip install "handclip[heif]"'
-    assert unreadable("IMG_1.HEIC") == remedy
+    assert file_fault("IMG_1.HEIC") == remedy
 
 
 def test_heif_without_its_reader_names_the_package(tmp_path: Path, monkeypatch):
