@@ -29,10 +29,6 @@ def read_hands11k(
         root: Folder that holds `Hands/` and `HandInfo.csv`.
         metadata: The CSV, when it lies elsewhere.
         require_images: False reads the metadata although no image is there, to count a protocol.
-        dataset: Of the table.
-
-    Raises:
-        DataError: The folder or the CSV is absent, a column is missing, or no image can be used.
 
     Source: Afifi, "11K Hands", Multimedia Tools and Applications, 2019.
     """
