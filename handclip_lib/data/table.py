@@ -1,6 +1,7 @@
 """The one table that every data set becomes: a row an image, with identity, aspect and attributes."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +12,12 @@ from handclip_lib.errors import DataError
 from handclip_lib.places import HD_DISTRACTORS
 
 ASPECTS = ("dorsal_r", "dorsal_l", "palmar_r", "palmar_l")
+UNSPECIFIED = "unspecified"
+"""The aspect of a split whose photographs record none."""
+SIDES = {"r": "right", "l": "left", "": ""}
 DTYPES = {
-    "path": "object", "identity": "object", "side": "object", "view": "object", "aspect": "object",
+    "path": "object", "identity": "object", "subject": "object", "side": "object", "view": "object",
+    "aspect": "object", "session": "object", "camera": "object",
     "capture": "Int64", "gender": "object", "age": "Int64", "skin_color": "object",
     "accessories": "boolean", "nail_polish": "boolean", "irregularities": "boolean",
 }  # fmt: skip
@@ -35,6 +40,12 @@ def identity_order(identity: str) -> tuple[int, int, str, str]:
     return 0, len(digits), digits, identity
 
 
+def natural_order(text: str) -> list[tuple[int, int, str]]:
+    """Sort key of names with numbers in them: session2 comes before session10."""
+    parts = re.findall(r"([0-9]{1,18})|([^0-9]+|[0-9])", text)
+    return [(0, int(number), "") if number else (1, 0, word) for number, word in parts]
+
+
 def capture_number(name: str) -> int | None:
     """The number of the photograph: the last run of digits in its file name, `None` without one.
 
@@ -42,6 +53,16 @@ def capture_number(name: str) -> int | None:
     """
     digits = re.findall(r"[0-9]+", Path(name).stem)
     return int(digits[-1]) if digits and len(digits[-1]) <= 15 else None
+
+
+def file_fault(file: Path) -> str:
+    """Why a file is no photograph that could be read, by its name and size alone; "" where nothing speaks against it.
+
+    The file is looked at again when it is decoded.
+    """
+    if file.suffix.lower() not in IMAGE_SUFFIXES:
+        return f"its suffix {file.suffix or '(none)'} is none of a format that is read; convert it"
+    return EMPTY_FILE if file.stat().st_size == 0 else ""
 
 
 def misplaced(root: Path, mark: str, lacks: str, needs: str) -> str:
@@ -81,11 +102,13 @@ class HandTable:
     """A data set of hand photographs.
 
     Attributes:
-        dataset: "11k", "hd", "folder" or "drawn".
+        dataset: One of `open.DATASETS`.
         root: Absolute folder that the paths are relative to.
-        images: One row an image, the columns of `COLUMNS`. `path` is POSIX text relative to `root`, `identity` is
-            stripped text, `aspect` one of `ASPECTS` or "", `capture` the number of the photograph (bursts are
-            consecutive), the attributes are missing (NA) where the data set does not record them.
+        images: One row an image, the columns of `COLUMNS` and any the data set has beside them. `path` is POSIX text
+            relative to `root`; `identity` is what is recognised and `subject` who it is of, text in one form (stripped,
+            NFC); `side` is "right", "left" or "", `view` "dorsal", "palmar" or "", `aspect` one of `ASPECTS` or "";
+            `session` and `camera` are "" where unknown; `capture` is the number of the photograph (bursts are
+            consecutive); the attributes are missing (NA) where the data set does not record them.
         left_out: `path` and `reason` of each image that is not in `images`.
         given_split: `path`, `role`, `trial` where the folders themselves say the split, else None.
         notes: What was put right while reading, one sentence each.
@@ -103,7 +126,12 @@ class HandTable:
         cls, dataset: str, root: Path, rows: Iterable[Mapping[str, object]], left_out: Mapping[str, str],
         given_split: pd.DataFrame | None = None, notes: Iterable[str] = (),
     ) -> "HandTable":  # fmt: skip
-        """Make a table from rows with any of the columns, give each column its type, and validate it."""
+        """Make a table from rows with any columns, give each its type, bring names into one form, and validate it.
+
+        Raises:
+            DataError: Of `validated`, or two names of people differ in their spaces, letters' form or case, or zeros
+                alone: one person would be two.
+        """
         kept, unwritable = [], {}
         for row in rows:
             if _writable(str(row["path"])) == row["path"]:
@@ -111,10 +139,13 @@ class HandTable:
             else:
                 unwritable[str(row["path"])] = "its name is not valid UTF-8; rename it"
         left_out = {_writable(path): reason for path, reason in {**left_out, **unwritable}.items()}
-        frame = pd.DataFrame(kept).reindex(columns=list(COLUMNS))
+        frame = pd.DataFrame(kept)
+        frame = frame.reindex(columns=list(dict.fromkeys([*COLUMNS, *frame.columns])))
         frame = frame.astype(DTYPES)  # before filling: a column that no row has starts as float64
-        for text in ("side", "view", "aspect"):
+        frame["subject"] = frame["subject"].where(frame["subject"].notna(), frame["identity"])
+        for text in ("side", "view", "aspect", "session", "camera"):
             frame[text] = frame[text].astype("object").where(frame[text].notna(), "")
+        notes = [*notes, *_in_one_form(root, frame), *_without_aspect(frame)]
         return cls(dataset, Path(root), frame, _reasons(left_out), given_split, tuple(notes)).validated()
 
     def validated(self) -> "HandTable":
@@ -141,6 +172,52 @@ class HandTable:
         images = self.images[~failed].reset_index(drop=True)
         left_out = pd.concat([self.left_out, _reasons(failures)], ignore_index=True)
         return replace(self, images=images, left_out=left_out).validated()
+
+
+def _in_one_form(root: Path, frame: pd.DataFrame) -> list[str]:
+    """Strip and compose (NFC) the names of people, in place; a note on those that this changed."""
+    if frame["identity"].isna().any():
+        return []  # `validated` says so
+    notes = []
+    for column in ("identity", "subject"):
+        first = frame.drop_duplicates(column)[[column, "path"]]
+        forms = {name: unicodedata.normalize("NFC", name).strip() for name in first[column]}
+        _refuse_alike(root, dict(zip(first[column], first["path"], strict=True)), forms)
+        changed = [name for name, form in forms.items() if name != form]
+        if changed and column == "identity":
+            some = f"{changed[0]!a} is {forms[changed[0]]!a}"
+            notes.append(f"spaces around names were ignored and letters composed, of {len(changed)} people: {some}")
+        frame[column] = frame[column].map(forms)
+    return notes
+
+
+def _refuse_alike(root: Path, paths: Mapping[str, str], forms: Mapping[str, str]) -> None:
+    """Refuse two names of one person, as a disk, a spreadsheet or a keyboard makes them."""
+    kinds = {
+        "spaces around them or the form of their letters": lambda name: forms[name],
+        "capital letters": lambda name: forms[name].casefold(),
+        "zeros in front": lambda name: re.sub(r"^0+(?=[0-9]+$)", "", forms[name]),
+    }
+    for told_apart_by, form_of in kinds.items():
+        seen: dict[str, str] = {}
+        for name in paths:
+            other = seen.setdefault(form_of(name), name)
+            if other != name:
+                raise DataError(
+                    f"{root}: the people {other!a} ({paths[other]}) and {name!a} ({paths[name]}) are told "
+                    f"apart by {told_apart_by} alone: give one person one name, or two people names that differ in more"
+                )
+
+
+def _without_aspect(frame: pd.DataFrame) -> list[str]:
+    """A note on the photographs that record no aspect where others do."""
+    lacks = frame[frame["aspect"] == ""]
+    if lacks.empty or len(lacks) == len(frame):
+        return []
+    return [
+        f"{len(lacks)} images of {lacks['identity'].nunique()} identities record no aspect ({lacks['path'].iloc[0]}): "
+        "they are in no split of one aspect; -p aspect all takes them too"
+    ]
 
 
 def _writable(text: str) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 from handclip_lib.data.content import content_keys
 from handclip_lib.data.images import DecodedImages, decode_images
 from handclip_lib.data.manifest import Split
-from handclip_lib.data.open import open_dataset
+from handclip_lib.data.open import OPENED_BY, open_dataset
 from handclip_lib.data.splits import refuse_leak
 from handclip_lib.errors import DataError, EvaluationError
 from handclip_lib.evaluation.baselines import BASELINE
@@ -218,12 +218,9 @@ def seen_photographs(
     Decoded in the size of the images they are to be `like`; None where there is none.
     """
     rows = trained.images[trained.images["role"].isin(["train", "val"]) & (trained.images["content"] != "")]
-    names = ("drawn_subjects", "drawn_images")
     size = like.pixels.shape[1:3]
     try:
-        table = open_dataset(
-            parameters["dataset"], parameters["data_root"], **{n: parameters[n] for n in names if n in parameters}
-        )
+        table = open_dataset(**{name: parameters[name] for name in OPENED_BY if name in parameters})
         same = np.array(content_keys(table.root, rows["path"], progress=False)) == rows["content"].to_numpy()
         if not same.any():
             return None

@@ -18,7 +18,7 @@ from handclip_lib.analysis.collection import comparable_runs, find_records
 from handclip_lib.analysis.comparison import entries_of
 from handclip_lib.data.images import decode_images, open_image
 from handclip_lib.data.manifest import Split
-from handclip_lib.data.open import open_dataset
+from handclip_lib.data.open import table_of
 from handclip_lib.errors import HandClipError, RunError
 from handclip_lib.evaluation.baselines import is_baseline
 from handclip_lib.evaluation.ranking.saved_evaluation import load_evaluation
@@ -188,9 +188,7 @@ MAKERS: dict[str, tuple[tuple[str, Callable[[Path, Parameters], LivePanel]], ...
 
 
 def _table(config: Any) -> Any:
-    return open_dataset(
-        config.dataset, config.data_root, drawn_subjects=config.drawn_subjects, drawn_images=config.drawn_images
-    )
+    return table_of(config)
 
 
 def _label(value: Any) -> str:

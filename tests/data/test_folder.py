@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from handclip_lib.data.folder import read_folder, read_hd
+from handclip_lib.data.folder import read_folder
+from handclip_lib.data.named_sets import read_hd
 from handclip_lib.data.table import is_distractor
 from handclip_lib.errors import DataError
 
@@ -46,17 +47,17 @@ def test_the_tree_of_splits_gives_one_row_a_photograph_and_its_draws(tree, above
 
 def test_a_photograph_under_two_identities_is_refused(tree):
     put(tree, "query1/13/Hand_0000005.jpg")
-    with pytest.raises(DataError, match=r"Hand_0000005.jpg lies under the identities '(12|13)' and '(12|13)'"):
+    with pytest.raises(DataError, match=r"Hand_0000005.jpg are one photograph under the identities '1.' and '1.'"):
         read_folder(tree)
 
 
 def test_photographs_out_of_place_are_left_out(tree):
-    put(tree, "train/Hand_0000020.jpg", "query0/7/deep/Hand_0000021.jpg", "test/7/Hand_0000022.jpg", "train/3/a.txt")
+    put(tree, "train/Hand_0000020.jpg", "test/7/Hand_0000022.jpg", "train/3/a.txt")
     put(tree, "gallery0/7/Hand_0000023.jpg", content=b"")
     left_out = read_folder(tree).left_out
     assert dict(zip(left_out["path"], left_out["reason"], strict=True)) == {
         "train/Hand_0000020.jpg": "it does not lie in train/<identity>/",
-        "query0/7/deep/Hand_0000021.jpg": "it does not lie in query0/<identity>/",
+        "train/3/a.txt": "its suffix .txt is none of a format that is read; convert it",
         "test/7/Hand_0000022.jpg": "it lies only in test/, which is neither train, val, query nor gallery",
         "gallery0/7/Hand_0000023.jpg": "the file is empty (0 bytes)",
     }
@@ -75,13 +76,18 @@ def test_several_trees_must_be_told_apart(tree):
 
 
 def test_any_folder_of_folders_is_read_by_the_names_of_its_folders(tmp_path):
-    put(tmp_path, "anna/1.jpg", "anna/2.PNG", "<b>&/hand 3.jpeg", "007/4.jpg", "7/4.jpg", "lost.jpg", ".cache/5.jpg")
+    put(
+        tmp_path, "anna/1.jpg", "anna/2.PNG", "<b>&/hand 3.jpeg", "007/4.jpg", "lost.jpg", ".cache/5.jpg", "read me.txt"
+    )
     put(tmp_path, "anna/._1.jpg", "anna/notes.txt")
     table = read_folder(tmp_path)
     assert table.images.set_index("path")["identity"].to_dict() == {
-        "anna/1.jpg": "anna", "anna/2.PNG": "anna", "<b>&/hand 3.jpeg": "<b>&", "007/4.jpg": "007", "7/4.jpg": "7",
+        "anna/1.jpg": "anna", "anna/2.PNG": "anna", "<b>&/hand 3.jpeg": "<b>&", "007/4.jpg": "007",
     }  # fmt: skip
-    assert table.left_out.to_dict("records") == [{"path": "lost.jpg", "reason": "it lies in no identity's folder"}]
+    assert dict(zip(table.left_out["path"], table.left_out["reason"], strict=True)) == {
+        "lost.jpg": "it lies in no identity's folder",
+        "anna/notes.txt": "its suffix .txt is none of a format that is read; convert it",
+    }
     assert table.given_split is None
 
 
@@ -141,6 +147,7 @@ def test_files_that_cannot_be_used_are_left_out_and_others_ignored(root):
     assert dict(zip(table.left_out["path"], table.left_out["reason"], strict=True)) == {
         "Original Images/1-501/nobody.jpg": "its name does not begin with a number and an underscore",
         "Original Images/1-501/2_1.jpg": "the file is empty (0 bytes)",
+        "Original Images/1-501/readme.txt": "its suffix .txt is none of a format that is read; convert it",
     }
 
 

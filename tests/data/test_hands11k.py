@@ -33,8 +33,9 @@ def test_a_row_becomes_an_image_with_its_attributes(tmp_path):
     change = {"id": "0001057", "aspectOfHand": "palmar left", "imageName": "Hand_0000042.jpg", "accessories": "1"}
     table = read_hands11k(written(tmp_path, change))
     assert table.images.iloc[0].to_dict() == {
-        "path": "Hands/Hand_0000042.jpg", "identity": "0001057", "side": "left", "view": "palmar",
-        "aspect": "palmar_l", "capture": 42, "gender": "male", "age": 27, "skin_color": "fair", "accessories": True,
+        "path": "Hands/Hand_0000042.jpg", "identity": "0001057", "subject": "0001057", "side": "left", "view": "palmar",
+        "aspect": "palmar_l", "session": "", "camera": "", "capture": 42,
+        "gender": "male", "age": 27, "skin_color": "fair", "accessories": True,
         "nail_polish": False, "irregularities": False,
     }  # fmt: skip
     assert (table.dataset, table.root, len(table.left_out), table.notes) == ("11k", tmp_path, 0, ())

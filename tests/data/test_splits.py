@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handclip_lib.data.folder import read_folder, read_hd
+from handclip_lib.data.folder import read_folder
 from handclip_lib.data.hands11k import read_hands11k
+from handclip_lib.data.named_sets import read_hd
 from handclip_lib.data.splits import CUTOFFS, make_split, refuse_leak
 from handclip_lib.data.table import ASPECTS, HandTable
 from handclip_lib.errors import DataError
@@ -199,7 +200,7 @@ def test_drawn_hands_are_split_without_accessories_too():
 
 def test_data_without_aspects_is_taken_whole_and_not_labelled_with_one():
     split = make_split(table_of({str(i): 2 for i in range(6)}, aspects=("",)), "palmar_r")
-    assert split.meta["aspect"] == "all"
+    assert split.meta["aspect"] == "unspecified"
     assert len(split.images) == 12
     assert split.meta["notes"] == []
 
@@ -215,7 +216,7 @@ def test_hd_has_the_published_counts(tmp_path):
     write("1-501", range(448, 699), 2243)
     write("502-712", range(502, 713), 1342)
     split = make_split(read_hd(tmp_path))
-    assert (split.meta["protocol"], split.meta["cutoff"], split.meta["aspect"]) == ("hd", 447, "all")
+    assert (split.meta["protocol"], split.meta["cutoff"], split.meta["aspect"]) == ("hd", 447, "unspecified")
     assert len(split.identities("train")) == len(split.identities("test")) == 251
     assert (len(split.paths("train")), len(split.paths("val")), len(split.paths("test"))) == (2156, 251, 2243)
     draw = split.draw(7)
