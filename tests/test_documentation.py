@@ -28,7 +28,7 @@ from handclip_lib.backbone.load import SHAPES, load_backbone
 from handclip_lib.backbone.openai_clip import build_clip, clip_package, published
 from handclip_lib.cli import EXIT_CODES, _parser, main
 from handclip_lib.data.audit import PUBLISHED_COUNTS
-from handclip_lib.data.hands11k import read_hands11k
+from handclip_lib.data.labels import read_hands11k
 from handclip_lib.data.splits import CUTOFFS, make_split
 from handclip_lib.errors import HandClipError
 from handclip_lib.launch.launcher import find_notebook, gather

@@ -3,12 +3,14 @@
 Counts, balance, sizes, what is missing, and why images are left out.
 """
 
+import json
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -16,7 +18,7 @@ from tqdm.auto import tqdm
 from handclip_lib.data.images import decode_file, open_image
 from handclip_lib.data.open import READERS, open_dataset, recognised
 from handclip_lib.data.splits import PROTOCOLS, Split, make_split
-from handclip_lib.data.table import ASPECTS, HandTable, as_groups
+from handclip_lib.data.table import ASPECTS, UNSPECIFIED, HandTable, as_groups
 from handclip_lib.errors import DataError
 from handclip_lib.machine import cores
 from handclip_lib.places import find_data_root
@@ -150,13 +152,40 @@ class CheckReport:
         """True when at least one aspect can be split into train, query and gallery."""
         return any(isinstance(found, pd.DataFrame) for found in self.protocols.values())
 
+    def as_json(self) -> str:
+        """All of it as JSON; paths are relative to `root`."""
+        images = self.table.images
+        sessions = images[images["session"] != ""].groupby("identity")["session"].nunique()
+        found = {
+            "root": str(self.table.root), "dataset": self.table.dataset, "images": len(images),
+            "identities": images["identity"].nunique(), "subjects": images["subject"].nunique(),
+            "sessions": images.loc[images["session"] != "", "session"].nunique(),
+            "identities_of_several_sessions": int((sessions > 1).sum()),
+            "with_capture_number": int(images["capture"].notna().sum()),
+            "attributes": attribute_counts(self.table).to_dict("records"), "protocol": self.protocol,
+            "splits": {
+                aspect: split if isinstance(split, str) else split.set_index("count")["found"].to_dict()
+                for aspect, split in self.protocols.items()
+            },
+            "left_out": self.table.left_out.to_dict("records"), "notes": list(self.table.notes),
+            "converted": {kind: list(paths) for kind, paths in self.converted.items()},
+            "decoded": self.deep, "usable": self.usable,
+        }  # fmt: skip
+        return json.dumps(found, indent=1)
+
     def __str__(self) -> str:
         return "\n".join(visible(line) for part in self._parts() for line in part.splitlines())
 
     def _parts(self) -> Iterator[str]:
         images = self.table.images
         yield one_line(self.table.root)
-        yield f"data set {self.table.dataset!r}: {len(images)} images of {images['identity'].nunique()} identities"
+        people = images["subject"].nunique()
+        of_people = "" if people == images["identity"].nunique() else f" (hands of {people} people)"
+        what = f"{len(images)} images of {images['identity'].nunique()} identities{of_people}"
+        yield f"data set {self.table.dataset!r}: {what}"
+        if len(sessions := images[images["session"] != ""]):
+            again = (sessions.groupby("identity")["session"].nunique() > 1).sum()
+            yield f"{sessions['session'].nunique()} sessions; {again} identities were photographed in several"
         yield from _attributes(self.table)
         yield from _protocols(self.protocol, self.protocols)
         reasons = left_out_reasons(self.table)
@@ -179,16 +208,18 @@ class CheckReport:
 
 
 def check(
-    root: Path | str, dataset: str = "auto", deep: bool = False, progress: bool = True, protocol: str = "auto"
-) -> CheckReport:
+    root: Path | str, dataset: str = "auto", deep: bool = False, progress: bool = True, protocol: str = "auto",
+    **opened: Any,
+) -> CheckReport:  # fmt: skip
     """Look at a data folder.
 
     Args:
         root: The folder, as `find_data_root` finds it.
-        dataset: "11k", "hd", "folder", or "auto" to recognise it.
+        dataset: One of `LAYOUTS`; "auto" recognises it.
         deep: Decode every image, to find those that are damaged, too large or of an unusual kind.
         progress: Show a progress bar.
         protocol: Of the split that is planned, as `make_split` takes it.
+        opened: How the table is read, as `open_dataset` takes it: identity, identity_level, session_level.
 
     Raises:
         DataError: The protocol is unknown, the folder is not a data set, or none of its images can be used.
@@ -198,16 +229,18 @@ def check(
     if protocol not in PROTOCOLS:
         raise DataError(f"unknown protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}")
     folder = find_data_root(str(root))
-    table = open_dataset(recognised(folder) if dataset == "auto" else dataset, str(folder))
+    if dataset == "auto":
+        dataset = "folder" if opened.get("identity_level") or opened.get("session_level") else recognised(folder)
+    table = open_dataset(dataset, str(folder), **opened)
     converted: dict[str, list[str]] = {}
     if deep:
         failures, converted = _decode_all(table, progress)
         table = table.without(failures)
     there, made = set(table.images["aspect"]), protocol
     found: dict[str, pd.DataFrame | str] = {}
-    for aspect in [aspect for aspect in ASPECTS if aspect in there] or ["all"]:
+    for aspect in [aspect for aspect in ASPECTS if aspect in there] or [UNSPECIFIED]:
         try:
-            split = make_split(table, aspect, protocol)
+            split = make_split(table, "all" if aspect == UNSPECIFIED else aspect, protocol)
             found[aspect], made = split_counts(split), split.meta["protocol"]
         except DataError as error:
             found[aspect] = str(error)

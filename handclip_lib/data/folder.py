@@ -8,8 +8,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from handclip_lib.data.content import content_keys, files_below
-from handclip_lib.data.layout import Folders, Row, aspect_columns, aspect_of, facts_of, number_captures
-from handclip_lib.data.named_sets import named_set
+from handclip_lib.data.layout import Folders, Row, aspect_columns, aspect_of, facts_of, named_set, number_captures
 from handclip_lib.data.table import IMAGE_SUFFIXES, HandTable, file_fault
 from handclip_lib.errors import DataError
 

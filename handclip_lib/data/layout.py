@@ -21,6 +21,21 @@ _SESSION = re.compile(
 )
 _DATE = re.compile(r"(19|20)[0-9]{2}[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12][0-9]|3[01])")
 _TIME = re.compile(r"([01][0-9]|2[0-3])[.:_-]?[0-5][0-9][.:_-]?[0-5][0-9]([0-9]{3})?$")
+LAYOUTS = {
+    "tongji": re.compile(r"(?:.*/)?(?P<session>session[12])/(?P<number>[0-9]{5})(?:\.\w+)+"),
+    "iitd": re.compile(
+        r"(?:.*/)?(?P<side>Left|Right)(?: Hand)?/(?P<subject>[0-9]{1,3})_[0-9]{1,2}(?:\.\w+)+", re.IGNORECASE
+    ),
+    "casia": re.compile(r"(?:.*/)?(?P<subject>[0-9]{4})_(?P<gender>[mf])_(?P<side>[lr])_[0-9]{2}(?:\.\w+)+"),
+    "hagrid": re.compile(r"(?:.*/)?(?P<key>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.\w+"),
+}
+"""Paths of the photographs of each set, below its folder."""
+WRITTEN = {
+    "tongji": "session1/00001.bmp",
+    "iitd": "Left/001_1.bmp",
+    "casia": "0001_m_l_01.jpg",
+    "hagrid": "<gesture>/<key>.jpg, beside JSON files of annotations",
+}
 LARGEST_CAPTURE = 10**9
 """A camera does not count so far: such a number is a time or a name."""
 LARGEST_GAP = 1000
@@ -51,6 +66,14 @@ def kind_of(name: str) -> str:
     if _SESSION.fullmatch(name):
         return "session"
     return "date" if _DATE.fullmatch(name) else "name"
+
+
+def named_set(paths: Sequence[str]) -> str:
+    """The set whose layout nine in ten photographs have, or ""."""
+    for name, pattern in LAYOUTS.items():
+        if paths and sum(pattern.fullmatch(path) is not None for path in paths) >= 0.9 * len(paths):
+            return name
+    return ""
 
 
 def facts_of(

@@ -67,6 +67,11 @@ class Split:
         return _checksum(self.meta, self.images.assign(content=""))
 
     @property
+    def crosses_sessions(self) -> bool:
+        """Whether a query is never of the session that its person is enrolled from."""
+        return bool(self.meta["protocol"] == CROSS_SESSION)
+
+    @property
     def knows_content(self) -> bool:
         """Whether it says what is in its files; manifests of earlier versions do not."""
         return bool(self.images["content"].any())
@@ -106,7 +111,7 @@ class Split:
         if gallery == "all":
             in_gallery |= (images["role"] == "other") & chosen
         query, held = images[test & ~chosen], images[in_gallery]
-        sessions = sessions or ("other" if self.meta["protocol"] == CROSS_SESSION else "")
+        sessions = sessions or ("other" if self.crosses_sessions else "")
         if sessions:
             enrolled = query["identity"].map(images[test & chosen].set_index("identity")["session"])
             same = query["session"] == enrolled

@@ -14,7 +14,7 @@ from handclip_lib.data.audit import (
     left_out_reasons,
     split_counts,
 )
-from handclip_lib.data.hands11k import read_hands11k
+from handclip_lib.data.labels import read_hands11k
 from handclip_lib.data.open import recognised
 from handclip_lib.data.splits import make_split
 from handclip_lib.errors import DataError

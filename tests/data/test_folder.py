@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from handclip_lib.data.folder import read_folder
-from handclip_lib.data.named_sets import read_hd
+from handclip_lib.data.open import read_hd
 from handclip_lib.data.table import is_distractor
 from handclip_lib.errors import DataError
 

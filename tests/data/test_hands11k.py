@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from handclip_lib.data.hands11k import read_hands11k
+from handclip_lib.data.labels import read_hands11k
 from handclip_lib.errors import DataError
 
 GOOD = {

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handclip_lib.data.folder import read_folder
-from handclip_lib.data.hands11k import read_hands11k
-from handclip_lib.data.named_sets import read_hd
+from handclip_lib.data.labels import read_hands11k
+from handclip_lib.data.open import read_hd
 from handclip_lib.data.splits import CUTOFFS, make_split, refuse_leak
 from handclip_lib.data.table import ASPECTS, HandTable
 from handclip_lib.errors import DataError
