@@ -33,7 +33,7 @@ def make_split(
 
     Args:
         table: The images.
-        aspect: One of `ASPECTS`, or "all" for every image ("all" needs the proportional or the test_only protocol:
+        aspect: One of `ASPECTS`, "unspecified", or "all" for every image ("all" needs the proportional or the test_only protocol:
             the published cut-offs differ between aspects, and pooled they would test subjects that trained). A data
             set that records no aspect is taken whole, whichever is named, and its split says "unspecified".
         protocol: "standard" (11k Hands: identities up to the aspect's cut-off train), "hd", "proportional" (half of
@@ -46,7 +46,7 @@ def make_split(
     Raises:
         DataError: The protocol does not fit the data, or there are too few identities for it.
     """
-    if aspect not in (*ASPECTS, "all"):
+    if aspect not in (*ASPECTS, "all", UNSPECIFIED):
         raise DataError(f"unknown aspect {aspect!r}; choose from {', '.join(ASPECTS)}, all")
     if draws < 1:
         raise DataError(f"draws={draws}: at least one draw is needed")

@@ -16,7 +16,7 @@ from handclip_lib.parameters.notebooks import NOTEBOOKS
 from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import reports_folder
 from handclip_lib.runs.identity import code_of, run_id
-from handclip_lib.runs.inputs import input_faults, named_inputs, refusal, weights_faults, what_is_read
+from handclip_lib.runs.inputs import as_opened, input_faults, named_inputs, refusal, weights_faults, what_is_read
 from handclip_lib.runs.record import TRAINING_CHECKPOINTS, read_record, record_of
 from handclip_lib.terminal import one_line
 
@@ -116,6 +116,7 @@ def plan(notebook: Path, parameters: Mapping[str, Any], known: dict[Any, Any] | 
     faults = once(lambda: input_faults(given), "faults")
     if faults:
         raise refusal([*faults, *once(lambda: weights_faults(given), "weights")])
+    config = as_opened(config)
     read = once(lambda: what_is_read(config), "read")
     planned = Plan(config, read, run_folder(notebook, config, read))
     before = read_record(planned.folder) or {}

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from handclip_lib.parameters.templates import template_faults, templates_of
 
 Dataset = Literal["drawn", "11k", "hd", "folder", "csv", "tongji", "iitd", "casia", "hagrid"]
-Aspect = Literal["dorsal_r", "dorsal_l", "palmar_r", "palmar_l", "all"]
+Aspect = Literal["dorsal_r", "dorsal_l", "palmar_r", "palmar_l", "all", "unspecified"]
 Protocol = Literal["auto", "standard", "hd", "proportional", "cross_session", "given", "test_only"]
 Identity = Literal["auto", "subject", "hand"]
 Fit = Literal["stretch", "crop", "pad"]
@@ -49,7 +49,9 @@ class Data(Parameters):
 
     dataset: Dataset = Field("drawn", description="drawn, 11k, hd, folder, csv, tongji, iitd, casia or hagrid")
     data_root: str = Field("", description="folder of the photographs; unused for drawn hands")
-    aspect: Aspect = Field("dorsal_r", description="dorsal_r, dorsal_l, palmar_r, palmar_l or all")
+    aspect: Aspect = Field(
+        "dorsal_r", description="dorsal_r, dorsal_l, palmar_r, palmar_l, all, or unspecified where none is recorded"
+    )
     protocol: Protocol = Field(
         "auto", description="auto, standard, hd, proportional, cross_session, given or test_only"
     )

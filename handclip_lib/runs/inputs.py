@@ -5,15 +5,16 @@ import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from handclip_lib.data.content import content_keys, data_files
 from handclip_lib.errors import BackboneError, ConfigError, DataError, RunError
 from handclip_lib.parameters.notebooks import Analysis
 from handclip_lib.parameters.parts import BackboneName, Parameters
-from handclip_lib.places import HD_IDENTITIES, METADATA, PHOTOGRAPHS, find_data_root, reports_folder
+from handclip_lib.places import HD_IDENTITIES, LABELS, METADATA, PHOTOGRAPHS, find_data_root, reports_folder
 from handclip_lib.runs.record import PROMPTS_OF, TRAININGS, find_run, read_record
 
+C = TypeVar("C", bound=Parameters)
 EARLIER = {"prompt_run": PROMPTS_OF, "trained_run": TRAININGS}
 """Parameters that name an earlier run, and whose runs they take."""
 CHECKPOINTS = {
@@ -47,6 +48,22 @@ def what_is_read(config: Parameters, *, progress: bool = True) -> dict[str, str]
             folder = _earlier_run(config, name)
             read[name] = f"{folder.name} {_left(folder)}" if folder else "absent"
     return read
+
+
+def as_opened(config: C) -> C:
+    """The parameters, with aspect "unspecified" where the photographs they name record none.
+
+    Raises:
+        DataError: It is not plain how the photographs are read.
+    """
+    given = config.model_dump()
+    dataset = given.get("dataset")
+    if dataset in (None, "drawn", "11k") or "data_root" not in given:
+        return config
+    from handclip_lib.data.open import OPENED_BY, open_dataset  # pandas and Pillow, for those who name photographs
+
+    images = open_dataset(**{name: given[name] for name in OPENED_BY}).images
+    return config if (images["aspect"] != "").any() else config.model_copy(update={"aspect": "unspecified"})
 
 
 def named_inputs(config: Parameters) -> str:
@@ -166,7 +183,7 @@ def _earlier_run(config: Parameters, name: str) -> Path | None:
 
 
 def _look_at_data(dataset: Any, root: Path) -> None:
-    needed = {"11k": (METADATA, PHOTOGRAPHS), "hd": (HD_IDENTITIES,)}.get(dataset, ())
+    needed = {"11k": (METADATA, PHOTOGRAPHS), "hd": (HD_IDENTITIES,), "csv": (LABELS,)}.get(dataset, ())
     if not all((root / name).exists() for name in needed):
         from handclip_lib.data.open import open_dataset
 
