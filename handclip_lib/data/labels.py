@@ -192,7 +192,7 @@ def read_labels(root: Path | str) -> HandTable:
     frame = _read(root / LABELS)
     rows: list[dict[str, object]] = []
     left_out: dict[str, str] = {}
-    for line, record in zip(frame.index + 2, frame.to_dict("records"), strict=True):
+    for line, record in zip(frame.index + 1, frame.to_dict("records"), strict=True):
         path = str(record["path"])
         if fault := _path_fault(root, path):
             left_out[path or f"{LABELS}, line {line}"] = fault
@@ -208,7 +208,7 @@ def read_labels(root: Path | str) -> HandTable:
     listed = {str(row["path"]): row for row in rows}  # in several draws, an image stands in several lines
     for row in rows:
         first = listed[str(row["path"])]
-        if (given is None and first is not row) or first["identity"] != row["identity"]:
+        if (given is None and first is not row) or first.get("identity") != row.get("identity"):
             raise DataError(f"{root / LABELS}: {row['path']} is listed more than once; keep one row an image and draw")
     return HandTable.build("csv", root, listed.values(), left_out, given, filter(None, notes))
 
@@ -216,14 +216,15 @@ def read_labels(root: Path | str) -> HandTable:
 def _read(file: Path) -> pd.DataFrame:
     """The rows as stripped text, but for identities, whose spaces are looked at later."""
     try:
-        frame = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False, skip_blank_lines=False)
+        cells = pd.read_csv(file, dtype=str, keep_default_na=False, header=None, skip_blank_lines=False).fillna("")
     except FileNotFoundError as error:
         raise DataError(
             f"{file} does not exist; write it with `handclip data manifest {file.parent}`, or name the folder it is in"
         ) from error
     except (OSError, UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(f"{file} cannot be read as a table ({error}); write it as CSV in UTF-8") from error
-    frame.columns = frame.columns.str.strip().str.removeprefix("\ufeff")
+    frame = cells.iloc[1:].set_axis(cells.iloc[0].str.strip().str.removeprefix("\ufeff"), axis=1)
+    frame = frame[(frame != "").any(axis=1)]
     missing = [name for name in NEEDED if name not in frame.columns]
     if missing or not frame.columns.is_unique or frame.empty:
         why = f"lacks the column {missing[0]}" if missing else "has no row" if frame.empty else "has a column twice"
@@ -237,7 +238,8 @@ def _path_fault(root: Path, path: str) -> str:
     """Why a row's path names no photograph of the folder; "" where it does."""
     if not path:
         return "its path is empty"
-    if "\\" in path or PurePosixPath(path).is_absolute() or {"..", "."} & set(PurePosixPath(path).parts):
+    pure = PurePosixPath(path)
+    if "\\" in path or pure.is_absolute() or ".." in pure.parts or str(pure) != path:
         return "it names a file outside the folder: a path is relative to it, with / between folders"
     if not (root / path).is_file():
         return f"named in {LABELS} but absent"

@@ -33,9 +33,10 @@ def make_split(
 
     Args:
         table: The images.
-        aspect: One of `ASPECTS`, "unspecified", or "all" for every image ("all" needs the proportional or the test_only protocol:
-            the published cut-offs differ between aspects, and pooled they would test subjects that trained). A data
-            set that records no aspect is taken whole, whichever is named, and its split says "unspecified".
+        aspect: One of `ASPECTS`, or "all" for every image ("all" needs the proportional, cross_session or test_only
+            protocol: the published cut-offs differ between aspects, and pooled they would test subjects that
+            trained). A data set that records no aspect is taken whole, whichever is named, and its split says
+            "unspecified".
         protocol: "standard" (11k Hands: identities up to the aspect's cut-off train), "hd", "proportional" (half of
             the people train), "cross_session" (the same, and each draw enrols everybody from one of their sessions
             and searches with their others), "given" (the folders say it), "test_only" (nobody trains: for a model

@@ -143,7 +143,8 @@ class HandTable:
         frame = frame.reindex(columns=list(dict.fromkeys([*COLUMNS, *frame.columns])))
         frame = frame.astype(DTYPES)  # before filling: a column that no row has starts as float64
         frame["subject"] = frame["subject"].where(frame["subject"].notna(), frame["identity"])
-        for text in ("side", "view", "aspect", "session", "camera"):
+        own = [name for name in frame.columns if name not in COLUMNS]
+        for text in ("side", "view", "aspect", "session", "camera", *own):
             frame[text] = frame[text].astype("object").where(frame[text].notna(), "")
         notes = [*notes, *_in_one_form(root, frame), *_without_aspect(frame)]
         return cls(dataset, Path(root), frame, _reasons(left_out), given_split, tuple(notes)).validated()

@@ -63,6 +63,54 @@ def test_photographs_out_of_place_are_left_out(tree):
     }
 
 
+def test_the_path_is_an_images_name_where_the_content_differs(tree):
+    for role, content in (("train", b"one"), ("val", b"another")):
+        put(tree, f"{role}/3/same.jpg", content=content)
+    put(tree, "query0/7/3_1.jpg", "gallery0/12/3_1.jpg", content=b"of 7")
+    put(tree, "gallery0/12/3_1.jpg", content=b"of 12")
+    images = read_folder(tree).images.set_index("path")["identity"]
+    assert images[["train/3/same.jpg", "val/3/same.jpg"]].tolist() == ["3", "3"]
+    assert images[["query0/7/3_1.jpg", "gallery0/12/3_1.jpg"]].tolist() == ["7", "12"]
+
+
+def test_other_depths_in_a_tree_of_splits_are_refused(tree):
+    put(tree, "query0/7/deep/Hand_0000021.jpg")
+    with pytest.raises(DataError, match="photographs lie in 12/ and in 7/deep/"):
+        read_folder(tree)
+
+
+def roles_of(table) -> dict[str, str]:
+    return {path: f"{role} {trial}" for path, role, trial in table.given_split.to_numpy()}
+
+
+def test_queries_and_a_gallery_of_equal_file_names_are_a_split_of_one_draw(tmp_path):
+    put(tmp_path, *(f"{role}/{who}/{n}.jpg" for role in ("query", "gallery") for who in "ab" for n in (1, 2)))
+    table = read_folder(put(tmp_path, "train/c/1.jpg", "train/c/2.jpg", "test/d/1.jpg"))
+    assert len(table.images) == 10
+    assert roles_of(table) == {
+        path: {"query": "query 0", "gallery": "gallery 0", "train": "train -1"}[path.split("/")[0]]
+        for path in table.images["path"]
+    }
+    assert table.left_out["path"].tolist() == ["test/d/1.jpg"]
+
+
+@pytest.mark.parametrize("folders", [("train", "test"), ("train", "val", "test"), ("train", "val")])
+def test_train_val_and_test_are_roles_and_no_people(tmp_path, folders):
+    put(tmp_path, *(f"{role}/{role}_{who}/{n}.jpg" for role in folders for who in "ab" for n in (1, 2)))
+    table = read_folder(tmp_path)
+    assert set(table.images["identity"]) == {f"{role}_{who}" for role in folders for who in "ab"}
+    assert set(table.given_split["role"]) == set(folders)
+
+
+def test_roles_hold_sessions_too(tmp_path):
+    put(
+        tmp_path, *(f"{role}/{role}_{who}/session{n}/1.jpg" for role in ("train", "test") for who in "ab" for n in "12")
+    )
+    table = read_folder(tmp_path)
+    assert set(table.images["session"]) == {"session1", "session2"}
+    assert set(table.images["identity"]) == {"train_a", "train_b", "test_a", "test_b"}
+
+
 def test_a_draw_without_its_gallery_is_refused(tree):
     put(tree, "query2/7/Hand_0000004.jpg")
     with pytest.raises(DataError, match="holds query2/ but no gallery2/; add it, or remove query2/"):

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handclip_lib.data.folder import read_folder
-from handclip_lib.data.labels import read_hands11k
+from handclip_lib.data.labels import read_hands11k, read_labels
+from handclip_lib.data.manifest import Split
 from handclip_lib.data.open import read_hd
 from handclip_lib.data.splits import CUTOFFS, make_split, refuse_leak
 from handclip_lib.data.table import ASPECTS, HandTable
@@ -41,10 +42,11 @@ def table_of(images: dict[str, int], aspects=("dorsal_r",), dataset="folder", **
     return HandTable.build(dataset, Path("/photographs"), rows, {})
 
 
-def tree(root: Path, *paths: str) -> HandTable:
+def tree(root: Path, *paths: str, content: str | None = None) -> HandTable:
+    """Files of one content, or of each its own."""
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(b"photograph")
+        (root / path).write_bytes(b"photograph" if content is None else f"{content}{path}".encode())
     return read_folder(root)
 
 
@@ -350,3 +352,106 @@ def test_identities_whose_files_have_the_same_names_are_drawn_for_themselves(tmp
     rows = [{"path": f"{who}/{n}.jpg", "identity": str(who), "capture": n} for who in range(20) for n in range(5)]
     split = make_split(HandTable.build("folder", tmp_path, rows, {}), "all")
     assert len({Path(path).name for path in split.draw(0).gallery_paths}) > 1
+
+
+def sessions_of(people: dict[str, dict[str, int]]) -> HandTable:
+    """`people`: photographs in each session of each person."""
+    rows = [
+        {"path": f"{who}/{session}/{n}.jpg", "identity": who, "session": session}
+        for who, sessions in people.items()
+        for session, count in sessions.items()
+        for n in range(count)
+    ]
+    return HandTable.build("folder", Path("/photographs"), rows, {})
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from(["s1", "s2", "s10"]), st.integers(1, 4), min_size=1), min_size=6, max_size=12
+    ),
+    st.integers(0, 5),
+)
+def test_across_sessions_no_query_is_of_the_session_its_person_is_enrolled_from(people, seed):
+    table = sessions_of({f"p{n}": sessions for n, sessions in enumerate(people)})
+    try:
+        split = make_split(table, protocol="cross_session", seed=seed, draws=4)
+    except DataError as error:
+        assert "two sessions or more" in str(error)
+        return
+    session = dict(zip(table.images["path"], table.images["session"], strict=True))
+    tested = split.images[split.images["role"] == "test"]
+    for trial in range(4):
+        draw, same = split.draw(trial), split.draw(trial, sessions="same")
+        enrolled = {who: session[path] for who, path in zip(draw.gallery_ids, draw.gallery_paths, strict=True)}
+        assert set(enrolled) == set(tested["identity"])
+        for who, its in enrolled.items():
+            turns = sorted({session[p] for p in tested["path"][tested["identity"] == who]}, key=lambda s: int(s[1:]))
+            assert its == turns[trial % len(turns)], "sessions enrol in turn"
+        others = [p for p, who in zip(tested["path"], tested["identity"], strict=True) if session[p] != enrolled[who]]
+        assert sorted(draw.query_paths) == sorted(others)
+        assert set(same.query_paths) == set(tested["path"]) - set(others) - set(draw.gallery_paths)
+    alone = {who for who in set(tested["identity"]) if tested["session"][tested["identity"] == who].nunique() == 1}
+    assert set(split.meta["unqueryable"]) == alone
+
+
+def test_sessions_are_in_the_manifest_and_those_without_keep_their_checksum(tmp_path):
+    split = make_split(sessions_of({f"p{n}": {"s1": 2, "s2": 2} for n in range(6)}), protocol="cross_session")
+    read = Split.read(split.write(tmp_path))
+    assert read.checksum == split.checksum
+    assert read.draw(1).query_paths.tolist() == split.draw(1).query_paths.tolist()
+    plain = make_split(table_of({str(n): 2 for n in range(6)}))
+    assert "session" not in (plain.write(tmp_path).read_text().partition("\n")[0])
+
+
+def test_across_sessions_everybody_must_be_of_a_session():
+    table = sessions_of({f"p{n}": {"s1": 2, "" if n == 3 else "s2": 2} for n in range(6)})
+    with pytest.raises(DataError, match=r"p3//0\.jpg is of no known session, which protocol='cross_session' needs"):
+        make_split(table, protocol="cross_session")
+    once = sessions_of({f"p{n}": {"s1": 3} for n in range(6)})
+    with pytest.raises(DataError, match="of which 0 have two sessions or more"):
+        make_split(once, protocol="cross_session")
+
+
+def test_people_in_a_folder_test_are_tested_with_draws_made_here(tmp_path):
+    paths = [f"{role}/{role}{who}/{n}.jpg" for role in ("train", "val", "test") for who in "abc" for n in range(3)]
+    split = make_split(tree(tmp_path, *paths), draws=4)
+    assert (split.meta["protocol"], split.meta["draws"]) == ("given", 4)
+    assert split.identities("test") == {"testa", "testb", "testc"}
+    assert split.identities("train") == split.identities("val") == {f"{r}{w}" for r in ("train", "val") for w in "abc"}
+    assert any("val/ holds other people than train/" in note for note in split.meta["notes"])
+    tree(tmp_path, "test/traina/1.jpg")
+    with pytest.raises(DataError, match="identity 'traina' lies in both train/val and test"):
+        make_split(read_folder(tmp_path))
+
+
+def test_the_same_photographs_under_another_layout_are_a_leak_whatever_they_are_called(tmp_path):
+    names = [f"{who}/{n}.jpg" for who in range(8) for n in range(3)]
+    lines = ["path,identity"]
+    for name in names:
+        who, n = name.split("/")
+        for root, path in (("folder", f"p{who}/{n}.jpg"), ("csv", f"all/{7 - int(who)}{n}.jpg")):
+            (tmp_path / root / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / root / path).write_bytes(name.encode())
+        lines.append(f"all/{7 - int(who)}{n}.jpg,{who}0")
+    (tmp_path / "csv" / "manifest.csv").write_text("\n".join(lines))
+    trained = make_split(read_folder(tmp_path / "folder"), seed=1)
+    with pytest.raises(DataError, match=r"tested photographs trained the model, such as all/.*which trained as p"):
+        refuse_leak(trained, make_split(read_labels(tmp_path / "csv"), protocol="test_only"))
+    other = tree(tmp_path / "other", *(f"p{name}" for name in names), content="of other people, called the same: ")
+    known, said = refuse_leak(trained, make_split(other, protocol="test_only"))
+    assert known
+    assert "share none" in said
+
+
+def test_a_subject_whose_other_hand_trained_is_a_leak():
+    rows = [
+        {"path": f"{hand}/{who}_{n}.jpg", "subject": str(who), "identity": f"{who} {hand}", "side": hand}
+        for who in range(12) for hand in ("left", "right") for n in range(2)
+    ]  # fmt: skip
+    table = HandTable.build("11k", Path("/photographs"), rows, {})
+    splits = [make_split(table, "all", "proportional", seed) for seed in (0, 1)]
+    trained, tested = ({name.split()[0] for name in splits[0].identities(role)} for role in ("train", "test"))
+    assert not trained & tested
+    with pytest.raises(DataError, match="identities of the test split trained the model"):
+        refuse_leak(*splits)

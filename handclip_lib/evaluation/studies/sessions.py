@@ -12,7 +12,7 @@ from handclip_lib.evaluation.ranking.retrieval import rank_features
 from handclip_lib.evaluation.tables import result_table
 
 SESSIONS = {"other": "another session", "same": "the same session"}
-COLUMNS = ("model", "queries", "rank1", "rank1_low", "rank1_high", "n_query", "n_identities")
+SHOWN = ("model", "queries", "rank1", "n_query", "n_identities")
 
 
 def session_effect(
@@ -40,7 +40,7 @@ def session_effect(
             interval = identity_bootstrap(np.concatenate(hits), people, bootstrap, seed)
             row = {"model": model, "queries": queries, **interval.columns("rank1"), "n_query": len(people)}
             rows.append(row | {"n_identities": interval.n_identities})
-    return result_table(rows, COLUMNS, columns=COLUMNS)
+    return result_table(rows, SHOWN, columns=[*SHOWN, "rank1_low", "rank1_high"])
 
 
 def _hits(features: Features, draw: Draw) -> np.ndarray:
