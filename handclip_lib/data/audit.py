@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from handclip_lib.data.images import decode_file, open_image
 from handclip_lib.data.open import READERS, open_dataset, recognised
 from handclip_lib.data.splits import PROTOCOLS, Split, make_split
-from handclip_lib.data.table import ASPECTS, UNSPECIFIED, HandTable, as_groups
+from handclip_lib.data.table import ASPECTS, UNSPECIFIED, HandTable, as_groups, own_groups
 from handclip_lib.errors import DataError
 from handclip_lib.machine import cores
 from handclip_lib.places import find_data_root
@@ -99,7 +99,7 @@ def attribute_counts(table: HandTable) -> pd.DataFrame:
     """Columns `attribute`, `value` (text; ages in bands of years), `images`, `identities`, of what is recorded."""
     images = table.images
     parts = []
-    for attribute in ATTRIBUTES:
+    for attribute in (*ATTRIBUTES, *own_groups(images)):
         values = images[attribute]
         if values.isna().all() or values.astype("string").eq("").all():
             continue

@@ -256,7 +256,10 @@ def identified_by(table: HandTable, what: str) -> HandTable:
 
 def table_of(config: Data) -> HandTable:
     """The table that a notebook's parameters name."""
-    return open_dataset(**config.model_dump(include=set(OPENED_BY)))
+    return open_dataset(
+        config.dataset, config.data_root, drawn_subjects=config.drawn_subjects, drawn_images=config.drawn_images,
+        identity=config.identity, identity_level=config.identity_level, session_level=config.session_level,
+    )  # fmt: skip
 
 
 def recognised(root: Path) -> str:

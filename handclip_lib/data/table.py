@@ -29,6 +29,7 @@ IMAGE_SUFFIXES = frozenset(suffix for suffixes in IMAGE_FORMATS.values() for suf
 EMPTY_FILE = "the file is empty (0 bytes)"
 AGE_BANDS = {"<20": 0, "20-29": 20, "30-39": 30, "40+": 40}
 """Bands of years and where they begin, in which people are counted and figures reported."""
+MOST_GROUPS = 20
 UNKNOWN = "unknown"
 
 
@@ -95,6 +96,11 @@ def as_groups(values: pd.Series) -> "pd.Series[str]":
         edges = [*AGE_BANDS.values(), float("inf")]
         values = pd.cut(values.astype("Float64"), edges, right=False, labels=list(AGE_BANDS))
     return values.astype("string").replace({"True": "yes", "False": "no", "": UNKNOWN}).fillna(UNKNOWN)
+
+
+def own_groups(images: pd.DataFrame) -> list[str]:
+    """Columns that a data set has beside `COLUMNS` and that make groups: two values or more, and not too many."""
+    return [name for name in images.columns if name not in COLUMNS and 2 <= images[name].nunique() <= MOST_GROUPS]
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ def test_data_that_cannot_be_split_is_reported_as_unusable(tmp_path):
     photograph(tmp_path / "bert" / "2.jpg")
     report = check(tmp_path, progress=False)
     assert not report.usable
-    assert "No split of all" in str(report)
+    assert "No split of unspecified" in str(report)
     assert "two identities" in str(report)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
-from handclip_lib.data.table import AGE_BANDS, UNKNOWN, as_groups
+from handclip_lib.data.table import AGE_BANDS, UNKNOWN, as_groups, own_groups
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.baselines import embed_with_baselines
 from handclip_lib.evaluation.bootstrap import Interval, mean_interval, resampled
@@ -125,7 +125,8 @@ def group_figures(
 
     Args:
         images: `HandTable.images`, which knows the attributes; at least the test images.
-        attributes: Columns of `images` to group by; absent and constant ones are named in `left_out`.
+        attributes: Columns of `images` to group by, beside those of the data set's own (`own_groups`); absent and
+            constant ones are named in `left_out`.
 
     Source: ISO/IEC 19795-10:2024 (differential performance between groups).
     """
@@ -149,7 +150,7 @@ def group_figures(
 
     table = [figures("", "everybody", set(pairs.paths))]
     left_out = {}
-    for attribute in attributes:
+    for attribute in (*attributes, *own_groups(images)):
         labels = _labels(split, images, attribute)
         if labels is None or set(labels) <= {UNKNOWN}:
             left_out[attribute] = "the data set does not record it"
