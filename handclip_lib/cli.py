@@ -293,11 +293,14 @@ def _check(options: argparse.Namespace) -> int:
 
 def _manifest(options: argparse.Namespace) -> int:
     from handclip_lib.data.labels import write_labels
+    from handclip_lib.data.open import open_dataset, recognised
     from handclip_lib.places import LABELS, find_data_root
 
     root = find_data_root(options.root)
     file = Path(options.out) if options.out else root / LABELS
-    frame, guessed = write_labels(root, file, options.identity_level, options.session_level)
+    levels = {"identity_level": options.identity_level, "session_level": options.session_level}
+    dataset = "folder" if any(levels.values()) else recognised(root)
+    frame, guessed = write_labels(root, file, lambda: open_dataset(dataset, str(root), **levels))
     print(f"{one_line(file)}: {len(frame)} images of {frame['identity'][frame['identity'] != ''].nunique()} people")
     print("\n".join(one_line(f"  {note}") for note in guessed))
     print(f"look at it, correct it, then: handclip data check {one_line(root)} --dataset csv")

@@ -1,14 +1,14 @@
 """Photographs described by a table: `HandInfo.csv` of 11k Hands, or `manifest.csv`, which is written here too."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import pandas as pd
 
 from handclip_lib.data.content import files_below
-from handclip_lib.data.folder import MARKET, read_folder
+from handclip_lib.data.folder import MARKET
 from handclip_lib.data.layout import aspect_columns, number_captures
 from handclip_lib.data.table import (
     ASPECTS,
@@ -279,13 +279,11 @@ def _given(rows: list[dict[str, object]], root: Path) -> pd.DataFrame | None:
     return pd.DataFrame(given) if given else None
 
 
-def write_labels(
-    root: Path, file: Path, identity_level: int = 0, session_level: int = 0
-) -> tuple[pd.DataFrame, list[str]]:
+def write_labels(root: Path, file: Path, read: Callable[[], HandTable]) -> tuple[pd.DataFrame, list[str]]:
     """Write a table of a folder's photographs for a person to correct; return its rows, and what was guessed and why.
 
-    People are guessed from the folders as `read_folder` reads them; where it refuses, from file names in the manner of
-    Market-1501; else they are left empty.
+    People are those that `read` finds there; where it refuses, they are guessed from file names in the manner of
+    Market-1501, else left empty.
 
     Raises:
         DataError: The folder holds no photograph, or the file is there: nobody's corrections are overwritten.
@@ -293,8 +291,8 @@ def write_labels(
     if file.exists():
         raise DataError(f"{file} is there already; correct it, or move it away to have another written")
     try:
-        table = read_folder(root, identity_level, session_level)
-        frame, notes = table.images, ["people are named by folders", *table.notes]
+        table = read()
+        frame, notes = table.images, [f"people are those of data set {table.dataset!r}", *table.notes]
     except DataError as error:
         frame, notes = _by_names(root, str(error))
     names = [name for name in COLUMNS if name in NEEDED or (frame[name].notna() & (frame[name] != "")).any()]

@@ -294,7 +294,7 @@ def test_a_manifest_is_written_for_a_folder_and_reads_the_same(tmp_path, capsys)
     assert main(["data", "manifest", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "8 images of 2 people" in said
-    assert "people are named by folders" in said
+    assert "people are those of data set 'folder'" in said
     assert "sessions of people (session1, session2)" in said
     written, read = read_labels(tmp_path).images, read_folder(tmp_path).images
     assert written[["path", "identity", "session", "capture"]].equals(read[["path", "identity", "session", "capture"]])
@@ -307,14 +307,15 @@ def test_people_of_market_1501_are_guessed_from_names_and_else_left_to_be_filled
                  "bounding_box_test/-1_c3s1_000401_00.jpg", "gt_bbox/0003_c2s3_000001_00.jpg"):  # fmt: skip
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (8, 6)).save(tmp_path / name)
-    frame, notes = write_labels(tmp_path, tmp_path / "manifest.csv")
+    frame, notes = write_labels(tmp_path, tmp_path / "manifest.csv", lambda: read_folder(tmp_path))
     assert frame[["identity", "camera"]].to_numpy().tolist() == [["0002", "1"], ["0003", "2"]]
     assert "2 images of nobody" in notes[1]
     assert read_labels(tmp_path).images["camera"].tolist() == ["1", "2"]
-    (tmp_path / "flat").mkdir()
-    Image.new("RGB", (8, 6)).save(tmp_path / "flat" / "hand.jpg")
-    Image.new("RGB", (8, 6)).save(tmp_path / "flat" / "hand2.jpg")
-    frame, notes = write_labels(tmp_path / "flat", tmp_path / "flat" / "manifest.csv")
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for name in ("hand.jpg", "hand2.jpg"):
+        Image.new("RGB", (8, 6)).save(flat / name)
+    frame, notes = write_labels(flat, flat / "manifest.csv", lambda: read_folder(flat))
     assert frame["identity"].tolist() == ["", ""]
     assert "fill in the column identity" in notes[0]
 
