@@ -81,6 +81,23 @@ def split_facts(split: Split) -> pd.DataFrame:
     return pd.DataFrame(facts, columns=["fact", "value"])
 
 
+def reading_facts(table: HandTable) -> pd.DataFrame:
+    """What was read, and what was put right or could not be known: columns `fact` and `value` (text)."""
+    images = table.images
+    known = images[images["session"] != ""]
+    several = int((known.groupby("identity")["session"].nunique() > 1).sum())
+    facts = [
+        ("data set, folder", f"{table.dataset}, {one_line(table.root)}"),
+        ("images", str(len(images))),
+        ("identities, of people", f"{images['identity'].nunique()}, {images['subject'].nunique()}"),
+        ("sessions", f"{known['session'].nunique()}; {several} identities in several" if len(known) else "not known"),
+        ("images with a capture number", str(int(images["capture"].notna().sum()))),
+        ("left out", f"{len(table.left_out)} images"),
+        *((f"note {number}", note) for number, note in enumerate(table.notes, 1)),
+    ]
+    return pd.DataFrame(facts, columns=["fact", "value"])
+
+
 def data_cautions(split: Split) -> list[str]:
     """What must be said with every figure on these data, a sentence each."""
     return ["The hands are drawn: no figure here is a result about people."] if split.meta["dataset"] == "drawn" else []

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from handclip_lib.data.audit import (
     image_sizes,
     images_per_identity,
     left_out_reasons,
+    reading_facts,
     split_counts,
 )
 from handclip_lib.data.labels import read_hands11k
@@ -221,3 +223,21 @@ def test_the_real_sample_decodes_completely(hands11k_sample):
     assert report.table.left_out.empty
     assert report.converted == {}
     assert list(report.protocols) == ["dorsal_r", "palmar_r"]
+
+
+def test_the_check_tells_sessions_people_and_notes_on_screen_and_as_json(tmp_path):
+    for who in ("anna", "bert", "carl"):
+        for session in ("session1", "session2"):
+            photograph(tmp_path / who / session / "P_F_01.jpg")
+            photograph(tmp_path / who / session / "P_B_01.jpg")
+    (tmp_path / "anna" / "session1" / "clip.mp4").write_bytes(b"film")
+    report = check(tmp_path, progress=False, protocol="cross_session")
+    assert "2 sessions; 3 identities were photographed in several" in str(report)
+    assert "no capture numbers: anna/session1/P_B_01.jpg and anna/session1/P_F_01.jpg end in the same" in str(report)
+    told = json.loads(report.as_json())
+    assert (told["images"], told["identities"], told["sessions"], told["with_capture_number"]) == (12, 3, 2, 0)
+    assert told["splits"]["unspecified"]["query"] == 4
+    assert told["left_out"][0]["path"] == "anna/session1/clip.mp4"
+    facts = reading_facts(report.table).set_index("fact")["value"]
+    assert facts["sessions"] == "2; 3 identities in several"
+    assert facts["note 1"].startswith("no capture numbers")
