@@ -9,7 +9,7 @@ import pandas as pd
 
 from handclip_lib.data.content import content_keys, files_below
 from handclip_lib.data.layout import Folders, Row, aspect_columns, aspect_of, facts_of, named_set, number_captures
-from handclip_lib.data.table import IMAGE_SUFFIXES, HandTable, file_fault
+from handclip_lib.data.table import HandTable, file_fault, is_image
 from handclip_lib.errors import DataError
 
 ROLE = re.compile(r"(train|val|query|gallery)([0-9]*)|(test)")
@@ -65,7 +65,7 @@ def _sorted_out(root: Path, paths: Iterable[str], top: str) -> tuple[list[str], 
     images, left_out = [], {}
     for path in paths:
         if fault := file_fault(root / path):
-            if "/" in path.removeprefix(top) or Path(path).suffix.lower() in IMAGE_SUFFIXES:
+            if "/" in path.removeprefix(top) or is_image(path):
                 left_out[path] = fault
         else:
             images.append(path)

@@ -14,10 +14,10 @@ from handclip_lib.data.table import (
     ASPECTS,
     COLUMNS,
     EMPTY_FILE,
-    IMAGE_SUFFIXES,
     HandTable,
     capture_number,
     file_fault,
+    is_image,
     misplaced,
 )
 from handclip_lib.errors import DataError
@@ -84,7 +84,7 @@ def read_hands11k(
         )
     named = set(frame["imageName"])
     for name in sorted(sizes or ()):
-        if name not in named and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+        if name not in named and is_image(name):
             left_out[f"{PHOTOGRAPHS}/{name}"] = f"not named in {METADATA}"
     return HandTable.build(dataset, root, rows, left_out, notes=[*notes, *_unknown_attributes(frame)])
 
@@ -199,7 +199,7 @@ def read_labels(root: Path | str) -> HandTable:
         else:
             rows.append(_row(record, f"{root / LABELS}, line {line}"))
     named = set(frame["path"])
-    unnamed = [p for p in files_below(root).files if Path(p).suffix.lower() in IMAGE_SUFFIXES and p not in named]
+    unnamed = [p for p in files_below(root).files if is_image(p) and p not in named]
     left_out |= dict.fromkeys(unnamed, f"not named in {LABELS}")
     notes = []
     if not any("capture" in row for row in rows):
@@ -302,7 +302,7 @@ def write_labels(root: Path, file: Path, read: Callable[[], HandTable]) -> tuple
 
 
 def _by_names(root: Path, why: str) -> tuple[pd.DataFrame, list[str]]:
-    paths = [path for path in files_below(root).files if Path(path).suffix.lower() in IMAGE_SUFFIXES]
+    paths = [path for path in files_below(root).files if is_image(path)]
     if not paths:
         raise DataError(f"{root} holds no photograph; name the folder that does")
     frame = pd.DataFrame({"path": paths}).reindex(columns=list(COLUMNS))

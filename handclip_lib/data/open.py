@@ -16,7 +16,7 @@ from handclip_lib.data.labels import read_hands11k, read_labels
 from handclip_lib.data.layout import LAYOUTS, WRITTEN, aspect_columns, named_set, number_captures
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
-from handclip_lib.data.table import IMAGE_SUFFIXES, HandTable, file_fault, misplaced
+from handclip_lib.data.table import HandTable, file_fault, is_image, misplaced
 from handclip_lib.errors import DataError
 from handclip_lib.parameters.parts import Data
 from handclip_lib.places import (
@@ -173,7 +173,7 @@ def _read(
     for path in found.files:
         match = LAYOUTS[name].fullmatch(path)
         if match is None:
-            if Path(path).suffix.lower() in IMAGE_SUFFIXES:
+            if is_image(path):
                 left_out[path] = f"its name is none of the set's ({WRITTEN[name]})"
             continue
         row = file_fault(root / path) or row_of(match)
@@ -276,7 +276,7 @@ def recognised(root: Path) -> str:
         return "hd"
     if (root / LABELS).is_file():
         return "csv"
-    images = [path for path in files_below(root).files if Path(path).suffix.lower() in IMAGE_SUFFIXES]
+    images = [path for path in files_below(root).files if is_image(path)]
     return named_set(images) or "folder"
 
 

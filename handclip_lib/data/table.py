@@ -56,12 +56,17 @@ def capture_number(name: str) -> int | None:
     return int(digits[-1]) if digits and len(digits[-1]) <= 15 else None
 
 
+def is_image(name: Path | str) -> bool:
+    """Whether a file's name is that of an image."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
 def file_fault(file: Path) -> str:
     """Why a file is no photograph that could be read, by its name and size alone; "" where nothing speaks against it.
 
     The file is looked at again when it is decoded.
     """
-    if file.suffix.lower() not in IMAGE_SUFFIXES:
+    if not is_image(file):
         return f"its suffix {file.suffix or '(none)'} is none of a format that is read; convert it"
     return EMPTY_FILE if file.stat().st_size == 0 else ""
 
