@@ -53,7 +53,10 @@ def read_folder(root: Path | str, identity_level: int = 0, session_level: int = 
     left_out |= {path: "it lies in no identity's folder" for path in images if "/" not in path}
     places = {path: PurePosixPath(path).parts[:-1] for path in images if "/" in path}
     if not places:
-        raise DataError(f"{root} holds no photograph in a folder of its own; it needs <identity>/<photograph>")
+        raise DataError(
+            f"{root} holds no photograph in a folder of its own; it needs <identity>/<photograph>, or a table (handclip "
+            f"data manifest {root})"
+        )
     _refuse_one_folder_twice(root, places.values())
     facts, aspect = facts_of(root, places.values(), identity_level, session_level), aspect_columns(aspect_of(root.name))
     rows: list[Row] = [{"path": path} | aspect | facts[place] for path, place in places.items()]
@@ -94,7 +97,8 @@ def _refuse_other_sets(root: Path, paths: Sequence[str], images: Sequence[str]) 
         )
     if name := named_set(images):
         raise DataError(
-            f"{root} is laid out like {name} ({images[0]}): its folders name no people. Say -p dataset {name}"
+            f"{root} is laid out like {name} ({images[0]}): its folders name no people. Say -p dataset {name} if it is "
+            f"that set, else write a table (handclip data manifest {root})"
         )
 
 

@@ -91,6 +91,14 @@ def test_what_could_be_read_in_two_ways_is_refused_with_both(tmp_path, templates
         read_folder(tmp_path)
 
 
+def test_photographs_that_a_phone_names_by_codes_are_of_the_people_of_their_folders(tmp_path):
+    codes = [str(uuid.uuid5(uuid.NAMESPACE_URL, str(n))) for n in range(3)]
+    table = read_folder(lay(tmp_path, "{who}/{n}.jpg", n=codes))
+    assert column(table, "identity") == PEOPLE
+    assert table.images["capture"].isna().all()
+    assert "no capture numbers" in table.notes[0]
+
+
 def test_levels_that_are_said_are_taken(tmp_path):
     lay(tmp_path, "{site}/{who}/{n}.jpg", site=["siteA", "siteB"])
     by_person = read_folder(tmp_path, identity_level=2, session_level=1)
