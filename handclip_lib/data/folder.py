@@ -8,7 +8,16 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from handclip_lib.data.content import content_keys, files_below
-from handclip_lib.data.layout import Folders, Row, aspect_columns, aspect_of, facts_of, named_set, number_captures
+from handclip_lib.data.layout import (
+    Folders,
+    Row,
+    aspect_columns,
+    aspect_of,
+    facts_of,
+    kind_of,
+    named_set,
+    number_captures,
+)
 from handclip_lib.data.table import HandTable, file_fault, is_image
 from handclip_lib.errors import DataError
 
@@ -53,13 +62,14 @@ def read_folder(root: Path | str, identity_level: int = 0, session_level: int = 
     left_out |= {path: "it lies in no identity's folder" for path in images if "/" not in path}
     places = {path: PurePosixPath(path).parts[:-1] for path in images if "/" in path}
     if not places:
-        raise DataError(
-            f"{root} holds no photograph in a folder of its own; it needs <identity>/<photograph>, or a table (handclip "
-            f"data manifest {root})"
-        )
+        needs = f"it needs <identity>/<photograph>, or a table (handclip data manifest {root})"
+        raise DataError(f"{root} holds no photograph in a folder of its own; {needs}")
     _refuse_one_folder_twice(root, places.values())
     facts, aspect = facts_of(root, places.values(), identity_level, session_level), aspect_columns(aspect_of(root.name))
     rows: list[Row] = [{"path": path} | aspect | facts[place] for path, place in places.items()]
+    several = next((place for place in facts if [kind_of(name) for name in place].count("name") > 1), None)
+    if several:
+        notes.append(f"of {'/'.join(several)}/ the folder {facts[several]['identity']} names the person")
     return HandTable.build("folder", root, rows, left_out, notes=[*notes, *_told(rows)])
 
 

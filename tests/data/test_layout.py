@@ -108,6 +108,11 @@ def test_levels_that_are_said_are_taken(tmp_path):
         read_folder(tmp_path, identity_level=3)
 
 
+def test_of_two_levels_it_is_said_which_names_the_person(tmp_path):
+    table = read_folder(lay(tmp_path, "photographs/{who}/{n}.jpg"))
+    assert table.notes == ("of photographs/000/ the folder 000 names the person",)
+
+
 def test_a_session_level_alone_leaves_the_other_to_the_people(tmp_path):
     table = read_folder(lay(tmp_path, "{who}/{s}/{n}.jpg", s=["A", "B"]), session_level=2)
     assert (column(table, "identity"), column(table, "session")) == (PEOPLE, ["A", "B"])
