@@ -32,6 +32,13 @@ CONVERTED_MODES = {
     "I;16B": "16-bit", "I;16L": "16-bit", "F": "floating-point", "RGBA": "transparent", "LA": "transparent",
 }  # fmt: skip
 
+CAUTIONS = {
+    "drawn": "The hands are drawn: no figure here is a result about people.",
+    "hagrid": "The photographs show faces and rooms: no figure here is about hands alone.",
+    "tongji": "Which palms are one person's is not published: a split may part the two palms of a person.",
+}
+"""What must be said with every figure on a data set."""
+
 PUBLISHED_COUNTS = pd.DataFrame(
     {
         "dorsal_r": (72, 890, 72, 71, 1042, 971, 71, 290),
@@ -100,7 +107,10 @@ def reading_facts(table: HandTable) -> pd.DataFrame:
 
 def data_cautions(split: Split) -> list[str]:
     """What must be said with every figure on these data, a sentence each."""
-    return ["The hands are drawn: no figure here is a result about people."] if split.meta["dataset"] == "drawn" else []
+    found = [said for dataset, said in CAUTIONS.items() if dataset == split.meta["dataset"]]
+    if (split.images.loc[split.images["role"] == "test", "session"] != "").any() and not split.crosses_sessions:
+        found.append("Queries and their gallery images may be of one session: protocol cross_session parts them.")
+    return found
 
 
 def left_out_reasons(table: HandTable) -> pd.DataFrame:

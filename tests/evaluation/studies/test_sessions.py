@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from handclip_lib.data.audit import data_cautions
 from handclip_lib.data.folder import read_folder
 from handclip_lib.data.images import decode_images
 from handclip_lib.data.splits import make_split
@@ -65,6 +66,15 @@ def test_both_figures_are_those_of_a_loop_over_queries(protocol):
         plain = evaluate_split(features, split, bootstrap=50).summary()
         assert plain["rank1"] == pytest.approx(found.loc["another session", "rank1"])
         assert plain["n_unqueryable"] == len(split.meta["unqueryable"])
+
+
+def test_a_figure_that_mixes_sessions_says_so():
+    table = table_of([{"s1": 2, "s2": 2} for _ in range(8)])
+    mixed, parted = (make_split(table, protocol=protocol) for protocol in ("proportional", "cross_session"))
+    assert data_cautions(parted) == []
+    assert data_cautions(mixed) == [
+        "Queries and their gallery images may be of one session: protocol cross_session parts them."
+    ]
 
 
 def test_without_sessions_there_is_no_row():
