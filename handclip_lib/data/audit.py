@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from handclip_lib.data.images import decode_file, open_image
-from handclip_lib.data.open import READERS, open_dataset, recognised
+from handclip_lib.data.open import CAUTIONS, READERS, open_dataset, recognised
 from handclip_lib.data.splits import PROTOCOLS, Split, make_split
 from handclip_lib.data.table import ASPECTS, UNSPECIFIED, HandTable, as_groups, own_groups
 from handclip_lib.errors import DataError
@@ -31,13 +31,6 @@ CONVERTED_MODES = {
     "CMYK": "CMYK", "YCCK": "CMYK", "P": "palette", "PA": "palette", "1": "1-bit", "I": "16-bit", "I;16": "16-bit",
     "I;16B": "16-bit", "I;16L": "16-bit", "F": "floating-point", "RGBA": "transparent", "LA": "transparent",
 }  # fmt: skip
-
-CAUTIONS = {
-    "drawn": "The hands are drawn: no figure here is a result about people.",
-    "hagrid": "The photographs show faces and rooms: no figure here is about hands alone.",
-    "tongji": "Which palms are one person's is not published: a split may part the two palms of a person.",
-}
-"""What must be said with every figure on a data set."""
 
 PUBLISHED_COUNTS = pd.DataFrame(
     {

@@ -29,6 +29,12 @@ from handclip_lib.places import (
     find_data_root,
 )
 
+CAUTIONS = {
+    "drawn": "The hands are drawn: no figure here is a result about people.",
+    "hagrid": "The photographs show faces and rooms: no figure here is about hands alone.",
+    "tongji": "Which palms are one person's is not published: a split may part the two palms of a person.",
+}
+"""What must be said with every figure on a data set."""
 DISTRACTOR_OFFSET = 1000
 TONGJI_IMAGES = 10
 """Of each palm in each session."""
@@ -82,8 +88,7 @@ def read_tongji(root: Path | str) -> HandTable:
         palm = (int(found["number"]) - 1) // TONGJI_IMAGES + 1
         return {"identity": f"{palm:03d}", "view": "palmar", "session": found["session"]}
 
-    note = "which palms are one person's is not published: a split may part the two palms of a person"
-    return _read("tongji", root, row, [note])
+    return _read("tongji", root, row)
 
 
 def read_iitd(root: Path | str) -> HandTable:
@@ -100,7 +105,7 @@ def read_iitd(root: Path | str) -> HandTable:
         side = found["side"].lower()
         return {"subject": found["subject"], **aspect_columns(f"palmar_{side[0]}"), "identity": _hand(found, side)}
 
-    return _read("iitd", root, row, [])
+    return _read("iitd", root, row)
 
 
 def read_casia(root: Path | str) -> HandTable:
@@ -118,7 +123,7 @@ def read_casia(root: Path | str) -> HandTable:
         aspect = aspect_columns(f"palmar_{side[0]}")
         return {"subject": found["subject"], **aspect, "gender": gender, "identity": _hand(found, side)}
 
-    return _read("casia", root, row, [])
+    return _read("casia", root, row)
 
 
 def read_hagrid(root: Path | str) -> HandTable:
@@ -144,8 +149,7 @@ def read_hagrid(root: Path | str) -> HandTable:
         gesture = found.string.rpartition("/")[0].rpartition("/")[2]
         return {"identity": str(known["user_id"]), "side": str(known.get("leading_hand", "")), "gesture": gesture}
 
-    note = "the photographs show faces and rooms: figures on whole photographs are not about hands"
-    return _read("hagrid", root, row, [note])
+    return _read("hagrid", root, row)
 
 
 def _annotations(file: Path) -> dict[str, dict[str, Any]]:
@@ -161,9 +165,7 @@ def _hand(found: re.Match[str], side: str) -> str:
     return f"{found['subject']} {side}"
 
 
-def _read(
-    name: str, root: Path | str, row_of: Callable[[re.Match[str]], dict[str, object] | str], notes: list[str]
-) -> HandTable:
+def _read(name: str, root: Path | str, row_of: Callable[[re.Match[str]], dict[str, object] | str]) -> HandTable:
     """Rows of the photographs whose paths have the set's layout; `row_of` gives one, or the reason there is none."""
     root = Path(root).absolute()
     found = files_below(root)
@@ -185,7 +187,7 @@ def _read(
             rows.append({"path": path} | row)
     if not rows and not left_out:
         raise DataError(f"{root} holds no photograph of {name}'s layout ({WRITTEN[name]}); name the folder of the set")
-    return HandTable.build(name, root, rows, left_out, notes=notes)
+    return HandTable.build(name, root, rows, left_out, notes=[CAUTIONS[name]] if name in CAUTIONS else [])
 
 
 READERS: dict[str, Callable[..., HandTable]] = {
