@@ -69,7 +69,7 @@ class Split:
     @property
     def crosses_sessions(self) -> bool:
         """Whether a query is never of the session that its person is enrolled from."""
-        return bool(self.meta["protocol"] == CROSS_SESSION)
+        return self.meta.get("protocol") == CROSS_SESSION
 
     @property
     def knows_content(self) -> bool:
