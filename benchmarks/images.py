@@ -12,7 +12,7 @@ from PIL import Image
 from benchmarks.side_by_side import compare, heading
 from handclip_lib.backbone.load import SHAPES, load_backbone
 from handclip_lib.data.images import CLIP_MEAN, CLIP_STD, decode_images
-from handclip_lib.drawn.photograph import draw_image
+from handclip_lib.drawn.dataset import draw_image
 from handclip_lib.evaluation.features import extract_features
 from tests.clip_checkpoints import write_checkpoint
 

@@ -19,7 +19,7 @@ from typing import get_args
 
 from handclip_lib import __version__
 from handclip_lib.errors import ConfigError, HandClipError, RunError
-from handclip_lib.parameters.parts import Aspect, Dataset, Protocol
+from handclip_lib.parameters.parts import Aspect, Dataset, Identity, Protocol
 from handclip_lib.places import elsewhere, reports_folder
 from handclip_lib.runs.listing import ORDERS, all_records, as_lines, chosen, columns_of, ordered
 from handclip_lib.runs.record import DAMAGED, STATUSES
@@ -117,14 +117,23 @@ def _add_looks(command: Callable[..., argparse.ArgumentParser]) -> None:
     data = command("data", help="look at a data set").add_subparsers(required=True, metavar="WHAT")
     check = data.add_parser("check", help="what is there, what is missing, what is left out and why")
     check.add_argument("root", help="folder of the data set")
-    check.add_argument("--dataset", default="auto", choices=["auto", "11k", "hd", "folder"])
+    check.add_argument("--dataset", default="auto", choices=["auto", *get_args(Dataset)[1:]])
     check.add_argument(
         "--protocol", default="auto", choices=get_args(Protocol), help="of the split that is planned (the data's own)"
     )
+    check.add_argument("--identity", default="auto", choices=get_args(Identity), help="whether a hand is an identity")
     check.add_argument("--deep", action="store_true", help="decode every image too, and measure its quality")
     check.add_argument("--sample-range", type=float, default=0, help="white of samples of more than 8 bits (measured)")
     check.add_argument("--json", action="store_true", help="as JSON")
     check.set_defaults(action=_check)
+    manifest = data.add_parser("manifest", help="write a table of a folder's photographs, to be corrected")
+    manifest.add_argument("root", help="folder of the photographs")
+    manifest.add_argument("--out", default="", metavar="FILE", help="the table; else manifest.csv in the folder")
+    manifest.set_defaults(action=_manifest)
+    for reads in (check, manifest):
+        for name, of in (("identity", "people"), ("session", "sessions")):
+            level = f"level of the folders that name {of}; looked for by default"
+            reads.add_argument(f"--{name}-level", type=int, default=0, metavar="N", help=level)
 
 
 def _add_parameters(command: argparse.ArgumentParser, file: str, *, required: bool = False) -> None:
@@ -267,12 +276,29 @@ def _doctor(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from handclip_lib.data.audit import check
 
+    levels = {"identity_level": options.identity_level, "session_level": options.session_level}
     report = check(
         options.root, options.dataset, options.deep, progress=not options.json, protocol=options.protocol,
-        sample_range=options.sample_range,
+        sample_range=options.sample_range, identity=options.identity, **levels,
     )  # fmt: skip
     print(report.as_json() if options.json else report)
     return 0 if report.usable else 2
+
+
+def _manifest(options: argparse.Namespace) -> int:
+    from handclip_lib.data.labels import write_labels
+    from handclip_lib.data.open import open_dataset, recognised
+    from handclip_lib.places import LABELS, find_data_root
+
+    root = find_data_root(options.root)
+    file = Path(options.out) if options.out else root / LABELS
+    levels = {"identity_level": options.identity_level, "session_level": options.session_level}
+    dataset = "folder" if any(levels.values()) else recognised(root)
+    frame, guessed = write_labels(root, file, lambda: open_dataset(dataset, str(root), **levels))
+    print(f"{one_line(file)}: {len(frame)} images of {frame['identity'][frame['identity'] != ''].nunique()} people")
+    print("\n".join(one_line(f"  {note}") for note in guessed))
+    print(f"look at it, correct it, then: handclip data check {one_line(root)} --dataset csv")
+    return 0
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from handclip_lib.errors import ConfigError, DataError
 
 METADATA, PHOTOGRAPHS = "HandInfo.csv", "Hands"
 """Of 11k Hands: its labels, and the folder of its photographs."""
+LABELS = "manifest.csv"
+"""Of data set csv: a row an image."""
 HD_IDENTITIES, HD_DISTRACTORS = "Original Images/1-501", "Original Images/502-712"
 """Folders of the HD data set."""
 

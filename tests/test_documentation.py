@@ -28,7 +28,7 @@ from handclip_lib.backbone.load import SHAPES, load_backbone
 from handclip_lib.backbone.openai_clip import build_clip, clip_package, published
 from handclip_lib.cli import EXIT_CODES, _parser, main
 from handclip_lib.data.audit import PUBLISHED_COUNTS
-from handclip_lib.data.hands11k import read_hands11k
+from handclip_lib.data.labels import read_hands11k, read_labels
 from handclip_lib.data.splits import CUTOFFS, make_split
 from handclip_lib.errors import HandClipError
 from handclip_lib.launch.launcher import find_notebook, gather
@@ -128,8 +128,10 @@ def check_handclip(words: Sequence[str], data_root: Path) -> None:
     for place, word in enumerate(words[:-2]):
         if word in ("-p", "-r") and words[place + 1] == "data_root":
             words[place + 2] = str(data_root)
-    if words[:2] == ["data", "check"] and len(words) > 2:
+    if words[0] == "data" and len(words) > 2:
         words[2] = str(data_root)
+        if words[1] == "manifest":
+            (data_root / "manifest.csv").unlink(missing_ok=True)
     if words[-1] != "--help":
         try:
             _parser().parse_args(words)
@@ -398,10 +400,11 @@ def run_examples(page: str) -> dict[str, Any]:
 
 def test_a_table_of_ones_own_is_one_that_can_be_split(bench: Path, capsys):
     run_examples("data.md")
-    assert main(["data", "check", "mine", "--dataset", "11k"]) == 2, "names are no numbers for the standard cut-offs"
+    assert main(["data", "check", "mine"]) == 0
+    assert "data set 'csv': 12 images of 4 identities" in capsys.readouterr().out
+    assert main(["data", "check", "mine", "--protocol", "standard"]) == 2, "names are no numbers for the cut-offs"
     assert "protocol='proportional'" in capsys.readouterr().out
-    assert main(["data", "check", "mine", "--dataset", "11k", "--protocol", "proportional"]) == 0
-    table = read_hands11k(bench / "mine")
+    table = read_labels(bench / "mine")
     assert table.images["aspect"].value_counts().to_dict() == {"palmar_r": 8, "dorsal_r": 4}
     assert make_split(table, "palmar_r", "proportional").meta["counts"] == {"other": 2, "test": 4, "train": 2, "val": 2}
 

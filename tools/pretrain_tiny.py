@@ -32,11 +32,10 @@ from tqdm.auto import tqdm
 
 from handclip_lib.backbone.load import SHAPES, TINY_WEIGHTS, Backbone
 from handclip_lib.backbone.openai_clip import ClipShape, clip_package
-from handclip_lib.data.augment import augment, normalised
-from handclip_lib.data.hands11k import read_hands11k
+from handclip_lib.data.batches import augment, normalised
 from handclip_lib.data.images import decode_images
-from handclip_lib.drawn.dataset import draw_dataset, subject_seed
-from handclip_lib.drawn.photograph import DRAWN_ASPECTS, sitting_of
+from handclip_lib.data.labels import read_hands11k
+from handclip_lib.drawn.dataset import DRAWN_ASPECTS, draw_dataset, sitting_of, subject_seed
 from handclip_lib.errors import BackboneError
 from handclip_lib.files import whole_file
 from handclip_lib.losses import group_cross_entropy

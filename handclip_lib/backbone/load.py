@@ -21,7 +21,7 @@ from handclip_lib.backbone.weights import (
     refuse_not_finite,
     stored_size,
 )
-from handclip_lib.data.augment import plain
+from handclip_lib.data.batches import plain
 from handclip_lib.data.decoder import Resolution, height_and_width
 from handclip_lib.errors import BackboneError
 from handclip_lib.finite import require_finite

@@ -8,15 +8,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from handclip_lib.data.content import data_files
 from handclip_lib.data.decoder import is_image
-from handclip_lib.data.open import READERS, open_dataset, recognised
+from handclip_lib.data.open import CAUTIONS, READERS, open_dataset, recognised
 from handclip_lib.data.splits import PROTOCOLS, Split, make_split
 from handclip_lib.data.survey import POOR, UNREADABLE, Survey, measure_quality, reasons, survey
-from handclip_lib.data.table import ASPECTS, HandTable, as_groups
+from handclip_lib.data.table import ASPECTS, UNSPECIFIED, HandTable, as_groups, own_groups
 from handclip_lib.errors import DataError
 from handclip_lib.places import METADATA, find_data_root
 from handclip_lib.terminal import one_line, visible
@@ -75,9 +76,29 @@ def split_facts(split: Split) -> pd.DataFrame:
     return pd.DataFrame(facts, columns=["fact", "value"])
 
 
+def reading_facts(table: HandTable) -> pd.DataFrame:
+    """What was read, and what was put right or could not be known: columns `fact` and `value` (text)."""
+    images = table.images
+    known = images[images["session"] != ""]
+    several = int((known.groupby("identity")["session"].nunique() > 1).sum())
+    facts = [
+        ("data set, folder", f"{table.dataset}, {one_line(table.root)}"),
+        ("images", str(len(images))),
+        ("identities, of people", f"{images['identity'].nunique()}, {images['subject'].nunique()}"),
+        ("sessions", f"{known['session'].nunique()}; {several} identities in several" if len(known) else "not known"),
+        ("images with a capture number", str(int(images["capture"].notna().sum()))),
+        ("left out", f"{len(table.left_out)} images"),
+        *((f"note {number}", note) for number, note in enumerate(table.notes, 1)),
+    ]
+    return pd.DataFrame(facts, columns=["fact", "value"])
+
+
 def data_cautions(split: Split) -> list[str]:
     """What must be said with every figure on these data, a sentence each."""
-    return ["The hands are drawn: no figure here is a result about people."] if split.meta["dataset"] == "drawn" else []
+    found = [said for dataset, said in CAUTIONS.items() if dataset == split.meta["dataset"]]
+    if (split.images.loc[split.images["role"] == "test", "session"] != "").any() and not split.crosses_sessions:
+        found.append("Queries and their gallery images may be of one session: protocol cross_session parts them.")
+    return found
 
 
 def left_out_reasons(table: HandTable) -> pd.DataFrame:
@@ -93,7 +114,7 @@ def attribute_counts(table: HandTable) -> pd.DataFrame:
     """Columns `attribute`, `value` (text; ages in bands of years), `images`, `identities`, of what is recorded."""
     images = table.images
     parts = []
-    for attribute in ATTRIBUTES:
+    for attribute in (*ATTRIBUTES, *own_groups(images)):
         values = images[attribute]
         if values.isna().all() or values.astype("string").eq("").all():
             continue
@@ -133,29 +154,40 @@ class CheckReport:
         """True when at least one aspect can be split into train, query and gallery."""
         return any(isinstance(found, pd.DataFrame) for found in self.protocols.values())
 
-    def __str__(self) -> str:
-        return "\n".join(visible(line) for part in self._parts() for line in part.splitlines())
-
     def as_json(self) -> str:
-        """All of it, for programs."""
+        """All of it as JSON; paths are relative to `root`."""
         images = self.table.images
-        splits = {
-            aspect: found if isinstance(found, str) else found.set_index("count")["found"].to_dict()
-            for aspect, found in self.protocols.items()
-        }
-        facts = {
+        sessions = images[images["session"] != ""].groupby("identity")["session"].nunique()
+        found = {
             "root": str(self.table.root), "dataset": self.table.dataset, "images": len(images),
-            "identities": int(images["identity"].nunique()), "usable": self.usable, "protocol": self.protocol,
-            "splits": splits, "attributes": attribute_counts(self.table).to_dict("records"),
+            "identities": images["identity"].nunique(), "subjects": images["subject"].nunique(),
+            "sessions": images.loc[images["session"] != "", "session"].nunique(),
+            "identities_of_several_sessions": int((sessions > 1).sum()),
+            "with_capture_number": int(images["capture"].notna().sum()),
+            "attributes": attribute_counts(self.table).to_dict("records"), "protocol": self.protocol,
+            "splits": {
+                aspect: split if isinstance(split, str) else split.set_index("count")["found"].to_dict()
+                for aspect, split in self.protocols.items()
+            },
             "left_out": self.table.left_out[["path", "reason"]].to_dict("records"), "notes": self.notes,
             "quality": None if self.quality is None else self.quality[self.quality["fault"] != ""].to_dict("records"),
+            "usable": self.usable,
         }  # fmt: skip
-        return json.dumps(facts, indent=1)
+        return json.dumps(found, indent=1)
+
+    def __str__(self) -> str:
+        return "\n".join(visible(line) for part in self._parts() for line in part.splitlines())
 
     def _parts(self) -> Iterator[str]:
         images = self.table.images
         yield one_line(self.table.root)
-        yield f"data set {self.table.dataset!r}: {len(images)} images of {images['identity'].nunique()} identities"
+        people = images["subject"].nunique()
+        of_people = "" if people == images["identity"].nunique() else f" (hands of {people} people)"
+        what = f"{len(images)} images of {images['identity'].nunique()} identities{of_people}"
+        yield f"data set {self.table.dataset!r}: {what}"
+        if len(sessions := images[images["session"] != ""]):
+            again = (sessions.groupby("identity")["session"].nunique() > 1).sum()
+            yield f"{sessions['session'].nunique()} sessions; {again} identities were photographed in several"
         yield from _attributes(self.table)
         yield from _protocols(self.protocol, self.protocols)
         reasons = left_out_reasons(self.table)
@@ -179,17 +211,18 @@ class CheckReport:
 
 def check(
     root: Path | str, dataset: str = "auto", deep: bool = False, progress: bool = True, protocol: str = "auto",
-    sample_range: float = 0,
+    sample_range: float = 0, **opened: Any,
 ) -> CheckReport:  # fmt: skip
-    """Look at a data folder, and at the head of each of its files.
+    """Look at a data folder.
 
     Args:
         root: The folder, as `find_data_root` finds it.
-        dataset: "11k", "hd", "folder", or "auto" to recognise it.
+        dataset: One of `LAYOUTS`; "auto" recognises it.
         deep: Decode every image, to find those that are damaged, blank or unfocused.
         progress: Show a progress bar.
         protocol: Of the split that is planned, as `make_split` takes it.
         sample_range: As `survey` takes it.
+        opened: How the table is read, as `open_dataset` takes it: identity, identity_level, session_level.
 
     Raises:
         DataError: The protocol is unknown, the folder is not a data set, or none of its images can be used.
@@ -199,7 +232,9 @@ def check(
     if protocol not in PROTOCOLS:
         raise DataError(f"unknown protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}")
     folder = find_data_root(str(root))
-    table = open_dataset(recognised(folder) if dataset == "auto" else dataset, str(folder))
+    if dataset == "auto":
+        dataset = "folder" if opened.get("identity_level") or opened.get("session_level") else recognised(folder)
+    table = open_dataset(dataset, str(folder), **opened)
     paths = list(table.images["path"])
     seen = survey(table.root, paths, sample_range, progress)
     quality = measure_quality(seen, paths, progress) if deep else None
@@ -209,9 +244,9 @@ def check(
     table = table.without(failures)
     there, made = set(table.images["aspect"]), protocol
     found: dict[str, pd.DataFrame | str] = {}
-    for aspect in [aspect for aspect in ASPECTS if aspect in there] or ["all"]:
+    for aspect in [aspect for aspect in ASPECTS if aspect in there] or [UNSPECIFIED]:
         try:
-            split = make_split(table, aspect, protocol)
+            split = make_split(table, "all" if aspect == UNSPECIFIED else aspect, protocol)
             found[aspect], made = split_counts(split), split.meta["protocol"]
         except DataError as error:
             found[aspect] = str(error)

@@ -7,6 +7,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from hashlib import blake2b, file_digest
 from pathlib import Path
 
@@ -21,6 +22,8 @@ ABSENT, UNREADABLE = "absent", "unreadable: "
 SETTLED_NS = 2_000_000_000  # a file touched so shortly before it was read may change again within one tick of its clock
 OF_SYSTEMS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # put into a folder by looking at it: that is no other data set
 AT_ONCE = 64  # files a task of the pool: one each costs more than a look at the file
+THUMBNAILS = {"@eadir", "thumbs", "thumbnails", "_thumbs", "__macosx", "#recycle", "$recycle.bin", "lost+found"}
+"""Folders, in small letters, that hold copies of what lies beside them, or what was thrown away."""
 logger = logging.getLogger(__name__)
 Facts = tuple[int, int, int, int, int]
 """Size, time of the last write and of the last change of any kind in nanoseconds, inode, device."""
@@ -63,20 +66,46 @@ def content_keys(root: Path | str, paths: Iterable[str], progress: bool = True) 
 def data_files(dataset: str, root: Path) -> list[str]:
     """Every file that opening a data set of one of `READERS` looks at: paths below its folder, in order, links too."""
     if dataset == "11k":
-        return [METADATA, *_below(root, PHOTOGRAPHS)]
+        return [METADATA, *_below(root, PHOTOGRAPHS, deep=False)]
     if dataset == "hd":
-        return [*_below(root, HD_IDENTITIES), *_below(root, HD_DISTRACTORS)]
-    return list(_below(root, "", deep=True))
+        return [path for place in (HD_IDENTITIES, HD_DISTRACTORS) for path in _below(root, place, deep=False)]
+    return files_below(root).files
 
 
-def _below(root: Path, place: str, deep: bool = False, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    """Paths of the files in a folder; deep: in those below it too, but for hidden ones and links back to one above."""
+@dataclass(frozen=True)
+class Found:
+    """What lies below a folder.
+
+    Attributes:
+        files: Paths below it, in order; hidden files and those that systems put there are none.
+        skipped: Folders of thumbnails and the like, which are not looked into.
+        loops: Links that lead back to a folder above them.
+    """
+
+    files: list[str]
+    skipped: list[str]
+    loops: list[str]
+
+
+def files_below(root: Path) -> Found:
+    """The files in a folder and in all below it, through links too."""
+    found = Found([], [], [])
+    found.files.extend(_below(root, "", True, found))
+    return found
+
+
+def _below(
+    root: Path, place: str, deep: bool, found: Found | None = None, above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[str]:
+    """Paths of the files in a folder; deep: in those below it too, but for hidden ones, thumbnails and loops."""
     try:
-        found = (root / place).stat()
+        status = (root / place).stat()
         entries = sorted(os.scandir(root / place), key=lambda entry: entry.name)
     except OSError:  # what reads the data says so
         return
-    own = (found.st_dev, found.st_ino)
+    own = (status.st_dev, status.st_ino)
+    if own in above and found is not None:
+        found.loops.append(place)
     for entry in entries if own not in above else ():
         if entry.name in OF_SYSTEMS:
             continue
@@ -84,8 +113,10 @@ def _below(root: Path, place: str, deep: bool = False, above: tuple[tuple[int, i
         if not _is_folder(entry):
             if not (deep and entry.name.startswith(".")):
                 yield path
+        elif deep and entry.name.casefold() in THUMBNAILS and found is not None:
+            found.skipped.append(path)
         elif deep and not entry.name.startswith("."):
-            yield from _below(root, path, deep, (*above, own))
+            yield from _below(root, path, deep, found, (*above, own))
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

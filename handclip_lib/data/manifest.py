@@ -14,7 +14,10 @@ import pandas as pd
 from handclip_lib.errors import DataError
 from handclip_lib.files import write_text
 
-COLUMNS = ["path", "identity", "aspect", "capture", "role", "gallery_in", "content"]
+COLUMNS = ["path", "identity", "subject", "aspect", "capture", "session", "role", "gallery_in", "content"]
+WHERE_KNOWN = ("subject", "session", "content")
+"""Columns that a file has where something is in them, so that manifests of earlier versions keep their checksum."""
+CROSS_SESSION = "cross_session"
 ROLES = ("train", "val", "test", "other", "distractor")
 GALLERIES = ("aspect", "all")
 
@@ -38,11 +41,12 @@ class Split:
     Attributes:
         meta: dataset, protocol, aspect, seed, draws, cutoff (or None), unqueryable (test identities that can never be
             a query), counts, notes.
-        images: One row an image: path, identity, aspect, capture, role, `gallery_in`, the numbers of the draws in
-            which it is a gallery image, and `content`, the key of its file's bytes as `content_keys` gives it (""
-            where it is not known: manifests of earlier versions have none). A test image is a query in the other
-            draws. Role "other" is a test image of another aspect, whose gallery identity is "<aspect>/<identity>";
-            "distractor" is in every gallery.
+        images: One row an image: path, identity, subject (who it is of, where that is not the identity), aspect,
+            capture, session ("" where unknown), role, `gallery_in`, the numbers of the draws in which it is a gallery
+            image, and `content`, the key of its file's bytes as `content_keys` gives it ("" where it is not known:
+            manifests of earlier versions have none). A test image is a query in the other draws; under protocol
+            cross_session in those that enrol its identity from another session. Role "other" is a test image of
+            another aspect, whose gallery identity is "<aspect>/<identity>"; "distractor" is in every gallery.
         checksum: SHA-256 of the rows (in order of path) and the meta.
     """
 
@@ -52,8 +56,8 @@ class Split:
 
     @classmethod
     def build(cls, meta: dict[str, Any], images: pd.DataFrame) -> "Split":
-        """Put the rows in order and compute the checksum; without the column `content` no content is known."""
-        images = _with_content(images).sort_values("path", kind="stable").reset_index(drop=True)
+        """Put the rows in order and compute the checksum; what has no column is not known."""
+        images = _with_columns(images).sort_values("path", kind="stable").reset_index(drop=True)
         images["capture"] = images["capture"].astype("Int64")
         return cls(meta, images, _checksum(meta, images))
 
@@ -61,6 +65,11 @@ class Split:
     def task(self) -> str:
         """Checksum of all but the content of the files: equal for the same names and draws on other photographs."""
         return _checksum(self.meta, self.images.assign(content=""))
+
+    @property
+    def crosses_sessions(self) -> bool:
+        """Whether a query is never of the session that its person is enrolled from."""
+        return self.meta.get("protocol") == CROSS_SESSION
 
     @property
     def knows_content(self) -> bool:
@@ -83,11 +92,13 @@ class Split:
         needed = (role == "test") | (role == "distractor") | ((role == "other") & (self.images["gallery_in"] != ""))
         return self.images.loc[needed, "path"].tolist()
 
-    def draw(self, trial: int, gallery: str = "aspect") -> Draw:
+    def draw(self, trial: int, gallery: str = "aspect", sessions: str = "") -> Draw:
         """Draw number `trial`, from 0.
 
         Gallery "aspect" holds one image a test identity (CLIP-FH's task); "all" adds the other aspects' gallery images
-        as other identities (MBA-Net's). Distractors are in both.
+        as other identities (MBA-Net's). Distractors are in both. `sessions`: "other" takes the queries of another
+        session than the one their own gallery image is of, "same" those of that one; "" all, or "other" under protocol
+        cross_session.
         """
         if gallery not in GALLERIES:
             raise DataError(f"unknown gallery {gallery!r}; choose from {', '.join(GALLERIES)}")
@@ -100,6 +111,11 @@ class Split:
         if gallery == "all":
             in_gallery |= (images["role"] == "other") & chosen
         query, held = images[test & ~chosen], images[in_gallery]
+        sessions = sessions or ("other" if self.crosses_sessions else "")
+        if sessions:
+            enrolled = query["identity"].map(images[test & chosen].set_index("identity")["session"])
+            same = query["session"] == enrolled
+            query = query[same if sessions == "same" else enrolled.notna() & ~same]
         foreign = held["role"] == "other"
         gallery_ids = held["identity"].where(~foreign, held["aspect"] + "/" + held["identity"])
         return Draw(
@@ -134,7 +150,7 @@ class Split:
                 text = text.replace("\r\n", "\n")
             # A file name may hold a carriage return, so only the line feed ends a row.
             images = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False, lineterminator="\n")
-            images = _with_content(images)
+            images = _with_columns(images)
             images["capture"] = images["capture"].replace("", pd.NA).astype("Int64")
             stored = meta.pop("checksum")
         except FileNotFoundError as error:
@@ -147,8 +163,8 @@ class Split:
         return split
 
 
-def _with_content(images: pd.DataFrame) -> pd.DataFrame:
-    return (images if "content" in images else images.assign(content=""))[COLUMNS]
+def _with_columns(images: pd.DataFrame) -> pd.DataFrame:
+    return images.assign(**{name: "" for name in WHERE_KNOWN if name not in images})[COLUMNS]
 
 
 def _captures(rows: pd.DataFrame) -> np.ndarray:
@@ -156,10 +172,9 @@ def _captures(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _csv(images: pd.DataFrame) -> str:
-    """The rows as text; without a content that is not known, so that earlier manifests keep their checksum."""
     buffer = StringIO()
-    known = images["content"].any()
-    images[COLUMNS if known else COLUMNS[:-1]].to_csv(buffer, index=False, lineterminator="\n")
+    known = [name for name in COLUMNS if name not in WHERE_KNOWN or images[name].any()]
+    images[known].to_csv(buffer, index=False, lineterminator="\n")
     return buffer.getvalue()
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from handclip_lib.data.content import content_keys, is_content
-from handclip_lib.data.manifest import Split
-from handclip_lib.data.table import ASPECTS, HandTable, identity_order, is_distractor
+from handclip_lib.data.manifest import CROSS_SESSION, Split
+from handclip_lib.data.table import ASPECTS, UNSPECIFIED, HandTable, identity_order, is_distractor, natural_order
 from handclip_lib.errors import DataError
 
 CUTOFFS = {"dorsal_r": 1050, "dorsal_l": 1037, "palmar_r": 1051, "palmar_l": 1042}
@@ -18,7 +18,7 @@ HD_CUTOFF = 447
 WITH_PUBLISHED_IDS = ("11k", "hd", "drawn")
 """Data sets whose people have the same ids in every copy."""
 TRAIN_SHARE = 0.5
-PROTOCOLS = ("auto", "standard", "hd", "proportional", "given", "test_only")
+PROTOCOLS = ("auto", "standard", "hd", "proportional", CROSS_SESSION, "given", "test_only")
 
 
 def make_split(
@@ -33,36 +33,45 @@ def make_split(
 
     Args:
         table: The images.
-        aspect: One of `ASPECTS`, or "all" for every image ("all" needs the proportional or the test_only protocol:
-            the published cut-offs differ between aspects, and pooled they would test subjects that trained). A data
-            set that records no aspect is taken whole, whichever is named, and its split says "all".
+        aspect: One of `ASPECTS`, or "all" for every image ("all" needs the proportional, cross_session or test_only
+            protocol: the published cut-offs differ between aspects, and pooled they would test subjects that
+            trained). A data set that records no aspect is taken whole, whichever is named, and its split says
+            "unspecified".
         protocol: "standard" (11k Hands: identities up to the aspect's cut-off train), "hd", "proportional" (half of
-            the identities train), "given" (the folders say it), "test_only" (no identity trains: for a model that
-            has seen nobody of this data set, twice as many are tested), or "auto" for the data set's own.
+            the people train), "cross_session" (the same, and each draw enrols everybody from one of their sessions
+            and searches with their others), "given" (the folders say it), "test_only" (nobody trains: for a model
+            that has seen nobody of this data set, twice as many are tested), or "auto" for the data set's own.
         seed: Seed of every draw.
         draws: Number of query/gallery draws.
 
     Raises:
         DataError: The protocol does not fit the data, or there are too few identities for it.
     """
-    if aspect not in (*ASPECTS, "all"):
+    if aspect not in (*ASPECTS, "all", UNSPECIFIED):
         raise DataError(f"unknown aspect {aspect!r}; choose from {', '.join(ASPECTS)}, all")
     if draws < 1:
         raise DataError(f"draws={draws}: at least one draw is needed")
     protocol = _own_protocol(table) if protocol == "auto" else protocol
     if protocol == "given":
-        return _given(table, aspect, seed)
+        return _given(table, aspect, seed, draws)
     notes = list(table.notes)
     images = _without_accessories(table.images, notes)
     trains, cutoff = _rule(table, images, aspect, protocol, seed)
     there = [a for a in ASPECTS if (images["aspect"] == a).any()]
     if not there and protocol != "standard":
-        aspect = "all"  # the rows know no aspect, so nothing may be labelled with the one that was asked for
+        aspect = UNSPECIFIED  # nothing may be labelled with the one that was asked for
+    across = protocol == CROSS_SESSION
     own = images[images["aspect"] == aspect] if there and aspect != "all" else images
     if own.empty:
         holds = ", ".join(there) or "only images with accessories, which the protocol leaves out"
         raise DataError(f"{table.root} has no image of aspect {aspect!r} to split; it has {holds}")
-    parts = [_one_aspect(own, trains, seed, draws, notes)]
+    if across and (own["session"] == "").any():
+        unknown = own["path"][own["session"] == ""].iloc[0]
+        raise DataError(
+            f"{table.root}: {unknown} is of no known session, which protocol={protocol!r} needs; name sessions by "
+            "folders (session1), by -p session_level, or in a table's column session"
+        )
+    parts = [_one_aspect(own, trains, seed, draws, notes, across)]
     if there and aspect != "all":
         for other in [a for a in ASPECTS if a != aspect]:
             rows = images[images["aspect"] == other]
@@ -70,7 +79,7 @@ def make_split(
                 notes.append(f"gallery 'all' has no images of {other}: the data set has none")
                 continue
             other_trains, _ = _rule(table, images, other, protocol, seed)
-            foreign = _one_aspect(rows, other_trains, seed, draws, [])
+            foreign = _one_aspect(rows, other_trains, seed, draws, [], across)
             parts.append(foreign[foreign["role"] == "test"].assign(role="other"))
     rows = pd.concat(parts, ignore_index=True)
     return _finished(table, rows, aspect, protocol, seed, draws, cutoff, notes)
@@ -89,8 +98,8 @@ def refuse_leak(trained: Split, tested: Split) -> tuple[bool, str]:
     Raises:
         DataError: A photograph or a person trains or validates in one split and is tested in the other.
     """
-    seen = trained.images[trained.images["role"].isin(["train", "val"])]
-    asked = tested.images[tested.images["role"] == "test"]
+    seen = _of_people(trained, "train", "val")
+    asked = _of_people(tested, "test")
     again = asked[(asked["content"] != "") & asked["content"].isin(seen["content"])]
     if len(again):
         first = again.iloc[0]
@@ -100,9 +109,9 @@ def refuse_leak(trained: Split, tested: Split) -> tuple[bool, str]:
             f"{first['identity']}, which trained as {there['path']} of {there['identity']}: evaluate on photographs "
             "and people that it never saw"
         )
-    both = set(seen["identity"]) & set(asked["identity"])
+    both = set(seen["subject"]) & set(asked["subject"])
     some = ", ".join(sorted(both, key=identity_order)[:5]) + (", …" if len(both) > 5 else "")
-    n_seen, n_asked = seen["identity"].nunique(), asked["identity"].nunique()
+    n_seen, n_asked = seen["subject"].nunique(), asked["subject"].nunique()
     ours, theirs = tested.meta["dataset"], trained.meta["dataset"]
     common = (set(trained.images["content"]) & set(tested.images["content"])) - {""}
     if common or trained.checksum == tested.checksum or (ours == theirs and ours in WITH_PUBLISHED_IDS):
@@ -125,6 +134,12 @@ def refuse_leak(trained: Split, tested: Split) -> tuple[bool, str]:
     )
 
 
+def _of_people(split: Split, *roles: str) -> pd.DataFrame:
+    """The images with these roles; the subject of each where it is not the identity itself, too."""
+    images = split.images[split.images["role"].isin(roles)]
+    return images.assign(subject=images["subject"].where(images["subject"] != "", images["identity"]))
+
+
 def _own_protocol(table: HandTable) -> str:
     if table.given_split is not None:
         return "given"
@@ -141,12 +156,12 @@ def _without_accessories(images: pd.DataFrame, notes: list[str]) -> pd.DataFrame
 def _rule(
     table: HandTable, images: pd.DataFrame, aspect: str, protocol: str, seed: int
 ) -> tuple[Callable[[str], bool], int | None]:
-    """Which identities train, and the cut-off where there is one."""
+    """Which subjects train, and the cut-off where there is one."""
     if protocol == "test_only":
         return lambda identity: False, None
-    if protocol == "proportional":
-        identities = sorted(set(images["identity"][~is_distractor(images)]), key=lambda i: keyed(seed, "identity", i))
-        chosen = set(identities[: int(len(identities) * TRAIN_SHARE)])
+    if protocol in ("proportional", CROSS_SESSION):
+        people = sorted(set(images["subject"][~is_distractor(images)]), key=lambda who: keyed(seed, "identity", who))
+        chosen = set(people[: int(len(people) * TRAIN_SHARE)])
         return chosen.__contains__, None
     if protocol == "standard":
         if aspect == "all":
@@ -161,7 +176,7 @@ def _rule(
     else:
         raise DataError(f"unknown protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}")
     last = identity_order(str(cutoff))
-    words = [identity for identity in set(images["identity"]) if identity_order(identity)[0] != last[0]]
+    words = [subject for subject in set(images["subject"]) if identity_order(subject)[0] != last[0]]
     if words:
         raise DataError(
             f"{table.root}: identity {min(words)!r} is not a number, which protocol={protocol!r} compares with its "
@@ -171,17 +186,18 @@ def _rule(
 
 
 def _one_aspect(
-    images: pd.DataFrame, trains: Callable[[str], bool], seed: int, draws: int, notes: list[str]
+    images: pd.DataFrame, trains: Callable[[str], bool], seed: int, draws: int, notes: list[str], across: bool = False
 ) -> pd.DataFrame:
-    """Give each image a role and its gallery draws."""
-    rows = images[["path", "identity", "aspect", "capture"]].copy()
+    """Give each image a role and its gallery draws; across: of one session of each identity, in turn."""
+    rows = _manifest_rows(images)
+    subjects = dict(zip(images["identity"], images["subject"], strict=True))
     people = rows[~is_distractor(rows)]
     roles: dict[str, str] = {}
     galleries: dict[str, list[str]] = defaultdict(list)
     single_image = 0
     for identity, group in people.groupby("identity", sort=False):
         paths = group["path"].tolist()
-        if trains(str(identity)):
+        if trains(subjects[str(identity)]):
             roles |= dict.fromkeys(paths, "train")
             # A subject's only image trains: validating on it would leave nothing to match it with.
             single_image += len(paths) == 1
@@ -189,12 +205,23 @@ def _one_aspect(
                 roles[_drawn(paths, seed, f"val|{identity}")] = "val"
         else:
             roles |= dict.fromkeys(paths, "test")
-            for trial in map(str, range(draws)):
-                galleries[_drawn(paths, seed, f"{trial}|{identity}")].append(trial)
+            visits = defaultdict(list)
+            for path, session in zip(paths, group["session"] if across else [""] * len(paths), strict=True):
+                visits[session].append(path)
+            turns = sorted(visits, key=natural_order)
+            for trial in range(draws):
+                pool = visits[turns[trial % len(turns)]]
+                galleries[_drawn(pool, seed, f"{trial}|{identity}")].append(str(trial))
     if single_image:
         notes.append(f"{single_image} train identities have one image: it trains, and they have no val image")
     rows["role"] = [roles.get(path, "distractor") for path in rows["path"]]
     rows["gallery_in"] = [" ".join(galleries.get(path, [])) for path in rows["path"]]
+    return rows
+
+
+def _manifest_rows(images: pd.DataFrame) -> pd.DataFrame:
+    rows = images[["path", "identity", "subject", "aspect", "capture", "session"]].copy()
+    rows["subject"] = rows["subject"].where(rows["subject"] != rows["identity"], "")
     return rows
 
 
@@ -208,30 +235,36 @@ def keyed(seed: int, purpose: str, name: str) -> bytes:
     return hashlib.blake2b(f"{seed}|{purpose}|{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
-def _given(table: HandTable, aspect: str, seed: int) -> Split:
-    """The split that the folders themselves say."""
-    given = table.given_split
+def _given(table: HandTable, aspect: str, seed: int, draws: int) -> Split:
+    """The split that the folders themselves say: with its draws, or with draws made here of people in test/."""
+    given, notes = table.given_split, list(table.notes)
     if given is None:
         raise DataError(f"{table.root} says no split of its own; use protocol='proportional'")
-    given = given.merge(table.images[["path", "identity"]], on="path")
-    trains = given["role"].isin(["train", "val"])
-    tested = given[~trains & (given["trial"] >= 0)]  # query/ and gallery/ without a number are no draw
-    both = set(given.loc[trains, "identity"]) & set(tested["identity"])
+    given = given.merge(table.images[["path", "subject"]], on="path")
+    trains, drawn_here = given["role"].isin(["train", "val"]), (given["role"] == "test").any()
+    tested = given[~trains & ((given["trial"] >= 0) | (given["role"] == "test"))]
+    there = set(given.loc[trains, "subject"])
+    both = there & set(tested["subject"])
     if both:
-        some = min(both, key=identity_order)
-        raise DataError(f"{table.root}: identity {some!r} lies in both train/val and query/gallery; keep it in one")
-    draws = _whole_draws(table, tested)
-    rows = table.images[["path", "identity", "aspect", "capture"]].copy()
-    galleries = (
-        tested[tested["role"] == "gallery"].groupby("path")["trial"].agg(lambda t: " ".join(map(str, sorted(t))))
-    )
-    rows["gallery_in"] = rows["path"].map(galleries).fillna("")
-    role = given[trains].drop_duplicates("path").set_index("path")["role"]
-    rows["role"] = rows["path"].map(role).where(~rows["path"].isin(tested["path"]), "test")
+        some, where = min(both, key=identity_order), "test" if drawn_here else "query/gallery"
+        raise DataError(f"{table.root}: identity {some!r} lies in both train/val and {where}; keep it in one")
+    if not drawn_here:
+        draws = _whole_draws(table, tested)
+    known = table.images[table.images["path"].isin(given["path"])]
+    said: list[str] = []
+    rows = _one_aspect(known, there.__contains__, seed, draws, said)
+    if set(given.loc[given["role"] == "val", "subject"]) <= set(given.loc[given["role"] == "train", "subject"]):
+        role = given[trains].drop_duplicates("path").set_index("path")["role"]
+        rows["role"] = rows["path"].map(role).fillna("test")
+    else:
+        notes += ["val/ holds other people than train/: they train too, and one image of each person validates", *said]
+    if not drawn_here:
+        galleries = tested[tested["role"] == "gallery"].groupby("path")["trial"]
+        rows["gallery_in"] = rows["path"].map(galleries.agg(lambda t: " ".join(map(str, sorted(t))))).fillna("")
     here = next((a for a in rows["aspect"] if a), "")
     if here and aspect not in (here, "all"):
         raise DataError(f"{table.root} is a split of {here}; say -p aspect {here}")
-    return _finished(table, rows.dropna(subset=["role"]), here or "all", "given", seed, draws, None, table.notes)
+    return _finished(table, rows, here or UNSPECIFIED, "given", seed, draws, None, notes)
 
 
 def _whole_draws(table: HandTable, tested: pd.DataFrame) -> int:
@@ -259,12 +292,15 @@ def _finished(
     cutoff: int | None, notes: Sequence[str],
 ) -> Split:  # fmt: skip
     test = rows[rows["role"] == "test"]
-    per_identity = test.groupby("identity").size()
+    of_each, of_what = test.groupby("identity"), "images"
+    per_identity = of_each.size()
+    if protocol == CROSS_SESSION:
+        per_identity, of_what = of_each["session"].nunique(), "sessions"
     unqueryable = sorted(per_identity.index[per_identity == 1], key=identity_order)
     if len(per_identity) < 2 or len(unqueryable) == len(per_identity):
         raise DataError(
             f"{table.root}, aspect {aspect}, protocol {protocol}: {len(per_identity)} test identities, of which "
-            f"{len(per_identity) - len(unqueryable)} have two images or more; at least two identities and one query "
+            f"{len(per_identity) - len(unqueryable)} have two {of_what} or more; at least two identities and one query "
             "are needed. Use more photographs, another aspect, or protocol='proportional'"
         )
     counts = {role: int(n) for role, n in rows["role"].value_counts().sort_index().items()}

@@ -1,6 +1,7 @@
 """The one table that every data set becomes: a row an image, with identity, aspect and attributes."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,14 +12,19 @@ from handclip_lib.errors import DataError
 from handclip_lib.places import HD_DISTRACTORS
 
 ASPECTS = ("dorsal_r", "dorsal_l", "palmar_r", "palmar_l")
+UNSPECIFIED = "unspecified"
+"""The aspect of a split whose photographs record none."""
+SIDES = {"r": "right", "l": "left", "": ""}
 DTYPES = {
-    "path": "object", "identity": "object", "side": "object", "view": "object", "aspect": "object",
+    "path": "object", "identity": "object", "subject": "object", "side": "object", "view": "object",
+    "aspect": "object", "session": "object", "camera": "object",
     "capture": "Int64", "gender": "object", "age": "Int64", "skin_color": "object",
     "accessories": "boolean", "nail_polish": "boolean", "irregularities": "boolean",
 }  # fmt: skip
 COLUMNS = tuple(DTYPES)
 AGE_BANDS = {"<20": 0, "20-29": 20, "30-39": 30, "40+": 40}
 """Bands of years and where they begin, in which people are counted and figures reported."""
+MOST_GROUPS = 20
 UNKNOWN = "unknown"
 
 
@@ -28,6 +34,12 @@ def identity_order(identity: str) -> tuple[int, int, str, str]:
         return 1, 0, identity, identity
     digits = identity.lstrip("0")  # longer is larger: `int()` refuses a number of more than 4300 digits
     return 0, len(digits), digits, identity
+
+
+def natural_order(text: str) -> list[tuple[int, int, str]]:
+    """Sort key of names with numbers in them: session2 comes before session10."""
+    parts = re.findall(r"([0-9]{1,18})|([^0-9]+|[0-9])", text)
+    return [(0, int(number), "") if number else (1, 0, word) for number, word in parts]
 
 
 def capture_number(name: str) -> int | None:
@@ -71,16 +83,23 @@ def as_groups(values: pd.Series) -> "pd.Series[str]":
     return values.astype("string").replace({"True": "yes", "False": "no", "": UNKNOWN}).fillna(UNKNOWN)
 
 
+def own_groups(images: pd.DataFrame) -> list[str]:
+    """Columns that a data set has beside `COLUMNS` and that make groups: two values or more, and not too many."""
+    return [name for name in images.columns if name not in COLUMNS and 2 <= images[name].nunique() <= MOST_GROUPS]
+
+
 @dataclass(frozen=True)
 class HandTable:
     """A data set of hand photographs.
 
     Attributes:
-        dataset: "11k", "hd", "folder" or "drawn".
+        dataset: One of `open.DATASETS`.
         root: Absolute folder that the paths are relative to.
-        images: One row an image, the columns of `COLUMNS`. `path` is POSIX text relative to `root`, `identity` is
-            stripped text, `aspect` one of `ASPECTS` or "", `capture` the number of the photograph (bursts are
-            consecutive), the attributes are missing (NA) where the data set does not record them.
+        images: One row an image, the columns of `COLUMNS` and any the data set has beside them. `path` is POSIX text
+            relative to `root`; `identity` is what is recognised and `subject` who it is of, text in one form (stripped,
+            NFC); `side` is "right", "left" or "", `view` "dorsal", "palmar" or "", `aspect` one of `ASPECTS` or "";
+            `session` and `camera` are "" where unknown; `capture` is the number of the photograph (bursts are
+            consecutive); the attributes are missing (NA) where the data set does not record them.
         left_out: `path` and `reason` of each image that is not in `images`; of one that could not be acquired, its row
             of `images` too.
         given_split: `path`, `role`, `trial` where the folders themselves say the split, else None.
@@ -99,7 +118,12 @@ class HandTable:
         cls, dataset: str, root: Path, rows: Iterable[Mapping[str, object]], left_out: Mapping[str, str],
         given_split: pd.DataFrame | None = None, notes: Iterable[str] = (),
     ) -> "HandTable":  # fmt: skip
-        """Make a table from rows with any of the columns, give each column its type, and validate it."""
+        """Make a table from rows with any columns, give each its type, bring names into one form, and validate it.
+
+        Raises:
+            DataError: Of `validated`, or two names of people differ in their spaces, letters' form or case, or zeros
+                alone: one person would be two.
+        """
         kept, unwritable = [], {}
         for row in rows:
             if _writable(str(row["path"])) == row["path"]:
@@ -107,10 +131,14 @@ class HandTable:
             else:
                 unwritable[str(row["path"])] = "its name is not valid UTF-8; rename it"
         left_out = {_writable(path): reason for path, reason in {**left_out, **unwritable}.items()}
-        frame = pd.DataFrame(kept).reindex(columns=list(COLUMNS))
+        frame = pd.DataFrame(kept)
+        frame = frame.reindex(columns=list(dict.fromkeys([*COLUMNS, *frame.columns])))
         frame = frame.astype(DTYPES)  # before filling: a column that no row has starts as float64
-        for text in ("side", "view", "aspect"):
+        frame["subject"] = frame["subject"].where(frame["subject"].notna(), frame["identity"])
+        own = [name for name in frame.columns if name not in COLUMNS]
+        for text in ("side", "view", "aspect", "session", "camera", *own):
             frame[text] = frame[text].astype("object").where(frame[text].notna(), "")
+        notes = [*notes, *_in_one_form(root, frame), *_without_aspect(frame)]
         return cls(dataset, Path(root), frame, _reasons(left_out), given_split, tuple(notes)).validated()
 
     def validated(self) -> "HandTable":
@@ -138,6 +166,52 @@ class HandTable:
         failed = self.images[reasons.notna()].assign(reason=reasons.dropna())
         left_out = pd.concat([self.left_out, failed], ignore_index=True)
         return replace(self, images=images, left_out=left_out).validated()
+
+
+def _in_one_form(root: Path, frame: pd.DataFrame) -> list[str]:
+    """Strip and compose (NFC) the names of people, in place; a note on those that this changed."""
+    if frame["identity"].isna().any():
+        return []  # `validated` says so
+    notes = []
+    for column in ("identity", "subject"):
+        first = frame.drop_duplicates(column)[[column, "path"]]
+        forms = {name: unicodedata.normalize("NFC", name).strip() for name in first[column]}
+        _refuse_alike(root, dict(zip(first[column], first["path"], strict=True)), forms)
+        changed = [name for name, form in forms.items() if name != form]
+        if changed and column == "identity":
+            some = f"{changed[0]!a} is {forms[changed[0]]!a}"
+            notes.append(f"spaces around names were ignored and letters composed, of {len(changed)} people: {some}")
+        frame[column] = frame[column].map(forms)
+    return notes
+
+
+def _refuse_alike(root: Path, paths: Mapping[str, str], forms: Mapping[str, str]) -> None:
+    """Refuse two names of one person, as a disk, a spreadsheet or a keyboard makes them."""
+    kinds = {
+        "spaces around them or the form of their letters": lambda name: forms[name],
+        "capital letters": lambda name: forms[name].casefold(),
+        "zeros in front": lambda name: re.sub(r"^0+(?=[0-9]+$)", "", forms[name]),
+    }
+    for told_apart_by, form_of in kinds.items():
+        seen: dict[str, str] = {}
+        for name in paths:
+            other = seen.setdefault(form_of(name), name)
+            if other != name:
+                raise DataError(
+                    f"{root}: the people {other!a} ({paths[other]}) and {name!a} ({paths[name]}) are told "
+                    f"apart by {told_apart_by} alone: give one person one name, or two people names that differ in more"
+                )
+
+
+def _without_aspect(frame: pd.DataFrame) -> list[str]:
+    """A note on the photographs that record no aspect where others do."""
+    lacks = frame[frame["aspect"] == ""]
+    if lacks.empty or len(lacks) == len(frame):
+        return []
+    return [
+        f"{len(lacks)} images of {lacks['identity'].nunique()} identities record no aspect ({lacks['path'].iloc[0]}): "
+        "they are in no split of one aspect; -p aspect all takes them too"
+    ]
 
 
 def _writable(text: str) -> str:

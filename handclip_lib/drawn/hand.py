@@ -58,16 +58,12 @@ class Anatomy:
     marks: np.ndarray  # (2, 5, 4): view × mark × (x, y, radius, depth)
 
 
-def is_female(subject_seed: int) -> bool:
-    """The recorded gender of a subject, which the hand's breadth follows a little."""
-    return bool(generator(subject_seed, 3).random() < 0.6)
-
-
 def anatomy_of(subject_seed: int, side: str) -> Anatomy:
     """A person's "right" or "left" hand: shape and skin are shared, lines, veins and marks are each hand's own."""
     person = generator(subject_seed, 1)
     hand = generator(subject_seed, 2, int(side == "left"))
-    stout, broad = person.normal(-0.04 if is_female(subject_seed) else 0.06, [0.09, 0.06])
+    female = generator(subject_seed, 3).random() < 0.6  # as its metadata say
+    stout, broad = person.normal(-0.04 if female else 0.06, [0.09, 0.06])
     length = _LENGTH * (1 + person.normal(0, 0.065, 5) + hand.normal(0, 0.006, 5))
     radius = _RADIUS * (1 + stout + person.normal(0, 0.060, 5) + hand.normal(0, 0.006, 5))
     pivot = _PIVOT * [1 + broad + 0.5 * stout, 1.0] + person.normal(0, 0.011, (5, 2))
@@ -77,28 +73,21 @@ def anatomy_of(subject_seed: int, side: str) -> Anatomy:
     marks = hand.uniform([-0.17, -0.45, 0.006, 0.35], [0.17, 0.15, 0.015, 0.85], (2, 5, 4))
     marks[..., 3] *= hand.random((2, 5)) < [[0.60], [0.25]]
     return Anatomy(
-        length=length,
-        radius=radius,
+        length=length, radius=radius,
         joints=_JOINTS + person.normal(0, 0.020, (5, 2)),
         bulge=np.abs(person.normal(0.04, 0.045, (5, 2))),
-        taper=person.normal(0.20, 0.07, 5),
-        curve=person.normal(0, 0.07, 5),
-        pivot=pivot,
+        taper=person.normal(0.20, 0.07, 5), curve=person.normal(0, 0.07, 5), pivot=pivot,
         wrist=0.166 * (1 + broad + 0.6 * stout + person.normal(0, 0.08)),
         thenar=0.110 * (1 + stout + person.normal(0, 0.12)),
         melanin=float(person.beta(2.2, 3.0)),
         hue=person.normal(0, 0.03) * np.array([0.6, 0.1, -1.0]),
         nail=np.array([1.45, 1.27]) * (1 + person.normal(0, 0.10, 2)),
-        finger_lines=finger_lines,
-        knuckle_lines=knuckle_lines,
-        palm_lines=hand.normal(0, 1, (3, 4)),
-        minor_lines=minor,
+        finger_lines=finger_lines, knuckle_lines=knuckle_lines,
+        palm_lines=hand.normal(0, 1, (3, 4)), minor_lines=minor,
         knuckles=np.abs(person.normal(0.013, 0.008, 4)),
         tendons=np.abs(person.normal(0.005, 0.005)) * (1 + person.normal(0, 0.3, 4)),
-        mounds=person.normal(0, 1, (4, 2)),
-        veins=hand.normal(0, 1, (4, 5)),
-        marks=marks,
-    )
+        mounds=person.normal(0, 1, (4, 2)), veins=hand.normal(0, 1, (4, 5)), marks=marks,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from PIL import Image
 from handclip_lib.data.content import content_keys
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
-from handclip_lib.data.open import decode_table, open_table
+from handclip_lib.data.open import OPENED_BY, decode_table, open_table
 from handclip_lib.data.splits import refuse_leak
 from handclip_lib.errors import DataError, EvaluationError
 from handclip_lib.evaluation.features import BASELINE, Features
@@ -29,7 +29,6 @@ SELECTIONS = {
     "test": (NO, f'Test images chose the epoch: every figure is to be labelled "{SELECTED_ON_TEST}".'),
 }  # fmt: skip
 LABELS = YES, "Embeddings are made of images alone: the encoder is handed no identity, so none can reach it."
-OF_THE_FILES, OF_DRAWN = ("dataset", "data_root", "sample_range"), ("drawn_subjects", "drawn_images")
 SIDE, COARSE = 32, 8  # pixels; what is seen at the coarse side, light and outline, is taken away
 COPY = 0.9
 """Cosine of `prints` from which two photographs are one.
@@ -189,7 +188,7 @@ def seen_photographs(
     Decoded in the size of the images they are to be `like`, as `config` has those decoded; None where there is none.
     """
     rows = trained.images[trained.images["role"].isin(["train", "val"]) & (trained.images["content"] != "")]
-    given = {name: parameters[name] for name in (*OF_THE_FILES, *OF_DRAWN) if name in parameters}
+    given = {name: parameters[name] for name in (*OPENED_BY, "sample_range") if name in parameters}
     size = like.pixels.shape[1:3]
     try:
         asked = Data(fit=config.fit, decode=config.decode, **given)

@@ -18,7 +18,7 @@ from handclip_lib.parameters.notebooks import NOTEBOOKS, ImageFinetune
 from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import reports_folder
 from handclip_lib.runs.identity import code_of, run_id
-from handclip_lib.runs.inputs import EARLIER, input_faults, weights_faults, what_is_read
+from handclip_lib.runs.inputs import EARLIER, as_opened, input_faults, weights_faults, what_is_read
 from handclip_lib.runs.record import TRAINING_CHECKPOINTS, read_record, record_of
 from handclip_lib.terminal import one_line
 
@@ -123,6 +123,7 @@ def plan(notebook: Path, parameters: Mapping[str, Any], known: dict[Any, Any] | 
 
     if faults := once(input_faults, given):
         raise refusal([*faults, *once(weights_faults, given)])
+    config = as_opened(config)
     read = once(what_is_read, config)
     planned = Plan(config, read, run_folder(notebook, config, read))
     before = read_record(planned.folder) or {}

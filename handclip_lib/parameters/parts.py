@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from handclip_lib.errors import ConfigError
 
-Dataset = Literal["drawn", "11k", "hd", "folder"]
-Aspect = Literal["dorsal_r", "dorsal_l", "palmar_r", "palmar_l", "all"]
-Protocol = Literal["auto", "standard", "hd", "proportional", "given", "test_only"]
+Dataset = Literal["drawn", "11k", "hd", "folder", "csv", "tongji", "iitd", "casia", "hagrid"]
+Aspect = Literal["dorsal_r", "dorsal_l", "palmar_r", "palmar_l", "all", "unspecified"]
+Protocol = Literal["auto", "standard", "hd", "proportional", "cross_session", "given", "test_only"]
+Identity = Literal["auto", "subject", "hand"]
 Fit = Literal["stretch", "crop", "pad"]
 Decode = Literal["fast", "exact"]
 Quality = Literal["keep", "drop"]
@@ -62,10 +63,17 @@ class Parameters(BaseModel):
 class Data(Parameters):
     """Which photographs, and by which protocol."""
 
-    dataset: Dataset = Field("drawn", description="drawn, 11k, hd or folder")
+    dataset: Dataset = Field("drawn", description="drawn, 11k, hd, folder, csv, tongji, iitd, casia or hagrid")
     data_root: str = Field("", description="folder of the photographs; unused for drawn hands")
-    aspect: Aspect = Field("dorsal_r", description="dorsal_r, dorsal_l, palmar_r, palmar_l or all")
-    protocol: Protocol = Field("auto", description="auto, standard, hd, proportional, given or test_only")
+    aspect: Aspect = Field(
+        "dorsal_r", description="dorsal_r, dorsal_l, palmar_r, palmar_l, all, or unspecified where none is recorded"
+    )
+    protocol: Protocol = Field(
+        "auto", description="auto, standard, hd, proportional, cross_session, given or test_only"
+    )
+    identity: Identity = Field("auto", description="subject, hand (left and right are two), or auto: as published")
+    identity_level: int = Field(0, ge=0, le=20, description="level of the folders that name people; 0: look for it")
+    session_level: int = Field(0, ge=0, le=20, description="level of the folders that name sessions; 0: look for it")
     draws: int = Field(10, ge=1, le=100, description="query/gallery draws")
     fit: Fit = Field("stretch", description="stretch, crop or pad a photograph to the square the model sees")
     decode: Decode = Field("fast", description="fast: large JPEGs at a reduced size; exact: in full")
@@ -75,11 +83,17 @@ class Data(Parameters):
     drawn_images: int = Field(5, ge=1, le=100, description="photographs a drawn subject and aspect")
 
     def faults(self) -> list[str]:
-        """A data set without its folder, too."""
-        if self.dataset == "drawn" or self.data_root:
-            return super().faults()
-        folder = f"data_root='': dataset={self.dataset!r} needs the folder of its photographs: -p data_root FOLDER"
-        return [*super().faults(), folder]
+        """A data set without its folder, and levels of folders where none is asked, too."""
+        found = super().faults()
+        if self.dataset != "drawn" and not self.data_root:
+            needs = f"dataset={self.dataset!r} needs the folder of its photographs: -p data_root FOLDER"
+            found.append(f"data_root='': {needs}")
+        for name in ("identity_level", "session_level"):
+            if (level := getattr(self, name)) and self.dataset != "folder":
+                found.append(f"{name}={level}: only dataset='folder' has levels; leave it out")
+        if self.identity_level and self.identity_level == self.session_level:
+            found.append(f"session_level={self.session_level}: it is that of the people too; name another level")
+        return found
 
 
 class Model(Parameters):

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from handclip_lib.data.content import content_keys, data_files
 from handclip_lib.errors import BackboneError, DataError, RunError
 from handclip_lib.parameters.notebooks import Analysis
 from handclip_lib.parameters.parts import BackboneName, Parameters
-from handclip_lib.places import HD_IDENTITIES, METADATA, PHOTOGRAPHS, find_data_root, reports_folder
+from handclip_lib.places import HD_IDENTITIES, LABELS, METADATA, PHOTOGRAPHS, find_data_root, reports_folder
 from handclip_lib.runs.record import CHECKPOINTS, PROMPTS_OF, TRAININGS, find_run, read_record
 
+C = TypeVar("C", bound=Parameters)
 EARLIER = {"prompt_run": PROMPTS_OF, "trained_run": TRAININGS}
 """Parameters that name an earlier run, and whose runs they take."""
 LEFT = ("text_features.safetensors", "best.safetensors", "split.csv", "split.json")
@@ -57,6 +58,22 @@ def what_is_read(config: Parameters, *, progress: bool = True) -> dict[str, str]
     return read
 
 
+def as_opened(config: C) -> C:
+    """The parameters, with aspect "unspecified" where the photographs they name record none.
+
+    Raises:
+        DataError: It is not plain how the photographs are read.
+    """
+    given = config.model_dump()
+    dataset = given.get("dataset")
+    if dataset in (None, "drawn", "11k") or "data_root" not in given:
+        return config
+    from handclip_lib.data.open import OPENED_BY, open_dataset  # pandas and Pillow, for those who name photographs
+
+    images = open_dataset(**{name: given[name] for name in OPENED_BY}).images
+    return config if (images["aspect"] != "").any() else config.model_copy(update={"aspect": "unspecified"})
+
+
 def earlier_runs(config: Parameters) -> dict[str, str]:
     """Id of each earlier run that the parameters name now, by its notebook: `inputs` of a record."""
     found = [_earlier_run(config, name) for name in EARLIER if getattr(config, name, "")]
@@ -69,7 +86,7 @@ def input_faults(given: Mapping[str, Any]) -> list[str]:
     if given.get("data_root") and isinstance(given["data_root"], str):
         try:
             root, dataset = find_data_root(given["data_root"]), given.get("dataset")
-            needed = {"11k": (METADATA, PHOTOGRAPHS), "hd": (HD_IDENTITIES,)}.get(str(dataset), ())
+            needed = {"11k": (METADATA, PHOTOGRAPHS), "hd": (HD_IDENTITIES,), "csv": (LABELS,)}.get(str(dataset), ())
             if not all((root / name).exists() for name in needed):
                 from handclip_lib.data.open import open_dataset
 

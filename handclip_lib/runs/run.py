@@ -52,6 +52,7 @@ def start(model: type[P], namespace: Mapping[str, Any]) -> "tuple[P, Run]":
         given = config.model_dump()
         if faults := inputs.input_faults(given) + inputs.weights_faults(given):
             raise refusal(faults)
+        config = inputs.as_opened(config)
         read = inputs.what_is_read(config)
         run = Run(reports_folder() / "runs" / run_id(config, None, read), config, read)
     print(f"run {run.folder.name}\nwrites to {run.folder}{elsewhere()}")

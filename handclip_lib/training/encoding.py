@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from handclip_lib.data.augment import augment, plain
+from handclip_lib.data.batches import augment, plain
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.models.trained import ENCODED_AT_ONCE
 from handclip_lib.parameters.parts import ImageTraining

@@ -242,7 +242,7 @@ def test_another_task_is_listed_with_the_reason(table, reason):
 
 
 def test_figures_that_mean_nothing_are_beside_nobodys():
-    hd = ours("hd", "all", "hd", ((1992, 1593),))
+    hd = ours("hd", "unspecified", "hd", ((1992, 1593),))
     beside, others = beside_literature(hd)
     assert set(beside["study"]) == {"ours", "MBA-Net"}
     assert "identities were read as folder indices: not a result" in set(others["reason"])

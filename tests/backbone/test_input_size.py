@@ -46,7 +46,7 @@ def test_a_portrait_tower_embeds_saves_and_loads(kind, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (2, 2 * side, side, 3), np.uint8)
     embedded = portrait.encode_image(pixels)
     with torch.inference_mode():
-        from handclip_lib.data.augment import plain
+        from handclip_lib.data.batches import plain
 
         wanted = portrait.model.visual(plain(torch.from_numpy(pixels)))
     np.testing.assert_allclose(embedded, wanted.numpy(), rtol=1e-4, atol=1e-5)

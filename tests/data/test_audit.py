@@ -12,9 +12,10 @@ from handclip_lib.data.audit import (
     check,
     images_per_identity,
     left_out_reasons,
+    reading_facts,
     split_counts,
 )
-from handclip_lib.data.hands11k import read_hands11k
+from handclip_lib.data.labels import read_hands11k
 from handclip_lib.data.open import recognised
 from handclip_lib.data.splits import make_split
 from handclip_lib.errors import DataError
@@ -180,7 +181,7 @@ def test_data_that_cannot_be_split_is_reported_as_unusable(tmp_path):
     photograph(tmp_path / "bert" / "2.jpg")
     report = check(tmp_path, progress=False)
     assert not report.usable
-    assert "No split of all" in str(report)
+    assert "No split of unspecified" in str(report)
     assert "two identities" in str(report)
 
 
@@ -237,3 +238,21 @@ def test_the_real_sample_decodes_completely(hands11k_sample):
     assert report.notes == ()
     assert (report.quality["fault"] == "").all()
     assert list(report.protocols) == ["dorsal_r", "palmar_r"]
+
+
+def test_the_check_tells_sessions_people_and_notes_on_screen_and_as_json(tmp_path):
+    for who in ("anna", "bert", "carl"):
+        for session in ("session1", "session2"):
+            photograph(tmp_path / who / session / "P_F_01.jpg")
+            photograph(tmp_path / who / session / "P_B_01.jpg")
+    (tmp_path / "anna" / "session1" / "clip.mp4").write_bytes(b"film")
+    report = check(tmp_path, progress=False, protocol="cross_session")
+    assert "2 sessions; 3 identities were photographed in several" in str(report)
+    assert "no capture numbers: anna/session1/P_B_01.jpg and anna/session1/P_F_01.jpg end in the same" in str(report)
+    told = json.loads(report.as_json())
+    assert (told["images"], told["identities"], told["sessions"], told["with_capture_number"]) == (12, 3, 2, 0)
+    assert told["splits"]["unspecified"]["query"] == 4
+    assert told["left_out"][0]["path"] == "anna/session1/clip.mp4"
+    facts = reading_facts(report.table).set_index("fact")["value"]
+    assert facts["sessions"] == "2; 3 identities in several"
+    assert facts["note 1"].startswith("no capture numbers")

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from handclip_lib.data.folder import read_folder, read_hd
+from handclip_lib.data.folder import read_folder
+from handclip_lib.data.open import read_hd
 from handclip_lib.data.table import is_distractor
 from handclip_lib.errors import DataError
 
@@ -46,21 +47,69 @@ def test_the_tree_of_splits_gives_one_row_a_photograph_and_its_draws(tree, above
 
 def test_a_photograph_under_two_identities_is_refused(tree):
     put(tree, "query1/13/Hand_0000005.jpg")
-    with pytest.raises(DataError, match=r"Hand_0000005.jpg lies under the identities '(12|13)' and '(12|13)'"):
+    with pytest.raises(DataError, match=r"Hand_0000005.jpg are one photograph under the identities '1.' and '1.'"):
         read_folder(tree)
 
 
 def test_photographs_out_of_place_are_left_out(tree):
-    put(tree, "train/Hand_0000020.jpg", "query0/7/deep/Hand_0000021.jpg", "test/7/Hand_0000022.jpg", "train/3/a.txt")
+    put(tree, "train/Hand_0000020.jpg", "test/7/Hand_0000022.jpg", "train/3/a.txt")
     put(tree, "gallery0/7/Hand_0000023.cr2", "test/7/Hand_0000024.CR2")
     left_out = read_folder(tree).left_out
     assert dict(zip(left_out["path"], left_out["reason"], strict=True)) == {
         "train/Hand_0000020.jpg": "it does not lie in train/<identity>/",
-        "query0/7/deep/Hand_0000021.jpg": "it does not lie in query0/<identity>/",
+        "train/3/a.txt": "its suffix .txt is none of a photograph's; save it as JPEG, PNG or TIFF",
         "test/7/Hand_0000022.jpg": "it lies only in test/, which is neither train, val, query nor gallery",
         "gallery0/7/Hand_0000023.cr2": "camera raw (.cr2) is not read; save it as JPEG, PNG or TIFF",
         "test/7/Hand_0000024.CR2": "camera raw (.cr2) is not read; save it as JPEG, PNG or TIFF",
     }
+
+
+def test_the_path_is_an_images_name_where_the_content_differs(tree):
+    for role, content in (("train", b"one"), ("val", b"another")):
+        put(tree, f"{role}/3/same.jpg", content=content)
+    put(tree, "query0/7/3_1.jpg", "gallery0/12/3_1.jpg", content=b"of 7")
+    put(tree, "gallery0/12/3_1.jpg", content=b"of 12")
+    images = read_folder(tree).images.set_index("path")["identity"]
+    assert images[["train/3/same.jpg", "val/3/same.jpg"]].tolist() == ["3", "3"]
+    assert images[["query0/7/3_1.jpg", "gallery0/12/3_1.jpg"]].tolist() == ["7", "12"]
+
+
+def test_other_depths_in_a_tree_of_splits_are_refused(tree):
+    put(tree, "query0/7/deep/Hand_0000021.jpg")
+    with pytest.raises(DataError, match="photographs lie in 12/ and in 7/deep/"):
+        read_folder(tree)
+
+
+def roles_of(table) -> dict[str, str]:
+    return {path: f"{role} {trial}" for path, role, trial in table.given_split.to_numpy()}
+
+
+def test_queries_and_a_gallery_of_equal_file_names_are_a_split_of_one_draw(tmp_path):
+    put(tmp_path, *(f"{role}/{who}/{n}.jpg" for role in ("query", "gallery") for who in "ab" for n in (1, 2)))
+    table = read_folder(put(tmp_path, "train/c/1.jpg", "train/c/2.jpg", "test/d/1.jpg"))
+    assert len(table.images) == 10
+    assert roles_of(table) == {
+        path: {"query": "query 0", "gallery": "gallery 0", "train": "train -1"}[path.split("/")[0]]
+        for path in table.images["path"]
+    }
+    assert table.left_out["path"].tolist() == ["test/d/1.jpg"]
+
+
+@pytest.mark.parametrize("folders", [("train", "test"), ("train", "val", "test"), ("train", "val")])
+def test_train_val_and_test_are_roles_and_no_people(tmp_path, folders):
+    put(tmp_path, *(f"{role}/{role}_{who}/{n}.jpg" for role in folders for who in "ab" for n in (1, 2)))
+    table = read_folder(tmp_path)
+    assert set(table.images["identity"]) == {f"{role}_{who}" for role in folders for who in "ab"}
+    assert set(table.given_split["role"]) == set(folders)
+
+
+def test_roles_hold_sessions_too(tmp_path):
+    put(
+        tmp_path, *(f"{role}/{role}_{who}/session{n}/1.jpg" for role in ("train", "test") for who in "ab" for n in "12")
+    )
+    table = read_folder(tmp_path)
+    assert set(table.images["session"]) == {"session1", "session2"}
+    assert set(table.images["identity"]) == {"train_a", "train_b", "test_a", "test_b"}
 
 
 def test_a_draw_without_its_gallery_is_refused(tree):
@@ -76,13 +125,18 @@ def test_several_trees_must_be_told_apart(tree):
 
 
 def test_any_folder_of_folders_is_read_by_the_names_of_its_folders(tmp_path):
-    put(tmp_path, "anna/1.jpg", "anna/2.PNG", "<b>&/hand 3.jpeg", "007/4.jpg", "7/4.jpg", "lost.jpg", ".cache/5.jpg")
+    put(
+        tmp_path, "anna/1.jpg", "anna/2.PNG", "<b>&/hand 3.jpeg", "007/4.jpg", "lost.jpg", ".cache/5.jpg", "read me.txt"
+    )
     put(tmp_path, "anna/._1.jpg", "anna/notes.txt")
     table = read_folder(tmp_path)
     assert table.images.set_index("path")["identity"].to_dict() == {
-        "anna/1.jpg": "anna", "anna/2.PNG": "anna", "<b>&/hand 3.jpeg": "<b>&", "007/4.jpg": "007", "7/4.jpg": "7",
+        "anna/1.jpg": "anna", "anna/2.PNG": "anna", "<b>&/hand 3.jpeg": "<b>&", "007/4.jpg": "007",
     }  # fmt: skip
-    assert table.left_out.to_dict("records") == [{"path": "lost.jpg", "reason": "it lies in no identity's folder"}]
+    assert dict(zip(table.left_out["path"], table.left_out["reason"], strict=True)) == {
+        "lost.jpg": "it lies in no identity's folder",
+        "anna/notes.txt": "its suffix .txt is none of a photograph's; save it as JPEG, PNG or TIFF",
+    }
     assert table.given_split is None
 
 
@@ -142,6 +196,7 @@ def test_files_that_cannot_be_used_are_left_out_and_others_ignored(root):
     assert dict(zip(table.left_out["path"], table.left_out["reason"], strict=True)) == {
         "Original Images/1-501/nobody.jpg": "its name does not begin with a number and an underscore",
         "Original Images/1-501/2_1.NEF": "camera raw (.nef) is not read; save it as JPEG, PNG or TIFF",
+        "Original Images/1-501/readme.txt": "its suffix .txt is none of a photograph's; save it as JPEG, PNG or TIFF",
     }
 
 

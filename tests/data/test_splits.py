@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handclip_lib.data.folder import read_folder, read_hd
-from handclip_lib.data.hands11k import read_hands11k
+from handclip_lib.data.folder import read_folder
+from handclip_lib.data.labels import read_hands11k, read_labels
+from handclip_lib.data.manifest import Split
+from handclip_lib.data.open import read_hd
 from handclip_lib.data.splits import CUTOFFS, make_split, refuse_leak
 from handclip_lib.data.table import ASPECTS, HandTable
 from handclip_lib.errors import DataError
@@ -28,7 +30,7 @@ def hands11k(hands11k_metadata) -> HandTable:
     return read_hands11k(hands11k_metadata.parent, metadata=hands11k_metadata, require_images=False)
 
 
-def table_of(images: dict[str, int], aspects=("dorsal_r",), dataset="folder", **attributes) -> HandTable:
+def open_table(images: dict[str, int], aspects=("dorsal_r",), dataset="folder", **attributes) -> HandTable:
     """`images` photographs of each identity and aspect."""
     rows = [
         {"path": f"{aspect}/{identity}/{identity}_{aspect}_{n}.jpg", "identity": identity, "aspect": aspect}
@@ -40,10 +42,11 @@ def table_of(images: dict[str, int], aspects=("dorsal_r",), dataset="folder", **
     return HandTable.build(dataset, Path("/photographs"), rows, {})
 
 
-def tree(root: Path, *paths: str) -> HandTable:
+def tree(root: Path, *paths: str, content: str | None = None) -> HandTable:
+    """Files of one content, or of each its own."""
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(b"photograph")
+        (root / path).write_bytes(b"photograph" if content is None else f"{content}{path}".encode())
     return read_folder(root)
 
 
@@ -122,7 +125,7 @@ def test_the_real_sample_says_what_its_gallery_lacks_and_who_cannot_be_queried(h
 
 
 def test_a_split_is_the_same_on_every_machine_and_in_every_order():
-    table = table_of({"0001": 3, "2": 1, "1200000": 4, "é": 2, "7": 5}, aspects=("dorsal_r", "palmar_r"))
+    table = open_table({"0001": 3, "2": 1, "1200000": 4, "é": 2, "7": 5}, aspects=("dorsal_r", "palmar_r"))
     split = make_split(table, "dorsal_r", draws=3)
     assert split.checksum == "fc18b7a3c4137ce4bd96f6a4522e34c09a71d720b49ebeda7ec526b7b0ff8ed2"
     shuffled = replace(table, images=table.images.sample(frac=1, random_state=1, ignore_index=True))
@@ -142,11 +145,11 @@ def test_other_photographs_of_the_same_names_are_another_split(tmp_path):
 
 
 def test_the_content_of_files_that_are_not_there_is_not_known():
-    assert set(make_split(table_of({"1": 2, "2": 2, "3": 2})).images["content"]) == {""}
+    assert set(make_split(open_table({"1": 2, "2": 2, "3": 2})).images["content"]) == {""}
 
 
 def test_a_test_identity_with_one_image_is_always_gallery_and_never_a_query():
-    split = make_split(table_of({"1": 2, "2000": 1, "1999": 1, "3000": 3}), protocol="standard")
+    split = make_split(open_table({"1": 2, "2000": 1, "1999": 1, "3000": 3}), protocol="standard")
     assert split.meta["unqueryable"] == ["1999", "2000"]
     for trial in range(10):
         draw = split.draw(trial)
@@ -155,7 +158,7 @@ def test_a_test_identity_with_one_image_is_always_gallery_and_never_a_query():
 
 
 def test_a_train_identity_with_one_image_keeps_it_for_training():
-    split = make_split(table_of({"1": 1, "2": 3, "2000": 2, "3000": 2}), protocol="standard")
+    split = make_split(open_table({"1": 1, "2": 3, "2000": 2, "3000": 2}), protocol="standard")
     assert split.identities("train") == {"1", "2"}
     assert split.identities("val") == {"2"}
     assert split.meta["notes"][0].startswith("1 train identities have one image")
@@ -167,7 +170,7 @@ def test_a_train_identity_with_one_image_keeps_it_for_training():
     st.integers(0, 5),
 )
 def test_proportional_splits_never_share_a_person_over_the_aspects(images, seed):
-    table = table_of(images, aspects=ASPECTS)
+    table = open_table(images, aspects=ASPECTS)
     splits = [make_split(table, aspect, "proportional", seed) for aspect in (*ASPECTS, "all")]
     trained = splits[0].identities("train")
     assert len(trained) == len(images) // 2
@@ -182,14 +185,14 @@ def test_proportional_splits_never_share_a_person_over_the_aspects(images, seed)
 
 
 def test_half_the_identities_are_drawn_by_hash_not_by_their_order():
-    table = table_of({str(identity): 2 for identity in range(40)})
+    table = open_table({str(identity): 2 for identity in range(40)})
     halves = [make_split(table, seed=seed).identities("train") for seed in range(3)]
     assert all(len(half) == 20 for half in halves)
     assert len({frozenset(half) for half in [*halves, set(map(str, range(20)))]}) == 4
 
 
 def test_drawn_hands_are_split_without_accessories_too():
-    table = table_of({str(i): 4 for i in range(6)}, dataset="drawn")
+    table = open_table({str(i): 4 for i in range(6)}, dataset="drawn")
     table.images.loc[table.images["capture"] == 0, "accessories"] = True
     split = make_split(table)
     assert split.meta["protocol"] == "proportional"
@@ -198,8 +201,8 @@ def test_drawn_hands_are_split_without_accessories_too():
 
 
 def test_data_without_aspects_is_taken_whole_and_not_labelled_with_one():
-    split = make_split(table_of({str(i): 2 for i in range(6)}, aspects=("",)), "palmar_r")
-    assert split.meta["aspect"] == "all"
+    split = make_split(open_table({str(i): 2 for i in range(6)}, aspects=("",)), "palmar_r")
+    assert split.meta["aspect"] == "unspecified"
     assert len(split.images) == 12
     assert split.meta["notes"] == []
 
@@ -215,7 +218,7 @@ def test_hd_has_the_published_counts(tmp_path):
     write("1-501", range(448, 699), 2243)
     write("502-712", range(502, 713), 1342)
     split = make_split(read_hd(tmp_path))
-    assert (split.meta["protocol"], split.meta["cutoff"], split.meta["aspect"]) == ("hd", 447, "all")
+    assert (split.meta["protocol"], split.meta["cutoff"], split.meta["aspect"]) == ("hd", 447, "unspecified")
     assert len(split.identities("train")) == len(split.identities("test")) == 251
     assert (len(split.paths("train")), len(split.paths("val")), len(split.paths("test"))) == (2156, 251, 2243)
     draw = split.draw(7)
@@ -298,16 +301,16 @@ def test_a_tree_of_another_aspect_is_refused(tmp_path):
 )
 def test_what_cannot_be_split_is_refused_with_a_remedy(images, options, words):
     with pytest.raises(DataError, match=words):
-        make_split(table_of(images), **options)
+        make_split(open_table(images), **options)
 
 
 def test_data_that_is_all_accessories_says_so():
     with pytest.raises(DataError, match="only images with accessories"):
-        make_split(table_of({"1": 2, "2": 2, "3": 2}, accessories=True))
+        make_split(open_table({"1": 2, "2": 2, "3": 2}, accessories=True))
 
 
 def test_test_only_tests_everybody_and_trains_nobody():
-    table = table_of({"1": 3, "2": 1, "anna": 2, "2000": 2}, aspects=("dorsal_r", "palmar_r"))
+    table = open_table({"1": 3, "2": 1, "anna": 2, "2000": 2}, aspects=("dorsal_r", "palmar_r"))
     for aspect in ("dorsal_r", "all"):
         split = make_split(table, aspect, protocol="test_only")
         assert split.identities("test") == {"1", "2", "anna", "2000"}
@@ -316,7 +319,7 @@ def test_test_only_tests_everybody_and_trains_nobody():
 
 
 def test_an_identity_is_compared_as_a_number_however_long():
-    split = make_split(table_of({"0001050": 2, "1051": 2, "9" * 5000: 2}), protocol="standard")
+    split = make_split(open_table({"0001050": 2, "1051": 2, "9" * 5000: 2}), protocol="standard")
     assert split.identities("train") == {"0001050"}
     assert split.identities("test") == {"1051", "9" * 5000}
 
@@ -332,20 +335,123 @@ def test_a_person_who_trains_one_aspect_is_not_tested_on_another(hands11k):
 
 
 def test_a_person_who_trains_with_one_image_only_leaks_too():
-    table = table_of({"1": 2, "1040": 1, "2000": 2, "2001": 2}, aspects=("dorsal_r", "dorsal_l"), dataset="11k")
+    table = open_table({"1": 2, "1040": 1, "2000": 2, "2001": 2}, aspects=("dorsal_r", "dorsal_l"), dataset="11k")
     with pytest.raises(DataError, match=r"1 identities .*\(1040\)"):
         refuse_leak(make_split(table, "dorsal_r"), make_split(table, "dorsal_l"))
 
 
 def test_the_same_number_in_another_data_set_is_another_person():
     images = {str(identity): 2 for identity in range(1, 20)}
-    trained, tested = (make_split(table_of(images, dataset="drawn"), seed=seed) for seed in (0, 1))
+    trained, tested = (make_split(open_table(images, dataset="drawn"), seed=seed) for seed in (0, 1))
     with pytest.raises(DataError, match=r"identities of the test split trained the model \(.*, …\)"):
         refuse_leak(trained, tested)
-    refuse_leak(trained, make_split(table_of(images), seed=1))
+    refuse_leak(trained, make_split(open_table(images), seed=1))
 
 
 def test_identities_whose_files_have_the_same_names_are_drawn_for_themselves(tmp_path):
     rows = [{"path": f"{who}/{n}.jpg", "identity": str(who), "capture": n} for who in range(20) for n in range(5)]
     split = make_split(HandTable.build("folder", tmp_path, rows, {}), "all")
     assert len({Path(path).name for path in split.draw(0).gallery_paths}) > 1
+
+
+def sessions_of(people: dict[str, dict[str, int]]) -> HandTable:
+    """`people`: photographs in each session of each person."""
+    rows = [
+        {"path": f"{who}/{session}/{n}.jpg", "identity": who, "session": session}
+        for who, sessions in people.items()
+        for session, count in sessions.items()
+        for n in range(count)
+    ]
+    return HandTable.build("folder", Path("/photographs"), rows, {})
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from(["s1", "s2", "s10"]), st.integers(1, 4), min_size=1), min_size=6, max_size=12
+    ),
+    st.integers(0, 5),
+)
+def test_across_sessions_no_query_is_of_the_session_its_person_is_enrolled_from(people, seed):
+    table = sessions_of({f"p{n}": sessions for n, sessions in enumerate(people)})
+    try:
+        split = make_split(table, protocol="cross_session", seed=seed, draws=4)
+    except DataError as error:
+        assert "two sessions or more" in str(error)
+        return
+    session = dict(zip(table.images["path"], table.images["session"], strict=True))
+    tested = split.images[split.images["role"] == "test"]
+    for trial in range(4):
+        draw, same = split.draw(trial), split.draw(trial, sessions="same")
+        enrolled = {who: session[path] for who, path in zip(draw.gallery_ids, draw.gallery_paths, strict=True)}
+        assert set(enrolled) == set(tested["identity"])
+        for who, its in enrolled.items():
+            turns = sorted({session[p] for p in tested["path"][tested["identity"] == who]}, key=lambda s: int(s[1:]))
+            assert its == turns[trial % len(turns)], "sessions enrol in turn"
+        others = [p for p, who in zip(tested["path"], tested["identity"], strict=True) if session[p] != enrolled[who]]
+        assert sorted(draw.query_paths) == sorted(others)
+        assert set(same.query_paths) == set(tested["path"]) - set(others) - set(draw.gallery_paths)
+    alone = {who for who in set(tested["identity"]) if tested["session"][tested["identity"] == who].nunique() == 1}
+    assert set(split.meta["unqueryable"]) == alone
+
+
+def test_sessions_are_in_the_manifest_and_those_without_keep_their_checksum(tmp_path):
+    split = make_split(sessions_of({f"p{n}": {"s1": 2, "s2": 2} for n in range(6)}), protocol="cross_session")
+    read = Split.read(split.write(tmp_path))
+    assert read.checksum == split.checksum
+    assert read.draw(1).query_paths.tolist() == split.draw(1).query_paths.tolist()
+    plain = make_split(open_table({str(n): 2 for n in range(6)}))
+    assert "session" not in (plain.write(tmp_path).read_text().partition("\n")[0])
+
+
+def test_across_sessions_everybody_must_be_of_a_session():
+    table = sessions_of({f"p{n}": {"s1": 2, "" if n == 3 else "s2": 2} for n in range(6)})
+    with pytest.raises(DataError, match=r"p3//0\.jpg is of no known session, which protocol='cross_session' needs"):
+        make_split(table, protocol="cross_session")
+    once = sessions_of({f"p{n}": {"s1": 3} for n in range(6)})
+    with pytest.raises(DataError, match="of which 0 have two sessions or more"):
+        make_split(once, protocol="cross_session")
+
+
+def test_people_in_a_folder_test_are_tested_with_draws_made_here(tmp_path):
+    paths = [f"{role}/{role}{who}/{n}.jpg" for role in ("train", "val", "test") for who in "abc" for n in range(3)]
+    split = make_split(tree(tmp_path, *paths), draws=4)
+    assert (split.meta["protocol"], split.meta["draws"]) == ("given", 4)
+    assert split.identities("test") == {"testa", "testb", "testc"}
+    assert split.identities("train") == split.identities("val") == {f"{r}{w}" for r in ("train", "val") for w in "abc"}
+    assert any("val/ holds other people than train/" in note for note in split.meta["notes"])
+    tree(tmp_path, "test/traina/1.jpg")
+    with pytest.raises(DataError, match="identity 'traina' lies in both train/val and test"):
+        make_split(read_folder(tmp_path))
+
+
+def test_the_same_photographs_under_another_layout_are_a_leak_whatever_they_are_called(tmp_path):
+    names = [f"{who}/{n}.jpg" for who in range(8) for n in range(3)]
+    lines = ["path,identity"]
+    for name in names:
+        who, n = name.split("/")
+        for root, path in (("folder", f"p{who}/{n}.jpg"), ("csv", f"all/{7 - int(who)}{n}.jpg")):
+            (tmp_path / root / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / root / path).write_bytes(name.encode())
+        lines.append(f"all/{7 - int(who)}{n}.jpg,{who}0")
+    (tmp_path / "csv" / "manifest.csv").write_text("\n".join(lines))
+    trained = make_split(read_folder(tmp_path / "folder"), seed=1)
+    with pytest.raises(DataError, match=r"tested photographs trained the model, such as all/.*which trained as p"):
+        refuse_leak(trained, make_split(read_labels(tmp_path / "csv"), protocol="test_only"))
+    other = tree(tmp_path / "other", *(f"p{name}" for name in names), content="of other people, called the same: ")
+    known, said = refuse_leak(trained, make_split(other, protocol="test_only"))
+    assert known
+    assert "share none" in said
+
+
+def test_a_subject_whose_other_hand_trained_is_a_leak():
+    rows = [
+        {"path": f"{hand}/{who}_{n}.jpg", "subject": str(who), "identity": f"{who} {hand}", "side": hand}
+        for who in range(12) for hand in ("left", "right") for n in range(2)
+    ]  # fmt: skip
+    table = HandTable.build("11k", Path("/photographs"), rows, {})
+    splits = [make_split(table, "all", "proportional", seed) for seed in (0, 1)]
+    trained, tested = ({name.split()[0] for name in splits[0].identities(role)} for role in ("train", "test"))
+    assert not trained & tested
+    with pytest.raises(DataError, match="identities of the test split trained the model"):
+        refuse_leak(*splits)

@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter
 
 from handclip_lib.data import survey as module
 from handclip_lib.data.survey import in_threads, measure_quality, quality_of, reasons, survey
-from handclip_lib.drawn.photograph import draw_image
+from handclip_lib.drawn.dataset import draw_image
 from handclip_lib.errors import DataError
 
 

@@ -11,8 +11,15 @@ import pytest
 from PIL import Image
 
 from handclip_lib.drawn import dataset
-from handclip_lib.drawn.dataset import draw_dataset, is_drawn, subject_seed
-from handclip_lib.drawn.photograph import DRAWN_ASPECTS, draw_image, shot_of, subject_of
+from handclip_lib.drawn.dataset import (
+    DRAWN_ASPECTS,
+    draw_dataset,
+    draw_image,
+    is_drawn,
+    shot_of,
+    subject_of,
+    subject_seed,
+)
 from handclip_lib.errors import DataError
 
 REPOSITORY = Path(__file__).parents[2]

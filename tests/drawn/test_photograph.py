@@ -6,10 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from handclip_lib.drawn import photograph as room
-from handclip_lib.drawn.dataset import subject_seed
+from handclip_lib.drawn import dataset as room
+from handclip_lib.drawn.dataset import DRAWN_ASPECTS, draw_image, shot_of, sitting_of, subject_of, subject_seed
 from handclip_lib.drawn.hand import Pose, anatomy_of
-from handclip_lib.drawn.photograph import DRAWN_ASPECTS, draw_image, shot_of, sitting_of, subject_of
 from handclip_lib.errors import DataError
 
 KNOWN_MEANS = [229.927, 235.004, 225.088, 230.768]

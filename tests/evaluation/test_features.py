@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from handclip_lib.data import splits
-from handclip_lib.data.hands11k import read_hands11k
 from handclip_lib.data.images import DecodedImages, decode_images
+from handclip_lib.data.labels import read_hands11k
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation import features as module
 from handclip_lib.evaluation.features import (

@@ -50,7 +50,7 @@ CHANGES = [
     ("training/prompt.py", "x = 1\n", "02 04"),
     ("training/__main__.py", "x = 1\n", "03 04"),  # what several processes run
     ("training/image.py", "x = 1\n", "03 04"),
-    ("data/hands11k.py", "x = 1\n", "01 02 03 04 05 06"),  # imported inside a function
+    ("data/labels.py", "x = 1\n", "01 02 03 04 05 06"),  # imported inside a function
     ("analysis/published.csv", "x", "04 06"),
 ]
 

@@ -1,5 +1,6 @@
 """A run is what it read: whatever is read decides its id, and what cannot be read is refused before it starts."""
 
+import itertools
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +10,14 @@ import pytest
 from handclip_lib.backbone.load import SHAPES
 from handclip_lib.cli import main
 from handclip_lib.data import decoder
-from handclip_lib.errors import ConfigError, RunError
+from handclip_lib.errors import ConfigError, DataError, RunError
 from handclip_lib.launch import launcher
 from handclip_lib.launch.launcher import find_notebook, launch
 from handclip_lib.launch.plan import plan, read_points
 from handclip_lib.parameters.notebooks import Analysis, Evaluation, ImageFinetune
 from handclip_lib.runs import start
 from handclip_lib.runs.identity import run_id
-from handclip_lib.runs.inputs import what_is_read
+from handclip_lib.runs.inputs import as_opened, what_is_read
 from handclip_lib.runs.record import read_record, write_record
 
 LABELS = "id,age,gender,skinColor,accessories,nailPolish,aspectOfHand,imageName,irregularities\n"
@@ -339,3 +340,20 @@ def test_what_succeeded_before_is_not_looked_into_again(tmp_path, monkeypatch):
     write_record(folder, {"id": folder.name, "status": "succeeded", "metrics": {}})
     monkeypatch.setattr("handclip_lib.launch.plan.weights_faults", lambda given: pytest.fail("opened"))
     assert plan(find_notebook("05"), {"weights": str(tmp_path / "w.pt")}).record is not None
+
+
+def test_photographs_without_aspect_are_called_unspecified_in_parameters_and_id(tmp_path):
+    for who, n in itertools.product("abcd", range(2)):
+        (tmp_path / "plain" / who).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "plain" / who / f"{n}.jpg").write_bytes(b"x")
+        (tmp_path / "named" / "palmar_l" / who).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "named" / "palmar_l" / who / f"{n}.jpg").write_bytes(b"x")
+    plain, named = (
+        as_opened(Evaluation(dataset="folder", data_root=str(tmp_path / name))) for name in ("plain", "named")
+    )
+    assert (plain.aspect, named.aspect, as_opened(Evaluation()).aspect) == ("unspecified", "dorsal_r", "dorsal_r")
+    assert run_id(plain, None, {}).startswith("05_evaluation-tiny-folder-unspecified-")
+    (tmp_path / "plain" / "a" / "crops").mkdir()
+    (tmp_path / "plain" / "a" / "crops" / "0.jpg").write_bytes(b"x")
+    with pytest.raises(DataError, match="a/crops"):
+        as_opened(plain)

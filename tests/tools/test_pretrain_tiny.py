@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from handclip_lib.backbone.load import TINY_WEIGHTS, load_backbone
-from handclip_lib.data.hands11k import read_hands11k
 from handclip_lib.data.images import decode_images
-from handclip_lib.drawn.dataset import draw_dataset, subject_seed
-from handclip_lib.drawn.photograph import DRAWN_ASPECTS, sitting_of
+from handclip_lib.data.labels import read_hands11k
+from handclip_lib.drawn.dataset import DRAWN_ASPECTS, draw_dataset, sitting_of, subject_seed
 from handclip_lib.errors import BackboneError
 from handclip_lib.evaluation.studies.prompts import PROMPTS, zero_shot
 from tools import pretrain_tiny

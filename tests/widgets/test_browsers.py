@@ -98,7 +98,7 @@ def test_matching_never_lets_a_missing_value_through(tmp_path: Path):
 
 
 def test_real_photographs(hands11k_sample: Path, tmp_path: Path):
-    from handclip_lib.data.hands11k import read_hands11k
+    from handclip_lib.data.labels import read_hands11k
 
     panel = _browser(read_hands11k(hands11k_sample), tmp_path)
     panel.controls["aspect"].value = "palmar_r"

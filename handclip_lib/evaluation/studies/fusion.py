@@ -63,7 +63,8 @@ def enrol_several(
     if not sizes or min(sizes) < 1:
         raise EvaluationError(f"sizes={tuple(sizes)}: one image enrolled, or more, is wanted for each")
     rows = split.images[split.images["role"].isin(["test", "distractor"])]
-    drawn = [enrolled_paths(rows, trial, split.meta["seed"], max(sizes)) for trial in range(split.meta["draws"])]
+    meta, across = split.meta, split.crosses_sessions
+    drawn = [enrolled_paths(rows, trial, meta["seed"], max(sizes), across) for trial in range(meta["draws"])]
     table = []
     for size in sizes:
         short = sum(len(paths) < size for paths in drawn[0].values())
@@ -71,7 +72,7 @@ def enrol_several(
             trials = []
             for enrolled in drawn:
                 gallery = {identity: paths[:size] for identity, paths in enrolled.items()}
-                query = _left_over(rows, enrolled)
+                query = _left_over(rows, enrolled, across)
                 trials.append(_fused_trial(features.of(query["path"]), query["identity"], features, gallery, rule))
             name = f"{size} images, {rule}" if size > 1 else "1 image"
             table.append(_row(name, trials, bootstrap, seed, short))
@@ -147,10 +148,11 @@ def fuse_aspects(
     """
     rows = [_of_aspect(split, aspect) for aspect in aspects]
     trials: dict[str, list[Trial]] = {name: [] for name in (*aspects, f"{' + '.join(aspects)}, mean")}
+    across = split.crosses_sessions
     for trial in range(split.meta["draws"]):
-        galleries = [enrolled_paths(own, trial, split.meta["seed"], 1) for own in rows]
+        galleries = [enrolled_paths(own, trial, split.meta["seed"], 1, across) for own in rows]
         both = sorted(set(galleries[0]) & set(galleries[1]), key=identity_order)
-        asked = [_left_over(own, gallery) for own, gallery in zip(rows, galleries, strict=True)]
+        asked = [_left_over(own, gallery, across) for own, gallery in zip(rows, galleries, strict=True)]
         probes = _paired(asked, trial, split.meta["seed"])
         if len(both) < 2 or probes.empty:
             found = f"{len(both)} test identities have images of both {aspects[0]} and {aspects[1]}"
@@ -179,19 +181,25 @@ def cross_aspect(
     trials = []
     for trial in range(split.meta["draws"]):
         enrolled = enrolled_paths(others, trial, split.meta["seed"], 1)
-        queries = _left_over(asked, enrolled_paths(asked, trial, split.meta["seed"], 1))
+        of_own = enrolled_paths(asked, trial, split.meta["seed"], 1, split.crosses_sessions)
+        queries = _left_over(asked, of_own, split.crosses_sessions)
         embeddings = (flipped or features).of(queries["path"])
         trials.append(_fused_trial(embeddings, queries["identity"], features, enrolled, "max"))
     return _row(f"{query}{' flipped' if flipped else ''} in {gallery}", trials, bootstrap, seed)
 
 
-def enrolled_paths(rows: pd.DataFrame, trial: int, seed: int, most: int) -> dict[str, list[str]]:
-    """Paths to enrol of each identity, at most `most`, the draw's own gallery image first; one is left for a query."""
+def enrolled_paths(rows: pd.DataFrame, trial: int, seed: int, most: int, across: bool = False) -> dict[str, list[str]]:
+    """Paths to enrol of each identity, at most `most`, the draw's own gallery image first; one is left for a query.
+
+    Across sessions all are of that image's session, and the queries are of the others (`_left_over`).
+    """
     chosen = rows["gallery_in"].map(lambda text: str(trial) in text.split())
     order = rows.assign(later=~chosen, key=_image_keys(rows, seed, f"enrol {trial}")).sort_values(["later", "key"])
     galleries = {}
     for identity, group in order.groupby("identity", sort=True):
-        spare = len(group) - (group["role"].iloc[0] != "distractor")
+        if across:
+            group = group[group["session"] == group["session"].iloc[0]]
+        spare = len(group) - (group["role"].iloc[0] != "distractor" and not across)
         galleries[str(identity)] = group["path"].tolist()[: max(1, min(most, spare))]
     return galleries
 
@@ -202,10 +210,13 @@ def _image_keys(rows: pd.DataFrame, seed: int, purpose: str) -> list[bytes]:
     return [keyed(seed, f"{purpose}|{identity}", name) for identity, name in zip(rows["identity"], names, strict=True)]
 
 
-def _left_over(rows: pd.DataFrame, enrolled: Mapping[str, list[str]]) -> pd.DataFrame:
-    """The images that may be queries: not enrolled, and no distractors."""
-    taken = {path for paths in enrolled.values() for path in paths}
-    return rows[~rows["path"].isin(taken) & (rows["role"] != "distractor")]
+def _left_over(rows: pd.DataFrame, enrolled: Mapping[str, list[str]], across: bool = False) -> pd.DataFrame:
+    """The images that may be queries: not enrolled (across: nor of the session enrolled from), and no distractors."""
+    taken = rows["path"].isin([path for paths in enrolled.values() for path in paths])
+    if across:
+        session = rows.set_index("path")["session"]
+        taken = rows["session"] == rows["identity"].map({who: session[paths[0]] for who, paths in enrolled.items()})
+    return rows[~taken & (rows["role"] != "distractor")]
 
 
 def _fused_trial(

@@ -11,7 +11,7 @@ import pandas as pd
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
-from handclip_lib.data.table import AGE_BANDS, UNKNOWN, as_groups, identity_order
+from handclip_lib.data.table import AGE_BANDS, UNKNOWN, as_groups, identity_order, own_groups
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.bootstrap import (
     RULE_OF_THREE,
@@ -102,7 +102,7 @@ def group_figures(
 
     An image is in the group of its own attribute: a person photographed with and without nail polish is in both
     groups. Ages are in bands; an image whose attribute is not recorded is in the group "unknown". The images are those
-    of `HandTable.images`, at least the test images; the attributes are columns of them.
+    of `HandTable.images`, at least the test images; the attributes are columns of them, `own_groups` beside.
 
     Returns:
         A row a group, the first, of no attribute, being everybody: attribute, group, n_identities and n_query (a draw's
@@ -133,10 +133,11 @@ def group_figures(
             "supported": supported,
         }  # fmt: skip
 
-    test = images.set_index("path").reindex(index=split.paths("test"), columns=list(attributes))
+    asked = [*attributes, *own_groups(images)]
+    test = images.set_index("path").reindex(index=split.paths("test"), columns=asked)
     table = [figures("", "everybody", set(pairs.paths))]
     left_out = {}
-    for attribute in attributes:
+    for attribute in asked:
         labels = as_groups(test[attribute])
         known, unknown = set(labels) - {UNKNOWN}, UNKNOWN in set(labels)
         if not known:

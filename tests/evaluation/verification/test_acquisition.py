@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from handclip_lib.data.open import open_images
-from handclip_lib.drawn.photograph import draw_image
+from handclip_lib.drawn.dataset import draw_image
 from handclip_lib.evaluation.tables import readable
 from handclip_lib.evaluation.verification.acquisition import OF_NOBODY, failure_to_acquire
 from handclip_lib.parameters.parts import Data

@@ -1,11 +1,15 @@
 import re
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image
 
-from handclip_lib.data.hands11k import read_hands11k
+from handclip_lib.cli import main
+from handclip_lib.data.folder import read_folder
+from handclip_lib.data.labels import read_hands11k, read_labels, write_labels
+from handclip_lib.data.splits import make_split
 from handclip_lib.errors import DataError
 
 GOOD = {
@@ -33,8 +37,9 @@ def test_a_row_becomes_an_image_with_its_attributes(tmp_path):
     change = {"id": "0001057", "aspectOfHand": "palmar left", "imageName": "Hand_0000042.jpg", "accessories": "1"}
     table = read_hands11k(written(tmp_path, change))
     assert table.images.iloc[0].to_dict() == {
-        "path": "Hands/Hand_0000042.jpg", "identity": "0001057", "side": "left", "view": "palmar",
-        "aspect": "palmar_l", "capture": 42, "gender": "male", "age": 27, "skin_color": "fair", "accessories": True,
+        "path": "Hands/Hand_0000042.jpg", "identity": "0001057", "subject": "0001057", "side": "left", "view": "palmar",
+        "aspect": "palmar_l", "session": "", "camera": "", "capture": 42,
+        "gender": "male", "age": 27, "skin_color": "fair", "accessories": True,
         "nail_polish": False, "irregularities": False,
     }  # fmt: skip
     assert (table.dataset, table.root, len(table.left_out), table.notes) == ("11k", tmp_path, 0, ())
@@ -192,3 +197,129 @@ def test_the_real_sample_has_the_counts_of_its_description(hands11k_sample):
     counts = bare.groupby("aspect")["identity"].agg(["size", "nunique"])
     assert counts.loc["dorsal_r"].tolist() == [284, 105]
     assert counts.loc["palmar_r"].tolist() == [241, 109]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("0000002", "2"), ("anna", "Anna"), ("José", unicodedata.normalize("NFD", "José"))]
+)
+def test_ids_that_a_spreadsheet_or_keyboard_made_two_of_are_refused(tmp_path, first, second):
+    with pytest.raises(DataError, match="are told apart by"):
+        read_hands11k(written(tmp_path, {"id": first}, {"id": second}))
+
+
+MANIFEST = """path,identity,side,view,session,camera,capture,gender,age,nail_polish,site
+anna/1.png,anna,left,palmar,monday,1,7,female,31,yes,lab
+anna/2.png,anna,right,palmar,,,8,,,,lab
+b/é 3.png,bert,,,friday,2,,,,no,
+"""
+
+
+def tabled(root: Path, text: str = MANIFEST, *more: str) -> Path:
+    for name in ("anna/1.png", "anna/2.png", "b/é 3.png", *more):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 6)).save(root / name)
+    (root / "manifest.csv").write_text(text, encoding="utf-8")
+    return root
+
+
+def test_a_table_of_ones_own_gives_all_that_is_known_and_groups_of_its_own(tmp_path):
+    table = read_labels(tabled(tmp_path, MANIFEST, "c/4.png"))
+    first, second, third = table.images.where(table.images.notna(), None).to_dict("records")
+    assert first == {
+        "path": "anna/1.png", "identity": "anna", "subject": "anna", "side": "left", "view": "palmar",
+        "aspect": "palmar_l", "session": "monday", "camera": "1", "capture": 7, "gender": "female", "age": 31,
+        "skin_color": None, "accessories": None, "nail_polish": True, "irregularities": None, "site": "lab",
+    }  # fmt: skip
+    assert (second["aspect"], second["session"], second["capture"]) == ("palmar_r", "", 8)
+    assert (third["identity"], third["nail_polish"], third["side"], third["site"]) == ("bert", False, "", "")
+    assert reasons(table) == {"c/4.png": "not named in manifest.csv"}
+    assert table.given_split is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("palmar,monday", "palm,monday", r"line 2: view 'palm' is none of dorsal, palmar"),
+        (",left,", ",l,", "side 'l' is none of left, right"),
+        (",31,", ",old,", "age 'old' is no whole number"),
+        (",yes,", ",maybe,", "nail_polish 'maybe' is neither yes nor no"),
+        ("path,identity", "file,identity", "lacks the column path; it has file, identity"),
+        ("gender,age", "gender,gender", "has a column twice"),
+        ("b/é 3.png,bert", "anna/1.png,bert", "anna/1.png is listed more than once"),
+        ("b/é 3.png,bert", "b/é 3.png,Anna", "'anna' .anna/1.png. and 'Anna'"),
+        ("b/é 3.png,bert", "b/é 3.png, anna", "told apart by spaces"),
+        ("b/é 3.png,bert", "b/é 3.png,", "'b/é 3.png' has no identity"),
+    ],
+)  # fmt: skip
+def test_a_table_with_a_fault_is_refused_with_the_line(tmp_path, old, new, words):
+    assert old in MANIFEST
+    with pytest.raises(DataError, match=words):
+        read_labels(tabled(tmp_path, MANIFEST.replace(old, new)))
+
+
+@pytest.mark.parametrize("path", ["../x.png", "/etc/x.png", "anna\\1.png", "gone.png", "", "./anna/1.png", "notes.txt"])
+def test_a_path_that_is_no_photograph_of_the_folder_is_left_out_with_the_reason(tmp_path, path):
+    (tmp_path / "notes.txt").write_text("x")
+    table = read_labels(tabled(tmp_path, MANIFEST + f"{path},carl,,,,,,,,,\n"))
+    assert len(table.images) == 3
+    assert len(table.left_out) == 1
+    assert table.left_out["path"].iloc[0] == (path or "manifest.csv, line 5")
+
+
+def test_roles_and_draws_of_a_table_are_its_split(tmp_path):
+    lines = ["path,identity,role,draw"]
+    names = [f"{who}/{n}.png" for who in ("a", "b", "c") for n in range(3)]
+    for name in names:
+        if name.startswith("a"):
+            lines.append(f"{name},a,{'val' if name == 'a/2.png' else 'train'},")
+        else:
+            roles = ("gallery", "query", "query"), ("query", "gallery", "query")
+            lines += [f"{name},{name[0]},{role[int(name[2])]},{draw}" for draw, role in enumerate(roles)]
+    table = read_labels(tabled(tmp_path, "\n".join(lines), *names))
+    split = make_split(table)
+    assert (split.meta["protocol"], split.meta["draws"]) == ("given", 2)
+    assert split.paths("val") == ["a/2.png"]
+    galleries = [split.draw(trial).gallery_paths.tolist() for trial in (0, 1)]
+    assert galleries == [["b/0.png", "c/0.png"], ["b/1.png", "c/1.png"]]
+    (tmp_path / "manifest.csv").write_text("\n".join([*lines[:-1], lines[-1].replace("query", "")]))
+    with pytest.raises(DataError, match="1 rows have no role"):
+        read_labels(tmp_path)
+
+
+def test_a_manifest_is_written_for_a_folder_and_reads_the_same(tmp_path, capsys):
+    names = [f"{who}/session{s}/{n}.png" for who in ("anna", "bert") for s in (1, 2) for n in (1, 2)]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 6)).save(tmp_path / name)
+    assert main(["data", "manifest", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "8 images of 2 people" in said
+    assert "people are those of data set 'folder'" in said
+    assert "sessions of people (session1, session2)" in said
+    written, read = read_labels(tmp_path).images, read_folder(tmp_path).images
+    assert written[["path", "identity", "session", "capture"]].equals(read[["path", "identity", "session", "capture"]])
+    assert main(["data", "manifest", str(tmp_path)]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_people_of_market_1501_are_guessed_from_names_and_else_left_to_be_filled_in(tmp_path):
+    for name in ("bounding_box_train/0002_c1s1_000451_03.jpg", "query/0003_c2s3_000001_00.jpg",
+                 "bounding_box_test/-1_c3s1_000401_00.jpg", "gt_bbox/0003_c2s3_000001_00.jpg"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 6)).save(tmp_path / name)
+    frame, notes = write_labels(tmp_path, tmp_path / "manifest.csv", lambda: read_folder(tmp_path))
+    assert frame[["identity", "camera"]].to_numpy().tolist() == [["0002", "1"], ["0003", "2"]]
+    assert "2 images of nobody" in notes[1]
+    assert read_labels(tmp_path).images["camera"].tolist() == ["1", "2"]
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for name in ("hand.jpg", "hand2.jpg"):
+        Image.new("RGB", (8, 6)).save(flat / name)
+    frame, notes = write_labels(flat, flat / "manifest.csv", lambda: read_folder(flat))
+    assert frame["identity"].tolist() == ["", ""]
+    assert "fill in the column identity" in notes[0]
+
+
+def test_without_a_table_the_way_to_one_is_named(tmp_path):
+    with pytest.raises(DataError, match="does not exist; write it with `handclip data manifest"):
+        read_labels(tmp_path)
