@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# transformers: CLIP's image processor makes nearly black pictures of photographs in 0..1, and no longer says so.
+# transformers: CLIP's image processor makes nearly black pictures of photographs in 0..1 without a word.
 #
-# Expected: floats in 0..1, as torchvision's ToTensor and matplotlib give, are taken as they are or warned of ("already
-# rescaled images"), as in the versions before 5.
+# Expected: floats in 0..1, as torchvision's ToTensor and matplotlib give, are taken as they are, or at least warned of
+# as "already rescaled images", as version 4's processor on numpy did.
 # Found: they are divided by 255 again without a warning or a log line. All photographs become one picture to 1 part in
 # 255: a cosine of 1.0000 between the pixels of a white and of a black page, so everybody matches everybody.
 # Versions: transformers 5.24.0, torch 2.13.0, pillow 13.0.0, numpy 2.4.6. Date: 2026-11-27.
