@@ -28,7 +28,7 @@ VERSIONS = {
 Gallery = Literal["aspect", "all"]
 RunsOf = Literal["", "02_prompt_learning", "03_image_finetune", "04_joint_training", "05_evaluation"]
 Validation = Literal["val", "test"]
-STUDIES = ("enrolment", "cross_view", "reranking", "zero_shot", "occlusion")
+STUDIES = ("enrolment", "cross_view", "reranking", "zero_shot", "occlusion", "menagerie", "template_cost")
 """Sections of notebook 05 that can be left out."""
 SELECTED_ON_TEST = "selected on test"
 """The label of every figure whose epoch test images chose."""

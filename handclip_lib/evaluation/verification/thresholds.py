@@ -30,9 +30,15 @@ from handclip_lib.evaluation.verification.error_rates import Pairs, compared_pai
 from handclip_lib.models.trained import Trained
 from handclip_lib.parameters.notebooks import Evaluation
 
-FIXED_SHOWN = ("model", "threshold", "fmr_validation", "fmr", "fnmr_validation", "fnmr")
+FIXED_SHOWN = (
+    "model", "threshold", "fmr_validation", "fmr", "fnmr_validation", "fnmr", "hter", "n_identities", "n_genuine",
+    "n_impostor",
+)  # fmt: skip
 GROUPS_SHOWN = ("attribute", "group", "n_identities", "rank1", "fmr", "fnmr", "fnmr_ratio")
-OPEN_SET_SHOWN = ("model", "target", "fnir", "fpir", "n_mated_identities", "n_non_mated_identities")
+OPEN_SET_SHOWN = (
+    "model", "target", "fnir", "fpir", "fnir_rank1", "n_mated_identities", "n_non_mated_identities", "n_mated",
+    "n_non_mated",
+)  # fmt: skip
 ATTRIBUTES = ("gender", "skin_color", "age", "nail_polish", "accessories", "irregularities")
 SMALL = 5  # identities below which a group is marked small
 FPIR_TARGETS = (0.1, 0.01)
@@ -69,6 +75,8 @@ def operating_points(
 ) -> pd.DataFrame:  # fmt: skip
     """A row a model: its threshold for an FMR on validation identities, and its errors on test identities there.
 
+    HTER, the half total error rate, is the mean of FMR and FNMR there (Bengio & Mariéthoz, Odyssey 2004).
+
     Where only rejecting everybody keeps to it, as with few people happens, the threshold is infinity: that one model
     cannot do it is a result, and the others have theirs.
 
@@ -83,7 +91,8 @@ def operating_points(
         rates, supported = at_threshold(test, chosen.threshold, bootstrap=bootstrap, seed=seed)
         rows.append(
             {"model": model, "target": fmr, "threshold": chosen.threshold, "fmr_validation": chosen.false_positive,
-             "fnmr_validation": chosen.false_negative, **rates, "n_identities": test.n_identities,
+             "fnmr_validation": chosen.false_negative, **rates, "hter": (rates["fmr"] + rates["fnmr"]) / 2,
+             "n_identities": test.n_identities, "n_genuine": len(test.genuine), "n_impostor": len(test.impostor),
              "validation_supported": chosen.supported, "supported": supported}
         )  # fmt: skip
     return result_table(rows, FIXED_SHOWN)
@@ -252,13 +261,18 @@ def open_set_models(features: Mapping[str, Features], split: Split, **options: A
 
 
 def open_set_table(results: Sequence[OpenSetResult]) -> pd.DataFrame:
-    """A row a model and target: model, rank, the counts, target, fnir with its interval, fpir, threshold, supported."""
+    """A row a model and target: model, rank, the counts, target, fnir with its interval, fpir, threshold, supported.
+
+    `fnir_rank…` is FNIR at that rank without a threshold, 1 - CMC in the gallery that is left: what a search that
+    shows its best candidate always misses, whatever its FPIR.
+    """
     rows: list[dict[str, Any]] = []
     for result in results:
         facts = {
             "model": result.model, "rank": result.rank, "n_mated": len(result.curve.mated_order),
             "n_non_mated": len(result.curve.non_mated_order), "n_mated_identities": result.n_mated_identities,
             "n_non_mated_identities": result.n_non_mated_identities, "n_gallery": result.n_gallery,
+            f"fnir_rank{result.rank}": float(result.curve.false_negative[0]),
         }  # fmt: skip
         fnir = result.fnir_at_targets
         rows += [facts | point.columns("fpir", "fnir", fnir[i]) for i, point in enumerate(result.points)]

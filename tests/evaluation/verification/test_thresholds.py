@@ -74,6 +74,8 @@ def test_the_threshold_keeps_to_its_fmr_on_validation_and_is_then_left_alone():
     assert chosen["threshold"] == next(t for t in every if np.mean(validation.impostor >= t) <= 0.1)
     assert chosen["fmr"] == np.mean(test.impostor >= chosen["threshold"])
     assert chosen["fnmr"] == pytest.approx(np.mean(test.genuine < chosen["threshold"]))
+    assert chosen["hter"] == (chosen["fmr"] + chosen["fnmr"]) / 2
+    assert (chosen["n_genuine"], chosen["n_impostor"]) == (len(test.genuine), len(test.impostor))
 
 
 def test_intervals_are_those_of_identities_drawn_again():
