@@ -10,14 +10,16 @@ if TYPE_CHECKING:  # the command line prints shares too, and does without pandas
 HEADINGS = {
     "rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "map": "mAP", "map_trapezoid": "mAP (trapezoid)",
     "minp": "mINP", "eer": "EER", "fmr": "FMR", "fnmr": "FNMR", "fpir": "FPIR", "fnir": "FNIR", "tar": "TAR",
-    "d_prime": "d′", "auc": "AUC", "hter": "HTER", "fdr": "FDR", "garbe": "GARBE", "eer_threshold": "threshold at EER", "n_genuine": "mated pairs", "n_impostor": "non-mated pairs",
+    "d_prime": "d′", "eer_threshold": "threshold at EER", "n_genuine": "mated pairs", "n_impostor": "non-mated pairs",
     "n_identities": "identities", "n_query": "queries", "n_gallery": "gallery size",
     "n_unmatched": "queries without a match", "n_left_out_burst": "queries left out", "left_out": "queries left out",
     "n_unqueryable": "identities never a query", "n_mated_identities": "identities enrolled",
-    "n_non_mated_identities": "identities not enrolled", "n_mated": "mated queries",
-    "n_non_mated": "non-mated queries", "fnir_rank1": "FNIR at rank 1, no threshold", "n_short": "identities with too few images",
+    "n_non_mated_identities": "identities not enrolled", "n_short": "identities with too few images",
+    "tied_share": "best matches tied", "supported": "enough people for the claim",
+    "auc": "AUC", "hter": "HTER", "fdr": "FDR", "garbe": "GARBE", "n_mated": "mated queries",
+    "n_non_mated": "non-mated queries", "fnir_rank1": "FNIR at rank 1, no threshold",
     "mated_mean": "mean mated score", "non_mated_mean": "mean non-mated score", "template_bytes": "bytes a template",
-    "comparisons_per_second": "comparisons a second", "tied_share": "best matches tied", "supported": "enough people for the claim",
+    "comparisons_per_second": "comparisons a second", "n_identity_pairs": "pairs of people",
 }  # fmt: skip
 """The field's word for a column (ISO/IEC 2382-37:2022, ISO/IEC 19795-1:2021); any other says what it is itself."""
 QUALIFIED = {
@@ -25,10 +27,10 @@ QUALIFIED = {
     "ratio": "{}, ratio to everybody's", "chance": "{} by chance", "gain": "Δ {}", "p": "p ({})", "holm": "{}, Holm",
 }  # fmt: skip
 SHARES = frozenset({
-    "rank1", "rank5", "rank10", "map", "map_trapezoid", "minp", "eer", "fmr", "fnmr", "fpir", "fnir", "fnir_rank1", "tar", "target",
-    "hter", "fmr_difference", "fnmr_difference",
+    "rank1", "rank5", "rank10", "map", "map_trapezoid", "minp", "eer", "fmr", "fnmr", "fpir", "fnir", "tar", "target",
     "tied_share", "left_out", "share", "accuracy", "majority", "chance", "best_rank1", "lowest_supported_fmr",
     "image_to_text@1", "image_to_text@5", "text_to_image@1", "image_to_text@1_by_text",
+    "hter", "fnir_rank1", "fmr_difference", "fnmr_difference",
 })  # fmt: skip
 """Columns of results that are shares in 0..1, or differences of such; with them their ends, spreads and gains."""
 OF_A_SHARE = re.compile(r"_(low|high|sd|macro|validation|gain|chance)$")

@@ -26,7 +26,7 @@ from handclip_lib.plots.style import (
     percent,
 )
 
-SHADE = "#E3E3E3"
+SHADE, FAINT = "#E3E3E3", "#6B6B6B"
 DET_TICKS = np.array([0.0001, 0.0005, 0.002, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9])
 STEPS = 2000  # of a curve across its axis: more than a report has pixels
 GROUP_RATES = {"rank1": "rank-1", "fmr": "false match rate", "fnmr": "false non-match rate"}
@@ -158,7 +158,8 @@ def cross_group_matrices(table: pd.DataFrame, model: str, threshold: float) -> F
     columns = min(3, len(attributes))
     lines = -(-len(attributes) // columns)
     figure, axes = figure_with_axes(lines, columns, height=3.1 * lines + 0.5)
-    most = 100 * max(float(table["fmr"].max()), 1e-9)
+    claimed = table.loc[table["supported"].astype(bool), "fmr"]
+    most = 100 * max(float(claimed.max()) if len(claimed) else 0, 1e-9)
     for axis, attribute in zip(axes, attributes, strict=False):
         rows = table[table["attribute"] == attribute]
         groups = list(dict.fromkeys(rows["group"]))
@@ -168,7 +169,7 @@ def cross_group_matrices(table: pd.DataFrame, model: str, threshold: float) -> F
             for i, j in {(place[group], place[other]), (place[other], place[group])}:
                 rates[i, j] = 100 * fmr if supported else np.nan
                 text = "no pair" if np.isnan(fmr) else in_percent(fmr, ".2g")
-                ink = QUIET if not supported else "white" if 100 * fmr < 0.6 * most else QUERY
+                ink = FAINT if not supported else "white" if 100 * fmr < 0.6 * most else QUERY
                 axis.text(j, i, text, ha="center", va="center", fontsize=9, color=ink)
         matrix(axis, rates, vmin=0, vmax=most)
         axis.set_xticks(range(len(groups)), groups, rotation=30, ha="right")

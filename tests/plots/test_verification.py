@@ -207,8 +207,8 @@ def test_a_cell_that_people_cannot_carry_is_grey_and_has_no_colour():
     (axis,) = plots.cross_group_matrices(table, LITERAL, 0.5).axes
     np.testing.assert_array_equal(axis.images[0].get_array().filled(-1), [[50, 25], [25, -1]])
     inks = {(*text.get_position(), text.get_text()): text.get_color() for text in axis.texts}
-    assert inks[1, 1, "10"] == QUIET
-    assert inks[0, 1, "25"] != QUIET
+    assert inks[1, 1, "10"] == plots.FAINT
+    assert inks[0, 1, "25"] != plots.FAINT
 
 
 def test_every_person_is_on_the_map_of_the_menagerie_once(results):

@@ -25,7 +25,9 @@ from handclip_lib.parameters.notebooks import SELECTED_ON_TEST
 CMC_DEPTH = 20
 FEW_PEOPLE = 30
 """Identities below which a percentile interval over them is known to be too narrow."""
-HEADLINE = ("model", "gallery", "rank1", "rank1_chance", "rank5", "rank10", "map", "map_trapezoid", "minp")
+HEADLINE = (
+    "model", "gallery", "rank1", "rank1_chance", "rank5", "rank10", "map", "map_trapezoid", "minp", "n_identities",
+)  # fmt: skip
 DETAILS = (
     "model", "gallery", "rank1_sd", "rank1_macro", "map_macro", "n_query", "n_gallery", "n_unmatched",
     "n_left_out_burst", "n_unqueryable", "tied_share",
@@ -73,7 +75,7 @@ class ProtocolResult:
         return {
             "model": self.model, "gallery": self.gallery, "burst": self.burst,
             **self.rank1.columns("rank1"), "rank1": mean(d.rank(1) for d in draws),
-            "rank1_chance": self.chance,
+            "rank1_chance": self.chance, "n_identities": self.rank1.n_identities,
             "rank1_sd": float(np.std([d.rank(1) for d in draws], ddof=1)) if len(draws) > 1 else float("nan"),
             **{f"rank{k}": mean(d.rank(k) for d in draws) for k in (5, 10)},
             **{name: mean(getattr(d, name) for d in draws) for name in ("map", "map_trapezoid", "minp")},

@@ -30,5 +30,5 @@ def template_cost(features: Mapping[str, Features]) -> pd.DataFrame:
             seconds.append(perf_counter() - start)
         rate = PROBES * REFERENCES / float(np.median(seconds))
         size = some.embeddings.shape[1] * some.embeddings.itemsize
-        rows.append((model, some.embeddings.shape[1], size, round(rate, -int(np.log10(rate)) + 1), cores()))
+        rows.append((model, some.embeddings.shape[1], size, int(float(f"{rate:.2g}")), cores()))
     return result_table(rows, columns=["model", "dimensions", "template_bytes", "comparisons_per_second", "cores"])

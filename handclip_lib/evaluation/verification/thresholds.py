@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from handclip_lib.backbone.load import Backbone
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import AGE_BANDS, UNKNOWN, as_groups, identity_order
@@ -27,7 +26,8 @@ from handclip_lib.evaluation.ranking.protocol import evaluate_split
 from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.evaluation.verification.error_rates import Pairs, compared_pairs, validation_pairs, verification
-from handclip_lib.models.trained import Trained
+from handclip_lib.models.embeddings import GivenEmbeddings
+from handclip_lib.models.trained import Encoder
 from handclip_lib.parameters.notebooks import Evaluation
 
 FIXED_SHOWN = (
@@ -85,17 +85,21 @@ def operating_points(
     """
     rows = []
     for model, embeddings in features.items():
-        known = validation_pairs(held[model], split)
-        chosen = verification(known.genuine, known.impostor, known.n_identity_pairs).operating_point(fmr)
-        test = compared_pairs(embeddings, split)
-        rates, supported = at_threshold(test, chosen.threshold, bootstrap=bootstrap, seed=seed)
-        rows.append(
-            {"model": model, "target": fmr, "threshold": chosen.threshold, "fmr_validation": chosen.false_positive,
-             "fnmr_validation": chosen.false_negative, **rates, "hter": (rates["fmr"] + rates["fnmr"]) / 2,
-             "n_identities": test.n_identities, "n_genuine": len(test.genuine), "n_impostor": len(test.impostor),
-             "validation_supported": chosen.supported, "supported": supported}
-        )  # fmt: skip
+        known, test = validation_pairs(held[model], split), compared_pairs(embeddings, split)
+        rows.append({"model": model, **at_fixed(known, test, fmr, bootstrap=bootstrap, seed=seed)})
     return result_table(rows, FIXED_SHOWN)
+
+
+def at_fixed(known: Pairs, test: Pairs, fmr: float, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """The threshold for an FMR on pairs that are known, and the errors of others there, as `operating_points` has."""
+    chosen = verification(known.genuine, known.impostor, known.n_identity_pairs).operating_point(fmr)
+    rates, supported = at_threshold(test, chosen.threshold, bootstrap=bootstrap, seed=seed)
+    return {
+        "target": fmr, "threshold": chosen.threshold, "fmr_validation": chosen.false_positive,
+        "fnmr_validation": chosen.false_negative, **rates, "hter": (rates["fmr"] + rates["fnmr"]) / 2,
+        "n_identities": test.n_identities, "n_genuine": len(test.genuine), "n_impostor": len(test.impostor),
+        "validation_supported": chosen.supported, "supported": supported,
+    }  # fmt: skip
 
 
 def reasons(left_out: Mapping[str, str]) -> str:
@@ -163,12 +167,16 @@ def group_figures(
 
 
 def fixed_on_validation(
-    model: Backbone | Trained, images: DecodedImages, features: Mapping[str, Features], split: Split, config: Evaluation
+    model: Encoder, images: DecodedImages, features: Mapping[str, Features], split: Split, config: Evaluation
 ) -> pd.DataFrame:
-    """`operating_points` of notebook 05, which embeds the held images; no row where fewer than two people validate."""
-    if len(split.identities("val")) < 2:
-        return result_table([], FIXED_SHOWN, columns=["model", "threshold"])
+    """`operating_points` of notebook 05, which embeds the held images.
+
+    No row where fewer than two people validate, or another program has not embedded the held images.
+    """
     images = images.select(split.paths("train") + split.paths("val"))
+    lacking = isinstance(model, GivenEmbeddings) and not model.covers(images.paths)
+    if len(split.identities("val")) < 2 or lacking:
+        return result_table([], FIXED_SHOWN, columns=["model", "threshold"])
     held = embed_with_baselines(model, images, config.batch_size)
     return operating_points(held, features, split, config.target_fmr, bootstrap=config.bootstrap, seed=config.seed)
 
