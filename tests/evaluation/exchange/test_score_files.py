@@ -1,4 +1,4 @@
-"""Files of scores: what is written is read again to the bit, names are text, and what is wrong is told with its line."""
+"""Files of scores: what is written is read again, names are text, and what is wrong is told with its line."""
 
 import csv
 from pathlib import Path
