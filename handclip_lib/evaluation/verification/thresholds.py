@@ -173,10 +173,11 @@ def fixed_on_validation(
 
     No row where fewer than two people validate, or another program has not embedded the held images.
     """
-    images = images.select(split.paths("train") + split.paths("val"))
-    lacking = isinstance(model, GivenEmbeddings) and not model.covers(images.paths)
+    paths = split.paths("train") + split.paths("val")
+    lacking = isinstance(model, GivenEmbeddings) and not model.covers(paths)
     if len(split.identities("val")) < 2 or lacking:
         return result_table([], FIXED_SHOWN, columns=["model", "threshold"])
+    images = images.select(paths)
     held = embed_with_baselines(model, images, config.batch_size)
     return operating_points(held, features, split, config.target_fmr, bootstrap=config.bootstrap, seed=config.seed)
 
