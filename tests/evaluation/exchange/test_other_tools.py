@@ -1,5 +1,8 @@
 """Score files read by the readers of bob.bio.base and pyeer themselves, where they are installed."""
 
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,9 +12,25 @@ from handclip_lib.evaluation.exchange.scoring import evaluate_files
 pytestmark = pytest.mark.slow
 
 
+def bobs_reader():
+    """bob's module of score files by itself: the package around it (8.1.1) does not import under numpy 2."""
+    found = find_spec("bob")
+    places = [
+        Path(root, "bio", "base", "score", "load.py") for root in (found.submodule_search_locations if found else ())
+    ]
+    file = next((place for place in places if place.is_file()), None)
+    pytest.importorskip("dask.dataframe", exc_type=ImportError)
+    if file is None:
+        pytest.skip("bob.bio.base is not installed")
+    spec = spec_from_file_location("bobs_reader", file)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.mark.parametrize(("form", "name"), [("bob", "scores.csv"), ("four-column", "scores.txt")])
 def test_bob_reads_the_same_scores(tmp_path, saved_runs, form, name):
-    load = pytest.importorskip("bob.bio.base.score.load", exc_type=ImportError)
+    load = bobs_reader()
     split = saved_runs.small_split()
     write_scores(tmp_path / name, saved_runs.features_of(split, 1.0), split, form, 0)
     negatives, positives = (np.sort(np.asarray(side, float)) for side in load.split(str(tmp_path / name)))
