@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from handclip_lib.evaluation.tables import in_percent
 from handclip_lib.evaluation.verification.error_rates import VerificationResult
-from handclip_lib.evaluation.verification.menagerie import KINDS
+from handclip_lib.evaluation.verification.menagerie import FEWEST, KINDS
 from handclip_lib.evaluation.verification.thresholds import OpenSetResult
 from handclip_lib.plots.retrieval import score_histogram
 from handclip_lib.plots.style import (
@@ -193,11 +193,12 @@ def menagerie_map(people: pd.DataFrame, model: str) -> Figure:
         label = f"{kind or 'none of these'} ({len(rows)})"
         axis.plot(rows["mated_mean"], rows["non_mated_mean"], marker, color=colour, ms=7, label=label)
     for column, line in (("mated_mean", axis.axvline), ("non_mated_mean", axis.axhline)):
-        for quarter in (0.25, 0.75) if len(people) else ():
+        for quarter in (0.25, 0.75) if len(people) >= FEWEST else ():
             line(float(np.quantile(people[column], quarter)), color=QUIET, lw=0.8, ls=":")
     axis.set_xlabel("mean score with oneself (mated): left, goats")
     axis.set_ylabel("mean score with others:\nabove, lambs and wolves")
-    title = f"{model}: {len(people)} people, {people['n_genuine'].sum():,} mated pairs; dotted: quarters"
+    title = f"{model}: {len(people)} people, {people['n_genuine'].sum():,} mated pairs; "
+    title += "dotted: quarters" if len(people) >= FEWEST else f"fewer than {FEWEST} people: no kinds"
     _words_above(axis, title)
     return figure
 

@@ -213,12 +213,12 @@ def _rows(file: Path) -> Iterator[Row]:
 
 
 def _csv_rows(file: Path, reader: "csv.Reader", fields: list[str]) -> Iterator[Row]:  # type: ignore[name-defined]
-    at = {}
+    at: list[int] = []
     for part, names in COLUMNS.items():
         found = [name for name in names if name in fields]
         if not found and part not in OPTIONAL:
             raise DataError(f"{file} has no column {names[0]}, but {', '.join(fields)}; {WANTED}")
-        at[part] = fields.index(found[0]) if found else None
+        at.append(fields.index(found[0]) if found else len(fields))
     next(reader)
     for values in reader:
         if not values:
@@ -226,13 +226,14 @@ def _csv_rows(file: Path, reader: "csv.Reader", fields: list[str]) -> Iterator[R
         line = reader.line_num
         if len(values) != len(fields):
             raise DataError(f"{file}, line {line} has {len(values)} fields, and the first line {len(fields)}")
-        parts = {part: values[column].strip() if column is not None else "" for part, column in at.items()}
-        if at["reference"] is None:
-            parts["reference"] = parts["reference_subject"]
-        empty = next((part for part in parts if part != "draw" and not parts[part]), None)
-        if empty:
-            raise DataError(f"{file}, line {line}: {empty} is empty; every comparison needs one")
-        yield Row(line, **parts)
+        values.append("")  # of a column that is not there
+        draw, probe, probe_subject, reference, subject, score = [values[column].strip() for column in at]
+        row = Row(line, draw, probe, probe_subject, reference if at[3] < len(fields) else subject, subject, score)
+        if not all(row[2:]):
+            raise DataError(
+                f"{file}, line {line}: {Row._fields[2 + row[2:].index('')]} is empty; every comparison needs one"
+            )
+        yield row
 
 
 def _lines(file: Path, opened: Iterator[str]) -> Iterator[Row]:
