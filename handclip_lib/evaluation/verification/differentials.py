@@ -16,8 +16,8 @@ from handclip_lib.evaluation.verification.thresholds import ATTRIBUTES, SMALL, a
 Rates = Sequence[float] | np.ndarray
 CROSS_SHOWN = ("attribute", "group", "other", "fmr", "n_identities", "n_identity_pairs", "n_impostor")
 EQUITY_SHOWN = (
-    "attribute", "groups", "left_out_groups", "fmr_difference", "fnmr_difference", "fdr", "garbe", "n_identities",
-    "n_genuine", "n_impostor",
+    "attribute", "groups", "left_out_groups", "fmr_difference", "fnmr_difference", "fdr", "garbe", "garbe_chance", "p",
+    "n_identities", "n_genuine", "n_impostor",
 )  # fmt: skip
 
 
@@ -97,11 +97,20 @@ def fairness_discrepancy_rate(fmr: Rates, fnmr: Rates, alpha: float = 0.5) -> fl
     return float(1 - alpha * np.ptp(fmr) - (1 - alpha) * np.ptp(fnmr))
 
 
-def equity(groups: pd.DataFrame) -> pd.DataFrame:
+def equity(
+    groups: pd.DataFrame, pairs: Pairs, images: pd.DataFrame, threshold: float, *, shuffles: int = 999, seed: int = 0
+) -> pd.DataFrame:
     """FDR and GARBE, alpha 0.5, of each attribute of a table of `group_figures`.
+
+    GARBE is above 0 for any groups, the more so the fewer people they have: `garbe_chance` is its median where the same
+    people are dealt to groups of the same sizes at random, and p the share of such deals (the one that was found among
+    them) with a GARBE as high. Both are NaN where a person is in two groups, as nail polish makes happen.
 
     Groups are left out, and named, that are small, unknown, or lack one of the rates: a group of two people has rates
     of 0 or 1 by luck, and either figure looks at extremes. No row for an attribute with fewer than two others.
+
+    Args:
+        pairs, images, threshold: What the table was made of.
 
     Returns:
         A row an attribute: attribute, groups and left_out_groups (text), fmr_difference and fnmr_difference (the
@@ -109,6 +118,7 @@ def equity(groups: pd.DataFrame) -> pd.DataFrame:
         whether every group has people enough for its FMR.
     """
     rows: list[dict[str, Any]] = []
+    by_path = images.set_index("path").reindex(index=list(pairs.paths))
     for attribute, of_attribute in groups[groups["attribute"] != ""].groupby("attribute", sort=False):
         kept = of_attribute["fmr"].notna() & of_attribute["fnmr"].notna() & ~of_attribute["small"].astype(bool)
         kept &= of_attribute["group"] != UNKNOWN
@@ -116,11 +126,48 @@ def equity(groups: pd.DataFrame) -> pd.DataFrame:
         if len(some) < 2:
             continue
         rates = some["fmr"].to_numpy(), some["fnmr"].to_numpy()
+        of_image = as_groups(by_path[attribute]).to_numpy(str)
+        dealt = _dealt_garbe(pairs, of_image, some["group"].tolist(), threshold, shuffles, seed)
+        found = garbe(*rates)
+        p = (1 + int((dealt >= found - 1e-12).sum())) / (1 + len(dealt)) if len(dealt) and found == found else np.nan
         rows.append(
             {"attribute": attribute, "groups": ", ".join(some["group"]),
              "left_out_groups": ", ".join(of_attribute.loc[~kept, "group"]), "fmr_difference": float(np.ptp(rates[0])),
              "fnmr_difference": float(np.ptp(rates[1])), "fdr": fairness_discrepancy_rate(*rates),
-             "garbe": garbe(*rates), **{str(name): int(n) for name, n in fewest.items()},
+             "garbe": found, "garbe_chance": float(np.median(dealt)) if len(dealt) else np.nan,
+             "p": p, **{str(name): int(n) for name, n in fewest.items()},
              "supported": bool(some["supported"].all())}
         )  # fmt: skip
     return result_table(rows, EQUITY_SHOWN, columns=None if rows else [*EQUITY_SHOWN, "supported"])
+
+
+def _dealt_garbe(
+    pairs: Pairs, of_image: np.ndarray, groups: Sequence[str], threshold: float, shuffles: int, seed: int
+) -> np.ndarray:
+    """GARBE where the people of some groups are dealt to groups of the same sizes, float64 (at most shuffles,).
+
+    Deals without any error, or without a pair in a group, are left out; all are where a person is in two groups.
+    """
+    n, own = pairs.n_identities, pairs.genuine_identities
+    group_of = dict[int, str]()
+    who = np.concatenate([np.repeat(own, 2), pairs.impostor_identities.ravel()])
+    images = np.concatenate([pairs.genuine_images.ravel(), pairs.impostor_images.ravel()])
+    for person, group in set(zip(who.tolist(), of_image[images].tolist(), strict=True)):
+        if group_of.setdefault(person, group) != group:
+            return np.empty(0)
+    people = np.array([person for person in sorted(group_of) if group_of[person] in groups])
+    member = np.array([[group_of[person] == group for group in groups] for person in people.tolist()], float)
+    codes = pairs.impostor_identities @ [n, 1]
+    accepted, compared = (
+        np.bincount(some, minlength=n * n).reshape(n, n)[np.ix_(people, people)]
+        for some in (codes[pairs.impostor >= threshold], codes)
+    )
+    rejected, tried = (np.bincount(some, minlength=n)[people] for some in (own[pairs.genuine < threshold], own))
+    rng, dealt = np.random.default_rng(seed), []
+    with np.errstate(invalid="ignore"):
+        for _ in range(shuffles):
+            hand = rng.permutation(member)
+            fmr = ((accepted @ hand) * hand).sum(0) / ((compared @ hand) * hand).sum(0)
+            dealt.append(garbe(fmr, (rejected @ hand) / (tried @ hand)))
+    found = np.array(dealt)
+    return found[~np.isnan(found)]

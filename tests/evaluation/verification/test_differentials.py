@@ -1,5 +1,7 @@
 """False matches across groups, GARBE, FDR: by hand, and against loops."""
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -110,8 +112,12 @@ def groups(**changes) -> pd.DataFrame:
     return pd.DataFrame(rows | changes)
 
 
+PAIRS = some_pairs()
+NOBODY = PAIRS, attributes_of(PAIRS), 1.0
+
+
 def test_small_and_unknown_groups_are_left_out_and_named():
-    (row,) = equity(groups()).to_dict("records")  # gender has one group: nothing to compare
+    (row,) = equity(groups(), *NOBODY).to_dict("records")  # gender has one group: nothing to compare
     assert (row["attribute"], row["groups"], row["left_out_groups"]) == ("age", "<20, 20-29", "40+, unknown")
     assert row["garbe"] == pytest.approx(garbe([0.01, 0.03], [0.1, 0.2]))
     assert row["fdr"] == pytest.approx(1 - (0.02 + 0.1) / 2)
@@ -120,6 +126,38 @@ def test_small_and_unknown_groups_are_left_out_and_named():
 
 
 def test_a_figure_of_groups_that_carry_no_claim_is_none():
-    assert not equity(groups(supported=[True, False, True, False, True, True]))["supported"].any()
-    assert np.isnan(equity(groups(fmr=[0.0] * 6))["garbe"]).all()
-    assert equity(groups(small=[True] * 6)).empty
+    assert not equity(groups(supported=[True, False, True, False, True, True]), *NOBODY)["supported"].any()
+    assert np.isnan(equity(groups(fmr=[0.0] * 6), *NOBODY)["garbe"]).all()
+    assert equity(groups(small=[True] * 6), *NOBODY).empty
+
+
+def test_chance_is_that_of_every_way_to_deal_people_to_groups():
+    pairs = some_pairs(6, 3, seed=3)
+    images = pd.DataFrame({"path": pairs.paths, "gender": np.where(pairs.identities < "p03", "f", "m")})
+    every = []
+    for women in combinations(sorted(set(pairs.identities)), 3):
+        rates = []
+        for members in (np.isin(pairs.identities, women), ~np.isin(pairs.identities, women)):
+            some = pairs.among(members)
+            rates.append((np.mean(some.impostor >= 0.5), np.mean(some.genuine < 0.5)))
+        every.append(garbe(*zip(*rates, strict=True)))
+    table = groups(
+        attribute=["", *["gender"] * 2, *["x"] * 3], group=["", "f", "m", "", "", ""],
+        fmr=[0.0] * 6, fnmr=[0.0] * 6,
+    ).assign(small=False)  # fmt: skip
+    women = pairs.among(pairs.identities < "p03"), pairs.among(pairs.identities >= "p03")
+    table.loc[1:2, "fmr"] = [np.mean(some.impostor >= 0.5) for some in women]
+    table.loc[1:2, "fnmr"] = [np.mean(some.genuine < 0.5) for some in women]
+    row = equity(table.iloc[:3], pairs, images, 0.5, shuffles=4000).iloc[0]
+    assert row["garbe"] == pytest.approx(every[0])
+    assert row["p"] == pytest.approx(np.mean(np.array(every) >= every[0] - 1e-12), abs=0.03)
+    assert row["garbe_chance"] == pytest.approx(np.median(every), abs=0.03)
+
+
+def test_nobody_can_be_dealt_who_is_in_two_groups():
+    pairs = some_pairs(6, 3)
+    images = pd.DataFrame({"path": pairs.paths, "age": pd.array([19, 25, 25] * 6, "Int64")})
+    table = groups(n_identities=[6] * 6)
+    row = equity(table[table["attribute"] == "age"], pairs, images, 0.5).iloc[0]
+    assert np.isnan([row["garbe_chance"], row["p"]]).all()
+    assert not np.isnan(row["garbe"])
