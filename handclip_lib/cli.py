@@ -1,4 +1,4 @@
-"""The command `handclip`: run a notebook to a report, or many runs of it; list and clean runs; look at the data.
+"""The command `handclip`: run a notebook to a report, or many of it; list and clean runs; look at data; take scores.
 
 Exit codes: 0 done (or done before); 1 the notebook or a run of a sweep failed, or `doctor` found something broken; 2
 bad parameters or input, or a file that cannot be written; 124 time-out, 130 Ctrl-C, 143 SIGTERM; 137 killed, most
@@ -19,10 +19,11 @@ from typing import get_args
 
 from handclip_lib import __version__
 from handclip_lib.errors import ConfigError, HandClipError, RunError
+from handclip_lib.parameters.notebooks import Evaluation
 from handclip_lib.parameters.parts import Aspect, Dataset, Identity, Protocol
 from handclip_lib.places import elsewhere, reports_folder
 from handclip_lib.runs.listing import ORDERS, all_records, as_lines, chosen, columns_of, ordered
-from handclip_lib.runs.record import DAMAGED, STATUSES
+from handclip_lib.runs.record import DAMAGED, STATUSES, find_run
 from handclip_lib.terminal import in_units, one_line, visible
 
 EXIT_CODES = __doc__[__doc__.index("Exit codes:") :] if __doc__ else ""
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_starts(commands.add_parser)
     _add_looks(commands.add_parser)
+    _add_exchange(commands.add_parser)
     return parser
 
 
@@ -134,6 +136,24 @@ def _add_looks(command: Callable[..., argparse.ArgumentParser]) -> None:
         for name, of in (("identity", "people"), ("session", "sessions")):
             level = f"level of the folders that name {of}; looked for by default"
             reads.add_argument(f"--{name}-level", type=int, default=0, metavar="N", help=level)
+
+
+def _add_exchange(command: Callable[..., argparse.ArgumentParser]) -> None:
+    export = command("export", help="write embeddings and comparison scores of a run of 05 for other programs")
+    export.add_argument("run", metavar="RUN", help="id, folder, or latest")
+    export.add_argument("--embeddings", metavar="FILE", help="the model's, .npz or .parquet, with path and identity")
+    export.add_argument("--scores", metavar="FILE", help="of each query with each gallery image")
+    export.add_argument("--form", default="csv", choices=["csv", "bob", "four-column"], help="of the scores (csv)")
+    export.add_argument("--draw", default="0", metavar="N", help="of query and gallery, from 0 (0); all, in a csv")
+    export.set_defaults(action=_export)
+
+    score = command("score", help="evaluate files of anybody's comparison scores, a system each")
+    score.add_argument("files", nargs="+", metavar="FILE", help="CSV with named columns, bob.bio's, or four columns")
+    score.add_argument("--distances", action="store_true", help="smaller scores are more alike")
+    score.add_argument("--validation", metavar="FILE", help="scores of other people, which fix the threshold")
+    score.add_argument("--fmr", type=float, default=0.01, help="that the threshold is chosen for (0.01)")
+    score.add_argument("--out", metavar="FOLDER", help="write tables (CSV) and figures (DET, ROC, CMC) into it")
+    score.set_defaults(action=_score)
 
 
 def _add_parameters(command: argparse.ArgumentParser, file: str, *, required: bool = False) -> None:
@@ -234,6 +254,41 @@ def _report(options: argparse.Namespace) -> int:
             faults.append(str(error))
     if faults:
         raise RunError("\n".join(faults))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    if not (options.embeddings or options.scores):
+        raise ConfigError("nothing to write: give --embeddings FILE, --scores FILE, or both")
+    if options.draw != "all" and not re.fullmatch(r"[0-9]{1,4}", options.draw):
+        raise ConfigError(f"--draw {options.draw!r}: the number of a draw, from 0, or all is wanted")
+    from handclip_lib.evaluation.exchange.export import export
+
+    draw = None if options.draw == "all" else int(options.draw)
+    folder = find_run(reports_folder() / "runs", options.run, Evaluation.notebook)
+    embeddings, scores = (Path(name) if name else None for name in (options.embeddings, options.scores))
+    for line in export(folder, embeddings, scores, options.form, draw):
+        print(one_line(line))
+    return 0
+
+
+def _score(options: argparse.Namespace) -> int:
+    from handclip_lib.evaluation.exchange.scoring import evaluate_files
+    from handclip_lib.evaluation.tables import readable
+
+    validation = Path(options.validation) if options.validation else None
+    files = list(map(Path, options.files))
+    found = evaluate_files(files, distances=options.distances, validation=validation, fmr=options.fmr)
+    for title, table in found.tables.items():
+        text = readable(table).to_string(index=False)
+        print(f"{title.replace('_', ' ')}\n{visible(text)}\n")
+    for remark in found.remarks:
+        print(f"handclip: {one_line(remark)}", file=sys.stderr)
+    if options.out:
+        from handclip_lib.plots.score_files import write_evaluation
+
+        write_evaluation(found, Path(options.out))
+        print(f"tables and figures: {one_line(Path(options.out))}")
     return 0
 
 

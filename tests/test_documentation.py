@@ -128,6 +128,8 @@ def check_handclip(words: Sequence[str], data_root: Path) -> None:
     for place, word in enumerate(words[:-2]):
         if word in ("-p", "-r") and words[place + 1] == "data_root":
             words[place + 2] = str(data_root)
+        if words[place + 1] == "embeddings":  # a file of the reader's; what is in it is not looked at before a run
+            words[place + 2] = str(data_root / "HandInfo.csv")
     if words[0] == "data" and len(words) > 2:
         words[2] = str(data_root)
         if words[1] == "manifest":

@@ -60,7 +60,7 @@ def test_light_modules_import_neither_torch_nor_pandas(module: str):
     assert done.stdout.split() == []
 
 
-ROOMS = {"ranking": 1, "verification": 2, "studies": 3}
+ROOMS = {"ranking": 1, "verification": 2, "studies": 3, "exchange": 3}
 """Of `evaluation`, in the order of their imports; the modules beside them stand below, or do not use them."""
 
 

@@ -12,13 +12,13 @@ import safetensors.numpy
 from PIL import Image
 from tqdm.auto import tqdm
 
-from handclip_lib.backbone.load import Backbone
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.errors import EvaluationError
 from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.finite import require_finite
 from handclip_lib.machine import free_memory
-from handclip_lib.models.trained import Trained
+from handclip_lib.models.embeddings import GivenEmbeddings
+from handclip_lib.models.trained import Encoder
 from handclip_lib.places import cache_folder
 
 logger = logging.getLogger("handclip")
@@ -171,11 +171,18 @@ def is_baseline(model: str) -> bool:
     return model.startswith((BASELINE, "floor: "))
 
 
+def embed(model: Encoder, images: DecodedImages, batch_size: int = 32) -> Features:
+    """Embed images by a model, or take what another program made of them."""
+    if isinstance(model, GivenEmbeddings):
+        return Features.normalised(images.paths, model.of(images.paths))
+    return extract_features(model.encode_image, images, encoder_key=model.fingerprint, batch_size=batch_size)
+
+
 def embed_with_baselines(
-    model: Backbone | Trained, images: DecodedImages, batch_size: int = 32, name: str = ""
+    model: Encoder, images: DecodedImages, batch_size: int = 32, name: str = ""
 ) -> dict[str, Features]:
     """Embed images by a model, first and called `name` or its own, by their pixels, and by their histogram."""
-    own = extract_features(model.encode_image, images, encoder_key=model.fingerprint, batch_size=batch_size)
+    own = embed(model, images, batch_size)
     baselines = {"pixels": pixel_embeddings(images), "histogram": histogram_embeddings(images)}
     return {name or model.name: own} | {BASELINE + kind: found for kind, found in baselines.items()}
 

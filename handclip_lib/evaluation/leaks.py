@@ -25,10 +25,12 @@ SELECTIONS = {
     "nothing": (YES, "The weights are the backbone's published ones: no image of this split chose them."),
     "tiny": (STATED, "Its recipe was chosen with figures of people tested here in view: see the card of tiny."),
     "unknown": (UNKNOWN, "The weights are a file: what chose them, and on whose images, is not known here."),
+    "embeddings": (UNKNOWN, "Another program made the embeddings: what chose its weights is not known here."),
     "val": (YES, "The epoch was chosen on validation images of the training; no test image chose it."),
     "test": (NO, f'Test images chose the epoch: every figure is to be labelled "{SELECTED_ON_TEST}".'),
 }  # fmt: skip
 LABELS = YES, "Embeddings are made of images alone: the encoder is handed no identity, so none can reach it."
+UNSEEN = UNKNOWN, "Another program made the embeddings: whether labels reached it is not known here."
 SIDE, COARSE = 32, 8  # pixels; what is seen at the coarse side, light and outline, is taken away
 COPY = 0.9
 """Cosine of `prints` from which two photographs are one.
@@ -50,7 +52,8 @@ def leak_checks(
     Args:
         trained: The manifest the weights were trained on; None where there is none.
         selected_on: What chose the weights: "nothing" for published ones, "tiny" for those shipped here, "unknown" for
-            a file that says nothing of itself, "val" or "test" as the training's `validation` was.
+            a file that says nothing of itself, "embeddings" for those of another program, "val" or
+            "test" as the training's `validation` was.
         pixel_features: `pixel_embeddings` of at least the test images, to count near-duplicates among them.
         images: Decoded images of at least `split.evaluated_paths()`, to compare the content of files.
         seen: Photographs that trained, decoded as `images` are; None: they are not at hand.
@@ -67,7 +70,7 @@ def leak_checks(
     rows = {
         "people": _people(split, trained), "copies": _copies(split, trained, images, seen),
         "files": _files(split, images), "near-duplicates": _near_duplicates(split, pixel_features, near),
-        "selection": SELECTIONS[selected_on], "labels": LABELS,
+        "selection": SELECTIONS[selected_on], "labels": UNSEEN if selected_on == "embeddings" else LABELS,
     }  # fmt: skip
     return pd.DataFrame([(name, *answer) for name, answer in rows.items()], columns=["check", "passed", "detail"])
 

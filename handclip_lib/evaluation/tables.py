@@ -17,19 +17,24 @@ HEADINGS = {
     "n_unqueryable": "identities never a query", "n_mated_identities": "identities enrolled",
     "n_non_mated_identities": "identities not enrolled", "n_short": "identities with too few images",
     "tied_share": "best matches tied", "supported": "enough people for the claim",
+    "auc": "AUC", "hter": "HTER", "fdr": "FDR", "garbe": "GARBE", "n_mated": "mated queries",
+    "n_non_mated": "non-mated queries", "fnir_rank1": "FNIR at rank 1, no threshold",
+    "mated_mean": "mean mated score", "non_mated_mean": "mean non-mated score", "template_bytes": "bytes a template",
+    "comparisons_per_second": "comparisons a second", "n_identity_pairs": "pairs of people",
 }  # fmt: skip
 """The field's word for a column (ISO/IEC 2382-37:2022, ISO/IEC 19795-1:2021); any other says what it is itself."""
 QUALIFIED = {
     "sd": "{}, SD over draws", "macro": "{} (mean over identities)", "validation": "{} on validation",
-    "ratio": "{}, ratio to everybody's", "gain": "Δ {}", "p": "p ({})", "holm": "{}, Holm",
+    "ratio": "{}, ratio to everybody's", "chance": "{} by chance", "gain": "Δ {}", "p": "p ({})", "holm": "{}, Holm",
 }  # fmt: skip
 SHARES = frozenset({
     "rank1", "rank5", "rank10", "map", "map_trapezoid", "minp", "eer", "fmr", "fnmr", "fpir", "fnir", "tar", "target",
     "fta", "fta_if_dropped", "tied_share", "left_out", "share", "accuracy", "majority", "chance", "best_rank1",
     "lowest_supported_fmr", "image_to_text@1", "image_to_text@5", "text_to_image@1", "image_to_text@1_by_text",
+    "hter", "fnir_rank1", "fmr_difference", "fnmr_difference",
 })  # fmt: skip
 """Columns of results that are shares in 0..1, or differences of such; with them their ends, spreads and gains."""
-OF_A_SHARE = re.compile(r"_(low|high|sd|macro|validation|gain)$")
+OF_A_SHARE = re.compile(r"_(low|high|sd|macro|validation|gain|chance)$")
 RESULTS = "results"
 
 

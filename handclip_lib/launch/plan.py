@@ -22,7 +22,7 @@ from handclip_lib.runs.inputs import EARLIER, as_opened, input_faults, weights_f
 from handclip_lib.runs.record import TRAINING_CHECKPOINTS, read_record, record_of
 from handclip_lib.terminal import one_line
 
-NAMES_INPUTS = ("dataset", "data_root", "backbone", "weights", "input_size", *EARLIER)
+NAMES_INPUTS = ("dataset", "data_root", "backbone", "weights", "input_size", "embeddings", *EARLIER)
 """Parameters that name what is read: two runs with equal ones read the same."""
 SHOWN = 3  # runs that could be meant
 MOST = 1000  # points; also the size of the largest job array Slurm takes as it is delivered

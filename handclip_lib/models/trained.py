@@ -18,6 +18,7 @@ from handclip_lib.data.table import identity_order
 from handclip_lib.errors import BackboneError
 from handclip_lib.files import is_sealed
 from handclip_lib.finite import require_finite
+from handclip_lib.models.embeddings import GivenEmbeddings, read_embeddings
 from handclip_lib.models.promptsg import PromptSG, load_promptsg, save_promptsg
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.parameters.notebooks import Evaluation, trained_name
@@ -50,6 +51,10 @@ class Trained:
     resolution: Resolution
     reads_text: bool = False
     source: str = "trained in this run"
+
+
+Encoder = Backbone | Trained | GivenEmbeddings
+"""What notebook 05 evaluates."""
 
 
 class Training(NamedTuple):
@@ -125,8 +130,13 @@ def save_trained(encoder: ReidEncoder, backbone: Backbone, folder: Path, name: s
     return Trained(tuned.encode_image, tuned.fingerprint, name or backbone.name, backbone.resolution)
 
 
-def load_evaluated(config: Evaluation, training: Training | None) -> Backbone | Trained:
-    """The model that notebook 05 evaluates: the backbone its parameters name, or what a training made of one."""
+def load_evaluated(config: Evaluation, training: Training | None) -> Encoder:
+    """The model that notebook 05 evaluates: the backbone its parameters name, or what a training made of one.
+
+    Or the embeddings of another program, which stand in its place.
+    """
+    if config.embeddings:
+        return read_embeddings(Path(config.embeddings).expanduser())
     if training is None:
         return load_backbone(config.backbone, config.weights, config.device, config.download_root, config.size)
     return load_trained(training, config.device)

@@ -28,8 +28,10 @@ VERSIONS = {
 Gallery = Literal["aspect", "all"]
 RunsOf = Literal["", "02_prompt_learning", "03_image_finetune", "04_joint_training", "05_evaluation"]
 Validation = Literal["val", "test"]
-STUDIES = ("enrolment", "cross_view", "reranking", "zero_shot", "occlusion")
+STUDIES = ("enrolment", "cross_view", "reranking", "zero_shot", "occlusion", "menagerie", "template_cost")
 """Sections of notebook 05 that can be left out."""
+NEED_MODEL = ("zero_shot", "occlusion")
+"""Those that embed something anew."""
 SELECTED_ON_TEST = "selected on test"
 """The label of every figure whose epoch test images chose."""
 
@@ -112,6 +114,7 @@ class Evaluation(Model, Data):
     notebook: ClassVar[str] = "05_evaluation"
 
     trained_run: str = Field("", description="id of a run of 03 or 04, or latest: its weights; empty: the backbone")
+    embeddings: str = Field("", description="another program's embeddings, .npz or .parquet, in place of a model")
     burst: int = Field(
         0, ge=0, le=1000, description="leave out queries within this many captures of their gallery image"
     )
@@ -122,8 +125,8 @@ class Evaluation(Model, Data):
     studies: str = Field("all", description=f"all, none, or some of {', '.join(STUDIES)}, parted by commas")
 
     def wants(self, study: str) -> bool:
-        """Whether one of `STUDIES` is asked for."""
-        return self.studies == "all" or study in self._named_studies
+        """Whether one of `STUDIES` is asked for, and to be had: some need a model, and embeddings are none."""
+        return (self.studies == "all" and not (self.embeddings and study in NEED_MODEL)) or study in self._named_studies
 
     @property
     def _named_studies(self) -> list[str]:
@@ -133,6 +136,8 @@ class Evaluation(Model, Data):
         """What chose the weights, as `leak_checks` takes it, by the parameters of the training if there was one."""
         if trained is not None:
             return str(trained.get("validation", "val"))
+        if self.embeddings:
+            return "embeddings"
         return "unknown" if self.weights else "tiny" if self.backbone == "tiny" else "nothing"
 
     def faults(self) -> list[str]:
@@ -146,6 +151,15 @@ class Evaluation(Model, Data):
         if self.trained_run and (self.weights or self.input_size or self.backbone != "tiny"):
             own = "brings its own backbone, weights and input_size: leave those out"
             found.append(f"trained_run={self.trained_run!r} {own}")
+        if self.embeddings:
+            if self.trained_run or self.weights or self.input_size or self.backbone != "tiny":
+                said = "stand in place of a model: leave backbone, weights, input_size and trained_run out"
+                found.append(f"embeddings={self.embeddings!r} {said}")
+            found += [
+                f"studies={name!r} needs a model that encodes images, and embeddings={self.embeddings!r} are none"
+                for name in NEED_MODEL
+                if name in self._named_studies
+            ]
         return found
 
 

@@ -39,7 +39,7 @@ def cmc_curves(results: Sequence[ProtocolResult]) -> Figure:
         own = [result for result in results if result.gallery == gallery]
         draw_cmc(axis, {result.model: result.cmc for result in own})
         sizes = sorted({result.draws[0].n_gallery for result in own})
-        axis.set_title(f"{GALLERY_TITLES[gallery]} ({', '.join(map(str, sizes))} images)")
+        axis.set_title(f"{GALLERY_TITLES.get(gallery, f'gallery {gallery}')} ({', '.join(map(str, sizes))} images)")
         axis.set(xlim=(0.5, len(own[-1].cmc.estimate) + 0.5), ylim=(0, 101))
         axis.legend(loc="lower right", title="rank-1 in brackets")
     axes[0].set_ylabel("queries with a match in the k best")

@@ -11,11 +11,22 @@ from scipy.stats import norm
 
 from handclip_lib.evaluation.tables import in_percent
 from handclip_lib.evaluation.verification.error_rates import VerificationResult
+from handclip_lib.evaluation.verification.menagerie import FEWEST, KINDS
 from handclip_lib.evaluation.verification.thresholds import OpenSetResult
 from handclip_lib.plots.retrieval import score_histogram
-from handclip_lib.plots.style import COLOURS, QUERY, QUIET, figure_with_axes, in_our_look, look, name_rows, percent
+from handclip_lib.plots.style import (
+    COLOURS,
+    QUERY,
+    QUIET,
+    figure_with_axes,
+    in_our_look,
+    look,
+    matrix,
+    name_rows,
+    percent,
+)
 
-SHADE = "#E3E3E3"
+SHADE, FAINT = "#E3E3E3", "#6B6B6B"
 DET_TICKS = np.array([0.0001, 0.0005, 0.002, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9])
 STEPS = 2000  # of a curve across its axis: more than a report has pixels
 GROUP_RATES = {"rank1": "rank-1", "fmr": "false match rate", "fnmr": "false non-match rate"}
@@ -137,6 +148,58 @@ def group_bars(table: pd.DataFrame, model: str, threshold: float) -> Figure:
         f"{model}, threshold {threshold:.3f}. Grey: fewer than 5 people. Hollow: too few for a claim",
         fontsize=10
     )  # fmt: skip
+    return figure
+
+
+@in_our_look
+def cross_group_matrices(table: pd.DataFrame, model: str, threshold: float) -> Figure:
+    """FMR between groups, a matrix an attribute: rows of `cross_group_fmr`; grey where too few people carry it."""
+    attributes = list(dict.fromkeys(table["attribute"]))
+    columns = min(3, len(attributes))
+    lines = -(-len(attributes) // columns)
+    figure, axes = figure_with_axes(lines, columns, height=3.1 * lines + 0.5)
+    claimed = table.loc[table["supported"].astype(bool), "fmr"]
+    most = 100 * max(float(claimed.max()) if len(claimed) else 0, 1e-9)
+    for axis, attribute in zip(axes, attributes, strict=False):
+        rows = table[table["attribute"] == attribute]
+        groups = list(dict.fromkeys(rows["group"]))
+        place = {group: i for i, group in enumerate(groups)}
+        rates = np.full((len(groups), len(groups)), np.nan)
+        for group, other, fmr, supported in rows[["group", "other", "fmr", "supported"]].itertuples(index=False):
+            for i, j in {(place[group], place[other]), (place[other], place[group])}:
+                rates[i, j] = 100 * fmr if supported else np.nan
+                text = "no pair" if np.isnan(fmr) else in_percent(fmr, ".2g")
+                ink = FAINT if not supported else "white" if 100 * fmr < 0.6 * most else QUERY
+                axis.text(j, i, text, ha="center", va="center", fontsize=9, color=ink)
+        matrix(axis, rates, vmin=0, vmax=most)
+        axis.set_xticks(range(len(groups)), groups, rotation=30, ha="right")
+        axis.set_yticks(range(len(groups)), groups)
+        axis.set_title(attribute.replace("_", " "))
+    for axis in axes[len(attributes) :]:
+        axis.set_visible(False)
+    figure.suptitle(
+        f"{model}, threshold {threshold:.3f}: FMR in percent. Grey: too few people for a claim", fontsize=10
+    )
+    return figure
+
+
+@in_our_look
+def menagerie_map(people: pd.DataFrame, model: str) -> Figure:
+    """Mean mated and non-mated score of each person, rows of `menagerie`, and the quarters that make the kinds."""
+    figure, (axis,) = figure_with_axes(height=4.6)
+    for place, kind in enumerate(("", *KINDS)):
+        rows = people[people["kind"] == kind]
+        colour, marker, _ = look(place - 1) if kind else (QUIET, ".", "")
+        label = f"{kind or 'none of these'} ({len(rows)})"
+        axis.plot(rows["mated_mean"], rows["non_mated_mean"], marker, color=colour, ms=7, label=label)
+    for column, line in (("mated_mean", axis.axvline), ("non_mated_mean", axis.axhline)):
+        for quarter in (0.25, 0.75) if len(people) >= FEWEST else ():
+            line(float(np.quantile(people[column], quarter)), color=QUIET, lw=0.8, ls=":")
+    axis.set_xlabel("mean score with oneself (mated): left, goats")
+    axis.set_ylabel("mean score with others:\nabove, lambs and wolves")
+    title = f"{model}: {len(people)} people, {people['n_genuine'].sum():,} mated pairs; "
+    title += "dotted: quarters" if len(people) >= FEWEST else f"fewer than {FEWEST} people: no kinds"
+    _words_above(axis, title)
     return figure
 
 

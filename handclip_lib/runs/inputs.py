@@ -8,7 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from handclip_lib.data.content import content_keys, data_files
+from handclip_lib.data.content import ABSENT, UNREADABLE, content_keys, data_files
 from handclip_lib.errors import BackboneError, DataError, RunError
 from handclip_lib.parameters.notebooks import Analysis
 from handclip_lib.parameters.parts import BackboneName, Parameters
@@ -49,8 +49,9 @@ def what_is_read(config: Parameters, *, progress: bool = True) -> dict[str, str]
             closed = [is_image(path) and bool(file_fault(path)) for path in paths]
             lines = zip(paths, content_keys(root, paths, progress), closed, strict=True)
             read["data_root"] = _digest("\0".join(f"{path}\0{'' if shut else key}" for path, key, shut in lines))
-    if given.get("weights"):
-        read["weights"] = _file(given["weights"])
+    for name in ("weights", "embeddings"):
+        if given.get(name):
+            read[name] = _file(given[name])
     for name in EARLIER:
         if given.get(name):
             earlier = _earlier_run(config, name)
@@ -96,6 +97,9 @@ def input_faults(given: Mapping[str, Any]) -> list[str]:
     folder = given.get("download_root")
     if isinstance(folder, str) and Path(folder).is_file():
         found.append(f"download_root={folder!r} is a file: name the folder it is in, or say -p weights {folder}")
+    embeddings = given.get("embeddings")
+    if embeddings and isinstance(embeddings, str) and _file(embeddings).startswith((ABSENT, UNREADABLE)):
+        found.append(f"embeddings={embeddings!r} is no file; give the .npz or .parquet that holds them")
     for name, notebooks in EARLIER.items():
         if given.get(name) and isinstance(given[name], str):
             try:

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from handclip_lib.backbone.load import Backbone
     from handclip_lib.data.manifest import Split
-    from handclip_lib.models.trained import Trained, Training
+    from handclip_lib.models.trained import Encoder, Training
 
 P = TypeVar("P", bound=Parameters)
 DPI = 144
@@ -164,7 +163,7 @@ class Run:
         self._record["split"] = {"checksum": split.checksum, **split.meta}
         write_record(self.folder, self._record)
 
-    def weights(self, model: "Backbone | Trained", name: str = "") -> None:
+    def weights(self, model: "Encoder", name: str = "") -> None:
         """Note which weights a model has, and where they come from; `name` is what tables call it, else its own."""
         facts = {"fingerprint": model.fingerprint, "source": model.source}
         self._record.setdefault("weights", {})[name or model.name] = facts

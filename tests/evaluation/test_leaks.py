@@ -134,12 +134,16 @@ def test_what_was_chosen_on_the_test_gets_its_label():
         "yes", "stated", "not checked", "yes", "no",
     ]  # fmt: skip
     assert "is not known here" in checked(split, "selection", selected_on="unknown")[1]
+    for check in ("selection", "labels"):  # another program's embeddings: neither is known
+        assert checked(split, check, selected_on="embeddings")[0] == "not checked"
     assert '"selected on test"' in checked(split, "selection", selected_on="test")[1]
     assert checked(split, "labels")[0] == "yes"
 
 
 def test_an_unknown_choice_and_no_cosine_are_refused():
-    with pytest.raises(EvaluationError, match="selected_on='train'; choose from nothing, tiny, unknown, val, test"):
+    with pytest.raises(
+        EvaluationError, match="selected_on='train'; choose from nothing, tiny, unknown, embeddings, val, test"
+    ):
         checked(split_of("abc"), "selection", selected_on="train")
     with pytest.raises(EvaluationError, match="near=98: a cosine"):
         checked(split_of("abc"), "selection", near=98)

@@ -198,3 +198,13 @@ def test_a_batch_that_no_memory_holds_names_what_makes_it():
         ConfigError, match=r"n_identities=4096, n_images=256 and views=2 .* 2,097,152 images; 65,536 are"
     ):
         resolve(ImageFinetune, {"n_identities": 4096, "n_images": 256})
+
+
+def test_embeddings_stand_in_place_of_a_model_and_encode_nothing():
+    config = resolve(Evaluation, {"embeddings": "e.npz"})
+    assert [name for name in STUDIES if not config.wants(name)] == ["zero_shot", "occlusion"]
+    assert config.selected_on(None) == "embeddings"
+    with pytest.raises(ConfigError) as refused:
+        resolve(Evaluation, {"embeddings": "e.npz", "backbone": "vitb16", "studies": "occlusion"})
+    assert "stand in place of a model: leave backbone, weights" in str(refused.value)
+    assert "studies='occlusion' needs a model that encodes images" in str(refused.value)

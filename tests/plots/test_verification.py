@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from scipy.stats import norm
@@ -9,6 +10,7 @@ from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.verification.error_rates import verify_models
+from handclip_lib.evaluation.verification.menagerie import menagerie
 from handclip_lib.evaluation.verification.thresholds import group_figures, open_set_models
 from handclip_lib.plots import verification as plots
 from handclip_lib.plots.style import COLOURS, QUIET
@@ -197,3 +199,23 @@ def test_a_perfect_model_of_very_few_people_can_be_drawn(drawn):
     assert found[0].curve.lowest_supported == 0.5  # 3 / 6 pairs
     for figure in (plots.roc_curves(found), plots.det_curves(found), plots.threshold_choice(found[0], 0.5)):
         drawn(figure)
+
+
+def test_a_cell_that_people_cannot_carry_is_grey_and_has_no_colour():
+    rows = [("gender", "f", "f", 0.5, True), ("gender", "f", "m", 0.25, True), ("gender", "m", "m", 0.1, False)]
+    table = pd.DataFrame(rows, columns=["attribute", "group", "other", "fmr", "supported"])
+    (axis,) = plots.cross_group_matrices(table, LITERAL, 0.5).axes
+    np.testing.assert_array_equal(axis.images[0].get_array().filled(-1), [[50, 25], [25, -1]])
+    inks = {(*text.get_position(), text.get_text()): text.get_color() for text in axis.texts}
+    assert inks[1, 1, "10"] == plots.FAINT
+    assert inks[0, 1, "25"] != plots.FAINT
+
+
+def test_every_person_is_on_the_map_of_the_menagerie_once(results):
+    people = menagerie(results[0].pairs, 0.5)
+    (axis,) = plots.menagerie_map(people, LITERAL).axes
+    many = np.concatenate([line.get_xydata() for line in axis.lines if line.get_marker() != "None"])
+    assert len(many) == len(people)
+    expected = people[["mated_mean", "non_mated_mean"]].to_numpy().tolist()
+    assert sorted(map(tuple, many.tolist())) == sorted(map(tuple, expected))
+    assert sum(int(text.get_text().rsplit("(")[1][:-1]) for text in axis.get_legend().get_texts()) == len(people)

@@ -106,6 +106,17 @@ def test_other_weights_under_the_old_name_and_date_make_another_run(tmp_path):
     assert id_of(weights=str(file)) != before
 
 
+def test_other_embeddings_under_the_old_name_make_another_run_and_none_start_nothing(tmp_path):
+    file = tmp_path / "e.npz"
+    file.write_bytes(b"a")
+    before = id_of(embeddings=str(file))
+    replaced(file, b"b")
+    assert id_of(embeddings=str(file)) != before
+    for name in ("none.npz", "."):
+        with pytest.raises(ConfigError, match=r"embeddings=.*is no file; give the \.npz or \.parquet"):
+            plan(find_notebook("05"), {"embeddings": str(tmp_path / name)})
+
+
 def a_training(runs: Path, name: str = "03_image_finetune-tiny-a1", started: int = 1, **changes) -> Path:
     """A run of 03 as it ends: its weights, its split, and a record that says what it left."""
     folder = runs / name

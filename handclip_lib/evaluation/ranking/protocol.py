@@ -25,7 +25,9 @@ from handclip_lib.parameters.notebooks import SELECTED_ON_TEST
 CMC_DEPTH = 20
 FEW_PEOPLE = 30
 """Identities below which a percentile interval over them is known to be too narrow."""
-HEADLINE = ("model", "gallery", "rank1", "rank5", "rank10", "map", "map_trapezoid", "minp")
+HEADLINE = (
+    "model", "gallery", "rank1", "rank1_chance", "rank5", "rank10", "map", "map_trapezoid", "minp", "n_identities",
+)  # fmt: skip
 DETAILS = (
     "model", "gallery", "rank1_sd", "rank1_macro", "map_macro", "n_query", "n_gallery", "n_unmatched",
     "n_left_out_burst", "n_unqueryable", "tied_share",
@@ -43,6 +45,7 @@ class ProtocolResult:
             match_path and match_score (the best match), wrong_path and wrong_score (the best image of someone else).
         rank1, cmc: Rank-1, and CMC at 1…20 (or the gallery's size), over all draws with their intervals.
         unqueryable, n_people: Test identities with one image, never a query; and identities in the gallery of a draw.
+        chance: Rank-1 of a gallery in random order, 0..1: the mean of matches / gallery images over the same queries.
     """
 
     model: str
@@ -54,6 +57,7 @@ class ProtocolResult:
     cmc: Interval
     unqueryable: int
     n_people: int
+    chance: float = float("nan")
 
     def summary(self) -> dict[str, Any]:
         """One row of a results table: shares in 0..1, means over the queries of all draws (`macro`: over identities).
@@ -71,6 +75,7 @@ class ProtocolResult:
         return {
             "model": self.model, "gallery": self.gallery, "burst": self.burst,
             **self.rank1.columns("rank1"), "rank1": mean(d.rank(1) for d in draws),
+            "rank1_chance": self.chance, "n_identities": self.rank1.n_identities,
             "rank1_sd": float(np.std([d.rank(1) for d in draws], ddof=1)) if len(draws) > 1 else float("nan"),
             **{f"rank{k}": mean(d.rank(k) for d in draws) for k in (5, 10)},
             **{name: mean(getattr(d, name) for d in draws) for name in ("map", "map_trapezoid", "minp")},
@@ -93,7 +98,8 @@ def evaluate_split(
         burst: Leave out a query within ± this many capture numbers of its own subject's gallery image: neighbours
             are near-duplicates of one sitting. 0 leaves out none.
     """
-    ranked = [_ranked(features, draw, in_burst(draw, burst)) for draw in split.draws(gallery)]
+    drawn = list(split.draws(gallery))
+    ranked = [_ranked(features, draw, in_burst(draw, burst)) for draw in drawn]
     draws, tables = [metrics for metrics, _ in ranked], [table for _, table in ranked]
     tied = float(np.mean([metrics.tied_share for metrics in draws]))
     if tied > TIED_SHARE_WARNED:
@@ -101,8 +107,18 @@ def evaluate_split(
         warnings.warn(f"{model}, gallery {gallery!r}: {message}", TiedScoresWarning, stacklevel=2)
     per_query = pd.concat(dict(enumerate(tables)), names=["draw"]).reset_index("draw").reset_index(drop=True)
     cmc = cmc_interval(per_query, draws[0].n_gallery, bootstrap, seed)
-    alone, people = len(split.meta["unqueryable"]), len(np.unique(split.draw(0, gallery).gallery_ids))
-    return ProtocolResult(model, gallery, burst, draws, per_query, cmc[0], cmc, alone, people)
+    alone, people = len(split.meta["unqueryable"]), len(np.unique(drawn[0].gallery_ids))
+    asked = ((draw, metrics.first_match_rank > 0) for draw, metrics in zip(drawn, draws, strict=True))
+    by_chance = [chance_of_match(draw.query_ids[rows], draw.gallery_ids) for draw, rows in asked]
+    chance = float(np.concatenate(by_chance).mean())
+    return ProtocolResult(model, gallery, burst, draws, per_query, cmc[0], cmc, alone, people, chance)
+
+
+def chance_of_match(query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarray:
+    """Share of the gallery that is of each query's identity, float64 (n_query,): rank-1 of a random order."""
+    people, images = np.unique(gallery_ids, return_counts=True)
+    place = np.searchsorted(people, query_ids).clip(max=len(people) - 1)
+    return np.where(people[place] == query_ids, images[place], 0) / len(gallery_ids)
 
 
 def cmc_interval(per_query: pd.DataFrame, n_gallery: int, bootstrap: int = 1000, seed: int = 0) -> Interval:

@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from handclip_lib.backbone.load import Backbone
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import keyed
 from handclip_lib.data.table import ASPECTS, identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.bootstrap import identity_bootstrap
-from handclip_lib.evaluation.features import Features, extract_features, mirrored
+from handclip_lib.evaluation.features import Features, embed, extract_features, mirrored
 from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rerank_similarity
 from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.models.trained import Trained
+from handclip_lib.models.embeddings import GivenEmbeddings
+from handclip_lib.models.trained import Encoder
 from handclip_lib.parameters.notebooks import Evaluation
 
 RULES = ("max", "mean", "feature mean")
@@ -104,14 +104,20 @@ def refined(features: Features, split: Split, *, bootstrap: int = 1000, seed: in
 
 
 def cross_view(
-    model: Backbone | Trained, images: DecodedImages, split: Split, config: Evaluation
+    model: Encoder, images: DecodedImages, split: Split, config: Evaluation
 ) -> tuple[pd.DataFrame, dict[str, str]]:
-    """`across_aspects` of notebook 05: the tested images of all aspects are embedded here, as they are and mirrored."""
+    """`across_aspects` of notebook 05: the tested images of all aspects are embedded here, as they are and mirrored.
+
+    Another program's embeddings are of images as they are.
+    """
     tested = images.select(split.paths("test") + split.paths("other"))
-    plain, flipped = (
-        extract_features(encode, tested, encoder_key=model.fingerprint + kind, batch_size=config.batch_size)
-        for encode, kind in ((model.encode_image, ""), (mirrored(model.encode_image), " mirrored"))
-    )
+    flipped = None
+    if not isinstance(model, GivenEmbeddings):
+        key, encode = f"{model.fingerprint} mirrored", mirrored(model.encode_image)
+        flipped = extract_features(encode, tested, encoder_key=key, batch_size=config.batch_size)
+    elif not model.covers(tested.paths):
+        return result_table([], SHOWN, columns=SHOWN), {"other aspects": f"not all their images are in {model.source}"}
+    plain = embed(model, tested, config.batch_size)
     return across_aspects(plain, split, flipped, bootstrap=config.bootstrap, seed=config.seed)
 
 

@@ -16,7 +16,7 @@ from handclip_lib.evaluation.features import Features, check_memory
 from handclip_lib.evaluation.tables import result_table
 
 TARGETS = (1e-1, 1e-2, 1e-3)
-EQUAL_ERRORS = ("model", "eer", "eer_threshold", "d_prime", "n_genuine", "n_impostor")
+EQUAL_ERRORS = ("model", "eer", "eer_threshold", "auc", "d_prime", "n_identities", "n_genuine", "n_impostor")
 AT_TARGETS = ("model", "target", "fnmr", "threshold", "supported")
 BLOCK = 1024  # rows of the similarity matrix at once
 PAIR_BYTES = 100  # of a pair, with its score sorted, as a verification has it
@@ -145,6 +145,11 @@ def d_prime(genuine: np.ndarray, impostor: np.ndarray) -> float:
     return float((genuine.mean() - impostor.mean()) / spread) if spread > 0 else float("nan")
 
 
+def area_under_roc(curve: ErrorCurve) -> float:
+    """Chance that a mated pair scores higher than a non-mated one, a tie counting half, 0..1 (Hanley & McNeil 1982)."""
+    return float(-np.trapezoid(1 - curve.false_negative, curve.false_positive))
+
+
 @dataclass(frozen=True)
 class VerificationResult:
     """Verification of one model over all draws of a split; `points` and `fnmr_at_targets` hold one a target FMR."""
@@ -161,7 +166,8 @@ class VerificationResult:
         pairs, curve = self.pairs, self.curve
         return {
             "model": self.model, **self.eer.columns("eer"), "eer_supported": curve.eer >= curve.lowest_supported,
-            "eer_threshold": curve.eer_threshold, "d_prime": d_prime(pairs.genuine, pairs.impostor),
+            "eer_threshold": curve.eer_threshold, "auc": area_under_roc(curve),
+            "d_prime": d_prime(pairs.genuine, pairs.impostor),
             "n_genuine": len(pairs.genuine), "n_impostor": len(pairs.impostor), "n_identities": pairs.n_identities,
             "n_identity_pairs": pairs.n_identity_pairs, "lowest_supported_fmr": curve.lowest_supported,
         }  # fmt: skip
@@ -171,7 +177,15 @@ def verification_of(
     features: Features, split: Split, *, targets: Sequence[float] = TARGETS, model: str = "model",
     bootstrap: int = 1000, seed: int = 0,
 ) -> VerificationResult:  # fmt: skip
-    """Verify the query and gallery images of all draws of a split, each pair once (see `compared_pairs`).
+    """Verify the query and gallery images of all draws of a split, each pair once (see `compared_pairs`)."""
+    pairs = compared_pairs(features, split)
+    return verification_of_pairs(pairs, targets=targets, model=model, bootstrap=bootstrap, seed=seed)
+
+
+def verification_of_pairs(
+    pairs: Pairs, *, targets: Sequence[float] = TARGETS, model: str = "model", bootstrap: int = 1000, seed: int = 0
+) -> VerificationResult:
+    """Verify pairs of images, with some mated and some not.
 
     The intervals resample identities: in a resample a genuine pair counts as often as its identity was drawn, an
     impostor pair as often as both of its were (the product), and the threshold is found anew. A resample that holds
@@ -181,7 +195,6 @@ def verification_of(
         statistics", Connections 1999; for biometrics see Fogliato, Patil & Perona, "Confidence intervals for error
         rates in 1:1 matching tasks", IJCV 2024.
     """
-    pairs = compared_pairs(features, split)
     curve = verification(pairs.genuine, pairs.impostor, pairs.n_identity_pairs)
     points = [curve.operating_point(target) for target in targets]
     estimate = np.array([curve.eer, *(point.false_negative for point in points)])

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from handclip_lib.backbone.load import Backbone
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import AGE_BANDS, UNKNOWN, as_groups, identity_order, own_groups
@@ -27,12 +26,19 @@ from handclip_lib.evaluation.ranking.protocol import evaluate_split
 from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.evaluation.verification.error_rates import Pairs, compared_pairs, validation_pairs, verification
-from handclip_lib.models.trained import Trained
+from handclip_lib.models.embeddings import GivenEmbeddings
+from handclip_lib.models.trained import Encoder
 from handclip_lib.parameters.notebooks import Evaluation
 
-FIXED_SHOWN = ("model", "threshold", "fmr_validation", "fmr", "fnmr_validation", "fnmr")
+FIXED_SHOWN = (
+    "model", "threshold", "fmr_validation", "fmr", "fnmr_validation", "fnmr", "hter", "n_identities", "n_genuine",
+    "n_impostor",
+)  # fmt: skip
 GROUPS_SHOWN = ("attribute", "group", "n_identities", "rank1", "fmr", "fnmr", "fnmr_ratio")
-OPEN_SET_SHOWN = ("model", "target", "fnir", "fpir", "n_mated_identities", "n_non_mated_identities")
+OPEN_SET_SHOWN = (
+    "model", "target", "fnir", "fpir", "fnir_rank1", "n_mated_identities", "n_non_mated_identities", "n_mated",
+    "n_non_mated",
+)  # fmt: skip
 ATTRIBUTES = ("gender", "skin_color", "age", "nail_polish", "accessories", "irregularities")
 SMALL = 5  # identities below which a group is marked small
 FPIR_TARGETS = (0.1, 0.01)
@@ -69,6 +75,8 @@ def operating_points(
 ) -> pd.DataFrame:  # fmt: skip
     """A row a model: its threshold for an FMR on validation identities, and its errors on test identities there.
 
+    HTER, the half total error rate, is the mean of FMR and FNMR there (Bengio & Mariéthoz, Odyssey 2004).
+
     Where only rejecting everybody keeps to it, as with few people happens, the threshold is infinity: that one model
     cannot do it is a result, and the others have theirs.
 
@@ -77,16 +85,21 @@ def operating_points(
     """
     rows = []
     for model, embeddings in features.items():
-        known = validation_pairs(held[model], split)
-        chosen = verification(known.genuine, known.impostor, known.n_identity_pairs).operating_point(fmr)
-        test = compared_pairs(embeddings, split)
-        rates, supported = at_threshold(test, chosen.threshold, bootstrap=bootstrap, seed=seed)
-        rows.append(
-            {"model": model, "target": fmr, "threshold": chosen.threshold, "fmr_validation": chosen.false_positive,
-             "fnmr_validation": chosen.false_negative, **rates, "n_identities": test.n_identities,
-             "validation_supported": chosen.supported, "supported": supported}
-        )  # fmt: skip
+        known, test = validation_pairs(held[model], split), compared_pairs(embeddings, split)
+        rows.append({"model": model, **at_fixed(known, test, fmr, bootstrap=bootstrap, seed=seed)})
     return result_table(rows, FIXED_SHOWN)
+
+
+def at_fixed(known: Pairs, test: Pairs, fmr: float, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """The threshold for an FMR on pairs that are known, and the errors of others there, as `operating_points` has."""
+    chosen = verification(known.genuine, known.impostor, known.n_identity_pairs).operating_point(fmr)
+    rates, supported = at_threshold(test, chosen.threshold, bootstrap=bootstrap, seed=seed)
+    return {
+        "target": fmr, "threshold": chosen.threshold, "fmr_validation": chosen.false_positive,
+        "fnmr_validation": chosen.false_negative, **rates, "hter": (rates["fmr"] + rates["fnmr"]) / 2,
+        "n_identities": test.n_identities, "n_genuine": len(test.genuine), "n_impostor": len(test.impostor),
+        "validation_supported": chosen.supported, "supported": supported,
+    }  # fmt: skip
 
 
 def reasons(left_out: Mapping[str, str]) -> str:
@@ -155,12 +168,17 @@ def group_figures(
 
 
 def fixed_on_validation(
-    model: Backbone | Trained, images: DecodedImages, features: Mapping[str, Features], split: Split, config: Evaluation
+    model: Encoder, images: DecodedImages, features: Mapping[str, Features], split: Split, config: Evaluation
 ) -> pd.DataFrame:
-    """`operating_points` of notebook 05, which embeds the held images; no row where fewer than two people validate."""
-    if len(split.identities("val")) < 2:
+    """`operating_points` of notebook 05, which embeds the held images.
+
+    No row where fewer than two people validate, or another program has not embedded the held images.
+    """
+    paths = split.paths("train") + split.paths("val")
+    lacking = isinstance(model, GivenEmbeddings) and not model.covers(paths)
+    if len(split.identities("val")) < 2 or lacking:
         return result_table([], FIXED_SHOWN, columns=["model", "threshold"])
-    images = images.select(split.paths("train") + split.paths("val"))
+    images = images.select(paths)
     held = embed_with_baselines(model, images, config.batch_size)
     return operating_points(held, features, split, config.target_fmr, bootstrap=config.bootstrap, seed=config.seed)
 
@@ -253,13 +271,18 @@ def open_set_models(features: Mapping[str, Features], split: Split, **options: A
 
 
 def open_set_table(results: Sequence[OpenSetResult]) -> pd.DataFrame:
-    """A row a model and target: model, rank, the counts, target, fnir with its interval, fpir, threshold, supported."""
+    """A row a model and target: model, rank, the counts, target, fnir with its interval, fpir, threshold, supported.
+
+    `fnir_rank…` is FNIR at that rank without a threshold, 1 - CMC in the gallery that is left: what a search that
+    shows its best candidate always misses, whatever its FPIR.
+    """
     rows: list[dict[str, Any]] = []
     for result in results:
         facts = {
             "model": result.model, "rank": result.rank, "n_mated": len(result.curve.mated_order),
             "n_non_mated": len(result.curve.non_mated_order), "n_mated_identities": result.n_mated_identities,
             "n_non_mated_identities": result.n_non_mated_identities, "n_gallery": result.n_gallery,
+            f"fnir_rank{result.rank}": float(result.curve.false_negative[0]),
         }  # fmt: skip
         fnir = result.fnir_at_targets
         rows += [facts | point.columns("fpir", "fnir", fnir[i]) for i, point in enumerate(result.points)]

@@ -22,6 +22,7 @@ from handclip_lib.evaluation.ranking.protocol import (
     HEADLINE,
     burst_shares,
     cautions,
+    chance_of_match,
     conclusion,
     evaluate_models,
     evaluate_split,
@@ -272,11 +273,13 @@ def test_models_are_compared_on_every_gallery_the_split_has():
     table = summary_table(results, HEADLINE)
     assert table[["model", "gallery"]].to_numpy().tolist() == [[m, g] for g in ("aspect", "all") for m in models]
     assert list(table) == list(summary_table(results, DETAILS)) == list(results[0].summary())
-    assert list(readable(table))[:4] == ["model", "gallery", "Rank-1 (95 % CI), %", "Rank-5, %"]
+    assert list(readable(table))[:4] == ["model", "gallery", "Rank-1 (95 % CI), %", "Rank-1 by chance, %"]
     assert "Rank-1, SD over draws, %" in readable(summary_table(results, DETAILS))
     shares = table[["rank1", "rank5", "rank10", "map", "map_trapezoid", "minp"]]
     assert ((shares >= 0) & (shares <= 1)).all(axis=None)
     assert ((table["rank1_low"] <= table["rank1"]) & (table["rank1"] <= table["rank1_high"])).all()
+    sizes = [len(split.draw(0, gallery).gallery_ids) for gallery in ("aspect", "all") for _ in models]
+    np.testing.assert_allclose(table["rank1_chance"], [1 / size for size in sizes])  # one gallery image a person
     told = headline(results)
     assert told["best_floor_rank1"] == table["rank1"][1:3].max()
     assert told["best_baseline"] == table["model"][1 + table["rank1"][1:3].argmax()]
@@ -346,3 +349,12 @@ def test_near_duplicates_are_the_pairs_a_double_loop_finds(threshold):
         a, b = facts.loc[row.path_a], facts.loc[row.path_b]
         assert row.same_identity == (a["identity"] == b["identity"])
         assert row.capture_distance == abs(a["capture"] - b["capture"])
+
+
+def test_rank1_by_chance_is_what_random_orders_reach():
+    rng = np.random.default_rng(0)
+    query, gallery = np.array(["a", "b", "c", "none", "zz"]), np.array(["a", "b", "b", "c", "c", "c", "d", "d"])
+    firsts = np.array([rng.permutation(gallery)[0] for _ in range(20_000)])
+    expected = [(firsts == who).mean() for who in query]
+    np.testing.assert_allclose(chance_of_match(query, gallery), expected, atol=0.02)
+    assert chance_of_match(query, gallery).tolist() == [1 / 8, 2 / 8, 3 / 8, 0, 0]

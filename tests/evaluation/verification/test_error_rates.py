@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import det_curve, roc_curve
+from sklearn.metrics import det_curve, roc_auc_score, roc_curve
 
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
@@ -22,6 +22,7 @@ from handclip_lib.evaluation.tables import summary_table
 from handclip_lib.evaluation.verification.error_rates import (
     EQUAL_ERRORS,
     Pairs,
+    area_under_roc,
     compared_pairs,
     d_prime,
     target_table,
@@ -379,3 +380,12 @@ def test_tables_hold_every_model_and_mark_what_is_unsupported():
     limit = table["lowest_supported_fmr"][0]
     assert targets["supported"].tolist() == [t >= limit for t in targets["target"]]
     assert not targets["supported"].all()
+
+
+@pytest.mark.parametrize("decimals", [1, 8])  # with many ties, and with none
+def test_area_under_roc_is_scikit_learns(decimals):
+    rng = np.random.default_rng(0)
+    genuine, impostor = rng.normal(1, 1, 80).round(decimals), rng.normal(0, 1, 300).round(decimals)
+    labels = np.repeat([1, 0], [len(genuine), len(impostor)])
+    expected = roc_auc_score(labels, np.concatenate([genuine, impostor]))
+    assert area_under_roc(verification(genuine, impostor, 10)) == pytest.approx(expected, abs=1e-12)

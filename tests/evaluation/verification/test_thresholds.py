@@ -25,6 +25,7 @@ from handclip_lib.evaluation.verification.thresholds import (
     operating_points,
     usable_threshold,
 )
+from handclip_lib.models.embeddings import GivenEmbeddings
 from handclip_lib.parameters.notebooks import Evaluation
 
 pytestmark = pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.ranking.retrieval.TiedScoresWarning")
@@ -74,6 +75,8 @@ def test_the_threshold_keeps_to_its_fmr_on_validation_and_is_then_left_alone():
     assert chosen["threshold"] == next(t for t in every if np.mean(validation.impostor >= t) <= 0.1)
     assert chosen["fmr"] == np.mean(test.impostor >= chosen["threshold"])
     assert chosen["fnmr"] == pytest.approx(np.mean(test.genuine < chosen["threshold"]))
+    assert chosen["hter"] == (chosen["fmr"] + chosen["fnmr"]) / 2
+    assert (chosen["n_genuine"], chosen["n_impostor"]) == (len(test.genuine), len(test.impostor))
 
 
 def test_intervals_are_those_of_identities_drawn_again():
@@ -150,6 +153,10 @@ def test_the_threshold_of_the_first_model_is_used_where_it_accepts_anybody():
     assert usable_threshold(pd.DataFrame(found | {"threshold": [np.inf, 0.4]}), 0.5) == 0.5
     nobody = fixed_on_validation(None, None, {}, a_split("test_only"), Evaluation())
     assert usable_threshold(nobody, 0.5) == 0.5
+    split = a_split()
+    tested = split.evaluated_paths()  # another program embedded these alone: no threshold can be fixed on others
+    given = GivenEmbeddings("embeddings e", tuple(tested), np.ones((len(tested), 2), np.float32), "f", "file e.npz")
+    assert fixed_on_validation(given, None, {}, split, Evaluation()).empty
 
 
 PEOPLE = (3, 2, 3, 5, 6, 4, 2, 6, 3, 1, 5, 4, 3, 5, 2, 5, 4, 4, 6, 3, 2, 4, 5, 3)
