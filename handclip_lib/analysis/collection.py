@@ -1,4 +1,4 @@
-"""The runs of a reports folder as tables: what there is, what differs, and which may be compared."""
+"""The runs of a reports folder as tables: what there is, what differs, which may be compared, what a change did."""
 
 import json
 from collections import defaultdict
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from handclip_lib.analysis.comparison import not_paired
@@ -15,29 +16,32 @@ from handclip_lib.evaluation.tables import result_table
 from handclip_lib.runs.inputs import CHECKPOINTS
 from handclip_lib.runs.listing import changed_of
 from handclip_lib.runs.record import not_learnt, record_of
+from handclip_lib.training.checkpoints import load_checkpoint
 
 Record = Mapping[str, Any]
 """`run.json` of a run, as `find_records` reads it."""
 EVALUATES = ("03_image_finetune", "04_joint_training", "05_evaluation")
+PROMPTS = "prompts.safetensors"
+EFFECTS = ("seed", "id", "rank1", "map", "seconds")
 METRICS = ("rank1", "rank1_low", "rank1_high", "map", "map_trapezoid")
-IN_COLUMNS = ("dataset", "data_root", "aspect")
-"""Parameters that have a column of their own there."""
-MOST_NAMED, LONGEST_LABEL = 2, 28
-"""Parameters, and characters, that a label of a run may hold."""
+COLUMNS = [
+    "id", "notebook", "model", "weights", "dataset", "data_root", "aspect", "differs", *METRICS, "seconds",
+    "peak_memory_mb", "split", "status", "note",
+]  # fmt: skip
+NUMBERS = [*METRICS, "seconds", "peak_memory_mb"]
+IN_COLUMNS = ("dataset", "data_root", "aspect")  # parameters that have a column of their own there
+MOST_NAMED, LONGEST_LABEL = 2, 28  # parameters, and characters, that a label of a run may hold
+MAKES_THE_SPLIT = ("dataset", "data_root", "aspect", "protocol", "draws", "drawn_subjects", "drawn_images")
+"""Parameters, beside the seed, that decide which images are trained and tested on."""
 
 
 def find_records(
     runs: Path, ids: Sequence[str] = (), notebook: str = "", dataset: str = "", aspect: str = ""
 ) -> list[dict[str, Any]]:
-    """Records of the runs, the oldest first; those of notebook 06 are left out.
+    """Records of the runs in a folder, the oldest first; those of notebook 06 are left out.
 
-    Args:
-        runs: Folder that holds a folder for each run.
-        ids: Runs to take; empty: all.
-        notebook, dataset, aspect: Take the runs of this one alone, such as "03_image_finetune"; empty: of all.
-
-    Returns:
-        `run.json` of each; of a damaged one its id, the status "damaged" and the reason.
+    What is given takes the runs of it alone: such ids, such a notebook as "03_image_finetune". A damaged record has its
+    id, the status "damaged" and the reason.
     """
     folders = [folder for folder in sorted(runs.glob("0[1-5]_*")) if folder.is_dir()]
     unknown = [name for name in ids if name not in {folder.name for folder in folders}]
@@ -58,29 +62,23 @@ def runs_table(records: Sequence[Record], runs: Path, notes: Mapping[str, str] |
     """One row a run of a folder; `notes` of `comparable_runs` say why some that are whole cannot be compared.
 
     Returns:
-        Columns id, notebook, model, weights (their fingerprint), dataset, data_root, aspect, differs (parameters in
-        which runs differ), `METRICS` in 0..1, seconds, peak_memory_mb where any run recorded it, split (start of its
-        checksum), status, and note: why a run cannot be compared, or what is missing.
+        Columns `COLUMNS`, peak_memory_mb where any run recorded it: weights by their fingerprint, shares in 0..1,
+        `differs` the parameters in which runs differ, and `note` why a run cannot be compared, or what is missing.
     """
     names = differing(records)
     rows = []
     for record in records:
         given, metrics = record.get("parameters") or {}, record.get("metrics") or {}
-        row = {"id": record["id"], "notebook": record["notebook"], "model": metrics.get("model", "")}
-        row |= {"weights": _fingerprint(record, row["model"])}
-        row |= {name: given.get(name, "") for name in ("dataset", "data_root", "aspect")}
-        row["differs"] = ", ".join(f"{name}={given[name]}" for name in names if name in given)
-        row |= {name: metrics.get(name) for name in METRICS}
-        peak = record.get("peak_memory_mb", metrics.get("peak_memory_mb"))
-        row |= {"seconds": record.get("seconds"), "peak_memory_mb": peak}
-        row |= {"split": str((record.get("split") or {}).get("checksum") or "")[:12], "status": record["status"]}
-        rows.append(row | {"note": note_of(record, runs) or (notes or {}).get(record["id"], "")})
-    columns = [
-        "id", "notebook", "model", "weights", "dataset", "data_root", "aspect", "differs", *METRICS, "seconds",
-        "peak_memory_mb", "split", "status", "note",
-    ]  # fmt: skip
-    table = pd.DataFrame(rows, columns=columns)
-    table = table.astype(dict.fromkeys([*METRICS, "seconds", "peak_memory_mb"], "float64"))
+        model = metrics.get("model", "")
+        rows.append({
+            "id": record["id"], "notebook": record["notebook"], "model": model, "weights": _fingerprint(record, model),
+            **{name: given.get(name, "") for name in IN_COLUMNS}, "differs": _told(given, names),
+            **{name: metrics.get(name) for name in METRICS}, "seconds": record.get("seconds"),
+            "peak_memory_mb": record.get("peak_memory_mb", metrics.get("peak_memory_mb")),
+            "split": str((record.get("split") or {}).get("checksum") or "")[:12], "status": record["status"],
+            "note": note_of(record, runs) or (notes or {}).get(record["id"], ""),
+        })  # fmt: skip
+    table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(NUMBERS, "float64"))
     return result_table(table.drop(columns="peak_memory_mb") if table["peak_memory_mb"].isna().all() else table)
 
 
@@ -95,18 +93,21 @@ def differing(records: Iterable[Record]) -> list[str]:
     return [name for name in values if len(values[name]) > 1 and name in changed and name not in IN_COLUMNS]
 
 
+def _told(given: Mapping[str, Any], names: Iterable[str]) -> str:
+    """As "a=1, b=2", some parameters; those that a run has not, or that are empty in it, are left out."""
+    return ", ".join(f"{name}={given[name]}" for name in names if given.get(name, "") != "")
+
+
 def note_of(record: Record, runs: Path) -> str:
     """Why a run cannot be compared or used further, or what it did not learn; "" where nothing is missing."""
-    if record["status"] == "running":
-        return "it is not done yet"
-    if record["status"] != "succeeded":
-        return f"{record['status']}: {record.get('error') or 'no message'}"
-    checkpoint = CHECKPOINTS.get(record["notebook"])
-    if checkpoint and not (runs / record["id"] / checkpoint).is_file():
+    folder, status, checkpoint = runs / record["id"], record["status"], CHECKPOINTS.get(record["notebook"])
+    if status != "succeeded":
+        return "it is not done yet" if status == "running" else f"{status}: {record.get('error') or 'no message'}"
+    if checkpoint and not (folder / checkpoint).is_file():
         return f"no checkpoint: {checkpoint} is not there; run it again"
     if record["notebook"] not in EVALUATES:
         return f"{record['notebook'][:2]} evaluates no retrieval"
-    if not (runs / record["id"] / PER_QUERY).is_file():
+    if not (folder / PER_QUERY).is_file():
         return f"no evaluation: {PER_QUERY} is not there; run it again"
     return not_learnt(record)
 
@@ -116,12 +117,8 @@ def comparable_runs(
 ) -> tuple[list[SavedEvaluation], dict[str, str]]:
     """Evaluations of the runs on the same photographs and split that left out the same bursts, the oldest first.
 
-    Args:
-        ids: Runs asked for: all of them are taken, whatever their split and burst, for a comparison to refuse by name.
-        reference: Run whose split and burst count; empty: those of the newest.
-
-    Returns:
-        The evaluations, and by run why it is none or cannot stand beside the reference.
+    Those of the reference count, else of the newest; with them, by run, why it is none or cannot stand beside it. Runs
+    asked for by id are all taken, for a comparison to refuse by name.
     """
     notes: dict[str, str] = {}
     whole = [r for r in records if r["status"] == "succeeded" and (runs / r["id"] / PER_QUERY).is_file()]
@@ -134,8 +131,11 @@ def comparable_runs(
         if wanted and not ids and _task(record) != task:
             notes[name] = f"not beside {wanted.run}: another split, aspect, protocol, seed or number of draws"
             continue
-        evaluation = _loaded(runs / name, notes)
-        if evaluation is None:
+        try:
+            evaluation = load_evaluation(runs / name)
+            evaluation.features(evaluation.models[0])  # the maps of the comparison need them whole
+        except EvaluationError as error:
+            notes[name] = str(error)
             continue
         if wanted is None:
             wanted, task = evaluation, _task(record)
@@ -147,17 +147,6 @@ def comparable_runs(
             notes[name] = f"not beside {wanted.run}: {reason}"
     kept = [record["id"] for record in whole if record["id"] in evaluations and (ids or record["id"] not in notes)]
     return [evaluations[name] for name in kept], notes
-
-
-def _loaded(folder: Path, notes: dict[str, str]) -> SavedEvaluation | None:
-    """The evaluation of a run, embeddings and all; None where it is damaged, with a note that says so."""
-    try:
-        evaluation = load_evaluation(folder)
-        evaluation.features(evaluation.models[0])  # the maps of the comparison need them whole
-        return evaluation
-    except EvaluationError as error:
-        notes[folder.name] = str(error)
-        return None
 
 
 def _task(record: Record) -> dict[str, Any]:
@@ -174,7 +163,7 @@ def run_labels(records: Sequence[Record], evaluations: Sequence[SavedEvaluation]
     compared = [record for record in records if record["id"] in {evaluation.run for evaluation in evaluations}]
     names = differing(compared)
     given = {record["id"]: record.get("parameters") or {} for record in compared}
-    texts = {run: ", ".join(f"{n}={values[n]}" for n in names if n in values) for run, values in given.items()}
+    texts = {run: _told(values, names) for run, values in given.items()}
     fits = len(names) <= MOST_NAMED and max(map(len, texts.values()), default=0) <= LONGEST_LABEL
     return texts if fits else dict.fromkeys(texts, "")
 
@@ -193,3 +182,68 @@ def _fingerprint(record: Record, model: Any) -> str:
     weights = record.get("weights")
     facts = weights.get(model) if isinstance(weights, dict) else None
     return str(facts.get("fingerprint", "")) if isinstance(facts, dict) else ""
+
+
+def sweep_table(records: Sequence[Record], parameter: str) -> pd.DataFrame:
+    """The effect of one parameter: the largest group of runs that differ in it and in nothing else but the seed.
+
+    Runs of one seed are on one split, that of the newest of them, unless the parameter is one that makes the split:
+    photographs that were added or removed in between would look like its effect.
+
+    Columns are value and `EFFECTS`, ordered by value; empty where no two values were run.
+    """
+    having = [record for record in records if parameter in (record.get("parameters") or {})]
+    groups = _alike(having, {parameter, "seed"})
+    if parameter not in MAKES_THE_SPLIT:
+        groups = [_on_one_split(group) for group in groups]
+    groups = [group for group in groups if len({str(record["parameters"][parameter]) for record in group}) > 1]
+    rows = [[record["parameters"][parameter], *_figures(record)] for record in max(groups, key=len, default=[])]
+    rows.sort(key=lambda row: (isinstance(row[0], str), row[0]))
+    return result_table(rows, columns=["value", *EFFECTS])
+
+
+def seeds_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Runs that differ in the seed alone: columns group and `EFFECTS`; empty where there are none.
+
+    The seed draws the split too, so the spread is also of other draws and, with a proportional protocol, other people.
+    """
+    rows = []
+    for group in _alike(records, {"seed"}):
+        if len({record["parameters"]["seed"] for record in group}) > 1:
+            run = f"{group[0]['id'][:2]}-{group[0]['id'].rpartition('-')[2]}"
+            rows += [[f"{group[0]['metrics'].get('model', '')} ({run} …)", *_figures(record)] for record in group]
+    return result_table(rows, columns=["group", *EFFECTS])
+
+
+def prompt_lengths(runs: Path, records: Sequence[Record]) -> dict[str, np.ndarray]:
+    """Length of the learnt tokens of the two newest runs of 02, by id: (n_identities, n_ctx), or (1, n_ctx)."""
+    trained = [r["id"] for r in records if (r["notebook"], r["status"]) == ("02_prompt_learning", "succeeded")]
+    able = [name for name in trained if (runs / name / PROMPTS).is_file()]
+    found = {name: load_checkpoint(runs / name / PROMPTS)[0]["best"].float().norm(dim=-1) for name in able[-2:]}
+    return {name: lengths.numpy().reshape(-1, lengths.shape[-1]) for name, lengths in found.items()}
+
+
+def _alike(records: Iterable[Record], but: set[str]) -> list[list[Record]]:
+    """Runs with figures, of one notebook, in groups that agree in all parameters but some; the newest of equal ones."""
+    groups = defaultdict[tuple[str, str], dict[str, Record]](dict)
+    for record in records:
+        if record["status"] == "succeeded" and "rank1" in (record.get("metrics") or {}):
+            rest = {name: value for name, value in record["parameters"].items() if name not in but}
+            group = groups[record["notebook"], json.dumps(rest, sort_keys=True, default=str)]
+            own = json.dumps(record["parameters"], sort_keys=True, default=str)
+            group.pop(own, None)  # made again with another library or other data: no second seed, no second value
+            group[own] = record
+    return [list(group.values()) for group in groups.values()]
+
+
+def _on_one_split(group: Sequence[Record]) -> list[Record]:
+    """Of each seed the runs on the split of its newest."""
+    split = {record["id"]: (record.get("split") or {}).get("checksum") for record in group}
+    newest = {record["parameters"]["seed"]: split[record["id"]] for record in group}
+    return [record for record in group if split[record["id"]] == newest[record["parameters"]["seed"]]]
+
+
+def _figures(record: Record) -> list[Any]:
+    """Values of `EFFECTS`."""
+    metrics = record["metrics"]
+    return [record["parameters"]["seed"], record["id"], metrics["rank1"], metrics.get("map"), record.get("seconds")]

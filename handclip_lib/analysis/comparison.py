@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.baselines import is_baseline
 from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap, resampled_means
-from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.features import Features, is_baseline
 from handclip_lib.evaluation.ranking.protocol import cmc_interval
 from handclip_lib.evaluation.ranking.saved_evaluation import SavedEvaluation
 from handclip_lib.evaluation.tables import in_percent, result_table
@@ -173,12 +172,9 @@ def paired_queries(first: Entry, second: Entry, gallery: str = "aspect") -> tupl
 def comparison_table(
     entries: Sequence[Entry], gallery: str = "aspect", *, samples: int = 10_000, seed: int = 0
 ) -> pd.DataFrame:
-    """Every entry with its figures, and its difference to the first one.
+    """Every entry with its figures, and what it gains over the first one: `FIGURES`, `DIFFERENCES` and run.
 
-    Returns:
-        One row an entry, columns `FIGURES`, `DIFFERENCES` and run: rank-1 with its interval, mAP by both definitions;
-        what it gains over the first entry, with interval, p-value, and the p-value by Holm over all comparisons of
-        the table, rank-1 and mAP; NaN for the first itself.
+    The p-values by Holm are over all comparisons of the table, rank-1 and mAP; the first has NaN.
     """
     rows = []
     for entry in entries:
@@ -232,10 +228,9 @@ def comparison_conclusion(table: pd.DataFrame) -> str:
 
 
 def won_and_lost(first: Entry, second: Entry, gallery: str = "aspect") -> Mapping[str, pd.DataFrame]:
-    """Queries by which of two entries puts a match first: "both", "first", "second" or "neither".
+    """Queries by which of two entries puts a match first ("both", "first", "second", "neither"), with the rank of each.
 
-    Columns draw, path, identity, rank_first, rank_second of each; those that only one gets right are ordered by the
-    rank the other gives, the worst first.
+    Those that only one gets right are ordered by the rank the other gives, the worst first.
     """
     left, right = paired_queries(first, second, gallery)
     table = left[["draw", "path", "identity"]].assign(

@@ -1,7 +1,7 @@
-"""Embeddings of images: each file is encoded once, whatever the number of draws, and a killed run resumes."""
+"""Embeddings of images, by a model and by trivial baselines: each file is encoded once, and a killed run resumes."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -9,28 +9,32 @@ from pathlib import Path
 import numpy as np
 import safetensors
 import safetensors.numpy
+from PIL import Image
 from tqdm.auto import tqdm
 
+from handclip_lib.backbone.load import Backbone
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.memory import check_memory
 from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.finite import require_finite
+from handclip_lib.machine import free_memory
+from handclip_lib.models.trained import Trained
 from handclip_lib.places import cache_folder
 
 logger = logging.getLogger("handclip")
 BLOCK = 512  # images between two saves
+BASELINE = "trivial baseline: "  # what their names begin with
+PIXEL_SIDE = 32
+HUES, SATURATIONS, VALUES = 16, 8, 8
+SKIN_SATURATION = 0.15  # the background is white: what has colour is the hand
 FLOATS = 8  # bytes of a channel as float32, before and after it is normalised: the least that a batch takes
 
 
 @dataclass(frozen=True)
 class Features:
-    """Embeddings by path.
+    """Embeddings by path: float32 (n, embedding size), each of Euclidean length 1, so a dot product is the cosine.
 
-    Attributes:
-        paths: One a row.
-        embeddings: float32 (n, embedding size), each of Euclidean length 1, so that a dot product is the cosine.
-        lengths: float32 (n,): what they were divided by, see `raw`; None where that is unknown.
+    `lengths` are what they were divided by, float32 (n,), see `raw`; None where that is unknown.
     """
 
     paths: tuple[str, ...]
@@ -46,17 +50,14 @@ class Features:
         """Scale each embedding to length 1; one that holds NaN or infinity, or is all zeros, is refused."""
         paths, embeddings = tuple(paths), np.asarray(embeddings, np.float32)
         if embeddings.ndim != 2 or len(embeddings) != len(paths):
-            raise EvaluationError(
-                f"embeddings have shape {embeddings.shape} for {len(paths)} images; (n, size) is wanted"
-            )
+            said = f"embeddings have shape {embeddings.shape} for {len(paths)} images"
+            raise EvaluationError(f"{said}; (n, size) is wanted")
         length = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
         bad = ~np.isfinite(length[:, 0]) | (length[:, 0] == 0)
         if bad.any():
             kind = "zero" if length[bad][0, 0] == 0 else "not finite"
-            raise EvaluationError(
-                f"the embedding of {paths[int(np.argmax(bad))]} is {kind} ({int(bad.sum())} of {len(paths)}); "
-                "check the weights, and use float32"
-            )
+            said = f"the embedding of {paths[int(np.argmax(bad))]} is {kind} ({int(bad.sum())} of {len(paths)})"
+            raise EvaluationError(f"{said}; check the weights, and use float32")
         return cls(paths, (embeddings / length).astype(np.float32), length[:, 0].astype(np.float32))
 
     @property
@@ -72,23 +73,8 @@ class Features:
         try:
             return self.embeddings[[row[path] for path in paths]]
         except KeyError as error:
-            raise EvaluationError(
-                f"{error.args[0]} has no embedding; extract the features of the whole split"
-            ) from error
-
-
-def joined(*parts: Mapping[str, Features]) -> dict[str, Features]:
-    """Features of the same models for several sets of images, each model's in one; a repeated path counts once."""
-    names = list(parts[0])
-    if any(list(part) != names for part in parts):
-        raise EvaluationError(f"features of {[list(part) for part in parts]}: the same models are wanted in each part")
-    joint = {}
-    for name in names:
-        paths = np.array([path for part in parts for path in part[name].paths])
-        first = np.sort(np.unique(paths, return_index=True)[1])
-        embeddings = np.concatenate([part[name].embeddings for part in parts])[first]
-        joint[name] = Features(tuple(paths[first].tolist()), embeddings)
-    return joint
+            said = f"{error.args[0]} has no embedding; extract the features of the whole split"
+            raise EvaluationError(said) from error
 
 
 def mirrored(encode: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
@@ -102,25 +88,17 @@ def extract_features(
 ) -> Features:  # fmt: skip
     """Encode images, each distinct content once, and keep what is done on disk.
 
-    Labels are no argument: test features cannot depend on them.
-
     Args:
         encode: uint8 (b, r, r, 3) to float (b, size), such as `Backbone.encode_image`.
         encoder_key: Names the encoder's weights, such as `Backbone.fingerprint`: another key is another cache.
         cache: Folder; `cache_folder()/features` by default.
-
-    Raises:
-        EvaluationError: An embedding is not finite or zero, a batch is larger than the memory, or the cache cannot be
-            written.
     """
     key = blake2b("|".join((encoder_key, *images.content_keys)).encode(), digest_size=16).hexdigest()
     folder = (cache if cache is not None else cache_folder() / "features") / key
-    distinct, place = np.unique(np.array(images.content_keys), return_inverse=True)
-    first = np.full(len(distinct), -1)
-    first[place[::-1]] = np.arange(len(place))[::-1]
-    bar = tqdm(total=len(distinct), desc="encoding images", unit="image", disable=not progress)
+    _, first, place = np.unique(np.array(images.content_keys), return_index=True, return_inverse=True)
+    bar = tqdm(total=len(first), desc="encoding images", unit="image", disable=not progress)
     blocks = []
-    for start in range(0, len(distinct), BLOCK):
+    for start in range(0, len(first), BLOCK):
         rows = first[start : start + BLOCK]
         file = folder / f"{start:08d}.safetensors"
         block = _kept(file, len(rows))
@@ -135,7 +113,9 @@ def extract_features(
             block = np.concatenate(parts)
             # Checked before it is kept: a damaged embedding must not come back from the cache.
             Features.normalised([images.paths[row] for row in rows], block)
-            _keep(file, block)
+            with whole_file(file) as private:
+                safetensors.numpy.save_file({"embeddings": block}, private, UNSEALED)
+                seal(private)
         else:
             bar.update(len(rows))
         blocks.append(block)
@@ -144,7 +124,7 @@ def extract_features(
 
 
 def _kept(file: Path, n: int) -> np.ndarray | None:
-    """The block that `_keep` wrote; None where there is none, or it is damaged: it is made again."""
+    """The block of n embeddings that was written; None where there is none, or it is damaged: it is made again."""
     if not file.exists():
         return None
     try:
@@ -159,7 +139,50 @@ def _kept(file: Path, n: int) -> np.ndarray | None:
     return None
 
 
-def _keep(file: Path, block: np.ndarray) -> None:
-    with whole_file(file) as private:
-        safetensors.numpy.save_file({"embeddings": block}, private, UNSEALED)
-        seal(private)
+def pixel_embeddings(images: DecodedImages) -> Features:
+    """The image itself at 32×32 RGB, less its mean: float32 (n, 3072), to be compared by the cosine."""
+    size = PIXEL_SIDE, PIXEL_SIDE
+    resized = [np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX)) for pixels in images.pixels]
+    small = np.stack(resized).reshape(len(images.paths), -1)
+    centred = small.astype(np.float32) - small.mean(1, keepdims=True)
+    # An image of one colour has no pattern; a constant direction stands for it, alike to nothing but its kind.
+    centred[np.abs(centred).max(1) == 0] = 1e-6
+    return Features.normalised(images.paths, centred)
+
+
+def histogram_embeddings(images: DecodedImages) -> Features:
+    """Histogram of hue, saturation and value of the skin pixels, square root: float32 (n, 1024), by the cosine.
+
+    The cosine of two square-rooted histograms is their Bhattacharyya coefficient.
+    """
+    rows = []
+    for pixels in images.pixels:
+        hsv = np.asarray(Image.fromarray(pixels).convert("HSV"), np.int64).reshape(-1, 3)
+        skin = hsv[hsv[:, 1] > SKIN_SATURATION * 255]
+        hsv = skin if len(skin) else hsv
+        hue, saturation, value = (hsv * (HUES, SATURATIONS, VALUES) // 256).T
+        bins = (hue * SATURATIONS + saturation) * VALUES + value
+        rows.append(np.sqrt(np.bincount(bins, minlength=HUES * SATURATIONS * VALUES)))
+    return Features.normalised(images.paths, np.stack(rows))
+
+
+def is_baseline(model: str) -> bool:
+    """Whether the name of a model is a trivial baseline's; earlier runs have called them floors."""
+    return model.startswith((BASELINE, "floor: "))
+
+
+def embed_with_baselines(
+    model: Backbone | Trained, images: DecodedImages, batch_size: int = 32, name: str = ""
+) -> dict[str, Features]:
+    """Embed images by a model, first and called `name` or its own, by their pixels, and by their histogram."""
+    own = extract_features(model.encode_image, images, encoder_key=model.fingerprint, batch_size=batch_size)
+    baselines = {"pixels": pixel_embeddings(images), "histogram": histogram_embeddings(images)}
+    return {name or model.name: own} | {BASELINE + kind: found for kind, found in baselines.items()}
+
+
+def check_memory(what: str, needed: int, remedy: str) -> None:
+    """Refuse work, named in words, that needs more bytes than are free, with what to do instead."""
+    free = free_memory()
+    if needed > free:
+        mib = f"{needed / 2**20:,.0f} MiB beside the embeddings, and {free / 2**20:,.0f} MiB are free"
+        raise EvaluationError(f"{what} needs {mib}; {remedy}")

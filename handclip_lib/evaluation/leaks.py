@@ -14,8 +14,8 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.open import open_dataset
 from handclip_lib.data.splits import refuse_leak
 from handclip_lib.errors import DataError, EvaluationError
-from handclip_lib.evaluation.baselines import BASELINE
-from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.features import BASELINE, Features
+from handclip_lib.evaluation.tables import in_percent
 from handclip_lib.models.trained import Training
 from handclip_lib.parameters.notebooks import SELECTED_ON_TEST, Evaluation
 
@@ -41,8 +41,8 @@ AT_ONCE = 1024
 
 
 def leak_checks(
-    split: Split, *, trained: Split | None, selected_on: str, pixel_features: Features | None,
-    images: DecodedImages | None = None, seen: DecodedImages | None = None, near: float = 0.98,
+    split: Split, *, trained: Split | None, selected_on: str, pixel_features: Features,
+    images: DecodedImages, seen: DecodedImages | None = None, near: float = 0.98,
 ) -> pd.DataFrame:  # fmt: skip
     """Check that the test is one, and say in plain sentences what was found.
 
@@ -50,48 +50,31 @@ def leak_checks(
         trained: The manifest the weights were trained on; None where there is none.
         selected_on: What chose the weights: "nothing" for published ones, "tiny" for those shipped here, "unknown" for
             a file that says nothing of itself, "val" or "test" as the training's `validation` was.
-        pixel_features: `pixel_embeddings` of at least the test images, to count near-duplicates among
-            them (other aspects and distractors are not looked at); None: not counted.
-        images: Decoded images of at least `split.evaluated_paths()`, to compare the content of files; None: their
-            paths alone are compared.
+        pixel_features: `pixel_embeddings` of at least the test images, to count near-duplicates among them.
+        images: Decoded images of at least `split.evaluated_paths()`, to compare the content of files.
         seen: Photographs that trained, decoded as `images` are; None: they are not at hand.
         near: Cosine from which two images are near-duplicates, -1..1.
 
     Returns:
-        A row a check: check, passed ("yes", "no", "stated": a count to be judged, or "not checked"), detail.
-
-    Raises:
-        EvaluationError: A tested person or photograph trained the weights.
+        A row a check: check, passed ("yes", "no", "stated": a count to be judged, or "not checked"), detail. A tested
+        person or photograph that trained the weights is an error.
     """
     if selected_on not in SELECTIONS:
         raise EvaluationError(f"selected_on={selected_on!r}; choose from {', '.join(SELECTIONS)}")
     if not -1 <= near <= 1:
         raise EvaluationError(f"near={near}: a cosine in -1..1 is wanted")
     rows = {
-        "people": _people(split, trained),
-        "copies": _copies(split, trained, images, seen),
-        "files": _files(split, images),
-        "near-duplicates": _near_duplicates(split, pixel_features, near),
-        "selection": SELECTIONS[selected_on],
-        "labels": LABELS,
-    }
+        "people": _people(split, trained), "copies": _copies(split, trained, images, seen),
+        "files": _files(split, images), "near-duplicates": _near_duplicates(split, pixel_features, near),
+        "selection": SELECTIONS[selected_on], "labels": LABELS,
+    }  # fmt: skip
     return pd.DataFrame([(name, *answer) for name, answer in rows.items()], columns=["check", "passed", "detail"])
 
 
 def check_evaluation(
-    config: Evaluation,
-    split: Split,
-    images: DecodedImages,
-    features: Mapping[str, Features],
-    training: Training | None,
+    config: Evaluation, split: Split, images: DecodedImages, features: Mapping[str, Features], training: Training | None
 ) -> pd.DataFrame:
-    """`leak_checks` of notebook 05.
-
-    Args:
-        images: Decoded images of at least `split.evaluated_paths()`.
-        features: Of the same images, the pixels' among them, as `embed_with_baselines` makes them.
-        training: What made the weights, as far as a run did.
-    """
+    """`leak_checks` of notebook 05, of features of all models; `training` made the weights, as far as a run did."""
     return leak_checks(
         split,
         trained=training.split if training else manifest_beside(config.weights),
@@ -112,14 +95,10 @@ def _people(split: Split, trained: Split | None) -> tuple[str, str]:
     return YES if known else UNKNOWN, said
 
 
-def _copies(
-    split: Split, trained: Split | None, images: DecodedImages | None, seen: DecodedImages | None
-) -> tuple[str, str]:
-    if trained is None or images is None or seen is None:
-        return UNKNOWN, (
-            "The photographs that trained are not at hand: copies of them in other files, saved again or resized, "
-            "were not looked for."
-        )
+def _copies(split: Split, trained: Split | None, images: DecodedImages, seen: DecodedImages | None) -> tuple[str, str]:
+    if trained is None or seen is None:
+        said = "copies of them in other files, saved again or resized, were not looked for."
+        return UNKNOWN, f"The photographs that trained are not at hand: {said}"
     copies = find_copies(images.select(split.paths("test")), seen)
     wanted = int(trained.images["role"].isin(["train", "val"]).sum())
     looked = f"{len(seen.paths)} of {wanted} photographs that trained were looked at (cosine of fine 32×32 pixels)"
@@ -139,28 +118,25 @@ def manifest_beside(weights: str) -> Split | None:
     return Split.read(folder) if weights and (folder / "split.csv").is_file() else None
 
 
-def _files(split: Split, images: DecodedImages | None) -> tuple[str, str]:
+def _files(split: Split, images: DecodedImages) -> tuple[str, str]:
     def names(paths: np.ndarray) -> list[str]:
-        return list(paths) if images is None else [images.content_keys[row] for row in images.rows(paths)]
+        return [images.content_keys[row] for row in images.rows(paths)]
 
     shared: list[tuple[str, str]] = []
     for draw in split.draws("all"):
         gallery = dict(zip(names(draw.gallery_paths), draw.gallery_paths, strict=True))
         queries = zip(names(draw.query_paths), draw.query_paths, strict=True)
         shared += [(path, gallery[name]) for name, path in queries if name in gallery]
-    compared = "by path alone" if images is None else "by path and content"
     if not shared:
-        return YES, f"No query is the same file as a gallery image of its draw, compared {compared}."
+        return YES, "No query is the same file as a gallery image of its draw, compared by path and content."
     query, copy = shared[0]
     return NO, (
-        f"{len(shared)} queries of all draws are the same file as a gallery image, compared {compared}, such as "
-        f"{query} and {copy}: they are found without recognising anybody. Remove the copies."
+        f"{len(shared)} queries of all draws are the same file as a gallery image, compared by path and content, such "
+        f"as {query} and {copy}: they are found without recognising anybody. Remove the copies."
     )
 
 
-def _near_duplicates(split: Split, features: Features | None, near: float) -> tuple[str, str]:
-    if features is None:
-        return UNKNOWN, "Near-duplicates were not looked for: no pixel features were given."
+def _near_duplicates(split: Split, features: Features, near: float) -> tuple[str, str]:
     test = split.paths("test")
     asked, own, others = 0, 0, 0
     for draw in split.draws():
@@ -171,9 +147,9 @@ def _near_duplicates(split: Split, features: Features | None, near: float) -> tu
         own += int((alike & same).any(1).sum())
         others += int((alike & ~same).any(1).sum())
     return STATED, (
-        f"{own} of {asked} queries of all draws ({own / asked:.1%}) have a near-duplicate of their own person in the "
-        f"gallery (cosine of 32×32 pixels of {near} or more): they can be found by the photograph alone. {others} "
-        f"({others / asked:.1%}) have one of someone else."
+        f"{own} of {asked} queries of all draws ({in_percent(own / asked)}%) have a near-duplicate of their own person "
+        f"in the gallery (cosine of 32×32 pixels of {near} or more): they can be found by the photograph alone. "
+        f"{others} ({in_percent(others / asked)}%) have one of someone else."
     )
 
 
@@ -192,21 +168,14 @@ def prints(pixels: np.ndarray) -> np.ndarray:
 
 
 def find_copies(tested: DecodedImages, seen: DecodedImages, near: float = COPY) -> dict[str, str]:
-    """Tested photographs that trained in another file, and the nearest one that did; all decoded alike.
-
-    They are copies from a cosine of `prints` of `near`. A block at a time: no matrix of all pairs is made.
-    """
+    """Tested photographs with a cosine of `prints` from `near` to one that trained, and that one; all decoded alike."""
     asked = prints(tested.pixels)
     best, place = np.full(len(asked), -np.inf, np.float32), np.zeros(len(asked), np.int64)
     for start in range(0, len(seen.paths), AT_ONCE):
         block = prints(seen.pixels[start : start + AT_ONCE])
-        for first in range(0, len(asked), AT_ONCE):
-            rows = slice(first, first + AT_ONCE)
-            cosine = asked[rows] @ block.T
-            nearest, height = cosine.argmax(axis=1), cosine.max(axis=1)
-            better = height > best[rows]
-            best[rows] = np.where(better, height, best[rows])
-            place[rows] = np.where(better, start + nearest, place[rows])
+        cosine = asked @ block.T
+        better = cosine.max(axis=1) > best
+        best, place = np.maximum(best, cosine.max(axis=1)), np.where(better, start + cosine.argmax(axis=1), place)
     return {tested.paths[row]: seen.paths[place[row]] for row in np.flatnonzero(best >= near)}
 
 
@@ -218,12 +187,10 @@ def seen_photographs(
     Decoded in the size of the images they are to be `like`; None where there is none.
     """
     rows = trained.images[trained.images["role"].isin(["train", "val"]) & (trained.images["content"] != "")]
-    names = ("drawn_subjects", "drawn_images")
+    drawn = {name: parameters[name] for name in ("drawn_subjects", "drawn_images") if name in parameters}
     size = like.pixels.shape[1:3]
     try:
-        table = open_dataset(
-            parameters["dataset"], parameters["data_root"], **{n: parameters[n] for n in names if n in parameters}
-        )
+        table = open_dataset(parameters["dataset"], parameters["data_root"], **drawn)
         same = np.array(content_keys(table.root, rows["path"], progress=False)) == rows["content"].to_numpy()
         if not same.any():
             return None

@@ -40,7 +40,6 @@ def result_table(
     Args:
         rows: A row a result, as `pandas.DataFrame` takes them; columns of `SHARES` hold shares in 0..1.
         shown: Columns that a reader sees, in this order, each with its interval; all by default.
-        columns: Those of the table, where there may be no row.
         claims: Column, where the table has it, that is false in rows to show in grey: the figure is no claim.
     """
     import pandas as pd
@@ -48,6 +47,11 @@ def result_table(
     frame = pd.DataFrame(rows, columns=None if columns is None else list(columns))
     frame.attrs[RESULTS] = {"shown": tuple(shown), "claims": claims}
     return frame
+
+
+def summary_table(results: Sequence[Any], shown: Sequence[str]) -> "pd.DataFrame":
+    """A row a result, of the columns of its `summary()`."""
+    return result_table([result.summary() for result in results], shown)
 
 
 def claimed(frame: "pd.DataFrame") -> "list[bool] | None":
@@ -84,12 +88,8 @@ def heading(column: str) -> str:
 def formatted(frame: "pd.DataFrame", percent: Iterable[str] = ()) -> "pd.DataFrame":
     """A table as text for print: `x` with `x_low` and `x_high` becomes one column, such as `92.0 [89.0, 94.7]`.
 
-    Args:
-        frame: The table.
-        percent: Columns of shares in 0..1; they are printed in percent, with one decimal, and their heading says so.
-
-    Returns:
-        Text. p-values have three decimals, and "<0.001" below; what rounds to 0 has no sign; what is missing is empty.
+    Columns of shares in 0..1 are printed in percent, and their heading says so. p-values have three decimals, and
+    "<0.001" below; what rounds to 0 has no sign; what is missing is empty.
     """
     import pandas as pd
 
@@ -107,10 +107,10 @@ def formatted(frame: "pd.DataFrame", percent: Iterable[str] = ()) -> "pd.DataFra
     return pd.DataFrame(columns)
 
 
-def in_percent(share: Any) -> str:
-    """A share in 0..1 in percent, with one decimal and without the sign of percent."""
+def in_percent(share: Any, form: str = "z.1f") -> str:
+    """A share in 0..1 in percent, with one decimal or in another form, and without the sign of percent."""
     number = isinstance(share, float | int) and not isinstance(share, bool) and share == share
-    return f"{100 * share:z.1f}" if number else plain(share)
+    return f"{100 * share:{form}}" if number else plain(share)
 
 
 def plain(value: Any) -> str:

@@ -1,6 +1,6 @@
-"""Figures of several runs: results in, `Figure` out."""
+"""Figures of several runs, and of one model before and after its training: results in, `Figure` out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,12 +8,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from handclip_lib.analysis.comparison import Difference
+from handclip_lib.data.manifest import Split
 from handclip_lib.evaluation.bootstrap import Interval
-from handclip_lib.plots import style
-from handclip_lib.plots.retrieval import draw_cmc
+from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.ranking.confusion import embedding_map, similarity_by_identity
+from handclip_lib.evaluation.ranking.protocol import ProtocolResult
+from handclip_lib.evaluation.verification.error_rates import compared_pairs
+from handclip_lib.plots import retrieval, style
 
 MEASURES = {"rank1": "rank-1", "map": "mAP"}
-POINTS = "percentage points"
+POINTS, PALE = "percentage points", "#C8C8C8"
+CHANGED = {
+    "cmc": "CMC before and after, and the trivial baselines, with 95 % bands",
+    "draw_spread": "Rank-1 of each draw, and the 95 % interval over identities",
+    "margins": "How far the best match is ahead of the best image of someone else",
+    "scores_before": "Cosine of pairs, before", "scores_after": "Cosine of pairs, after",
+    "similarity_before": "Cosine, before", "similarity_after": "Cosine, after",
+    "maps": "Test images laid out by t-SNE, before and after; a colour an identity",
+}  # fmt: skip
+"""Figures of what a training changed, and what each shows."""
 MOST_QUERIES, LONGEST_NAME = 8, 20  # listed a side, and characters of a file's name
 
 
@@ -54,7 +67,7 @@ def cmc_overlay(curves: Mapping[str, Interval], n_gallery: int) -> Figure:
 
 
 def _one_gallery(axis: Axes, curves: Mapping[str, Interval], n_gallery: int) -> None:
-    draw_cmc(axis, curves)
+    retrieval.draw_cmc(axis, curves)
     low = min((float(cmc.low.min()) for cmc in curves.values()), default=0)
     axis.set(ylabel="queries with a match in the k best", ylim=(max(0, 100 * low - 5), 101))
     axis.set_title(f"gallery of {n_gallery} images")
@@ -65,12 +78,9 @@ def compared_runs(
     curves: Mapping[str, Interval], n_gallery: int, differences: Mapping[str, Difference],
     queries: Mapping[str, pd.DataFrame],
 ) -> Figure:  # fmt: skip
-    """Two runs: CMC of both, difference of rank-1 and mAP, and queries that only one of them gets right.
+    """Two runs: CMC of both by label, what the first gains over the second, and queries that only one gets right.
 
-    Args:
-        curves: CMC of the two by label, the first less the second being the difference.
-        differences: Of `compare_pair`.
-        queries: Of `won_and_lost`.
+    The differences are of `compare_pair`, the queries of `won_and_lost`.
     """
     figure = Figure(figsize=(style.WIDTH, 6.2), layout="constrained")
     grid = figure.add_gridspec(2, 2, height_ratios=(1.5, 1))
@@ -124,11 +134,9 @@ def _short(path: str) -> str:
 
 @style.in_our_look
 def sweep_effect(table: pd.DataFrame, parameter: str, measures: Mapping[str, str] = MEASURES) -> Figure:
-    """Rank-1 and mAP over the values of one parameter: lines are means over seeds, dots single runs.
+    """Measures over the values of one parameter: lines are means over seeds, dots single runs.
 
-    Args:
-        table: Columns value, and the measures in 0..1, a row a run.
-        measures: Label of each measure by its column; at most as many as there are colours.
+    The table has a row a run, with its value and the measures, in 0..1, whose labels are given by column.
     """
     figure, (axis,) = style.figure_with_axes(height=3.6)
     is_number = pd.api.types.is_numeric_dtype(table["value"]) and not pd.api.types.is_bool_dtype(table["value"])
@@ -145,7 +153,7 @@ def sweep_effect(table: pd.DataFrame, parameter: str, measures: Mapping[str, str
         axis.set_xticks(names, [f"{value:g}" for value in names])
         axis.minorticks_off()
     else:
-        axis.set_xticks(range(len(names)), map(str, names))
+        axis.set_xticks(range(len(names)), [str(name) or "none" for name in names])
     axis.set_xlabel(f"{parameter} ({len(table)} runs)")
     style.percent(axis.yaxis)
     axis.legend(loc="best")
@@ -178,10 +186,9 @@ def draw_variance(draws: Mapping[str, pd.Series]) -> Figure:
     """Rank-1 of every draw, one line an entry: the draws are the same for all, so they rise and fall together."""
     figure, (axis,) = style.figure_with_axes(height=3.6 + 0.1 * len(draws))
     for place, (label, values) in enumerate(draws.items()):
-        colour, marker, line = style.look(place)
         spread = f"sd {100 * values.std(ddof=1):.1f}" if len(values) > 1 else "one draw"
         text = f"{label}: {100 * values.mean():.1f} ({spread})"
-        axis.plot(values.index, 100 * values, color=colour, marker=marker, ls=line, ms=5, lw=1, label=text)
+        style.curve(axis, values.index, 100 * values, place, text, ms=5, lw=1)
     axis.set(xlabel="draw of the gallery", ylabel="rank-1")
     style.whole_numbers(axis.xaxis)
     style.percent(axis.yaxis)
@@ -210,4 +217,80 @@ def cost_accuracy(table: pd.DataFrame) -> Figure:
     axis.set(xlabel="seconds a run took, on the machine it ran on", ylabel="rank-1")
     style.percent(axis.yaxis)
     axis.legend(loc="best", title="at each mark: end of the run's id")
+    return figure
+
+
+def before_and_after(
+    results: Sequence[ProtocolResult], before: Features, after: Features, split: Split, seed: int = 0
+) -> dict[str, tuple[Figure, str]]:
+    """`CHANGED` by the frozen and by the trained model's embeddings of the evaluated images; the seed is of the map."""
+    maps = {label: embedding_map(found, split, seed=seed) for label, found in (("before", before), ("after", after))}
+    figures = {
+        "cmc": retrieval.cmc_curves(results), "draw_spread": retrieval.draw_spread(results),
+        "margins": retrieval.margins(results), "maps": embedding_maps(maps),
+    }  # fmt: skip
+    for when, found in (("before", before), ("after", after)):
+        pairs = compared_pairs(found, split)
+        figures[f"scores_{when}"] = retrieval.score_histogram(pairs.genuine, pairs.impostor)
+        figures[f"similarity_{when}"] = retrieval.similarity_matrix(*similarity_by_identity(found, split))
+    return {name: (figures[name], said) for name, said in CHANGED.items()}
+
+
+@style.in_our_look
+def embedding_maps(maps: Mapping[str, pd.DataFrame], identities: int = 12) -> Figure:
+    """`embedding_map`s by label, side by side: colour and mark are one person with many images, the rest is grey."""
+    figure, axes = style.figure_with_axes(1, len(maps), height=5.2 if len(maps) > 1 else 6.0)
+    named = list(dict.fromkeys(next(iter(maps.values()))["identity"]))[:identities]
+    for axis, (label, points) in zip(axes, maps.items(), strict=True):
+        rest = points[~points["identity"].isin(named)]
+        axis.plot(rest["x"], rest["y"], ".", color=PALE, ms=4, label=f"{rest['identity'].nunique()} others")
+        for place, identity in enumerate(named):
+            own = points[points["identity"] == identity]
+            marker = style.MARKERS[place // len(style.COLOURS) % len(style.MARKERS)]
+            style.curve(
+                axis, own["x"], own["y"], place, str(identity), marker=marker, ls="", ms=6, mec="white", mew=0.4
+            )
+        axis.set_title(style.wrapped(f"{label}: {len(points)} images", style.HALF if len(maps) > 1 else 2 * style.HALF))
+        style.bare(axis, PALE)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, title="identity")
+    return figure
+
+
+@style.in_our_look
+def similarity_difference(before: np.ndarray, after: np.ndarray, identities: Sequence[str], names: str) -> Figure:
+    """How the cosine of all pairs of images changed, (n, n), in order of identity: red rose, blue fell.
+
+    The names say what is compared, such as "fine-tuned less frozen".
+    """
+    change, people = np.asarray(after, np.float64) - np.asarray(before, np.float64), np.asarray(identities)
+    same, off = people[:, None] == people[None, :], ~np.eye(len(people), dtype=bool)
+    figure, (left, right) = style.figure_with_axes(1, 2, height=4.9, width_ratios=(1.35, 1))
+    bound = float(np.quantile(np.abs(change[off]), 0.99)) or 1.0
+    style.matrix(left, change, "change of the cosine", "RdBu_r", vmin=-bound, vmax=bound)
+    left.set_title(style.wrapped(names, style.HALF))
+    left.set(xlabel="test image, ordered by identity", ylabel="test image")
+    edges = np.linspace(change[off].min(), change[off].max() + 1e-9, 50)
+    mated, non_mated = change[off & same], change[off & ~same]
+    style.draw_scores(right, mated, non_mated, edges, lambda values: f"mean {values.mean():+z.2f}")
+    right.axvline(0, color=style.QUIET, lw=1)
+    right.set(xlabel="change of the cosine", ylabel="density")
+    right.legend(loc="lower center", bbox_to_anchor=(0.5, 1), title="pairs of images")
+    return figure
+
+
+@style.in_our_look
+def prompt_norms_of_runs(lengths: Mapping[str, np.ndarray]) -> Figure:
+    """Length of the learnt tokens of each identity, shortest first: mean of its tokens, band from least to greatest.
+
+    The lengths are (n_identities, n_ctx), by run.
+    """
+    figure, (axis,) = style.figure_with_axes(height=3.6)
+    for place, (run, tokens) in enumerate(lengths.items()):
+        ordered = tokens[np.argsort(tokens.mean(axis=1), kind="stable")].repeat(1 if len(tokens) > 1 else 2, axis=0)
+        label = f"02-{run.rpartition('-')[2]}: {tokens.shape[1]} tokens, mean {tokens.mean():.2f}"
+        x, band = np.linspace(0, 100, len(ordered)), (ordered.min(1), ordered.max(1))
+        style.curve(axis, x, ordered.mean(1), place, label, band, ms=3)
+    axis.set(xlabel="identities, shortest prompts first", ylabel="length of a learnt token", ylim=(0, None))
+    style.percent(axis.xaxis)
+    axis.legend(loc="lower right")
     return figure

@@ -1,18 +1,32 @@
-"""Figures of a ranking: results in, `Figure` out."""
+"""Figures of a ranking and of what it rests on: results in, `Figure` out."""
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from PIL import Image
 
+from handclip_lib.data.images import DecodedImages
 from handclip_lib.evaluation.bootstrap import Interval
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult
+from handclip_lib.evaluation.studies.occlusion_sensitivity import (
+    Encode,
+    OcclusionMap,
+    example_queries,
+    occlusion_sensitivity,
+)
+from handclip_lib.evaluation.tables import in_percent
 from handclip_lib.plots import style
 
 MOST_IN_MATRIX = 400
 MOST_LABELS = 30
+PALE = 0.5  # how far the photograph under a map is lightened, so that its own tones do not read as the map's
+CLEAR = 0.85  # opacity of the strongest part
 GALLERY_TITLES = {"aspect": "gallery: same aspect", "all": "gallery: all aspects"}
 
 
@@ -35,11 +49,8 @@ def cmc_curves(results: Sequence[ProtocolResult]) -> Figure:
 def draw_cmc(axis: Axes, curves: Mapping[str, Interval]) -> None:
     """Draw CMC curves with their bands over identities into an axis, rank-1 in their labels."""
     for place, (label, cmc) in enumerate(curves.items()):
-        k = np.arange(1, len(cmc.estimate) + 1)
-        colour, marker, line = style.look(place)
-        axis.fill_between(k, 100 * cmc.low, 100 * cmc.high, color=colour, alpha=0.12, lw=0)
-        text = f"{label} ({100 * cmc.estimate[0]:.1f} %)"
-        axis.plot(k, 100 * cmc.estimate, color=colour, marker=marker, ls=line, ms=4, label=text)
+        k, text = np.arange(1, len(cmc.estimate) + 1), f"{label} ({in_percent(cmc.estimate[0])} %)"
+        style.curve(axis, k, 100 * cmc.estimate, place, text, (100 * cmc.low, 100 * cmc.high))
     axis.set_xlabel("rank k")
     style.whole_numbers(axis.xaxis)
     style.percent(axis.yaxis)
@@ -55,8 +66,7 @@ def draw_spread(results: Sequence[ProtocolResult]) -> Figure:
         axis.plot(values, np.full(len(values), row), ".", color=style.QUIET, ms=9, alpha=0.7)
         ends = (result.rank1.estimate, result.rank1.low, result.rank1.high)
         style.bar_of_interval(axis, ends, row + 0.22, style.look(models.index(result.model))[:2])
-    axis.set_yticks(range(len(results)), [f"{r.model}, {GALLERY_TITLES[r.gallery]}" for r in results])
-    axis.invert_yaxis()
+    style.name_rows(axis, (f"{r.model}, {GALLERY_TITLES[r.gallery]}" for r in results))
     style.percent(axis.xaxis)
     axis.set(xlabel="rank-1: grey dots are single draws, bars the interval over identities", xlim=(0, 100))
     axis.margins(y=0.2)
@@ -69,9 +79,8 @@ def similarity_matrix(similarity: np.ndarray, identities: Sequence[str] | np.nda
     n = min(len(identities), MOST_IN_MATRIX)
     shown, names = np.asarray(similarity)[:n, :n], np.asarray(identities)[:n]
     figure, (axis,) = style.figure_with_axes(height=6.6)
-    axis.grid(False)
     off_diagonal = shown[~np.eye(n, dtype=bool)] if n > 1 else shown
-    picture = axis.imshow(shown, cmap="viridis", vmin=np.quantile(off_diagonal, 0.02), vmax=1, interpolation="nearest")
+    style.matrix(axis, shown, "cosine", vmin=np.quantile(off_diagonal, 0.02), vmax=1)
     edges = np.flatnonzero(names[1:] != names[:-1]) + 0.5
     for edge in edges:
         axis.axhline(edge, color="white", lw=0.4)
@@ -86,7 +95,6 @@ def similarity_matrix(similarity: np.ndarray, identities: Sequence[str] | np.nda
     axis.set_yticks(middles[named], labels[named])
     note = f" (first {n} of {len(identities)} images)" if n < len(identities) else ""
     axis.set_title(f"cosine similarity, images ordered by identity{note}")
-    figure.colorbar(picture, ax=axis, label="cosine", shrink=0.8)
     return figure
 
 
@@ -111,7 +119,7 @@ def margins(results: Sequence[ProtocolResult]) -> Figure:
     edges = np.histogram_bin_edges(np.concatenate(gaps), 80)
     for number, (result, gap) in enumerate(zip(shown, gaps, strict=True)):
         share = 100 * np.histogram(gap, edges)[0] / len(gap)
-        label = f"{result.model}: {100 * (gap > 0).mean():.1f} % above 0, mean {gap.mean():+.3f}"
+        label = f"{result.model}: {in_percent((gap > 0).mean())} % above 0, mean {gap.mean():+.3f}"
         line = style.LINES[number % len(style.LINES)]
         axis.stairs(share, edges, color=style.look(number)[0], label=label, lw=1.6, ls=line)
     axis.axvline(0, color=style.QUIET, ls="--", lw=1)
@@ -127,9 +135,8 @@ def burst_effect(frame: pd.DataFrame) -> Figure:
     figure, (left, right) = style.figure_with_axes(1, 2, height=3.2, width_ratios=(2, 1))
     steps = sorted(frame["burst"].unique())
     for row, (model, rows) in enumerate(frame.groupby("model", sort=False)):
-        colour, marker, line = style.look(row)
         place = [steps.index(burst) for burst in rows["burst"]]
-        left.plot(place, 100 * rows["rank1"], color=colour, marker=marker, ls=line, label=str(model))
+        style.curve(left, place, 100 * rows["rank1"], row, str(model), ms=6)
     names = [f"±{burst}" if burst else "none" for burst in steps]
     left.set_xticks(range(len(steps)), names)
     left.set(xlabel="captures around the gallery image left out", ylabel="rank-1", ylim=(0, 101))
@@ -159,3 +166,67 @@ def ranked_gallery(
         box = {"facecolor": colour, "edgecolor": "none", "boxstyle": "round,pad=0.15"}
         axis.text(0.04, 0.05, mark, transform=axis.transAxes, color="white", bbox=box, fontsize=10)
     return figure
+
+
+def occlusion_figure(
+    result: ProtocolResult, images: DecodedImages, encode: Encode, batch_size: int = 32
+) -> tuple[Figure, str]:
+    """`occlusion_rows` of a ranking's `example_queries` by the model that made it, and what it shows in words."""
+    queries = example_queries(result)
+    maps = occlusion_sensitivity(queries, images, encode, batch_size=batch_size)
+    return occlusion_rows(queries, maps, images), occlusion_alt(queries, maps)
+
+
+@style.in_our_look
+def occlusion_rows(queries: pd.DataFrame, maps: Sequence[OcclusionMap], images: DecodedImages) -> Figure:
+    """A row a query: the query, its best match, the best image of someone else, and which parts decided.
+
+    Orange parts spoke for the right person and purple ones for someone else; what did not matter is clear. One scale
+    serves all rows. The queries are `example_queries`, each with its map.
+    """
+    figure, axes = style.figure_with_axes(len(queries), 4, height=2.45 * len(queries) + 0.8)
+    bound = max(float(np.abs(result.fall).max()) for result in maps) or 1.0
+    scale, colours = Normalize(-bound, bound), _clear_in_the_middle()
+    for place, (row, result) in enumerate(zip(queries.to_dict("records"), maps, strict=True)):
+        query, match, wrong = images.pixels[images.rows([row["path"], row["match_path"], row["wrong_path"]])]
+        grey = query.mean(2, keepdims=True).repeat(3, 2)
+        pale = np.rint(grey + PALE * (255 - grey)).astype(np.uint8)
+        own = axes[4 * place : 4 * place + 4]
+        style.show_picture(own[0], query, f"{row['kind']}\nquery: {row['identity']}", style.QUERY)
+        style.show_picture(own[1], match, f"best match\ncosine {result.match_score:.3f}", style.MATCH)
+        style.show_picture(own[2], wrong, f"best of someone else\ncosine {result.wrong_score:.3f}", style.OTHER)
+        style.show_picture(own[3], pale, f"occlusion sensitivity\nmargin {result.margin:+.3f}", style.QUERY)
+        own[3].imshow(upsampled(result.fall, *query.shape[:2]), cmap=colours, norm=scale)
+    bar = figure.colorbar(ScalarMappable(scale, colours), ax=axes, location="bottom", aspect=50, pad=0.02)
+    bar.set_label(
+        "fall of the margin when the part is covered (cosine):  < 0 spoke for someone else,  > 0 for the person"
+    )
+    bar.ax.tick_params(labelsize=9)
+    return figure
+
+
+def occlusion_alt(queries: pd.DataFrame, maps: Sequence[OcclusionMap]) -> str:
+    """What `occlusion_rows` shows, for those who cannot see it: each row's margin, and its strongest part."""
+    texts = []
+    for kind, result in zip(queries["kind"], maps, strict=True):
+        row, column = np.unravel_index(np.abs(result.fall).argmax(), result.fall.shape)
+        strongest, n = result.fall[row, column], len(result.fall)
+        verb = "falls" if strongest >= 0 else "rises"
+        texts.append(
+            f"{kind}, margin {result.margin:+.3f}: it {verb} most, by {abs(strongest):.3f}, when row {row + 1} of {n} "
+            f"from the top, column {column + 1} of {n} from the left is covered"
+        )
+    return "Queries, their best match, the best image of someone else, and which parts decided. " + "; ".join(texts)
+
+
+def upsampled(cells: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A map of cells at the size of the image, bilinear between the middles of cells: float32 (height, width)."""
+    return np.asarray(Image.fromarray(cells.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _clear_in_the_middle() -> ListedColormap:
+    """A diverging map that colour-blind readers tell apart, clearer the nearer to zero."""
+    steps = np.linspace(0, 1, 256)
+    colours = mpl.colormaps["PuOr_r"](steps)
+    colours[:, 3] = CLEAR * np.sqrt(np.abs(2 * steps - 1))
+    return ListedColormap(colours, "what decided")

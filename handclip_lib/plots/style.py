@@ -19,6 +19,7 @@ MATCH, OTHER, QUERY, QUIET = "#009E73", "#D55E00", "#333333", "#8C8C8C"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", ":", "-.")
 WIDTH = 9.0  # inches: the width of a report's column
+CHARACTER = 0.075  # inches: mean width of a character at 9 pt
 LINE, HALF = 34, 52  # characters of a label beside an axis, which takes its width; and of half a figure's width
 LOOK: Any = {
     "font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10, "legend.fontsize": 9, "xtick.labelsize": 9,
@@ -37,7 +38,6 @@ def _our_look() -> Iterator[None]:
 
 in_our_look = _our_look()
 """Decorator of every figure: a text takes its look, and `$` its meaning, when it is made, not when it is drawn."""
-CHARACTER = 0.075  # inches: mean width of a character at 9 pt
 
 
 def figure_with_axes(rows: int = 1, columns: int = 1, height: float = 3.6, **options: Any) -> tuple[Figure, list[Axes]]:
@@ -55,6 +55,22 @@ def look(place: int) -> tuple[str, str, str]:
     return COLOURS[place % n], MARKERS[place % n], LINES[place // n % len(LINES)]
 
 
+def curve(axis: Axes, x: Any, y: Any, place: int, label: str, band: Sequence[Any] = (), **options: Any) -> None:
+    """A line in the look of one of several, and its band, low and high, where there is one."""
+    colour, marker, line = look(place)
+    if len(band):
+        axis.fill_between(x, *band, color=colour, alpha=0.12, lw=0)
+    axis.plot(x, y, **{"color": colour, "marker": marker, "ls": line, "ms": 4, "label": label, **options})
+
+
+def matrix(axis: Axes, values: np.ndarray, label: str = "", cmap: str = "viridis", **options: Any) -> None:
+    """A matrix as colours, without a grid; `label` is that of its bar of colours, if it has one of its own."""
+    axis.grid(False)
+    picture = axis.imshow(values, cmap=cmap, interpolation="nearest", **options)
+    if label:
+        axis.get_figure(root=True).colorbar(picture, ax=axis, label=label, shrink=0.8)  # type: ignore[union-attr]
+
+
 def percent(*sides: Axis) -> None:
     """Label sides whose values are shares times 100: they become percent in figures and tables and nowhere else."""
     for side in sides:
@@ -69,11 +85,7 @@ def whole_numbers(side: Axis) -> None:
 def bar_of_interval(axis: Axes, values: Sequence[Any], rows: Any, look: tuple[str, str], fill: str = "") -> None:
     """Estimates with their intervals as bars with a marker, in percent; rows without one are left out.
 
-    Args:
-        values: Estimate, low and high, shares, each a number or (n,).
-        rows: Height of each.
-        look: Colour and marker.
-        fill: Of the marker; its colour by default.
+    The values are estimate, low and high, shares, each a number or (n,); `fill` is the marker's, else its colour.
     """
     estimate, low, high = (np.atleast_1d(np.asarray(value, np.float64)) for value in values)
     there = ~np.isnan(estimate)
@@ -138,12 +150,7 @@ def picture_grid(
 ) -> tuple[Figure, list[Axes]]:
     """Images, uint8 (height, width, 3), in rows of equal length, each with its title, wrapped to its width.
 
-    Args:
-        columns: Images in a row, at most.
-        size: Height of an image in inches, at most.
-
-    Returns:
-        The figure and the axes of the images.
+    A row has at most so many columns, an image at most `size` inches of height. The axes are those of the images.
     """
     rows = max(1, -(-len(pixels) // columns))
     columns = max(1, -(-len(pixels) // rows))

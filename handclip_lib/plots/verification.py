@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from scipy.stats import norm
 
+from handclip_lib.evaluation.tables import in_percent
 from handclip_lib.evaluation.verification.error_rates import VerificationResult
-from handclip_lib.evaluation.verification.open_set import OpenSetResult
-from handclip_lib.evaluation.verification.operating_point import GroupResult
+from handclip_lib.evaluation.verification.thresholds import OpenSetResult
 from handclip_lib.plots.retrieval import score_histogram
 from handclip_lib.plots.style import COLOURS, QUERY, QUIET, figure_with_axes, in_our_look, look, name_rows, percent
 
@@ -23,16 +24,15 @@ GROUP_RATES = {"rank1": "rank-1", "fmr": "false match rate", "fnmr": "false non-
 @in_our_look
 def roc_curves(results: Sequence[VerificationResult]) -> Figure:
     """Mated pairs accepted against FMR on a logarithmic axis, greyed where there are too few people for a claim."""
-    limit = max(result.verification.lowest_supported_fmr for result in results)
+    limit = max(result.curve.lowest_supported for result in results)
     figure, (axis,) = figure_with_axes(height=4.2)
     left = _log_axis(axis, limit, "non-mated pairs accepted (FMR)")
     for row, result in enumerate(results):
-        rates = result.verification
-        label = f"{result.model} (EER {_percent(rates.eer)})"
+        curve = result.curve
         marks = [(point.false_positive, 1 - point.false_negative, point.supported) for point in result.points]
-        _log_steps(axis, rates.fmr, 1 - rates.fnmr, left, row, label, marks)
+        _log_steps(axis, curve.false_positive, 1 - curve.false_negative, left, row, _with_eer(result), marks)
     axis.set_ylabel("mated pairs accepted (1 − FNMR)")
-    _shade(axis, limit, results[0].verification.n_identities)
+    _shade(axis, limit, results[0].pairs.n_identities)
     _words_above(axis, "marks: target FMR, hollow where unsupported")
     return figure
 
@@ -43,26 +43,26 @@ def det_curves(results: Sequence[VerificationResult]) -> Figure:
 
     Source: Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
     """
-    limit = max(result.verification.lowest_supported_fmr for result in results)
+    limit = max(result.curve.lowest_supported for result in results)
     ticks = DET_TICKS[max(0, np.searchsorted(DET_TICKS, limit / 10, "right") - 1) :]
     low, high = norm.ppf(ticks[0]), norm.ppf(ticks[-1])
     figure, (axis,) = figure_with_axes(height=4.8)
     for row, result in enumerate(results):
-        rates, (colour, marker, line) = result.verification, look(row)
-        fmr, fnmr = (norm.ppf(np.clip(share, ticks[0] / 10, 0.9999)) for share in (rates.fmr, rates.fnmr))
+        curve, (colour, marker, line) = result.curve, look(row)
+        rates = (curve.false_positive, curve.false_negative)
+        fmr, fnmr = (norm.ppf(np.clip(rate, ticks[0] / 10, 0.9999)) for rate in rates)
         kept = _visible_steps((fmr - low) / (high - low), (fnmr - low) / (high - low))
-        label = f"{result.model} (EER {_percent(rates.eer)})"
-        axis.step(fmr[kept], fnmr[kept], where="pre", color=colour, ls=line, label=label)
-        if ticks[0] <= rates.eer <= ticks[-1]:
-            axis.plot(norm.ppf(rates.eer), norm.ppf(rates.eer), marker, color=colour, ms=7, mfc="white", mew=1.5)
+        axis.step(fmr[kept], fnmr[kept], where="pre", color=colour, ls=line, label=_with_eer(result))
+        if ticks[0] <= curve.eer <= ticks[-1]:
+            axis.plot(norm.ppf(curve.eer), norm.ppf(curve.eer), marker, color=colour, ms=7, mfc="white", mew=1.5)
     axis.plot([low, high], [low, high], color=QUIET, lw=0.8, ls=":")
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_locator(FixedLocator(norm.ppf(ticks)))
         side.set_minor_locator(NullLocator())
-        side.set_major_formatter(FuncFormatter(lambda deviate, _: f"{100 * norm.cdf(deviate):.3g}%"))
+        side.set_major_formatter(FuncFormatter(lambda deviate, _: f"{in_percent(norm.cdf(deviate), '.3g')}%"))
     axis.set(xlim=(low, high), xlabel="non-mated pairs accepted (FMR)")
     axis.set(ylim=(low, high), ylabel="mated pairs rejected (FNMR)")
-    _shade(axis, norm.ppf(min(limit, 0.9999)), results[0].verification.n_identities)
+    _shade(axis, norm.ppf(min(limit, 0.9999)), results[0].pairs.n_identities)
     _words_above(axis, "marks on the dotted line: EER")
     return figure
 
@@ -70,17 +70,18 @@ def det_curves(results: Sequence[VerificationResult]) -> Figure:
 @in_our_look
 def threshold_choice(result: VerificationResult, threshold: float) -> Figure:
     """The scores of a model with one threshold, and what it does: FMR, FNMR and the pairs behind them."""
-    rates = result.verification
-    place = int(np.searchsorted(rates.thresholds, threshold))
-    accepted, rejected = rates.n_impostor - int(rates.curve.non_mated_below[place]), int(rates.curve.mated_below[place])
-    fmr, fnmr = accepted / rates.n_impostor, rejected / rates.n_genuine
-    doubt = "" if fmr >= rates.lowest_supported_fmr else ", too few for a claim"
+    pairs, curve = result.pairs, result.curve
+    place = int(np.searchsorted(curve.thresholds, threshold))
+    n_impostor, n_genuine = len(pairs.impostor), len(pairs.genuine)
+    accepted, rejected = n_impostor - int(curve.non_mated_below[place]), int(curve.mated_below[place])
+    fmr, fnmr = accepted / n_impostor, rejected / n_genuine
+    doubt = "" if fmr >= curve.lowest_supported else ", too few for a claim"
     title = (
-        f"FMR {_percent(fmr)}: {accepted:,} of {rates.n_impostor:,} non-mated pairs accepted"
-        f" ({rates.n_identities} people{doubt})\n"
-        f"FNMR {_percent(fnmr)}: {rejected:,} of {rates.n_genuine:,} mated pairs rejected"
+        f"FMR {in_percent(fmr, '.3g')} %: {accepted:,} of {n_impostor:,} non-mated pairs accepted"
+        f" ({pairs.n_identities} people{doubt})\n"
+        f"FNMR {in_percent(fnmr, '.3g')} %: {rejected:,} of {n_genuine:,} mated pairs rejected"
     )
-    figure = score_histogram(result.pairs.genuine, result.pairs.impostor, height=3.6)
+    figure = score_histogram(pairs.genuine, pairs.impostor, height=3.6)
     (axis,) = figure.axes
     axis.axvline(threshold, color=QUERY, lw=1.8, label=f"threshold: {threshold:.3f}")
     axis.set_xlabel("cosine similarity of two images")
@@ -91,7 +92,7 @@ def threshold_choice(result: VerificationResult, threshold: float) -> Figure:
 @in_our_look
 def open_set_curves(results: Sequence[OpenSetResult]) -> Figure:
     """FNIR against FPIR on a logarithmic axis, greyed where too few people were held out for a claim."""
-    limit = max(result.lowest_supported_fpir for result in results)
+    limit = max(result.curve.lowest_supported for result in results)
     figure, (axis,) = figure_with_axes(height=4.2)
     left = _log_axis(axis, limit, "non-mated probes with a candidate (FPIR)")
     for row, result in enumerate(results):
@@ -110,9 +111,8 @@ def open_set_curves(results: Sequence[OpenSetResult]) -> Figure:
 
 
 @in_our_look
-def group_bars(result: GroupResult) -> Figure:
+def group_bars(table: pd.DataFrame, model: str, threshold: float) -> Figure:
     """Rank-1, FMR and FNMR of each group with intervals and counts; the line is everybody, small groups are grey."""
-    table = result.table
     figure, axes = figure_with_axes(1, len(GROUP_RATES), height=0.3 * len(table) + 1.3, sharey=True)
     for axis, (rate, title) in zip(axes, GROUP_RATES.items(), strict=True):
         share, low, high = (100 * table[f"{rate}{end}"].to_numpy(float) for end in ("", "_low", "_high"))
@@ -134,7 +134,7 @@ def group_bars(result: GroupResult) -> Figure:
     names = [f"{group} ({people} people, {queries:.0f} queries)" for group, people, queries in counts]
     name_rows(axes[0], names)
     figure.suptitle(
-        f"{result.model}, threshold {result.threshold:.3f}. Grey: fewer than 5 people. Hollow: too few for a claim",
+        f"{model}, threshold {threshold:.3f}. Grey: fewer than 5 people. Hollow: too few for a claim",
         fontsize=10
     )  # fmt: skip
     return figure
@@ -145,7 +145,7 @@ def _log_axis(axis: Axes, limit: float, label: str) -> float:
     left = 10.0 ** np.floor(np.log10(min(limit, 1) / 10) + 1e-9)
     axis.set_xscale("log")
     axis.set(xlim=(left, 1), xlabel=label, ylim=(0, 101))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}%"))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{in_percent(float(share), '.3g')}%"))
     axis.xaxis.set_minor_formatter(FuncFormatter(lambda share, _: ""))
     percent(axis.yaxis)
     return left
@@ -186,5 +186,5 @@ def _words_above(axis: Axes, title: str) -> None:
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2, columnspacing=1.2)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+def _with_eer(result: VerificationResult) -> str:
+    return f"{result.model} (EER {in_percent(result.curve.eer, '.3g')} %)"

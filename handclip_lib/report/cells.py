@@ -11,7 +11,7 @@ from bleach import clean
 from bleach.css_sanitizer import CSSSanitizer
 from bs4 import BeautifulSoup, Tag
 from nbconvert import HTMLExporter
-from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
@@ -42,30 +42,18 @@ NUMBER = re.compile(r"[<>≤≥~≈]?\s*[-−+]?\d[\d\s.,%±+\-−–—()\[\]/e
 
 @dataclass(frozen=True)
 class Cells:
-    """What a report shows of a notebook.
+    """What a report shows of a notebook."""
 
-    Attributes:
-        html: The cells, cleaned; nothing in it runs or is fetched.
-        style: CSS of the highlighted code.
-        title: Text of the first heading, "" without one.
-        contents: (level 2 or 3, anchor, text) of each heading.
-        comments: What the cell tagged `parameters` says of each.
-        error: Name and message of the first error, "" without one.
-    """
-
-    html: str
-    style: str
-    title: str
-    contents: list[tuple[int, str, str]]
-    comments: dict[str, str]
-    error: str
+    html: str  # cleaned: nothing in it runs or is fetched
+    style: str  # CSS of the highlighted code
+    title: str  # text of the first heading, "" without one
+    contents: list[tuple[int, str, str]]  # level (2 or 3), anchor and text of each heading
+    comments: dict[str, str]  # what the cell tagged `parameters` says of each
+    error: str  # name and message of the first error, "" without one
 
 
 def notebook_cells(path: Path, panels: "Sequence[LivePanel]" = ()) -> Cells:
-    """Convert an executed notebook.
-
-    Args:
-        panels: Each takes the place of the picture whose alternative text begins with its own.
+    """Convert an executed notebook; a panel takes the place of the picture whose alternative text begins with its own.
 
     Raises:
         RunError: The file cannot be read, is no notebook, or has no picture for one of the panels.
@@ -76,9 +64,9 @@ def notebook_cells(path: Path, panels: "Sequence[LivePanel]" = ()) -> Cells:
     except (OSError, ValueError, nbformat.ValidationError) as error:
         reason = str(error).partition("\n")[0]
         raise RunError(f"{path} is no readable notebook ({reason}); run it again") from error
-    notebook, _ = CoalesceStreamsPreprocessor(enabled=True)(notebook, {})
+    notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})
     # papermill puts its own boxes around an error; the report has a better one
-    notebook.cells = [cell for cell in notebook.cells if "papermill-error-cell-tag" not in _tags(cell)]
+    notebook, _ = TagRemovePreprocessor(remove_cell_tags={"papermill-error-cell-tag"}).preprocess(notebook, {})
     errors, placed = [], set()
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -89,9 +77,8 @@ def notebook_cells(path: Path, panels: "Sequence[LivePanel]" = ()) -> Cells:
     if missing:
         raise RunError(f"{path} has no picture described as {missing[0]!r}…; run it again with this version")
     config = Config({"NbConvertBase": {"display_data_priority": list(DISPLAY_PRIORITY)}})
-    exporter = HTMLExporter(
-        config=config, template_name="page", extra_template_basedirs=[str(TEMPLATES)], exclude_anchor_links=True
-    )
+    exporter = HTMLExporter(config=config, template_name="page", extra_template_basedirs=[str(TEMPLATES)])
+    exporter.exclude_anchor_links = True
     exporter.register_filter("clean_html", cleaned)
     body, _ = exporter.from_notebook_node(notebook)
     soup = BeautifulSoup(body, "html.parser")
@@ -104,18 +91,14 @@ def notebook_cells(path: Path, panels: "Sequence[LivePanel]" = ()) -> Cells:
 
 
 def _enliven(output: NotebookNode, panels: "Sequence[LivePanel]") -> str | None:
-    """Give the picture of a panel what the template makes controls of; what a notebook itself says of it is dropped.
-
-    Returns:
-        What the alternative text of the panel begins with; None where the picture is no panel's.
-    """
+    """Give the picture of a panel what the template makes controls of; what a notebook itself says of it is dropped."""
     about = output.get("metadata", {}).get("image/png")
     if isinstance(about, dict):
         about.pop("live", None)
-        alt = str(about.get("alt", ""))
-        for panel in [panel for panel in panels if alt.startswith(panel.alt)][:1]:
-            about.update(panel.as_metadata())
-            return panel.alt
+        for panel in panels:
+            if str(about.get("alt", "")).startswith(panel.alt):
+                about.update(panel.as_metadata())
+                return panel.alt
     return None
 
 
@@ -130,14 +113,8 @@ def cleaned(text: str) -> str:
         element.decompose()
     for picture in soup.find_all("img", src=lambda source: source is None or not PICTURE.match(source)):
         picture.decompose()
-    return clean(
-        str(soup),
-        tags=TAGS,
-        attributes=_is_allowed,
-        protocols=["http", "https", "mailto", "data"],
-        strip=True,
-        css_sanitizer=CSSSanitizer(allowed_css_properties=STYLES),
-    )
+    protocols, css = ["http", "https", "mailto", "data"], CSSSanitizer(allowed_css_properties=STYLES)
+    return clean(str(soup), TAGS, _is_allowed, protocols, strip=True, css_sanitizer=css)
 
 
 def _is_allowed(tag: str, name: str, value: str) -> bool:
@@ -148,10 +125,6 @@ def _is_allowed(tag: str, name: str, value: str) -> bool:
     if name == "style":
         return tag in {"td", "th", "tr", "span"}
     return name in ATTRIBUTES
-
-
-def _tags(cell: NotebookNode) -> list[str]:
-    return cell.metadata.get("tags", [])
 
 
 def _is_worth_showing(output: NotebookNode) -> bool:
@@ -221,6 +194,7 @@ def _make_legible(soup: BeautifulSoup, table: Tag) -> None:
 
 def _comments(notebook: NotebookNode) -> dict[str, str]:
     """What the `parameters` cell says of each parameter: `name: type = literal  # comment`."""
-    lines = [line for cell in notebook.cells if "parameters" in _tags(cell) for line in cell.source.splitlines()]
+    tagged = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    lines = "\n".join(tagged).splitlines()
     matches = (re.fullmatch(r"(\w+)\s*:[^#]*=.*?  # (.*)", line) for line in lines)
     return {match[1]: match[2] for match in matches if match}

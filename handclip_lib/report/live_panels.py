@@ -20,7 +20,7 @@ from handclip_lib.data.images import decode_images, open_image
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.open import open_dataset
 from handclip_lib.errors import HandClipError, RunError
-from handclip_lib.evaluation.baselines import is_baseline
+from handclip_lib.evaluation.features import is_baseline
 from handclip_lib.evaluation.ranking.saved_evaluation import load_evaluation
 from handclip_lib.evaluation.verification.error_rates import verify_models
 from handclip_lib.parameters.notebooks import NOTEBOOKS
@@ -36,22 +36,13 @@ QUALITY = 82  # of WebP: a third of the PNG, and no difference to be seen
 
 @dataclass(frozen=True)
 class LivePanel:
-    """A panel as pictures.
-
-    Attributes:
-        alt: What the alternative text of the panel's picture in the notebook begins with.
-        note: What a reader should know beside it.
-        controls: Name, labels of its choices, index of the first shown, and whether it is a slider, of each.
-        frames: Alternative text, base64 WebP and width in CSS pixels of each picture; without a picture, the text
-            says why there is none.
-        order: Frame of each combination of choices, the last control's changing first.
-    """
+    """A panel as pictures; `alt` is what the alternative text of its picture in the notebook begins with."""
 
     alt: str
-    note: str
-    controls: list[dict[str, Any]] = field(default_factory=list)
-    frames: list[dict[str, Any]] = field(default_factory=list)
-    order: list[int] = field(default_factory=list)
+    note: str  # what a reader should know beside it
+    controls: list[dict[str, Any]] = field(default_factory=list)  # name, labels, start (an index), slides (or a list)
+    frames: list[dict[str, Any]] = field(default_factory=list)  # alt, picture (WebP; or alt says why not), width (CSS)
+    order: list[int] = field(default_factory=list)  # frame of each combination, the last control's changing first
 
     def as_metadata(self) -> dict[str, Any]:
         """What the report's template reads beside the picture of an output."""
@@ -66,9 +57,7 @@ class LivePanel:
 def drawn_ahead(panel: Panel, choices: Mapping[str, Iterable[Any]], note: str = "") -> LivePanel:
     """Draw a panel, whose controls are moved, at every combination of choices; equal pictures are kept once.
 
-    Args:
-        choices: Values by the label of a control; what the control shows now is shown first, or what is nearest.
-        note: What a reader should know beside it.
+    The choices are values by the label of a control; what it shows now is shown first, or what is nearest.
     """
     alt = panel.alt.partition(" (")[0]
     there = {control.description: control for control in panel.controls.values()}
@@ -98,16 +87,9 @@ def drawn_ahead(panel: Panel, choices: Mapping[str, Iterable[Any]], note: str = 
 
 
 def live_panels(run_folder: Path, run: Mapping[str, Any]) -> list[LivePanel]:
-    """The panels of a run, from what it left in its folder and the photographs.
+    """The panels of a run, from what it left in its folder and the photographs; without these, a note and no frames.
 
     The similarity over epochs of 02 is drawn ahead in every report; its other panels would need the model.
-
-    Returns:
-        Empty for a notebook whose panels cannot be drawn ahead; a panel whose data is not there any more has a note
-        and no frames.
-
-    Raises:
-        RunError: The run did not succeed, or its parameters are not those of this version.
     """
     makers = MAKERS.get(str(run.get("notebook")), ())
     if not makers:
@@ -138,12 +120,11 @@ def _photographs(_: Path, config: Any) -> LivePanel:
 def _thresholds(folder: Path, _: Any) -> LivePanel:
     saved, split = load_evaluation(folder), Split.read(folder)
     models = [model for model in saved.models if not is_baseline(model)]
-    results = verify_models(
-        {model: saved.features(model) for model in models}, split, bootstrap=2
-    )  # no interval is shown
+    # no interval is shown
+    results = verify_models({model: saved.features(model) for model in models}, split, bootstrap=2)
     low = min(float(np.median(result.pairs.impostor)) for result in results)
-    high = max(float(result.verification.thresholds[-2]) for result in results)
-    start = results[0].verification.eer_threshold
+    high = max(float(result.curve.thresholds[-2]) for result in results)
+    start = results[0].curve.eer_threshold
     steps = sorted({*np.linspace(low, high, THRESHOLDS).tolist(), start})
     note = "Trivial baselines are left out here: their embeddings are not kept."
     return drawn_ahead(threshold_explorer(results), {"model": models, "threshold": steps}, note)
@@ -174,23 +155,20 @@ def _runs(folder: Path, config: Any) -> LivePanel:
 
 
 BROWSED = ("A query and its", _queries)
+EXPLORED = ("Distribution of the scores of pairs of one person and of two people, with", _thresholds)
 MAKERS: dict[str, tuple[tuple[str, Callable[[Path, Parameters], LivePanel]], ...]] = {
     "01_data_exploration": (("Sample of up to", _photographs),),
     "03_image_finetune": (BROWSED,),
     "04_joint_training": (BROWSED,),
-    "05_evaluation": (
-        ("Distribution of the scores of pairs of one person and of two people, with", _thresholds),
-        BROWSED,
-    ),
+    "05_evaluation": (EXPLORED, BROWSED),
     "06_analysis": (("CMC of two runs", _runs),),
 }
 """By notebook: what the alternative text of each panel begins with, and what draws it."""
 
 
 def _table(config: Any) -> Any:
-    return open_dataset(
-        config.dataset, config.data_root, drawn_subjects=config.drawn_subjects, drawn_images=config.drawn_images
-    )
+    drawn = {"drawn_subjects": config.drawn_subjects, "drawn_images": config.drawn_images}
+    return open_dataset(config.dataset, config.data_root, **drawn)
 
 
 def _label(value: Any) -> str:

@@ -11,8 +11,17 @@ from markupsafe import Markup
 
 from handclip_lib.errors import RunError
 from handclip_lib.files import write_text
-from handclip_lib.report.thumbnail import write_thumbnail
-from handclip_lib.report.values import INTERACTIVE, duration, index_row, moment, nested_rows, text, tone_of
+from handclip_lib.report.facts import (
+    INTERACTIVE,
+    answer_of,
+    duration,
+    index_row,
+    moment,
+    nested_rows,
+    text,
+    tone_of,
+    write_thumbnail,
+)
 from handclip_lib.runs.listing import all_records
 from handclip_lib.runs.record import DAMAGED, read_record, record_of
 from handclip_lib.terminal import one_line
@@ -27,21 +36,19 @@ RECORDED = ("started", "finished", "command", "process", "git", "split", "seed",
 def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
     """Write `report.html` and the run's thumbnail from `executed.ipynb`, `run.json` and `figures/`.
 
-    An interactive report that is older than the notebook is removed.
-
-    Args:
-        run_folder: The run. Without a notebook (the run ended too early) the report says so.
-        interactive: Write `report_interactive.html` instead, in which the controls of `live_panels` answer.
+    Without a notebook (the run ended too early) the report says so. An interactive one is written instead as
+    `report_interactive.html`, in which the controls of `live_panels` answer; one older than the notebook is removed.
 
     Raises:
         RunError: `run.json` or the notebook is missing or damaged, the report cannot be written, or it should be
             interactive and no panel can be.
     """
-    from handclip_lib.report.answer import answer_of  # pandas
     from handclip_lib.report.cells import Cells, notebook_cells  # nbconvert: a second to import
 
     run_folder = Path(run_folder)
-    run = _record(run_folder)
+    run = record_of(run_folder)
+    if run["status"] == DAMAGED:
+        raise RunError(f"{one_line(run_folder)}: {run['error']}; run the notebook again")
     notebook = run_folder / "executed.ipynb"
     panels = _live_panels(run_folder, run) if interactive else []
     cells = notebook_cells(notebook, panels) if notebook.is_file() else Cells("", "", "", [], {}, "")
@@ -53,35 +60,24 @@ def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
         "Record": nested_rows({name: run.get(name) for name in RECORDED}),
     }
     rendered = _page(
-        "page.html.j2",
-        str(run["id"]),
-        script="live.js" if interactive else "",
-        style=cells.style,
-        run=run,
-        title=cells.title or str(run.get("notebook") or run["id"]),
-        tone=tone_of(run),
-        answer=answer_of(run_folder, run),
-        facts=_facts(run, parameters),
-        contents=[*cells.contents, (2, "about-run", "About this run")],
-        failure=_failure(run, cells.error),
-        failed_cell=bool(cells.error),
-        cells=Markup(cells.html),
-        tables=[(heading, rows) for heading, rows in tables.items() if rows],
-    )
-    path = run_folder / (INTERACTIVE if interactive else "report.html")
+        "page.html.j2", str(run["id"]), script="live.js" if interactive else "", style=cells.style, run=run,
+        title=cells.title or str(run.get("notebook") or run["id"]), tone=tone_of(run),
+        answer=answer_of(run_folder, run), facts=_facts(run, parameters), cells=Markup(cells.html),
+        contents=[*cells.contents, (2, "about-run", "About this run")], failure=_failure(run, cells.error),
+        failed_cell=bool(cells.error), tables=[(heading, rows) for heading, rows in tables.items() if rows],
+    )  # fmt: skip
+    live = run_folder / INTERACTIVE
+    path = live if interactive else run_folder / "report.html"
     write_text(path, rendered)
     if not interactive:
         write_thumbnail(run_folder, cells.html)
-        _remove_outdated(run_folder / INTERACTIVE, notebook)
+        if live.is_file() and notebook.is_file() and live.stat().st_mtime < notebook.stat().st_mtime:
+            live.unlink()  # of what the run was before it ran again: it would contradict the new one
     return path
 
 
 def keep_report(run_folder: Path) -> None:
-    """Refuse to replace the report of a run that succeeded by one without its cells, where the notebook has gone.
-
-    Raises:
-        RunError: It would be; what to do.
-    """
+    """Refuse to replace the report of a run that succeeded by one without its cells, where the notebook has gone."""
     report, record = run_folder / "report.html", run_folder / "run.json"
     run = read_record(run_folder) or {}
     newer = report.is_file() and record.is_file() and report.stat().st_mtime >= record.stat().st_mtime
@@ -93,23 +89,13 @@ def keep_report(run_folder: Path) -> None:
 
 
 def write_index(runs_folder: Path) -> Path:
-    """Write `index.html` beside the folder of runs, which need not be there: every run, newest first, with its figures.
-
-    Raises:
-        RunError: The index cannot be written.
-    """
+    """Write `index.html`, every run with its figures, newest first, beside the folder of runs, which need not exist."""
     runs_folder = Path(runs_folder)
     rows = [index_row(runs_folder / run["id"], run) for run in all_records(runs_folder)]
     rows.sort(key=lambda row: (row["started"], row["id"]), reverse=True)
     path = runs_folder.parent / "index.html"
     write_text(path, _page("runs.html.j2", "Runs · HandCLIP", script="runs.js", rows=rows))
     return path
-
-
-def _remove_outdated(interactive: Path, notebook: Path) -> None:
-    """An interactive report of what the run was before it ran again would contradict the new one."""
-    if interactive.is_file() and notebook.is_file() and interactive.stat().st_mtime < notebook.stat().st_mtime:
-        interactive.unlink()
 
 
 def _live_panels(run_folder: Path, run: Mapping[str, Any]) -> "list[LivePanel]":
@@ -135,35 +121,24 @@ def _page(template: str, printed: str, *, script: str = "", style: str = "", **v
     return page.render(style=Markup(style), script=Markup(code), digest=digest, **values)
 
 
-def _record(run_folder: Path) -> dict[str, Any]:
-    """Read `run.json`; `id` and `status` are always there afterwards, as text."""
-    run = record_of(run_folder)
-    if run["status"] == DAMAGED:
-        raise RunError(f"{one_line(run_folder)}: {run['error']}; run the notebook again")
-    return run
-
-
 def _facts(run: Mapping[str, Any], parameters: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """What was measured on what: data set, aspect, model and weights, what differs from the defaults, and when."""
-    given = run.get("parameters") or {}
+    given, models = run.get("parameters") or {}, run.get("weights")
+    weights = [
+        f"{name}: {about.get('fingerprint')}, {about.get('source')}"
+        for name, about in (models.items() if isinstance(models, Mapping) else ())
+        if isinstance(about, Mapping)
+    ]
     facts = {
         "Data set": given.get("dataset"),
         "Aspect": given.get("aspect"),
         "Model": (run.get("metrics") or {}).get("model") or given.get("backbone"),
-        "Weights": _weights(run.get("weights")) or given.get("weights"),
+        "Weights": "; ".join(weights) or given.get("weights"),
         "Changed from default": ", ".join(f"{row['name']} = {row['value']}" for row in parameters if row["changed"]),
         "Started": moment(run.get("started")),
         "Took": duration(run.get("seconds")),
     }
     return [(name, str(value)) for name, value in facts.items() if value]
-
-
-def _weights(models: object) -> str:
-    """Fingerprint and source of each model of the tables."""
-    if not isinstance(models, Mapping):
-        return ""
-    facts = {name: about for name, about in models.items() if isinstance(about, Mapping)}
-    return "; ".join(f"{name}: {about.get('fingerprint')}, {about.get('source')}" for name, about in facts.items())
 
 
 def _failure(run: Mapping[str, Any], error: str) -> str:
@@ -173,7 +148,6 @@ def _failure(run: Mapping[str, Any], error: str) -> str:
 
 
 def _parameter_rows(run: Mapping[str, Any], comments: Mapping[str, str]) -> list[dict[str, Any]]:
-    """A row a parameter, with its default and whether the run differs from it."""
     values, defaults = run.get("parameters") or {}, run.get("defaults") or {}
     return [
         {

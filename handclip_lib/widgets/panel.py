@@ -1,7 +1,4 @@
-"""One pattern for every interactive figure: a pure function of its controls, drawn at once and on each change.
-
-Long work stands behind a button: in a thread, so that the kernel stays free, with a bar and a cancel button.
-"""
+"""One pattern for every interactive figure: a pure function of its controls, drawn at once and on each change."""
 
 import base64
 import html
@@ -24,21 +21,19 @@ DPI = 144  # one and a half pixels a CSS pixel, for dense screens
 
 
 class Job:
-    """A start button, a cancel button and a bar, in `widget`; at most one thread works at a time.
+    """Long work: a start and a cancel button and a bar, in `widget`; one thread works, so the kernel stays free.
 
     Work that looks at `stopped` ends at its next safe place once cancel is pressed.
     """
 
-    def __init__(self, text: str, *, cancels: bool = True):
-        """Build the controls; work that never looks at `stopped` has no cancel button."""
+    def __init__(self, text: str):
         self._asked, self._thread = Event(), Thread()
         self.button = ipywidgets.Button(description=text)
         self.cancel = ipywidgets.Button(description="cancel", disabled=True)
         self.cancel.on_click(lambda _: self._ask())
         self._bar = ipywidgets.FloatProgress(min=0, max=1, layout=ipywidgets.Layout(width="160px", visibility="hidden"))
         self._said = ipywidgets.HTML()
-        shown = [self.button, self.cancel, self._bar, self._said] if cancels else [self.button]
-        self.widget = ipywidgets.HBox(shown)
+        self.widget = ipywidgets.HBox([self.button, self.cancel, self._bar, self._said])
 
     def start(self, work: Callable[[], object]) -> None:
         """Work in a thread; the start button is off meanwhile. Work that raises or returns False has failed."""
@@ -49,7 +44,7 @@ class Job:
         self._thread = Thread(target=self._run, args=(work,), daemon=True)  # a kernel that ends does not wait for it
         self._thread.start()
 
-    def tell(self, done: float, total: float, text: str = "") -> None:
+    def tell(self, done: float, total: float, text: str) -> None:
         """Say how far the work is, 0 ≤ done ≤ total, and a text beside the bar."""
         self._bar.value = done / total
         self._say(text)
@@ -91,7 +86,7 @@ class Panel:
         function: Pure `function(**values) -> Figure`; pyplot is not involved.
         alt: What the figure shows, for readers who cannot see it; the controls' values are added to it.
         button: Text of a button that must be pressed for another figure: for functions that take long. They work in a
-            thread; one that takes `job` is given a `Job` then.
+            thread and are given a `Job` as `job` then.
         config: The notebook's parameters, where every control is one of them: the panel says by which command the
             notebook is run with the controls' values.
         frames: Name of a control with at most 12 choices, each of whose figures a report without a kernel holds too.
@@ -100,8 +95,7 @@ class Panel:
 
     Raises:
         TypeError: A control cannot be made of what was given or is no parameter of `config`, or the function
-            returns something else.
-        Exception: Whatever `function` raises for the first values.
+            returns something else; and whatever else it raises for the first values.
     """
 
     def __init__(
@@ -126,16 +120,15 @@ class Panel:
         self._show()
         shown: list[ipywidgets.Widget] = list(self.controls.values())
         if button:
-            self.job = Job(button, cancels=_takes_job(function))
+            self.job = Job(button)
             self.job.button.on_click(self._pressed)
             shown.append(self.job.widget)
         for control in self.controls.values():
             control.observe(self._changed, names="value")
         row = ipywidgets.Layout(display="flex", flex_flow="row wrap")
-        self.widget = ipywidgets.VBox([ipywidgets.Box(shown, layout=row), self._picture])
-        if config is not None:
-            self._hint.value = self._command_html()
-            self.widget.children += (self._hint,)
+        below = [self._picture] if config is None else [self._picture, self._hint]
+        self.widget = ipywidgets.VBox([ipywidgets.Box(shown, layout=row), *below])
+        self._say_command()
 
     @property
     def values(self) -> dict[str, Any]:
@@ -147,19 +140,7 @@ class Panel:
         """The alternative text of the present figure, with the controls' labels that led to it."""
         return f"{self._alt} ({self._drawn_of})" if self._drawn_of else self._alt
 
-    def command(self) -> str:
-        """How the notebook is run with the controls' present values.
-
-        Raises:
-            TypeError: The panel was given no `config`.
-            ConfigError: A value is out of its parameter's bounds.
-        """
-        if self._config is None:
-            raise TypeError("a panel without config=... has controls that are no parameters of its notebook")
-        return run_command(_resolved(self._config, self.values))
-
     def _state(self) -> str:
-        """The controls' labels."""
         return ", ".join(
             f"{control.description}: {getattr(control, 'label', None) or _said(control.value)}"
             for control in self.controls.values()
@@ -167,8 +148,7 @@ class Panel:
 
     def _draw(self, values: dict[str, Any], state: str, **job: Job) -> None:
         if self._config is not None:
-            config = _resolved(self._config, values)
-            values = {name: getattr(config, name) for name in values}
+            values = {name: getattr(_resolved(self._config, values), name) for name in values}
         figure = self._function(**values, **job)
         if not isinstance(figure, Figure):
             name = getattr(self._function, "__name__", "the panel's function")
@@ -176,15 +156,13 @@ class Panel:
         self._png, self.figure, self._drawn_of = _png(figure), figure, state
 
     def _changed(self, _change: object) -> None:
-        if self._config is not None:
-            self._hint.value = self._command_html()
+        self._say_command()
         if not hasattr(self, "job"):
             self._redraw(self.values, self._state())
 
     def _pressed(self, _button: ipywidgets.Button) -> None:
         values, state = self.values, self._state()  # of now: the controls may change while it works
-        job = {"job": self.job} if _takes_job(self._function) else {}
-        self.job.start(lambda: self._redraw(values, state, **job))
+        self.job.start(lambda: self._redraw(values, state, job=self.job))
 
     def _redraw(self, values: dict[str, Any], state: str, **job: Job) -> bool:
         """Draw and show; whether it could be drawn."""
@@ -196,20 +174,23 @@ class Panel:
         self._show()
         return not self._error
 
-    def _command_html(self) -> str:
+    def _say_command(self) -> None:
+        """How the notebook is run with the controls' present values, or what is wrong with them."""
+        if self._config is None:
+            return
         try:
-            return f"<small>the notebook with these values: <code>{html.escape(self.command())}</code></small>"
+            command = html.escape(run_command(_resolved(self._config, self.values)))
+            self._hint.value = f"<small>the notebook with these values: <code>{command}</code></small>"
         except ConfigError as error:
-            return f'<pre role="alert">{html.escape(str(error))}</pre>'
+            self._hint.value = _alert(str(error))
 
     def _show(self) -> None:
         if self._error:
-            self._picture.value = f'<pre role="alert">{html.escape(self._error)}</pre>'
+            self._picture.value = _alert(self._error)
             return
-        picture = base64.b64encode(self._png).decode()
         self._picture.value = (
             f'<img style="width: {_width(self.figure)}px; max-width: 100%" alt="{html.escape(self.alt)}"'
-            f' src="data:image/png;base64,{picture}">'
+            f' src="data:image/png;base64,{self._png}">'
         )
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -217,11 +198,10 @@ class Panel:
         data = self.widget._repr_mimebundle_() or {}
         if self._error:
             return data | {"text/plain": self._error, "text/html": self._picture.value}, {}
-        picture = base64.b64encode(self._png).decode()
         about: dict[str, Any] = {"alt": self.alt, "width": _width(self.figure)}
         if self._frames:
             about["frames"] = self._frame_pictures()
-        return data | {"text/plain": self.alt, "image/png": picture}, {"image/png": about}
+        return data | {"text/plain": self.alt, "image/png": self._png}, {"image/png": about}
 
     def _frame_pictures(self) -> list[list[str]]:
         """Label and base64 PNG of the figure at each choice of the control named by `frames`."""
@@ -229,8 +209,7 @@ class Panel:
         options = self.controls[name]._options_full
         if len(options) > MOST_FRAMES:
             raise TypeError(f"frames={name!r} has {len(options)} choices; a report holds at most {MOST_FRAMES}")
-        figures = [(label, self._function(**values | {name: value})) for label, value in options]
-        return [[label, base64.b64encode(_png(figure)).decode()] for label, figure in figures]
+        return [[label, _png(self._function(**values | {name: value}))] for label, value in options]
 
 
 def _control(name: str, given: Any, function: Callable[..., Figure]) -> ipywidgets.ValueWidget:
@@ -252,8 +231,8 @@ def _resolved(config: Parameters, values: dict[str, Any]) -> Parameters:
     return resolve(type(config), config.model_dump() | values)
 
 
-def _takes_job(function: Callable[..., Figure]) -> bool:
-    return "job" in inspect.signature(function).parameters
+def _alert(text: str) -> str:
+    return f'<pre role="alert">{html.escape(text)}</pre>'
 
 
 def _said(value: Any) -> str:
@@ -265,7 +244,8 @@ def _width(figure: Figure) -> int:
     return round(figure.get_figwidth() * 96)
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: Figure) -> str:
+    """As base64."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
-    return buffer.getvalue()
+    return base64.b64encode(buffer.getvalue()).decode()

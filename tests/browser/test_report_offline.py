@@ -58,7 +58,8 @@ def run_folder(tmp_path: Path) -> Path:
     cells = [v4.new_markdown_cell("# Evaluation\n\nWhat came out.")]
     for name in HOSTILE:
         about = {"image/png": {"alt": name}}
-        table = f"<table><tbody><tr><td>{name}</td><td>1.5</td></tr></tbody></table>"
+        head = f"<thead><tr><th>model</th>{'<th>mAP (trapezoid), %</th>' * 6}</tr></thead>"
+        table = f"<table>{head}<tbody><tr><td>{name}</td>{'<td>1.5</td>' * 6}</tr></tbody></table>"
         outputs = [
             v4.new_output("display_data", data={"image/png": png}, metadata=about),
             v4.new_output("display_data", data={"text/html": table}),
@@ -110,6 +111,8 @@ def test_nothing_sticks_out_of_the_page(watched: Watched, run_folder: Path, widt
     watched.page.set_viewport_size({"width": width, "height": 800})
     watched.open(render_report(run_folder))
     assert watched.page.evaluate("document.documentElement.scrollWidth") <= width
+    clipped = "[...document.querySelectorAll('th')].filter(cell => cell.scrollWidth > cell.clientWidth).length"
+    assert watched.page.evaluate(clipped) == 0, "a heading of a long word lies over the next one"
 
 
 def test_the_index_sorts_shows_thumbnails_and_runs_nothing_foreign(watched: Watched, run_folder: Path):

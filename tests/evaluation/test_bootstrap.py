@@ -41,13 +41,6 @@ def test_covers_the_truth_where_resampling_queries_does_not():
     assert naive / 300 < 0.85
 
 
-def test_resampling_queries_of_the_same_people_is_too_narrow():
-    values, identities = clustered(np.random.default_rng(7))
-    interval, naive = identity_bootstrap(values, identities), identity_bootstrap(values, np.arange(len(values)))
-    assert interval.estimate == naive.estimate
-    assert interval.high - interval.low > 1.5 * (naive.high - naive.low)
-
-
 def test_columns_are_resampled_together_and_the_seed_decides():
     values = np.random.default_rng(1).random((30, 2))
     identities = np.arange(30) // 3

@@ -1,26 +1,14 @@
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from handclip_lib.analysis.comparison import DIFFERENCES, FIGURES
 from handclip_lib.evaluation.bootstrap import Interval
-from handclip_lib.plots import changes
 from handclip_lib.plots import comparison as plots
 from handclip_lib.plots.style import COLOURS
 
 LITERAL = r"$x_1$ <b>"
-
-
-def drawn(figure: Figure) -> list[str]:
-    """Draw as a report does and list the texts; mathematics in a name or letters too small fail the test."""
-    figure.canvas.draw()
-    texts = [text for text in figure.findobj(mpl.text.Text) if text.get_text() and text.get_visible()]
-    assert not [text.get_text() for text in texts if "$x" in text.get_text() and text.get_parse_math()]
-    assert min(text.get_fontsize() for text in texts) >= 9
-    return [text.get_text() for text in texts]
 
 
 def interval(estimate) -> Interval:
@@ -40,7 +28,7 @@ def compared() -> pd.DataFrame:
     return table
 
 
-def test_forest_draws_figures_and_gains_in_percent_and_fills_the_sure_ones(compared):
+def test_forest_draws_figures_and_gains_in_percent_and_fills_the_sure_ones(compared, drawn):
     figure = plots.forest(compared)
     left, right = figure.axes
     bar = left.containers[0]
@@ -57,13 +45,13 @@ def test_forest_draws_figures_and_gains_in_percent_and_fills_the_sure_ones(compa
     assert left.get_ylim()[0] > left.get_ylim()[1], "the reference is at the top"
 
 
-def test_forest_draws_an_interval_that_rounding_put_beside_its_estimate(compared):
+def test_forest_draws_an_interval_that_rounding_put_beside_its_estimate(compared, drawn):
     alike = np.nextafter(0.2, 1)  # every query gains 0.2: the mean of a resample is 0.2 but for the last bit
     compared.loc[1, ["map_gain", "map_gain_low", "map_gain_high"]] = [0.2, alike, alike]
     drawn(plots.forest(compared))
 
 
-def test_cmc_overlay_is_in_percent_with_bands_and_tells_eight_runs_apart():
+def test_cmc_overlay_is_in_percent_with_bands_and_tells_eight_runs_apart(drawn):
     curves = {f"run {n}": interval(np.linspace(0.3 + 0.05 * n, 1, 20)) for n in range(8)} | {LITERAL: interval([0.5])}
     figure = plots.cmc_overlay(curves, 71)
     lines = figure.axes[0].get_lines()
@@ -85,7 +73,7 @@ def test_cmc_overlay_is_in_percent_with_bands_and_tells_eight_runs_apart():
         ([False, False, True], "linear", ["False", "True"]),
     ],
 )
-def test_a_sweep_has_a_line_a_measure_and_a_dot_a_run(values, scale, ticks):
+def test_a_sweep_has_a_line_a_measure_and_a_dot_a_run(values, scale, ticks, drawn):
     table = pd.DataFrame({"value": values, "rank1": [0.5, 0.7, 0.8], "map": [0.6, 0.8, 0.9]})
     figure = plots.sweep_effect(table, "learning_rate")
     (axis,) = figure.axes
@@ -98,7 +86,7 @@ def test_a_sweep_has_a_line_a_measure_and_a_dot_a_run(values, scale, ticks):
     assert "3 runs" in axis.get_xlabel()
 
 
-def test_seeds_have_a_mean_and_a_standard_deviation():
+def test_seeds_have_a_mean_and_a_standard_deviation(drawn):
     table = pd.DataFrame({"group": [LITERAL, LITERAL, "b", "b"], "rank1": [0.5, 0.7, 0.2, 0.2], "map": [0.8] * 4})
     figure = plots.seed_spread(table)
     bars = figure.axes[0].containers
@@ -108,7 +96,7 @@ def test_seeds_have_a_mean_and_a_standard_deviation():
     assert f"{LITERAL}, 2 seeds" in drawn(figure)
 
 
-def test_draws_are_lines_with_their_spread_in_the_legend():
+def test_draws_are_lines_with_their_spread_in_the_legend(drawn):
     draws = {LITERAL: pd.Series([0.5, 0.7], index=[0, 1]), "one": pd.Series([0.4], index=[0])}
     figure = plots.draw_variance(draws)
     assert figure.axes[0].get_lines()[0].get_ydata().tolist() == [50, 70]
@@ -118,7 +106,7 @@ def test_draws_are_lines_with_their_spread_in_the_legend():
 
 
 @pytest.mark.parametrize(("seconds", "scale"), [([20.0, 60.0], "linear"), ([5.0, 900.0], "log")])
-def test_cost_sets_accuracy_against_seconds(seconds, scale):
+def test_cost_sets_accuracy_against_seconds(seconds, scale, drawn):
     table = pd.DataFrame(
         {"id": ["05_evaluation-tiny-abcd", "03_image_finetune-tiny-ef01"], "rank1": [0.6, 0.8],
          "rank1_low": [0.5, 0.7], "rank1_high": [0.7, 0.9], "notebook": ["05_evaluation", "03_image_finetune"],
@@ -132,11 +120,11 @@ def test_cost_sets_accuracy_against_seconds(seconds, scale):
     assert axis.get_xscale() == scale
 
 
-def test_maps_colour_the_same_people_in_both_and_the_rest_grey():
+def test_maps_colour_the_same_people_in_both_and_the_rest_grey(drawn):
     people = [LITERAL] * 4 + ["b"] * 3 + ["c"] * 2
     rng = np.random.default_rng(0)
     maps = {name: pd.DataFrame({"identity": people, "x": rng.normal(size=9), "y": rng.normal(size=9)}) for name in "pq"}
-    figure = changes.embedding_maps(maps, 2)
+    figure = plots.embedding_maps(maps, 2)
     for axis, points in zip(figure.axes, maps.values(), strict=True):
         rest, first, second = axis.get_lines()
         assert [len(line.get_xdata()) for line in (rest, first, second)] == [2, 4, 3]
@@ -144,17 +132,15 @@ def test_maps_colour_the_same_people_in_both_and_the_rest_grey():
         assert (first.get_color(), second.get_color()) == COLOURS[:2]
     assert {LITERAL, "b", "1 others", "p: 9 images"} <= set(drawn(figure))
     many = pd.DataFrame({"identity": [str(n) for n in range(15)], "x": 0.0, "y": 0.0})
-    looks = [
-        (line.get_color(), line.get_marker()) for line in changes.embedding_maps({"m": many}, 15).axes[0].lines[1:]
-    ]
+    looks = [(line.get_color(), line.get_marker()) for line in plots.embedding_maps({"m": many}, 15).axes[0].lines[1:]]
     assert len(set(looks)) == 15
 
 
-def test_the_difference_of_two_matrices_is_after_less_before_with_white_at_zero():
+def test_the_difference_of_two_matrices_is_after_less_before_with_white_at_zero(drawn):
     rng = np.random.default_rng(0)
     before, after = rng.uniform(-1, 1, (6, 6)), rng.uniform(-1, 1, (6, 6))
     people = ["a", "a", "b", "b", "b", "c"]
-    figure = changes.similarity_difference(before, after, people, LITERAL)
+    figure = plots.similarity_difference(before, after, people, LITERAL)
     picture = figure.axes[0].get_images()[0]
     np.testing.assert_allclose(picture.get_array(), after - before)
     assert picture.get_clim()[0] == -picture.get_clim()[1]
@@ -164,12 +150,12 @@ def test_the_difference_of_two_matrices_is_after_less_before_with_white_at_zero(
     texts = drawn(figure)
     assert f"non-mated (mean {means[0]:+.2f})" in texts and f"mated (mean {means[1]:+.2f})" in texts
     assert LITERAL in texts
-    drawn(changes.similarity_difference(before, before, people, "none"))
+    drawn(plots.similarity_difference(before, before, people, "none"))
 
 
-def test_prompt_norms_are_ordered_means_with_their_range():
+def test_prompt_norms_are_ordered_means_with_their_range(drawn):
     lengths = {"02_prompt_learning-tiny-aaaa": np.array([[3.0, 5.0], [1.0, 1.0]]), "02_x-bbbb": np.array([[2.0, 4.0]])}
-    figure = changes.prompt_norms_of_runs(lengths)
+    figure = plots.prompt_norms_of_runs(lengths)
     first, shared = figure.axes[0].get_lines()
     assert first.get_ydata().tolist() == [1, 4]
     assert shared.get_ydata().tolist() == [3, 3]

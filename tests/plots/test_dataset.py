@@ -1,4 +1,3 @@
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,15 +7,6 @@ from handclip_lib.plots import dataset as plots
 from handclip_lib.plots.style import WIDTH
 
 LITERAL = r"$x_1$ <b> \frac $"  # as mathematics this would be italic, or an error when drawn
-
-
-def drawn_texts(figure):
-    """Draw the figure as a report does, and list its texts; mathematics in any of them fails the test."""
-    figure.canvas.draw()
-    texts = [text for text in figure.findobj(mpl.text.Text) if text.get_text() and text.get_visible()]
-    assert not [text.get_text() for text in texts if "$" in text.get_text() and text.get_parse_math()]
-    assert min(text.get_fontsize() for text in texts) >= 9
-    return [text.get_text() for text in texts]
 
 
 def pictures(figure):
@@ -37,7 +27,7 @@ def test_protocol_counts_without_published_figures_has_no_legend():
     assert axis.get_legend() is None
 
 
-def test_attribute_balance_has_a_panel_an_attribute():
+def test_attribute_balance_has_a_panel_an_attribute(drawn):
     frame = pd.DataFrame(
         {
             "attribute": ["gender", "gender", "skin_color", "age", "nail_polish"],
@@ -49,7 +39,7 @@ def test_attribute_balance_has_a_panel_an_attribute():
     figure = plots.attribute_balance(frame)
     assert [axis.get_title() for axis in figure.axes] == ["gender", "skin color", "age", "nail polish"]
     assert [bar.get_width() for bar in figure.axes[0].patches] == [30, 10]
-    assert {"3 ids", "1 ids", LITERAL} <= set(drawn_texts(figure))
+    assert {"3 ids", "1 ids", LITERAL} <= set(drawn(figure))
 
 
 def test_images_per_identity_says_how_much_a_few_hold():
@@ -62,7 +52,7 @@ def test_images_per_identity_says_how_much_a_few_hold():
 
 
 @pytest.mark.parametrize(("n", "rows", "columns"), [(1, 1, 1), (6, 1, 6), (9, 2, 5), (13, 3, 5)])
-def test_sample_grid_shows_each_image_under_its_own_title(n, rows, columns):
+def test_sample_grid_shows_each_image_under_its_own_title(n, rows, columns, drawn):
     images = [np.full((3, 4, 3), value, np.uint8) for value in range(n)]
     figure = plots.sample_grid(images, [f"{i} {LITERAL}" for i in range(n)])
     shown = pictures(figure)
@@ -70,7 +60,7 @@ def test_sample_grid_shows_each_image_under_its_own_title(n, rows, columns):
         np.testing.assert_array_equal(axis.get_images()[0].get_array(), image)
         assert axis.get_title().replace("\n", " ") == f"{i} {LITERAL}"
     assert shown[0].get_subplotspec().get_gridspec().get_geometry() == (rows, columns)
-    drawn_texts(figure)
+    drawn(figure)
 
 
 def test_long_titles_are_wrapped_inside_the_figure():
@@ -111,10 +101,8 @@ def test_near_duplicates_stand_one_above_the_other():
     ]
 
 
-def test_no_near_duplicate_is_said():
-    assert drawn_texts(plots.near_duplicate_pairs(near_duplicates()[:0], [], [])) == [
-        "no two images look nearly the same"
-    ]
+def test_no_near_duplicate_is_said(drawn):
+    assert drawn(plots.near_duplicate_pairs(near_duplicates()[:0], [], [])) == ["no two images look nearly the same"]
 
 
 def test_capture_distances_count_pairs_of_one_identity():
@@ -128,15 +116,15 @@ def test_capture_distances_count_pairs_of_one_identity():
     assert [bar.get_height() for bar in axis.patches] == [2, *[0] * 13, 1]
 
 
-def test_image_sizes_has_a_dot_a_size():
+def test_image_sizes_has_a_dot_a_size(drawn):
     sizes = pd.DataFrame({"width": [1600, 1600, 240], "height": [1200, 1200, 180]})
     figure = plots.image_sizes(sizes)
     (axis,) = figure.axes
     assert sorted(axis.collections[0].get_offsets().tolist()) == [[240, 180], [1600, 1200]]
-    assert {"1600×1200: 2 images", "240×180: 1 images"} <= set(drawn_texts(figure))
+    assert {"1600×1200: 2 images", "240×180: 1 images"} <= set(drawn(figure))
 
 
-def test_transform_steps_shows_the_photograph_first(hands11k_sample):
+def test_transform_steps_shows_the_photograph_first(hands11k_sample, drawn):
     path = sorted((hands11k_sample / "Hands").glob("*.jpg"))[0]
     with Image.open(path) as image:
         original = np.asarray(image)
@@ -146,4 +134,4 @@ def test_transform_steps_shows_the_photograph_first(hands11k_sample):
     for axis, expected in zip(shown, (original, *fits.values()), strict=True):
         np.testing.assert_array_equal(axis.get_images()[0].get_array(), expected)
     assert [axis.get_title() for axis in shown] == ["photograph 240×180", "stretch", LITERAL]
-    drawn_texts(figure)
+    drawn(figure)

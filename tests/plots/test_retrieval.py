@@ -5,21 +5,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
+from handclip_lib.data.images import DecodedImages
+from handclip_lib.evaluation.studies.occlusion_sensitivity import OcclusionMap
 from handclip_lib.plots import retrieval as plots
+from handclip_lib.plots.retrieval import occlusion_alt, occlusion_rows, upsampled
 from handclip_lib.plots.style import COLOURS, MATCH, OTHER, QUERY
 
 LITERAL = r"$x_1$ <b> \frac $"  # as mathematics this would be italic, or an error when drawn
-
-
-def drawn_texts(figure: Figure) -> list[str]:
-    """Draw the figure as a report does, and list its texts; mathematics in any of them fails the test."""
-    figure.canvas.draw()
-    texts = [text for text in figure.findobj(mpl.text.Text) if text.get_text() and text.get_visible()]
-    assert not [text.get_text() for text in texts if "$" in text.get_text() and text.get_parse_math()]
-    assert min(text.get_fontsize() for text in texts) >= 9
-    return [text.get_text() for text in texts]
 
 
 def result(model: str, gallery: str, rank1: list[float], n_gallery: int = 9) -> SimpleNamespace:
@@ -46,7 +39,7 @@ def results() -> list[SimpleNamespace]:
     ]
 
 
-def test_cmc_is_drawn_in_percent_one_panel_a_gallery(results):
+def test_cmc_is_drawn_in_percent_one_panel_a_gallery(results, drawn):
     figure = plots.cmc_curves(results)
     assert [axis.get_title() for axis in figure.axes] == [
         "gallery: same aspect (9 images)",
@@ -58,11 +51,11 @@ def test_cmc_is_drawn_in_percent_one_panel_a_gallery(results):
         np.testing.assert_allclose(line.get_ydata(), 100 * expected.cmc.estimate)
     band = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
     assert band.min() == pytest.approx(100 * results[0].cmc.low.min())
-    assert f"{LITERAL} (60.0 %)" in drawn_texts(figure)
+    assert f"{LITERAL} (60.0 %)" in drawn(figure)
     assert [to_hex(line.get_color()) for line in lines] == [c.lower() for c in (*COLOURS[:2], *COLOURS[:2])]
 
 
-def test_draw_spread_has_a_dot_a_draw_and_one_colour_a_model(results):
+def test_draw_spread_has_a_dot_a_draw_and_one_colour_a_model(results, drawn):
     figure = plots.draw_spread(results)
     (axis,) = figure.axes
     dots = [line.get_xdata().tolist() for line in axis.get_lines() if line.get_marker() == "."]
@@ -73,10 +66,10 @@ def test_draw_spread_has_a_dot_a_draw_and_one_colour_a_model(results):
         assert interval[:, 0] == pytest.approx([100 * expected.rank1.low, 100 * expected.rank1.high])
     colours = [bar.get_color() for bar, _ in bars]
     assert colours[0] == colours[2] != colours[1] == colours[3]
-    assert f"{LITERAL}, gallery: all aspects" in drawn_texts(figure)
+    assert f"{LITERAL}, gallery: all aspects" in drawn(figure)
 
 
-def test_similarity_matrix_has_a_line_where_the_identity_changes():
+def test_similarity_matrix_has_a_line_where_the_identity_changes(drawn):
     similarity = np.arange(25.0).reshape(5, 5) / 25
     figure = plots.similarity_matrix(similarity, [LITERAL, LITERAL, "b", "b", "c"])
     axis = figure.axes[0]
@@ -84,7 +77,7 @@ def test_similarity_matrix_has_a_line_where_the_identity_changes():
     assert sorted({float(line.get_ydata()[0]) for line in axis.get_lines() if line.get_ydata()[0] > 1}) == [1.5, 3.5]
     assert [text.get_text() for text in axis.get_yticklabels()] == [LITERAL, "b", "c"]
     assert axis.get_yticks().tolist() == [0.5, 2.5, 4]
-    drawn_texts(figure)
+    drawn(figure)
 
 
 def test_a_large_similarity_matrix_is_cut_and_says_so():
@@ -97,7 +90,7 @@ def test_a_large_similarity_matrix_is_cut_and_says_so():
     assert (np.diff(axis.get_yticks()) >= 400 / plots.MOST_LABELS).all()
 
 
-def test_score_histogram_counts_every_pair():
+def test_score_histogram_counts_every_pair(drawn):
     rng = np.random.default_rng(0)
     genuine, impostor = rng.uniform(0.5, 1, 200), rng.uniform(-0.2, 0.8, 5000)
     figure = plots.score_histogram(genuine, impostor)
@@ -106,9 +99,7 @@ def test_score_histogram_counts_every_pair():
         edges = np.array([bar.get_x() for bar in container] + [container[-1].get_x() + container[-1].get_width()])
         np.testing.assert_allclose(heights, np.histogram(scores, edges, density=True)[0], rtol=1e-6)
         assert edges[0] <= scores.min() and edges[-1] >= scores.max()
-    assert {"non-mated (5,000 pairs, mean 0.30)", f"mated (200 pairs, mean {genuine.mean():.2f})"} <= set(
-        drawn_texts(figure)
-    )
+    assert {"non-mated (5,000 pairs, mean 0.30)", f"mated (200 pairs, mean {genuine.mean():.2f})"} <= set(drawn(figure))
 
 
 def test_score_histogram_of_collapsed_embeddings_has_bars():
@@ -118,7 +109,7 @@ def test_score_histogram_of_collapsed_embeddings_has_bars():
         assert area == pytest.approx(1)
 
 
-def test_burst_effect_shows_rank1_and_what_is_left_out():
+def test_burst_effect_shows_rank1_and_what_is_left_out(drawn):
     frame = pd.DataFrame(
         {
             "model": [LITERAL] * 3 + ["pixels"] * 3,
@@ -134,10 +125,10 @@ def test_burst_effect_shows_rank1_and_what_is_left_out():
     assert lines[1] == pytest.approx([60, 50, np.nan], nan_ok=True)
     assert [bar.get_height() for bar in right.patches] == pytest.approx([0, 25, 75])
     assert [text.get_text() for text in left.get_xticklabels()] == ["none", "±1", "±5"]
-    assert LITERAL in drawn_texts(figure)
+    assert LITERAL in drawn(figure)
 
 
-def test_ranked_gallery_tells_matches_by_colour_and_by_mark():
+def test_ranked_gallery_tells_matches_by_colour_and_by_mark(drawn):
     images = [np.full((6, 8, 3), value, np.uint8) for value in range(9)]
     titles = [f"{k}. {LITERAL}" for k in range(1, 9)]
     is_match = [True, False, False, True, False, False, False, True]
@@ -151,7 +142,7 @@ def test_ranked_gallery_tells_matches_by_colour_and_by_mark():
     marks = ["".join(text.get_text() for text in axis.texts) for axis in shown]
     assert marks == ["", *("✓" if same else "✗" for same in is_match)]
     assert [axis.get_title().replace("\n", " ") for axis in shown] == ["query", *titles]
-    drawn_texts(figure)
+    drawn(figure)
 
 
 def test_figures_ignore_what_the_user_set_for_matplotlib(results):
@@ -160,3 +151,80 @@ def test_figures_ignore_what_the_user_set_for_matplotlib(results):
         legend = figure.axes[0].get_legend().get_texts()
     assert {text.get_fontsize() for text in legend} == {9}
     assert not any(text.get_parse_math() for text in legend)
+
+
+@pytest.fixture
+def shown():
+    rows = pd.DataFrame(
+        {"kind": ["clear hit", "clear miss"], "identity": [LITERAL, "8"], "path": ["a", "b"],
+         "match_path": ["c", "d"], "wrong_path": ["d", "a"]}
+    )  # fmt: skip
+    first = np.zeros((4, 4))
+    first[1, 2], first[3, 0] = 0.2, -0.05
+    maps = [OcclusionMap(first, 0.75, 0.5), OcclusionMap(-2 * first, 0.25, 0.375)]
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 12, 16, 3), np.uint8)
+    return rows, maps, DecodedImages(tuple("abcd"), pixels, {}, ("",) * 4)
+
+
+def test_a_row_shows_the_three_images_and_the_map_on_one_scale(shown):
+    rows, maps, images = shown
+    figure = occlusion_rows(rows, maps, images)
+    figure.canvas.draw()
+    *pictures, bar = figure.axes
+    assert len(pictures) == 8
+    for place, (names, found) in enumerate(zip(("acd", "bda"), maps, strict=True)):
+        own = pictures[4 * place : 4 * place + 4]
+        for axis, name in zip(own, names, strict=False):
+            np.testing.assert_array_equal(axis.get_images()[0].get_array(), images.pixels["abcd".index(name)])
+        pale, parts = own[3].get_images()
+        assert pale.get_array().min() >= 127
+        np.testing.assert_allclose(parts.get_array(), upsampled(found.fall, 12, 16))
+        assert (parts.norm.vmin, parts.norm.vmax) == (-0.4, 0.4)  # the strongest part of all rows, both ways
+        assert [to_hex(axis.spines["left"].get_edgecolor()) for axis in own] == [
+            colour.lower() for colour in (QUERY, MATCH, OTHER, QUERY)
+        ]
+    assert [axis.get_title() for axis in pictures] == [
+        f"clear hit\nquery: {LITERAL}", "best match\ncosine 0.750", "best of someone else\ncosine 0.500",
+        "occlusion sensitivity\nmargin +0.250", "clear miss\nquery: 8", "best match\ncosine 0.250",
+        "best of someone else\ncosine 0.375", "occlusion sensitivity\nmargin -0.125",
+    ]  # fmt: skip
+    assert "(cosine)" in bar.get_xlabel()
+    texts = [text for text in figure.findobj(mpl.text.Text) if text.get_text() and text.get_visible()]
+    assert not any(text.get_parse_math() for text in texts if "$" in text.get_text())
+    assert min(text.get_fontsize() for text in texts) >= 9
+
+
+def test_what_does_not_matter_is_clear_and_the_two_directions_differ(shown):
+    figure = occlusion_rows(*shown)
+    colours = figure.axes[3].get_images()[1].get_cmap()
+    for_person, for_nobody, against = colours(1.0), colours(0.5), colours(0.0)
+    assert for_nobody[3] < 0.1 < 0.8 < for_person[3] == against[3]
+    assert for_person[0] > for_person[2] and against[2] > against[0]  # orange, purple
+    weak, strong = colours(0.6), colours(0.9)
+    assert for_nobody[3] < weak[3] < strong[3] < for_person[3]
+
+
+def test_a_model_that_no_part_matters_to_is_drawn_too(shown):
+    rows, _, images = shown
+    nothing = [OcclusionMap(np.zeros((3, 3)), 0.5, 0.5)] * 2
+    figure = occlusion_rows(rows, nothing, images)
+    figure.canvas.draw()
+    assert figure.axes[3].get_images()[1].norm.vmax == 1
+
+
+def test_the_alternative_text_names_the_strongest_part(shown):
+    rows, maps, _ = shown
+    text = occlusion_alt(rows, maps)
+    assert (
+        "clear hit, margin +0.250: it falls most, by 0.200, when row 2 of 4 from the top, column 3 of 4 from the left"
+    ) in text
+    assert "clear miss, margin -0.125: it rises most, by 0.400, when row 2 of 4" in text
+
+
+def test_an_upsampled_map_keeps_the_middles_of_cells_and_lies_between_them():
+    cells = np.array([[0.0, 1.0], [2.0, -4.0]])
+    large = upsampled(cells, 6, 10)
+    assert large.shape == (6, 10)
+    np.testing.assert_allclose(large[np.ix_([1, 4], [2, 7])], cells, atol=1e-6)  # three and five pixels a cell
+    assert large[1, 3] == pytest.approx(0.2) and large[2, 2] == pytest.approx(2 / 3)  # a fifth, a third of the way
+    assert large.min() == -4 and large.max() == 2

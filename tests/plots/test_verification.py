@@ -1,19 +1,15 @@
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.verification.error_rates import verify_models
-from handclip_lib.evaluation.verification.open_set import open_set_models
-from handclip_lib.evaluation.verification.operating_point import group_figures
+from handclip_lib.evaluation.verification.thresholds import group_figures, open_set_models
 from handclip_lib.plots import verification as plots
 from handclip_lib.plots.style import COLOURS, QUIET
 
@@ -52,18 +48,6 @@ def results(case):
     return verify_models(models, split, bootstrap=10)
 
 
-def drawn_texts(figure: Figure) -> list[str]:
-    """Draw the figure as a report does and list its texts: none as mathematics, none too small, none outside it."""
-    FigureCanvasAgg(figure).draw()  # the canvas of a bare Figure draws nothing
-    texts = [text for text in figure.findobj(mpl.text.Text) if text.get_text() and text.get_visible()]
-    assert not [text.get_text() for text in texts if "$" in text.get_text() and text.get_parse_math()]
-    assert min(text.get_fontsize() for text in texts) >= 9
-    frame = figure.bbox
-    legends = [legend.get_window_extent() for axis in figure.axes if (legend := axis.get_legend())]
-    assert all(box.x0 >= frame.x0 and box.x1 <= frame.x1 and box.y1 <= frame.y1 for box in legends)
-    return [text.get_text() for text in texts]
-
-
 def curves(axis, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
     lines = [line for line in axis.get_lines() if len(line.get_xdata()) > 2]
     assert [to_hex(line.get_color()) for line in lines] == [colour.lower() for colour in COLOURS[:n]]
@@ -84,17 +68,17 @@ def shaded_up_to(axis) -> float:
     return patch.get_x() + patch.get_width()
 
 
-def test_roc_is_percent_accepted_over_fmr_and_grey_where_people_are_few(results):
+def test_roc_is_percent_accepted_over_fmr_and_grey_where_people_are_few(results, drawn):
     figure = plots.roc_curves(results)
     (axis,) = figure.axes
     for (x, y), result in zip(curves(axis, 2), results, strict=True):
-        found = result.verification
-        points = set(zip(np.round(found.fmr, 9), np.round(100 * (1 - found.fnmr), 9), strict=True))
+        found = result.curve
+        points = set(zip(np.round(found.false_positive, 9), np.round(100 * (1 - found.false_negative), 9), strict=True))
         shown = x > axis.get_xlim()[0]
         assert set(zip(np.round(x[shown], 9), np.round(y[shown], 9), strict=True)) <= points
         assert (x[0], y[0]) == (1, 100)
     assert axis.get_xscale() == "log"
-    limit = results[0].verification.lowest_supported_fmr
+    limit = results[0].curve.lowest_supported
     assert limit == 3 / 190  # 20 people
     assert shaded_up_to(axis) == pytest.approx(limit)
     assert axis.get_xlim()[0] < limit / 5
@@ -105,8 +89,8 @@ def test_roc_is_percent_accepted_over_fmr_and_grey_where_people_are_few(results)
         assert (x, y) == pytest.approx((max(fmr, axis.get_xlim()[0]), tar))
         assert filled == supported
     assert {supported for *_, supported in expected} == {True, False}
-    texts = drawn_texts(figure)
-    assert f"{LITERAL} (EER {100 * results[0].verification.eer:.3g} %)" in texts
+    texts = drawn(figure)
+    assert f"{LITERAL} (EER {100 * results[0].curve.eer:.3g} %)" in texts
     assert "too few people (20)" in texts
     assert {"1%", "10%", "100%"} <= set(texts)
 
@@ -119,23 +103,23 @@ def test_steps_never_show_more_than_a_threshold_reaches(results):
     assert (np.diff(line.get_xdata()) <= 0).all() and (np.diff(line.get_ydata()) <= 0).all()
 
 
-def test_det_axes_are_normal_deviates_with_percent_at_the_ticks(results):
+def test_det_axes_are_normal_deviates_with_percent_at_the_ticks(results, drawn):
     figure = plots.det_curves(results)
     (axis,) = figure.axes
-    drawn_texts(figure)
+    drawn(figure)
     for side in (axis.xaxis, axis.yaxis):
         for tick, label in zip(side.get_ticklocs(), side.get_ticklabels(), strict=True):
             assert label.get_text() == f"{100 * norm.cdf(tick):.3g}%"
     for (x, y), result in zip(curves(axis, 2), results, strict=True):
-        found = result.verification
-        points = set(zip(np.round(found.fmr, 6), np.round(found.fnmr, 6), strict=True))
+        found = result.curve
+        points = set(zip(np.round(found.false_positive, 6), np.round(found.false_negative, 6), strict=True))
         low, high = axis.get_xlim()
         inside = (x > low) & (x < high) & (y > low) & (y < high)
         shown = zip(np.round(norm.cdf(x[inside]), 6), np.round(norm.cdf(y[inside]), 6), strict=True)
         assert inside.sum() > 5 and set(shown) <= points
-    assert marks(axis) == [(pytest.approx(norm.ppf(r.verification.eer)),) * 2 + (False,) for r in results]
+    assert marks(axis) == [(pytest.approx(norm.ppf(r.curve.eer)),) * 2 + (False,) for r in results]
     assert norm.cdf(shaded_up_to(axis)) == pytest.approx(3 / 190)
-    drawn_texts(figure)
+    drawn(figure)
 
 
 def test_a_curve_of_a_million_points_is_thinned_to_what_is_seen():
@@ -144,7 +128,7 @@ def test_a_curve_of_a_million_points_is_thinned_to_what_is_seen():
     assert 2000 < kept.sum() < 4500
 
 
-def test_threshold_choice_counts_at_and_between_scores(results):
+def test_threshold_choice_counts_at_and_between_scores(results, drawn):
     pairs = results[0].pairs
     for threshold in (float(pairs.impostor[3]), 0.123456, float(pairs.genuine.max()) + 1):
         title = plots.threshold_choice(results[0], threshold).get_suptitle()
@@ -152,10 +136,10 @@ def test_threshold_choice_counts_at_and_between_scores(results):
         assert f" {np.sum(pairs.genuine < threshold):,} of {len(pairs.genuine):,} mated" in title
     figure = plots.threshold_choice(results[0], 0.2)
     assert [line.get_xdata()[0] for line in figure.axes[0].get_lines()] == [0.2]
-    assert "threshold: 0.200" in drawn_texts(figure)
+    assert "threshold: 0.200" in drawn(figure)
 
 
-def test_open_set_curve_is_fnir_over_fpir(case):
+def test_open_set_curve_is_fnir_over_fpir(case, drawn):
     _, split, models = case
     results = open_set_models(models, split, bootstrap=5, targets=(0.5, 0.1))
     figure = plots.open_set_curves(results)
@@ -168,17 +152,15 @@ def test_open_set_curve_is_fnir_over_fpir(case):
         assert set(zip(np.round(x[shown], 9), np.round(y[shown], 9), strict=True)) <= points
     assert shaded_up_to(axis) == pytest.approx(3 / 10)  # 10 of 20 people are held out
     assert [filled for *_, filled in marks(axis)] == [True, False] * 2
-    texts = drawn_texts(figure)
+    texts = drawn(figure)
     assert any(text.startswith("10 people with a mate in the gallery of 10, 10 without") for text in texts)
 
 
-def test_group_bars_show_rates_intervals_counts_and_what_is_small(case, results):
+def test_group_bars_show_rates_intervals_counts_and_what_is_small(case, results, drawn):
     table, split, models = case
-    result = group_figures(
-        models["floor"], split, table.images, results[1].points[0].threshold, model=LITERAL, bootstrap=20
-    )
-    figure = plots.group_bars(result)
-    rows = result.table
+    threshold = results[1].points[0].threshold
+    rows, _ = group_figures(models["floor"], split, table.images, threshold, bootstrap=20)
+    figure = plots.group_bars(rows, LITERAL, threshold)
     for axis, rate in zip(figure.axes, ("rank1", "fmr", "fnmr"), strict=True):
         assert [bar.get_width() for bar in axis.patches] == pytest.approx(list(100 * rows[rate]), nan_ok=True)
         segments = [segment[:, 0] for segment in axis.collections[0].get_segments() if len(segment)]
@@ -189,28 +171,29 @@ def test_group_bars_show_rates_intervals_counts_and_what_is_small(case, results)
             hollow = rate == "fmr" and not supported
             assert face == ("#ffffff" if hollow else QUIET.lower() if small else COLOURS[0].lower())
     assert rows["small"].any() and not rows["small"].all()
-    texts = drawn_texts(figure)
+    texts = drawn(figure)
     assert f"everybody (20 people, {rows['n_query'][0]:.0f} queries)" in texts
     assert any(text.startswith(f"gender: {LITERAL} (") for text in texts)
     assert any(text.startswith("nail polish: yes (") for text in texts)
 
 
-def test_a_group_without_pairs_says_so(case, results):
+def test_a_group_without_pairs_says_so(case, results, drawn):
     table, split, models = case
     images = table.images.copy()
     one = sorted(split.identities("test"))[0]
     images["skin_color"] = np.where(images["identity"] == one, "dark", "fair")
-    figure = plots.group_bars(group_figures(models["floor"], split, images, 0.3, ["skin_color"], bootstrap=5))
+    groups, _ = group_figures(models["floor"], split, images, 0.3, ["skin_color"], bootstrap=5)
+    figure = plots.group_bars(groups, "floor", 0.3)
     assert [text.get_text() for text in figure.axes[1].texts] == [" no pair"]
     assert not figure.axes[0].texts
-    drawn_texts(figure)
+    drawn(figure)
 
 
-def test_a_perfect_model_of_very_few_people_can_be_drawn():
+def test_a_perfect_model_of_very_few_people_can_be_drawn(drawn):
     rows = [{"path": f"{i}_{n}.jpg", "identity": str(i), "aspect": "dorsal_r"} for i in range(4) for n in range(3)]
     split = make_split(HandTable.build("folder", Path("/photographs"), rows, {}), "dorsal_r", "test_only", draws=1)
     codes = split.images["identity"].astype(int).to_numpy()
     found = verify_models({"oracle": Features.normalised(split.images["path"], np.eye(4)[codes])}, split, bootstrap=5)
-    assert found[0].verification.lowest_supported_fmr == 0.5  # 3 / 6 pairs
+    assert found[0].curve.lowest_supported == 0.5  # 3 / 6 pairs
     for figure in (plots.roc_curves(found), plots.det_curves(found), plots.threshold_choice(found[0], 0.5)):
-        drawn_texts(figure)
+        drawn(figure)

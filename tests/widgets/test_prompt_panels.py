@@ -13,7 +13,7 @@ from handclip_lib.models.prompt_learner import PromptLearner
 from handclip_lib.parameters.notebooks import PromptLearning
 from handclip_lib.parameters.parts import Prompts, PromptTraining
 from handclip_lib.training.prompt import fit_prompt, try_prompt
-from handclip_lib.widgets.prompt_panels import identity_inspector, similarity_over_epochs, training_panel
+from handclip_lib.widgets.browsers import identity_inspector, similarity_over_epochs, training_panel
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Who is taken for whom: the gallery that each query ranks, pairs of people, and the classifier of training."""
+"""Who is like whom: the gallery that each query ranks, who is taken for whom, and the embeddings laid out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
 
 CHOICES = ("worst", "wrong", "random", "all")
+FEWEST = 5  # images that a map needs
 COLUMNS = ("identity", "mistaken_for", "queries", "photographs", "share", "margin")
 
 
@@ -39,15 +40,13 @@ def most_confused_pairs(result: ProtocolResult, split: Split, n: int = 10) -> pd
     if len(unknown):
         raise EvaluationError(f"{unknown.iloc[0]} is in no gallery of this split; give the split of the result")
     missed = rows[rows["hit"] == 0]
-    missed = missed.assign(
-        mistaken_for=missed["wrong_path"].map(people),
-        margin=missed["match_score"].astype(float) - missed["wrong_score"].astype(float),
-    )
+    lead = missed["match_score"].astype(float) - missed["wrong_score"].astype(float)
+    missed = missed.assign(mistaken_for=missed["wrong_path"].map(people), margin=lead)
     asked: dict[Any, int] = rows["identity"].value_counts().to_dict()
-    pairs: list[tuple[Any, ...]] = []
-    for (identity, other), group in missed.groupby(["identity", "mistaken_for"], sort=False):
-        photographs, share = group["path"].nunique(), len(group) / asked[identity]
-        pairs.append((identity, other, len(group), photographs, share, group["margin"].mean()))
+    pairs: list[tuple[Any, ...]] = [
+        (own, other, len(group), group["path"].nunique(), len(group) / asked[own], group["margin"].mean())
+        for (own, other), group in missed.groupby(["identity", "mistaken_for"], sort=False)
+    ]
     pairs.sort(key=lambda row: (-row[2], row[5], identity_order(row[0]), row[1]))
     return result_table(pairs[:n], columns=COLUMNS)
 
@@ -61,12 +60,11 @@ def _gallery_identities(split: Split) -> pd.Series:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Predictions by identity.
+    """Predictions by identity, and the share of all that are right, 0..1.
 
     Attributes:
         matrix: Share of each identity's images that were taken for each, rows sum to 1 (0 for one without an image),
             float64 (n_identities, n_identities).
-        accuracy: Share of images taken for their own identity, 0..1.
         mistakes: A row for each pair that was confused, the most frequent first: identity, taken_for, images.
     """
 
@@ -79,10 +77,8 @@ def confusion(scores: np.ndarray, labels: np.ndarray, identities: Sequence[str])
     """Count what images are taken for: logits (n, n_identities), and the place of each image's identity, int (n,)."""
     scores, labels = np.asarray(scores), np.asarray(labels)
     if not len(labels) or scores.shape != (len(labels), len(identities)):
-        raise EvaluationError(
-            f"scores have shape {scores.shape} for {len(labels)} images and {len(identities)} identities; one row an "
-            "image and one column an identity are wanted"
-        )
+        given = f"scores have shape {scores.shape} for {len(labels)} images and {len(identities)} identities"
+        raise EvaluationError(f"{given}; one row an image and one column an identity are wanted")
     taken = scores.argmax(axis=1)
     counts = np.zeros((len(identities), len(identities)))
     np.add.at(counts, (labels, taken), 1)
@@ -96,10 +92,7 @@ def confusion(scores: np.ndarray, labels: np.ndarray, identities: Sequence[str])
 
 
 class RankedQueries:
-    """The gallery of one draw, ranked for each of its queries; someone else's image comes first at equal scores.
-
-    `similarity` is the cosine, float32 (n_query, n_gallery), -1..1; `is_match` is bool.
-    """
+    """The gallery of one draw, ranked for each of its queries; someone else's image comes first at equal scores."""
 
     def __init__(self, features: Features, draw: Draw):
         self.draw = draw
@@ -132,3 +125,43 @@ class RankedQueries:
         matches = np.flatnonzero(self.is_match[row, ranked])[:1]
         places = np.append(np.arange(min(top_k, len(ranked))), matches[matches >= top_k])
         return ranked[places], places + 1
+
+
+def similarity_by_identity(features: Features, split: Split, most: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine between test images of the split's own aspect, ordered by identity and capture: float32 (n, n), -1..1.
+
+    And the identities, (n,): whole ones, up to about `most` images.
+    """
+    test = split.images[split.images["role"] == "test"]
+    test = test.assign(order=test["identity"].map(identity_order))
+    test = _whole_identities(test.sort_values(["order", "capture", "path"], kind="stable"), "order", most)
+    embeddings = features.of(test["path"])
+    return embeddings @ embeddings.T, test["identity"].to_numpy(str)
+
+
+def _whole_identities(images: pd.DataFrame, identity: str, most: int) -> pd.DataFrame:
+    """The first images, in order of the column that tells people apart: whole people, one or up to `most` images."""
+    ends = images.groupby(identity, sort=False).size().cumsum()
+    return images.head(int(ends[ends <= max(most, *ends.head(1))].max()) if len(ends) else 0)
+
+
+def embedding_map(features: Features, split: Split, most: int = 800, seed: int = 0) -> pd.DataFrame:
+    """Test images of the split's own aspect in two dimensions by t-SNE of the cosine, started from the two main axes.
+
+    Neighbours on the map are neighbours in the embedding; distances between groups, and the groups' sizes, mean
+    nothing. Columns path, identity, x, y: whole identities, those with the most images first, up to `most` images.
+
+    Source: van der Maaten & Hinton, "Visualizing Data using t-SNE", JMLR, 2008.
+    """
+    test = split.images[split.images["role"] == "test"]
+    size = test.groupby("identity")["path"].transform("size")
+    test = test.assign(size=size).sort_values(["size", "identity", "path"], ascending=[False, True, True])
+    shown = _whole_identities(test, "identity", most)
+    if len(shown) < FEWEST:
+        raise EvaluationError(f"{len(shown)} test images: a map needs at least {FEWEST}; take more data")
+    from sklearn.manifold import TSNE  # slow to import, and whoever browses a ranking does without
+
+    # scaled to length 1, the squared Euclidean distance is 2 - 2 cosine: the same neighbours
+    layout = TSNE(perplexity=min(30.0, (len(shown) - 1) / 3), init="pca", random_state=seed)
+    points = layout.fit_transform(np.asarray(features.of(shown["path"]), np.float32))
+    return shown[["path", "identity"]].reset_index(drop=True).assign(x=points[:, 0], y=points[:, 1])

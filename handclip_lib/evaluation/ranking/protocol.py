@@ -11,9 +11,8 @@ import pandas as pd
 from handclip_lib.data.audit import data_cautions
 from handclip_lib.data.manifest import Draw, Split
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.baselines import is_baseline
 from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap
-from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.features import Features, is_baseline
 from handclip_lib.evaluation.ranking.retrieval import (
     TIED_SHARE_WARNED,
     RetrievalMetrics,
@@ -42,10 +41,8 @@ class ProtocolResult:
         burst: Queries within ± this many captures of their gallery image are left out; 0 for none.
         per_query: A row a draw and query: draw, path, identity, first_match_rank, average_precision, hit (rank-1),
             match_path and match_score (the best match), wrong_path and wrong_score (the best image of someone else).
-        rank1: Rank-1 with its interval over identities, as `identity_bootstrap` gives it.
-        cmc: CMC at 1…20 (or the gallery's size) over all draws, with its interval.
-        unqueryable: Test identities with one image, which are never a query.
-        n_people: Identities in the gallery of a draw.
+        rank1, cmc: Rank-1, and CMC at 1…20 (or the gallery's size), over all draws with their intervals.
+        unqueryable, n_people: Test identities with one image, never a query; and identities in the gallery of a draw.
     """
 
     model: str
@@ -95,25 +92,16 @@ def evaluate_split(
         gallery: "aspect" or "all": different tasks, so results name theirs.
         burst: Leave out a query within ± this many capture numbers of its own subject's gallery image: neighbours
             are near-duplicates of one sitting. 0 leaves out none.
-
-    Raises:
-        EvaluationError: An embedding is missing, or the data set has no capture numbers to find bursts by.
     """
-    draws, tables = [], []
-    for trial, draw in enumerate(split.draws(gallery)):
-        metrics, queries = _ranked(features, draw, in_burst(draw, burst) if burst else None)
-        draws.append(metrics)
-        queries.insert(0, "draw", trial)
-        tables.append(queries)
+    ranked = [_ranked(features, draw, in_burst(draw, burst)) for draw in split.draws(gallery)]
+    draws, tables = [metrics for metrics, _ in ranked], [table for _, table in ranked]
     tied = float(np.mean([metrics.tied_share for metrics in draws]))
     if tied > TIED_SHARE_WARNED:
-        message = (
-            f"{model}, gallery {gallery!r}: {tied:.1%} of the best matches are tied with another identity; collapsed?"
-        )
-        warnings.warn(message, TiedScoresWarning, stacklevel=2)
-    per_query = pd.concat(tables, ignore_index=True)
+        message = f"{in_percent(tied)}% of the best matches are tied with another identity; collapsed?"
+        warnings.warn(f"{model}, gallery {gallery!r}: {message}", TiedScoresWarning, stacklevel=2)
+    per_query = pd.concat(dict(enumerate(tables)), names=["draw"]).reset_index("draw").reset_index(drop=True)
     cmc = cmc_interval(per_query, draws[0].n_gallery, bootstrap, seed)
-    alone, people = len(split.meta["unqueryable"]), len(np.unique(draw.gallery_ids))
+    alone, people = len(split.meta["unqueryable"]), len(np.unique(split.draw(0, gallery).gallery_ids))
     return ProtocolResult(model, gallery, burst, draws, per_query, cmc[0], cmc, alone, people)
 
 
@@ -137,19 +125,14 @@ def evaluate_models(
 
 
 def headline(results: Sequence[ProtocolResult]) -> dict[str, Any]:
-    """The figures a run is known by: the first model on the first gallery, and the better baseline beside it.
-
-    `n_identities` are the people with a query, `n_people` those in the gallery.
-    """
+    """The figures a run is known by: the first model on the first gallery, and the better baseline beside it."""
     first, *others = [result.summary() for result in results if result.gallery == results[0].gallery]
     people = {"n_identities": results[0].rank1.n_identities, "n_people": results[0].n_people}
-    names = (
-        "model", "gallery", "rank1", "rank1_low", "rank1_high", "map", "map_trapezoid", "minp", "n_query", "n_gallery",
-    )  # fmt: skip
+    names = ["model", "gallery", "rank1", "rank1_low", "rank1_high", "map", "map_trapezoid", "minp"]
     best = max((other for other in others if is_baseline(other["model"])), key=lambda o: o["rank1"], default=None)
     # best_floor_rank1: as earlier runs have named it
     baseline = {"best_baseline": best["model"], "best_floor_rank1": best["rank1"]} if best else {}
-    return {name: first[name] for name in names} | {"n_unqueryable": first["n_unqueryable"]} | people | baseline
+    return {name: first[name] for name in [*names, "n_query", "n_gallery", "n_unqueryable"]} | people | baseline
 
 
 def conclusion(results: Sequence[ProtocolResult]) -> str:
@@ -160,21 +143,14 @@ def conclusion(results: Sequence[ProtocolResult]) -> str:
     beside = [f"{model} {in_percent(rank1)} %" for model, rank1 in others if not is_baseline(model)]
     if "best_baseline" in told:
         beside.append(f"the better trivial baseline {in_percent(told['best_floor_rank1'])} %")
-    return "; ".join([
-        f"{told['model']} finds {in_percent(told['rank1'])} % ({interval}) of queries first among {told['n_people']} "
-        "people", *beside,
-    ])  # fmt: skip
+    found = f"{told['model']} finds {in_percent(told['rank1'])} % ({interval}) of queries first"
+    return "; ".join([f"{found} among {told['n_people']} people", *beside])
 
 
 def cautions(
     results: Sequence[ProtocolResult], split: Split, checks: pd.DataFrame | None = None, learnt: str = "yes"
 ) -> list[str]:
-    """What must be said with the headline, a sentence each.
-
-    Args:
-        checks: `leak_checks`, where any were made.
-        learnt: `ImageResult.learnt` of the model, where one was trained.
-    """
+    """What must be said with the headline, a sentence each; `checks` are `leak_checks`, where any were made."""
     told, found = headline(results), data_cautions(split)
     if learnt != "yes":
         found.append(f"The training did not learn, or only in part ({learnt}).")
@@ -195,6 +171,8 @@ def cautions(
 
 def in_burst(draw: Draw, burst: int) -> np.ndarray:
     """True for each query within ± `burst` captures of a gallery image of its own identity; bool (n_query,)."""
+    if burst == 0:
+        return np.zeros(len(draw.query_paths), bool)
     if burst < 0:
         raise EvaluationError(f"burst={burst}: a number of captures is wanted, 0 or more")
     own = draw.query_ids[:, None] == draw.gallery_ids[None, :]
@@ -208,23 +186,11 @@ def in_burst(draw: Draw, burst: int) -> np.ndarray:
     return (own & near).any(1)
 
 
-def retrieval_table(results: Sequence[ProtocolResult]) -> pd.DataFrame:
-    """A row a result, columns of `ProtocolResult.summary`; the headline is shown."""
-    return result_table([result.summary() for result in results], HEADLINE)
-
-
-def retrieval_details(results: Sequence[ProtocolResult]) -> pd.DataFrame:
-    """The same rows, of which spreads and counts are shown."""
-    return result_table([result.summary() for result in results], DETAILS)
-
-
 def burst_shares(features: Mapping[str, Features], split: Split, bursts: Sequence[int] = (0, 1, 2, 5)) -> pd.DataFrame:
     """How much of rank-1 rests on near-duplicates: what is left as queries near their gallery image are left out.
 
-    Returns:
-        Columns model, burst, rank1 and the share `left_out` of queries, both in 0..1, and `n_query`, the queries of
-        all draws that have a match. A burst that leaves no query has rank1 NaN; without capture numbers there is
-        burst 0 only.
+    Columns model, burst, rank1 and the share `left_out` of queries, and `n_query`, the queries of all draws that have a
+    match. A burst that leaves no query has rank1 NaN; without capture numbers there is burst 0 only.
     """
     known = (split.images.loc[split.images["role"] == "test", "capture"].notna()).all()
     draws = list(split.draws())
@@ -233,36 +199,31 @@ def burst_shares(features: Mapping[str, Features], split: Split, bursts: Sequenc
         rank = np.concatenate([_ranked(embeddings, draw)[0].first_match_rank for draw in draws])
         hit = rank[rank > 0] == 1
         for burst in bursts if known else (0,):
-            near = [in_burst(draw, burst) if burst else np.zeros(len(draw.query_paths), bool) for draw in draws]
-            out = np.concatenate(near)[rank > 0]
+            out = np.concatenate([in_burst(draw, burst) for draw in draws])[rank > 0]
             rank1 = float(hit[~out].mean()) if (~out).any() else float("nan")
-            share = float(out.mean())
-            rows.append({"model": model, "burst": burst, "rank1": rank1, "left_out": share, "n_query": len(out)})
-    return result_table(rows, ("model", "burst", "rank1", "left_out"))
+            rows.append((model, burst, rank1, float(out.mean()), len(out)))
+    shown = ("model", "burst", "rank1", "left_out")
+    return result_table(rows, shown, columns=[*shown, "n_query"])
 
 
 def near_duplicates(features: Features, split: Split, threshold: float = 0.98, most: int = 1000) -> pd.DataFrame:
     """Pairs of evaluated images, of the split's own aspect, with a cosine (of `pixel_embeddings`) from a threshold.
 
-    Returns:
-        The most alike first: path_a, path_b, cosine, same_identity, capture_distance (NA where unknown).
+    Columns path_a, path_b, cosine, same_identity, capture_distance (NA where unknown), the most alike first.
     """
     images = split.images[split.images["role"] == "test"].reset_index(drop=True)
-    embeddings = features.of(images["path"].tolist())
-    first, second, cosine = [], [], []
+    embeddings = features.of(images["path"])
+    found = []
     for start in range(0, len(images), 512):
-        block = embeddings[start : start + 512] @ embeddings.T
-        row, column = np.nonzero(block >= threshold)
-        upper = column > row + start
-        first.append(row[upper] + start)
-        second.append(column[upper])
-        cosine.append(block[row[upper], column[upper]])
-    a, b, score = np.concatenate(first), np.concatenate(second), np.concatenate(cosine)
+        cosine = embeddings[start : start + 512] @ embeddings.T
+        row, column = np.nonzero(np.triu(cosine >= threshold, start + 1))
+        found.append(np.stack([row + start, column, cosine[row, column]]))
+    first, second, score = np.concatenate(found, axis=1)
     order = np.argsort(-score, kind="stable")[:most]
-    left, right = images.iloc[a[order]].reset_index(drop=True), images.iloc[b[order]].reset_index(drop=True)
+    left, right = (images.iloc[place[order].astype(int)].reset_index(drop=True) for place in (first, second))
     return pd.DataFrame(
         {
-            "path_a": left["path"], "path_b": right["path"], "cosine": score[order].astype(float),
+            "path_a": left["path"], "path_b": right["path"], "cosine": score[order],
             "same_identity": left["identity"] == right["identity"],
             "capture_distance": (left["capture"] - right["capture"]).abs(),
         }
@@ -270,10 +231,7 @@ def near_duplicates(features: Features, split: Split, threshold: float = 0.98, m
 
 
 def _ranked(features: Features, draw: Draw, exclude: np.ndarray | None = None) -> tuple[RetrievalMetrics, pd.DataFrame]:
-    """Metrics of one draw, and what each query found: best match and best image of someone else.
-
-    Queries that are unmatched or left out have no row. Ties are for the caller to sum up over the draws.
-    """
+    """Metrics of one draw, and the best match and best wrong image of each query that is matched and not left out."""
     n_query = len(draw.query_paths)
     codes = np.unique(np.concatenate([draw.query_ids, draw.gallery_ids]), return_inverse=True)[1].ravel()
     best, score = np.zeros((2, n_query), int), np.zeros((2, n_query), np.float32)
@@ -287,7 +245,7 @@ def _ranked(features: Features, draw: Draw, exclude: np.ndarray | None = None) -
 
     query, gallery = features.of(draw.query_paths), features.of(draw.gallery_paths)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TiedScoresWarning)
+        warnings.simplefilter("ignore", TiedScoresWarning)  # the caller sums them up over the draws
         metrics = rank_features(query, gallery, draw.query_ids, draw.gallery_ids, exclude=exclude, look=look)
     rank = metrics.first_match_rank
     table = pd.DataFrame(

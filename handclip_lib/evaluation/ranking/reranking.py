@@ -4,26 +4,19 @@ Both use the whole gallery at once (re-ranking the other queries as well): what 
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.memory import check_memory
+from handclip_lib.evaluation.features import check_memory
 from handclip_lib.evaluation.ranking.counting import compiled
-from handclip_lib.evaluation.ranking.retrieval import check_unit_length, same_size
+from handclip_lib.evaluation.ranking.retrieval import check_unit_length, embeddings_of
 
 SMALLEST = 1e-6  # of what is a squared distance rather than rounding: images may all be the same
 BLOCK_BYTES = 32 * 2**20  # of similarities, or of gathered embeddings, at once
 INDICES, VALUES = "int64[::1]", "float32[::1]"
 SIGNATURE = f"void(float32[:,::1], int64[::1], {INDICES}, {INDICES}, {VALUES}, {INDICES}, {INDICES}, {VALUES}, float32)"
-
-
-def _with_long_indices(matrix: Any) -> Any:
-    """The sparse matrix with int64 indices; scipy chooses int32 where they suffice."""
-    matrix.indptr, matrix.indices = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64)
-    return matrix
 
 
 def rerank_similarity(
@@ -34,15 +27,12 @@ def rerank_similarity(
     As the authors' program, and every re-identification toolbox after it, has it, where that and the paper differ:
     squared distances are divided by each image's largest; a neighbour's neighbours join if *more* than 2/3 are shared.
     An image is always its own first neighbour, and of equally distant ones the first in order is taken.
+    From embeddings of length 1: 1 less the re-ranked distance, float32 (n_query, n_gallery), 0..1 up to rounding.
 
     Args:
-        query, gallery: Embeddings of length 1, (n_query, size) and (n_gallery, size).
         k1: Neighbours of an image, beside itself.
         k2: Images, itself one of them, over which a neighbourhood is averaged; 1 for none.
         distance_share: Share of the plain distance in the sum, 0..1; the rest is the Jaccard distance (λ).
-
-    Returns:
-        1 less the re-ranked distance, float32 (n_query, n_gallery), in 0..1 up to rounding, for `retrieval_metrics`.
 
     Source: Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017.
     """
@@ -56,9 +46,15 @@ def rerank_similarity(
         raise EvaluationError(f"distance_share={distance_share}; a share from 0 to 1 is wanted")
     needed = 4 * BLOCK_BYTES + n * (4 * query.shape[1] + 8 * (k1 + 1) ** 2 + 16 * k1 * k2) + 4 * n_query * n_gallery
     check_memory(f"re-ranking {n:,} images", needed, "re-rank a part of the gallery")
-    weights, furthest = _neighbourhoods(np.concatenate([query, gallery]), k1, k2)
+    images = np.concatenate([query, gallery])
+    neighbours, furthest = _neighbours(images, k1 + 1)
+    weights = _weights(images, _expanded(neighbours, k1), furthest)  # sparse (n, n), a row sums to 1
+    if k2 > 1:
+        weights = (_pattern(neighbours[:, :k2], np.float32(1 / k2)) @ weights).tocsr()
     # Only images that share a neighbour have a Jaccard distance below 1: from a neighbour to those who have it.
-    having = _with_long_indices(weights[n_query:].tocsc())
+    having = weights[n_query:].tocsc()
+    for matrix in (weights, having):  # scipy chooses int32 where they suffice
+        matrix.indptr, matrix.indices = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64)
     similarity = np.empty((n_query, n_gallery), np.float32)
     size = max(1, BLOCK_BYTES // (4 * n_gallery))
     for start in range(0, n_query, size):
@@ -76,15 +72,9 @@ def rerank_similarity(
 def alpha_query_expansion(query: np.ndarray, gallery: np.ndarray, k: int = 10, alpha: float = 3.0) -> np.ndarray:
     """Add to each query its nearest gallery images, weighted by their cosine to the power of alpha.
 
-    A cosine of 0 or below has weight 0: its power is none. Of equally near images the first in order is taken.
-
-    Args:
-        query, gallery: Embeddings of length 1, (n_query, size) and (n_gallery, size).
-        k: Gallery images that are added; the paper takes 50 of many thousands.
-        alpha: 0 is the plain mean; the larger, the less the far ones count.
-
-    Returns:
-        Queries of length 1, float32 (n_query, size), to rank in place of the first.
+    A cosine of 0 or below has weight 0: its power is none. Of equally near images the first in order is taken. The k
+    is 50 of many thousands in the paper; an alpha of 0 is the plain mean. Embeddings are of length 1, (n, size), as
+    those returned, float32 (n_query, size), to rank in place of the first.
 
     Source: Radenović, Tolias & Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation", TPAMI 2019, §3.4.
     """
@@ -107,22 +97,11 @@ def alpha_query_expansion(query: np.ndarray, gallery: np.ndarray, k: int = 10, a
 
 
 def _checked(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    query, gallery = same_size(query, gallery)
+    gallery = embeddings_of("gallery", gallery)
+    query = embeddings_of("query", query, gallery)
     check_unit_length("query", query)
     check_unit_length("gallery", gallery)
     return query, gallery
-
-
-def _neighbourhoods(images: np.ndarray, k1: int, k2: int) -> tuple[sparse.csr_array, np.ndarray]:
-    """Who are each image's neighbours and how near, and its largest squared distance to any image, (n,).
-
-    The weights are float32 (n, n), sparse; a row sums to 1.
-    """
-    neighbours, furthest = _neighbours(images, k1 + 1)
-    weights = _weights(images, _expanded(neighbours, k1), furthest)
-    if k2 > 1:
-        weights = (_pattern(neighbours[:, :k2], np.float32(1 / k2)) @ weights).tocsr()
-    return _with_long_indices(weights), furthest
 
 
 def _neighbours(images: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -201,13 +180,9 @@ def add_overlap(
     """Add to each similarity `share` times the overlap of the two neighbourhoods: shared weight over weight of either.
 
     In numpy, or compiled where numba is installed: both add the same numbers in the same order, so they give the same
-    to the bit; the numpy way is the other's oracle.
-
-    Args:
-        similarity: float32 (n_rows, n_gallery), changed in place.
-        block: Queries of the rows, int64 (n_rows,), rows of `weights`.
-        weights: Neighbours of every image, float32; each row sums to 1, so the weight of either is 2 less the shared.
-            Its indices are int64, as `having`'s, which is the gallery's rows of it by neighbour.
+    to the bit; the numpy way is the other's oracle. Each row of `weights` sums to 1, so the weight of either is 2 less
+    the shared. The similarity, float32 (n_rows, n_gallery), is that of the block's rows of `weights`; `having` is the
+    gallery's rows of it by neighbour.
     """
     run = kernel(len(weights.indptr) * similarity.shape[1])
     if run is not None:

@@ -1,20 +1,22 @@
-"""CMC, mAP and mINP of a similarity matrix, or straight from embeddings, counted without sorting the gallery."""
+"""CMC, mAP and mINP of a similarity matrix or of embeddings, and the search of a gallery of millions by FAISS."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.memory import check_memory
-from handclip_lib.evaluation.ranking.counting import measure
-from handclip_lib.evaluation.ranking.labels import Labels, as_array
+from handclip_lib.evaluation.features import check_memory
+from handclip_lib.evaluation.ranking.counting import Labels, as_array, measure
 
 BLOCK_BYTES = 16 * 2**20  # of similarities copied at once
 PRODUCT_BYTES = 64 * 2**20  # of similarities multiplied at once: enough rows for a multiplication at full speed
 LENGTH_TOLERANCE = 1e-3  # what float16 leaves of a length of 1
 TIED_SHARE_WARNED = 0.01
+KINDS = ("flat", "ivf", "hnsw")
+POINTS_PER_LIST = 39  # what FAISS asks for to learn where the lists' centres are
 
 
 class TiedScoresWarning(UserWarning):
@@ -41,12 +43,6 @@ class RetrievalMetrics:
     n_unmatched: int
     n_excluded: int
     tied_share: float
-
-    @property
-    def cmc(self) -> np.ndarray:
-        """Share of matched queries with a match among the k best: float64 (n_gallery,), `cmc[k - 1]` for k."""
-        ranks = self.first_match_rank[self.first_match_rank > 0]
-        return np.cumsum(np.bincount(ranks, minlength=self.n_gallery + 1)[1:]) / len(ranks)
 
     def rank(self, k: int) -> float:
         """CMC at k; a k beyond the gallery is the gallery's size."""
@@ -90,9 +86,6 @@ def retrieval_metrics(
             Market-1501. Off for hands.
         exclude: bool (n_query,), true for queries to leave out; their similarities are not looked at.
 
-    Raises:
-        EvaluationError: A shape, type or value is wrong, or no query has a match.
-
     Source: Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015, for CMC and mAP.
     """
     similarity = _matrix("similarity", similarity, "(n_query, n_gallery)", "fiu", "real numbers")
@@ -119,11 +112,9 @@ def rank_features(
         query, gallery: Embeddings of length 1, real (n, size); float32 is used as it is, another type is copied.
             One that `exclude` leaves out is not looked at.
         look: Is shown each block: query numbers, and their similarities, which it must leave alone and not keep.
-
-    Raises:
-        EvaluationError: As `retrieval_metrics`; or an embedding is not of length 1, or the memory does not suffice.
     """
-    query, gallery = same_size(query, gallery)
+    gallery = embeddings_of("gallery", gallery)
+    query = embeddings_of("query", query, gallery)
     n_query, n_gallery = len(query), len(gallery)
     labels = Labels.of(n_query, n_gallery, query_ids, gallery_ids, query_cameras, gallery_cameras, exclude)
     check_unit_length("query", query, labels.rows)
@@ -151,11 +142,10 @@ def rank_features(
 def _metrics_of_blocks(blocks: Iterable[tuple[np.ndarray, np.ndarray]], labels: Labels) -> RetrievalMetrics:
     """Metrics of similarities that come in blocks of queries, which are overwritten.
 
-    Args:
-        blocks: Query numbers, int64 (n_rows,), and their similarities, float32 or float64 (n_rows, n_gallery), finite;
-            together they hold each query of `labels.rows` once.
+    A block is query numbers, int64 (n_rows,), and their similarities, float32 or float64 (n_rows, n_gallery), finite;
+    together they hold each query of `labels.rows` once.
     """
-    n_query, n_gallery = len(labels.query), len(labels.gallery)
+    n_query = len(labels.query)
     rank = np.zeros(n_query, np.int64)
     per_query = np.full((3, n_query), np.nan)
     tied = 0
@@ -168,10 +158,9 @@ def _metrics_of_blocks(blocks: Iterable[tuple[np.ndarray, np.ndarray]], labels: 
     if tied / matched > TIED_SHARE_WARNED:
         message = f"{tied} of {matched} best matches are tied with another identity: the embeddings may have collapsed"
         warnings.warn(message, TiedScoresWarning, stacklevel=3)
-    n_wanted = len(labels.rows)
-    n_unmatched, n_excluded = n_wanted - matched, n_query - n_wanted
     standard, trapezoid, inverse = per_query
-    return RetrievalMetrics(rank, standard, trapezoid, inverse, n_gallery, n_unmatched, n_excluded, tied / matched)
+    left_out = len(labels.rows) - matched, n_query - len(labels.rows)
+    return RetrievalMetrics(rank, standard, trapezoid, inverse, len(labels.gallery), *left_out, tied / matched)
 
 
 def _matrix(name: str, values: np.ndarray, shape: str, kinds: str, wanted: str) -> np.ndarray:
@@ -187,27 +176,18 @@ def _finite(scores: np.ndarray, queries: np.ndarray) -> np.ndarray:
     finite = np.isfinite(scores)
     if not finite.all():
         row, item = np.argwhere(~finite)[0]
-        raise EvaluationError(
-            f"similarity[{queries[row]}, {item}] is {scores[row, item]}; look for NaN in the embeddings of that query "
-            "or gallery image"
-        )
+        said = f"similarity[{queries[row]}, {item}] is {scores[row, item]}"
+        raise EvaluationError(f"{said}; look for NaN in the embeddings of that query or gallery image")
     return scores
 
 
-def embeddings_of(name: str, values: np.ndarray) -> np.ndarray:
-    """Embeddings as float32 (n, size), C-contiguous; copied only if they are not."""
+def embeddings_of(name: str, values: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
+    """Embeddings as float32 (n, size), C-contiguous, copied only if they are not; the size is that of a gallery's."""
     values = _matrix(name, values, "(n, embedding size)", "f", "embeddings in float32")
+    if like is not None and values.shape[1] != like.shape[1]:
+        sizes = f"{name} embeddings have size {values.shape[1]}, gallery ones {like.shape[1]}"
+        raise EvaluationError(f"{sizes}; embed both by one model")
     return np.ascontiguousarray(values, np.float32)
-
-
-def same_size(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both as `embeddings_of`; two sizes are refused."""
-    query, gallery = embeddings_of("query", query), embeddings_of("gallery", gallery)
-    if query.shape[1] != gallery.shape[1]:
-        raise EvaluationError(
-            f"query embeddings have size {query.shape[1]}, gallery ones {gallery.shape[1]}; embed both by one model"
-        )
-    return query, gallery
 
 
 def check_unit_length(name: str, embeddings: np.ndarray, rows: np.ndarray | None = None) -> None:
@@ -219,7 +199,95 @@ def check_unit_length(name: str, embeddings: np.ndarray, rows: np.ndarray | None
     if bad.any():
         row = int(np.argmax(bad))
         remedy = "scale it (`Features.normalised`)" if np.isfinite(length[row]) else "encode it in float32"
-        raise EvaluationError(
-            f"{name}[{row}] has length {length[row]:.6g}, and so {int(bad.sum())} of {len(bad)} embeddings are not of "
-            f"length 1; {remedy}"
-        )
+        so = f"and so {int(bad.sum())} of {len(bad)} embeddings are not of length 1"
+        raise EvaluationError(f"{name}[{row}] has length {length[row]:.6g}, {so}; {remedy}")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The k best gallery images of each query.
+
+    Attributes:
+        rows: int64 (n_query, k), the best first; -1 where an approximate search found fewer.
+        similarity: Their cosine, float32 (n_query, k), -1..1; below -1 where `rows` is -1.
+        recall: Recall@k against the exact search of the same queries, 0..1: mean over `n_sampled` of them; 1 if exact.
+    """
+
+    rows: np.ndarray
+    similarity: np.ndarray
+    recall: float
+    n_sampled: int
+
+
+class GalleryIndex:
+    """A gallery ready to be searched; ranks beyond k, and so mAP and mINP, only `rank_features` has.
+
+    Source: Douze et al., "The Faiss library", 2024; Malkov & Yashunin, "Efficient and robust approximate nearest
+    neighbor search using Hierarchical Navigable Small World graphs", TPAMI 2020.
+    """
+
+    def __init__(self, gallery: np.ndarray, kind: str = "flat", effort: int | None = None):
+        """Build the index of embeddings of length 1, (n_gallery, size), which are kept, not copied, as float32.
+
+        "flat" is exact and copies nothing; "ivf" looks into the lists nearest to the query; "hnsw" walks a graph: the
+        quickest to search, the slowest to build and the largest. With more effort, the lists looked into (ivf; by
+        default a sixteenth, 16 at least) or candidates kept (hnsw; 128), it is slower, and recall rises.
+        """
+        if kind not in KINDS:
+            raise EvaluationError(f"kind={kind!r}; choose from {', '.join(KINDS)}")
+        if effort is not None and (effort < 1 or kind == "flat"):
+            raise EvaluationError(f"effort={effort} with kind={kind!r}; a number from 1, for ivf or hnsw, is wanted")
+        self._faiss, self.kind, self.gallery = _faiss(), kind, embeddings_of("gallery", gallery)
+        check_unit_length("gallery", self.gallery)
+        self._index = None if kind == "flat" else self._approximate(effort)
+
+    def _approximate(self, effort: int | None) -> Any:
+        (n, size), faiss = self.gallery.shape, self._faiss
+        links = 32
+        needed = n * (4 * size + (8 * links + 8 if self.kind == "hnsw" else 8))
+        check_memory(f"an index of {n:,} images", needed, 'use kind="flat", which copies nothing')
+        if self.kind == "ivf":
+            lists = max(1, min(int(4 * n**0.5), n // POINTS_PER_LIST))
+            index = faiss.IndexIVFFlat(faiss.IndexFlatIP(size), size, lists, faiss.METRIC_INNER_PRODUCT)
+            index.nprobe = min(effort or max(16, lists // 16), lists)
+            index.train(self.gallery)
+        else:
+            index = faiss.IndexHNSWFlat(size, links, faiss.METRIC_INNER_PRODUCT)
+            index.hnsw.efConstruction = 128
+            index.hnsw.efSearch = effort or 128
+        index.add(self.gallery)
+        return index
+
+    def search(self, query: np.ndarray, k: int = 10, sample: int = 100) -> Found:
+        """Find the k gallery images most alike to each query, of length 1 too, and measure what a search misses.
+
+        The recall is measured on the exact search of a sample of the queries, evenly spread; of all, if they are fewer.
+        """
+        query = embeddings_of("query", query, self.gallery)
+        check_unit_length("query", query)
+        if not 1 <= k <= len(self.gallery) or sample < 1:
+            least = f"k from 1 to the gallery's {len(self.gallery)} images, and a sample of 1 query or more"
+            raise EvaluationError(f"k={k}, sample={sample}; choose {least}")
+        if self._index is None:
+            similarity, rows = self._exact(query, k)
+            return Found(rows, similarity, 1.0, len(query))
+        similarity, rows = self._index.search(query, k)
+        asked = np.unique(np.linspace(0, len(query) - 1, min(sample, len(query))).astype(int))
+        return Found(rows, similarity, recall_at_k(rows[asked], self._exact(query[asked], k)[1]), len(asked))
+
+    def _exact(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        return self._faiss.knn(query, self.gallery, k, metric=self._faiss.METRIC_INNER_PRODUCT)
+
+
+def recall_at_k(found: np.ndarray, exact: np.ndarray) -> float:
+    """Share of the exact neighbours, int64 (n, k), that are among those found, (n, k): 0..1, in whatever order."""
+    return float(np.mean([np.isin(right, left).mean() for left, right in zip(found, exact, strict=True)]))
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        remedy = "`pip install handclip[fast]`; without it, `rank_features`"
+        raise EvaluationError(f"an index of the gallery needs FAISS ({error}): {remedy}") from error
+    return faiss

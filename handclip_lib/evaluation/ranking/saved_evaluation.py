@@ -15,8 +15,7 @@ import safetensors.numpy
 
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import DataError, EvaluationError
-from handclip_lib.evaluation.baselines import is_baseline
-from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.features import Features, is_baseline
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult
 from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file, write_text
 
@@ -37,9 +36,7 @@ class SavedEvaluation:
     Attributes:
         checksum, task, knows_content: Of the split.
         data_root: Folder of the photographs, as the run was given it; "" for drawn hands.
-        burst: Queries within ± this many captures of their gallery image were left out.
         models: Their names, the model of interest first.
-        n_gallery: Gallery size, by gallery.
         per_query: Rows of `ProtocolResult.per_query`, with model, gallery and average_precision_trapezoid.
     """
 
@@ -63,10 +60,8 @@ class SavedEvaluation:
         if model not in self.models:
             raise EvaluationError(f"{self.run} evaluated no {model!r}; choose from {', '.join(self.models)}")
         if gallery not in self.n_gallery:
-            raise EvaluationError(
-                f"{self.run} has no gallery {gallery!r}; choose from {', '.join(self.n_gallery)} "
-                "(all needs photographs of other aspects)"
-            )
+            some = f"choose from {', '.join(self.n_gallery)} (all needs photographs of other aspects)"
+            raise EvaluationError(f"{self.run} has no gallery {gallery!r}; {some}")
         rows = self.per_query
         return rows[(rows["model"] == model) & (rows["gallery"] == gallery)].reset_index(drop=True)
 
@@ -83,8 +78,7 @@ def save_evaluation(
 ) -> None:
     """Write `per_query.csv` and `embeddings.safetensors`, each whole or not at all.
 
-    The embeddings of trivial baselines are left out: at 4096 numbers an image they would be most of the file, and the
-    photographs give them again at once.
+    The embeddings of trivial baselines are left out: they would be most of the file, and are soon made again.
     """
     models = list(dict.fromkeys(result.model for result in results))
     missing = [model for model in models if model not in features]
@@ -106,26 +100,19 @@ def save_evaluation(
 
 
 def load_evaluation(folder: Path) -> SavedEvaluation:
-    """Read what `save_evaluation` wrote; the embeddings only when they are asked for.
-
-    Raises:
-        EvaluationError: A file is missing or damaged, or the two are not of one evaluation, or not of the run's split.
-    """
+    """Read what `save_evaluation` wrote; files that are damaged, or not of one evaluation and split, are refused."""
     facts, _ = _embeddings(folder, [])
     try:
         data = (folder / PER_QUERY).read_bytes()
         if hashlib.sha256(data).hexdigest() != facts["per_query"]:
-            raise EvaluationError(_broken(folder, f"{PER_QUERY} is not the one that was written"))
+            raise ValueError(f"{PER_QUERY} is not the one that was written")
         text = pd.read_csv(StringIO(data.decode()), dtype=str, keep_default_na=False, lineterminator="\n")
         per_query = text[[*TEXT, *NUMBERS]].astype(NUMBERS)
         split = Split.read(folder)
+        if split.checksum != facts["checksum"]:
+            raise ValueError(f"it was made on split {facts['checksum'][:12]}, not {split.checksum[:12]}")
     except (OSError, KeyError, ValueError, TypeError, DataError) as error:
-        if isinstance(error, EvaluationError):
-            raise
         raise EvaluationError(_broken(folder, str(error))) from error
-    if split.checksum != facts["checksum"]:
-        made_on = f"it was made on split {facts['checksum'][:12]}, not {split.checksum[:12]}"
-        raise EvaluationError(_broken(folder, made_on))
     return SavedEvaluation(
         folder, split.checksum, split.task, split.knows_content, _data_root(folder), facts["burst"],
         tuple(facts["models"]), facts["n_gallery"], per_query,
@@ -143,15 +130,12 @@ def _csv(results: Sequence[ProtocolResult]) -> str:
     """All rows; pandas writes the shortest text that reads back as the same number."""
     tables = []
     for result in results:
-        matched = [draw.first_match_rank > 0 for draw in result.draws]
-        trapezoid = [draw.average_precision_trapezoid[rows] for draw, rows in zip(result.draws, matched, strict=True)]
-        table = result.per_query.assign(
-            model=result.model, gallery=result.gallery, average_precision_trapezoid=np.concatenate(trapezoid)
-        )
-        tables.append(table[["model", "gallery", *(c for c in table.columns if c not in ("model", "gallery"))]])
-    buffer = StringIO()
-    pd.concat(tables, ignore_index=True).to_csv(buffer, index=False, lineterminator="\n")
-    return buffer.getvalue()
+        trapezoid = [draw.average_precision_trapezoid[draw.first_match_rank > 0] for draw in result.draws]
+        table = result.per_query.assign(average_precision_trapezoid=np.concatenate(trapezoid))
+        table.insert(0, "model", result.model)
+        table.insert(1, "gallery", result.gallery)
+        tables.append(table)
+    return pd.concat(tables).to_csv(index=False, lineterminator="\n")
 
 
 def _embeddings(folder: Path, models: Sequence[str]) -> tuple[dict, dict[str, np.ndarray]]:

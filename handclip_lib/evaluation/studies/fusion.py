@@ -1,7 +1,6 @@
 """More of the same images, beside the plain ranking: several enrolled, two aspects fused, neighbours that re-rank."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,10 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import keyed
 from handclip_lib.data.table import ASPECTS, identity_order
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap
+from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.features import Features, extract_features, mirrored
 from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rerank_similarity
-from handclip_lib.evaluation.ranking.retrieval import RetrievalMetrics, retrieval_metrics
+from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.models.trained import Trained
 from handclip_lib.parameters.notebooks import Evaluation
@@ -29,50 +28,27 @@ Trial = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Of one draw: similarity (n_query, n_gallery), identities of the queries, and of the gallery's entries."""
 
 
-@dataclass(frozen=True)
-class FusionResult:
-    """One way to combine images, over all draws.
+def _row(name: str, trials: Sequence[Trial], bootstrap: int, seed: int, n_short: int = 0) -> dict[str, Any]:
+    """One way to combine images as a row of a table, the gallery's entries being identities.
 
-    Attributes:
-        draws: Metrics of each draw; the gallery's entries are identities.
-        rank1, map: Means over the queries of all draws with their intervals over identities, 0..1.
-        n_short: Identities that enrol fewer images than was asked for, having no more to spare.
+    Shares in 0..1 are means over the queries of all draws with their intervals over identities, counts are means a
+    draw. `n_short` are the identities that enrol fewer images than was asked for, having no more to spare.
     """
-
-    name: str
-    draws: list[RetrievalMetrics]
-    rank1: Interval
-    map: Interval
-    n_short: int = 0
-
-    def summary(self) -> dict[str, Any]:
-        """One row of a results table: shares in 0..1, counts are means a draw."""
-        return {
-            "name": self.name, **self.rank1.columns("rank1"), **self.map.columns("map"),
-            "n_query": float(np.mean([(draw.first_match_rank > 0).sum() for draw in self.draws])),
-            "n_unmatched": float(np.mean([draw.n_unmatched for draw in self.draws])),
-            "n_gallery": self.draws[0].n_gallery, "n_identities": self.rank1.n_identities, "n_short": self.n_short,
-        }  # fmt: skip
-
-
-def fusion_table(results: Iterable[FusionResult]) -> pd.DataFrame:
-    """A row a result."""
-    return result_table([result.summary() for result in results], SHOWN)
-
-
-def _fusion_result(name: str, trials: Sequence[Trial], samples: int, seed: int, n_short: int = 0) -> FusionResult:
-    """Metrics of each draw, and of all of them with an interval over identities."""
     draws = [retrieval_metrics(*trial) for trial in trials]
     rank = np.concatenate([draw.first_match_rank for draw in draws])
     precision = np.concatenate([draw.average_precision for draw in draws])
     values = np.stack([np.where(rank > 0, rank == 1, np.nan), precision], 1)
-    means = identity_bootstrap(values, np.concatenate([ids for _, ids, _ in trials]), samples, seed)
-    return FusionResult(name, draws, means[0], means[1], n_short)
+    means = identity_bootstrap(values, np.concatenate([ids for _, ids, _ in trials]), bootstrap, seed)
+    return {
+        "name": name, **means[0].columns("rank1"), **means[1].columns("map"),
+        "n_query": int((rank > 0).sum()) / len(draws), "n_unmatched": float(np.mean([d.n_unmatched for d in draws])),
+        "n_gallery": draws[0].n_gallery, "n_identities": means.n_identities, "n_short": n_short,
+    }  # fmt: skip
 
 
 def enrol_several(
     features: Features, split: Split, sizes: Sequence[int] = (1, 2, 4), *, bootstrap: int = 1000, seed: int = 0
-) -> list[FusionResult]:
+) -> pd.DataFrame:
     """Enrol k images of each test identity and fuse them by each rule, for each k, always with the same queries.
 
     `RULES`: "max" or "mean" of the query's scores with the enrolled images, or "feature mean": the score with the mean
@@ -88,7 +64,7 @@ def enrol_several(
         raise EvaluationError(f"sizes={tuple(sizes)}: one image enrolled, or more, is wanted for each")
     rows = split.images[split.images["role"].isin(["test", "distractor"])]
     drawn = [enrolled_paths(rows, trial, split.meta["seed"], max(sizes)) for trial in range(split.meta["draws"])]
-    results = []
+    table = []
     for size in sizes:
         short = sum(len(paths) < size for paths in drawn[0].values())
         for rule in RULES if size > 1 else RULES[:1]:
@@ -98,11 +74,11 @@ def enrol_several(
                 query = _left_over(rows, enrolled)
                 trials.append(_fused_trial(features.of(query["path"]), query["identity"], features, gallery, rule))
             name = f"{size} images, {rule}" if size > 1 else "1 image"
-            results.append(_fusion_result(name, trials, bootstrap, seed, short))
-    return results
+            table.append(_row(name, trials, bootstrap, seed, short))
+    return result_table(table, SHOWN)
 
 
-def refined(features: Features, split: Split, *, bootstrap: int = 1000, seed: int = 0) -> list[FusionResult]:
+def refined(features: Features, split: Split, *, bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Gallery "aspect" ranked plainly, by k-reciprocal re-ranking, and by alpha query expansion; all draws.
 
     Re-ranking looks at all queries of a draw together: such figures assume that the probes come as a batch.
@@ -119,16 +95,16 @@ def refined(features: Features, split: Split, *, bootstrap: int = 1000, seed: in
             alpha_query_expansion(query, gallery, expanded_by) @ gallery.T
         ),
     }
-    results = []
+    table = []
     for name, way in ways.items():
         trials = [(way(*pair), draw.query_ids, draw.gallery_ids) for pair, draw in zip(pairs, draws, strict=True)]
-        results.append(_fusion_result(name, trials, bootstrap, seed))
-    return results
+        table.append(_row(name, trials, bootstrap, seed))
+    return result_table(table, SHOWN)
 
 
 def cross_view(
     model: Backbone | Trained, images: DecodedImages, split: Split, config: Evaluation
-) -> tuple[list[FusionResult], dict[str, str]]:
+) -> tuple[pd.DataFrame, dict[str, str]]:
     """`across_aspects` of notebook 05: the tested images of all aspects are embedded here, as they are and mirrored."""
     tested = images.select(split.paths("test") + split.paths("other"))
     plain, flipped = (
@@ -140,38 +116,34 @@ def cross_view(
 
 def across_aspects(
     features: Features, split: Split, flipped: Features | None = None, *, bootstrap: int = 1000, seed: int = 0
-) -> tuple[list[FusionResult], dict[str, str]]:
-    """What a split's own aspect gives together with each other aspect, and in its gallery.
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """What a split's own aspect gives together with each other aspect, and in its gallery; and what cannot be had, why.
 
-    `flipped` are the own aspect's images flipped, under the same paths, for the other hand's gallery. Beside the
-    results: the reason for each aspect that could not be had, such as people who trained.
+    `flipped` are the own aspect's images flipped, under the same paths, for the other hand's gallery.
     """
     own, images = split.meta["aspect"], split.images
     view, _, side = own.partition("_")
     others = sorted(set(images.loc[images["role"] == "other", "aspect"]) - {own})
-    results: list[FusionResult] = []
+    table: list[dict[str, Any]] = []
     refused = {}
     for other in others:
         ways = [None, flipped] if flipped and other.startswith(view) and not other.endswith(f"_{side}") else [None]
         try:
             fused = fuse_aspects(features, split, (own, other), bootstrap, seed)
-            results += fused + [cross_aspect(features, split, own, other, way, bootstrap, seed) for way in ways]
+            table += fused + [cross_aspect(features, split, own, other, way, bootstrap, seed) for way in ways]
         except EvaluationError as error:
             refused[other] = str(error)
-    return results, refused or ({} if others else {"other aspects": "this split tests none"})
+    return result_table(table, SHOWN), refused or ({} if others else {"other aspects": "this split tests none"})
 
 
 def fuse_aspects(
     features: Features, split: Split, aspects: tuple[str, str], bootstrap: int = 1000, seed: int = 0
-) -> list[FusionResult]:
+) -> list[dict[str, Any]]:
     """Recognise a person by images of two aspects at once, beside either alone, on the same probes and identities.
 
     A probe is a query image of each aspect of one person, paired in the order of a keyed hash, each image once; an
     identity without both aspects is left out. The gallery holds one image of each aspect of each identity, and the
     score is the mean of the two aspects' cosines.
-
-    Raises:
-        EvaluationError: A person that is tested trained, an aspect has no image, or nobody has both.
     """
     rows = [_of_aspect(split, aspect) for aspect in aspects]
     trials: dict[str, list[Trial]] = {name: [] for name in (*aspects, f"{' + '.join(aspects)}, mean")}
@@ -181,10 +153,9 @@ def fuse_aspects(
         asked = [_left_over(own, gallery) for own, gallery in zip(rows, galleries, strict=True)]
         probes = _paired(asked, trial, split.meta["seed"])
         if len(both) < 2 or probes.empty:
-            raise EvaluationError(
-                f"{len(both)} test identities have images of both {aspects[0]} and {aspects[1]}, with {len(probes)} "
-                "probes; choose aspects that are photographed of the same people, twice or more"
-            )
+            found = f"{len(both)} test identities have images of both {aspects[0]} and {aspects[1]}"
+            remedy = "choose aspects that are photographed of the same people, twice or more"
+            raise EvaluationError(f"{found}, with {len(probes)} probes; {remedy}")
         alone = []
         for side, gallery in enumerate(galleries):
             enrolled = {identity: gallery[identity] for identity in both}
@@ -192,18 +163,17 @@ def fuse_aspects(
         fused = np.stack([similarity for similarity, _, _ in alone]).mean(0)
         for name, scored in zip(trials, (*alone, (fused, *alone[0][1:])), strict=True):
             trials[name].append(scored)
-    return [_fusion_result(name, scored, bootstrap, seed) for name, scored in trials.items()]
+    return [_row(name, scored, bootstrap, seed) for name, scored in trials.items()]
 
 
 def cross_aspect(
     features: Features, split: Split, query: str, gallery: str, flipped: Features | None = None,
     bootstrap: int = 1000, seed: int = 0,
-) -> FusionResult:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """Recognise images of one aspect in a gallery of another: palm against back, left against right.
 
-    The queries are those of the draws of the query's own aspect, so that figures compare; the gallery holds one image
-    of each person of the other aspect. A query whose person is not there is unmatched and counted. `flipped` are the
-    queries mirrored, under the same paths: a mirrored left hand has the shape of a right one.
+    The queries are those of the draws of their own aspect, so that figures compare, or the same `flipped`, under the
+    same paths; the gallery holds one image of each person. A query whose person is not there is unmatched and counted.
     """
     asked, others = _of_aspect(split, query), _of_aspect(split, gallery)
     trials = []
@@ -212,7 +182,7 @@ def cross_aspect(
         queries = _left_over(asked, enrolled_paths(asked, trial, split.meta["seed"], 1))
         embeddings = (flipped or features).of(queries["path"])
         trials.append(_fused_trial(embeddings, queries["identity"], features, enrolled, "max"))
-    return _fusion_result(f"{query}{' flipped' if flipped else ''} in {gallery}", trials, bootstrap, seed)
+    return _row(f"{query}{' flipped' if flipped else ''} in {gallery}", trials, bootstrap, seed)
 
 
 def enrolled_paths(rows: pd.DataFrame, trial: int, seed: int, most: int) -> dict[str, list[str]]:
@@ -264,11 +234,11 @@ def _of_aspect(split: Split, aspect: str) -> pd.DataFrame:
         raise EvaluationError(f"this split tests no image of {aspect}; make it from data that has both aspects")
     both = set(rows["identity"]) & (split.identities("train") | split.identities("val"))
     if both:
-        some = ", ".join(sorted(both, key=identity_order)[:5])
+        some = ", ".join([*sorted(both, key=identity_order)[:5], *["…"] * (len(both) > 5)])
+        found = f"{len(both)} people tested on {aspect} trained in the split of {split.meta['aspect']} ({some})"
         raise EvaluationError(
-            f"{len(both)} people tested on {aspect} trained in the split of {split.meta['aspect']} "
-            f"({some}{', …' if len(both) > 5 else ''}): the cut-offs of protocol {split.meta['protocol']!r} "
-            "differ between aspects. Train and test on one split of protocol='proportional'"
+            f"{found}: the cut-offs of protocol {split.meta['protocol']!r} differ between aspects. Train and test on "
+            "one split of protocol='proportional'"
         )
     return rows
 

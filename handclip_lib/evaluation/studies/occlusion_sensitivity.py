@@ -1,6 +1,6 @@
 """Occlusion sensitivity: cover a part of the query, and see how far its lead over other people falls."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +19,10 @@ ANOTHER_MODEL = 0.01  # cosine: far above what batch size or device can move, fa
 
 @dataclass(frozen=True)
 class OcclusionMap:
-    """How much of a decision rests on each part of a query.
+    """How much of a decision rests on each part of a query, beside the scores of its best match and best wrong image.
 
-    Attributes:
-        fall: Fall of the margin when the window at each cell is covered, in units of the cosine, float64
-            (cells, cells), -4..4. Above 0 the part spoke for the right person, below 0 for someone else.
-        match_score, wrong_score: Cosine of the uncovered query to its best match and to the best image of someone
-            else, -1..1.
+    `fall` is that of the margin when the window at each cell is covered, in units of the cosine, (cells, cells), -4..4:
+    above 0 the part spoke for the right person, below 0 for someone else.
     """
 
     fall: np.ndarray
@@ -41,11 +38,8 @@ class OcclusionMap:
 def example_queries(result: ProtocolResult) -> pd.DataFrame:
     """Choose queries of the first draw by their margin, the lead of the best match over the best image of another.
 
-    Looking at the extremes alone misleads, so the query nearest to the median margin is among them.
-
-    Returns:
-        Rows of `result.per_query`, one of each `kind` (clear hit, typical, narrow hit, narrow miss, clear miss) as far
-        as there are any, with `margin` in units of the cosine, the greatest first. A single hit or miss is a clear one.
+    Rows of `result.per_query`, the greatest `margin` first, one of each `kind` (clear hit, typical, narrow hit, narrow
+    miss, clear miss) as far as there are any: the extremes alone mislead. A single hit or miss is a clear one.
     """
     rows = result.per_query[result.per_query["draw"] == 0]
     if rows.empty:
@@ -69,21 +63,15 @@ def example_queries(result: ProtocolResult) -> pd.DataFrame:
 def occlusion_sensitivity(
     queries: pd.DataFrame, images: DecodedImages, encode: Encode, *, batch_size: int = 32
 ) -> list[OcclusionMap]:
-    """`occlusion_map` of each of the rows that `example_queries` chose.
-
-    Raises:
-        EvaluationError: The ranking was made by another model or of other pixels; or as `occlusion_map`.
-    """
+    """`occlusion_map` of each of the rows that `example_queries` chose; another model or other pixels are refused."""
     maps = []
     for row in queries.to_dict("records"):
         query, match, wrong = images.pixels[images.rows([row["path"], row["match_path"], row["wrong_path"]])]
         maps.append(occlusion_map(query, match, wrong, encode, batch_size=batch_size))
         off = max(abs(getattr(maps[-1], score) - row[score]) for score in ("match_score", "wrong_score"))
         if off > ANOTHER_MODEL:
-            raise EvaluationError(
-                f"{row['path']}: encode gives a cosine that is {off:.3f} off the ranking's; hand over the encoder and "
-                "the images that the ranking was made with"
-            )
+            said = f"{row['path']}: encode gives a cosine that is {off:.3f} off the ranking's"
+            raise EvaluationError(f"{said}; hand over the encoder and the images that the ranking was made with")
     return maps
 
 
@@ -93,9 +81,8 @@ def occlusion_map(
 ) -> OcclusionMap:  # fmt: skip
     """Cover one window of a query after the other, and measure how far the margin falls.
 
-    The margin is the cosine to the best match less the cosine to the best image of someone else; both images stay
-    the same, whatever a cover would bring to the top of the gallery. The map says what this model would miss, not
-    where identity lies.
+    Match and wrong image stay the same, whatever a cover would bring to the top of the gallery. The map says what this
+    model would miss, not where identity lies.
 
     The cover takes the colour of the background, the median of the image's rim, as if the part were not there. Zeiler
     & Fergus cover with grey, and the mean colour of the image is the usual choice; on a white background either is an
@@ -104,15 +91,13 @@ def occlusion_map(
 
     Args:
         query, match, wrong: uint8 (height, width, 3), of one size.
-        encode: uint8 (b, height, width, 3) to embeddings (b, size) of any length, such as `Backbone.encode_image`.
         cells: Positions of the window along each side, evenly spaced.
-        window: Side of the window in cells, 1 or more (less would leave parts that are never covered); it has the
-            proportions of the image.
+        window: Side of the window, of the image's proportions, in cells, 1 or more (less leaves parts uncovered).
         fade: Share of the window's side over which its edge fades, 0..1; 0 for a sharp edge.
 
     Source: Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014, §4.2.
     """
-    _check(query, match, wrong, cells, window, fade, batch_size)
+    _check([query, match, wrong], cells, window, fade, batch_size)
     own, right, other = _embedded(np.stack([query, match, wrong]), encode, "the query, its match or the other image")
     match_score, wrong_score = float(own @ right), float(own @ other)
     down, across = (_profiles(length, cells, window, fade) for length in query.shape[:2])
@@ -146,17 +131,14 @@ def _embedded(pixels: np.ndarray, encode: Encode, what: str) -> np.ndarray:
     return Features.normalised([what] * len(pixels), np.asarray(encode(pixels))).embeddings.astype(np.float64)
 
 
-def _check(
-    query: np.ndarray, match: np.ndarray, wrong: np.ndarray, cells: int, window: float, fade: float, batch_size: int
-) -> None:
-    for image in (query, match, wrong):
+def _check(images: Sequence[np.ndarray], cells: int, window: float, fade: float, batch_size: int) -> None:
+    for image in images:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise EvaluationError(f"the image is {image.dtype} {image.shape}; uint8 (height, width, 3) is wanted")
-    if not query.shape == match.shape == wrong.shape:
-        raise EvaluationError(
-            f"query, match and wrong have shapes {query.shape}, {match.shape} and {wrong.shape}; one size is wanted"
-        )
-    shorter = min(query.shape[:2])
+    if len({image.shape for image in images}) > 1:
+        shapes = "{}, {} and {}".format(*(image.shape for image in images))
+        raise EvaluationError(f"query, match and wrong have shapes {shapes}; one size is wanted")
+    shorter = min(images[0].shape[:2])
     if not 2 <= cells <= shorter:
         raise EvaluationError(f"cells={cells}: from 2 to the shorter side in pixels, {shorter}, are wanted")
     if not 1 <= window <= cells:

@@ -36,13 +36,9 @@ ZERO_SHOT = ("question", "accuracy", "accuracy_low", "accuracy_high", "majority"
 
 @dataclass(frozen=True)
 class PromptTask:
-    """The training images of a split as prompt learning takes them; test identities have no part in it.
+    """The training images of a split as prompt learning takes them, and the validation images, which may be none.
 
-    Attributes:
-        identities: Training identities in their order; a label is a place in it.
-        paths, labels: Training images and their labels, int64 (n,).
-        val_paths, val_labels: The same of the validation images; may be empty.
-        features: Of all of them.
+    A label, int64 (n,), is a place among the identities. Text features are (n_identities, size) throughout.
     """
 
     identities: tuple[str, ...]
@@ -61,7 +57,7 @@ class PromptTask:
         """Share of hits by the cosine; a hit on another image of the same identity is a hit, a tie is none.
 
         `image_to_text@1`, `image_to_text@5` and `text_to_image@1` of the training images, and with `val_` before them
-        of the validation images, where there are any. The text features are (n_identities, size).
+        of the validation images, where there are any.
         """
         shares = _accuracy(self._cosine(text), self.labels)
         if len(self.val_paths):
@@ -79,7 +75,7 @@ class PromptTask:
         return self._cosine(text)[np.argsort(self.labels, kind="stable")]
 
     def of_identity(self, identity: str, text: np.ndarray) -> tuple[list[str], np.ndarray]:
-        """Training images of an identity, and their cosine to all identities' texts, shape (n, n_identities)."""
+        """Training images of an identity, and their cosine to all identities' texts, (n, n_identities)."""
         mine = np.flatnonzero(self.labels == self.identities.index(identity))
         return [self.paths[row] for row in mine], self._cosine(text)[mine]
 
@@ -101,10 +97,9 @@ class PromptTask:
             wrong = rival[mine & (lead <= 0)]
             mistaken = self.identities[np.bincount(wrong).argmax()] if len(wrong) else ""
             hits, margin = float((lead[mine] > 0).mean()), float(lead[mine].mean())
-            hit_back = bool(nearest_image[number] == number)
-            rows.append((self.identities[number], int(mine.sum()), hits, hit_back, margin, mistaken))
-        frame = pd.DataFrame(rows, columns=list(BY_IDENTITY))
-        return result_table(frame.sort_values(["image_to_text@1", "margin"], kind="stable").reset_index(drop=True))
+            back = bool(nearest_image[number] == number)
+            rows.append((self.identities[number], int(mine.sum()), hits, back, margin, mistaken))
+        return result_table(sorted(rows, key=lambda row: (row[2], row[4])), columns=BY_IDENTITY)
 
     def confused_pairs(self, text: np.ndarray, most: int = 6) -> list[tuple[str, str, str, str]]:
         """Images that are nearest to somebody else's text, one an identity, the clearest mistakes first.
@@ -134,18 +129,12 @@ def prompt_task(features: Features, split: Split) -> PromptTask:
 
 
 def labelled(split: Split) -> tuple[tuple[str, ...], Labelled, Labelled]:
-    """Training identities in their order; paths and labels, places in that order, of training and validation images.
-
-    Raises:
-        EvaluationError: The split trains nobody, or only one identity.
-    """
+    """Training identities in their order; paths and labels, places in that order, of training and validation images."""
     images = split.images
     identities = tuple(sorted(set(images.loc[images["role"] == "train", "identity"]), key=identity_order))
     if len(identities) < 2:
-        raise EvaluationError(
-            f"{len(identities)} identities train in this split (protocol {split.meta['protocol']!r}); at least two are "
-            "to be told apart: choose another protocol or more data"
-        )
+        found = f"{len(identities)} identities train in this split (protocol {split.meta['protocol']!r})"
+        raise EvaluationError(f"{found}; at least two are to be told apart: choose another protocol or more data")
     number = {identity: place for place, identity in enumerate(identities)}
     parts = [images[(images["role"] == role) & images["identity"].isin(number)] for role in ("train", "val")]
     train, val = ((tuple(rows["path"]), rows["identity"].map(number).to_numpy(np.int64)) for rows in parts)
@@ -153,32 +142,28 @@ def labelled(split: Split) -> tuple[tuple[str, ...], Labelled, Labelled]:
 
 
 def written_prompts(images: pd.DataFrame, identities: Sequence[str]) -> list[str]:
-    """A sentence for each identity, such as "A photo of a right dorsal hand.", of what its first image's metadata say.
+    """A sentence for each identity, such as "A photo of a right dorsal hand.", of its first image's metadata."""
 
-    They are those of the columns side, view and skin_color that there are.
-    """
+    def known(value: object) -> bool:
+        return isinstance(value, str) and value != ""
+
     first = images.drop_duplicates("identity").set_index("identity")
     sentences = []
     for identity in identities:
         row = first.loc[identity]
-        words = [str(row[name]) for name in ("side", "view") if _known(row.get(name))]
+        words = [str(row[name]) for name in ("side", "view") if known(row.get(name))]
         skin = row.get("skin_color")
-        sentences.append(" ".join(["A photo of a", *words, "hand"]) + (f" with {skin} skin." if _known(skin) else "."))
+        sentences.append(" ".join(["A photo of a", *words, "hand"]) + (f" with {skin} skin." if known(skin) else "."))
     return sentences
 
 
 def compare_prompts(
     task: PromptTask, written: Sequence[str], encode_text: EncodeText, learnt: Mapping[str, np.ndarray]
 ) -> pd.DataFrame:
-    """Written prompts beside learnt ones, on the training and the validation images.
+    """Written prompts, of each identity, beside learnt text features by name, on training and validation images.
 
-    Args:
-        written: A sentence for each identity; several may be equal, and no image can tell those apart.
-        learnt: Text features (n_identities, size) by name.
-
-    Returns:
-        Columns prompts, images ("train" or "val"), texts (different ones), the shares of `SHARES`: by identity, by
-        text (a hit on an equal text is a hit), and the chance of the first.
+    Columns prompts, images ("train" or "val"), texts (different ones), the shares of `SHARES`: by identity, by text (a
+    hit on an equal text is a hit, for no image can tell those apart), and the chance of the first.
     """
     kinds = {"written from metadata": np.asarray(encode_text(written)), **learnt}
     parts = {"train": (task.paths, task.labels), "val": (task.val_paths, task.val_labels)}
@@ -195,10 +180,9 @@ def compare_prompts(
 
 
 def zero_shot(images: np.ndarray, encode_text: EncodeText, prompts: Mapping[str, Sequence[str]]) -> np.ndarray:
-    """The class whose prompts each image is nearest to by the cosine.
+    """The key of the prompts, such as `PROMPTS`, that each image is nearest to by the cosine, (n,).
 
-    Images are embeddings of length 1, float32 (n, size). Prompts are those of each class, such as `PROMPTS`, whose
-    embeddings of length 1 are averaged; their keys are returned, (n,).
+    Images are embeddings of length 1, float32 (n, size); those of the prompts of a key are averaged at length 1.
 
     Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, §3.1.4.
     """
@@ -218,13 +202,9 @@ def zero_shot_table(
 ) -> pd.DataFrame:
     """How often view (by `VIEW_PROMPTS`), side and both (by `PROMPTS`) are right; interval over identities.
 
-    Args:
-        images: Columns path, identity, aspect; only rows with an embedding and a known aspect count.
-        encode_text: Texts to embeddings; None for a model that reads no text.
-
-    Returns:
-        Columns `ZERO_SHOT`, shares in 0..1: majority is the share of the commonest class, what one fixed answer would
-        reach; no row where the model reads no text, or fewer than two identities have a known aspect.
+    Of images, with columns path, identity and aspect, those with an embedding and a known aspect count. The shares, in
+    0..1, stand beside the majority: the share of the commonest class, what one fixed answer would reach. No row where
+    the model reads no text, `encode_text` being None, or fewer than two identities have a known aspect.
     """
     known = images[images["path"].isin(features.paths) & images["aspect"].isin(PROMPTS)]
     if encode_text is None or known["identity"].nunique() < 2:
@@ -239,9 +219,9 @@ def zero_shot_table(
     rows = []
     for name, (guess, truth) in answers.items():
         hit = (guess == truth).astype(np.float64)
-        interval = identity_bootstrap(hit, known["identity"].to_numpy(), bootstrap, seed)
+        accuracy = identity_bootstrap(hit, known["identity"].to_numpy(), bootstrap, seed).columns("accuracy")
         majority = float(np.unique(truth, return_counts=True)[1].max() / len(truth))
-        rows.append((name, hit.mean(), float(interval.low), float(interval.high), majority, len(known)))
+        rows.append((name, *accuracy.values(), majority, len(known)))
     return result_table(rows, columns=ZERO_SHOT)
 
 
@@ -255,10 +235,6 @@ def _accuracy(similarity: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 def _unit(text: np.ndarray) -> np.ndarray:
     require_finite(text, "text features of the identities")
     return np.asarray(text, np.float32) / np.linalg.norm(text, axis=1, keepdims=True)
-
-
-def _known(value: object) -> bool:
-    return isinstance(value, str) and value != ""
 
 
 def _part(aspects: np.ndarray, place: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One person or two? FMR and FNMR over every threshold, with what the number of people can carry."""
+"""One person or two? Pairs of images, each once, and FMR and FNMR over every threshold of their scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,113 +11,138 @@ import pandas as pd
 
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.bootstrap import Interval, resampled
-from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.bootstrap import ErrorCurve, Interval, OperatingPoint, PrefixSums, resampled
+from handclip_lib.evaluation.features import Features, check_memory
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.evaluation.verification.error_curve import RULE_OF_THREE, ErrorCurve, OperatingPoint, PrefixSums
-from handclip_lib.evaluation.verification.score_pairs import Pairs, compared_pairs
 
 TARGETS = (1e-1, 1e-2, 1e-3)
 EQUAL_ERRORS = ("model", "eer", "eer_threshold", "d_prime", "n_genuine", "n_impostor")
 AT_TARGETS = ("model", "target", "fnmr", "threshold", "supported")
+BLOCK = 1024  # rows of the similarity matrix at once
+PAIR_BYTES = 100  # of a pair, with its score sorted, as a verification has it
 
 
 @dataclass(frozen=True)
-class Verification:
-    """FMR and FNMR of scores, larger being more alike; a score at or above a threshold is accepted.
+class Pairs:
+    """Cosines of pairs of images, each unordered pair once.
 
     Attributes:
-        curve: Both errors over every threshold: genuine pairs are its mated scores, impostor pairs its non-mated.
-        d_prime: Difference of the mean scores over the root mean of their variances; NaN where neither varies.
-        n_identities, n_identity_pairs: People compared, and distinct pairs of two people.
-
-    Source: ISO/IEC 19795-1:2021 for the terms; Daugman, "Biometric decision landscapes", 2000, for d'.
+        genuine, impostor: float32 (n_genuine,) and (n_impostor,), -1..1: of two images of one person, and of two.
+        genuine_images, impostor_images: int32 (n, 2), places in `paths`.
     """
 
-    curve: ErrorCurve
-    d_prime: float
-    n_identities: int
-    n_identity_pairs: int
-
-    @property
-    def thresholds(self) -> np.ndarray:
-        """float64 (m,), rising: each distinct score, then infinity."""
-        return self.curve.thresholds
-
-    @property
-    def fmr(self) -> np.ndarray:
-        """Share of impostor pairs accepted at each threshold, float64 (m,), 1..0."""
-        return self.curve.false_positive
-
-    @property
-    def fnmr(self) -> np.ndarray:
-        """Share of genuine pairs rejected at each threshold, float64 (m,), 0..1."""
-        return self.curve.false_negative
-
-    @property
-    def n_genuine(self) -> int:
-        """Pairs of one person."""
-        return len(self.curve.mated_order)
-
-    @property
-    def n_impostor(self) -> int:
-        """Pairs of two people."""
-        return len(self.curve.non_mated_order)
-
-    @property
-    def lowest_supported_fmr(self) -> float:
-        """The FMR below which these people prove nothing: 3 / pairs of two people (rule of three).
-
-        A generous bound, for pairs that share a person are not independent: a claim it refuses nobody can make.
-        """
-        return RULE_OF_THREE / self.n_identity_pairs
+    paths: np.ndarray
+    identities: np.ndarray
+    genuine: np.ndarray
+    genuine_images: np.ndarray
+    impostor: np.ndarray
+    impostor_images: np.ndarray
 
     @cached_property
-    def _equal(self) -> tuple[float, int]:
-        return self.curve.equal(self.curve.once)
+    def _codes(self) -> np.ndarray:
+        """Number of the identity of each image, in order of the text; -1 for an image that no pair compares."""
+        used = np.zeros(len(self.paths), bool)
+        used[self.genuine_images] = used[self.impostor_images] = True
+        codes = np.full(len(used), -1)
+        codes[used] = np.unique(self.identities[used], return_inverse=True)[1].ravel()
+        return codes
 
     @property
-    def eer(self) -> float:
-        """Equal error rate, by linear interpolation in the ROC plane between the two thresholds around equality."""
-        return self._equal[0]
+    def genuine_identities(self) -> np.ndarray:
+        """Number of the identity of each genuine pair, int64 (n_genuine,), 0 … n_identities - 1."""
+        return self._codes[self.genuine_images[:, 0]]
 
     @property
-    def eer_threshold(self) -> float:
-        """The lowest threshold at which FNMR is at least FMR."""
-        return float(self.thresholds[self._equal[1]])
+    def impostor_identities(self) -> np.ndarray:
+        """Numbers of the two identities of each impostor pair, int64 (n_impostor, 2)."""
+        return self._codes[self.impostor_images]
 
-    def fnmr_at_fmr(self, target: float) -> OperatingPoint:
-        """The lowest threshold whose FMR is at most a target: no interpolation, so never better than measured."""
-        return self.curve.operating_point(target, self.lowest_supported_fmr, "FMR")
+    @property
+    def n_identities(self) -> int:
+        """Identities that some pair compares."""
+        return int(self._codes.max(initial=-1)) + 1
+
+    @cached_property
+    def n_identity_pairs(self) -> int:
+        """Distinct pairs of two people that some impostor pair compares; n(n - 1)/2 where all n are compared."""
+        first, second = self.impostor_identities.T
+        compared = np.zeros((self.n_identities, self.n_identities), bool)
+        compared[np.minimum(first, second), np.maximum(first, second)] = True
+        return int(compared.sum())
+
+    def among(self, images: np.ndarray) -> "Pairs":
+        """The pairs of which both images are chosen; bool (n_images,)."""
+        a, b = (images[rows].all(1) for rows in (self.genuine_images, self.impostor_images))
+        kept = self.genuine[a], self.genuine_images[a], self.impostor[b], self.impostor_images[b]
+        return Pairs(self.paths, self.identities, *kept)
 
 
-def verification(
-    genuine: np.ndarray, impostor: np.ndarray, n_identities: int, n_identity_pairs: int | None = None
-) -> Verification:
-    """FMR and FNMR over every threshold.
+def compared_pairs(features: Features, split: Split) -> Pairs:
+    """The pairs of a query and a gallery image that any draw compares, each once and not once a draw.
 
-    Args:
-        genuine, impostor: Scores of pairs of one person, and of two, float (n,), finite; larger is more alike.
-        n_identities: How many people the pairs are of, two or more: pairs are many, people are few.
-        n_identity_pairs: Distinct pairs of two people among the impostor pairs; n(n - 1)/2 by default.
+    The gallery is that of the split's own aspect (with distractors where there are any): other aspects' images would
+    be impostors that are told apart by the aspect, and some of them are of the query's own person.
     """
-    scores = [_checked(name, values) for name, values in (("genuine", genuine), ("impostor", impostor))]
-    most = n_identities * (n_identities - 1) // 2
-    pairs = most if n_identity_pairs is None else n_identity_pairs
-    if n_identities < 2 or not 1 <= pairs <= most:
-        raise EvaluationError(
-            f"n_identities={n_identities} with {pairs} pairs of them: impostor pairs are of two people or more, "
-            "and n people have at most n(n - 1)/2 pairs"
-        )
-    spread = np.sqrt((scores[0].var() + scores[1].var()) / 2)
-    apart = scores[0].mean() - scores[1].mean()
-    d_prime = float(apart / spread) if spread > 0 else float("nan")
-    return Verification(ErrorCurve.of(*scores), d_prime, n_identities, pairs)
+    rows = split.images[split.images["role"].isin(["test", "distractor"])]
+    first = split.draw(0)
+    _check_memory(len(rows), split.meta["draws"] * len(first.query_paths) * len(first.gallery_paths))
+    place = pd.Series(np.arange(len(rows)), index=rows["path"])
+    compared = np.zeros((len(rows), len(rows)), bool)
+    for draw in split.draws():
+        compared[np.ix_(place[draw.query_paths].to_numpy(), place[draw.gallery_paths].to_numpy())] = True
+    return _pairs(features, rows, np.triu(compared | compared.T, 1))
 
 
-def verification_of_pairs(pairs: Pairs) -> Verification:
-    """FMR and FNMR over every threshold of the pairs of images."""
-    return verification(pairs.genuine, pairs.impostor, pairs.n_identities, pairs.n_identity_pairs)
+def validation_pairs(features: Features, split: Split) -> Pairs:
+    """Pairs of people that no test figure knows: each val image with each train image.
+
+    A model trained on these people tells them apart better than strangers, so that a threshold chosen here lets
+    through more strangers than it promises: report what it does on the test identities.
+    """
+    rows = split.images[split.images["role"].isin(["train", "val"])]
+    is_val = (rows["role"] == "val").to_numpy()
+    n = rows.loc[is_val, "identity"].nunique()
+    if n < 2:
+        found = f"{n} validation identities in this split (protocol {split.meta['protocol']!r})"
+        remedy = "a protocol in which identities train (proportional, standard), or photographs with two images each"
+        raise EvaluationError(f"{found}; a threshold needs two: choose {remedy}")
+    _check_memory(len(rows), int(is_val.sum()) * int((~is_val).sum()))
+    return _pairs(features, rows, is_val[:, None] & ~is_val[None, :])
+
+
+def _check_memory(n: int, most: int) -> None:
+    needed = 4 * n * n + PAIR_BYTES * min(n * (n - 1) // 2, most)
+    check_memory(f"the pairs of {n:,} images", needed, "verify fewer people, or with fewer draws")
+
+
+def _pairs(features: Features, rows: pd.DataFrame, compared: np.ndarray) -> Pairs:
+    """Score the pairs of images where `compared`, bool (n, n), is true."""
+    identities = rows["identity"].to_numpy(str)
+    embeddings = features.of(rows["path"])
+    scores, images = [], []
+    for start in range(0, len(rows), BLOCK):
+        first, second = np.nonzero(compared[start : start + BLOCK])
+        scores.append((embeddings[start : start + BLOCK] @ embeddings.T)[first, second])
+        images.append(np.stack([first + start, second], 1).astype(np.int32))
+    score, image = np.concatenate(scores), np.concatenate(images)
+    same = identities[image[:, 0]] == identities[image[:, 1]]
+    return Pairs(rows["path"].to_numpy(object), identities, score[same], image[same], score[~same], image[~same])
+
+
+def verification(genuine: np.ndarray, impostor: np.ndarray, n_identity_pairs: int) -> ErrorCurve:
+    """FMR, its false positives, and FNMR, its false negatives, over every threshold (ISO/IEC 19795-1:2021).
+
+    Scores are of pairs of one person, and of two, float (n,), finite, larger being more alike; the impostor pairs are
+    of `n_identity_pairs` distinct pairs of people.
+    """
+    return ErrorCurve.of(_checked("genuine", genuine), _checked("impostor", impostor), n_identity_pairs)
+
+
+def d_prime(genuine: np.ndarray, impostor: np.ndarray) -> float:
+    """Difference of the means over the root mean of the variances, NaN where neither varies (Daugman 2000)."""
+    genuine, impostor = genuine.astype(np.float64), impostor.astype(np.float64)
+    spread = np.sqrt((genuine.var() + impostor.var()) / 2)
+    return float((genuine.mean() - impostor.mean()) / spread) if spread > 0 else float("nan")
 
 
 @dataclass(frozen=True)
@@ -126,20 +151,19 @@ class VerificationResult:
 
     model: str
     pairs: Pairs
-    verification: Verification
+    curve: ErrorCurve
     eer: Interval
     points: list[OperatingPoint]
     fnmr_at_targets: Interval
 
     def summary(self) -> dict[str, Any]:
         """One row of a results table; shares in 0..1."""
-        rates = self.verification
+        pairs, curve = self.pairs, self.curve
         return {
-            "model": self.model, **self.eer.columns("eer"),
-            "eer_supported": rates.eer >= rates.lowest_supported_fmr, "eer_threshold": rates.eer_threshold,
-            "d_prime": rates.d_prime, "n_genuine": rates.n_genuine, "n_impostor": rates.n_impostor,
-            "n_identities": rates.n_identities, "n_identity_pairs": rates.n_identity_pairs,
-            "lowest_supported_fmr": rates.lowest_supported_fmr,
+            "model": self.model, **self.eer.columns("eer"), "eer_supported": curve.eer >= curve.lowest_supported,
+            "eer_threshold": curve.eer_threshold, "d_prime": d_prime(pairs.genuine, pairs.impostor),
+            "n_genuine": len(pairs.genuine), "n_impostor": len(pairs.impostor), "n_identities": pairs.n_identities,
+            "n_identity_pairs": pairs.n_identity_pairs, "lowest_supported_fmr": curve.lowest_supported,
         }  # fmt: skip
 
 
@@ -158,11 +182,11 @@ def verification_of(
         rates in 1:1 matching tasks", IJCV 2024.
     """
     pairs = compared_pairs(features, split)
-    rates = verification_of_pairs(pairs)
-    points = [rates.fnmr_at_fmr(target) for target in targets]
-    estimate = np.array([rates.eer, *(point.false_negative for point in points)])
-    figures = Interval.of(estimate, _resampled_errors(pairs, rates.curve, targets, bootstrap, seed), rates.n_identities)
-    return VerificationResult(model, pairs, rates, figures[0], points, figures[1:])
+    curve = verification(pairs.genuine, pairs.impostor, pairs.n_identity_pairs)
+    points = [curve.operating_point(target) for target in targets]
+    estimate = np.array([curve.eer, *(point.false_negative for point in points)])
+    figures = Interval.of(estimate, _resampled_errors(pairs, curve, targets, bootstrap, seed), pairs.n_identities)
+    return VerificationResult(model, pairs, curve, figures[0], points, figures[1:])
 
 
 def verify_models(features: Mapping[str, Features], split: Split, **options: Any) -> list[VerificationResult]:
@@ -170,29 +194,23 @@ def verify_models(features: Mapping[str, Features], split: Split, **options: Any
     return [verification_of(embeddings, split, model=model, **options) for model, embeddings in features.items()]
 
 
-def verification_table(results: Sequence[VerificationResult]) -> pd.DataFrame:
-    """A row a model: EER with its interval, d' and the counts."""
-    return result_table([result.summary() for result in results], EQUAL_ERRORS)
-
-
 def target_table(results: Sequence[VerificationResult]) -> pd.DataFrame:
     """A row a model and target FMR: model, target, fnmr with its interval, fmr, threshold, supported, tar = 1 - FNMR.
 
     TAR is of the genuine pairs, while the FAR, here FMR, is of the impostor pairs.
     """
-    rows = []
-    for result in results:
-        for i, point in enumerate(result.points):
-            rows.append({"model": result.model, **point.columns("fmr", "fnmr", result.fnmr_at_targets[i])})
-    table = pd.DataFrame(rows)
-    return result_table(table.assign(tar=1 - table["fnmr"]), AT_TARGETS)
+    rows = [
+        {"model": result.model, **point.columns("fmr", "fnmr", result.fnmr_at_targets[i])}
+        for result in results
+        for i, point in enumerate(result.points)
+    ]
+    return result_table([row | {"tar": 1 - row["fnmr"]} for row in rows], AT_TARGETS)
 
 
 def _resampled_errors(pairs: Pairs, curve: ErrorCurve, targets: Sequence[float], samples: int, seed: int) -> np.ndarray:
     """EER and FNMR at each target in each resample, float64 (samples, 1 + targets)."""
-    genuine, impostor = pairs.genuine_identities, pairs.impostor_identities
-    mated = genuine[curve.mated_order]
-    non_mated = (impostor[:, 0] * pairs.n_identities + impostor[:, 1])[curve.non_mated_order]
+    mated = pairs.genuine_identities[curve.mated_order]
+    non_mated = (pairs.impostor_identities @ [pairs.n_identities, 1])[curve.non_mated_order]
     figures = np.full((samples, 1 + len(targets)), np.nan)
     drawn = chain.from_iterable(resampled(pairs.n_identities, samples, seed))
     for row, often in zip(figures, drawn, strict=True):

@@ -1,4 +1,4 @@
-"""Pairs that were confused, against a plain loop over draws, queries and gallery."""
+"""Who is taken for whom, against a plain loop over draws, queries and gallery; and people on a map."""
 
 from collections import defaultdict
 
@@ -9,17 +9,8 @@ import pytest
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.ranking.confusion import COLUMNS, confusion, most_confused_pairs
+from handclip_lib.evaluation.ranking.confusion import COLUMNS, confusion, embedding_map, most_confused_pairs
 from handclip_lib.evaluation.ranking.protocol import evaluate_split
-
-
-def test_by_hand():
-    # images of a, a, b; taken for a, b, b; c has no image
-    scores = np.array([[3.0, 1, 2], [0, 2, 1], [1, 5, 0]])
-    found = confusion(scores, np.array([0, 0, 1]), ["a", "b", "c"])
-    np.testing.assert_array_equal(found.matrix, [[0.5, 0.5, 0], [0, 1, 0], [0, 0, 0]])
-    assert found.accuracy == pytest.approx(2 / 3)
-    assert found.mistakes.values.tolist() == [["a", "b", 1]]
 
 
 def test_against_a_plain_count():
@@ -132,3 +123,40 @@ def test_another_split_and_no_pairs_are_refused(saved_runs):
     _, other = worked()
     with pytest.raises(EvaluationError, match=r"dorsal_r_\d+_\d+\.jpg is in no gallery of this split"):
         most_confused_pairs(result, other)
+
+
+def test_people_whose_embeddings_are_apart_are_apart_on_the_map(saved_runs):
+    split = saved_runs.small_split()
+    frame = embedding_map(saved_runs.features_of(split, 0.05), split)
+    test = split.images[split.images["role"] == "test"]
+    assert sorted(frame["path"]) == sorted(test["path"])
+    assert dict(zip(frame["path"], frame["identity"], strict=True)) == dict(
+        zip(test["path"], test["identity"], strict=True)
+    )
+    points, people = frame[["x", "y"]].to_numpy(), frame["identity"].to_numpy()
+    distance = np.linalg.norm(points[:, None] - points[None], axis=2) + np.diag(np.full(len(points), np.inf))
+    assert np.mean(people[distance.argmin(axis=1)] == people) > 0.9
+
+
+def test_the_seed_decides_and_people_with_the_most_images_come_first(saved_runs):
+    split = saved_runs.small_split()
+    features = saved_runs.features_of(split, 0.5)
+    first, again = embedding_map(features, split, seed=3), embedding_map(features, split, seed=3)
+    np.testing.assert_array_equal(first[["x", "y"]], again[["x", "y"]])
+    assert first.groupby("identity", sort=False).size().is_monotonic_decreasing
+
+
+def test_whole_people_up_to_the_limit(saved_runs):
+    split = saved_runs.small_split()
+    frame = embedding_map(saved_runs.features_of(split, 0.5), split, most=12)
+    sizes = split.images[split.images["role"] == "test"].groupby("identity").size()
+    assert len(frame) <= 12
+    assert all(count == sizes[identity] for identity, count in frame.groupby("identity").size().items())
+
+
+def test_too_few_images_are_refused(saved_runs):
+    split = saved_runs.small_split()
+    few = split.images["role"].eq("test") & (split.images.groupby("role").cumcount() >= 4)
+    small = split.build(split.meta, split.images[~few])
+    with pytest.raises(EvaluationError, match="4 test images: a map needs at least 5"):
+        embedding_map(saved_runs.features_of(split, 0.5), small)

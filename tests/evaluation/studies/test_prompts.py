@@ -11,7 +11,6 @@ from handclip_lib.evaluation.studies.prompts import (
     compare_prompts,
     prompt_task,
     written_prompts,
-    zero_shot,
     zero_shot_table,
 )
 
@@ -52,6 +51,7 @@ def test_a_task_holds_training_and_validation_images_and_nobody_who_is_tested(ta
     assert task.val_paths == ("v.jpg",)
     np.testing.assert_allclose(task.images[0], [2, 1, 0], rtol=1e-6)  # as the model gave it
     assert task.sorted_labels.tolist() == [0, 0, 1, 1, 2]
+    np.testing.assert_allclose(task.similarity(AXES)[0], np.array([2, 1, 0]) / np.sqrt(5), rtol=1e-6)
 
 
 def test_hits_are_by_identity_and_worked_out_by_hand(task):
@@ -83,12 +83,6 @@ def test_by_identity_names_who_is_confused_with_whom(task):
 def test_confused_pairs_are_the_clearest_mistakes(task):
     assert task.confused_pairs(AXES) == [("7", "b.jpg", "12", "c.jpg")]
     assert task.confused_pairs(AXES[[1, 0, 2]], most=1) == [("12", "c.jpg", "7", "b.jpg")]
-
-
-def test_similarity_is_ordered_by_identity(task):
-    matrix = task.similarity(AXES)
-    np.testing.assert_allclose(matrix[0], np.array([2, 1, 0]) / np.sqrt(5), rtol=1e-6)
-    assert matrix.shape == (5, 3)
 
 
 def test_written_prompts_say_what_the_metadata_say_and_no_more():
@@ -160,11 +154,6 @@ def test_prompts_name_the_aspect_they_stand_for():
         side = "right" if aspect[-1] == "r" else "left"
         words = ("palm" if "palmar" in aspect else "back", aspect[:-2])
         assert all(side in prompt and any(word in prompt for word in words) for prompt in prompts)
-
-
-def test_each_image_gets_the_aspect_whose_prompts_are_nearest():
-    features, _ = images_of(ASPECTS)
-    assert zero_shot(features.embeddings, encode_text, PROMPTS).tolist() == ASPECTS
 
 
 def test_the_table_counts_view_side_and_both_apart():

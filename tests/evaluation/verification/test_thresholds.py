@@ -1,4 +1,4 @@
-"""A threshold chosen on validation people, and its errors on others, against loops."""
+"""A threshold on validation people, on groups of others, and on people who are not enrolled, against loops."""
 
 from pathlib import Path
 
@@ -12,24 +12,29 @@ from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.bootstrap import identity_bootstrap, resampled
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.verification.operating_point import (
+from handclip_lib.evaluation.verification.error_rates import Pairs, compared_pairs, validation_pairs
+from handclip_lib.evaluation.verification.thresholds import (
     ATTRIBUTES,
     at_threshold,
     fixed_on_validation,
     group_figures,
+    held_out_identities,
+    open_set,
+    open_set_models,
+    open_set_table,
     operating_points,
     usable_threshold,
 )
-from handclip_lib.evaluation.verification.score_pairs import Pairs, compared_pairs, validation_pairs
 from handclip_lib.parameters.notebooks import Evaluation
 
-SIZES = (3, 2, 3, 5, 9, 4, 2, 6, 3, 1, 8, 4, 5, 5)
+pytestmark = pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.ranking.retrieval.TiedScoresWarning")
+SIZES = (1, 2, 3, 5, 9, 4, 2, 6, 3, 1, 8, 4, 3, 7, 2, 5)
 
 
-def a_split(protocol="proportional") -> Split:
+def a_split(protocol="proportional", sizes=SIZES) -> Split:
     rows = [
         {"path": f"{i}_{n}.jpg", "identity": str(i), "aspect": "dorsal_r"}
-        for i, size in enumerate(SIZES)
+        for i, size in enumerate(sizes)
         for n in range(size)
     ]
     return make_split(HandTable.build("folder", Path("/photographs"), rows, {}), "dorsal_r", protocol, draws=4)
@@ -53,18 +58,18 @@ def hand_made() -> Pairs:
 
 def test_by_hand():
     # at 0.6: impostors 0.8 and 0.6 of four pass, the genuine 0.4 of three fails
-    found = at_threshold(hand_made(), 0.6)
-    assert (found.fmr.estimate, found.fnmr.estimate) == (0.5, pytest.approx(1 / 3))
+    found, supported = at_threshold(hand_made(), 0.6)
+    assert (found["fmr"], found["fnmr"]) == (0.5, pytest.approx(1 / 3))
     # three pairs of people support no FMR below 3 / 3 = 1
-    assert not found.supported
-    assert at_threshold(hand_made(), 0.0).supported
+    assert not supported
+    assert at_threshold(hand_made(), 0.0)[1]
 
 
 def test_the_threshold_keeps_to_its_fmr_on_validation_and_is_then_left_alone():
     split = a_split()
     features = features_of(split)
     validation, test = validation_pairs(features, split), compared_pairs(features, split)
-    chosen = operating_points({"model": features}, split, 0.1, bootstrap=5).iloc[0]
+    chosen = operating_points({"model": features}, {"model": features}, split, 0.1, bootstrap=5).iloc[0]
     every = sorted({*validation.genuine.tolist(), *validation.impostor.tolist()})
     assert chosen["threshold"] == next(t for t in every if np.mean(validation.impostor >= t) <= 0.1)
     assert chosen["fmr"] == np.mean(test.impostor >= chosen["threshold"])
@@ -85,24 +90,24 @@ def test_intervals_are_those_of_identities_drawn_again():
             passed += weight * (score >= 0.3)
         if compared:
             slow.append(passed / compared)
-    found = at_threshold(pairs, 0.3, bootstrap=80, seed=7)
-    np.testing.assert_allclose([found.fmr.low, found.fmr.high], np.quantile(slow, [0.025, 0.975]), atol=1e-12)
+    found, _ = at_threshold(pairs, 0.3, bootstrap=80, seed=7)
+    np.testing.assert_allclose([found["fmr_low"], found["fmr_high"]], np.quantile(slow, [0.025, 0.975]), atol=1e-12)
     rejected = (pairs.genuine < 0.3).astype(float)
     expected = identity_bootstrap(rejected, pairs.identities[pairs.genuine_images[:, 0]], 80, 7)
-    assert (found.fnmr.low, found.fnmr.high) == (expected.low, expected.high)
-    assert found.fmr.low < found.fmr.estimate < found.fmr.high
+    assert (found["fnmr_low"], found["fnmr_high"]) == (expected.low, expected.high)
+    assert found["fmr_low"] < found["fmr"] < found["fmr_high"]
 
 
 def test_too_few_people_have_no_interval():
     pairs = hand_made()
-    two = at_threshold(pairs.among(np.array([1, 1, 1, 1, 0, 0], bool)), 0.6)
-    assert (two.fmr.estimate, two.fnmr.estimate, two.fmr.n_identities) == (0.5, 0.5, 2)
-    assert np.isnan([two.fmr.low, two.fmr.high]).all()  # one pair of people, however many images
-    assert not np.isnan([two.fnmr.low, two.fnmr.high]).any()
-    one = at_threshold(pairs.among(np.array([1, 1, 0, 0, 0, 0], bool)), 0.6)
-    assert one.fnmr.estimate == 0
-    assert np.isnan([one.fmr.estimate, one.fmr.low, one.fnmr.low, one.fnmr.high]).all()
-    assert not one.supported
+    two, _ = at_threshold(pairs.among(np.array([1, 1, 1, 1, 0, 0], bool)), 0.6)
+    assert (two["fmr"], two["fnmr"]) == (0.5, 0.5)
+    assert np.isnan([two["fmr_low"], two["fmr_high"]]).all()  # one pair of people, however many images
+    assert not np.isnan([two["fnmr_low"], two["fnmr_high"]]).any()
+    one, supported = at_threshold(pairs.among(np.array([1, 1, 0, 0, 0, 0], bool)), 0.6)
+    assert one["fnmr"] == 0
+    assert np.isnan([one[name] for name in ("fmr", "fmr_low", "fnmr_low", "fnmr_high")]).all()
+    assert not supported
 
 
 def test_no_number_is_no_threshold():
@@ -113,7 +118,7 @@ def test_no_number_is_no_threshold():
 def test_the_table_shows_both_sides_for_each_model():
     split = a_split()
     models = {"one": features_of(split, 1), "two": features_of(split, 2)}
-    table = operating_points(models, split, 0.2, bootstrap=50)
+    table = operating_points(models, models, split, 0.2, bootstrap=50)
     assert table["model"].tolist() == ["one", "two"]
     assert (table["fmr_validation"] <= 0.2).all()
     assert ((table["fnmr_low"] <= table["fnmr"]) & (table["fnmr"] <= table["fnmr_high"])).all()
@@ -121,16 +126,16 @@ def test_the_table_shows_both_sides_for_each_model():
         test = compared_pairs(models[row.model], split)
         assert row.fmr == np.mean(test.impostor >= row.threshold)
     with pytest.raises(EvaluationError, match="0 validation identities"):
-        operating_points(models, a_split("test_only"), 0.2)
+        operating_points(models, models, a_split("test_only"), 0.2)
 
 
 def test_a_model_without_a_threshold_takes_no_row_from_the_others():
     split = a_split()
     alike = Features.normalised(split.images["path"], np.ones((len(split.images), 6)))
     models = {"one": features_of(split, 1), "collapsed": alike}
-    table = operating_points(models, split, 0.2, bootstrap=50)
+    table = operating_points(models, models, split, 0.2, bootstrap=50)
     np.testing.assert_equal(
-        table[:1].to_dict(), operating_points({"one": models["one"]}, split, 0.2, bootstrap=50).to_dict()
+        table[:1].to_dict(), operating_points(models, {"one": models["one"]}, split, 0.2, bootstrap=50).to_dict()
     )
     row = table.iloc[1]
     rates = ["threshold", "fmr_validation", "fnmr_validation", "fmr", "fnmr"]
@@ -219,10 +224,10 @@ def slow_pairs(features: Features, split: Split) -> pd.DataFrame:
 
 def test_every_figure_equals_plain_pandas(table, split, features):
     threshold = 0.6
-    result = group_figures(features, split, table.images, threshold, bootstrap=40, seed=2)
+    found, _ = group_figures(features, split, table.images, threshold, bootstrap=40, seed=2)
     groups, queries, pairs = slow_groups(table), slow_queries(features, split), slow_pairs(features, split)
     seen = set()
-    for row in result.table.itertuples():
+    for row in found.itertuples():
         labels = groups[row.attribute] if row.attribute else pd.Series("everybody", groups.index)
         own = queries[queries["path"].map(labels) == row.group]
         inside = pairs[(pairs["a"].map(labels) == row.group) & (pairs["b"].map(labels) == row.group)]
@@ -248,35 +253,35 @@ def test_every_figure_equals_plain_pandas(table, split, features):
 
 
 def test_ratios_are_to_everybody_and_groups_are_in_order(table, split, features):
-    found = group_figures(features, split, table.images, 0.6, bootstrap=10).table
+    found = group_figures(features, split, table.images, 0.6, bootstrap=10)[0]
     for rate in ("fmr", "fnmr"):
         np.testing.assert_allclose(found[f"{rate}_ratio"], found[rate] / found[rate][0])
     assert found["group"][found["attribute"] == "nail_polish"].tolist() == ["no", "yes"]
     ages = found["group"][found["attribute"] == "age"].tolist()
     assert ages == [band for band in ("<20", "20-29", "30-39", "40+", "unknown") if band in ages]
-    no_errors = group_figures(features, split, table.images, -1.0, bootstrap=10).table
+    no_errors = group_figures(features, split, table.images, -1.0, bootstrap=10)[0]
     assert no_errors["fnmr"].max() == 0 and no_errors["fnmr_ratio"].isna().all()
 
 
 def test_what_has_no_groups_is_left_out_and_said(table, split, features):
     images = table.images.drop(columns="irregularities")
-    result = group_figures(features, split, images, 0.6, bootstrap=10)
-    assert result.left_out == {
+    found, left_out = group_figures(features, split, images, 0.6, bootstrap=10)
+    assert left_out == {
         "skin_color": "the data set does not record it",
         "accessories": "of every test image it is 'no'",
         "irregularities": "the data set does not record it",
     }
-    assert set(result.table["attribute"]) | set(result.left_out) == {"", *ATTRIBUTES}
+    assert set(found["attribute"]) | set(left_out) == {"", *ATTRIBUTES}
     images["accessories"] = images["accessories"].where(images["path"] != split.paths("test")[0])
-    again = group_figures(features, split, images, 0.6, ["accessories"], bootstrap=10)
-    assert again.left_out == {"accessories": "of every test image it is 'no' or unknown"}
+    _, again = group_figures(features, split, images, 0.6, ["accessories"], bootstrap=10)
+    assert again == {"accessories": "of every test image it is 'no' or unknown"}
 
 
 def test_a_group_of_one_person_is_shown_without_interval(table, split, features):
     images = table.images.copy()
     one = next(i for i in sorted(split.identities("test")) if PEOPLE[int(i)] > 2)
     images["skin_color"] = np.where(images["identity"] == one, "dark", "fair")
-    found = group_figures(features, split, images, 0.6, ["skin_color"], bootstrap=10).table.set_index("group")
+    found = group_figures(features, split, images, 0.6, ["skin_color"], bootstrap=10)[0].set_index("group")
     dark = found.loc["dark"]
     assert (dark["n_identities"], dark["n_impostor"], dark["small"], dark["supported"]) == (1, 0, True, False)
     assert 0 <= dark["rank1"] <= 1 and 0 <= dark["fnmr"] <= 1
@@ -295,5 +300,135 @@ def test_small_is_fewer_than_five_people(table, split, features, people, small):
     images = table.images.copy()
     asking = sorted(split.identities("test") - set(split.meta["unqueryable"]))
     images["skin_color"] = np.where(images["identity"].isin(asking[:people]), "dark", "fair")
-    found = group_figures(features, split, images, 0.6, ["skin_color"], bootstrap=10).table.set_index("group")
+    found = group_figures(features, split, images, 0.6, ["skin_color"], bootstrap=10)[0].set_index("group")
     assert (found.loc["dark", "n_identities"], found.loc["dark", "small"]) == (people, small)
+
+
+def exact_features(split: Split, seed=0) -> Features:
+    """Embeddings of eighths, so that scores are exact in any order of summation, and some of them tie."""
+    rng = np.random.default_rng(seed)
+    centre = {identity: rng.choice([-0.125, 0.125], 64) for identity in sorted(set(split.images["identity"]))}
+    flips = np.where(rng.random((len(split.images), 64)) < 0.33, -1, 1)
+    return Features.normalised(split.images["path"], np.array([centre[i] for i in split.images["identity"]]) * flips)
+
+
+def slow_probes(features: Features, split: Split, held_out, rank: int) -> tuple[list, list]:
+    """(identity, score that finds it) of mated probes, None where the rank is too low; (identity, best) of others."""
+    vector = dict(zip(features.paths, features.embeddings, strict=True))
+    mated, non_mated = [], []
+    for trial in range(split.meta["draws"]):
+        draw = split.draw(trial)
+        gallery = [(p, i) for p, i in zip(draw.gallery_paths, draw.gallery_ids, strict=True) if i not in held_out]
+        for path, who in zip(draw.query_paths, draw.query_ids, strict=True):
+            score = {i: vector[path] @ vector[p] for p, i in gallery}
+            if who in held_out:
+                non_mated.append((who, max(score.values())))
+            else:
+                ahead = sum(other >= score[who] for i, other in score.items() if i != who)
+                mated.append((who, score[who] if ahead < rank else None))
+    return mated, non_mated
+
+
+def slow_rates(mated, non_mated, threshold) -> tuple[float, float]:
+    fpir = sum(score >= threshold for _, score in non_mated) / len(non_mated)
+    found = sum(score is not None and score >= threshold for _, score in mated)
+    return fpir, 1 - found / len(mated)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_equals_the_formula_at_every_threshold(rank, seed):
+    split = a_split()
+    features = exact_features(split, seed)
+    result = open_set(features, split, rank=rank, seed=seed, targets=(0.05, 0.1, 0.5), bootstrap=20)
+    mated, non_mated = slow_probes(features, split, result.held_out, rank)
+    assert len(result.curve.thresholds) == len({s for _, s in mated + non_mated if s is not None}) + 1
+    for threshold, fpir, fnir in zip(
+        result.curve.thresholds, result.curve.false_positive, result.curve.false_negative, strict=True
+    ):
+        assert (fpir, fnir) == pytest.approx(slow_rates(mated, non_mated, threshold), abs=1e-12)
+    for point in result.points:
+        keeping = [slow_rates(mated, non_mated, t) for t in result.curve.thresholds]
+        assert point.false_negative == pytest.approx(min(fnir for fpir, fnir in keeping if fpir <= point.target))
+        assert (point.false_positive, point.false_negative) == pytest.approx(
+            slow_rates(mated, non_mated, point.threshold)
+        )
+    assert result.curve.false_negative[0] == pytest.approx(np.mean([score is None for _, score in mated]))
+
+
+def test_a_probe_whose_gallery_image_is_absent_is_non_mated():
+    rows = [(f"{who}{n}", who, "" if n else "0") for who in "abcd" for n in (0, 1)]
+    frame = pd.DataFrame(rows, columns=["path", "identity", "gallery_in"]).assign(aspect="", capture=pd.NA, role="test")
+    frame.loc[frame["path"] == "a0", "role"] = "other"  # nobody enrolled a
+    split = Split.build({"dataset": "folder", "draws": 1, "unqueryable": [], "seed": 0}, frame)
+    features = Features.normalised(frame["path"], np.random.default_rng(0).normal(size=(8, 5)))
+    result = open_set(features, split, seed=0, bootstrap=5)
+    assert result.n_non_mated_identities == len({*result.held_out, "a"})
+    assert len(result.curve.non_mated_order) == len({*result.held_out, "a"})
+
+
+def test_the_same_people_are_held_out_in_every_draw_and_for_every_model():
+    split = a_split()
+    results = open_set_models(
+        {"a": exact_features(split), "b": exact_features(split, 1)}, split, share=0.4, bootstrap=20
+    )
+    queryable = split.identities("test") - set(split.meta["unqueryable"])
+    assert results[0].held_out == results[1].held_out
+    assert len(results[0].held_out) == round(0.4 * len(queryable)) == results[0].n_non_mated_identities
+    assert set(results[0].held_out) < queryable
+    assert results[0].n_mated_identities == len(queryable) - len(results[0].held_out)
+    assert results[0].n_gallery == len(split.identities("test")) - len(results[0].held_out)
+    others = {open_set(exact_features(split), split, share=0.4, seed=seed, bootstrap=2).held_out for seed in range(8)}
+    assert len(others) > 2
+    assert open_set_table(results)["model"].tolist() == ["a", "a", "b", "b"]
+
+
+def test_few_people_held_out_support_no_small_fpir():
+    split = a_split(sizes=(4,) * 90)
+    result = open_set(exact_features(split), split, share=0.8, bootstrap=20)
+    # 45 people are tested and 36 of them held out: 3 / 36 = 0.083
+    assert len(result.held_out) == 36
+    assert result.curve.lowest_supported == pytest.approx(3 / 36)
+    table = open_set_table([result])
+    assert (table["target"].tolist(), table["supported"].tolist()) == ([0.1, 0.01], [True, False])
+
+
+def test_the_interval_resamples_mated_and_non_mated_people_apart():
+    split = a_split()
+    features = exact_features(split)
+    result = open_set(features, split, targets=(0.2, 0.5), bootstrap=60, seed=2)
+    mated, non_mated = slow_probes(features, split, result.held_out, 1)
+    names = [sorted({who for who, _ in probes}) for probes in (mated, non_mated)]
+    slow = []
+    often = (np.concatenate(list(resampled(len(people), 60, seed))) for people, seed in zip(names, (2, 3), strict=True))
+    for with_mate, without in zip(*often, strict=True):
+        often = dict(zip(names[0] + names[1], [*with_mate.astype(int), *without.astype(int)], strict=True))
+        drawn = [[probe for probe in probes for _ in range(often[probe[0]])] for probes in (mated, non_mated)]
+        rates = [slow_rates(*drawn, t) for t in result.curve.thresholds]
+        slow.append([min(fnir for fpir, fnir in rates if fpir <= target) for target in (0.2, 0.5)])
+    low, high = np.quantile(slow, [0.025, 0.975], axis=0)
+    np.testing.assert_allclose(result.fnir_at_targets.low, low, atol=1e-12)
+    np.testing.assert_allclose(result.fnir_at_targets.high, high, atol=1e-12)
+    assert (low < high).any()
+
+
+def test_a_share_of_few_people_holds_out_nobody():
+    split = a_split()
+    assert len(held_out_identities(split, 0.5, 0)) >= 2
+    assert [held_out_identities(split, share, 0) for share in (0.0, 0.01, 0.99, 1.0, float("nan"))] == [()] * 5
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"share": 0.0}, "share=0.0 .* two must be held out"),
+        ({"share": 1.0}, "share=1.0 .* two must be held out"),
+        ({"share": 0.95}, "at least two must be held out and two stay"),
+        ({"rank": 0}, "rank=0"),
+        ({"targets": (10,)}, "rate of 10 was"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(options, words):
+    split = a_split()
+    with pytest.raises(EvaluationError, match=words):
+        open_set(exact_features(split), split, **options)
