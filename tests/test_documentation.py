@@ -444,7 +444,7 @@ def test_the_notebook_evaluates_a_training_that_was_made_beside_it(tmp_path: Pat
     """As docs/cluster.md has it for several machines: `training.yml` in the planned folder, torchrun, then the run."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path))
-    given = {"drawn_subjects": 12, "drawn_images": 4, "draws": 2, "epochs": 1, "n_identities": 4, "bootstrap": 100}
+    given = {"drawn_subjects": 12, "drawn_images": 4, "draws": 2, "epochs": 1, "n_identities": 4}
     folder = plan(find_notebook("03"), given).folder
     folder.mkdir(parents=True)
     (folder / "training.yml").write_text(yaml.safe_dump({"notebook": "03_image_finetune"} | given))

@@ -11,7 +11,7 @@ import torch
 from handclip_lib.backbone.load import TINY_WEIGHTS, load_backbone
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import BackboneError, EvaluationError, HandClipError
-from handclip_lib.evaluation.bootstrap import identity_bootstrap
+from handclip_lib.evaluation.intervals import identity_interval
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rerank_similarity
 from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics

@@ -1,6 +1,6 @@
 """What so many people can carry: intervals of shares over identities, and a test of two models on the same queries."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,14 @@ from scipy.special import stdtrit
 from handclip_lib.errors import EvaluationError
 
 LEVEL = 0.95
-CARRIED_FROM = 10
-"""Identities from which an interval covers the truth as often as it says and is narrow enough to use."""
+FEWEST = 10
+"""Identities below which an interval covers the truth and is too wide to say much."""
+RULE_OF_THREE = 3.0
+"""No error in n independent trials leaves an error rate below 3/n open (95 %).
+Source: Hanley & Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA 1983."""
 EXACT_UP_TO = 2**13  # sign flips that are all tried: 14 people
 BLOCK = 4_000_000  # flips of a person at once
+GROUPS = 1000  # of people, left out one after the other
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,12 @@ class Interval:
     def __getitem__(self, column: Any) -> "Interval":
         """The interval of some columns."""
         return Interval(self.estimate[column], self.low[column], self.high[column], self.n_identities)
+
+    @property
+    def supported(self) -> np.ndarray:
+        """Whether there are enough people for the claim: `FEWEST`, and by the rule of three, errors and hits alike."""
+        carried = np.minimum(self.estimate, 1 - self.estimate) >= RULE_OF_THREE / max(self.n_identities, 1)
+        return carried & (self.n_identities >= FEWEST)
 
     def columns(self, name: str) -> dict[str, float]:
         """As columns of a table: name, name_low, name_high."""
@@ -107,7 +117,10 @@ def share_interval(
         counts estimated from survey data", Survey Methodology 1998 (the number of trials, and Student's t); Fogliato,
         Patil & Perona, "Confidence intervals for error rates in 1:1 matching tasks", IJCV 2024 (Wilson's over people).
     """
+    sums, counts = sums[counts > 0], counts[counts > 0]
     n, total = len(counts), counts.sum()
+    if not n:
+        return Interval.unknown(np.full(sums.shape[1], np.nan), 0)
     found = sums.sum(0) / total if estimate is None else np.asarray(estimate, np.float64)
     if ((sums < -1e-9) | (sums > counts[:, None] + 1e-9)).any():
         raise EvaluationError("an interval of values outside 0..1 was asked for; shares are wanted")
@@ -128,6 +141,20 @@ def share_interval(
     middle, half = found + spread / 2, np.sqrt(most * spread + spread**2 / 4)
     low, high = (np.clip((middle + side * half) / (1 + spread), 0, 1) for side in (-1, 1))
     return Interval(found, np.where(found <= 0, 0, low), np.where(found >= 1, 1, high), n)
+
+
+def jackknife(figures: Callable[[np.ndarray], Any], estimate: np.ndarray, n: int) -> np.ndarray:
+    """Variance over n identities of what is no mean, (m,), from leaving out one after the other.
+
+    Args:
+        figures: The figures, (m,), by how often each identity counts, float64 (n,); NaN where nothing is left.
+
+    Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, §11.2. Of many people a group is left out.
+    """
+    groups = min(n, GROUPS)
+    group = np.arange(n) % groups
+    without = np.array([figures((group != left_out).astype(np.float64)) for left_out in range(groups)])
+    return np.asarray((groups - 1) / groups * np.nansum((without - estimate) ** 2, axis=0))
 
 
 def _worth(sums: np.ndarray) -> np.ndarray:
@@ -166,7 +193,7 @@ def paired_difference(
     if n < 2:
         raise EvaluationError(f"{n} identities have a value; a test over identities needs at least two")
     rounding = 1e-9 * np.abs(sums).sum(0)
-    as_far, lows, highs = 0, [], []
+    as_far, lows, highs = np.zeros(sums.shape[1]), [], []
     for flipped in _flips(n, samples, seed):
         theirs, of_them = flipped @ sums, (flipped @ counts)[:, None]
         as_far += (np.abs(all_of - 2 * theirs) >= np.abs(all_of) - rounding).sum(0)

@@ -19,7 +19,7 @@ from handclip_lib.analysis.comparison import (
     won_and_lost,
 )
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.bootstrap import identity_bootstrap
+from handclip_lib.evaluation.intervals import identity_interval
 from handclip_lib.evaluation.ranking.protocol import evaluate_split
 from handclip_lib.evaluation.tables import is_share
 
@@ -178,7 +178,7 @@ def test_the_conclusion_by_hand():
 def test_cmc_and_draws_are_those_of_the_evaluation(tmp_path: Path, saved_runs):
     split = saved_runs.small_split()
     saved, results, features = saved_runs.evaluated(tmp_path / "05_x-1", split=split)
-    result = evaluate_split(features["tiny"], split, "all", bootstrap=200, seed=3)
+    result = evaluate_split(features["tiny"], split, "all", seed=3)
     found = Entry("x", saved, "tiny").cmc("all", 200, 3)
     np.testing.assert_array_equal(found.estimate, result.cmc.estimate)
     np.testing.assert_array_equal(found.low, result.cmc.low)
@@ -244,6 +244,6 @@ def test_bad_input_is_named(first, second, options, words):
 def test_features_of_the_tests_are_what_they_say(saved_runs):
     split = saved_runs.small_split()
     quiet, loud = (
-        evaluate_split(saved_runs.features_of(split, noise), split, bootstrap=50).rank1.estimate for noise in (0.3, 2)
+        evaluate_split(saved_runs.features_of(split, noise), split).rank1.estimate for noise in (0.3, 2)
     )
     assert quiet > loud

@@ -284,7 +284,7 @@ def results() -> list[VerificationResult]:
         name: Features.normalised(split.images["path"], rng.normal(size=(len(split.images), 4)))
         for name in ("model", "floor")
     }
-    return verify_models(models, split, bootstrap=5)
+    return verify_models(models, split)
 
 
 def line_and_title(panel) -> tuple[float, str]:

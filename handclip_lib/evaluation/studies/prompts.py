@@ -9,8 +9,8 @@ import pandas as pd
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.intervals import identity_interval
 from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.finite import require_finite
@@ -197,9 +197,7 @@ def zero_shot(images: np.ndarray, encode_text: EncodeText, prompts: Mapping[str,
     return np.array(list(prompts))[(images @ directions.T).argmax(axis=1)]
 
 
-def zero_shot_table(
-    features: Features, images: pd.DataFrame, encode_text: EncodeText | None, *, bootstrap: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+def zero_shot_table(features: Features, images: pd.DataFrame, encode_text: EncodeText | None) -> pd.DataFrame:
     """How often view (by `VIEW_PROMPTS`), side and both (by `PROMPTS`) are right; interval over identities.
 
     Of images, with columns path, identity and aspect, those with an embedding and a known aspect count. The shares, in
@@ -219,7 +217,7 @@ def zero_shot_table(
     rows = []
     for name, (guess, truth) in answers.items():
         hit = (guess == truth).astype(np.float64)
-        accuracy = identity_bootstrap(hit, known["identity"].to_numpy(), bootstrap, seed).columns("accuracy")
+        accuracy = identity_interval(hit, known["identity"]).columns("accuracy")
         majority = float(np.unique(truth, return_counts=True)[1].max() / len(truth))
         rows.append((name, *accuracy.values(), majority, len(known)))
     return result_table(rows, columns=ZERO_SHOT)

@@ -328,7 +328,7 @@ def test_a_weight_is_a_repetition(genuine, impostor, seed):
 def test_intervals_are_those_of_identities_drawn_again():
     split = a_split()
     features = random_features(split, 3)
-    result = verification_of(features, split, targets=(0.1, 0.3), bootstrap=60, seed=5)
+    result = verification_of(features, split, targets=(0.1, 0.3), seed=5)
     pairs = compared_pairs(features, split)
     names = sorted(split.identities("test"))
     people = pairs.identities
@@ -368,7 +368,7 @@ def test_tables_hold_every_model_and_mark_what_is_unsupported():
     oracle = random_features(split)
     codes = pd.factorize(np.array([people[path] for path in oracle.paths]))[0]
     models = {"oracle": Features.normalised(oracle.paths, np.eye(codes.max() + 1)[codes]), "noise": oracle}
-    results = verify_models(models, split, bootstrap=30)
+    results = verify_models(models, split)
     table, targets = summary_table(results, EQUAL_ERRORS), target_table(results)
     assert table["model"].tolist() == ["oracle", "noise"]
     assert table["eer"][0] == 0 and not table["eer_supported"][0]  # six people prove no error rate of 0
