@@ -426,7 +426,7 @@ def test_the_readmes_training_and_evaluation_run_as_written(tmp_path: Path, monk
     (line,) = [line for line in fences(ROOT / "README.md", "")[1].splitlines() if "trained_run latest" in line]
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path))
-    small = ["-p", "drawn_subjects", "12", "-p", "drawn_images", "4", "-p", "draws", "2", "-p", "bootstrap", "100"]
+    small = ["-p", "drawn_subjects", "12", "-p", "drawn_images", "4", "-p", "draws", "2"]
     quick = {"03": ["-p", "epochs", "1", "-p", "n_identities", "4", "-p", "views", "1"], "05": ["-p", "top_k", "3"]}
     for part in line.partition("#")[0].split("&&"):
         words = shlex.split(part)[1:]

@@ -117,7 +117,7 @@ def share_interval(
         counts estimated from survey data", Survey Methodology 1998 (the number of trials, and Student's t); Fogliato,
         Patil & Perona, "Confidence intervals for error rates in 1:1 matching tasks", IJCV 2024 (Wilson's over people).
     """
-    sums, counts = sums[counts > 0], counts[counts > 0]
+    sums, counts = (np.asarray(part[counts > 0], np.float64) for part in (sums, counts))
     n, total = len(counts), counts.sum()
     if not n:
         return Interval.unknown(np.full(sums.shape[1], np.nan), 0)

@@ -85,7 +85,7 @@ def test_analysis_compares_the_runs_there_are(tmp_path: Path):
     for notebook in ("05_evaluation", "04_joint_training"):
         done, _ = papermill(notebook, tmp_path, *given(SMALL | QUICK[notebook]))
         assert done.returncode == 0, done.stderr[-2000:]
-    done, out = papermill("06_analysis", tmp_path, "-p", "bootstrap", 200)
+    done, out = papermill("06_analysis", tmp_path, "-p", "sign_flips", 200)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(pictures_in(out)) == 7
     assert all(picture.metadata["image/png"]["alt"] for picture in pictures_in(out))
@@ -100,7 +100,7 @@ def test_analysis_compares_the_runs_there_are(tmp_path: Path):
         "trivial baseline: histogram",
     ]
     alone = compared["run"][0]
-    done, out = papermill("06_analysis", tmp_path, "-p", "bootstrap", 200, "-p", "runs", alone)
+    done, out = papermill("06_analysis", tmp_path, "-p", "sign_flips", 200, "-p", "runs", alone)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(pictures_in(out)) == 6, "the difference of one run from itself is a sentence, no picture"
     assert "There is no second run on this split" in out.read_text()
@@ -135,7 +135,7 @@ def test_what_was_selected_on_test_says_so_wherever_it_is_shown(tmp_path: Path):
     assert pd.read_csv(folder / "results.csv")["model"][0] == name
     checks = pd.read_csv(folder / "leak_checks.csv").set_index("check")["passed"]
     assert checks["selection"] == "no"
-    done, out = papermill("06_analysis", tmp_path, "-p", "bootstrap", 200)
+    done, out = papermill("06_analysis", tmp_path, "-p", "sign_flips", 200)
     assert done.returncode == 0, done.stderr[-2000:]
     (folder,) = tmp_path.glob("runs/06_*")
     models = pd.read_csv(folder / "comparison.csv")["model"]
@@ -207,10 +207,10 @@ def test_a_failed_cell_is_recorded_by_the_run_itself(tmp_path: Path):
 
 def test_a_parameters_file_may_write_numbers_as_text(tmp_path: Path):
     file = tmp_path / "given.yml"
-    file.write_text("bootstrap: 1e-2\ndraws: '2'\ndrawn_subjects: 12\ndrawn_images: 4\n")
+    file.write_text("top_k: 1e-2\ndraws: '2'\ndrawn_subjects: 12\ndrawn_images: 4\n")
     done, _ = papermill("05_evaluation", tmp_path, "-f", file)
     assert done.returncode != 0, "1e-2 is no whole number"
-    assert "bootstrap=0.01" in done.stderr
+    assert "top_k=0.01" in done.stderr
     assert "draws" not in done.stderr.split("wrong:")[1].split("\n\n")[0]
 
 

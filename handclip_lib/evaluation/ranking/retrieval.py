@@ -127,7 +127,8 @@ def rank_features(
     copies = 1 if look is None else 4
     check_memory(
         f"ranking a gallery of {n_gallery:,} images",
-        n_gallery * (4 * n_rows * copies + 16) + 2 * WIDE_BYTES,  # the block, a row's rivals, the gallery by identity
+        n_gallery * (4 * n_rows * copies + 16)
+        + min(2 * WIDE_BYTES, 16 * gallery.size),  # the block, a row's rivals, the gallery by identity
         "rank against a part of the gallery, or search it by `GalleryIndex`",
     )
 

@@ -10,8 +10,8 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.intervals import identity_interval, resampled
 from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.intervals import identity_interval, share_interval
 from handclip_lib.evaluation.verification.error_rates import Pairs, compared_pairs, validation_pairs
 from handclip_lib.evaluation.verification.thresholds import (
     ATTRIBUTES,
@@ -62,7 +62,6 @@ def test_by_hand():
     assert (found["fmr"], found["fnmr"]) == (0.5, pytest.approx(1 / 3))
     # three pairs of people support no FMR below 3 / 3 = 1
     assert not supported
-    assert at_threshold(hand_made(), 0.0)[1]
 
 
 def test_the_threshold_keeps_to_its_fmr_on_validation_and_is_then_left_alone():
@@ -76,25 +75,28 @@ def test_the_threshold_keeps_to_its_fmr_on_validation_and_is_then_left_alone():
     assert chosen["fnmr"] == pytest.approx(np.mean(test.genuine < chosen["threshold"]))
 
 
-def test_intervals_are_those_of_identities_drawn_again():
+def test_intervals_are_those_of_identities_left_out_in_turn():
     split = a_split()
     pairs = compared_pairs(features_of(split), split)
     names = sorted(split.identities("test"))
-    slow = []
-    for weights in np.concatenate(list(resampled(len(names), 80, 7))):
-        drawn = dict(zip(names, weights, strict=True))
-        passed = compared = 0.0
-        for score, (a, b) in zip(pairs.impostor, pairs.impostor_images, strict=True):
-            weight = drawn[pairs.identities[a]] * drawn[pairs.identities[b]]
-            compared += weight
-            passed += weight * (score >= 0.3)
-        if compared:
-            slow.append(passed / compared)
-    found, _ = at_threshold(pairs, 0.3, seed=7)
-    np.testing.assert_allclose([found["fmr_low"], found["fmr_high"]], np.quantile(slow, [0.025, 0.975]), atol=1e-12)
+    impostors = [
+        (pairs.identities[a], pairs.identities[b], score >= 0.3)
+        for score, (a, b) in zip(pairs.impostor, pairs.impostor_images, strict=True)
+    ]
+    passed = [sum(hit for *both, hit in impostors if name in both) for name in names]
+    compared = [sum(name in both for *both, _ in impostors) for name in names]
+    fmr = np.mean([hit for *_, hit in impostors])
+    without = [np.mean([hit for *both, hit in impostors if name not in both]) for name in names]
+    variance = (len(names) - 1) / len(names) * sum((rate - fmr) ** 2 for rate in without)
+    expected = share_interval(
+        np.array(passed)[:, None], np.array(compared), estimate=[fmr], variance=np.array([variance]),
+        units=len({frozenset(both) for *both, _ in impostors}),
+    )  # fmt: skip
+    found, _ = at_threshold(pairs, 0.3)
+    assert (found["fmr_low"], found["fmr_high"]) == (pytest.approx(expected.low[0]), pytest.approx(expected.high[0]))
     rejected = (pairs.genuine < 0.3).astype(float)
-    expected = identity_bootstrap(rejected, pairs.identities[pairs.genuine_images[:, 0]], 80, 7)
-    assert (found["fnmr_low"], found["fnmr_high"]) == (expected.low, expected.high)
+    rates = identity_interval(rejected, pairs.identities[pairs.genuine_images[:, 0]])
+    assert (found["fnmr_low"], found["fnmr_high"]) == (rates.low, rates.high)
     assert found["fmr_low"] < found["fmr"] < found["fmr_high"]
 
 
@@ -134,9 +136,7 @@ def test_a_model_without_a_threshold_takes_no_row_from_the_others():
     alike = Features.normalised(split.images["path"], np.ones((len(split.images), 6)))
     models = {"one": features_of(split, 1), "collapsed": alike}
     table = operating_points(models, models, split, 0.2)
-    np.testing.assert_equal(
-        table[:1].to_dict(), operating_points(models, {"one": models["one"]}, split, 0.2).to_dict()
-    )
+    np.testing.assert_equal(table[:1].to_dict(), operating_points(models, {"one": models["one"]}, split, 0.2).to_dict())
     row = table.iloc[1]
     rates = ["threshold", "fmr_validation", "fnmr_validation", "fmr", "fnmr"]
     assert row[rates].tolist() == [np.inf, 0, 1, 0, 1], "it rejects everybody"
@@ -224,7 +224,7 @@ def slow_pairs(features: Features, split: Split) -> pd.DataFrame:
 
 def test_every_figure_equals_plain_pandas(table, split, features):
     threshold = 0.6
-    found, _ = group_figures(features, split, table.images, threshold, seed=2)
+    found, _ = group_figures(features, split, table.images, threshold)
     groups, queries, pairs = slow_groups(table), slow_queries(features, split), slow_pairs(features, split)
     seen = set()
     for row in found.itertuples():
@@ -242,9 +242,11 @@ def test_every_figure_equals_plain_pandas(table, split, features):
         assert row.fmr == pytest.approx((impostor["score"] >= threshold).mean(), nan_ok=True)
         assert row.small == (own["identity"].nunique() < 5)
         n_pairs = len({frozenset(p) for p in zip(impostor["who"], impostor["whose"], strict=True)})
-        assert row.supported == (n_pairs > 0 and row.fmr >= 3 / n_pairs)
+        interval = identity_interval((own["rank"] == 1).to_numpy(float), own["identity"].to_numpy())
+        people = genuine["who"].nunique()
+        rejected = people >= 10 and 3 / people <= row.fnmr <= 1 - 3 / people
+        assert row.supported == (n_pairs > 0 and row.fmr >= 3 / n_pairs and rejected and interval.supported)
         if row.n_identities > 1:
-            interval = identity_bootstrap((own["rank"] == 1).to_numpy(float), own["identity"].to_numpy(), 40, 2)
             assert (row.rank1_low, row.rank1_high) == pytest.approx((interval.low, interval.high))
             assert row.map_low <= row.map <= row.map_high
     present = groups.loc[split.paths("test")]
@@ -369,9 +371,7 @@ def test_a_probe_whose_gallery_image_is_absent_is_non_mated():
 
 def test_the_same_people_are_held_out_in_every_draw_and_for_every_model():
     split = a_split()
-    results = open_set_models(
-        {"a": exact_features(split), "b": exact_features(split, 1)}, split, share=0.4
-    )
+    results = open_set_models({"a": exact_features(split), "b": exact_features(split, 1)}, split, share=0.4)
     queryable = split.identities("test") - set(split.meta["unqueryable"])
     assert results[0].held_out == results[1].held_out
     assert len(results[0].held_out) == round(0.4 * len(queryable)) == results[0].n_non_mated_identities
@@ -390,26 +390,38 @@ def test_few_people_held_out_support_no_small_fpir():
     assert len(result.held_out) == 36
     assert result.curve.lowest_supported == pytest.approx(3 / 36)
     table = open_set_table([result])
-    assert (table["target"].tolist(), table["supported"].tolist()) == ([0.1, 0.01], [True, False])
+    assert table["target"].tolist() == [0.1, 0.01]
+    assert [point.supported for point in result.points] == [True, False]
+    assert not table["supported"].any() and set(table["n_identities"]) == {9}  # nine people can show no FNIR
 
 
-def test_the_interval_resamples_mated_and_non_mated_people_apart():
+def test_the_interval_leaves_out_mated_and_non_mated_people_in_turn():
     split = a_split()
     features = exact_features(split)
     result = open_set(features, split, targets=(0.2, 0.5), seed=2)
     mated, non_mated = slow_probes(features, split, result.held_out, 1)
-    names = [sorted({who for who, _ in probes}) for probes in (mated, non_mated)]
-    slow = []
-    often = (np.concatenate(list(resampled(len(people), 60, seed))) for people, seed in zip(names, (2, 3), strict=True))
-    for with_mate, without in zip(*often, strict=True):
-        often = dict(zip(names[0] + names[1], [*with_mate.astype(int), *without.astype(int)], strict=True))
-        drawn = [[probe for probe in probes for _ in range(often[probe[0]])] for probes in (mated, non_mated)]
-        rates = [slow_rates(*drawn, t) for t in result.curve.thresholds]
-        slow.append([min(fnir for fpir, fnir in rates if fpir <= target) for target in (0.2, 0.5)])
-    low, high = np.quantile(slow, [0.025, 0.975], axis=0)
-    np.testing.assert_allclose(result.fnir_at_targets.low, low, atol=1e-12)
-    np.testing.assert_allclose(result.fnir_at_targets.high, high, atol=1e-12)
-    assert (low < high).any()
+
+    def figures(mated, non_mated):
+        rates = [slow_rates(mated, non_mated, t) for t in result.curve.thresholds]
+        return np.array([min(fnir for fpir, fnir in rates if fpir <= target) for target in (0.2, 0.5)])
+
+    estimate, variance = figures(mated, non_mated), 0
+    for probes in (mated, non_mated):
+        names = {who for who, _ in probes}
+        for name in names:
+            without = [[probe for probe in side if probe[0] != name] for side in (mated, non_mated)]
+            variance = variance + (len(names) - 1) / len(names) * (figures(*without) - estimate) ** 2
+    names = sorted({who for who, _ in mated})
+    missed = [
+        [sum(who == name and (s is None or s < p.threshold) for who, s in mated) for p in result.points]
+        for name in names
+    ]
+    counts = np.array([sum(who == name for who, _ in mated) for name in names])
+    expected = share_interval(np.array(missed), counts, estimate=estimate, variance=variance)
+    np.testing.assert_allclose(result.fnir_at_targets.low, expected.low, atol=1e-12)
+    np.testing.assert_allclose(result.fnir_at_targets.high, expected.high, atol=1e-12)
+    assert (expected.low < expected.high).all()
+    assert result.fnir_at_targets.n_identities == len(names) == result.n_mated_identities
 
 
 def test_a_share_of_few_people_holds_out_nobody():
