@@ -107,6 +107,9 @@ def cmc_interval(per_query: pd.DataFrame, n_gallery: int) -> Interval:
     """CMC at 1…20 (or the gallery's size) over all draws, with its interval; rows of `ProtocolResult.per_query`."""
     depth = min(CMC_DEPTH, n_gallery)
     within = per_query["first_match_rank"].to_numpy()[:, None] <= np.arange(1, depth + 1)
+    people = per_query["identity"].nunique()
+    if people < 2:
+        raise EvaluationError(f"{people} identities have a query; an interval over identities needs at least two")
     return identity_interval(within, per_query["identity"])
 
 
