@@ -88,6 +88,16 @@ def test_one_person_has_no_interval_and_one_who_outweighs_all_has_one_that_says_
     assert heavy.high - heavy.low > 0.99
 
 
+def test_a_claim_needs_ten_people_and_as_many_errors_as_they_can_show():
+    def supported(hits: int, people: int) -> bool:
+        return bool(identity_interval(np.arange(people) < hits, np.arange(people)).supported)
+
+    assert not supported(6, 9) and supported(6, 10)
+    # by the rule of three, 71 people show no error rate below 3 / 71
+    assert supported(68, 71) and not supported(69, 71) and not supported(71, 71)
+    assert supported(3, 71) and not supported(2, 71)
+
+
 def test_three_people_who_all_gain_are_p_one_in_four():
     people = np.arange(30) % 3
     found = paired_difference(np.ones(30), np.zeros(30), people)
