@@ -204,7 +204,8 @@ def comparison_conclusion(table: pd.DataFrame) -> str:
     """The best entry of a `comparison_table` as a sentence without its full stop, and what it gains over the first."""
     best, first = table.iloc[int(table["rank1"].argmax())], table.iloc[0]
     interval = "–".join(in_percent(best[f"rank1_{end}"]) for end in ("low", "high"))
-    said = f"{best['model']} finds {in_percent(best['rank1'])} % ({interval}) of queries first"
+    share, people = f"{in_percent(best['rank1'])} % ({interval})", f"{best['n_identities']:.0f} people"
+    said = f"{best['model']} finds {share} of the queries of {people} first"
     if best["model"] == first["model"]:
         return f"{said}; nothing it is compared with finds more"
     gain, low, high = (f"{100 * best[f'rank1_gain{end}']:+.1f}" for end in ("", "_low", "_high"))

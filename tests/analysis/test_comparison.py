@@ -134,15 +134,17 @@ def test_one_run_alone_is_compared_with_its_floors_and_a_single_entry_with_nobod
     alone = comparison_table(runs[:1], samples=100)
     assert len(alone) == 1
     assert alone["rank1_p_holm"].isna().all()
-    assert comparison_conclusion(alone).endswith("of queries first; nothing it is compared with finds more")
+    assert comparison_conclusion(alone).endswith("people first; nothing it is compared with finds more")
 
 
 def test_the_conclusion_by_hand():
     gained = {f"rank1_{end}": [np.nan, value] for end, value in
               (("gain", 0.1), ("gain_low", -0.02), ("gain_high", 0.18), ("p_holm", 4e-4))}  # fmt: skip
-    of_each = {"model": ["a", "b"], "rank1": [0.5, 0.6], "rank1_low": [0.4, 0.5], "rank1_high": [0.6, 0.7]}
+    of_each = {"model": ["a", "b"], "rank1": [0.5, 0.6], "rank1_low": [0.4, 0.5], "rank1_high": [0.6, 0.7],
+               "n_identities": [30, 30]}  # fmt: skip
     assert comparison_conclusion(pd.DataFrame(of_each | gained)) == (
-        "b finds 60.0 % (50.0–70.0) of queries first; +10.0 percentage points (-2.0 to +18.0) over a, p ≤ 0.001 (Holm)"
+        "b finds 60.0 % (50.0–70.0) of the queries of 30 people first; +10.0 percentage points (-2.0 to +18.0) over a, "
+        "p ≤ 0.001 (Holm)"
     )
 
 
