@@ -9,7 +9,7 @@ import torch
 from benchmarks.prompts import random_clip
 from benchmarks.side_by_side import compare, heading, resident
 from handclip_lib.backbone.image_tower import ALL
-from handclip_lib.losses.triplet import batch_hard_triplet
+from handclip_lib.losses import batch_hard_triplet
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.parameters.parts import ReidHead
 

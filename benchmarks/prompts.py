@@ -7,7 +7,7 @@ import torch
 from benchmarks.side_by_side import compare, heading, resident
 from handclip_lib.backbone.load import SHAPES, Backbone
 from handclip_lib.backbone.openai_clip import clip_package
-from handclip_lib.losses.contrastive import supervised_contrastive
+from handclip_lib.losses import supervised_contrastive
 from handclip_lib.models.prompt_learner import PromptLearner
 from handclip_lib.parameters.parts import Prompts
 

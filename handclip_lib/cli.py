@@ -138,14 +138,13 @@ def _run(options: argparse.Namespace) -> int:
     from handclip_lib.launch.plan import find_checkpoint, plan, resumed_from
 
     notebook, given = find_notebook(options.notebook), gather(options.files, options.typed, options.raw)
-    if options.resume or options.dry_run:
-        planned = plan(notebook, given)
-        if options.dry_run:
-            print(planned)
-        if options.resume:
-            print(f"resumes {planned.folder.name} from {resumed_from(planned)}", flush=True)
-        if options.dry_run:
-            return 0
+    planned = plan(notebook, given) if options.resume or options.dry_run else None
+    if options.dry_run:
+        print(planned)
+    if planned and options.resume:
+        print(f"resumes {planned.folder.name} from {resumed_from(planned)}", flush=True)
+    if options.dry_run:
+        return 0
     print(f"writes to {reports_folder() / 'runs'}{elsewhere()}", flush=True)
     done = launch(notebook, given, force=options.force, timeout=options.timeout)
     if done.status == "skipped":
@@ -161,8 +160,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _sweep(options: argparse.Namespace) -> int:
     from handclip_lib.launch.launcher import find_notebook, gather
-    from handclip_lib.launch.points import read_points
-    from handclip_lib.launch.summary import row_of
+    from handclip_lib.launch.plan import read_points
+    from handclip_lib.launch.sweep import choose_place, row_of, sweep
 
     notebook, file = find_notebook(options.notebook), options.files[-1]
     if not re.fullmatch(r"(\w[^/\\\0]*)?", options.name):
@@ -176,8 +175,6 @@ def _sweep(options: argparse.Namespace) -> int:
         columns = [*points[0].varied, "status", "run"]
         print("\n".join(columns_of([columns, *([one_line(row[column]) for column in columns] for row in rows)])))
         return 0
-    from handclip_lib.launch.sweep import choose_place, sweep
-
     if options.workers < 0:
         raise ConfigError(f"--workers {options.workers}: 1 or more are wanted")
     if options.slurm_options and not options.slurm:
@@ -212,8 +209,7 @@ def _report(options: argparse.Namespace) -> int:
     runs, faults = reports_folder() / "runs", []
     for name in dict.fromkeys(options.runs):
         if name == "latest":
-            newest = ordered(all_records(runs))
-            if not newest:
+            if not (newest := ordered(all_records(runs))):
                 raise RunError(f"no runs in {runs}; try: handclip run 05")
             name = str(newest[0]["id"])
         folder = (Path(name) if Path(name).is_dir() else runs / Path(name).name).resolve()
@@ -232,15 +228,20 @@ def _report(options: argparse.Namespace) -> int:
 
 def _clean(options: argparse.Namespace) -> int:
     from handclip_lib.report.pages import write_index
-    from handclip_lib.runs.cleaning import named_runs, removable, remove
+    from handclip_lib.runs.listing import named_runs, removable, remove
 
     items = named_runs(options.runs) if options.runs else removable(options.days)
     if not items:
         print("nothing to remove")
         return 0
     print("\n".join(map(str, items)))
-    question = f"remove {len(items)}, {in_units(sum(item.size for item in items))} in all? [y/N] "
-    if not options.yes and not _agreed(question):
+    agreed = options.yes
+    try:
+        question = f"remove {len(items)}, {in_units(sum(item.size for item in items))} in all? [y/N] "
+        agreed = agreed or input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        print("(nobody to ask: --yes removes without asking)")
+    if not agreed:
         print("nothing was removed")
         return 0
     freed, stays = remove(items)
@@ -251,14 +252,6 @@ def _clean(options: argparse.Namespace) -> int:
     if stays:
         raise RunError("\n".join(stays))
     return 0
-
-
-def _agreed(question: str) -> bool:
-    try:
-        return input(question).strip().lower() in ("y", "yes")
-    except EOFError:
-        print("(nobody to ask: --yes removes without asking)")
-        return False
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,12 +22,11 @@ from handclip_lib.terminal import in_units, one_line
 
 LITTLE_SPACE = 2_000_000_000
 EXTRAS = {
-    "numba": "counting ranks is compiled, otherwise it takes several times as long",
-    "faiss": "a gallery of 100,000 images and more is searched fast, otherwise exactly and slowly",
-    "submitit": "a sweep can go to a Slurm cluster",
-    "playwright": "the tests of reports in a browser can run, with Chromium",
+    "numba": ("-e '.[fast]'", "counting ranks is compiled, otherwise it takes several times as long"),
+    "faiss": ("-e '.[fast]'", "a gallery of 100,000 images and more is searched fast, otherwise exactly and slowly"),
+    "submitit": ("-e '.[slurm]'", "a sweep can go to a Slurm cluster"),
+    "playwright": ("playwright", "the tests of reports in a browser can run, with Chromium"),
 }
-INSTALLED_BY = {"numba": "fast", "faiss": "fast", "submitit": "slurm"}
 INSTALL = "install the pins: make test, or pip install -r requirements.txt -e ."
 OTHER_TORCH = "install a torch for its CUDA, or a newer driver: https://pytorch.org/get-started/locally"
 DATA_VARIABLE = "HANDCLIP_TEST_DATA"
@@ -34,15 +34,7 @@ DATA_VARIABLE = "HANDCLIP_TEST_DATA"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        name: What was looked at.
-        value: What was found.
-        state: "ok", "note" (something optional is missing) or "broken" (nothing works without it).
-        remedy: What to do where it is not "ok".
-        section: What it belongs to.
-    """
+    """One thing that was looked at: "ok", "note" (something optional is missing) or "broken" (nothing works then)."""
 
     name: str
     value: str
@@ -61,7 +53,7 @@ class Diagnosis:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing essential is broken."""
+        """Whether nothing is broken."""
         return all(finding.state != "broken" for finding in self.findings)
 
     def as_json(self) -> str:
@@ -94,32 +86,29 @@ def examine() -> Diagnosis:
 
 def _verdict(findings: tuple[Finding, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What will work, and what will not, each in a sentence; the latter with its remedy."""
-    works, fails = [], []
-    broken = [found for found in findings if found.state == "broken"]
-    fails += [f"Anything, before this is mended: {found.name}: {found.value}: {found.remedy}." for found in broken]
+
+    def of(section: str, ending: str = "", state: str = "") -> list[Finding]:
+        return [f for f in findings if section == f.section and f.value.endswith(ending) and state in f.state]
+
+    works, broken = [], [found for found in findings if found.state == "broken"]
+    fails = [f"Anything, before this is mended: {found.name}: {found.value}: {found.remedy}." for found in broken]
     if not broken:
         works.append("Notebooks 01 to 06 on drawn hands with backbone tiny, and their reports.")
-    weights = [found for found in findings if found.section == "CLIP weights"]
-    if here := [found.name for found in weights if found.value.endswith("checksum right")]:
-        works.append(f"Without a network too: backbone {', '.join(here)}.")
-    if away := [found.name for found in weights if found.value == "not here"]:
-        place = cache_folder() / "clip"
-        fails.append(f"Without a network: backbone {', '.join(away)}; put OpenAI's files into {place} for that.")
-    for found in weights:
-        if found.value.endswith("damaged"):
-            fails.append(f"Backbone {found.name} without a network, for {found.value}: {found.remedy}.")
+    if here := of("CLIP weights", "checksum right"):
+        works.append(f"Without a network too: backbone {', '.join(found.name for found in here)}.")
+    if away := ", ".join(found.name for found in of("CLIP weights", "not here")):
+        fails.append(f"Without a network: backbone {away}; put OpenAI's files into {cache_folder() / 'clip'} for that.")
+    for found in of("CLIP weights", "damaged"):
+        fails.append(f"Backbone {found.name} without a network, for {found.value}: {found.remedy}.")
     gpu = [found for found in findings if found.name == "GPU"]
     if any(found.state == "ok" for found in gpu):
         works.append(f"Training OpenAI's models, on {gpu[0].value.split(',')[0]}.")
     elif gpu:
-        fails.append(
-            f"Training OpenAI's models in reasonable time (GPU: {gpu[0].value}): {gpu[0].remedy}; "
-            "they can be evaluated, slowly."
-        )
-    notes = [found for found in findings if found.state == "note"]
-    little = [found for found in notes if found.section == "Folders"]
+        slow = f"Training OpenAI's models in reasonable time (GPU: {gpu[0].value}): {gpu[0].remedy}"
+        fails.append(f"{slow}; they can be evaluated, slowly.")
+    little = of("Folders", state="note")
     fails += [f"Large data sets: little space in {found.value}: {found.remedy}." for found in little]
-    fails += [f"{found.name}: {found.remedy}." for found in notes if found.section == "Optional"]
+    fails += [f"{found.name}: {found.remedy}." for found in of("Optional", state="note")]
     return tuple(works), tuple(fails)
 
 
@@ -134,10 +123,9 @@ def _looked(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 def _software() -> Iterator[Finding]:
     right = sys.version_info >= (3, 11)
     yield Finding("python", f"{platform.python_version()}, {sys.executable}", *_broken(right, "3.11 is needed"))
-    try:
+    needs = []
+    with suppress(importlib.metadata.PackageNotFoundError):
         needs = [Requirement(line) for line in importlib.metadata.requires("handclip") or []]
-    except importlib.metadata.PackageNotFoundError:
-        needs = []
     wanted = {need.name: need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})}
     for name, requirement in (dict.fromkeys(PACKAGES) | wanted).items():
         try:
@@ -205,8 +193,7 @@ def _published() -> dict[str, tuple[str, str]]:
     from handclip_lib.backbone.load import SHAPES
     from handclip_lib.backbone.openai_clip import published
 
-    found = {short: published(shape.published) for short, shape in SHAPES.items() if shape.published}
-    return {short: (file, checksum) for short, (file, _, checksum) in found.items()}
+    return {name: published(shape.published)[::2] for name, shape in SHAPES.items() if shape.published}
 
 
 def _data() -> Iterator[Finding]:
@@ -220,9 +207,8 @@ def _data() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    for name, gain in EXTRAS.items():
+    for name, (place, gain) in EXTRAS.items():
         if importlib.util.find_spec(name) is None:
-            place = f"-e '.[{INSTALLED_BY[name]}]'" if name in INSTALLED_BY else name
             yield Finding(name, "not installed", "note", f"with it {gain}; pip install {place}")
         else:
             yield Finding(name, f"there: {gain}")
@@ -239,29 +225,24 @@ def _notebooks() -> Iterator[Finding]:
     folder = project_root() / "notebooks"
     count = len(list(folder.glob("0*.ipynb")))
     yield Finding("notebooks", f"{count} in {folder}", *_broken(count > 0, "work in the folder of the project"))
-    remedy = f"{sys.executable} -m ipykernel install --sys-prefix"
+    remedy, version = f"{sys.executable} -m ipykernel install --sys-prefix", sys.version_info
     try:
         spec = KernelSpecManager().get_kernel_spec("python3")
         started = spec.argv[0]
     except NoSuchKernel:
         yield Finding("kernel python3", "not there", "broken", remedy)
-        return
     except (ValueError, LookupError, TypeError) as error:
         yield Finding("kernel python3", f"kernel.json is damaged ({error})", "broken", remedy)
-        return
-    version = sys.version_info
-    if started in ("python", f"python{version[0]}", f"python{version[0]}.{version[1]}"):  # Jupyter takes its own Python
-        yield Finding("kernel python3", f"runs this Python, {sys.executable}")
-    elif _same_environment(Path(shutil.which(started) or started), Path(sys.executable)):
-        yield Finding("kernel python3", f"runs this Python, {started}")
     else:
-        found = f"runs another Python, {started}, and this is {sys.executable}"
-        yield Finding("kernel python3", found, "broken", f"{remedy}, or remove {spec.resource_dir}")
-
-
-def _same_environment(one: Path, other: Path) -> bool:
-    """Whether two commands are one Python: those of two environments may be links to one file."""
-    return one.exists() and one.samefile(other) and one.parent.resolve() == other.parent.resolve()
+        if started in ("python", f"python{version[0]}", f"python{version[0]}.{version[1]}"):
+            started = sys.executable  # Jupyter takes its own Python
+        one, other = Path(shutil.which(started) or started), Path(sys.executable)
+        # two commands are one Python where they are one file in one folder: those of two environments may be links
+        if one.exists() and one.samefile(other) and one.parent.resolve() == other.parent.resolve():
+            yield Finding("kernel python3", f"runs this Python, {started}")
+        else:
+            found = f"runs another Python, {started}, and this is {sys.executable}"
+            yield Finding("kernel python3", found, "broken", f"{remedy}, or remove {spec.resource_dir}")
 
 
 def _broken(right: bool, remedy: str) -> tuple[str, str]:

@@ -46,21 +46,14 @@ def begin_file(path: Path) -> int:
 
 
 def file_lock(path: Path, timeout: float = -1) -> FileLock:
-    """What one process holds at a time, by a file that whoever may write beside it may hold.
-
-    `timeout` is in seconds; -1 waits until it is free.
-    """
+    """What one process holds at a time, by a file; `timeout` in seconds, -1 waits until it is free."""
     begin_file(path)
     return FileLock(path, timeout=timeout)
 
 
 @contextmanager
 def writing(path: Path, remedy: str = REMEDY) -> Iterator[None]:
-    """Of a block that writes a file or a folder: what keeps it from that is told in one sentence, with the remedy.
-
-    Raises:
-        WriteError: The folder is absent, read-only or full.
-    """
+    """Of a block that writes: what keeps it from that is told in one sentence, a WriteError, with the remedy."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -69,11 +62,7 @@ def writing(path: Path, remedy: str = REMEDY) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path, remedy: str = REMEDY) -> Iterator[Path]:
-    """A private path beside `path` to write; it becomes `path` when the block ends well, and is removed otherwise.
-
-    Raises:
-        WriteError: As `writing`.
-    """
+    """A private path beside `path` to write; it becomes `path` when the block ends well, and is removed otherwise."""
     private = path.with_name(f".{path.name}.{uuid4().hex[:8]}{path.suffix}")
     with writing(path, remedy):
         make_folder(path.parent)
@@ -89,11 +78,7 @@ def whole_file(path: Path, remedy: str = REMEDY) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file of text whole or not at all; signs that are no UTF-8, as in names of files, are written out.
-
-    Raises:
-        WriteError: As `writing`.
-    """
+    """Write a file of text whole or not at all; signs that are no UTF-8, as in names of files, are written out."""
     with whole_file(path) as private:
         private.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 

@@ -20,11 +20,7 @@ def cache_folder() -> Path:
 
 
 def reports_folder() -> Path:
-    """The folder of runs, sweeps and reports: `HANDCLIP_REPORTS`, or `reports/` of the project.
-
-    Raises:
-        ConfigError: It is named after a user who does not exist.
-    """
+    """The folder of runs, sweeps and reports: `HANDCLIP_REPORTS`, or `reports/` of the project."""
     named = os.environ.get("HANDCLIP_REPORTS")
     try:
         return Path(named).expanduser().absolute() if named else project_root() / "reports"
@@ -50,11 +46,7 @@ def _is_project(folder: Path) -> bool:
 
 
 def find_data_root(data_root: str) -> Path:
-    """Find a data folder as typed, from the working folder or else from the project's.
-
-    Raises:
-        DataError: No such folder in either place, or it is a file, or cannot be looked at.
-    """
+    """Find a data folder as typed, from the working folder or else from the project's; a DataError where none is."""
     if not data_root.strip():
         raise DataError("data_root is empty; name the folder that holds the photographs: -p data_root FOLDER")
     try:
@@ -67,7 +59,5 @@ def find_data_root(data_root: str) -> Path:
                 raise DataError(f"data_root={data_root!r} is a file; name the folder that holds the data set")
     except (OSError, RuntimeError) as error:  # RuntimeError: `~name` of a user who does not exist
         raise DataError(f"data_root={data_root!r} cannot be opened ({error}); name a folder you may read") from error
-    places = " and ".join(str(folder) for folder in tried)
-    raise DataError(
-        f"data_root={data_root!r} does not exist; tried {places}; name the folder that holds the photographs"
-    )
+    places = " and ".join(map(str, tried))
+    raise DataError(f"data_root={data_root!r} does not exist; tried {places}; name the folder of the photographs")

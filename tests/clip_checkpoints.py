@@ -22,17 +22,9 @@ def random_clip(shape: ClipShape, seed: int = 0) -> Any:
     """openai-clip's own model of a shape (its towers at least 64 wide), randomly initialised, float32."""
     torch.manual_seed(seed)
     model = clip_package().model.CLIP(
-        shape.embedding_dim,
-        shape.resolution,
-        shape.vision_layers,
-        shape.vision_width,
-        shape.patch_size,
-        shape.context_length,
-        shape.vocab_size,
-        shape.text_width,
-        shape.text_width // 64,
-        shape.text_layers,
-    )
+        shape.embedding_dim, shape.resolution, shape.vision_layers, shape.vision_width, shape.patch_size,
+        shape.context_length, shape.vocab_size, shape.text_width, shape.text_width // 64, shape.text_layers,
+    )  # fmt: skip
     for module in model.modules():
         # biases and scales away from 0 and 1, and bn3 away from 0, or half of the network is not tested
         if isinstance(module, torch.nn.BatchNorm2d | torch.nn.LayerNorm):

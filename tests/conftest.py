@@ -45,6 +45,13 @@ def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory):
     os.environ["HANDCLIP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture
+def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of reports of the test's own; it is not made."""
+    monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path / "reports"))
+    return tmp_path / "reports"
+
+
 @pytest.fixture(scope="session")
 def saved_runs():
     """tests/saved_runs.py: `small_split`, `features_of`, and `evaluated(folder)`, an evaluation kept on disk."""

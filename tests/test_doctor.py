@@ -104,16 +104,6 @@ def test_a_folder_that_is_a_file_is_broken_and_little_space_is_not(folders: Path
     assert any("little space" in text for text in examine().fails)
 
 
-def test_a_kernel_of_another_python_is_broken(folders: Path, monkeypatch):
-    kernel = folders / "jupyter" / "kernels" / "python3"
-    kernel.mkdir(parents=True)
-    monkeypatch.setenv("JUPYTER_PATH", str(folders / "jupyter"))
-    argv = ["/usr/bin/env", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    (kernel / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "x", "language": "python"}))
-    finding = found("Notebooks", "kernel python3")
-    assert (finding.state, "/usr/bin/env" in finding.value) == ("broken", True)
-
-
 @pytest.mark.parametrize(
     ("started", "words"),
     [

@@ -13,7 +13,7 @@ from handclip_lib.backbone.image_tower import resize_input
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.launch.launcher import find_notebook
-from handclip_lib.launch.points import read_points
+from handclip_lib.launch.plan import read_points
 from handclip_lib.models.trained import image_encoder
 from handclip_lib.parameters.guard import resolve
 from handclip_lib.parameters.notebooks import NOTEBOOKS, JointTraining

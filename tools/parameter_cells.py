@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from handclip_lib.parameters.commands import parameters_cell
+from handclip_lib.parameters.guard import parameters_cell
 from handclip_lib.parameters.notebooks import NOTEBOOKS
 
 FOLDER = Path(__file__).parents[1] / "notebooks"

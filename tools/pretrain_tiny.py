@@ -39,7 +39,7 @@ from handclip_lib.drawn.dataset import draw_dataset, subject_seed
 from handclip_lib.drawn.photograph import DRAWN_ASPECTS, sitting_of
 from handclip_lib.errors import BackboneError
 from handclip_lib.files import whole_file
-from handclip_lib.losses.contrastive import group_cross_entropy
+from handclip_lib.losses import group_cross_entropy
 from handclip_lib.places import cache_folder
 from tools.captions import caption_of, described, facts_of
 

@@ -13,10 +13,10 @@ from handclip_lib.analysis.comparison import not_paired
 from handclip_lib.errors import EvaluationError, RunError
 from handclip_lib.evaluation.ranking.saved_evaluation import PER_QUERY, SavedEvaluation, load_evaluation
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.runs.inputs import CHECKPOINTS
+from handclip_lib.runs.identity import COMPUTE
 from handclip_lib.runs.listing import changed_of
-from handclip_lib.runs.record import not_learnt, record_of
-from handclip_lib.training.checkpoints import load_checkpoint
+from handclip_lib.runs.record import CHECKPOINTS, not_learnt, record_of
+from handclip_lib.training.state import load_checkpoint
 
 Record = Mapping[str, Any]
 """`run.json` of a run, as `find_records` reads it."""
@@ -63,16 +63,18 @@ def runs_table(records: Sequence[Record], runs: Path, notes: Mapping[str, str] |
 
     Returns:
         Columns `COLUMNS`, peak_memory_mb where any run recorded it: weights by their fingerprint, shares in 0..1,
-        `differs` the parameters in which runs differ, and `note` why a run cannot be compared, or what is missing.
+        `differs` the parameters and versions of packages in which runs differ, and `note` why a run cannot be compared,
+        or what is missing.
     """
-    names = differing(records)
+    names, packages = differing(records), _differing_packages(records)
     rows = []
     for record in records:
         given, metrics = record.get("parameters") or {}, record.get("metrics") or {}
-        model = metrics.get("model", "")
+        model, software = metrics.get("model", ""), record.get("versions") or {}
+        differs = [_told(given, names), *(f"{name} {software[name]}" for name in packages if name in software)]
         rows.append({
             "id": record["id"], "notebook": record["notebook"], "model": model, "weights": _fingerprint(record, model),
-            **{name: given.get(name, "") for name in IN_COLUMNS}, "differs": _told(given, names),
+            **{name: given.get(name, "") for name in IN_COLUMNS}, "differs": ", ".join(filter(None, differs)),
             **{name: metrics.get(name) for name in METRICS}, "seconds": record.get("seconds"),
             "peak_memory_mb": record.get("peak_memory_mb", metrics.get("peak_memory_mb")),
             "split": str((record.get("split") or {}).get("checksum") or "")[:12], "status": record["status"],
@@ -96,6 +98,12 @@ def differing(records: Iterable[Record]) -> list[str]:
 def _told(given: Mapping[str, Any], names: Iterable[str]) -> str:
     """As "a=1, b=2", some parameters; those that a run has not, or that are empty in it, are left out."""
     return ", ".join(f"{name}={given[name]}" for name in names if given.get(name, "") != "")
+
+
+def _differing_packages(records: Iterable[Record]) -> list[str]:
+    """Packages that figures depend on, of which runs had different versions."""
+    software = [record.get("versions") or {} for record in records]
+    return [name for name in COMPUTE if len({str(one[name]) for one in software if name in one}) > 1]
 
 
 def note_of(record: Record, runs: Path) -> str:

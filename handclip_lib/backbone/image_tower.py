@@ -1,9 +1,7 @@
 """CLIP's image tower: which blocks learn, the pass in two parts, and images of another size.
 
-`frozen_part` and `learning_part` together are the tower, with gradients. The frozen part keeps no graph, and its output
-can be kept and used again. A ViT's last block computes the class token alone, since nothing else of it is used,
-attention is torch's fused one on one product for queries, keys and values, and QuickGELU keeps its input alone for the
-gradient. `visual(images)` is the plain twin; the tests hold the two together.
+`frozen_part` and `learning_part` together are the tower. A ViT's last block computes the class token alone, since
+nothing else of it is used; `visual(images)` is the plain twin, and the tests hold the two together.
 """
 
 from collections.abc import Callable
@@ -32,12 +30,11 @@ def unfreeze(visual: Any, last: int = ALL) -> list[torch.nn.Module]:
     """Let the last blocks of openai-clip's image tower learn, and what comes after them; freeze the rest.
 
     Args:
-        visual: `requires_grad` of its parameters is set.
         last: Number of blocks; 0: only what comes after the blocks (a ViT's last norm and projection, a ResNet's
             attention pooling); `ALL` (−1): everything, patches or stem included.
 
     Returns:
-        The modules that learn; a frozen ResNet layer's batch norms must stay in evaluation mode.
+        The modules that learn, for `train_mode`.
 
     Raises:
         ConfigError: More blocks than there are.
@@ -79,8 +76,7 @@ def frozen_part(visual: Any, images: Tensor, last: int = ALL) -> Tensor:
 def learning_part(visual: Any, activations: Tensor, last: int = ALL, recompute: bool = False) -> Tensor:
     """Embeddings from what `frozen_part` gave with the same `last`, shape (n, embedding_dim), with gradients.
 
-    Args:
-        recompute: Compute a ViT's blocks again for the gradient rather than keep what is inside them.
+    With `recompute` a ViT's blocks are computed again for the gradient; what is inside them is not kept.
     """
     x, blocks = _learning(visual, activations, last)
     if not hasattr(visual, "transformer"):

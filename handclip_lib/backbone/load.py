@@ -16,9 +16,9 @@ from handclip_lib.backbone.openai_clip import ClipShape, clip_package, fetch_pub
 from handclip_lib.backbone.weights import (
     build_model,
     fingerprint,
+    fitting_model,
     read_weights,
     refuse_not_finite,
-    shape_of,
     stored_size,
 )
 from handclip_lib.data.augment import plain
@@ -75,10 +75,8 @@ class Backbone:
         """
         height, width = height_and_width(self.resolution)
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (height, width, 3):
-            raise BackboneError(
-                f"{self.name} takes uint8 images of shape (n, {height}, {width}, 3), not {pixels.dtype} "
-                f"{pixels.shape}; decode them with resolution={self.resolution}"
-            )
+            wanted = f"{self.name} takes uint8 images of shape (n, {height}, {width}, 3), not {pixels.dtype}"
+            raise BackboneError(f"{wanted} {pixels.shape}; decode them with resolution={self.resolution}")
         if not len(pixels):
             return np.empty((0, self.embedding_dim), np.float32)
         images = plain(torch.from_numpy(np.array(pixels)).to(self.device))
@@ -100,7 +98,7 @@ class Backbone:
         """Embed texts: not normalised, float32, shape (len(texts), embedding_dim).
 
         Raises:
-            BackboneError: A text is longer than the context, or an embedding is no number.
+            BackboneError: See `tokenize`; or an embedding is no number.
         """
         if not len(texts):
             return np.empty((0, self.embedding_dim), np.float32)
@@ -123,10 +121,8 @@ class Backbone:
         for row, text in zip(tokens, texts, strict=True):
             encoded = [self.start_token, *self.encode_words(text), self.end_token]
             if len(encoded) > self.context_length:
-                raise BackboneError(
-                    f"{text[:60]!r}… is {len(encoded)} tokens long and {self.name} takes "
-                    f"{self.context_length}; shorten it"
-                )
+                long = f"{text[:60]!r}… is {len(encoded)} tokens long"
+                raise BackboneError(f"{long} and {self.name} takes {self.context_length}; shorten it")
             row[: len(encoded)] = torch.tensor(encoded)
         return tokens
 
@@ -137,10 +133,8 @@ class Backbone:
             BackboneError: The model has another vocabulary than CLIP's.
         """
         if not self.reads_text:
-            raise BackboneError(
-                f"{self.name} knows {self.model.vocab_size} tokens and CLIP's vocabulary has {self.end_token + 1}; "
-                "it can embed images, not texts"
-            )
+            known = f"{self.name} knows {self.model.vocab_size} tokens and CLIP's vocabulary has {self.end_token + 1}"
+            raise BackboneError(f"{known}; it can embed images, not texts")
         return list(_tokenizer().encode(text))
 
     def words(self, tokens: Sequence[int]) -> list[str]:
@@ -165,13 +159,9 @@ def _tokenizer() -> Any:
 
 
 def load_backbone(
-    name: str,
-    weights: str | Path | None = None,
-    device: str = "auto",
-    download_root: str | Path | None = None,
-    input_size: tuple[int, int] | None = None,
-    progress: bool = True,
-) -> Backbone:
+    name: str, weights: str | Path | None = None, device: str = "auto", download_root: str | Path | None = None,
+    input_size: tuple[int, int] | None = None, progress: bool = True,
+) -> Backbone:  # fmt: skip
     """Load a backbone in float32.
 
     A checkpoint in a file may have any CLIP shape openai-clip can express: heads are 64 wide (or one head
@@ -185,7 +175,6 @@ def load_backbone(
         download_root: Where OpenAI's files lie and are put; default: `clip` in HandCLIP's cache folder.
         input_size: Height and width in pixels of the images it shall take, multiples of its patch; position
             embeddings are interpolated. None: the size it was trained on.
-        progress: Show the bar of a download.
 
     Raises:
         BackboneError: An unknown name or device, weights that cannot be had or read, of another shape, or
@@ -193,12 +182,10 @@ def load_backbone(
     """
     place, known = _device(device), SHAPES.get(name)
     if known is None and (weights or not Path(name).expanduser().exists()):
-        raise BackboneError(
-            f"unknown backbone {name!r}; choose from {', '.join(SHAPES)}, or give the path of a checkpoint as its name"
-        )
+        choices = ", ".join(SHAPES)
+        raise BackboneError(f"unknown backbone {name!r}; choose from {choices}, or give the path of a checkpoint")
     if known is not None and known.published and not weights:
-        folder = Path(download_root).expanduser() if download_root else cache_folder() / "clip"
-        file = _published(name, folder, progress)
+        file = _published(name, Path(download_root or cache_folder() / "clip").expanduser(), progress)
         source = f"published {known.published}, {file}"
     else:
         file = Path(weights or (TINY_WEIGHTS if known else name)).expanduser()
@@ -214,15 +201,9 @@ def load_backbone(
     if shape.patch_size is None:  # convolutions run 1.4 times as fast on a CPU with channels last
         model.visual.to(memory_format=torch.channels_last)
     return Backbone(
-        name=name if known and not weights else _known(shape) or file.stem,
-        fingerprint=content,
-        model=model.to(place),
-        resolution=taken[0] if taken[0] == taken[1] else taken,
-        embedding_dim=shape.embedding_dim,
-        context_length=shape.context_length,
-        device=place,
-        source=source,
-    )
+        name if known and not weights else _known(shape) or file.stem, model.to(place),
+        taken[0] if taken[0] == taken[1] else taken, shape.embedding_dim, shape.context_length, place, content, source,
+    )  # fmt: skip
 
 
 def check_weights(name: str, weights: str, input_size: tuple[int, int] | None = None) -> None:
@@ -238,7 +219,7 @@ def check_weights(name: str, weights: str, input_size: tuple[int, int] | None = 
         file = Path(weights).expanduser()
         if file.exists() and not file.is_file():
             raise BackboneError(f"{file} is no file; give the path of a checkpoint")
-        shape = shape_of(file)
+        _, shape = fitting_model(read_weights(file), file)
         _refuse_other_shape(name, shape, file)
     if input_size:
         whole_cells(shape.patch_size or RESNET_STEP, input_size)
@@ -254,10 +235,9 @@ def _refuse_other_shape(name: str, shape: ClipShape, file: Path) -> None:
     alike = [short for short, sizes in SHAPES.items() if replace(shape, resolution=sizes.resolution) == sizes]
     if name == known or (known is None and name in alike):
         return
+    remedy = f"notebooks take no such shape; in Python, load_backbone({str(file)!r}) does"
     if alike:
         remedy = f"say backbone={known or alike[0]} for this file"
-    else:
-        remedy = f"notebooks take no such shape; in Python, load_backbone({str(file)!r}) does"
     raise BackboneError(f"{name} is a {SHAPES[name]}, but {file} holds a {shape}; {remedy}")
 
 
@@ -266,12 +246,11 @@ def _published(name: str, folder: Path, progress: bool) -> Path:
     try:
         return fetch_published(architecture, folder, progress)
     except HTTPException as error:
-        reason = str(error) or type(error).__name__
-        file = published(architecture).file
+        reason, file = str(error) or type(error).__name__, published(architecture).file
         raise BackboneError(
-            f"{name} could not be downloaded ({reason}) and {folder / file} is not there or is damaged. "
-            f"Either give the path of a checkpoint with weights=…, or put {file} into {folder} from a "
-            "machine with network, or use backbone=tiny, which needs no download."
+            f"{name} could not be downloaded ({reason}) and {folder / file} is not there or is damaged. Either give "
+            f"the path of a checkpoint with weights=…, or put {file} into {folder} from a machine with network, or use "
+            "backbone=tiny, which needs no download."
         ) from error
 
 

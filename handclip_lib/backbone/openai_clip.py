@@ -1,8 +1,7 @@
-"""openai-clip 1.0.1 and its quirks: what it imports, how it downloads, how its classes are built.
+"""openai-clip 1.0.1 without its quirks.
 
-Three of them are mended here. It takes `packaging` from `pkg_resources`, which current setuptools no
-longer has. It imports torchvision (over two seconds) for a transform that nothing here uses. And its
-`build_model` turns weights into half precision on the way, so full-precision checkpoints lose bits.
+It takes `packaging` from `pkg_resources`, which setuptools no longer has; it imports torchvision (over two seconds) for
+a transform that nothing here uses; and its `build_model` turns full-precision weights into half precision on the way.
 """
 
 import sys
@@ -57,10 +56,8 @@ def clip_package() -> ModuleType:
                 package.__dict__["__getattr__"] = complete
                 raise
             finally:
-                if before is None:
-                    del sys.modules["pkg_resources"]
-                else:
-                    sys.modules["pkg_resources"] = before
+                del sys.modules["pkg_resources"]
+                sys.modules |= {} if before is None else {"pkg_resources": before}
             return getattr(package, name)
 
         sys.modules["clip"] = package
@@ -143,16 +140,14 @@ class ClipShape:
         vision = f"{self.vision_layers} layers of width {self.vision_width}, {self.resolution} px images"
         kind = f"ResNet, {vision}" if self.patch_size is None else f"ViT, {vision}, patch {self.patch_size}"
         text = f"text {self.text_layers} layers of width {self.text_width}"
-        text += f", {self.context_length} tokens of {self.vocab_size}"
+        text = f"{text}, {self.context_length} tokens of {self.vocab_size}"
         return f"{kind}; embedding {self.embedding_dim}; {text}"
 
 
 def infer_shape(state: Mapping[str, torch.Tensor], side: int | None = None) -> ClipShape:
     """Read the sizes off a state dict, the way openai-clip's `build_model` does.
 
-    Args:
-        state: Tensors by name.
-        side: Of the square images that it was made for, where it takes others now.
+    `side` is that of the square images that it was made for, where it takes others now.
 
     Raises:
         KeyError, IndexError, ValueError: A tensor that gives a size is absent or cannot give it.
@@ -169,16 +164,9 @@ def infer_shape(state: Mapping[str, torch.Tensor], side: int | None = None) -> C
         raise ValueError(f"its images are not square: {cells} cells")
     context_length, text_width = state["positional_embedding"].shape
     return ClipShape(
-        embedding_dim=state["text_projection"].shape[1],
-        resolution=grid * step,
-        vision_layers=layers,
-        vision_width=width,
-        patch_size=patch,
-        text_width=text_width,
-        text_layers=_count(state, "transformer.resblocks."),
-        context_length=context_length,
-        vocab_size=state["token_embedding.weight"].shape[0],
-    )
+        state["text_projection"].shape[1], grid * step, layers, width, patch, text_width,
+        _count(state, "transformer.resblocks."), context_length, state["token_embedding.weight"].shape[0],
+    )  # fmt: skip
 
 
 def cells_of(state: Mapping[str, torch.Tensor]) -> int:
@@ -217,19 +205,12 @@ def build_clip(shape: ClipShape) -> torch.nn.Module:
     classes = clip_package().model
     vit = shape.patch_size is not None
     with _NoRandomNumbers():
+        # below 64 openai-clip would ask for zero heads; the tower is put in afterwards
+        width, heads = max(64, shape.vision_width) if vit else shape.vision_width, max(1, shape.text_width // 64)
         model = classes.CLIP(
-            embed_dim=shape.embedding_dim,
-            image_resolution=shape.resolution,
-            vision_layers=shape.vision_layers,
-            # below 64 openai-clip would ask for zero heads; the tower is put in afterwards
-            vision_width=max(64, shape.vision_width) if vit else shape.vision_width,
-            vision_patch_size=shape.patch_size,
-            context_length=shape.context_length,
-            vocab_size=shape.vocab_size,
-            transformer_width=shape.text_width,
-            transformer_heads=max(1, shape.text_width // 64),
-            transformer_layers=shape.text_layers,
-        )
+            shape.embedding_dim, shape.resolution, shape.vision_layers, width, shape.patch_size,
+            shape.context_length, shape.vocab_size, shape.text_width, heads, shape.text_layers,
+        )  # fmt: skip
         if vit and shape.vision_width < 64:
             sizes = shape.resolution, shape.patch_size, shape.vision_width, shape.vision_layers
             model.visual = classes.VisionTransformer(*sizes, heads=1, output_dim=shape.embedding_dim)

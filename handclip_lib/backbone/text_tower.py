@@ -18,15 +18,9 @@ from torch import Tensor
 
 
 class _Layer(NamedTuple):
-    """One layer's frozen tensors, and keys and values of the constant start: (heads, start, width / heads)."""
+    """One of openai-clip's blocks, and keys and values of the constant start: (heads, start, width / heads)."""
 
-    norm_1: tuple[Tensor, Tensor]
-    inward: tuple[Tensor, Tensor]
-    outward: tuple[Tensor, Tensor]
-    norm_2: tuple[Tensor, Tensor]
-    hidden: tuple[Tensor, Tensor]
-    narrow: tuple[Tensor, Tensor]
-    heads: int
+    block: Any
     keys: Tensor
     values: Tensor
 
@@ -35,10 +29,9 @@ class PromptText:
     """Text features of prompts, part of whose tokens are learnt embeddings."""
 
     def __init__(self, model: Any, tokens: Tensor, slots: Tensor, n_ctx: int):
-        """Prepare what does not change while the model's weights and device do not.
+        """Prepare what does not change while the weights and the device of a `clip.model.CLIP` do not.
 
         Args:
-            model: `clip.model.CLIP`; read, never changed.
             tokens: The prompts, with any token in the learnt places, int64 (n, context_length).
             slots: Position of the first of the `n_ctx` learnt tokens, which are side by side, int64 (n,).
         """
@@ -58,24 +51,17 @@ class PromptText:
         x = model.token_embedding.weight[tokens] + model.positional_embedding[: self._start]
         for block in model.transformer.resblocks:
             attention, width = block.attn, x.shape[-1]
-            inward = (attention.in_proj_weight.detach(), attention.in_proj_bias.detach())
-            parts = (block.ln_1, attention.out_proj, block.ln_2, block.mlp.c_fc, block.mlp.c_proj)
-            norm_1, outward, norm_2, hidden, narrow = map(_frozen, parts)
-            none = x.new_empty(attention.num_heads, 0, width // attention.num_heads)
-            layer = _Layer(norm_1, inward, outward, norm_2, hidden, narrow, attention.num_heads, none, none)
-            normed = F.layer_norm(x, (width,), *norm_1)
-            start = F.linear(normed, inward[0][width:], inward[1][width:]).chunk(2, dim=-1)
-            x = _block(layer, x, _causal(self._start, 0, x.device), None)
-            keys, values = (_by_head(part, layer.heads)[0] for part in start)
-            layers.append(layer._replace(keys=keys, values=values))
+            normed = F.layer_norm(x, (width,), *_frozen(block.ln_1))
+            start = F.linear(normed, attention.in_proj_weight[width:], attention.in_proj_bias[width:]).chunk(2, dim=-1)
+            keys, values = (_by_head(part, attention.num_heads)[0] for part in start)
+            layers.append(_Layer(block, keys, values))
+            x = _block(_Layer(block, keys[:, :0], values[:, :0]), x, _causal(self._start, 0, x.device), None)
         return layers
 
     def encode(self, rows: Tensor, context: Tensor) -> Tensor:
-        """Text features, not normalised, shape (k, embedding_dim), the fast way.
+        """Text features, not normalised, (k, embedding_dim), the fast way, of prompts by number, int64 (k,).
 
-        Args:
-            rows: Numbers of the prompts, int64 (k,).
-            context: Learnt token embeddings of those, float32 (k, n_ctx, width).
+        Their learnt token embeddings are the `context`, float32 (k, n_ctx, width).
         """
         model, end = self._model, self._end[rows] - self._start
         length = int(end.max()) + 1
@@ -117,9 +103,9 @@ def _causal(length: int, start: int, device: torch.device) -> Tensor:
 
 def _block(layer: _Layer, x: Tensor, mask: Tensor, asked: Tensor | None) -> Tensor:
     """A residual attention block, after the constant start; of all positions, or of one a prompt, (k, width)."""
-    width = x.shape[-1]
-    normed = F.layer_norm(x, (width,), *layer.norm_1)
-    weight, bias = layer.inward
+    width, block, attention = x.shape[-1], layer.block, layer.block.attn
+    normed = F.layer_norm(x, (width,), *_frozen(block.ln_1))
+    weight, bias = attention.in_proj_weight.detach(), attention.in_proj_bias.detach()
     if asked is None:
         query, key, value = F.linear(normed, weight, bias).chunk(3, dim=-1)
         kept = x
@@ -128,11 +114,11 @@ def _block(layer: _Layer, x: Tensor, mask: Tensor, asked: Tensor | None) -> Tens
         query = F.linear(normed[each, asked][:, None], weight[:width], bias[:width])
         key, value = F.linear(normed, weight[width:], bias[width:]).chunk(2, dim=-1)
         kept, mask = x[each, asked][:, None], mask[:, None, None]
-    query, key, value = (_by_head(part, layer.heads) for part in (query, key, value))
+    query, key, value = (_by_head(part, attention.num_heads) for part in (query, key, value))
     key = torch.cat([layer.keys.expand(len(x), -1, -1, -1), key], dim=2)
     value = torch.cat([layer.values.expand(len(x), -1, -1, -1), value], dim=2)
     attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
-    kept = kept + F.linear(attended, *layer.outward)
-    hidden = F.linear(F.layer_norm(kept, (width,), *layer.norm_2), *layer.hidden)
-    kept = kept + F.linear(hidden * (1.702 * hidden).sigmoid(), *layer.narrow)
+    kept = kept + F.linear(attended, *_frozen(attention.out_proj))
+    hidden = F.linear(F.layer_norm(kept, (width,), *_frozen(block.ln_2)), *_frozen(block.mlp.c_fc))
+    kept = kept + F.linear(hidden * (1.702 * hidden).sigmoid(), *_frozen(block.mlp.c_proj))
     return kept if asked is None else kept[:, 0]

@@ -89,8 +89,6 @@ def _noted(pickled: bytes) -> Any:
     argument: Any
     for opcode, argument, _ in pickletools.genops(pickled):
         match opcode.name:
-            case "PROTO":
-                pass
             case "STOP":
                 return stack.pop()
             case "NONE" | "NEWTRUE" | "NEWFALSE" | "EMPTY_TUPLE":
@@ -135,7 +133,7 @@ def _noted(pickled: bytes) -> Any:
                 if not isinstance(dtype, str) or not isinstance(key, str):
                     raise ValueError("its data.pkl names no storage")
                 stack.append(_Storage(dtype, key, count))
-            case other:
+            case other if other != "PROTO":
                 raise ValueError(f"its data.pkl has the instruction {other}, which TorchScript does not write")
     raise ValueError("its data.pkl has no end")
 

@@ -1,4 +1,4 @@
-"""Read CLIP weights from a file somebody else wrote, without running any Python it may carry."""
+"""Weights in files: HandCLIP's own, and CLIP's that somebody else wrote, without running any Python they may carry."""
 
 import hashlib
 import pickle
@@ -17,13 +17,44 @@ from handclip_lib.backbone.image_tower import positions, resize_input
 from handclip_lib.backbone.openai_clip import ClipShape, build_clip, cells_of, infer_shape
 from handclip_lib.backbone.torchscript import is_torchscript, read_torchscript
 from handclip_lib.errors import BackboneError, HandClipError
-from handclip_lib.files import is_sealed
+from handclip_lib.files import REMEDY, UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.finite import require_finite
 
 FORMATS = "OpenAI's JIT archive, a state dict saved by torch.save (.pt, .pth), or .safetensors"
 SIZE_FACT = "input_size"
+SEALED = next(iter(UNSEALED))
+"""In the header of a file that has a checksum."""
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _NUMBERS = ("input_resolution", "context_length", "vocab_size")  # that JIT archives keep beside the weights
+
+
+def save_tensors(file: Path, tensors: Mapping[str, torch.Tensor], facts: dict[str, str], remedy: str = REMEDY) -> None:
+    """Write a .safetensors file, whole and with a checksum, with facts in its header.
+
+    Raises:
+        WriteError: The file cannot be written.
+    """
+    # copies, one of each: two names of one memory are refused
+    whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    with whole_file(file, remedy) as private:
+        safetensors.torch.save_file(whole, private, facts | UNSEALED)
+        seal(private)
+
+
+def load_tensors(file: Path, prefix: str = "") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors whose names begin so, by the rest of their names, and the facts of a file of `save_tensors`.
+
+    Raises:
+        ValueError: The file is absent, damaged or of another kind.
+    """
+    try:
+        is_sealed(file)
+        with safetensors.safe_open(file, "pt") as opened:
+            names = [name for name in opened.keys() if name.startswith(prefix)]  # noqa: SIM118
+            tensors = {name.removeprefix(prefix): opened.get_tensor(name) for name in names}
+            return tensors, opened.metadata() or {}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(str(error)) from error
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -135,7 +166,7 @@ def build_model(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Any, Cli
     Raises:
         BackboneError: A tower is absent, tensors are missing or too many, or sizes contradict each other.
     """
-    model, shape = _fitting(state, path)
+    model, shape = fitting_model(state, path)
     state = {
         # a fresh copy: a tensor that maps the file would change or crash with it
         name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True).contiguous()
@@ -145,13 +176,8 @@ def build_model(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Any, Cli
     return model.eval(), shape
 
 
-def shape_of(path: Path) -> ClipShape:
-    """The sizes of the CLIP in a file, all of whose tensors are there and fit; raises as the two above."""
-    return _fitting(read_weights(path), path)[1]
-
-
-def _fitting(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Any, ClipShape]:
-    """A model of the weights' sizes, with weights that are still anything."""
+def fitting_model(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Any, ClipShape]:
+    """As `build_model`, with weights that are still anything: all tensors are there and fit."""
     if any(name.startswith(("vision_model.", "text_model.")) for name in state):
         raise BackboneError(f"{path} is in the naming of Hugging Face transformers; OpenAI's is needed: {FORMATS}")
     if not any(name.startswith("visual.") for name in state):
@@ -182,20 +208,18 @@ def _compare(model: Any, state: Mapping[str, torch.Tensor], shape: ClipShape, pa
         "missing": [name for name in needed if name not in state and not name.endswith("num_batches_tracked")],
         "unknown": [name for name in state if name not in needed],
         "of another size": [
-            f"{name} is {tuple(found.shape)} where {tuple(wanted.shape)} is needed"
-            for name, found, wanted in both
-            if found.shape != wanted.shape
+            f"{name} is {tuple(its.shape)} where {tuple(wanted.shape)} is needed"
+            for name, its, wanted in both if its.shape != wanted.shape
         ],
         "of a type weights have not": [
-            f"{name} is {str(found.dtype).removeprefix('torch.')}"
-            for name, found, wanted in both
-            if found.is_floating_point() != wanted.is_floating_point()
+            f"{name} is {str(its.dtype).removeprefix('torch.')}"
+            for name, its, wanted in both if its.is_floating_point() != wanted.is_floating_point()
         ],
-    }
+    }  # fmt: skip
     named = [
-        f"{len(found)} {kind}: {', '.join(found[:3])}{' …' if len(found) > 3 else ''}"
-        for kind, found in faults.items()
-        if found
+        f"{len(names)} {kind}: {', '.join(names[:3])}{' …' if names[3:] else ''}"
+        for kind, names in faults.items()
+        if names
     ]
     if named:
         raise BackboneError(f"the tensors of {path} make no CLIP model ({shape}): {'; '.join(named)}")

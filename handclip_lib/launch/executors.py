@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from handclip_lib.errors import ConfigError, RunError
-from handclip_lib.launch.points import Point
+from handclip_lib.launch.plan import Point
 from handclip_lib.launch.worker import NOT_RUN, end_runs, run_point, stop_runs
 
 ATTEMPTS = 3  # times a run is begun whose worker is lost
@@ -29,17 +29,13 @@ Answer = dict[str, Any]  # and gives
 
 @dataclass(frozen=True)
 class Place:
-    """An executor of points.
-
-    Attributes:
-        submit: Has `run_point` called there with each task.
-        stop: Interrupts what is under way; may be called again and again.
-        look: Looks at what goes on, and says how many runs there is room for at once; a RunError where it is gone.
-    """
+    """Where points run: it has `run_point` called with tasks, and its futures have the answers."""
 
     submit: Callable[[list[Task]], list[Future[Answer]]]
     stop: Callable[[], None]
+    """Interrupts what is under way; may be called again and again."""
     look: Callable[[], int]
+    """Looks at what goes on, and says how many runs there is room for at once; a RunError where the place is gone."""
 
 
 def answers(
@@ -92,9 +88,7 @@ def on_this_machine(sweep: str, *, workers: int, gpus: Sequence[str] = (), threa
 
     Args:
         sweep: What tells this sweep's processes from another's.
-        workers: Runs at once.
         gpus: `CUDA_VISIBLE_DEVICES` of the runs at once; empty to leave it as it is.
-        threads: `OMP_NUM_THREADS` of a run.
     """
     free: SimpleQueue[dict[str, str]] = SimpleQueue()
     for number in range(workers):
@@ -124,13 +118,7 @@ def on_dask(sweep: str, address: str) -> Iterator[Place]:
 
     A task whose worker dies is given to another by Dask itself, as often as the scheduler's `allowed-failures` says.
 
-    Args:
-        sweep: What tells this sweep's processes from another's.
-        address: Of the scheduler, such as tcp://10.0.0.1:8786.
-
-    Raises:
-        ConfigError: No scheduler answers, or it has no workers.
-        RunError: The scheduler is gone while runs go on.
+    A ConfigError where no scheduler with workers answers, a RunError where it is gone while runs go on.
     """
     from distributed import Client
 
@@ -167,9 +155,7 @@ def on_dask(sweep: str, address: str) -> Iterator[Place]:
 def on_slurm(folder: Path, options: Mapping[str, Any]) -> Iterator[Place]:
     """Run in jobs of Slurm: arrays of what is submitted at the same time, by submitit.
 
-    Args:
-        folder: For submitit's files; every node must see it.
-        options: Of sbatch by name, such as partition, time (minutes), gpus_per_node, cpus_per_task, mem, account.
+    `folder` is for submitit's files, and every node must see it; `options` are of sbatch, by name.
 
     Raises:
         ConfigError: submitit or Slurm is not there, or an option is unknown or missing.
@@ -215,8 +201,7 @@ def on_slurm(folder: Path, options: Mapping[str, Any]) -> Iterator[Place]:
         return sys.maxsize
 
     def stop() -> None:
-        names = {job.job_id for job in jobs.values()} - cancelled
-        if names:
+        if names := {job.job_id for job in jobs.values()} - cancelled:
             subprocess.run(["scancel", *sorted(names)], check=False)
             cancelled.update(names)
 
@@ -242,5 +227,4 @@ class _Listed:
             self.names, self.asked = set(done.stdout.split()), now
         if name in self.names:
             self.missed.pop(name, None)
-            return False
-        return now - self.missed.setdefault(name, now) > GONE
+        return name not in self.names and now - self.missed.setdefault(name, now) > GONE

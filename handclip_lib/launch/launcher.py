@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,15 @@ import yaml
 from handclip_lib.errors import ConfigError, HandClipError, RunError
 from handclip_lib.files import umask, write_text, writing
 from handclip_lib.launch.plan import Plan, plan
+from handclip_lib.parameters.files import is_name, read_mapping
 from handclip_lib.parameters.guard import as_papermill
 from handclip_lib.parameters.notebooks import NOTEBOOKS, notebook_of
-from handclip_lib.parameters.yaml import is_name, read_mapping
 from handclip_lib.places import project_root
-from handclip_lib.runs.claim import Claim
-from handclip_lib.runs.record import now, read_record, remove_results, write_record
+from handclip_lib.runs.record import Claim, now, read_record, remove_results, write_record
 from handclip_lib.runs.run import RUN_FOLDER, new_record
 
 GRACE = 20.0  # seconds a notebook has to end after it was asked to
+AGAIN = 7.0  # seconds after which it is asked again: a signal may be lost, and nbclient gives a kernel 5 to end
 KERNEL_DIED = 138  # papermill's exit code when the kernel is gone
 TIME_OUT = "time-out"
 
@@ -51,16 +51,10 @@ class Launched:
 
 
 def find_notebook(name: str) -> Path:
-    """A notebook by number ("05"), name or path.
-
-    Raises:
-        ConfigError: There is no such notebook; the message lists those there are.
-    """
-    folder = project_root() / "notebooks"
-    stem = Path(name).stem if name.endswith(".ipynb") else name
+    """A notebook by number ("05"), name or path; a ConfigError lists those there are."""
+    folder, stem = project_root() / "notebooks", name if not name.endswith(".ipynb") else Path(name).stem
     found = notebook_of(stem)
-    own = name.endswith(".ipynb") and Path(name).is_file()
-    path = Path(name) if own else folder / f"{found or stem}.ipynb"
+    path = Path(name) if name != stem and Path(name).is_file() else folder / f"{found or stem}.ipynb"
     if not folder.is_dir() and not path.is_file():
         raise ConfigError(f"{folder} is not there: start handclip in the folder of the project, where notebooks/ is")
     if not found or not path.is_file():
@@ -72,13 +66,12 @@ def gather(files: Sequence[str], typed: Sequence[tuple[str, str]], raw: Sequence
     """Merge parameters: files in their order, then `-p` (typed as papermill types them), then `-r` (text).
 
     Raises:
-        ConfigError: A file is absent, is not YAML, is not a mapping of names to values, or a name is none.
+        ConfigError: As `read_mapping`, or a name is none.
     """
     merged: dict[str, Any] = {}
     for file in files:
         merged |= read_mapping(Path(file))
-    wrong = [name for name, _ in (*typed, *raw) if not is_name(name)]
-    if wrong:
+    if wrong := [name for name, _ in (*typed, *raw) if not is_name(name)]:
         raise ConfigError(f"{wrong[0]!r} is no name of a parameter")
     return merged | {name: as_papermill(value) for name, value in typed} | dict(raw)
 
@@ -88,29 +81,21 @@ def launch(
 ) -> Launched:
     """Run a notebook in its own folder, and write the report and the index.
 
-    A run of the same parameters, notebook, library and data that succeeded is not run again, unless forced. One that
-    was stopped goes on from its checkpoint, unless forced: then it starts anew.
-
-    Args:
-        timeout: Seconds after which the run is interrupted; None: never.
+    The same run, if it succeeded, is not run again, and goes on from its checkpoint if it was stopped, unless forced:
+    then it starts anew. It is interrupted after `timeout` seconds.
 
     Raises:
         ConfigError: All faults at once, before anything is started; see `plan`.
-        RunError: The same run is under way.
-        WriteError: The reports folder cannot be written.
+        RunError, WriteError: The same run is under way, or the reports folder cannot be written.
     """
     if timeout is not None and not timeout > 0:
         raise ConfigError(f"timeout={timeout:g}: give the seconds the run may take, more than 0")
     planned = plan(notebook, parameters)
     folder = planned.folder
     with Claim(folder), writing(folder):
-        if _succeeded(folder) and not force:
+        if (read_record(folder) or {}).get("status") == "succeeded" and not force:
             return Launched(folder, "skipped", None, _reported(folder, "succeeded before"))
         return _run(notebook, planned, force, timeout)
-
-
-def _succeeded(folder: Path) -> bool:
-    return (read_record(folder) or {}).get("status") == "succeeded"
 
 
 def _run(notebook: Path, planned: Plan, anew: bool, timeout: float | None) -> Launched:
@@ -158,8 +143,7 @@ def _reported(folder: Path, status: str, *, anew: bool = False) -> Path:
 def _papermill(command: list[str], environment: dict[str, str], timeout: float | None) -> tuple[int, str | None]:
     """Run papermill in a process of its own, so that whatever ends it leaves us to tell the truth.
 
-    Returns:
-        Its exit code, and what stopped it before its end: a signal's name, a time-out, or None.
+    Its exit code, and what stopped it before its end: a signal's name, a time-out, or None.
     """
     began = time.monotonic()
     child = subprocess.Popen(command, env=environment, start_new_session=True, umask=umask())
@@ -172,11 +156,12 @@ def _papermill(command: list[str], environment: dict[str, str], timeout: float |
                     asked.append(f"a {TIME_OUT} after {timeout:g} s")
                 if asked:
                     break
-        child.send_signal(signal.SIGINT)
-        try:
-            child.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
+        deadline = time.monotonic() + GRACE
+        while (left := deadline - time.monotonic()) > 0:
+            child.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                return child.wait(min(AGAIN, left)), asked[0]
+        os.killpg(child.pid, signal.SIGKILL)
         return child.wait(), asked[0]
 
 

@@ -1,7 +1,9 @@
-"""A run before it starts: its parameters and all they name checked, its folder, and where it would go on."""
+"""Runs before they start: parameters and all they name checked, folders, where each would go on; of a sweep, all."""
 
+import itertools
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,18 +12,21 @@ from typing import Any
 import safetensors
 
 from handclip_lib.errors import ConfigError, RunError
-from handclip_lib.parameters.commands import changed, defaults
-from handclip_lib.parameters.guard import resolve
-from handclip_lib.parameters.notebooks import NOTEBOOKS
+from handclip_lib.parameters.files import is_name
+from handclip_lib.parameters.guard import changed, defaults, refusal, resolve
+from handclip_lib.parameters.notebooks import NOTEBOOKS, ImageFinetune
 from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import reports_folder
 from handclip_lib.runs.identity import code_of, run_id
-from handclip_lib.runs.inputs import input_faults, named_inputs, refusal, weights_faults, what_is_read
+from handclip_lib.runs.inputs import EARLIER, input_faults, weights_faults, what_is_read
 from handclip_lib.runs.record import TRAINING_CHECKPOINTS, read_record, record_of
 from handclip_lib.terminal import one_line
 
-TRAINED_IN = ("02", "03", "04")
-SHOWN = 3
+NAMES_INPUTS = ("dataset", "data_root", "backbone", "weights", "input_size", *EARLIER)
+"""Parameters that name what is read: two runs with equal ones read the same."""
+SHOWN = 3  # runs that could be meant
+MOST = 1000  # points; also the size of the largest job array Slurm takes as it is delivered
+SECTIONS = ("fixed", "grid", "list")
 
 
 @dataclass(frozen=True)
@@ -33,19 +38,12 @@ class Checkpoint:
     epochs: int
 
     def __str__(self) -> str:
-        """As a person reads it."""
         return f"{self.file.name}, epoch {self.epoch} of {self.epochs}"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One run before it starts.
-
-    Attributes:
-        config: Its parameters, checked.
-        read: What it reads, of `what_is_read`.
-        folder: Its folder, whose name is the run's id.
-    """
+    """One run before it starts: its checked parameters, what it reads, and its folder, whose name is the run's id."""
 
     config: Parameters
     read: dict[str, str]
@@ -62,11 +60,6 @@ class Plan:
         stopped = self.record is not None and self.record["status"] not in ("succeeded", "running")
         return find_checkpoint(self.folder) if stopped else None
 
-    @property
-    def changed(self) -> dict[str, Any]:
-        """Parameters that are not their default."""
-        return changed(self.config)
-
     def state(self) -> str:
         """What there is of this run already, and what starting it would do."""
         if self.record is None:
@@ -75,7 +68,7 @@ class Plan:
         if status == "succeeded":
             return f"succeeded on {self.record.get('finished')}; it is not run again without --force"
         if status == "running":
-            return f"running {one_line(self.record.get('error') or 'now')}; a second start would be refused"
+            return f"running {one_line(error or 'now')}; a second start would be refused"
         on = f"would go on from {self.checkpoint}" if self.checkpoint else "no checkpoint: would start at the beginning"
         return f"{one_line(status)}{f' ({one_line(error)})' if error else ''}; {on}"
 
@@ -87,8 +80,22 @@ class Plan:
         lines.append(f"parameters of {self.config.notebook} (* is not the default, which follows in brackets):")
         for name, value in values.items():
             line = f"{name.ljust(width)}  {json.dumps(value)}"
-            lines.append(f"* {line}  [{json.dumps(usual[name])}]" if name in self.changed else f"  {line}")
+            lines.append(f"  {line}" if value == usual[name] else f"* {line}  [{json.dumps(usual[name])}]")
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep: its parameters as given, those of them that differ between points, and its folder."""
+
+    parameters: dict[str, Any]
+    varied: dict[str, Any]
+    folder: Path
+
+    @property
+    def label(self) -> str:
+        """What tells it from the other points, such as "n_ctx=4 seed=1"."""
+        return _label(self.varied)
 
 
 def plan(notebook: Path, parameters: Mapping[str, Any], known: dict[Any, Any] | None = None) -> Plan:
@@ -98,7 +105,8 @@ def plan(notebook: Path, parameters: Mapping[str, Any], known: dict[Any, Any] | 
         known: What was found of data, weights and runs, for other plans that name the same: many points of a sweep.
 
     Raises:
-        ConfigError: All faults at once: of the parameters, and of the data, weights and runs that they name.
+        ConfigError: All faults at once: of the parameters, of the data, weights and runs that they name, and of the
+            room that its processes have here.
     """
     model = NOTEBOOKS[notebook.stem]
     given = defaults(model) | dict(parameters)
@@ -106,31 +114,35 @@ def plan(notebook: Path, parameters: Mapping[str, Any], known: dict[Any, Any] | 
         config = resolve(model, dict(parameters))
     except ConfigError as error:
         raise refusal([*input_faults(given), *weights_faults(given)], error) from error
-    seen, named = {} if known is None else known, named_inputs(config)
+    seen, named = {} if known is None else known, tuple(given.get(name) for name in NAMES_INPUTS)
 
-    def once(what: Callable[[], Any], name: str) -> Any:
-        if (name, named) not in seen:
-            seen[name, named] = what()
-        return seen[name, named]
+    def once(look: Callable[[Any], Any], at: Any) -> Any:
+        if (look, named) not in seen:
+            seen[look, named] = look(at)
+        return seen[look, named]
 
-    faults = once(lambda: input_faults(given), "faults")
-    if faults:
-        raise refusal([*faults, *once(lambda: weights_faults(given), "weights")])
-    read = once(lambda: what_is_read(config), "read")
+    if faults := once(input_faults, given):
+        raise refusal([*faults, *once(weights_faults, given)])
+    read = once(what_is_read, config)
     planned = Plan(config, read, run_folder(notebook, config, read))
     before = read_record(planned.folder) or {}
-    # of a run that succeeded these very weights were read
-    if before.get("status") != "succeeded" and (faults := once(lambda: weights_faults(given), "weights")):
-        raise refusal(faults)
+    if before.get("status") != "succeeded":  # of one that did these very weights were read
+        room = _room_faults(config) if known is None else []  # points of a sweep may run on another machine
+        if faults := [*once(weights_faults, given), *room]:
+            raise refusal(faults)
     return planned
 
 
-def run_folder(notebook: Path, config: Parameters, read: Mapping[str, str] | None = None) -> Path:
-    """Where a run of these parameters is kept; it need not be there yet. `read`: as `run_id` takes it.
+def _room_faults(config: Parameters) -> list[str]:
+    if not isinstance(config, ImageFinetune) or config.processes == 1:
+        return []
+    from handclip_lib.training.launch import room_fault
 
-    Raises:
-        ConfigError: The notebook cannot be read.
-    """
+    return [fault] if (fault := room_fault(config)) else []
+
+
+def run_folder(notebook: Path, config: Parameters, read: Mapping[str, str] | None = None) -> Path:
+    """Where a run of these parameters is kept; it need not be there yet. `read`: as `run_id` takes it."""
     return reports_folder() / "runs" / run_id(config, code_of(notebook), read)
 
 
@@ -149,30 +161,112 @@ def find_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def resumed_from(planned: Plan) -> Checkpoint:
-    """The checkpoint that a run goes on from.
-
-    Raises:
-        RunError: There is nothing to go on from; the message says why, and which runs there are.
-    """
+    """The checkpoint that a run goes on from; a RunError says why there is none, and which runs there are."""
     if planned.checkpoint is not None:
         return planned.checkpoint
-    notebook = planned.config.notebook
-    if notebook[:2] not in TRAINED_IN:
+    notebook, ours = planned.config.notebook, planned.config.model_dump()
+    if "epochs" not in ours:
         raise RunError(f"{notebook} trains nothing, so there is nothing to resume; leave out --resume")
     if planned.record is not None:
         raise RunError(f"nothing to resume: {planned.folder.name} is {planned.state()}")
-    others = [_difference(folder, planned) for folder in sorted(planned.folder.parent.glob(f"{notebook}-*"))]
-    near = sorted((text for text in others if text), key=len)[:SHOWN]
+    others = []
+    for folder in sorted(planned.folder.parent.glob(f"{notebook}-*")):
+        record, checkpoint = read_record(folder) or {}, find_checkpoint(folder)
+        if checkpoint is None or record.get("status") in (None, "succeeded", "running"):
+            continue
+        differs = ", ".join(
+            f"{name}={value!r}" for name, value in changed(record.get("parameters") or {}, ours).items()
+        )
+        why = differs or "same parameters, but the library, the notebook or the data changed since"
+        others.append(f"{folder.name} ({checkpoint}): {why}")
+    near = sorted(others, key=len)[:SHOWN]
     remedy = "\n  ".join(["; these could go on:", *near]) if near else f"; no other run of {notebook} could go on"
     raise RunError(f"nothing to resume: {planned.folder.name} is not started yet; leave out --resume{remedy}")
 
 
-def _difference(folder: Path, planned: Plan) -> str:
-    """A stopped run with a checkpoint, and in what it differs; "" for another."""
-    record, checkpoint = read_record(folder), find_checkpoint(folder)
-    if record is None or checkpoint is None or record["status"] in ("succeeded", "running"):
-        return ""
-    theirs, ours = record.get("parameters") or {}, planned.config.model_dump()
-    differs = ", ".join(f"{name}={value!r}" for name, value in changed(theirs, ours).items())
-    why = differs or "same parameters, but the library, the notebook or the data changed since"
-    return f"{folder.name} ({checkpoint}): {why}"
+def read_points(
+    notebook: Path, sweep: Mapping[str, Any], base: Mapping[str, Any] | None = None,
+    typed: Mapping[str, Any] | None = None,
+) -> list[Point]:  # fmt: skip
+    """Every point of a sweep, in the order of its file; points that come to the same run are one.
+
+    A point is one entry of `list` with one value of each name of `grid`, over what is fixed.
+
+    All faults are one ConfigError, each with the points it is of.
+
+    Args:
+        sweep: What the sweep's file holds: `grid` (name -> list of values; every combination), `list` (a list of
+            names with values), `fixed` (names with values) or plain names with values.
+        base: Parameters of files before it, which it overrides.
+        typed: Parameters of the command line, which override what is fixed.
+    """
+    grid, entries, fixed = _sections(sweep, typed or {})
+    count = math.prod(len(values) for values in grid.values()) * len(entries)
+    if count > MOST:
+        raise ConfigError(f"the sweep has {count} points, and {MOST} are the most; leave out values of its grid")
+    swept = list(dict.fromkeys([*itertools.chain.from_iterable(entries), *grid]))
+    fixed = {**(base or {}), **fixed, **(typed or {})}
+    plans: dict[Parameters, tuple[Plan, dict[str, Any]]] = {}
+    faults: dict[str, list[str]] = {}
+    known: dict[Any, Any] = {}  # most points read the same files
+    for entry, *values in itertools.product(entries, *grid.values()):
+        own = {**entry, **dict(zip(grid, values, strict=True))}
+        try:
+            planned = plan(notebook, {**fixed, **own}, known)
+            plans.setdefault(planned.config, (planned, {**fixed, **own}))
+        except ConfigError as error:
+            for line in str(error).splitlines()[1:]:
+                faults.setdefault(line.strip(), []).append(_label(own))
+    if faults:
+        lines = "\n".join(f"  {fault} ({_whose(labels, count)})" for fault, labels in faults.items())
+        raise ConfigError(f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'} in a sweep of {count}:\n{lines}")
+    shown = [name for name in swept if len({repr(getattr(config, name)) for config in plans}) > 1] or swept
+
+    def those(config: Parameters, names: Iterable[str]) -> dict[str, Any]:
+        return {name: getattr(config, name) for name in names}
+
+    return [Point(those(at, given), those(at, shown), planned.folder) for at, (planned, given) in plans.items()]
+
+
+def _sections(
+    sweep: Mapping[str, Any], typed: Mapping[str, Any]
+) -> tuple[dict[str, list], list[dict[str, Any]], dict[str, Any]]:
+    """Grid, entries of the list (one that is empty where there is no list) and what is fixed."""
+    grid, entries, fixed = sweep.get("grid", {}), sweep.get("list", [{}]), sweep.get("fixed", {})
+    plain = {name: value for name, value in sweep.items() if name not in SECTIONS}
+    faults = []
+    if "grid" not in sweep and "list" not in sweep:
+        faults.append("there is neither grid nor list, so there is nothing to sweep; one run is `handclip run`")
+    if not isinstance(fixed, dict):
+        faults.append(f"fixed: {fixed!r} is no mapping; lines of `name: value` are wanted")
+    if not isinstance(grid, dict) or ("grid" in sweep and not grid):
+        faults.append(f"grid: {grid!r} is no mapping; lines of `name: [value, value]` are wanted")
+    else:
+        faults += [
+            f"grid: {name}: {values!r} is no list of values; write {name}: [value, value]"
+            for name, values in grid.items()
+            if not isinstance(values, list) or not values
+        ]
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        faults.append(f"list: {entries!r} is no list of mappings; lines of `- {{name: value, name: value}}` are wanted")
+    if not faults:
+        in_list = set().union(*entries)
+        names = [*grid, *in_list, *fixed, *plain]
+        faults += [f"{name!r} is no name of a parameter" for name in names if not is_name(name)]
+        faults += [f"{name}: in grid and in list; leave it in one" for name in grid if name in in_list]
+        twice = [name for name in {**fixed, **plain} if name in grid or name in in_list]
+        faults += [f"{name}: fixed and swept in one file; leave out one" for name in twice]
+        faults += [f"{name}: fixed twice; leave out one" for name in fixed if name in plain]
+        faults += [f"-p {name}: the sweep varies it; leave it out" for name in typed if name in {*grid, *in_list}]
+    if faults:
+        raise ConfigError("the sweep's file is wrong:\n" + "\n".join(f"  {fault}" for fault in faults))
+    return grid, entries, {**fixed, **plain}
+
+
+def _label(varied: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in varied.items()) or "the one point"
+
+
+def _whose(labels: list[str], count: int) -> str:
+    more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
+    return "every point" if len(labels) == count else labels[0] + more

@@ -1,5 +1,10 @@
-"""A sweep: many runs of one notebook, each a normal run; what succeeded before is not repeated."""
+"""A sweep: many runs of one notebook, each a normal run; what succeeded before is not repeated, and a summary is kept.
 
+`summary.csv` and `summary.md` are whole after each run that ends; figures of the effects follow at the end.
+"""
+
+import csv
+import io
 import os
 import shutil
 import signal
@@ -14,18 +19,28 @@ from uuid import uuid4
 from filelock import Timeout
 
 from handclip_lib.errors import RunError
-from handclip_lib.files import file_lock, make_folder, writing
+from handclip_lib.evaluation.tables import in_percent
+from handclip_lib.files import file_lock, make_folder, whole_file, write_text, writing
 from handclip_lib.launch.executors import Place, answers, on_dask, on_slurm, on_this_machine
 from handclip_lib.launch.launcher import asked_to_stop
-from handclip_lib.launch.points import Point
-from handclip_lib.launch.summary import draw_effects, line_of, row_of, write_summary
+from handclip_lib.launch.plan import Point
 from handclip_lib.launch.worker import ELSEWHERE, NOT_RUN
 from handclip_lib.machine import cores
 from handclip_lib.places import reports_folder
-from handclip_lib.runs.record import now, read_record, write_record
+from handclip_lib.runs.record import lock_of, now, read_record, record_of, write_record
+from handclip_lib.terminal import one_line
 
 Opener = Callable[[str, Path], AbstractContextManager[Place]]
 """Opens the place where a sweep runs, given the sweep's own word and its folder."""
+Row = Mapping[str, Any]
+MEASURES = (
+    {"rank1": "rank-1", "map": "mAP"},
+    {"val_image_to_text@1": "validation image→text@1", "val_text_to_image@1": "validation text→image@1"},
+    {"image_to_text@1": "training image→text@1", "text_to_image@1": "training text→image@1"},
+)  # what a notebook's runs are compared by: the first pair that they have
+HEADLINE = ("rank1", "rank1_low", "rank1_high", "map")
+LAST = ("seconds", "status", "error", "run")
+DPI = 144
 
 
 def sweep(notebook: Path, points: Sequence[Point], name: str, place: Opener, *, force: bool = False) -> int:
@@ -34,18 +49,12 @@ def sweep(notebook: Path, points: Sequence[Point], name: str, place: Opener, *, 
     A point that fails does not stop the others. SIGINT and SIGTERM interrupt what is under way, each run by its own
     honest end; the same sweep started again goes on from there.
 
-    Args:
-        points: Of `read_points`.
-        name: Of the folder in `reports/sweeps/`.
-        place: Of `choose_place`.
-        force: Run again what succeeded before.
-
     Returns:
         Exit code: 0 all succeeded now or before, 1 some did not, 130 or 143 interrupted.
 
     Raises:
         ConfigError: The place to run is not there.
-        RunError: The folder cannot be written or is in use, or the place is gone.
+        RunError: The folder `name` of `reports/sweeps/` cannot be written or is in use, or the place is gone.
     """
     folder = reports_folder() / "sweeps" / name
     with writing(folder):
@@ -56,11 +65,17 @@ def sweep(notebook: Path, points: Sequence[Point], name: str, place: Opener, *, 
             raise RunError(
                 f"the sweep {name} is under way in another process; wait, or give this one a --name"
             ) from error
+    title = f"Sweep {name} of {notebook.stem}"
     with lock, asked_to_stop() as asked:
         rows = {point.folder.name: row_of(point) for point in points}
         waiting = [point for point in points if force or rows[point.folder.name]["status"] != "succeeded"]
         if waiting:
-            _run(notebook, waiting, rows, folder, place, force, asked)
+            shared: dict[str, Any] = {
+                "sweep": uuid4().hex, "notebook": str(notebook.absolute()), "force": force, "cwd": str(Path.cwd()),
+                "log": str(folder / "papermill.log"), "environment": {"HANDCLIP_REPORTS": str(reports_folder())},
+            }  # fmt: skip
+            with place(shared["sweep"], folder) as opened:
+                _run(shared, waiting, rows, opened, lambda: write_summary(folder, title, list(rows.values())), asked)
             for point in waiting:  # what another sweep ran has perhaps ended since
                 row = row_of(point)
                 if rows[point.folder.name]["status"] == ELSEWHERE and row["status"] != "running":
@@ -69,7 +84,7 @@ def sweep(notebook: Path, points: Sequence[Point], name: str, place: Opener, *, 
         # the mean over everything else at each seed says nothing, unless the seed is all there is
         names = [parameter for parameter in points[0].varied if parameter != "seed"] or ["seed"]
         figures = draw_effects(folder, table, names)
-        write_summary(folder, _title(notebook, name), table, figures)
+        write_summary(folder, title, table, figures)
         for old in folder.glob("effect_*.png"):  # of what its file varied before
             if old.name not in figures:
                 old.unlink()
@@ -83,11 +98,8 @@ def choose_place(
 ) -> Opener:
     """Where a sweep runs: on this machine, unless a Dask scheduler or options of Slurm are given.
 
-    Args:
-        points: Runs that train on several GPUs are given as many each.
-        workers: Runs at once on this machine; 0 for one a GPU, or one for two cores where there is none.
-        scheduler: Address of a Dask cluster's; "" for none.
-        slurm: Options of `on_slurm`; None for no Slurm.
+    Here, runs that train on several GPUs are given as many each; `workers` run at once, 0: one a GPU, or one for two
+    cores where there is none.
     """
     if slurm is not None:
         return lambda _, folder: on_slurm(folder / "slurm", slurm)
@@ -102,29 +114,99 @@ def choose_place(
     return lambda word, _: on_this_machine(word, workers=workers, gpus=groups, threads=threads)
 
 
+def row_of(point: Point, status: str = "", error: str | None = None) -> dict[str, Any]:
+    """A point's row: what it varies, the figures of its run's record, seconds, status, error, id.
+
+    `status` is how it ended in this sweep, as `run_point` answers; "" for what the record says.
+    """
+    record: dict[str, Any] = record_of(point.folder) if point.folder.is_dir() else {"status": NOT_RUN}
+    status = "succeeded" if status == "skipped" else status or record["status"]
+    metrics = {name: value for name, value in (record.get("metrics") or {}).items() if isinstance(value, int | float)}
+    if "rank1" in metrics:
+        metrics = {name: metrics[name] for name in HEADLINE if name in metrics}
+    ended = {"seconds": record.get("seconds"), "status": status, "error": error or record.get("error")}
+    return {**point.varied, **(metrics if status == "succeeded" else {}), **ended, "run": point.folder.name}
+
+
+def write_summary(folder: Path, title: str, rows: Sequence[Row], figures: Mapping[str, str] | None = None) -> None:
+    """Write rows of `row_of` as `summary.csv`, in full precision, and `summary.md`, each whole or not at all.
+
+    `figures` says by its file's name what each figure on the page shows.
+    """
+    columns = [*dict.fromkeys(name for row in rows for name in row if name not in LAST), *LAST]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "summary.csv", text.getvalue())
+    lines = [columns, ["---"] * len(columns), *([_shown(row.get(name)) for name in columns] for row in rows)]
+    done = sum(row["status"] == "succeeded" for row in rows)
+    page = [f"# {title}", "", f"{done} of {len(rows)} runs succeeded. Shares are in 0..1.", ""]
+    page += [f"| {' | '.join(cells)} |" for cells in lines]
+    page += [line for name, alt in (figures or {}).items() for line in ("", f"![{alt}]({name})")]
+    write_text(folder / "summary.md", "\n".join(page) + "\n")
+
+
+def draw_effects(folder: Path, rows: Sequence[Row], names: Sequence[str]) -> dict[str, str]:
+    """Draw the effect of each parameter that the sweep varies, over all values of the others, as `effect_NAME.png`.
+
+    What each shows, by its file's name; none where fewer than two runs succeeded, or nothing compares them.
+    """
+    done = [row for row in rows if row["status"] == "succeeded"]
+    measures = next((pair for pair in MEASURES if done and all(set(pair) <= set(row) for row in done)), None)
+    if measures is None or len(done) < 2:
+        return {}
+    import pandas as pd
+
+    from handclip_lib.plots.comparison import sweep_effect
+
+    files = {}
+    for name in names:
+        table = pd.DataFrame([{"value": row[name], **{measure: row[measure] for measure in measures}} for row in done])
+        path = folder / f"effect_{name}.png"
+        with whole_file(path) as private:
+            sweep_effect(table, name, measures).savefig(private, dpi=DPI)
+        files[path.name] = f"{' and '.join(measures.values())} over {name}: lines are means, dots single runs"
+    return files
+
+
+def line_of(row: Row, label: str) -> str:
+    """One line for a run that ended: its point, what it reached, its seconds or what is wrong."""
+    if row["status"] != "succeeded":
+        first = str(row["error"] or "").strip().splitlines()[:1]
+        return one_line(f"{label}: {row['status']}" + (f": {first[0]}" if first else ""))
+    measures = next((pair for pair in MEASURES if set(pair) <= set(row)), {})
+    share = {name: in_percent(row[name]) for name in (*measures, *HEADLINE) if name in row}  # "" of NaN: not measurable
+    parts = [f"{text} {share[name]} %" if share[name] else f"{text} not measurable" for name, text in measures.items()]
+    if share.get("rank1_low"):
+        parts[0] += f" ({share['rank1_low']}–{share['rank1_high']})"
+    return one_line(f"{label}: " + ", ".join([*parts, f"{row['seconds']} s"]))
+
+
+def _shown(value: Any) -> str:
+    """A cell of Markdown: four digits, one line, and no sign that would end it."""
+    text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).split())
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
 def _run(
-    notebook: Path, waiting: Sequence[Point], rows: dict[str, dict[str, Any]], folder: Path, place: Opener,
-    force: bool, asked: Sequence[str],
+    shared: dict[str, Any], waiting: Sequence[Point], rows: dict[str, dict[str, Any]], place: Place,
+    keep: Callable[[], None], asked: Sequence[str],
 ) -> None:  # fmt: skip
     from tqdm.auto import tqdm
-
-    shared: dict[str, Any] = {
-        "sweep": uuid4().hex, "notebook": str(notebook.absolute()), "force": force, "cwd": str(Path.cwd()),
-        "log": str(folder / "papermill.log"), "environment": {"HANDCLIP_REPORTS": str(reports_folder())},
-    }  # fmt: skip
 
     def task_of(point: Point) -> dict[str, Any]:
         return shared | {"run": point.folder.name, "parameters": point.parameters}
 
     live = sys.stderr.isatty()
     bar = tqdm(total=len(rows), initial=len(rows) - len(waiting), desc="runs", unit="run", disable=not live)
-    with bar, place(shared["sweep"], folder) as opened:
-        for point, answer in answers(waiting, task_of, opened, lambda: bool(asked)):
+    with bar:
+        for point, answer in answers(waiting, task_of, place, lambda: bool(asked)):
             if answer["status"] in ("lost", "died"):
                 answer = {"status": "died", "error": answer["error"]}
                 _settle(point, answer["error"])
             row = rows[point.folder.name] = row_of(point, answer["status"], answer["error"])
-            write_summary(folder, _title(notebook, folder.name), list(rows.values()))
+            keep()
             bar.update(answer["status"] != NOT_RUN)
             bar.set_postfix_str(line_of(row, point.label))
             if not live:
@@ -137,7 +219,7 @@ def _settle(point: Point, error: str) -> None:
     """Let the record of a run whose worker is lost say so, unless another process has taken it up."""
     record = read_record(point.folder)
     if record and record["status"] in ("running", "died", "lost"):
-        with suppress(Timeout), file_lock(point.folder.with_name(f".{point.folder.name}.lock"), timeout=0):
+        with suppress(Timeout), file_lock(lock_of(point.folder), timeout=0):
             write_record(point.folder, record | {"status": "died", "error": error, "finished": now()})
 
 
@@ -149,7 +231,3 @@ def _gpus() -> list[str]:
         done = subprocess.run(command, capture_output=True, text=True)
         named = done.stdout.replace("\n", ",") if done.returncode == 0 else ""
     return [gpu.strip() for gpu in (named or "").split(",") if gpu.strip() not in ("", "-1")]
-
-
-def _title(notebook: Path, name: str) -> str:
-    return f"Sweep {name} of {notebook.stem}"

@@ -1,7 +1,6 @@
-"""Where a run of a sweep happens: a process launches it, since only a main thread may take the signals that end it.
+"""Where a run of a sweep happens: in a process, since only a main thread may take the signals that end it.
 
-The process reads its point as a line of JSON, answers with another, and ends, interrupting its run, when the process
-that started it is gone.
+It reads its point as a line of JSON, answers with another, and ends, interrupting its run, when its parent is gone.
 """
 
 import json
@@ -13,6 +12,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from handclip_lib.launch.launcher import GRACE, asked_to_stop, launch
 from handclip_lib.launch.plan import run_folder
 from handclip_lib.parameters.guard import resolve
 from handclip_lib.parameters.notebooks import NOTEBOOKS
-from handclip_lib.runs.claim import UnderWayError
+from handclip_lib.runs.record import UnderWayError
 
 PATIENCE = GRACE + 15  # seconds a run is given to end
 ELSEWHERE = "running elsewhere"
@@ -33,9 +33,8 @@ _processes: dict[str, set[subprocess.Popen]] = defaultdict(set)  # by sweep
 def run_point(task: Mapping[str, Any]) -> dict[str, Any]:
     """Run one point of `sweep.sweep` here, in a process of its own, and wait for it.
 
-    Returns:
-        Its status ("skipped" when it had succeeded before, "lost" when the process died, `NOT_RUN` when it was stopped
-        before it began, `ELSEWHERE` when another process has the run and does not end it soon) and error.
+    Its status is "skipped" when it had succeeded before, "lost" when the process died, `NOT_RUN` when it was stopped
+    before it began, `ELSEWHERE` when another process has the run and does not end it soon.
     """
     log = Path(task["log"])
     if not log.parent.is_dir():
@@ -74,11 +73,9 @@ def stop_runs(sweep: str) -> None:
 def end_runs(sweep: str) -> None:
     """Interrupt what a sweep runs here, until it has ended or by force."""
     deadline = time.monotonic() + PATIENCE
-    while any(process.poll() is None for process in list(_processes[sweep])):
-        stop_runs(sweep)
-        if time.monotonic() > deadline:
-            for process in list(_processes[sweep]):
-                process.kill()
+    while alive := [process for process in list(_processes[sweep]) if process.poll() is None]:
+        for process in alive:
+            process.send_signal(signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
         time.sleep(0.5)
 
 
@@ -105,7 +102,8 @@ def _end_with(points: Any) -> None:
 def _launched(task: Mapping[str, Any]) -> dict[str, Any]:
     """Launch a point, once a lost worker's run of it has ended."""
     notebook, parameters = Path(task["notebook"]), task["parameters"]
-    sys.argv = ["handclip", "run", notebook.stem, *_as_typed(parameters)]  # what the record says of its command
+    typed = [("-r" if isinstance(value, str) else "-p", name, str(value)) for name, value in parameters.items()]
+    sys.argv = ["handclip", "run", notebook.stem, *chain(*typed)]  # what the record says of its command
     began = time.monotonic()
     while True:
         try:
@@ -119,17 +117,9 @@ def _launched(task: Mapping[str, Any]) -> dict[str, Any]:
             if time.monotonic() - began > max(PATIENCE, error.wait):
                 return {"status": ELSEWHERE, "error": str(error)}
             time.sleep(0.5)
-        except HandClipError as error:
-            return {"status": "failed", "error": str(error)}
         except Exception as error:
-            return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-
-
-def _as_typed(parameters: Mapping[str, Any]) -> list[str]:
-    words = []
-    for name, value in parameters.items():
-        words += ["-r" if isinstance(value, str) else "-p", name, str(value)]
-    return words
+            kind = "" if isinstance(error, HandClipError) else f"{type(error).__name__}: "
+            return {"status": "failed", "error": f"{kind}{error}"}
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ from torch import Tensor
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.text_tower import PromptText
 from handclip_lib.errors import ConfigError
-from handclip_lib.parameters.parts import Prompts
-from handclip_lib.parameters.templates import NAME, PLACEHOLDER, split_template
+from handclip_lib.parameters.parts import NAME, PLACEHOLDER, Prompts, split_template
 
 SPREAD = 0.02  # of the first values, as CoOp and CLIP-ReID have it
 
@@ -87,9 +86,7 @@ class PromptLearner(torch.nn.Module):
         """Build the prompts and the first context.
 
         Args:
-            backbone: The frozen CLIP.
             identities: At least two, all different; they stand at `{name}`.
-            options: What a prompt looks like.
             ctx_init: Text whose token embeddings the context starts from; it must have `n_ctx` tokens. Without it
                 the start is normal noise of the options' seed.
 
@@ -122,18 +119,16 @@ class PromptLearner(torch.nn.Module):
         return [prompts.tokens for prompts in self._prompts]
 
     def encode_text(self, rows: Tensor) -> Tensor:
-        """Text features of some identities, not normalised, float32 (k, embedding_dim).
-
-        Args:
-            rows: Numbers of the identities, int64 (k,); a repeated one is computed again.
-        """
+        """Text features, not normalised, float32 (k, embedding_dim), of identities by number, int64 (k,)."""
         rows = rows.to(self.context.device)
         return torch.stack([text.encode(rows, self._contexts(rows)) for text in self._texts]).mean(dim=0)
 
     def encode_text_plainly(self, rows: Tensor) -> Tensor:
         """The same by openai-clip's own modules: the oracle of `encode_text`."""
-        rows = rows.to(self.context.device)
         return torch.stack([text.encode_plainly(rows, self._contexts(rows)) for text in self._texts]).mean(dim=0)
+
+    def _contexts(self, rows: Tensor) -> Tensor:
+        return self.context.expand(len(rows), -1, -1) if self.shared else self.context[rows]
 
     @torch.no_grad()
     def text_features(self, block: int = 64) -> np.ndarray:
@@ -141,15 +136,11 @@ class PromptLearner(torch.nn.Module):
         rows = torch.arange(len(self.identities))
         return torch.cat([self.encode_text(part) for part in rows.split(block)]).cpu().numpy()
 
-    def _contexts(self, rows: Tensor) -> Tensor:
-        return self.context.expand(len(rows), -1, -1) if self.shared else self.context[rows]
-
 
 def _first_context(backbone: Backbone, n_ctx: int, ctx_init: str, seed: int, n: int) -> Tensor:
     vocabulary = backbone.model.token_embedding.weight.detach()
     if not ctx_init:
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(n, n_ctx, vocabulary.shape[1], generator=generator)
+        noise = torch.randn(n, n_ctx, vocabulary.shape[1], generator=torch.Generator().manual_seed(seed))
         return (SPREAD * noise).to(vocabulary.device)
     tokens = backbone.encode_words(ctx_init)
     if len(tokens) != n_ctx:
@@ -194,9 +185,7 @@ def word_table(backbone: Backbone, learner: PromptLearner, k: int = 3) -> pd.Dat
     rows = []
     for number, token in np.ndindex(*context.shape[:2]):
         length = float(np.linalg.norm(context[number, token]))
-        row: dict[str, object] = {"identity": names[number], "token": token + 1, "length": length}
-        for place in range(k):
-            row[f"word_{place + 1}"] = words[number, token, place]
-            row[f"distance_{place + 1}"] = float(distances[number, token, place])
-        rows.append(row)
-    return pd.DataFrame(rows)
+        near = zip(words[number, token], distances[number, token].tolist(), strict=True)
+        rows.append([names[number], token + 1, length, *(value for pair in near for value in pair)])
+    places = [f"{what}_{place + 1}" for place in range(k) for what in ("word", "distance")]
+    return pd.DataFrame(rows, columns=["identity", "token", "length", *places])

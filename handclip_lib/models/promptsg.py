@@ -2,24 +2,20 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from handclip_lib.backbone.image_tower import learning_tokens
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.text_tower import PromptText
-from handclip_lib.backbone.weights import refuse_not_finite
+from handclip_lib.backbone.weights import load_tensors, refuse_not_finite, save_tensors
 from handclip_lib.errors import BackboneError, ConfigError
-from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.models.prompt_learner import build_prompts
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.parameters.parts import Guidance
 
-_FACTS, _TOWER = "guided_encoder", "hand.visual."
+_FACTS, _TOWER = "guided_encoder", "visual."
 FORMERLY = {"scale": "arcface_scale", "margin": "arcface_margin", "layers": "guide_layers"}  # in files of before 0.15
 
 
@@ -37,11 +33,7 @@ class PromptInversion(torch.nn.Module):
     """
 
     def __init__(self, backbone: Backbone, template: str):
-        """Build the prompt and the network.
-
-        Args:
-            backbone: Whose frozen text tower reads the prompts.
-            template: With one slot `{}`, which the pseudo token fills.
+        """Build the prompt, whose one slot `{}` the pseudo token fills, and the network.
 
         Raises:
             ConfigError: See `build_prompts`.
@@ -82,11 +74,7 @@ class PromptGuidance(torch.nn.Module):
     """
 
     def __init__(self, size: int, heads: int, layers: int):
-        """Build the layers, without dropout, so that a run can be repeated exactly.
-
-        Args:
-            size: Length of text features and of the tokens.
-            heads, layers: Of every attention; of self-attention, 0: the cross-attention alone.
+        """Build the layers for features of a size, without dropout, so that a run can be repeated exactly.
 
         Raises:
             ConfigError: `heads` does not divide `size`, or there are fewer than 0 layers.
@@ -118,17 +106,14 @@ class PromptGuidance(torch.nn.Module):
         return self.cross(self.text_norm(text_features)[:, None], places, places)[1][:, 0]
 
 
-class PromptSG(torch.nn.Module):
-    """An image tower whose embedding its own prompt has guided; the twin of `ReidEncoder`.
+class PromptSG(ReidEncoder):
+    """A `ReidEncoder` whose embedding its own prompt has guided: neck, classifier and centres take that.
 
     Images are all it needs: the prompt comes from the image, so unknown people have one too.
 
     Attributes:
-        makes_texts: Whether `for_losses` gives texts of its own.
-        hand: The tower with neck, classifier and centres, which take the guided embedding in place of its own.
         inversion: From the tower's embedding to text features.
         guidance: From those and the image's places to the guided embedding.
-        recipe: What it was made of: a training is resumed by the same only.
 
     Source: Yang et al., "A Pedestrian is Worth One Prompt: Towards Language Guidance Person Re-Identification",
         CVPR 2024. There a prompt without the pseudo token is a cheaper way at inference; here the whole prompt is
@@ -138,51 +123,19 @@ class PromptSG(torch.nn.Module):
     makes_texts = True
 
     def __init__(self, backbone: Backbone, n_identities: int, options: Guidance, heads: int = 8):
-        """Put everything on the tower, and freeze what does not learn.
-
-        Args:
-            backbone: Whose image tower learns, in place; its text tower is frozen.
-            n_identities: See `ReidEncoder`.
-            options: The head, and the template that each image fills. The seed is of all first values.
-            heads: Of every attention.
+        """As `ReidEncoder`, with the template that each image fills, and `heads` of every attention.
 
         Raises:
             ConfigError: See `ReidEncoder`, `PromptInversion` and `PromptGuidance`.
             BackboneError: The backbone has no vocabulary.
         """
-        super().__init__()
-        self.hand = ReidEncoder(backbone, n_identities, options)
-        self._options = options
+        super().__init__(backbone, n_identities, options)
         template, layers = options.templates[0], options.guide_layers
-        self.recipe: dict[str, Any] = self.hand.recipe | {"template": template, "guide_layers": layers, "heads": heads}
+        self.recipe |= {"template": template, "guide_layers": layers, "heads": heads}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             self.inversion = PromptInversion(backbone, template)
             self.guidance = PromptGuidance(backbone.embedding_dim, heads, layers).to(backbone.device)
-
-    @property
-    def visual(self) -> Any:
-        """The tower; shared with the backbone, so training changes that."""
-        return self.hand.visual
-
-    @property
-    def classifier(self) -> torch.nn.Parameter:
-        """A direction for each training identity."""
-        return self.hand.classifier
-
-    @property
-    def centers(self) -> torch.nn.Parameter:
-        """A centre for each training identity, of its guided embeddings."""
-        return self.hand.centers
-
-    @property
-    def has_frozen_part(self) -> bool:
-        """Whether `frozen_part` does any work that is worth keeping."""
-        return self.hand.has_frozen_part
-
-    def frozen_part(self, images: Tensor) -> Tensor:
-        """Activations before what learns, of normalised images; the same as long as the images are."""
-        return self.hand.frozen_part(images)
 
     def learning_part(self, activations: Tensor) -> Tensor:
         """Guided embeddings, not normalised, float32 (n, embedding_dim), from what `frozen_part` gave."""
@@ -193,28 +146,15 @@ class PromptSG(torch.nn.Module):
         tokens, text = self._read(activations)
         return {"embeddings": self.guidance(text, tokens[:, 1:]).float(), "image": tokens[:, 0], "text": text}
 
-    def encode_image(self, images: Tensor) -> Tensor:
-        """Guided embeddings, not normalised, float32 (n, embedding_dim), of normalised images (n, 3, height, width)."""
-        return self.learning_part(self.frozen_part(images))
-
     def attention(self, images: Tensor) -> Tensor:
         """Where each image's prompt looks: in 0..1, sum 1, shape (n, n_places), places row by row of the image."""
         tokens, text_features = self._read(self.frozen_part(images))
         return self.guidance.attention(text_features, tokens[:, 1:]).float()
 
-    def logits(self, embeddings: Tensor, identities: Tensor) -> Tensor:
-        """Logits of the identities, (n, n_identities); ArcFace puts its margin on the own one."""
-        return self.hand.logits(embeddings, identities)
-
-    def head_parameters(self) -> list[torch.nn.Parameter]:
-        """What learns beside the tower."""
-        return [*self.inversion.parameters(), *self.guidance.parameters(), *self.hand.head_parameters()]
-
     def _read(self, activations: Tensor) -> tuple[Tensor, Tensor]:
         """The tower's tokens, (n, 1 + n_places, embedding_dim), and each image's text feature."""
-        tokens = learning_tokens(
-            self.visual, activations, self._options.unfreeze_blocks, self._options.recompute
-        ).float()
+        last, recompute = self._options.unfreeze_blocks, self._options.recompute
+        tokens = learning_tokens(self.visual, activations, last, recompute).float()
         return tokens, self.inversion.text_features(tokens[:, 0])
 
 
@@ -225,10 +165,7 @@ def save_promptsg(encoder: PromptSG, backbone: Backbone, file: Path) -> None:
         BackboneError: The encoder was made on another backbone.
     """
     _check_same(encoder.recipe["backbone"], backbone, "this encoder")
-    state = {name: value.detach().cpu().contiguous().clone() for name, value in encoder.state_dict().items()}
-    with whole_file(file) as private:
-        safetensors.torch.save_file(state, private, {_FACTS: json.dumps(encoder.recipe), **UNSEALED})
-        seal(private)
+    save_tensors(file, encoder.state_dict(), {_FACTS: json.dumps(encoder.recipe)})
 
 
 def load_promptsg(backbone: Backbone, file: Path) -> PromptSG:
@@ -241,18 +178,15 @@ def load_promptsg(backbone: Backbone, file: Path) -> PromptSG:
         BackboneError: There is no such file, it is of something else, or of another backbone.
     """
     try:
-        is_sealed(file)
-        with safetensors.safe_open(file, "pt") as opened:
-            recipe = json.loads((opened.metadata() or {})[_FACTS])
-            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        tensors, facts = load_tensors(file)
+        recipe = json.loads(facts[_FACTS])
+    except (KeyError, ValueError) as error:
         raise BackboneError(f"{file} holds no guided encoder ({error}); train one in notebook 04") from error
-    tower = {name: tuple(value.shape) for name, value in backbone.model.visual.state_dict().items()}
-    theirs = {name.removeprefix(_TOWER): tuple(v.shape) for name, v in state.items() if name.startswith(_TOWER)}
-    if theirs != tower:
-        raise BackboneError(
-            f"{file} is of a backbone of another shape than {backbone.name}; load the one that was trained"
-        )
+    state = {name.removeprefix("hand."): value for name, value in tensors.items()}  # as files of before 0.16 have it
+    tower = {name: value.shape for name, value in backbone.model.visual.state_dict().items()}
+    if tower != {name.removeprefix(_TOWER): v.shape for name, v in state.items() if name.startswith(_TOWER)}:
+        other = f"{file} is of a backbone of another shape than {backbone.name}"
+        raise BackboneError(f"{other}; load the one that was trained")
     _check_same(recipe.pop("backbone"), backbone, str(file))
     try:
         n_identities, heads = recipe.pop("n_identities"), recipe.pop("heads")

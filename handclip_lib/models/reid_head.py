@@ -9,7 +9,7 @@ from torch import Tensor
 from handclip_lib.backbone.image_tower import ALL, frozen_part, learning_part, train_mode, unfreeze
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.errors import ConfigError
-from handclip_lib.losses.arcface import arcface_logits
+from handclip_lib.losses import arcface_logits
 from handclip_lib.parameters.parts import ReidHead
 
 
@@ -36,11 +36,8 @@ class ReidEncoder(torch.nn.Module):
     def __init__(self, backbone: Backbone, n_identities: int, options: ReidHead):
         """Put the head on, and freeze what does not learn.
 
-        Args:
-            backbone: Whose image tower learns, in place.
-            n_identities: Training identities, at least 2.
-            options: The head; `recompute` keeps no activations inside a ViT's blocks and computes them again for the
-                gradient: the same gradient, less memory, more time. The seed is of the head's first values.
+        The backbone's image tower learns in place. The options' seed is of the head's first values; `recompute` keeps
+        no activations inside a ViT's blocks and computes them again: the same gradient, less memory, more time.
 
         Raises:
             ConfigError: Too few identities, more blocks than there are, or `recompute` with a ResNet.
@@ -52,21 +49,20 @@ class ReidEncoder(torch.nn.Module):
             raise ConfigError("recompute=True: a ResNet's batch norms would count every image twice; leave it off")
         kept = options.model_dump(include=set(ReidHead.model_fields) - {"recompute"})
         self.recipe: dict[str, Any] = {"backbone": backbone.fingerprint, "n_identities": n_identities, **kept}
-        neck_dim = options.neck_dim
         self.visual: Any = backbone.model.visual
-        self.learning, self._last = unfreeze(self.visual, options.unfreeze_blocks), options.unfreeze_blocks
-        size, width = backbone.embedding_dim, neck_dim or backbone.embedding_dim
+        self.learning, self._options = unfreeze(self.visual, options.unfreeze_blocks), options
+        size = backbone.embedding_dim
+        width = options.neck_dim or size
         self.neck = torch.nn.BatchNorm1d(width)
         self.neck.bias.requires_grad_(False)
         generator = torch.Generator().manual_seed(options.seed)
         first = torch.randn(n_identities, width, generator=generator)
         self.classifier = torch.nn.Parameter(first * (0.001 if options.head == "linear" else 1.0))
         self.reduction: torch.nn.Module = torch.nn.Identity()
-        if neck_dim:
+        if options.neck_dim:
             self.reduction = torch.nn.Linear(size, width, bias=False)  # the neck takes every mean away
             self.reduction.weight.data = torch.randn(width, size, generator=generator) / size**0.5
         self.centers = torch.nn.Parameter(torch.zeros(n_identities, size))
-        self._options = options
         self.to(backbone.device)
 
     def train(self, mode: bool = True) -> "ReidEncoder":
@@ -79,15 +75,15 @@ class ReidEncoder(torch.nn.Module):
     @property
     def has_frozen_part(self) -> bool:
         """Whether `frozen_part` does any work that is worth keeping."""
-        return self._last != ALL
+        return self._options.unfreeze_blocks != ALL
 
     def frozen_part(self, images: Tensor) -> Tensor:
         """Activations before what learns, of normalised images; the same as long as the images are."""
-        return frozen_part(self.visual, images, self._last)
+        return frozen_part(self.visual, images, self._options.unfreeze_blocks)
 
     def learning_part(self, activations: Tensor) -> Tensor:
         """Embeddings, not normalised, float32 (n, embedding_dim), from what `frozen_part` gave."""
-        return learning_part(self.visual, activations, self._last, self._options.recompute).float()
+        return learning_part(self.visual, activations, self._options.unfreeze_blocks, self._options.recompute).float()
 
     def for_losses(self, activations: Tensor) -> dict[str, Tensor]:
         """What the losses look at, from what `frozen_part` gave: "embeddings", not normalised."""
@@ -99,12 +95,11 @@ class ReidEncoder(torch.nn.Module):
 
     def logits(self, embeddings: Tensor, identities: Tensor) -> Tensor:
         """Logits of the identities, (n, n_identities); ArcFace puts its margin on the own one."""
-        if self._options.head == "linear":
+        options = self._options
+        if options.head == "linear":
             return self.scores(embeddings)
         bottled = self.neck(self.reduction(embeddings))
-        return arcface_logits(
-            bottled, self.classifier, identities, self._options.arcface_scale, self._options.arcface_margin
-        )
+        return arcface_logits(bottled, self.classifier, identities, options.arcface_scale, options.arcface_margin)
 
     def scores(self, embeddings: Tensor) -> Tensor:
         """What the classifier says where nobody knows the identity: logits, of ArcFace cosines, (n, n_identities)."""
@@ -112,7 +107,3 @@ class ReidEncoder(torch.nn.Module):
         if self._options.head == "linear":
             return F.linear(bottled, self.classifier)
         return F.linear(F.normalize(bottled, dim=1), F.normalize(self.classifier, dim=1))
-
-    def head_parameters(self) -> list[torch.nn.Parameter]:
-        """What learns beside the tower."""
-        return [*self.reduction.parameters(), self.neck.weight, self.classifier]

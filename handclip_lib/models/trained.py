@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 
 from handclip_lib.backbone.load import Backbone, load_backbone
-from handclip_lib.backbone.weights import fingerprint, size_fact
+from handclip_lib.backbone.weights import fingerprint, load_tensors, save_tensors, size_fact
 from handclip_lib.data.augment import plain
 from handclip_lib.data.images import Resolution, height_and_width
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import identity_order
 from handclip_lib.errors import BackboneError
-from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
+from handclip_lib.files import is_sealed
 from handclip_lib.finite import require_finite
 from handclip_lib.models.promptsg import PromptSG, load_promptsg, save_promptsg
 from handclip_lib.models.reid_head import ReidEncoder
@@ -72,7 +70,7 @@ class Training(NamedTuple):
 M = TypeVar("M", Backbone, Trained)
 
 
-def image_encoder(backbone: Backbone, n_identities: int, options: ReidHead) -> ReidEncoder | PromptSG:
+def image_encoder(backbone: Backbone, n_identities: int, options: ReidHead) -> ReidEncoder:
     """The encoder that learns, on the backbone's image tower: a `PromptSG` where `method` says so."""
     if isinstance(options, Guidance) and options.method == "promptsg":
         return PromptSG(backbone, n_identities, options)
@@ -80,7 +78,7 @@ def image_encoder(backbone: Backbone, n_identities: int, options: ReidHead) -> R
 
 
 @torch.inference_mode()
-def encode_images(encoder: ReidEncoder | PromptSG, pixels: np.ndarray) -> np.ndarray:
+def encode_images(encoder: ReidEncoder, pixels: np.ndarray) -> np.ndarray:
     """Embeddings of uint8 images in evaluation mode, float32 (n, embedding_dim)."""
     encoder.eval()
     device, parts = encoder.classifier.device, []
@@ -91,21 +89,19 @@ def encode_images(encoder: ReidEncoder | PromptSG, pixels: np.ndarray) -> np.nda
 
 
 @torch.inference_mode()
-def classify(encoder: ReidEncoder | PromptSG, pixels: np.ndarray) -> np.ndarray:
+def classify(encoder: ReidEncoder, pixels: np.ndarray) -> np.ndarray:
     """Scores of the training identities for uint8 images, in evaluation mode, float32 (n, n_identities)."""
-    hand = encoder.hand if isinstance(encoder, PromptSG) else encoder
     embeddings = torch.from_numpy(encode_images(encoder, pixels)).to(encoder.classifier.device)
-    return hand.scores(embeddings).cpu().numpy()
+    return encoder.scores(embeddings).cpu().numpy()
 
 
-def save_trained(encoder: ReidEncoder | PromptSG, backbone: Backbone, folder: Path, name: str = "") -> Trained:
+def save_trained(encoder: ReidEncoder, backbone: Backbone, folder: Path, name: str = "") -> Trained:
     """Write the best epoch's weights (`best.safetensors`) and the last one's (`final.safetensors`) after `fit_image`.
 
     A `ReidEncoder` is written as a CLIP, which `-p weights` takes; a `PromptSG` for `load_promptsg`.
 
     Args:
-        encoder: Holds the best weights, as `fit_image` leaves it.
-        backbone: The one it was made on.
+        encoder: Holds the best weights, as `fit_image` leaves it; made on the backbone.
         folder: The run's, with the training's checkpoint.
         name: What tables call it, see `trained_name`; empty: as the backbone.
 
@@ -114,10 +110,8 @@ def save_trained(encoder: ReidEncoder | PromptSG, backbone: Backbone, folder: Pa
     """
     best = {name: value.clone() for name, value in encoder.state_dict().items()}
     try:
-        is_sealed(folder / TRAINING)
-        with safetensors.safe_open(folder / TRAINING, "pt") as opened:
-            now = {name[4:]: opened.get_tensor(name) for name in opened.keys() if name.startswith("now.")}  # noqa: SIM118
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        now, _ = load_tensors(folder / TRAINING, "now.")
+    except ValueError as error:
         raise BackboneError(f"{folder / TRAINING} is damaged ({error}); delete it and train again") from error
     last = best | now  # what is frozen is not in the file
     for state, file in ((last, FINAL), (best, BEST)):
@@ -173,18 +167,9 @@ def _guided(encoder: PromptSG, backbone: Backbone) -> Trained:
 
 
 def save_texts(file: Path, texts: np.ndarray, identities: Sequence[str], backbone: Backbone) -> None:
-    """Write the text features of identities, with whose they are and of which weights.
-
-    Args:
-        file: To write.
-        texts: Shape (n_identities, embedding_dim).
-        identities: Of the rows.
-        backbone: What made them.
-    """
+    """Write text features (n_identities, embedding_dim), with whose they are and of which weights."""
     facts = {"identities": "\n".join(identities), "backbone": backbone.fingerprint}
-    with whole_file(file) as private:
-        safetensors.torch.save_file({"texts": torch.from_numpy(np.ascontiguousarray(texts))}, private, facts | UNSEALED)
-        seal(private)
+    save_tensors(file, {"texts": torch.from_numpy(texts)}, facts)
 
 
 def prompt_texts(backbone: Backbone, run: Path | None, identities: Sequence[str], split: Split) -> np.ndarray | None:
@@ -193,12 +178,11 @@ def prompt_texts(backbone: Backbone, run: Path | None, identities: Sequence[str]
     Args:
         backbone: The frozen CLIP; it must be the one the prompts were learnt on.
         run: The run's folder; None where no prompts are wanted.
-        identities: Whose, in the order wanted.
         split: The manifest of the photographs they are used for: names mean the same people only where the prompts
             were learnt on the same ones.
 
     Returns:
-        float32, shape (len(identities), embedding_dim), or None without a run.
+        float32, shape (len(identities), embedding_dim), in their order, or None without a run.
 
     Raises:
         BackboneError: There are no prompts, they are of another CLIP, an identity has none, or they were learnt on
@@ -210,10 +194,9 @@ def prompt_texts(backbone: Backbone, run: Path | None, identities: Sequence[str]
     file = run / PROMPTS
     try:
         _tell_unsealed(file)
-        with safetensors.safe_open(file, "pt") as opened:
-            facts, texts = opened.metadata() or {}, opened.get_tensor("texts").numpy()
-        names, made_by = facts["identities"].split("\n"), facts["backbone"]
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        tensors, facts = load_tensors(file)
+        texts, names, made_by = tensors["texts"].numpy(), facts["identities"].split("\n"), facts["backbone"]
+    except (OSError, KeyError, ValueError) as error:
         raise BackboneError(f"{file} holds no prompts ({error}); run notebook 02, then name its run") from error
     if made_by != backbone.fingerprint:
         raise BackboneError(
@@ -258,19 +241,10 @@ def _tell_unsealed(file: Path) -> None:
 
 
 def save_clip(backbone: Backbone, file: Path) -> Backbone:
-    """Write a CLIP whose image tower was trained: `load_backbone(file)` and `-p weights` take it.
+    """Write a CLIP whose image tower was trained, as .safetensors: `load_backbone(file)` and `-p weights` take it.
 
-    Args:
-        backbone: Its model as it is now.
-        file: A .safetensors file, written whole.
-
-    Returns:
-        The same model under its new fingerprint, so that no cache takes it for the old one.
+    Returns the same model under its new fingerprint, so that no cache takes it for the old one.
     """
-    state = {name: value.detach().cpu().contiguous().clone() for name, value in backbone.model.state_dict().items()}
     size, side = height_and_width(backbone.resolution), backbone.model.visual.input_resolution
-    with whole_file(file) as private:
-        facts = {} if size == (side, side) else size_fact(size, side)
-        safetensors.torch.save_file(state, private, facts | UNSEALED)
-        seal(private)
+    save_tensors(file, backbone.model.state_dict(), {} if size == (side, side) else size_fact(size, side))
     return replace(backbone, fingerprint=fingerprint(backbone.model))

@@ -1,16 +1,22 @@
-"""The guard: parameters out of a notebook's cells, a file or typed text, every fault of theirs refused at once."""
+"""Parameters out of a notebook's cells, a file or typed text, every fault refused at once; and back, as text."""
 
 import ast
-from collections.abc import Iterable, Mapping
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import PurePath
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from handclip_lib.errors import ConfigError
+from handclip_lib.parameters.parts import Parameters, nearest
 
 P = TypeVar("P", bound=BaseModel)
+Values = Parameters | Mapping[str, Any]
+"""Checked parameters, or those of a record."""
 INJECTED = "# Parameters"
 """What papermill's own cell begins with."""
 PATHS = {"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
@@ -34,14 +40,14 @@ def resolve(model: type[P], namespace: Mapping[str, Any]) -> P:
     name they assign is held to the model, and a value that only an older edition of the cell gave is the default again.
 
     Args:
-        model: The notebook's parameters.
-        namespace: Its `globals()`, or a plain mapping of names to values.
+        namespace: The notebook's `globals()`, or a plain mapping of names to values.
 
     Raises:
         ConfigError: All faults, one line each: name and value, what is wrong, what to do.
     """
     held, outdated = _held(set(model.model_fields), namespace)
-    faults = [_unknown(name, model) for name in sorted(held - set(model.model_fields), key=str)]
+    unknown = sorted(held - set(model.model_fields), key=str)
+    faults = [f"{name}: no such parameter; {nearest(str(name), model.model_fields)}" for name in unknown]
     values: dict[str, Any] = {}
     for name in model.model_fields:
         if name in namespace and name not in outdated:
@@ -54,9 +60,15 @@ def resolve(model: type[P], namespace: Mapping[str, Any]) -> P:
         known = {fault.split("=", 1)[0] for fault in faults}
         faults += [_refused(model, e) for e in error.errors() if str(e["loc"][0]) not in known]
     if faults:
-        count = "1 parameter is" if len(faults) == 1 else f"{len(faults)} parameters are"
-        raise ConfigError(f"{count} wrong:\n" + "\n".join(f"  {fault}" for fault in faults))
+        raise refusal(faults)
     return config
+
+
+def refusal(faults: Sequence[str], error: ConfigError | None = None) -> ConfigError:
+    """One refusal of all faults: those that `resolve` raised, and these."""
+    lines = [*(line.strip() for line in str(error or "").splitlines()[1:]), *faults]
+    count = "1 parameter is" if len(lines) == 1 else f"{len(lines)} parameters are"
+    return ConfigError(f"{count} wrong:\n" + "\n".join(f"  {line}" for line in lines))
 
 
 def as_papermill(value: str) -> Any:
@@ -64,10 +76,8 @@ def as_papermill(value: str) -> Any:
     if value in ("True", "False", "None"):
         return {"True": True, "False": False, "None": None}[value]
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(value)
-        except ValueError:
-            continue
     return value
 
 
@@ -86,17 +96,15 @@ def _held(fields: set[str], namespace: Mapping[str, Any]) -> tuple[set[str], set
     counts = [len(names & fields) for names in cells]
     own = [n for n, count in enumerate(counts) if count and not added[n]] or [n for n, c in enumerate(counts) if c]
     if not own:
-        plain = (name for name, value in namespace.items() if name not in fields and _is_literal(value))
+        literal = bool | int | float | str | list | dict | None
+        plain = (name for name, value in namespace.items() if name not in fields and isinstance(value, literal))
         return {name for name in plain if get_close_matches(name, fields, 1, 0.7)}, set()
     newest = max(n for n in own if 2 * counts[n] >= max(counts[m] for m in own))
     injected = max((n for n in range(newest, len(cells)) if added[n]), default=newest)
     # a cell half of whose parameters the newest gives again was an edition of it; one of other parameters still counts
     older = [cells[n] for n in range(newest) if added[n] or 2 * len(cells[n] & cells[newest] & fields) >= counts[n]]
-    return (cells[newest] | cells[injected]) - PATHS, (_union(older) & fields) - _union(cells[newest:])
-
-
-def _union(sets: Iterable[set[str]]) -> set[str]:
-    return set().union(*sets)
+    outdated = set[str]().union(*older) & fields
+    return (cells[newest] | cells[injected]) - PATHS, outdated.difference(*cells[newest:])
 
 
 def _assigned(source: str) -> set[str]:
@@ -115,16 +123,6 @@ def _assigned(source: str) -> set[str]:
         if not isinstance(node, SCOPES):
             waiting += ast.iter_child_nodes(node)
     return names
-
-
-def _is_literal(value: object) -> bool:
-    return value is None or isinstance(value, bool | int | float | str | list | dict)
-
-
-def _unknown(name: str, model: type[BaseModel]) -> str:
-    near = get_close_matches(str(name), model.model_fields, 1, 0.5)
-    remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(model.model_fields)}"
-    return f"{name}: no such parameter; {remedy}"
 
 
 def _convert(model: type[BaseModel], name: str, value: Any) -> tuple[Any, str | None]:
@@ -167,3 +165,61 @@ def _refused(model: type[BaseModel], error: Any) -> str:
         near = get_close_matches(str(error["input"]), choices, 1)
         return f"{given}: {f'did you mean {near[0]}? ' if near else ''}choose from {', '.join(choices)}"
     return f"{given}: {error['msg'][0].lower()}{error['msg'][1:]} ({model.model_fields[name].description})"
+
+
+def changed(values: Values, since: Values | None = None) -> dict[str, Any]:
+    """The values that differ from others, or those of checked parameters from their defaults; what is new is none."""
+    if since is None and isinstance(values, Parameters):
+        since = defaults(type(values))
+    ours, before = (given.model_dump() if isinstance(given, Parameters) else given or {} for given in (values, since))
+    return {name: value for name, value in ours.items() if before.get(name, value) != value}
+
+
+def defaults(model: type[Parameters]) -> dict[str, Any]:
+    """Default of each parameter."""
+    return {name: field.default for name, field in model.model_fields.items()}
+
+
+def papermill_command(config: Parameters) -> str:
+    """How plain papermill runs the notebook with these parameters, from the project's folder."""
+    return shlex.join(["papermill", f"notebooks/{config.notebook}.ipynb", "out.ipynb", *_words(config)])
+
+
+def run_command(config: Parameters) -> str:
+    """How `handclip run` does."""
+    return shlex.join(["handclip", "run", config.notebook[:2], *_words(config)])
+
+
+def parameter_lines(config: Parameters, since: Parameters) -> str:
+    """What to write at the end of the parameters cell of a notebook whose cell gave `since`."""
+    return "\n".join(_line(type(config), name, value) for name, value in changed(config, since).items())
+
+
+def parameters_cell(model: type[Parameters]) -> str:
+    """The parameters cell of a notebook: every parameter at its default, described for papermill's help."""
+    return "\n".join(_line(model, name, field.default) for name, field in model.model_fields.items())
+
+
+def said(config: Parameters) -> str:
+    """One sentence: which parameters are not at their defaults."""
+    values = ", ".join(f"{name} = {_literal(value)}" for name, value in changed(config).items())
+    return f"Parameters that differ from the defaults: {values}." if values else "All parameters are at their defaults."
+
+
+def _words(config: Parameters) -> list[str]:
+    """Free text is given raw: papermill would read 007 as a number."""
+    fields = type(config).model_fields
+    return [
+        word
+        for name, value in changed(config).items()
+        for word in ("-r" if isinstance(value, str) and get_origin(fields[name].annotation) is None else "-p",
+                     name, str(value))
+    ]  # fmt: skip
+
+
+def _line(model: type[Parameters], name: str, value: Any) -> str:
+    return f"{name}: {type(value).__name__} = {_literal(value)}  # {model.model_fields[name].description}"
+
+
+def _literal(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

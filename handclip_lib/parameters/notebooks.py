@@ -17,6 +17,7 @@ from handclip_lib.parameters.parts import (
     Prompts,
     PromptTraining,
     ReidHead,
+    nearest,
 )
 
 VERSIONS = {
@@ -193,20 +194,13 @@ def notebook_of(name: str) -> str | None:
 def no_parameter(name: str) -> str:
     """That no notebook has a parameter of this name, with the remedy; "" where one has."""
     known = sorted({name for model in NOTEBOOKS.values() for name in model.model_fields})
-    near = get_close_matches(name, known, 1, 0.5)
-    remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
-    return "" if name in known else f"no notebook has it; {remedy}"
+    return "" if name in known else f"no notebook has it; {nearest(name, known)}"
 
 
 def trained_name(backbone: str, parameters: Mapping[str, Any], learnt: str = "yes") -> str:
-    """What a model that 03 or 04 trained is called in tables and figures.
+    """What a model that 03 or 04 trained is called: that test images chose it is part of it, and that it learnt not.
 
-    That test images chose it is part of it, and that it did not learn.
-
-    Args:
-        backbone: The backbone's name.
-        parameters: Of the training's run.
-        learnt: `ImageResult.learnt`.
+    `parameters` are of the training's run, `learnt` of its `ImageResult`.
     """
     made = "joint" if "method" in parameters else "fine-tuned"
     how, _, reason = learnt.partition(": ")

@@ -3,11 +3,14 @@
 A loop takes the part that it is steered by; a notebook's parameters are such a part, for they inherit it.
 """
 
+import re
+from collections.abc import Collection
+from difflib import get_close_matches
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from handclip_lib.parameters.templates import template_faults, templates_of
+from handclip_lib.errors import ConfigError
 
 Dataset = Literal["drawn", "11k", "hd", "folder"]
 Aspect = Literal["dorsal_r", "dorsal_l", "palmar_r", "palmar_l", "all"]
@@ -28,6 +31,17 @@ LARGEST_SIDE = 1024
 """Pixels: of an image that a model sees. 4096 patches of 16 pixels: seven times CLIP's most."""
 LARGEST_BATCH = 65_536
 """Images."""
+SLOT, NAME, PLACEHOLDER = "{}", "{name}", "X"
+"""Of a prompt template: the learnt tokens, the identity's name, and a learnt token where they are spelt out."""
+TEMPLATES = {"identity": "A photo of a {} hand.", "shared": "A photo of a {} hand of {name}."}
+"""Template of each kind of context where none is given. Source of the first: CLIP-ReID's, with "hand" for "person"."""
+_SPELT = re.compile(rf"(?<!\S){PLACEHOLDER}(?: {PLACEHOLDER})*(?!\S)")
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The remedy for a name that is not known."""
+    near = get_close_matches(name, known, 1, 0.5)
+    return f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
 
 
 class Parameters(BaseModel):
@@ -191,10 +205,10 @@ class ImageTraining(Parameters):
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """Weight of each loss term."""
-        names = {"identity": self.identity_weight, "triplet": self.triplet_weight, "supcon": self.supcon_weight}
-        names |= {"center": self.center_weight, "image_to_text": self.text_weight}
-        return names | {"text_supcon": self.text_supcon_weight}
+        """Weight of each of `image_losses`, by its name: every field that ends so."""
+        fields = [name for name in ImageTraining.model_fields if name.endswith("_weight")]
+        weights = {name.removesuffix("_weight"): getattr(self, name) for name in fields}
+        return {{"text": "image_to_text"}.get(name, name): weight for name, weight in weights.items()}
 
     def faults(self) -> list[str]:
         """A batch beyond what memory holds, and losses of which none counts, too."""
@@ -208,3 +222,50 @@ class ImageTraining(Parameters):
         if not any(self.loss_weights.values()):
             found.append("every loss has weight 0: give one of identity_weight, triplet_weight, supcon_weight more")
         return found
+
+
+def templates_of(text: str, context: str) -> tuple[str, ...]:
+    """The templates in a text, parted by |; the context's own where there is none."""
+    given = tuple(part.strip() for part in text.split("|") if part.strip())
+    return given or (TEMPLATES[context],)
+
+
+def template_faults(templates: tuple[str, ...], n_ctx: int, context: str) -> list[str]:
+    """What `split_template` says of each template that is none."""
+    found = []
+    for template in templates:
+        try:
+            split_template(template, n_ctx, context)
+        except ConfigError as error:
+            found.append(str(error))
+    return found
+
+
+def split_template(template: str, n_ctx: int, context: str) -> tuple[str, str]:
+    """What stands before and after the learnt tokens: `{}`, or `n_ctx` words "X" ("A photo of a X X X X hand.").
+
+    Raises:
+        ConfigError: No slot or several, another number of X, or a name where none belongs (in a context "identity",
+            whose prompts are told apart by their learnt tokens alone) or none where one does ("shared").
+    """
+    parts = template.split(SLOT) if SLOT in template else _SPELT.split(template)
+    if len(parts) != 2:
+        raise ConfigError(
+            f"template={template!r} has {len(parts) - 1} slots for the learnt tokens; write {SLOT} once, "
+            f"as in {TEMPLATES[context]!r}"
+        )
+    before, after = parts
+    spelt = template[len(before) : len(template) - len(after)].split()
+    if spelt != [SLOT] and len(spelt) != n_ctx:
+        raise ConfigError(
+            f"template={template!r} spells {len(spelt)} X and n_ctx={n_ctx}; write {SLOT} in place of them, or as many"
+        )
+    names = template.count(NAME)
+    if context == "identity" and names:
+        raise ConfigError(f"template={template!r} names the identity, which context='identity' does not: drop {NAME}")
+    if context == "shared" and names != 1:
+        raise ConfigError(
+            f"template={template!r} has {names} places for the name; with context='shared' prompts differ by it "
+            f"alone: write {NAME} once, as in {TEMPLATES['shared']!r}"
+        )
+    return before, after

@@ -1,38 +1,44 @@
 """The run id: a hash of parameters, notebook, the code its result depends on, and all that is read."""
 
 import ast
-import hashlib
 import importlib.metadata
 import itertools
 import json
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from handclip_lib.errors import ConfigError
+from handclip_lib.errors import ConfigError, WriteError
+from handclip_lib.files import write_text
 from handclip_lib.parameters.parts import Parameters
-from handclip_lib.places import project_root
+from handclip_lib.places import cache_folder, project_root
 from handclip_lib.runs.inputs import what_is_read
 
-PACKAGES = ("handclip", "torch", "openai-clip", "numpy", "pandas", "pillow", "papermill", "matplotlib")
+COMPUTE = ("torch", "torchvision", "openai-clip", "numpy", "pandas", "pillow")
+"""Packages that figures depend on. A run's record has their versions and its id has not: an update shall neither end
+the resume of a training nor repeat each run; where two compared runs differ in them, the comparison says so."""
+PACKAGES = ("handclip", *COMPUTE, "papermill", "matplotlib")
 LIBRARY = Path(__file__).parents[1]
 SHOWS_AND_KEEPS = {"plots", "widgets", "runs", "report", "launch", "cli", "doctor"}
 """Rooms and modules that draw, show, keep and start what others compute: no figure of a result depends on them."""
 WEIGHTS = "tiny.safetensors"  # shipped, and read by backbone tiny alone
 BLOCKS = (ast.stmt, ast.excepthandler, ast.match_case)
 DOCUMENTED = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+MOST_KNOWN = 2000  # pieces of code
+WAY_OF_PARSING = f"{sys.version}\0".encode() + Path(__file__).read_bytes() + b"\0"
+Parsed = tuple[str, list[str], list[str]]
+"""Of code: a digest, the dotted names it may import, and the names of files in it."""
 
 
 def code_of(notebook: Path) -> str:
-    """The code cells of a notebook: prose may change without making another run.
-
-    Raises:
-        ConfigError: The file is no notebook.
-    """
+    """The code cells of a notebook, for prose may change without making another run; a ConfigError where it is none."""
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         return "\0".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
@@ -46,14 +52,13 @@ def run_id(config: Parameters, code: str | None, read: Mapping[str, str] | None 
     A part that the notebook has not (06 has no backbone) is left out.
 
     Args:
-        config: Checked parameters.
         code: Of `code_of`; None of a run by hand, whose cells are its own and whose imports are the notebook's.
         read: Of `what_is_read` where it is known already.
     """
     file = project_root() / "notebooks" / f"{config.notebook}.ipynb"
     imports = code if code is not None else code_of(file) if file.is_file() else None
     backbone = str(getattr(config, "backbone", ""))
-    digest = hashlib.sha256()
+    digest = sha256()
     for part in (
         json.dumps(config.model_dump(), sort_keys=True),
         "by hand" if code is None else code,
@@ -66,7 +71,7 @@ def run_id(config: Parameters, code: str | None, read: Mapping[str, str] | None 
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on, read without importing them."""
+    """Versions of Python and of `PACKAGES`, read without importing them."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -93,48 +98,56 @@ def git_state() -> dict[str, Any] | None:
 def _library_stamp(code: str | None, tiny: bool) -> str:
     """A digest of the library's modules that some code imports, that those import, and of the data files they name.
 
-    Args:
-        code: Of `code_of`; None, and what cannot be parsed, stands for code that imports everything.
-        tiny: The shipped weights are read.
+    None, and what cannot be parsed, stands for code that imports everything. `tiny`: the shipped weights are read.
     """
-    modules = _modules()
+    files = {file.relative_to(LIBRARY.parent).with_suffix("").parts: file for file in LIBRARY.rglob("*.py")}
+    counted = {words: file for words, file in files.items() if words[1] not in SHOWS_AND_KEEPS}
+    modules = {".".join(words).removesuffix(".__init__"): file for words, file in counted.items()}
+    file = cache_folder() / "content" / "code.json"
+    known = _known(file)
+    before = len(known)
     try:
         cells = () if code is None else code.encode("utf-8", "surrogatepass").split(b"\0")
-        waiting = {name for cell in cells for name in _as_parsed(cell)[1]} if cells else {*modules}
+        waiting = {name for cell in cells for name in _as_parsed(cell, known)[1]} if cells else {*modules}
     except SyntaxError:  # a line that only IPython understands
         waiting = {*modules}
-    parsed: dict[str, str] = {}
+    parsed: dict[str, Parsed] = {}
     while waiting:
         name = waiting.pop()
         for module in itertools.accumulate(name.split("."), "{}.{}".format):  # importing a.b runs a too
             if module in modules and module not in parsed:
-                parsed[module], names = _as_parsed(modules[module].read_bytes())
-                waiting |= names
-    digest = hashlib.sha256()
-    for module, dump in sorted(parsed.items()):
-        digest.update(f"{module}\0{dump}\0".encode())
+                parsed[module] = _as_parsed(modules[module].read_bytes(), known)
+                waiting.update(parsed[module][1])
+    if len(known) > before:
+        with suppress(WriteError):
+            write_text(file, json.dumps(dict([*known.items()][-MOST_KNOWN:])))
+    digest = sha256()
+    for module, (stamp, _, named) in sorted(parsed.items()):
+        digest.update(f"{module}\0{stamp}\0".encode())
         for data in sorted(modules[module].parent.glob("*.*")):
-            if data.suffix != ".py" and repr(data.name) in dump and (tiny or data.name != WEIGHTS):
+            if data.suffix != ".py" and data.name in named and (tiny or data.name != WEIGHTS):
                 digest.update(data.name.encode() + data.read_bytes())
     return digest.hexdigest()
 
 
-def _modules() -> dict[str, Path]:
-    """File of each module of the library that a result may depend on, by its dotted name."""
-    found = {}
-    for file in LIBRARY.rglob("*.py"):
-        words = file.relative_to(LIBRARY.parent).with_suffix("").parts
-        if words[1] not in SHOWS_AND_KEEPS:
-            found[".".join(words).removesuffix(".__init__")] = file
-    return found
-
-
 @cache
-def _as_parsed(source: bytes) -> tuple[str, frozenset[str]]:
-    """Code as it is parsed, without docstrings, so that words make no other run; and dotted names it may import.
+def _known(file: Path) -> dict[str, Parsed]:
+    """Code that was parsed before, by a digest of it: parsing and dumping a notebook's share takes 0.3 s."""
+    try:
+        known = json.loads(file.read_bytes())
+        return {key: (str(digest), [*names], [*files]) for key, (digest, names, files) in known.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _as_parsed(source: bytes, known: dict[str, Parsed]) -> Parsed:
+    """Code as it is parsed, without docstrings, so that words make no other run; kept in `known`.
 
     A name of the library in quotes is that of a package for another process: `python -m handclip_lib.training`.
     """
+    key = sha256(WAY_OF_PARSING + source).hexdigest()
+    if key in known:
+        return known[key]
     tree = ast.parse(source)
     names: set[str] = set()
     waiting: list[ast.AST] = [tree]
@@ -152,4 +165,6 @@ def _as_parsed(source: bytes) -> tuple[str, frozenset[str]]:
             del node.body[0]
     dump = ast.dump(tree)
     names |= {f"{name}.__main__" for name in re.findall(r"value='(handclip_lib\.[\w.]+)'", dump)}
-    return dump, frozenset(names)
+    files = sorted(set(re.findall(r"value='([^'/\s]+\.\w+)'", dump)))
+    known[key] = sha256(dump.encode("utf-8", "surrogatepass")).hexdigest(), sorted(names), files
+    return known[key]

@@ -2,25 +2,21 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, get_args
 
 from handclip_lib.data.content import content_keys, data_files
-from handclip_lib.errors import BackboneError, ConfigError, DataError, RunError
+from handclip_lib.errors import BackboneError, DataError, RunError
 from handclip_lib.parameters.notebooks import Analysis
 from handclip_lib.parameters.parts import BackboneName, Parameters
 from handclip_lib.places import HD_IDENTITIES, METADATA, PHOTOGRAPHS, find_data_root, reports_folder
-from handclip_lib.runs.record import PROMPTS_OF, TRAININGS, find_run, read_record
+from handclip_lib.runs.record import CHECKPOINTS, PROMPTS_OF, TRAININGS, find_run, read_record
 
 EARLIER = {"prompt_run": PROMPTS_OF, "trained_run": TRAININGS}
 """Parameters that name an earlier run, and whose runs they take."""
-CHECKPOINTS = {
-    "02_prompt_learning": "text_features.safetensors", "03_image_finetune": "best.safetensors",
-    "04_joint_training": "best.safetensors",
-}  # fmt: skip
-"""What a later notebook takes from a run."""
 LEFT = ("text_features.safetensors", "best.safetensors", "split.csv", "split.json")
 """What later runs read of a run: its digest is that of these files and its parameters."""
 EVALUATED = ("run.json", "per_query.csv", "embeddings.safetensors", "split.csv", "split.json")
@@ -30,33 +26,35 @@ EVALUATED = ("run.json", "per_query.csv", "embeddings.safetensors", "split.csv",
 def what_is_read(config: Parameters, *, progress: bool = True) -> dict[str, str]:
     """A digest of all that a run of these parameters reads, by the parameter that names it; of 06, by run.
 
-    What is not there has a digest too, which is another one once it is there. Published weights need none: their name
-    says what they are, and a file that differs from its published checksum is not used. Drawn hands are their
-    parameters and the library. `progress` shows a bar while files are read that were never read before.
+    What is not there has a digest too. Published weights need none: their name says what they are, and a file that
+    differs from its published checksum is not used. Drawn hands are their parameters and the library.
     """
+    read, given = {}, config.model_dump()
     if isinstance(config, Analysis):
-        return _analysed()
-    given = config.model_dump()
-    read = {}
+        for folder in sorted((reports_folder() / "runs").glob("0[1-5]_*")):
+            record = read_record(folder) or {}
+            status = record.get("status", "damaged")
+            known = {} if status == "running" else contents(folder, EVALUATED)
+            read[folder.name] = f"{status} {_digest(json.dumps([record.get('started'), known], sort_keys=True))}"
+        return read
     if given.get("data_root") and given["dataset"] != "drawn":
-        read["data_root"] = _data(given["dataset"], given["data_root"], progress)
+        read["data_root"] = "absent"
+        with suppress(DataError):
+            root = find_data_root(given["data_root"])
+            paths = data_files(given["dataset"], root)
+            lines = zip(paths, content_keys(root, paths, progress), strict=True)
+            read["data_root"] = _digest("\0".join(f"{path}\0{key}" for path, key in lines))
     if given.get("weights"):
         read["weights"] = _file(given["weights"])
     for name in EARLIER:
         if given.get(name):
-            folder = _earlier_run(config, name)
-            read[name] = f"{folder.name} {_left(folder)}" if folder else "absent"
+            earlier = _earlier_run(config, name)
+            read[name] = f"{earlier.name} {_left(earlier)}" if earlier else "absent"
     return read
 
 
-def named_inputs(config: Parameters) -> str:
-    """The parameters that name what is read: two configurations with equal ones read the same."""
-    names = ("dataset", "data_root", "backbone", "weights", "input_size", *EARLIER)
-    return json.dumps([getattr(config, name, "") for name in names])
-
-
 def earlier_runs(config: Parameters) -> dict[str, str]:
-    """Id of each earlier run that the parameters name now, by its notebook, as a record's `inputs` have it."""
+    """Id of each earlier run that the parameters name now, by its notebook: `inputs` of a record."""
     found = [_earlier_run(config, name) for name in EARLIER if getattr(config, name, "")]
     return {folder.name.partition("-")[0]: folder.name for folder in found if folder}
 
@@ -66,7 +64,12 @@ def input_faults(given: Mapping[str, Any]) -> list[str]:
     found = []
     if given.get("data_root") and isinstance(given["data_root"], str):
         try:
-            _look_at_data(given.get("dataset"), find_data_root(given["data_root"]))
+            root, dataset = find_data_root(given["data_root"]), given.get("dataset")
+            needed = {"11k": (METADATA, PHOTOGRAPHS), "hd": (HD_IDENTITIES,)}.get(str(dataset), ())
+            if not all((root / name).exists() for name in needed):
+                from handclip_lib.data.open import open_dataset
+
+                open_dataset(str(dataset), str(root))  # it says what is missing, and which folder may be meant
         except DataError as error:
             found.append(str(error))
     folder = given.get("download_root")
@@ -96,31 +99,17 @@ def weights_faults(given: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def refusal(faults: Sequence[str], error: ConfigError | None = None) -> ConfigError:
-    """One refusal of all faults: those of the parameters themselves, as their guard raised them, and these."""
-    lines = [*(line.strip() for line in str(error or "").splitlines()[1:]), *faults]
-    count = "1 parameter is" if len(lines) == 1 else f"{len(lines)} parameters are"
-    return ConfigError(f"{count} wrong:\n" + "\n".join(f"  {line}" for line in lines))
-
-
 def refuse_other_input(config: Parameters, record: Mapping[str, Any]) -> None:
-    """Refuse to end a run whose input is another than when it began, by its record.
+    """Refuse, by a RunError, to end a run whose input is another than when it began, by its record.
 
     Runs of an analysis that have begun or ended since are no change: it looked at those there were.
-
-    Raises:
-        RunError: Something changed; the message names the parameter.
     """
     inputs = record.get("inputs") or {}
-    meant = {
-        name: inputs[notebook]
-        for name, notebooks in EARLIER.items()
-        for notebook in notebooks
-        if getattr(config, name, "") == "latest" and notebook in inputs
-    }
+    latest = {name: notebooks for name, notebooks in EARLIER.items() if getattr(config, name, "") == "latest"}
+    meant = {name: inputs[one] for name, notebooks in latest.items() for one in notebooks if one in inputs}
     now = what_is_read(config.model_copy(update=meant), progress=False)
-    read = {name: key for name, key in (record.get("read") or {}).items() if not key.startswith("running")}
-    changed = [name for name, key in read.items() if now.get(name) != key]
+    read = (record.get("read") or {}).items()
+    changed = [name for name, key in read if not key.startswith("running") and now.get(name) != key]
     if changed:
         raise RunError(
             f"what {' and '.join(changed)} names changed while this run went on, so its figures may be of neither "
@@ -129,11 +118,7 @@ def refuse_other_input(config: Parameters, record: Mapping[str, Any]) -> None:
 
 
 def usable_run(name: str, *notebooks: str) -> Path:
-    """As `find_run`; what a later notebook takes from the run is there and is what the run left.
-
-    Raises:
-        RunError: As `find_run`, or a file is gone or was replaced since.
-    """
+    """As `find_run`; a RunError, too, where a file that later notebooks take is gone or was replaced since."""
     folder = find_run(reports_folder() / "runs", name, *notebooks)
     record = read_record(folder) or {}
     needed, again = CHECKPOINTS[record["notebook"]], f"run {record['notebook'][:2]} again"
@@ -142,8 +127,8 @@ def usable_run(name: str, *notebooks: str) -> Path:
     left = record.get("left")
     left = left if isinstance(left, dict) else {}
     now = contents(folder, tuple(left))
-    for file, key in left.items():
-        if now.get(file) != key:
+    for file in left:
+        if now.get(file) != left[file]:
             raise RunError(
                 f"{file} in {folder} is not the file that {folder.name} left: it was replaced or damaged since; "
                 f"{again} with --force, or give a file of weights of your own with -p weights"
@@ -165,24 +150,6 @@ def _earlier_run(config: Parameters, name: str) -> Path | None:
         return None
 
 
-def _look_at_data(dataset: Any, root: Path) -> None:
-    needed = {"11k": (METADATA, PHOTOGRAPHS), "hd": (HD_IDENTITIES,)}.get(dataset, ())
-    if not all((root / name).exists() for name in needed):
-        from handclip_lib.data.open import open_dataset
-
-        open_dataset(dataset, str(root))  # it says what is missing, and which folder may be meant
-
-
-def _data(dataset: str, data_root: str, progress: bool) -> str:
-    try:
-        root = find_data_root(data_root)
-    except DataError:
-        return "absent"
-    paths = data_files(dataset, root)
-    lines = zip(paths, content_keys(root, paths, progress), strict=True)
-    return _digest("\0".join(f"{path}\0{key}" for path, key in lines))
-
-
 def _file(typed: str) -> str:
     try:
         file = Path(typed).expanduser()
@@ -196,16 +163,6 @@ def _left(folder: Path) -> str:
     parameters = (read_record(folder) or {}).get("parameters") or {}
     weights = _file(parameters["weights"]) if parameters.get("weights") else ""
     return _digest(json.dumps([parameters, weights, contents(folder)], sort_keys=True))
-
-
-def _analysed() -> dict[str, str]:
-    read = {}
-    for folder in sorted((reports_folder() / "runs").glob("0[1-5]_*")):
-        record = read_record(folder) or {}
-        status = record.get("status", "damaged")
-        known = {} if status == "running" else contents(folder, EVALUATED)
-        read[folder.name] = f"{status} {_digest(json.dumps([record.get('started'), known], sort_keys=True))}"
-    return read
 
 
 def _digest(text: str) -> str:

@@ -1,7 +1,4 @@
-"""`run.json`: the one record of what a run is, how it ended, and whether its process is still there.
-
-On this machine a process is told by its number, on another by the run's heartbeat.
-"""
+"""`run.json`: what a run is, how it ended, and whose it is: one process's, by a lock here, by a heartbeat elsewhere."""
 
 import json
 import os
@@ -11,17 +8,22 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
 
+from filelock import Timeout
+
 from handclip_lib.errors import RunError
-from handclip_lib.files import begin_file, read_regular, write_text
+from handclip_lib.files import begin_file, file_lock, make_folder, read_regular, write_text, writing
 from handclip_lib.terminal import one_line
 
 STATUSES = ("running", "succeeded", "failed", "interrupted", "died", "lost")
 DAMAGED = "damaged"
 PROMPTS_OF, TRAININGS = ("02_prompt_learning",), ("03_image_finetune", "04_joint_training")
 """Notebooks whose runs later ones take: prompts, and trained image towers."""
+CHECKPOINTS = dict.fromkeys(PROMPTS_OF, "text_features.safetensors") | dict.fromkeys(TRAININGS, "best.safetensors")
+"""What a later notebook takes from a run."""
 TRAINING_CHECKPOINTS = ("image.safetensors", "prompts.safetensors")
 """What trainings go on from, the later one of a run first."""
 RESULTS = (
@@ -41,6 +43,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {
 HEARTBEAT = "heartbeat"
 """File in a run's folder that is touched while the run goes on."""
 LOST_AFTER = 300.0  # seconds without a heartbeat; a file server may show a touch a minute late
+BEAT = 15.0  # seconds between touches of the heartbeat
 
 
 def now() -> str:
@@ -49,7 +52,7 @@ def now() -> str:
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write `run.json`."""
+    """Write `run.json` whole or not at all."""
     write_text(folder / "run.json", json.dumps(record, indent=1, default=str) + "\n")
 
 
@@ -62,9 +65,8 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 def record_of(folder: Path) -> dict[str, Any]:
     """`run.json`; of one that cannot be used, its id, the status "damaged" and the reason as error.
 
-    The id is the folder's name, which tells runs apart: a copied or renamed folder holds the record of another one.
-    A run whose record says "running" although its process is gone has "died", or is "lost" where the process was on
-    another machine that gives no sign of life.
+    The id is the folder's name: a copied or renamed folder holds the record of another run. One that says "running"
+    has "died" where its process is gone, or is "lost" where that was on a machine that gives no sign of life.
     """
     try:
         record = json.loads(read_regular(folder / "run.json", MOST), parse_int=_whole)
@@ -88,17 +90,11 @@ def not_learnt(record: Mapping[str, Any]) -> str:
 
 
 def find_run(runs: Path, name: str, *notebooks: str) -> Path:
-    """The folder of a run of one of these notebooks that succeeded: by its id in `runs`, "latest", or its folder.
-
-    Raises:
-        RunError: There is none, or it is of another notebook or did not succeed.
-    """
+    """The folder of a run of one of these notebooks that succeeded: by its id in `runs`, "latest", or its folder."""
     wanted = " or ".join(notebooks)
     if name == "latest":
-        records = [(read_record(folder), folder) for stem in notebooks for folder in runs.glob(f"{stem}-*")]
-        done = [
-            (r["started"], folder) for r, folder in records if r and r["status"] == "succeeded" and r.get("started")
-        ]
+        records = [(read_record(folder) or {}, folder) for stem in notebooks for folder in runs.glob(f"{stem}-*")]
+        done = [(r["started"], at) for r, at in records if r.get("status") == "succeeded" and r.get("started")]
         if not done:
             raise RunError(f"no run of {wanted} succeeded in {runs}; run it first: handclip run {notebooks[0][:2]}")
         return max(done)[1]
@@ -106,19 +102,14 @@ def find_run(runs: Path, name: str, *notebooks: str) -> Path:
     record = read_record(folder)
     if record is None:
         raise RunError(f"{name!r} is no run in {runs}; `handclip runs` lists them, and latest takes the newest")
-    if record.get("notebook") not in notebooks or record["status"] != "succeeded":
-        raise RunError(
-            f"{name} is a run of {record.get('notebook')} that {record['status']}; one of {wanted} is needed"
-        )
+    notebook, status = record.get("notebook"), record["status"]
+    if notebook not in notebooks or status != "succeeded":
+        raise RunError(f"{name} is a run of {notebook} that {status}; one of {wanted} is needed")
     return folder
 
 
 def remove_results(folder: Path, *, and_checkpoints: bool = False) -> None:
-    """Remove what an earlier attempt of a run left, but what a training would go on from, unless that is to go too.
-
-    Raises:
-        RunError: A file cannot be removed.
-    """
+    """Remove what an earlier attempt of a run left, but what a training goes on from; a RunError where it cannot."""
     for file in (file for pattern in RESULTS for file in folder.glob(pattern)):
         try:
             if and_checkpoints or file.name not in TRAINING_CHECKPOINTS:
@@ -131,21 +122,19 @@ def _check(record: Any) -> None:
     """Raise ValueError for what no run writes."""
     if not isinstance(record, dict) or not all(isinstance(record.get(name), str) for name in ("id", "status")):
         raise ValueError("it names no id and status")
-    for name, value in record.items():
-        if value is not None and not isinstance(value, KINDS.get(name, object)):
-            raise ValueError(f"{name} is a {type(value).__name__}")
     _check_depth(record, 0)
-    metrics = record.get("metrics") or {}
-    for name in ("rank1", "map"):
-        if not isinstance(metrics.get(name, 0.0), int | float):
-            raise ValueError(f"metrics: {name} is a {type(metrics[name]).__name__}")
+    metrics = record.get("metrics")
+    parts = [(name, value, KINDS.get(name, object)) for name, value in record.items() if value is not None]
+    if isinstance(metrics, dict):
+        parts += [(f"metrics: {name}", metrics.get(name, 0.0), (int, float)) for name in ("rank1", "map")]
+    for name, value, kind in parts:
+        if not isinstance(value, kind):
+            raise ValueError(f"{name} is a {type(value).__name__}")
     if record.get("split") and not isinstance(record["split"].get("checksum"), str):
         raise ValueError("split has no checksum")
     for name in ("started", "finished"):
-        if record.get(name):
-            year = datetime.fromisoformat(record[name]).year
-            if not 1970 <= year < 9000:
-                raise ValueError(f"{name} in the year {year}")
+        if record.get(name) and not 1970 <= (year := datetime.fromisoformat(record[name]).year) < 9000:
+            raise ValueError(f"{name} in the year {year}")
 
 
 def _check_depth(value: Any, level: int) -> None:
@@ -183,21 +172,12 @@ def state_of(folder: Path, process: dict[str, Any]) -> tuple[str, str | None]:
 
 
 def _silence(folder: Path) -> float:
-    """Seconds between the last sign of life in a folder and now, both by the clock of its file system.
-
-    A record of before there were heartbeats goes by the newest file beside it.
-    """
-    beat = folder / HEARTBEAT
-    times = [_changed(path) for path in ([beat] if beat.exists() else folder.rglob("*"))]
-    # a time to come is no sign of life either: it was copied, or the clock was set
-    return abs(_clock(folder) - max(times, default=0.0))
-
-
-def _changed(path: Path) -> float:
-    try:
-        return path.lstat().st_mtime
-    except OSError:
-        return 0.0
+    """Seconds since the last sign of life, by its file system's clock; without a heartbeat, since the newest file."""
+    beat, newest = folder / HEARTBEAT, 0.0
+    for path in [beat] if beat.exists() else folder.rglob("*"):
+        with suppress(OSError):  # it went meanwhile
+            newest = max(newest, path.lstat().st_mtime)
+    return abs(_clock(folder) - newest)  # a time to come is no sign of life either: it was copied, or the clock was set
 
 
 def _clock(folder: Path) -> float:
@@ -246,3 +226,79 @@ def _machine() -> str:
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
+
+
+class UnderWayError(RunError):
+    """The run is another process's; `wait` is the seconds after which it is known whether that process is gone."""
+
+    wait = 0.0
+
+
+class Claim:
+    """A run that is this process's until `release`; the system takes the lock back from a process that is killed.
+
+    A file server may keep the lock of a machine that crashed, or know no locks of others: so the record counts too.
+    Meanwhile a thread, which ends with the process, touches the run's heartbeat.
+    """
+
+    def __init__(self, folder: Path):
+        """Take the run; an UnderWayError where it is another's, a WriteError where its folder cannot be written."""
+        with writing(folder):
+            make_folder(folder)
+            self._lock = file_lock(lock_of(folder), timeout=0)
+            try:
+                self._lock.acquire()
+            except Timeout as error:
+                raise _refusal(folder) from error
+        record = read_record(folder) or {}
+        process = record.get("process") or {}
+        if record.get("status") == "running" and not (is_here(process) and process.get("pid") == os.getpid()):
+            self._lock.release()
+            raise _refusal(folder)
+        self._file, self._ended = folder / HEARTBEAT, Event()
+        self._thread = Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._ended.set()
+        self._thread.join(BEAT)  # a file server that hangs is not waited for
+        with suppress(OSError):
+            self._file.unlink(missing_ok=True)
+        self._lock.release()
+
+    def __enter__(self) -> "Claim":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _beat(self) -> None:
+        while not self._ended.is_set():
+            with suppress(OSError):  # a full disk is told of by what the run writes
+                begin_file(self._file)
+            self._ended.wait(BEAT)
+
+
+def lock_of(folder: Path) -> Path:
+    """The file that the process of a run holds a lock on."""
+    return folder.parent / f".{folder.name}.lock"
+
+
+def _refusal(folder: Path) -> UnderWayError:
+    record = read_record(folder) or {}
+    status, known, process = record.get("status"), record.get("error"), record.get("process") or {}
+    remedy, wait = "wait for it, {}, or change a parameter", 0.0
+    if status in ("running", "lost") and not is_here(process):
+        if status == "running":
+            known, wait = f"running {known}", LOST_AFTER + 60
+            remedy = f"{remedy.format('stop it there')}; silent for {LOST_AFTER / 60:.0f} min it is lost"
+        else:
+            remedy = f"and yet {lock_of(folder)} is locked: if that machine is gone, delete this file"
+    else:
+        number = f", {process.get('pid')}" if status == "running" else ""
+        known = f"being run by another process{number}, perhaps a notebook that is open"
+        remedy = remedy.format("shut its kernel down")
+    error = UnderWayError(f"{folder.name} is {known}: {remedy}")
+    error.wait = wait
+    return error

@@ -4,7 +4,6 @@ import atexit
 import html
 import io
 import json
-import logging
 import os
 import re
 import sys
@@ -16,15 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from handclip_lib.errors import HandClipError, RunError
 from handclip_lib.files import whole_file, write_text
-from handclip_lib.parameters.commands import defaults
-from handclip_lib.parameters.guard import resolve
+from handclip_lib.parameters.guard import defaults, refusal, resolve
 from handclip_lib.parameters.notebooks import SELECTED_ON_TEST
 from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import elsewhere, reports_folder
 from handclip_lib.runs import inputs
-from handclip_lib.runs.claim import Claim
 from handclip_lib.runs.identity import git_state, run_id, versions
-from handclip_lib.runs.record import TRAININGS, not_learnt, now, read_record, remove_results, this_process, write_record
+from handclip_lib.runs.record import Claim, not_learnt, now, read_record, remove_results, this_process, write_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,15 +35,10 @@ P = TypeVar("P", bound=Parameters)
 DPI = 144
 SECONDS_BETWEEN_FIGURES = 5.0
 RUN_FOLDER = "HANDCLIP_RUN"  # set by the launcher, which then keeps the status
-logger = logging.getLogger("handclip")
 
 
 def start(model: type[P], namespace: Mapping[str, Any]) -> "tuple[P, Run]":
-    """The guard cell: check the parameters and open the run's folder.
-
-    Args:
-        model: The notebook's parameters.
-        namespace: Its `globals()`.
+    """The guard cell: check the parameters in a notebook's `globals()` and open the run's folder.
 
     Raises:
         ConfigError: All faults at once: of the parameters, and of what they name.
@@ -59,12 +51,13 @@ def start(model: type[P], namespace: Mapping[str, Any]) -> "tuple[P, Run]":
     else:
         given = config.model_dump()
         if faults := inputs.input_faults(given) + inputs.weights_faults(given):
-            raise inputs.refusal(faults)
+            raise refusal(faults)
         read = inputs.what_is_read(config)
         run = Run(reports_folder() / "runs" / run_id(config, None, read), config, read)
     print(f"run {run.folder.name}\nwrites to {run.folder}{elsewhere()}")
-    if not launched:
-        _tell_the_terminal(f"\nhandclip: writes to {run.folder}{elsewhere()}\n")
+    if not launched and "ipykernel" in sys.modules:  # where papermill was started, too: a cell prints into the notebook
+        with suppress(OSError, ValueError):  # a kernel's stream gives the descriptor it had when it was started
+            os.write(sys.stderr.fileno(), f"\nhandclip: writes to {run.folder}{elsewhere()}\n".encode())
     return config, run
 
 
@@ -88,7 +81,7 @@ class Run:
         earlier = None if keeps_status else read_record(folder)
         self._record: dict[str, Any] = earlier or new_record(folder, config, read or {})
         try:
-            self._save()
+            write_record(self.folder, self._record)
             if keeps_status:
                 remove_results(folder)
         except HandClipError:
@@ -99,10 +92,7 @@ class Run:
             self._watch()
 
     def show(self, figure: "Figure", name: str, alt: str) -> None:
-        """Save a figure as `figures/<name>.png` (lower-case letters, digits, underscores) and show it in the notebook.
-
-        `alt` is what the figure shows, for those who cannot see it; its caption in the report.
-        """
+        """Save a figure as `figures/<name>.png` and show it; `alt` says what it shows, as its caption in the report."""
         self._show(figure, name, alt)
 
     def show_all(self, figures: "Mapping[str, tuple[Figure, str]]") -> None:
@@ -111,7 +101,7 @@ class Run:
             self.show(figure, name, alt)
 
     def _show(self, figure: "Figure", name: str, alt: str, **place: Any) -> None:
-        _checked_name(name)
+        _check_name(name)
         alt += self._label
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=DPI)
@@ -121,19 +111,18 @@ class Run:
         _display({"image/png": buffer.getvalue(), "text/plain": alt}, about, **place)
 
     def live(self, draw: "Callable[..., Figure]", name: str, alt: str) -> Callable[..., None]:
-        """A figure in one place of the notebook that `draw` makes anew of what the result is called with.
+        """A figure in one place of the notebook, drawn anew of what the result is called with.
 
         It is drawn at most every few seconds, but for a call with `last=True`.
         """
-        drawn_at: float | None = None
+        drawn_at = float("-inf")
 
         def redraw(*values: Any, last: bool = False) -> None:
             nonlocal drawn_at
-            if not last and drawn_at is not None and time.monotonic() - drawn_at < SECONDS_BETWEEN_FIGURES:
-                return
-            place = {"display_id": f"handclip-{self.folder.name}-{name}", "update": drawn_at is not None}
-            self._show(draw(*values), name, alt, **place)
-            drawn_at = time.monotonic()
+            if last or time.monotonic() - drawn_at >= SECONDS_BETWEEN_FIGURES:
+                place = {"display_id": f"handclip-{self.folder.name}-{name}", "update": drawn_at >= 0}
+                self._show(draw(*values), name, alt, **place)
+                drawn_at = time.monotonic()
 
         return redraw
 
@@ -141,107 +130,87 @@ class Run:
         """Save a table as `<name>.csv`, in full precision, and show it as `readable` does, escaped, with a caption."""
         from handclip_lib.evaluation.tables import claimed, readable
 
-        _checked_name(name)
+        _check_name(name)
         write_text(self.folder / f"{name}.csv", frame.to_csv(index=False))
         shown, claims = readable(frame), claimed(frame)
-        caption = html.escape(caption + self._label + self._weights_of(frame))
+        weights, named = self._record.get("weights") or {}, set(frame.get("model", ()))
+        models = [f"{model} {facts['fingerprint']}" for model, facts in weights.items() if model in named]
+        caption = html.escape(caption + self._label + (f"; weights: {', '.join(models)}" if models else ""))
         table = shown.to_html(index=False, escape=True, border=0, justify="left")
         table = table.replace(">", f"><caption>{caption}</caption>", 1)
-        if claims is not None:
-            table = _greyed(table, claims)
+        if claims is not None:  # rows that are no claim are grey
+            head, body = table.split("<tbody>")
+            first, *rows = body.split("<tr>")
+            marks = ("<tr>" if claim else '<tr style="color: #8c8c8c">' for claim in claims)
+            table = f"{head}<tbody>{first}" + "".join(mark + row for mark, row in zip(marks, rows, strict=True))
         _display({"text/html": table, "text/plain": shown.to_string(index=False)}, {})
 
     def conclude(self, answer: str, cautions: Iterable[str] = ()) -> None:
         """Show the answer to the notebook's question, and what must be said with it; the record keeps both.
 
-        Args:
-            answer: One sentence made of the figures, without the full stop.
-            cautions: Sentences, such as `cautions` finds them.
+        `answer` is one sentence made of the figures, without the full stop; `cautions` are sentences.
         """
         answer, warned = f"{answer}.", list(cautions)
         self._record |= {"answer": answer, "cautions": warned}
-        self._save()
+        write_record(self.folder, self._record)
         listed = "".join(f"<li>{html.escape(caution)}</li>" for caution in warned)
         shown = f"<p><strong>{html.escape(answer)}</strong></p>" + (f"<ul>{listed}</ul>" if warned else "")
         _display({"text/html": shown, "text/plain": "\n- ".join([answer, *warned])}, {})
-
-    def _weights_of(self, frame: "pd.DataFrame") -> str:
-        """The fingerprints of the models that a table names, for its caption."""
-        known, named = self._record.get("weights") or {}, set(frame.get("model", ()))
-        found = [f"{name} {facts['fingerprint']}" for name, facts in known.items() if name in named]
-        return f"; weights: {', '.join(found)}" if found else ""
 
     def split(self, split: "Split") -> None:
         """Store the manifest and its checksum with the run."""
         split.write(self.folder)
         self._record["split"] = {"checksum": split.checksum, **split.meta}
-        self._save()
+        write_record(self.folder, self._record)
 
     def weights(self, model: "Backbone | Trained", name: str = "") -> None:
         """Note which weights a model has, and where they come from; `name` is what tables call it, else its own."""
         facts = {"fingerprint": model.fingerprint, "source": model.source}
         self._record.setdefault("weights", {})[name or model.name] = facts
-        self._save()
+        write_record(self.folder, self._record)
 
     def earlier(self, name: str, *notebooks: str) -> Path:
-        """The folder of an earlier run, and a note in the record that this one used it.
+        """The folder of an earlier run, as `usable_run` finds it, and a note in the record that this one used it.
 
-        Args:
-            name, notebooks: As `find_run` takes them; "latest" is the newest that had succeeded when this run began.
-
-        Raises:
-            RunError: As `inputs.usable_run`.
+        "latest" is the newest that had succeeded when this run began.
         """
         used = self._record.setdefault("inputs", {})
         began_with = next((used[notebook] for notebook in notebooks if notebook in used), None)
         folder = inputs.usable_run((name == "latest" and began_with) or name, *notebooks)
         used[folder.name.partition("-")[0]] = folder.name
-        self._save()
+        write_record(self.folder, self._record)
         return folder
 
     def trained(self, name: str) -> "Training | None":
-        """An earlier training by notebook 03 or 04.
-
-        None where the name is empty.
-
-        Raises:
-            RunError, DataError: There is no such run, or its split is damaged.
-        """
+        """An earlier training by notebook 03 or 04; None where the name is empty."""
         if not name:
             return None
         from handclip_lib.data.manifest import Split
         from handclip_lib.models.trained import Training
 
-        folder = self.earlier(name, *TRAININGS)
+        folder = self.earlier(name, *inputs.EARLIER["trained_run"])
         record = read_record(folder) or {}
         self._label = _label(record["parameters"])
         learnt = str(record["metrics"].get("learnt", "yes"))
         return Training(folder, record["parameters"], Split.read(folder), learnt)
 
     def finish(self, **metrics: float | int | str) -> None:
-        """Record the headline figures, what the run left, and that it came to its end.
-
-        Raises:
-            RunError: What it read is another than when it began, so that its figures are of neither.
-        """
+        """Record the headline figures, what the run left, and that it came to its end; as `refuse_other_input`."""
         inputs.refuse_other_input(self._config, self._record)
         self._record["left"] = inputs.contents(self.folder)
         write_text(self.folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
         self._record |= {"metrics": metrics, "reached_the_end": True}
-        self._close("succeeded") if self._keeps_status else self._save()
+        self._close("succeeded") if self._keeps_status else write_record(self.folder, self._record)
         unlearnt = not_learnt(self._record)
         print(f"finished{f', but {unlearnt}' if unlearnt else ''}: {self.folder}")
 
     def _close(self, status: str, error: str | None = None) -> None:
         seconds = round(time.monotonic() - self._began, 1)
         self._record |= {"status": status, "error": error, "finished": now(), "seconds": seconds}
-        self._save()
+        write_record(self.folder, self._record)
         if self._claim is not None:
             self._claim.release()
             self._claim = None
-
-    def _save(self) -> None:
-        write_record(self.folder, self._record)
 
     def _watch(self) -> None:
         """Keep the status honest when a cell raises or the kernel ends."""
@@ -250,10 +219,8 @@ class Run:
             atexit.unregister(_watched._at_exit)
             if _watched.folder != self.folder and _watched._record["status"] == "running":
                 _watched._close("interrupted", "the guard cell started another run")
-        else:
-            shell = _shell()
-            if shell is not None:
-                shell.events.register("post_run_cell", _after_cell)
+        elif shell := _shell():
+            shell.events.register("post_run_cell", _after_cell)
         _watched = self
         atexit.register(self._at_exit)
 
@@ -275,24 +242,12 @@ def new_record(folder: Path, config: Parameters, read: Mapping[str, str]) -> dic
     """The record of a run that begins now and reads what `what_is_read` says."""
     return {
         "id": folder.name, "notebook": config.notebook, "status": "running", "error": None,
-        "parameters": config.model_dump(),
-        "defaults": defaults(type(config)),
-        "seed": config.seed, "started": now(), "finished": None, "seconds": None, "metrics": {}, "split": None,
+        "parameters": config.model_dump(), "defaults": defaults(type(config)), "seed": config.seed,
+        "started": now(), "finished": None, "seconds": None, "metrics": {}, "split": None,
         "reached_the_end": False, "versions": versions(), "git": git_state(), "process": this_process(),
         "read": dict(read), "inputs": inputs.earlier_runs(config),
         "command": f"notebooks/{config.notebook}.ipynb in a kernel of its own",
     }  # fmt: skip
-
-
-def _tell_the_terminal(text: str) -> None:
-    """Say something where papermill was started, too: what a cell prints is in the notebook alone."""
-    if _in_a_kernel():
-        with suppress(OSError, ValueError):  # a kernel's stream gives the descriptor it had when it was started
-            os.write(sys.stderr.fileno(), text.encode())
-
-
-def _in_a_kernel() -> bool:
-    return "ipykernel" in sys.modules
 
 
 def _label(parameters: Mapping[str, Any]) -> str:
@@ -300,17 +255,9 @@ def _label(parameters: Mapping[str, Any]) -> str:
     return f" ({SELECTED_ON_TEST})" if parameters.get("validation") == "test" else ""
 
 
-def _checked_name(name: str) -> None:
+def _check_name(name: str) -> None:
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise RunError(f"name={name!r}: use lower-case letters, digits and underscores")
-
-
-def _greyed(table: str, claimed: list[bool]) -> str:
-    """The table with the rows in grey that are no claim."""
-    head, body = table.split("<tbody>")
-    first, *rows = body.split("<tr>")
-    marks = ("<tr>" if claim else '<tr style="color: #8c8c8c">' for claim in claimed)
-    return head + "<tbody>" + first + "".join(mark + row for mark, row in zip(marks, rows, strict=True))
 
 
 def _shell() -> Any:

@@ -16,12 +16,11 @@ from handclip_lib.backbone.load import load_backbone
 from handclip_lib.data.open import open_images
 from handclip_lib.errors import ConfigError, HandClipError
 from handclip_lib.models.trained import image_encoder, prompt_texts, save_trained
+from handclip_lib.parameters.files import read_mapping
 from handclip_lib.parameters.guard import resolve
 from handclip_lib.parameters.notebooks import NOTEBOOKS, ImageFinetune
-from handclip_lib.parameters.yaml import read_mapping
-from handclip_lib.training.distributed import Processes, this_device
 from handclip_lib.training.image import fit_image
-from handclip_lib.training.launch import PARAMETERS
+from handclip_lib.training.launch import PARAMETERS, Processes, this_device
 from handclip_lib.training.validation import training_images
 
 

@@ -6,7 +6,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from handclip_lib.data.augment import augment, plain
-from handclip_lib.models.promptsg import PromptSG
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.models.trained import ENCODED_AT_ONCE
 from handclip_lib.parameters.parts import ImageTraining
@@ -21,7 +20,7 @@ class BatchEncoder:
     Batch Size under Memory Limited Setup", 2021); only batch norms, of a ResNet or PromptSG, see the pieces.
     """
 
-    def __init__(self, encoder: ReidEncoder | PromptSG, pixels: np.ndarray, options: ImageTraining):
+    def __init__(self, encoder: ReidEncoder, pixels: np.ndarray, options: ImageTraining):
         """Take the images, uint8 (n, side, side, 3)."""
         self._encoder, self._pixels, self._options = encoder, pixels, options
         self._device = encoder.classifier.device

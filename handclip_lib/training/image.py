@@ -1,30 +1,30 @@
 """Image fine-tune: the image tower learns to tell training identities (CLIP-FH stage 1, CLIP-ReID stage 2)."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm.auto import tqdm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from handclip_lib.backbone.weights import refuse_not_finite
 from handclip_lib.errors import TrainingError
-from handclip_lib.losses.image_losses import WITH_TEXT, WeightedLoss, image_losses
-from handclip_lib.models.promptsg import PromptSG
+from handclip_lib.losses import WITH_TEXT, WeightedLoss, image_losses
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.models.trained import TRAINING, encode_images
 from handclip_lib.parameters.parts import ImageTraining
-from handclip_lib.training.distributed import Processes
 from handclip_lib.training.encoding import BatchEncoder
+from handclip_lib.training.launch import Processes
 from handclip_lib.training.optimizer import ImageOptimizer
-from handclip_lib.training.schedule import Batches, key_of
-from handclip_lib.training.state import ImageState
+from handclip_lib.training.state import Batches, Training, identity_faults, key_of, sample_of
+
+_HEAD = ("reduction.", "neck.", "classifier", "centers")
+"""Names of what training alone needs begin so."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,11 @@ class ImageResult:
 
 
 def fit_image(
-    encoder: ReidEncoder | PromptSG,
-    pixels: np.ndarray,
-    identities: np.ndarray,
-    options: ImageTraining,
-    *,
-    text: np.ndarray | None = None,
-    keeps_frozen: bool = True,
+    encoder: ReidEncoder, pixels: np.ndarray, identities: np.ndarray, options: ImageTraining, *,
+    text: np.ndarray | None = None, folder: Path | None = None,
     validate: Callable[[Callable[[np.ndarray], np.ndarray]], Mapping[str, float]] | None = None,
-    folder: Path | None = None,
-    watch: Callable[..., None] | None = None,
-    stop: Callable[[], bool] | None = None,
-    progress: bool = True,
-) -> ImageResult:
+    watch: Callable[..., None] | None = None, stop: Callable[[], bool] | None = None, progress: bool = True,
+) -> ImageResult:  # fmt: skip
     """Train the image tower and its head, on one process or on those that `accelerate launch` or `torchrun` started.
 
     Args:
@@ -66,13 +58,9 @@ def fit_image(
         identities: Of each image, its place among the encoder's identities, int64 (n,).
         options: How it is trained; for its loss terms see `image_losses`.
         text: Frozen text features of all identities, (n_identities, size); the terms with text need them.
-        keeps_frozen: See `BatchEncoder.keep_frozen`.
         validate: Takes an encoder of uint8 images, in evaluation mode; returns measures by name.
         folder: Where `image.safetensors` is written after every epoch; a training that finds its own goes on from it.
-        watch: Called with the history and the best epoch after every epoch, and with `last=True` at the end.
-        stop: Asked after every epoch, on all processes, of which the main one decides; what was learnt until it says
-            True is the result, and `folder` goes on from it.
-        progress: Show a bar.
+        watch, stop, progress: As `fit_prompt` has them; `stop` is asked on all processes, and the main one decides.
 
     Raises:
         ConfigError: Every loss has weight 0.
@@ -81,58 +69,33 @@ def fit_image(
     """
     _check(encoder, pixels, identities, text, options)
     refuse_not_finite(encoder, "the weights, before the first step", TrainingError)
-    training = _Training(encoder, pixels, identities, options, text, folder)
-    processes, state, epochs = training.processes, training.state, options.epochs
-    shows = progress and processes.is_main
-
-    def save(row: dict[str, Any], began: float | None = None) -> None:
-        """Validate, keep and write an epoch on the main process; the others take its figures."""
-        row |= {} if began is None else {"seconds": 0.0}
-        if processes.is_main and validate is not None:
-            row |= validate(training.embed)
-        if began is not None:
-            row["seconds"] = time.monotonic() - began
-        state.close_epoch(processes.from_main(row), processes.is_main)
-        show(last=False)
-        processes.wait()
-
-    def show(last: bool) -> None:
-        if processes.is_main and watch is not None:
-            watch(state.history.frame(), state.history.best_epoch, last=last)
-
-    # the main process looks for all: a late one would find the file that this training has begun meanwhile
-    if processes.from_main(state.begun):
-        state.resume()
-    else:
-        save({"epoch": 0})
-    if keeps_frozen:
-        training.images.keep_frozen(shows)
-    bar = tqdm(total=epochs, initial=state.history.epoch, desc="fine-tuning", unit="epoch", disable=not shows)
-    while state.history.epoch < epochs and not state.history.stops(options.patience):
-        began = time.monotonic()
-        save(training.train(state.history.epoch), began)
-        row = state.history.rows[-1]
-        bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", options.select_by) if name in row})
-        bar.update()
-        if processes.from_main(stop is not None and stop()):
-            break
-    bar.close()
-    show(last=True)
-    state.put_best()
-    learnt = state.learnt("the training", options.learning_rate, training.batches.steps_of, processes.is_main)
-    return ImageResult(state.history.frame(), state.history.best_epoch, learnt)
+    training = _Images(encoder, pixels, identities, options, text, validate, folder)
+    training.images.keep_frozen(progress and training.is_main)
+    training.run(watch, stop, progress)
+    training.put_best()
+    return ImageResult(training.history.frame(), training.history.best_epoch, training.learnt())
 
 
-class _Training:
-    """What a fine-tune is set up with, an epoch of it, and what it says where a number is none."""
+class _Images(Training):
+    """The encoder, its optimizer's moments and the averaged weights, and an epoch.
+
+    The file holds what changes: not what is frozen, which the encoder has, and the best weights only where they are
+    not those of the last epoch.
+
+    Attributes:
+        evaluated: What is validated and kept: the encoder, or its moving average.
+    """
+
+    what = "fine-tuning"
 
     def __init__(
-        self, encoder: ReidEncoder | PromptSG, pixels: np.ndarray, identities: np.ndarray, options: ImageTraining,
-        text: np.ndarray | None, folder: Path | None,
+        self, encoder: ReidEncoder, pixels: np.ndarray, identities: np.ndarray, options: ImageTraining,
+        text: np.ndarray | None, validate: Callable[..., Mapping[str, float]] | None, folder: Path | None,
     ):  # fmt: skip
-        self.encoder, self.identities, self.options = encoder, identities, options
+        self.encoder, self.identities, self.options, self.validate = encoder, identities, options, validate
         self.device = encoder.classifier.device
         self.processes = Processes(self.device)
+        self.is_main = self.processes.is_main
         self.images = BatchEncoder(encoder, pixels, options)
         texts = None if text is None else torch.as_tensor(np.asarray(text, np.float32), device=self.device)
         losses = image_losses(
@@ -140,19 +103,22 @@ class _Training:
             options.label_smoothing, options.margin, options.temperature,
         )  # fmt: skip
         self.loss_of = WeightedLoss(losses, options.loss_weights)
-        self.batches = Batches(identities, options)
-        self.optimizer = ImageOptimizer(encoder, options, self.batches)
+        batches = Batches(identities, options)
+        self.optimizer = ImageOptimizer(encoder, options, batches)
+        self.average = None
+        if options.average:
+            averaged = get_ema_multi_avg_fn(options.average)
+            self.average = AveragedModel(encoder, multi_avg_fn=averaged, use_buffers=True)
+        self.evaluated = cast(ReidEncoder, self.average.module) if self.average else encoder
+        self.changing = {name for name, p in encoder.named_parameters() if p.requires_grad}
+        self.changing |= {name for name, _ in encoder.named_buffers()}
         decides = {
-            **options.model_dump(include=set(ImageTraining.model_fields)), "encoder": encoder.recipe,
-            "images": int(pixels.astype(np.int64).sum()),
-            "labels": key_of(identities),
+            "encoder": encoder.recipe, "images": int(pixels.astype(np.int64).sum()), "labels": key_of(identities),
             "text": None if text is None else float(np.abs(text).sum(dtype=np.float64)),
         }  # fmt: skip
-        file = folder / TRAINING if folder else None
-        self.state = ImageState(encoder, self.optimizer.adam, self.optimizer.scaler, decides, file)
+        super().__init__(options, batches, decides, folder / TRAINING if folder else None)
 
     def train(self, epoch: int) -> dict[str, Any]:
-        """Train an epoch, counted from 0; its row: means over its images."""
         optimizer, seen = self.optimizer, []
         self.encoder.train()
         for number, batch in enumerate(self.batches.of(epoch)):
@@ -166,7 +132,8 @@ class _Training:
             if optimizer.fails(gradient):
                 raise self.stopped(f"the gradient is {gradient.item()} in {place}", number)
             optimizer.step()
-            self.state.stepped()
+            if self.average is not None:
+                self.average.update_parameters(self.encoder)
             seen.append([len(rows), loss.item(), gradient.item(), *(value.item() for value in terms.values())])
         means = _means(np.array(seen))
         row = {"epoch": epoch + 1, **dict(zip(("loss", "gradient_norm", *terms), means.tolist(), strict=True))}
@@ -188,22 +155,78 @@ class _Training:
         self.images.backward(outputs)
         return loss, terms
 
+    def measure(self) -> Mapping[str, float]:
+        return self.validate(self.embed) if self.validate else {}
+
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Embeddings of uint8 images by what is evaluated, in evaluation mode."""
-        found, epoch = encode_images(self.state.evaluated, images), self.state.history.epoch + 1
+        found, epoch = encode_images(self.evaluated, images), self.history.epoch + 1
         if not np.isfinite(found).all():
             raise self.stopped(f"embeddings after epoch {epoch} are no numbers", epoch)
         return found
 
     def stopped(self, what: str, number: int) -> TrainingError:
         """What to raise where a number is none, after some batches of the epoch; the encoder takes the best weights."""
-        self.state.put_best()
+        self.put_best()
         remedy = f"lower learning_rate={self.options.learning_rate:g}; the best epoch so far is kept"
         if self.options.precision == "fp16":
             remedy = f"fp16 holds no number above 65,504: train with precision=bf16 or fp32, or {remedy}"
-        elif not (self.state.history.epoch > 0 or number > 0):
+        elif not (self.history.epoch > 0 or number > 0):
             remedy = "no step was taken yet, so the weights that were given overflow; load others"
         return TrainingError(f"{what}: {remedy}")
+
+    def from_main(self, value: Any) -> Any:
+        return self.processes.from_main(value)
+
+    def put_best(self) -> None:
+        _put(self.encoder, self._best)
+        self.encoder.eval()
+
+    def sample(self) -> list[Tensor]:
+        """Of the weights that learn and that embeddings depend on: not of the head, nor of batch norms' statistics."""
+        named = self.evaluated.named_parameters()
+        return sample_of(p for name, p in named if name in self.changing and not name.startswith(_HEAD))
+
+    def changed(self, model: torch.nn.Module) -> dict[str, Tensor]:
+        """Of a model's tensors those that training changes."""
+        return {name: value for name, value in model.state_dict().items() if name in self.changing}
+
+    def copy(self) -> dict[str, Tensor]:
+        return {name: value.detach().cpu().clone() for name, value in self.changed(self.evaluated).items()}
+
+    def held(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = {f"now.{name}": value for name, value in self.changed(self.encoder).items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": value for name, value in self.changed(self.average.module).items()}
+            tensors["averaged"] = self.average.n_averaged
+        if self.history.best_epoch != self.history.epoch:
+            tensors |= {f"best.{name}": value for name, value in self._best.items()}
+        for number, moments in self.optimizer.adam.state_dict()["state"].items():
+            tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
+        return tensors, {"scaler": self.optimizer.scaler.state_dict()}
+
+    def take(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "average": {}, "adam": {}, "averaged": {}}
+        for name, value in tensors.items():
+            kind, _, rest = name.partition(".")
+            parts[kind][rest] = value
+        _put(self.encoder, parts["now"])
+        if self.average is not None:
+            _put(self.average.module, parts["average"])
+            self.average.n_averaged.copy_(tensors["averaged"])
+        self._best = parts["best"] or self.copy()
+        adam, scaler = self.optimizer.adam, self.optimizer.scaler
+        stored = adam.state_dict()
+        for name, value in parts["adam"].items():
+            number, _, moment = name.partition(".")
+            stored["state"].setdefault(int(number), {})[moment] = value
+        adam.load_state_dict(stored)
+        if facts["scaler"]:
+            scaler.load_state_dict(facts["scaler"])
+
+
+def _put(encoder: torch.nn.Module, changed: Mapping[str, Tensor]) -> None:
+    encoder.load_state_dict({**encoder.state_dict(), **changed})
 
 
 def _means(seen: np.ndarray) -> np.ndarray:
@@ -214,29 +237,20 @@ def _means(seen: np.ndarray) -> np.ndarray:
 
 
 def _check(
-    encoder: ReidEncoder | PromptSG, pixels: np.ndarray, identities: np.ndarray, text: np.ndarray | None,
+    encoder: ReidEncoder, pixels: np.ndarray, identities: np.ndarray, text: np.ndarray | None,
     options: ImageTraining,
 ) -> None:  # fmt: skip
-    faults, count = [], len(encoder.classifier)
-    if len(pixels) != len(identities):
-        faults.append(f"{len(pixels)} images and {len(identities)} identities: give each image one")
-    if len(np.unique(identities)) < 2:
-        faults.append(f"images of {len(np.unique(identities))} identities: at least two are needed")
-    elif identities.min() < 0 or identities.max() >= count:
-        faults.append(f"identity number {identities.max()}: the classifier has {count}, from 0")
+    count = len(encoder.classifier)
+    faults = identity_faults(pixels, identities, count, "classifier")
     needed = [name for name in WITH_TEXT if options.loss_weights[name]]
     needed = [name for name in needed if name == "image_to_text" or text is not None or not encoder.makes_texts]
     if needed and (text is None or len(text) != count):
-        faults.append(
-            f"{' and '.join(needed)}: need a text for each of {count} identities, "
-            f"got {0 if text is None else len(text)}"
-        )
+        got = 0 if text is None else len(text)
+        faults.append(f"{' and '.join(needed)}: need a text for each of {count} identities, got {got}")
     if text is not None and not np.isfinite(text).all():
         faults.append(f"{int((~np.isfinite(text)).sum())} values of the texts are not finite: learn the prompts again")
     if encoder.makes_texts and options.encoded_at_once == 1:
-        faults.append(
-            "encoded_at_once=1: a pseudo token's batch norm takes no single image; give 0, for the whole batch, or "
-            "at least 2"
-        )
+        alone = "a pseudo token's batch norm takes no single image"
+        faults.append(f"encoded_at_once=1: {alone}; give 0, for the whole batch, or at least 2")
     if faults:
         raise TrainingError("; ".join(faults))

@@ -1,16 +1,17 @@
-"""Steps of an image training: whose rates, decay and clipping, the centres' own SGD, and fp16's scaled loss."""
+"""Steps of a training: rates, decay and clipping, the centres' own SGD, and fp16's scaled loss."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from handclip_lib.models.promptsg import PromptSG
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.parameters.parts import ImageTraining
-from handclip_lib.training.schedule import Batches, one_cycle, warm_up_cosine
+from handclip_lib.training.state import Batches
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+RISE = 0.1  # share of the steps in which `one_cycle` rises
 
 
 class ImageOptimizer:
@@ -21,7 +22,7 @@ class ImageOptimizer:
         learning: What `adam` moves.
     """
 
-    def __init__(self, encoder: ReidEncoder | PromptSG, options: ImageTraining, batches: Batches):
+    def __init__(self, encoder: ReidEncoder, options: ImageTraining, batches: Batches):
         """Group what learns, the centres only where their loss counts."""
         encoder.centers.requires_grad_(options.center_weight > 0)
         self._centers, self._options = encoder.centers, options
@@ -69,17 +70,41 @@ class ImageOptimizer:
         self.scaler.update()
 
 
-def groups(encoder: ReidEncoder | PromptSG, options: ImageTraining) -> list[dict[str, Any]]:
+def groups(encoder: ReidEncoder, options: ImageTraining) -> list[dict[str, Any]]:
     """Every tensor that learns, but for the centres, in exactly one group; weight decay on matrices and filters."""
-    head = {id(p) for p in encoder.head_parameters()}
+    tower = {id(p) for p in encoder.visual.parameters()}
     found = []
-    for is_head, rate in ((False, options.learning_rate), (True, options.head_learning_rate)):
+    for in_tower, rate in ((True, options.learning_rate), (False, options.head_learning_rate)):
         for is_matrix, decay in ((True, options.weight_decay), (False, 0.0)):
             own = [
                 p for p in encoder.parameters()
                 if p.requires_grad and p is not encoder.centers
-                and (id(p) in head) == is_head and (p.ndim > 1) == is_matrix
+                and (id(p) in tower) == in_tower and (p.ndim > 1) == is_matrix
             ]  # fmt: skip
             if own:
                 found.append({"params": own, "lr": rate, "weight_decay": decay})
     return found
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """Factor of the learning rate at a step, 0 … steps − 1: from 1/25 up to 1, then down to 1/250,000, by cosines.
+
+    Source: Smith and Topin, "Super-Convergence", 2018, with torch's OneCycleLR's defaults.
+    """
+    first, last = 1 / 25, 1 / 250_000
+    top = RISE * steps - 1
+    if step <= top:
+        return 1 + (first - 1) * (1 + math.cos(math.pi * step / top)) / 2 if top > 0 else 1.0
+    share = (step - top) / max(1e-9, steps - 1 - top)
+    return last + (1 - last) * (1 + math.cos(math.pi * share)) / 2
+
+
+def warm_up_cosine(step: int, steps: int, warm_up: int) -> float:
+    """Factor of the learning rate: a line up over `warm_up` steps, then half a cosine down to 0.
+
+    Of step 0 … steps − 1 of the whole training; the first already moves.
+    """
+    if step < warm_up:
+        return (step + 1) / (warm_up + 1)
+    share = (step - warm_up) / max(1, steps - warm_up)
+    return (1 + math.cos(math.pi * share)) / 2

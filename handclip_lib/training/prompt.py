@@ -1,6 +1,5 @@
 """Prompt learning: both encoders frozen, only the context learns (CLIP-ReID stage 1, CLIP-FH stage 2a)."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +9,16 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.errors import TrainingError
 from handclip_lib.finite import require_finite
-from handclip_lib.losses.contrastive import supervised_contrastive
-from handclip_lib.losses.diversity import diversity_loss
+from handclip_lib.losses import diversity_loss, supervised_contrastive
 from handclip_lib.models.prompt_learner import PromptLearner
 from handclip_lib.parameters.notebooks import PromptLearning
 from handclip_lib.parameters.parts import PromptTraining
-from handclip_lib.training.history import LEARNT, sample_of
-from handclip_lib.training.optimizer import OPTIMIZERS
-from handclip_lib.training.schedule import Batches, key_of, warm_up_cosine
-from handclip_lib.training.state import TrainingState
+from handclip_lib.training.optimizer import OPTIMIZERS, warm_up_cosine
+from handclip_lib.training.state import LEARNT, Batches, Training, identity_faults, key_of, sample_of
 
 SNAPSHOTS = 24  # kept of a training, evenly spread, beside the start and the end
 
@@ -59,17 +54,10 @@ class PromptResult:
 
 
 def fit_prompt(
-    learner: PromptLearner,
-    images: np.ndarray,
-    identities: np.ndarray,
-    options: PromptTraining,
-    *,
-    validate: Callable[[np.ndarray], Mapping[str, float]] | None = None,
-    folder: Path | None = None,
-    watch: Callable[..., None] | None = None,
-    stop: Callable[[], bool] | None = None,
-    progress: bool = True,
-) -> PromptResult:
+    learner: PromptLearner, images: np.ndarray, identities: np.ndarray, options: PromptTraining, *,
+    validate: Callable[[np.ndarray], Mapping[str, float]] | None = None, folder: Path | None = None,
+    watch: Callable[..., None] | None = None, stop: Callable[[], bool] | None = None, progress: bool = True,
+) -> PromptResult:  # fmt: skip
     """Learn the context, by supervised contrastive losses both ways.
 
     Loss: SupCon(image→text) + SupCon(text→image) + context_weight · mean(context²)
@@ -94,76 +82,52 @@ def fit_prompt(
         TrainingError: Too few identities, a value out of bounds, a loss that is no number, or a checkpoint of
             another training.
     """
-    _check(learner, images, identities)
-    training = _Training(learner, images, identities, options, folder)
-    state, epochs = training.state, options.epochs
-
-    def save(row: dict[str, Any], began: float | None = None) -> None:
-        """Validate, keep and write an epoch."""
-        text = learner.text_features()
-        if began is None:
-            require_finite(text, "the texts before the first step", "load other weights", TrainingError)
-        row |= validate(text) if validate else {}
-        row |= {} if began is None else {"seconds": time.monotonic() - began}
-        state.close(row, text)
-        show(last=False)
-
-    def show(last: bool) -> None:
-        if watch is not None:
-            watch(state.history.frame(), state.history.best_epoch, last=last)
-
-    if state.begun:
-        state.resume()
-    else:
-        save({"epoch": 0, **_norms(learner)})
-    bar = tqdm(total=epochs, initial=state.history.epoch, desc="learning prompts", unit="epoch", disable=not progress)
-    while state.history.epoch < epochs and not state.history.stops(options.patience):
-        began = time.monotonic()
-        save(training.train(state.history.epoch), began)
-        row = state.history.rows[-1]
-        bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", options.select_by) if name in row})
-        bar.update()
-        if stop is not None and stop():
-            break
-    bar.close()
-    show(last=True)
-    return state.result(options.learning_rate, training.batches.steps_of)
+    faults = identity_faults(images, identities, len(learner.identities), "learner")
+    if not np.isfinite(images).all():
+        faults.append("an image feature is not finite: check the weights")
+    if faults:
+        raise TrainingError("; ".join(faults))
+    training = _Prompts(learner, images, identities, options, validate, folder)
+    training.run(watch, stop, progress)
+    return training.result()
 
 
-class _Training:
-    """What a prompt training is set up with, and an epoch of it."""
+class _Prompts(Training):
+    """The context, its moments, the texts of the best epoch, and snapshots of both over the training."""
+
+    what = "learning prompts"
 
     def __init__(
         self, learner: PromptLearner, images: np.ndarray, identities: np.ndarray, options: PromptTraining,
-        folder: Path | None,
+        validate: Callable[[np.ndarray], Mapping[str, float]] | None, folder: Path | None,
     ):  # fmt: skip
-        self.learner, self.identities, self.options = learner, identities, options
+        self.learner, self.identities, self.options, self.validate = learner, identities, options, validate
         device = learner.context.device
         self.labels = torch.as_tensor(np.asarray(identities, np.int64), device=device)
         self.features = torch.as_tensor(np.asarray(images, np.float32), device=device)
-        self.batches = Batches(identities, options)
         self.adam = OPTIMIZERS[options.optimizer](
             [learner.context], lr=options.learning_rate, weight_decay=options.weight_decay
         )
-        decides = {
-            **options.model_dump(include=set(PromptTraining.model_fields)), "learner": learner.recipe,
-            "images": float(np.abs(images).sum(dtype=np.float64)),
-            "labels": key_of(identities),
-        }  # fmt: skip
-        self.state = PromptState(learner, self.adam, decides, folder / "prompts.safetensors" if folder else None)
+        self.text = torch.empty(0)
+        self.kept = {0, *np.linspace(0, options.epochs, SNAPSHOTS + 2).astype(int).tolist()}
+        self.epochs: list[int] = []
+        self.contexts: list[Tensor] = []
+        self.texts: list[Tensor] = []
+        total = float(np.abs(images).sum(dtype=np.float64))
+        decides = {"learner": learner.recipe, "images": total, "labels": key_of(identities)}
+        file = folder / "prompts.safetensors" if folder else None
+        super().__init__(options, Batches(identities, options), decides, file)
 
     def train(self, epoch: int) -> dict[str, Any]:
-        """Train an epoch, counted from 0; its row: means over its images."""
         options, batches, seen = self.options, self.batches, []
         for number, batch in enumerate(batches.of(epoch)):
-            rate = options.learning_rate * warm_up_cosine(
-                batches.before[epoch] + number, batches.before[-1], batches.rising
-            )
+            step = batches.before[epoch] + number
+            rate = options.learning_rate * warm_up_cosine(step, batches.before[-1], batches.rising)
             self.adam.param_groups[0]["lr"] = rate
             terms = self.loss_step(torch.as_tensor(batch, device=self.labels.device))
             for what, value in (("loss", terms["loss"]), ("gradient", terms["gradient_norm"])):
                 if not torch.isfinite(value):
-                    self.state.put_best()
+                    self.put_best()
                     people = [self.learner.identities[i] for i in np.unique(self.identities[batch])][:8]
                     place = f"epoch {epoch + 1}, batch {number + 1} of identities {people}"
                     remedy = f"lower learning_rate={options.learning_rate:g} or raise temperature="
@@ -171,8 +135,7 @@ class _Training:
             self.adam.step()
             seen.append([len(batch), *(value.item() for value in terms.values())])
         means = np.average(np.array(seen)[:, 1:], axis=0, weights=np.array(seen)[:, 0])
-        row = {"epoch": epoch + 1, **dict(zip(terms, means.tolist(), strict=True))}
-        return row | _norms(self.learner) | {"learning_rate": rate}
+        return {"epoch": epoch + 1, **dict(zip(terms, means.tolist(), strict=True)), "learning_rate": rate}
 
     def loss_step(self, rows: Tensor) -> dict[str, Tensor]:
         """Loss and terms of a batch, and the length of the gradient that the context gets."""
@@ -193,113 +156,66 @@ class _Training:
             "gradient_norm": torch.zeros(()) if gradient is None else gradient.norm(),
         }  # fmt: skip
 
-
-def try_prompt(
-    backbone: Backbone,
-    names: Sequence[str],
-    images: np.ndarray,
-    identities: np.ndarray,
-    options: PromptLearning,
-    *,
-    validate: Callable[[np.ndarray], Mapping[str, float]],
-    **watched: Any,
-) -> PromptResult:
-    """A training of `trial_epochs` from a fresh context, kept nowhere.
-
-    Args:
-        backbone: The frozen CLIP.
-        names: Names of the identities.
-        images, identities, options, validate, **watched: As `fit_prompt` takes them.
-
-    Raises:
-        ConfigError, TrainingError: See `PromptLearner` and `fit_prompt`.
-    """
-    trial = options.model_copy(update={"epochs": options.trial_epochs})
-    return fit_prompt(PromptLearner(backbone, names, trial), images, identities, trial, validate=validate, **watched)
-
-
-def _check(learner: PromptLearner, images: np.ndarray, identities: np.ndarray) -> None:
-    faults = []
-    if len(images) != len(identities):
-        faults.append(f"{len(images)} images and {len(identities)} identities: give each image one")
-    known = np.unique(identities)
-    if len(known) < 2:
-        faults.append(f"images of {len(known)} identities: prompts are learnt to tell at least two apart")
-    elif known[0] < 0 or known[-1] >= len(learner.identities):
-        faults.append(f"identity number {known[-1]}: the learner has {len(learner.identities)}, from 0")
-    if not np.isfinite(images).all():
-        faults.append("an image feature is not finite: check the weights")
-    if faults:
-        raise TrainingError("; ".join(faults))
-
-
-def _norms(learner: PromptLearner) -> dict[str, float]:
-    """Mean length of a learnt token, and its variance over identities (shared: over tokens), mean over dimensions."""
-    context = learner.context.detach()
-    return {
-        "prompt_norm": context.norm(dim=-1).mean().item(),
-        "prompt_variance": context.var(dim=0, unbiased=False).mean().item(),
-    }
-
-
-class PromptState(TrainingState):
-    """The context, its moments, the texts of the best epoch, and snapshots of both over the training."""
-
-    def __init__(
-        self, learner: PromptLearner, adam: torch.optim.Optimizer, decides: Mapping[str, Any], file: Path | None
-    ):
-        self._learner, self._adam, self._text = learner, adam, torch.empty(0)
-        self._kept = {0, *np.linspace(0, decides["epochs"], SNAPSHOTS + 2).astype(int).tolist()}
-        self._epochs: list[int] = []
-        self._contexts: list[Tensor] = []
-        self._texts: list[Tensor] = []
-        super().__init__(decides, file)
-
-    def close(self, row: dict[str, Any], text: np.ndarray) -> None:
-        """Take an epoch's figures and the texts of all identities after it."""
-        self._text = torch.from_numpy(text)
-        if row["epoch"] in self._kept:
-            self._epochs.append(row["epoch"])
-            self._contexts.append(self._context())
-            self._texts.append(self._text)
-        self.close_epoch(row)
+    def measure(self) -> Mapping[str, float]:
+        """Of the texts of all identities; length of a learnt token, and variance over identities (shared: tokens)."""
+        text, epoch, context = self.learner.text_features(), self.history.epoch + 1, self.learner.context.detach()
+        if not epoch:
+            require_finite(text, "the texts before the first step", "load other weights", TrainingError)
+        self.text = torch.from_numpy(text)
+        if epoch in self.kept:
+            self.epochs.append(epoch)
+            self.contexts.append(self.context())
+            self.texts.append(self.text)
+        norms = {
+            "prompt_norm": context.norm(dim=-1).mean().item(),
+            "prompt_variance": context.var(dim=0, unbiased=False).mean().item(),
+        }
+        return norms | dict(self.validate(text) if self.validate else {})
 
     def put_best(self) -> None:
-        """Give the learner the best context."""
-        self._learner.context.data.copy_(self._best["best"])
+        self.learner.context.data.copy_(self._best["best"])
 
-    def result(self, learning_rate: float, steps_of: list[int]) -> PromptResult:
+    def result(self) -> PromptResult:
         """The training's result; the learner takes the best context."""
-        learnt, final = self.learnt("the training of the prompts", learning_rate, steps_of), self._context()
+        final = self.context()
         self.put_best()
         return PromptResult(
-            history=self.history.frame(), best_epoch=self.history.best_epoch, learnt=learnt,
+            history=self.history.frame(), best_epoch=self.history.best_epoch, learnt=self.learnt(),
             best=self._best["best"].numpy(), best_text=self._best["best_text"].numpy(), final=final.numpy(),
-            epochs=tuple(self._epochs), contexts=torch.stack(self._contexts).numpy(),
-            text_features=torch.stack(self._texts).numpy(),
+            epochs=tuple(self.epochs), contexts=torch.stack(self.contexts).numpy(),
+            text_features=torch.stack(self.texts).numpy(),
         )  # fmt: skip
 
-    def _context(self) -> Tensor:
-        return self._learner.context.detach().cpu().clone()
+    def context(self) -> Tensor:
+        """The context as it is now, on the CPU."""
+        return self.learner.context.detach().cpu().clone()
 
-    def _copy(self) -> dict[str, Tensor]:
-        return {"best": self._context(), "best_text": self._text}
+    def copy(self) -> dict[str, Tensor]:
+        return {"best": self.context(), "best_text": self.text}
 
-    def _sample(self) -> list[Tensor]:
-        return sample_of([self._learner.context])
+    def sample(self) -> list[Tensor]:
+        return sample_of([self.learner.context])
 
-    def _held(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        moments = {f"adam.{name}": value for name, value in self._adam.state[self._learner.context].items()}
-        snapshots = {"contexts": torch.stack(self._contexts), "text_features": torch.stack(self._texts)}
-        return {"context": self._context(), **self._best, **snapshots, **moments}, {"epochs": self._epochs}
+    def held(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        moments = {f"adam.{name}": value for name, value in self.adam.state[self.learner.context].items()}
+        snapshots = {"contexts": torch.stack(self.contexts), "text_features": torch.stack(self.texts)}
+        return {"context": self.context(), **self._best, **snapshots, **moments}, {"epochs": self.epochs}
 
-    def _take(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        self._epochs, self._best = facts["epochs"], {name: tensors[name] for name in ("best", "best_text")}
-        self._contexts, self._texts = list(tensors["contexts"]), list(tensors["text_features"])
-        context = self._learner.context
+    def take(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        self.epochs, self._best = facts["epochs"], {name: tensors[name] for name in ("best", "best_text")}
+        self.contexts, self.texts = list(tensors["contexts"]), list(tensors["text_features"])
+        context = self.learner.context
         context.data.copy_(tensors["context"])
-        moments = {name.removeprefix("adam."): t for name, t in tensors.items() if name.startswith("adam.")}
-        if moments:
-            self._adam.state[context] = {
-                name: t if name == "step" else t.to(context.device) for name, t in moments.items()
-            }
+        for name, moment in tensors.items():
+            if name.startswith("adam."):
+                name = name.removeprefix("adam.")
+                self.adam.state[context][name] = moment if name == "step" else moment.to(context.device)
+
+
+def try_prompt(
+    backbone: Backbone, names: Sequence[str], images: np.ndarray, identities: np.ndarray, options: PromptLearning,
+    **watched: Any,
+) -> PromptResult:  # fmt: skip
+    """A training of `trial_epochs` from a fresh context, kept nowhere; the rest is as `fit_prompt` has it."""
+    trial = options.model_copy(update={"epochs": options.trial_epochs})
+    return fit_prompt(PromptLearner(backbone, names, trial), images, identities, trial, **watched)

@@ -1,175 +1,292 @@
-"""Where a training stands, and its file: a killed one goes on to the same weights."""
+"""Where a training stands: its epochs, the best of them, and its file. A killed one goes on to the same weights."""
 
+import json
 import logging
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
+import numpy as np
+import pandas as pd
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
 
+from handclip_lib.backbone.weights import SEALED, load_tensors, save_tensors
+from handclip_lib.data.batches import identity_batches, warn_if_few
 from handclip_lib.errors import TrainingError
-from handclip_lib.models.promptsg import PromptSG
-from handclip_lib.models.reid_head import ReidEncoder
-from handclip_lib.training.checkpoints import resume_checkpoint, save_checkpoint
-from handclip_lib.training.history import LEARNT, History, have_moved, sample_of
+from handclip_lib.parameters.parts import ImageTraining, PromptTraining
 
 logger = logging.getLogger("handclip")
-_HEAD = ("reduction.", "neck.", "classifier", "centers")
-"""Names of what training alone needs begin so."""
+LEARNT = "yes"
+SAMPLED, ROUNDING = 4096, 1e-6
+_FACTS = "handclip"
 
 
-class TrainingState(ABC):
-    """The history, the best epoch's weights and the checkpoint of a training; a kind of training says what it learns.
+def save_checkpoint(file: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write tensors, with facts (JSON values) in the file's own header: one file cannot disagree with another.
+
+    Raises:
+        WriteError: The file cannot be written.
+    """
+    save_tensors(file, tensors, {_FACTS: json.dumps(facts)}, "free space, then run again: it resumes")
+
+
+def load_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_checkpoint` wrote.
+
+    Raises:
+        TrainingError: The file is absent or damaged, or not of `save_checkpoint`. One without a checksum, of an
+            earlier version, is refused too: nobody could say that it goes on to the weights it was stopped at.
+    """
+    try:
+        tensors, header = load_tensors(file)
+        if SEALED not in header:
+            raise ValueError("it has no checksum, so damage could not be told")
+        return tensors, json.loads(header[_FACTS])
+    except (KeyError, ValueError) as error:
+        raise TrainingError(f"{file} is no checkpoint of a training ({error}); delete it and train again") from error
+
+
+class Batches:
+    """The batches of every epoch; they depend on seed and epoch alone, so an interrupted training goes on the same.
+
+    Attributes:
+        steps_of: Steps of each epoch.
+        before: Steps before each epoch, and at last those of the whole training.
+        rising: Steps of the warm-up.
+    """
+
+    def __init__(self, identities: np.ndarray, options: PromptTraining | ImageTraining):
+        """Take the identity of each image."""
+        self._identities, self._options = identities, options
+        warn_if_few(identities, options.n_identities)
+        self.steps_of = [len(self.of(epoch)) for epoch in range(options.epochs)]
+        self.before: list[int] = np.concatenate([[0], np.cumsum(self.steps_of)]).tolist()
+        self.rising = self.before[min(options.warm_up, options.epochs)]
+
+    def of(self, epoch: int) -> list[np.ndarray]:
+        """Rows of each batch of an epoch, counted from 0."""
+        rng = np.random.default_rng([self._options.seed, epoch])
+        return identity_batches(self._identities, self._options.n_identities, self._options.n_images, rng)
+
+
+class History:
+    """Rows of measures, one an epoch from 0 (before training), and the best of them by `select_by`.
+
+    Attributes:
+        rows: Measures by name; each has "epoch". Row 0 may lack the measure that chooses: any is better than none.
+        best_epoch: The epoch with the highest measure (the loss: the lowest), of equals the earliest; an epoch until
+            which nothing was learnt is none, for weight decay and batch norms alone may change a figure.
+        moved: Whether what is evaluated has other weights than before training.
+    """
+
+    def __init__(self, select_by: str):
+        """Start without an epoch."""
+        self.rows: list[dict[str, Any]] = []
+        self.best_epoch = 0
+        self.moved = False
+        self._select_by = select_by
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return len(self.rows) - 1
+
+    def add(self, row: dict[str, Any], moved: bool = True) -> bool:
+        """Take an epoch's row, with "gradient_norm" where that can be 0; whether it is the best so far.
+
+        Raises:
+            TrainingError: The measure that chooses is not among those of a trained epoch.
+        """
+        name = self._select_by
+        if row["epoch"] and name not in row:
+            raise TrainingError(f"select_by={name!r} is not measured; choose from {', '.join(row)}")
+        best = self.rows[self.best_epoch].get(name) if self.rows else None
+        first = not self.rows
+        self.rows.append(row)
+        self.moved = moved and not first
+        sign = -1 if name == "loss" else 1
+        learnt = self.moved and self._has_gradient
+        better = first or (learnt and (best is None or sign * row[name] > sign * best))
+        if better:
+            self.best_epoch = row["epoch"]
+        return better
+
+    @property
+    def _has_gradient(self) -> bool:
+        return any(row.get("gradient_norm", 1.0) > 0 for row in self.rows[1:])
+
+    def learnt(self, learning_rate: float, steps_of: list[int]) -> str:
+        """Whether the chosen epoch learnt anything: "yes", or "no: " or "in part: " and the reason.
+
+        Of the `steps_of` each epoch, a row counts those that fp16 skipped as "skipped_steps".
+        """
+        until = self.best_epoch or self.epoch
+        skipped, steps = sum(row.get("skipped_steps", 0) for row in self.rows[1 : until + 1]), sum(steps_of[:until])
+        if self.best_epoch:
+            return f"in part: {skipped} of {steps} fp16 steps were skipped" if 2 * skipped >= steps else LEARNT
+        if skipped and skipped == steps:
+            return f"no: all {steps} fp16 steps were skipped"
+        if not self._has_gradient:
+            return "no: every gradient was 0, as where no batch holds a pair"
+        if not self.moved:
+            return f"no: learning_rate={learning_rate:g} moved no weight"
+        return "no: epoch 0 was best"
+
+    def stops(self, patience: int) -> bool:
+        """Whether there was no better epoch for `patience` of them; never with 0."""
+        return bool(patience) and self.epoch - self.best_epoch >= patience
+
+    def frame(self) -> pd.DataFrame:
+        """The rows as a table."""
+        return pd.DataFrame(self.rows)
+
+
+class Training(ABC):
+    """Epochs, the best one's weights, and the checkpoint of a training; a kind of training says what an epoch is.
 
     Attributes:
         history: The epochs done.
+        what: It is, for its bar and the log.
+        is_main: Whether this process measures, writes and shows.
     """
 
-    def __init__(self, decides: Mapping[str, Any], file: Path | None):
+    what: str
+    is_main = True
+
+    def __init__(
+        self, options: PromptTraining | ImageTraining, batches: Batches, decides: Mapping[str, Any], file: Path | None
+    ):
         """Begin at epoch 0, of what the subclass holds by now.
 
         Args:
-            decides: All that decides the training, JSON values: a checkpoint of other ones is refused.
+            decides: All that decides the training beside the options, JSON values: a checkpoint of others is refused.
             file: Its checkpoint; None: it keeps none.
         """
-        self.history = History(decides["select_by"])
-        self._decides, self._file = dict(decides), file
-        self._best, self._at_first = self._copy(), self._sample()
+        self._limits, self.batches, self._file = options, batches, file
+        part = ImageTraining if isinstance(options, ImageTraining) else PromptTraining
+        self._decides = options.model_dump(include=set(part.model_fields)) | dict(decides)
+        self.history = History(options.select_by)
+        self._best, self._at_first = self.copy(), self.sample()
 
-    @property
-    def begun(self) -> bool:
-        """Whether its file is there."""
-        return self._file is not None and self._file.exists()
+    @abstractmethod
+    def train(self, epoch: int) -> dict[str, Any]:
+        """Train an epoch, counted from 0; its row: "epoch" from 1, and means over its images."""
 
-    def close_epoch(self, row: dict[str, Any], writes: bool = True) -> None:
-        """Take an epoch's figures, keep its weights where they are the best, and write the file."""
-        if self.history.add(row, self.history.moved or have_moved(self._sample(), self._at_first)):
-            self._best = self._copy()
-        if self._file is not None and writes:
-            tensors, facts = self._held()
-            save_checkpoint(self._file, tensors, {"options": self._decides, **facts, **self.history.facts()})
-
-    def resume(self) -> None:
-        """Take up the training whose file is there.
-
-        Raises:
-            TrainingError: The file is damaged, of a training with other options, or not there.
-        """
-        found = resume_checkpoint(self._file, self._decides)
-        if found is None:
-            raise TrainingError(f"{self._file} is not there for all processes: name a folder on a disk that they share")
-        tensors, facts = found
-        self.history.restore(facts)
-        self._take(tensors, facts)
-        self.history.moved = have_moved(self._sample(), self._at_first)
-
-    def learnt(self, what: str, learning_rate: float, steps_of: list[int], tells: bool = True) -> str:
-        """See `History.learnt`; a training that did not learn is told in the log."""
-        learnt = self.history.learnt(learning_rate, steps_of)
-        if learnt != LEARNT and tells:
-            logger.warning("%s did not go as it should: learnt %s", what, learnt)
-        return learnt
+    @abstractmethod
+    def measure(self) -> Mapping[str, float]:
+        """Validate what was learnt so far."""
 
     @abstractmethod
     def put_best(self) -> None:
         """Give the model the best epoch's weights."""
 
     @abstractmethod
-    def _copy(self) -> dict[str, Tensor]:
+    def copy(self) -> dict[str, Tensor]:
         """What the best epoch is kept as."""
 
     @abstractmethod
-    def _sample(self) -> list[Tensor]:
+    def sample(self) -> list[Tensor]:
         """What tells whether what is evaluated has moved, of `sample_of`."""
 
     @abstractmethod
-    def _held(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def held(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What the file holds beside options and history: tensors, and facts."""
 
     @abstractmethod
-    def _take(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    def take(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Take up what the file holds; the history is taken already."""
 
+    def from_main(self, value: Any) -> Any:
+        """What the main process has, in all of them: here there is one."""
+        return value
 
-class ImageState(TrainingState):
-    """The encoder, its optimizer's moments and the averaged weights.
+    def run(self, watch: Callable[..., None] | None, stop: Callable[[], bool] | None, progress: bool) -> None:
+        """Go on from the file or begin; train, measure, keep and write epochs until the last, `patience` or `stop`."""
+        options, history = self._limits, self.history
 
-    The file holds what changes: not what is frozen, which the encoder has, and the best weights only where they are
-    not those of the last epoch.
+        def close(row: dict[str, Any], began: float | None = None) -> None:
+            """Measure, keep and write an epoch on the main process; the others take its figures."""
+            if self.is_main:
+                row |= self.measure()
+            row |= {} if began is None else {"seconds": time.monotonic() - began}
+            self._keep(self.from_main(row))
+            show(last=False)
 
-    Attributes:
-        evaluated: What is validated and kept: the encoder, or its moving average.
-    """
+        def show(last: bool) -> None:
+            if self.is_main and watch is not None:
+                watch(history.frame(), history.best_epoch, last=last)
 
-    def __init__(
-        self, encoder: ReidEncoder | PromptSG, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler,
-        decides: Mapping[str, Any], file: Path | None,
-    ):  # fmt: skip
-        """See `TrainingState`; `average` among what decides is the decay a step."""
-        self._encoder, self._optimizer, self._scaler = encoder, optimizer, scaler
-        decay = decides["average"]
-        self._average = (
-            AveragedModel(encoder, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
-        )
-        self.evaluated = cast(ReidEncoder | PromptSG, self._average.module) if self._average else encoder
-        self._changing = {name for name, p in encoder.named_parameters() if p.requires_grad}
-        self._changing |= {name for name, _ in encoder.named_buffers()}
-        super().__init__(decides, file)
+        # the main process looks for all: a late one would find the file that this training has begun meanwhile
+        if self.from_main(self._file is not None and self._file.exists()):
+            self._resume()
+        else:
+            close({"epoch": 0})
+        shows = progress and self.is_main
+        with tqdm(total=options.epochs, initial=history.epoch, desc=self.what, unit="epoch", disable=not shows) as bar:
+            while history.epoch < options.epochs and not history.stops(options.patience):
+                began = time.monotonic()
+                close(self.train(history.epoch), began)
+                row = history.rows[-1]
+                bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", options.select_by) if name in row})
+                bar.update()
+                if self.from_main(stop is not None and stop()):
+                    break
+        show(last=True)
 
-    def stepped(self) -> None:
-        """Take a step's weights into the average."""
-        if self._average is not None:
-            self._average.update_parameters(self._encoder)
+    def _keep(self, row: dict[str, Any]) -> None:
+        if self.history.add(row, self.history.moved or have_moved(self.sample(), self._at_first)):
+            self._best = self.copy()
+        if self._file is not None and self.is_main:
+            tensors, facts = self.held()
+            facts |= {"options": self._decides, "history": self.history.rows, "best_epoch": self.history.best_epoch}
+            save_checkpoint(self._file, tensors, facts)
 
-    def put_best(self) -> None:
-        """Give the encoder the best epoch's weights."""
-        _put(self._encoder, self._best)
-        self._encoder.eval()
+    def _resume(self) -> None:
+        assert self._file is not None
+        if not self._file.exists():
+            raise TrainingError(f"{self._file} is not there for all processes: name a folder on a disk that they share")
+        tensors, facts = load_checkpoint(self._file)
+        theirs, ours = facts.get("options", {}), json.loads(json.dumps(self._decides))
+        if other := ", ".join(name for name in ours if theirs.get(name) != ours[name]):
+            raise TrainingError(f"{self._file} is of a training with other {other}; delete it, or name another folder")
+        self.history.rows, self.history.best_epoch = facts["history"], facts["best_epoch"]
+        self.take(tensors, facts)
+        self.history.moved = have_moved(self.sample(), self._at_first)
 
-    def _sample(self) -> list[Tensor]:
-        """Of the weights that learn and that embeddings depend on: not of the head, nor of batch norms' statistics."""
-        named = self.evaluated.named_parameters()
-        own = ((name.removeprefix("hand."), p) for name, p in named if name in self._changing)
-        return sample_of(p for name, p in own if not name.startswith(_HEAD))
-
-    def _changed(self, model: torch.nn.Module) -> dict[str, Tensor]:
-        return {name: value for name, value in model.state_dict().items() if name in self._changing}
-
-    def _copy(self) -> dict[str, Tensor]:
-        return {name: value.detach().cpu().clone() for name, value in self._changed(self.evaluated).items()}
-
-    def _held(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors = {f"now.{name}": value for name, value in self._changed(self._encoder).items()}
-        if self._average is not None:
-            tensors |= {f"average.{name}": value for name, value in self._changed(self._average.module).items()}
-            tensors["averaged"] = self._average.n_averaged
-        if self.history.best_epoch != self.history.epoch:
-            tensors |= {f"best.{name}": value for name, value in self._best.items()}
-        for number, moments in self._optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
-        return tensors, {"scaler": self._scaler.state_dict()}
-
-    def _take(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "average": {}, "adam": {}, "averaged": {}}
-        for name, value in tensors.items():
-            kind, _, rest = name.partition(".")
-            parts[kind][rest] = value
-        _put(self._encoder, parts["now"])
-        if self._average is not None:
-            _put(self._average.module, parts["average"])
-            self._average.n_averaged.copy_(tensors["averaged"])
-        self._best = parts["best"] or self._copy()
-        stored = self._optimizer.state_dict()
-        for name, value in parts["adam"].items():
-            number, _, moment = name.partition(".")
-            stored["state"].setdefault(int(number), {})[moment] = value
-        self._optimizer.load_state_dict(stored)
-        if facts["scaler"]:
-            self._scaler.load_state_dict(facts["scaler"])
+    def learnt(self) -> str:
+        """See `History.learnt`; a training that did not learn is told in the log."""
+        learnt = self.history.learnt(self._limits.learning_rate, self.batches.steps_of)
+        if learnt != LEARNT and self.is_main:
+            logger.warning("%s did not go as it should: learnt %s", self.what, learnt)
+        return learnt
 
 
-def _put(encoder: torch.nn.Module, changed: Mapping[str, Tensor]) -> None:
-    encoder.load_state_dict({**encoder.state_dict(), **changed})
+def identity_faults(images: np.ndarray, identities: np.ndarray, count: int, who: str) -> list[str]:
+    """What is wrong with the identity of each image, a number below `count`, which `who` has."""
+    faults, known = [], np.unique(identities)
+    if len(images) != len(identities):
+        faults.append(f"{len(images)} images and {len(identities)} identities: give each image one")
+    if len(known) < 2:
+        faults.append(f"images of {len(known)} identities: at least two are needed, to be told apart")
+    elif known[0] < 0 or known[-1] >= count:
+        faults.append(f"identity number {known[-1]}: the {who} has {count}, from 0")
+    return faults
+
+
+def key_of(identities: np.ndarray) -> int:
+    """A sum that tells labels, and their order, from others."""
+    return int(np.asarray(identities, np.int64) @ np.arange(1, len(identities) + 1))
+
+
+def sample_of(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Some values of each matrix, on the CPU: what tells whether weights moved, without a copy of all of them."""
+    matrices = (p.detach() for p in parameters if p.ndim > 1)
+    return [p.flatten()[:: max(1, p.numel() // SAMPLED)].to("cpu", copy=True) for p in matrices]
+
+
+def have_moved(now: Iterable[Tensor], before: Iterable[Tensor]) -> bool:
+    """Whether any of two `sample_of` changed by more than rounding, of which the smallest values feel some always."""
+    return any(bool((a - b).norm() > ROUNDING * b.norm()) for a, b in zip(now, before, strict=True))

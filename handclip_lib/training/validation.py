@@ -32,24 +32,17 @@ class TrainingImages:
     compared: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
     def validate(self, encode: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
-        """Rank-1 and mAP that choose the epoch.
-
-        Args:
-            encode: uint8 images to embeddings (n, size), such as `Backbone.encode_image`.
-        """
+        """Rank-1 and mAP that choose the epoch, of what encodes uint8 images to embeddings (n, size)."""
         queries, query_ids, held, held_ids = self.compared
         found = retrieval_metrics(_unit(encode(queries)) @ _unit(encode(held)).T, query_ids, held_ids)
         return {"val_rank1": found.rank(1), "val_map": found.map}
 
 
 def training_images(images: DecodedImages, split: Split, validation: Validation = "val") -> TrainingImages:
-    """Take the training and validation images of a split.
+    """Take the training and validation images of a split, which are among the decoded ones.
 
-    Args:
-        images: Decoded images of at least those.
-        split: The manifest.
-        validation: "val": the validation images are ranked against the training images. "test": the queries of the
-            first draw against its gallery, as CLIP-FH's training did; what is chosen so was selected on test.
+    With `validation` "val" the validation images are ranked against the training images; with "test" the queries of
+    the first draw against its gallery, as CLIP-FH's training did: what is chosen so was selected on test.
 
     Raises:
         EvaluationError: Fewer than two identities train, or none has a validation image.

@@ -21,7 +21,7 @@ from handclip_lib.evaluation.studies.prompts import PromptTask
 from handclip_lib.evaluation.verification.error_rates import VerificationResult
 from handclip_lib.models.prompt_learner import nearest_words
 from handclip_lib.parameters.notebooks import PromptLearning
-from handclip_lib.parameters.templates import templates_of
+from handclip_lib.parameters.parts import templates_of
 from handclip_lib.plots.comparison import compared_runs
 from handclip_lib.plots.dataset import sample_grid
 from handclip_lib.plots.retrieval import ranked_gallery

@@ -12,8 +12,7 @@ import ipywidgets
 from matplotlib.figure import Figure
 
 from handclip_lib.errors import ConfigError
-from handclip_lib.parameters.commands import run_command
-from handclip_lib.parameters.guard import resolve
+from handclip_lib.parameters.guard import resolve, run_command
 from handclip_lib.parameters.parts import Parameters
 
 MOST_FRAMES = 12  # that the report's style can show

@@ -9,9 +9,8 @@ from typing import Any, get_args
 import ipywidgets
 
 from handclip_lib.errors import ConfigError, WriteError
-from handclip_lib.parameters.commands import papermill_command, parameter_lines, run_command, said
 from handclip_lib.parameters.files import parameter_files, read_parameters, save_parameters, shown
-from handclip_lib.parameters.guard import resolve
+from handclip_lib.parameters.guard import papermill_command, parameter_lines, resolve, run_command, said
 from handclip_lib.parameters.parts import Data, Model, Parameters
 
 GROUPS = {"data": Data, "backbone": Model}

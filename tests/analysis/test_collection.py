@@ -23,7 +23,7 @@ from handclip_lib.analysis.publication import beside_literature
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError, RunError, TrainingError
 from handclip_lib.evaluation.ranking.saved_evaluation import save_evaluation
-from handclip_lib.training.checkpoints import save_checkpoint
+from handclip_lib.training.state import save_checkpoint
 
 DEFAULTS = {"dataset": "drawn", "aspect": "dorsal_r", "seed": 0}
 
@@ -105,6 +105,16 @@ def test_records_are_filtered_and_the_oldest_comes_first(runs: Path):
         find_records(runs, ["05_none"])
     assert find_records(runs / "nowhere") == []
     assert len(runs_table([], runs)) == 0
+
+
+def test_versions_that_differ_stand_beside_the_parameters_that_do(runs: Path):
+    records = find_records(runs, ["05_evaluation-tiny-e1", "05_evaluation-tiny-e2"])
+    for record, pillow in zip(records, ("11.3", "12.0"), strict=True):
+        record["versions"] = {"torch": "2.9", "pillow": pillow, "papermill": pillow, "torchvision": "0.24"}
+    table = runs_table(records, runs).set_index("id")
+    assert list(table["differs"]) == ["seed=1, pillow 11.3", "seed=0, pillow 12.0"]
+    del records[0]["versions"]
+    assert not runs_table(records, runs)["differs"].str.contains("pillow").any(), "of an earlier one nothing is known"
 
 
 def test_differing_parameters_are_those_somebody_changed(runs: Path):

@@ -8,9 +8,11 @@ from handclip_lib.backbone.image_tower import (
     frozen_part,
     learning_part,
     learning_tokens,
+    train_mode,
     unfreeze,
 )
 from handclip_lib.backbone.openai_clip import clip_package
+from handclip_lib.errors import ConfigError
 
 
 def tower(kind: str):
@@ -30,8 +32,8 @@ def gradients(visual, embeddings):
 
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
-@pytest.mark.parametrize("last", [ALL, 0, 1, 2, 4])
-def test_the_two_parts_are_the_tower_with_its_gradients(kind, last):
+@pytest.mark.parametrize("last", [ALL, 0, 1, 2, 3, 4])
+def test_the_two_parts_and_the_first_token_are_the_tower_with_its_gradients(kind, last):
     visual = tower(kind)
     unfreeze(visual, last)
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(2))
@@ -45,36 +47,15 @@ def test_the_two_parts_are_the_tower_with_its_gradients(kind, last):
     assert set(found) == set(wanted)
     for name, gradient in wanted.items():
         assert (found[name] - gradient).norm() <= 2e-5 * gradient.norm() + 1e-5, name
-    again = learning_part(visual, held, last)
-    torch.testing.assert_close(again, parts)
-
-
-def test_every_number_of_blocks_splits_the_tower():
-    visual = tower("vit")
-    images = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        for last in range(len(blocks_of(visual)) + 1):
-            torch.testing.assert_close(
-                learning_part(visual, frozen_part(visual, images, last), last), visual(images), rtol=1e-4, atol=1e-4
-            )
-
-
-@pytest.mark.parametrize("kind", ["vit", "resnet"])
-@pytest.mark.parametrize("last", [ALL, 0, 1, 2, 4])
-def test_the_tokens_begin_with_the_embedding_and_have_its_gradients(kind, last):
-    visual = tower(kind)
-    unfreeze(visual, last)
-    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(2))
-    plain = visual(images)
-    wanted = gradients(visual, plain)
-    tokens = learning_tokens(visual, frozen_part(visual, images, last), last)
+    torch.testing.assert_close(learning_part(visual, held, last), parts)
+    tokens = learning_tokens(visual, held, last)
     assert tokens.shape == (3, 1 + (16 if kind == "vit" else 4), 48)
     assert ((tokens[:, 0] - plain).norm() / plain.norm()).item() < 1e-5
+    assert tokens[:, 1:].sum().requires_grad
     found = gradients(visual, tokens[:, 0])
     assert set(found) == set(wanted)
     for name, gradient in wanted.items():
         assert (found[name] - gradient).norm() <= 2e-5 * gradient.norm() + 1e-5, name
-    assert learning_tokens(visual, frozen_part(visual, images, last), last)[:, 1:].sum().requires_grad
 
 
 def test_a_vits_places_are_its_patches_in_the_embeddings_space():
@@ -119,3 +100,45 @@ def test_quick_gelu_and_its_gradient_are_the_formula_s():
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         few = x.detach()[::50].to(dtype)
         torch.testing.assert_close(QuickGELU.apply(few), (few * torch.sigmoid(1.702 * few)))
+
+
+@pytest.fixture(params=["vit", "resnet"])
+def visual(request):
+    vit = request.param == "vit"
+    layers = 3 if vit else (1, 1, 1, 1)
+    return clip_package().model.CLIP(32, 32, layers, 64 if vit else 8, 16 if vit else None, 77, 100, 64, 1, 1).visual
+
+
+def learns(visual) -> set[str]:
+    return {name.split(".")[0] for name, p in visual.named_parameters() if p.requires_grad}
+
+
+def test_everything_or_the_last_blocks_learn(visual):
+    vit, count = hasattr(visual, "transformer"), len(blocks_of(visual))
+    assert unfreeze(visual, ALL) == [visual]
+    assert all(p.requires_grad for p in visual.parameters())
+    unfreeze(visual, 0)
+    assert learns(visual) == ({"ln_post", "proj"} if vit else {"attnpool"})
+    unfreeze(visual, 2)
+    names = {name for name, p in visual.named_parameters() if p.requires_grad}
+    blocks = {".".join(name.split(".")[:3]) for name in names if "resblocks" in name} if vit else learns(visual)
+    assert blocks == (
+        {"transformer.resblocks.1", "transformer.resblocks.2"} if vit else {"layer3", "layer4", "attnpool"}
+    )
+    unfreeze(visual, count)
+    assert not visual.conv1.weight.requires_grad, "the patches or the stem learn with ALL only"
+
+
+def test_frozen_batch_norms_count_nothing():
+    visual = clip_package().model.CLIP(32, 32, (1, 1, 1, 1), 8, None, 77, 100, 64, 1, 1).visual
+    train_mode(visual, unfreeze(visual, 1))
+    before = {name: value.clone() for name, value in visual.state_dict().items()}
+    visual(torch.randn(4, 3, 32, 32))
+    moved = {name.split(".")[0] for name, value in visual.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {"layer4"}
+
+
+@pytest.mark.parametrize("last", [13, -2])
+def test_more_blocks_than_there_are_is_refused(visual, last):
+    with pytest.raises(ConfigError, match=f"unfreeze_blocks={last}: this image tower has {len(blocks_of(visual))}"):
+        unfreeze(visual, last)

@@ -1,14 +1,11 @@
 import re
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from handclip_lib.backbone.load import SHAPES, check_weights, load_backbone
+from handclip_lib.backbone.load import SHAPES, TINY_WEIGHTS, check_weights, load_backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.errors import BackboneError
 
@@ -109,22 +106,8 @@ def test_a_device_that_is_not_here_is_refused(device):
         load_backbone("tiny", device=device)
 
 
-def test_tiny_is_small_and_quick():
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import torch, time; start = time.perf_counter();"
-            "from handclip_lib.backbone.load import load_backbone, TINY_WEIGHTS; load_backbone('tiny');"
-            "print(time.perf_counter() - start, TINY_WEIGHTS.stat().st_size)",
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    seconds, size = map(float, done.stdout.split())
-    assert size <= 8_000_000
-    assert seconds < 5  # under one on an idle machine; tests share theirs
+def test_tiny_is_small():
+    assert TINY_WEIGHTS.stat().st_size <= 8_000_000
 
 
 @pytest.mark.slow
@@ -133,9 +116,7 @@ def test_tiny_is_small_and_quick():
 def test_the_true_architectures_load_and_embed(checkpoints, tmp_path, name, kind):
     path = tmp_path / "weights.pt"
     stored = checkpoints.write_checkpoint(path, SHAPES[name], kind)
-    start = time.perf_counter()
     backbone = load_backbone(name, weights=path, device="cpu")
-    assert time.perf_counter() - start < 30
     assert all(torch.equal(backbone.model.state_dict()[key], value.float()) for key, value in stored.items())
     got = backbone.encode_image(_photographs(2, 224))
     assert got.shape == (2, SHAPES[name].embedding_dim)

@@ -18,27 +18,22 @@ def _run(code: str) -> str:
 
 
 def test_the_classes_come_without_torchvision_and_the_rest_comes_at_first_use():
-    assert (
-        _run(
-            "import sys; from handclip_lib.backbone.openai_clip import clip_package; clip = clip_package();"
-            "light = 'torchvision' in sys.modules; names = clip.available_models();"
-            "import clip as again; from clip.model import CLIP;"
-            "same = again.model.CLIP is CLIP is clip.model.CLIP;"
-            "print(light, 'pkg_resources' in sys.modules, len(names), same)"
-        )
-        == "False False 9 True"
+    said = _run(
+        "import sys; from handclip_lib.backbone.openai_clip import clip_package; clip = clip_package();"
+        "light = 'torchvision' in sys.modules; names = clip.available_models();"
+        "import clip as again; from clip.model import CLIP; same = again.model.CLIP is CLIP is clip.model.CLIP;"
+        "print(light, 'pkg_resources' in sys.modules, len(names), same)"
     )
+    assert said == "False False 9 True"
 
 
 def test_a_real_pkg_resources_is_left_alone():
-    assert (
-        _run(
-            "import sys, types; real = sys.modules['pkg_resources'] = types.ModuleType('pkg_resources');"
-            "from handclip_lib.backbone.openai_clip import clip_package; clip_package().load;"
-            "print(sys.modules['pkg_resources'] is real)"
-        )
-        == "True"
+    said = _run(
+        "import sys, types; real = sys.modules['pkg_resources'] = types.ModuleType('pkg_resources');"
+        "from handclip_lib.backbone.openai_clip import clip_package; clip_package().load;"
+        "print(sys.modules['pkg_resources'] is real)"
     )
+    assert said == "True"
 
 
 def test_the_nine_names_and_their_files_are_openai_clips():
@@ -127,11 +122,11 @@ def test_without_network_and_file_one_message_names_three_remedies(served, tmp_p
 
 @pytest.mark.parametrize(
     "failure",
-    [TimeoutError("timed out"), http.client.IncompleteRead(b""), OSError(28, "No space left on device")],
+    [TimeoutError("timed out"), http.client.IncompleteRead(b""), OSError(28, "No space left"), KeyboardInterrupt()],
 )
 def test_a_broken_download_leaves_nothing(served, tmp_path, failure):
     served["fails"] = failure
-    with pytest.raises(BackboneError, match="could not be downloaded"):
+    with pytest.raises((BackboneError, KeyboardInterrupt), match=r"^$|could not be downloaded"):
         load_backbone("vitb16", device="cpu", download_root=tmp_path / "clip", progress=False)
     assert not list((tmp_path / "clip").iterdir())
 
@@ -140,13 +135,6 @@ def test_a_folder_that_cannot_be_written_is_no_fault_of_the_network(served, tmp_
     (tmp_path / "clip").write_text("")
     with pytest.raises(WriteError, match=r"ViT-B-16\.pt cannot be written .*HANDCLIP_CACHE"):
         load_backbone("vitb16", device="cpu", download_root=tmp_path / "clip", progress=False)
-
-
-def test_an_interrupted_download_leaves_nothing(served, tmp_path):
-    served["fails"] = KeyboardInterrupt()
-    with pytest.raises(KeyboardInterrupt):
-        load_backbone("vitb16", device="cpu", download_root=tmp_path / "clip", progress=False)
-    assert not list((tmp_path / "clip").iterdir())
 
 
 def test_a_download_of_the_wrong_content_is_refused_and_removed(served, tmp_path):

@@ -96,34 +96,23 @@ def _damage(path: Path, fault: str, checkpoints) -> None:
     elif fault == "list":
         torch.save([torch.zeros(3)], path)
     elif fault != "absent":
-        path.write_bytes(
-            {
-                "empty": b"",
-                "web page": b"\n<!DOCTYPE html><html><body>404</body></html>",
-                "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
-                "noise": np.random.default_rng(0).bytes(5000),
-            }[fault]
-        )
+        contents = {
+            "empty": b"", "web page": b"\n<!DOCTYPE html><html><body>404</body></html>",
+            "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
+            "noise": np.random.default_rng(0).bytes(5000),
+        }  # fmt: skip
+        path.write_bytes(contents[fault])
 
 
-@pytest.mark.parametrize(
-    ("fault", "says"),
-    [
-        ("absent", "no weights at"),
-        ("folder", "is a folder"),
-        ("empty", "is empty"),
-        ("web page", "web page"),
-        ("lfs", "git lfs pull"),
-        ("noise", "damaged or no weights"),
-        ("cut jit", "cut short"),
-        ("cut state_dict", "cut short"),
-        ("rotten jit", "damaged|no CLIP"),
-        ("pickle with code", "could run code|damaged or no weights"),
-        ("saved with code", "could run code"),
-        ("foreign zip", "damaged or no weights"),
-        ("list", "holds a list"),
-    ],
-)
+FAULTS = {
+    "absent": "no weights at", "folder": "is a folder", "empty": "is empty", "web page": "web page",
+    "lfs": "git lfs pull", "noise": "damaged or no weights", "cut jit": "cut short", "cut state_dict": "cut short",
+    "rotten jit": "damaged|no CLIP", "pickle with code": "could run code|damaged or no weights",
+    "saved with code": "could run code", "foreign zip": "damaged or no weights", "list": "holds a list",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("fault", "says"), FAULTS.items())
 def test_a_bad_file_is_refused_and_nothing_in_it_runs(checkpoints, tmp_path, monkeypatch, fault, says):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "weights.pt"

@@ -15,7 +15,7 @@ from handclip_lib.errors import WriteError
 from handclip_lib.evaluation.features import extract_features
 from handclip_lib.launch import launcher
 from handclip_lib.parameters.notebooks import Evaluation
-from handclip_lib.runs.cleaning import removable, remove
+from handclip_lib.runs.listing import removable, remove
 from handclip_lib.runs.record import read_record, write_record
 from handclip_lib.runs.run import RUN_FOLDER, Run
 

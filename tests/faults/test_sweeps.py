@@ -24,12 +24,6 @@ SWEEP = [sys.executable, "-m", "handclip_lib.cli", "sweep", "01"]
 
 
 @pytest.fixture
-def reports(tmp_path: Path, monkeypatch) -> Path:
-    monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path / "reports"))
-    return tmp_path / "reports"
-
-
-@pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
     """Address of a Dask scheduler on loopback, and its two workers, processes that know nothing of the reports."""
     file = tmp_path / "scheduler.json"

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,10 +19,7 @@ from handclip_lib.runs.record import read_record
 SMALL = {"drawn_subjects": 8, "drawn_images": 3, "draws": 2, "resolution": 32, "samples": 4}
 
 
-@pytest.fixture(autouse=True)
-def reports(tmp_path: Path, monkeypatch) -> Path:
-    monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path / "reports"))
-    return tmp_path / "reports"
+pytestmark = pytest.mark.usefixtures("reports")
 
 
 def test_later_parameters_win_and_raw_ones_stay_text(tmp_path: Path):
@@ -33,30 +31,17 @@ def test_later_parameters_win_and_raw_ones_stay_text(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [("a: [", "is not YAML"), ("- 1\n- 2", "holds a list"), (None, "No such file")]
-)
-def test_a_bad_parameters_file_is_named(content, words, tmp_path: Path):
-    file = tmp_path / "given.yml"
-    if content is not None:
-        file.write_text(content)
-    with pytest.raises(ConfigError, match=rf"given\.yml.*{words}"):
-        gather([str(file)], [], [])
-
-
-@pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("seed: 1\nseed: 2", r"seed stands twice.*line 2"),
-        ("grid: {seed: [1], seed: [2]}", "seed stands twice"),
-        ("yes: 1", "True is no name"),
-        ("1: 2", "1 is no name"),
-        ("_seed: 1", "'_seed' is no name"),
-        ("[]", "holds a list"),
-        ("seed:\t1\n\tdraws: 2", "is not YAML"),
+        ("seed: 1\nseed: 2", r"seed stands twice.*line 2"), ("grid: {seed: [1], seed: [2]}", "seed stands twice"),
+        ("yes: 1", "True is no name"), ("1: 2", "1 is no name"), ("_seed: 1", "'_seed' is no name"),
+        ("[]", "holds a list"), ("- 1\n- 2", "holds a list"), ("a: [", "is not YAML"),
+        ("seed:\t1\n\tdraws: 2", "is not YAML"), (None, "No such file"),
     ],
-)
+)  # fmt: skip
 def test_nothing_of_a_parameters_file_is_passed_over_in_silence(content, words, tmp_path: Path):
-    (tmp_path / "given.yml").write_text(content)
+    if content is not None:
+        (tmp_path / "given.yml").write_text(content)
     with pytest.raises(ConfigError, match=rf"given\.yml.*{words}"):
         gather([str(tmp_path / "given.yml")], [], [])
 
@@ -81,17 +66,9 @@ def test_a_notebook_is_found_by_number_name_or_path(name):
 
 
 def test_an_unknown_notebook_lists_those_there_are():
-    with pytest.raises(
-        ConfigError,
-        match="01_data_exploration, 02_prompt_learning, 03_image_finetune, 04_joint_training, 05_evaluation, 06_ana",
-    ):
+    names = "01_data_exploration, 02_prompt_learning, 03_image_finetune, 04_joint_training, 05_evaluation, 06_ana"
+    with pytest.raises(ConfigError, match=names):
         find_notebook("09")
-
-
-def test_faults_are_refused_before_anything_is_made(reports: Path):
-    with pytest.raises(ConfigError, match="did you mean draws"):
-        launch(find_notebook("01"), {"drows": 2})
-    assert not reports.exists()
 
 
 def test_a_launch_makes_a_report_that_is_its_owners_alone_and_is_not_repeated(reports: Path, tmp_path, monkeypatch):
@@ -126,6 +103,31 @@ def test_the_same_run_is_not_started_twice(monkeypatch):
     folder = launch(find_notebook("01"), SMALL | {"seed": 6}).folder
     with FileLock(folder.parent / f".{folder.name}.lock"), pytest.raises(RunError, match="another process"):
         launch(find_notebook("01"), SMALL | {"seed": 6})
+
+
+LOSES_THE_FIRST = """
+import signal, sys, time
+lost = []
+signal.signal(signal.SIGINT, lambda *_: sys.exit(3) if lost else lost.append(1))
+open(sys.argv[1], "w").close()
+while True:
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.matrix("signal", "papermill, which loses it", "asked again until it ends")
+def test_a_notebook_that_loses_the_signal_is_asked_again(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(launcher, "AGAIN", 0.2)
+    ready = tmp_path / "ready"
+
+    def stop() -> None:
+        while not ready.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    command = [sys.executable, "-c", LOSES_THE_FIRST, str(ready)]
+    assert launcher._papermill(command, dict(os.environ), None) == (3, "SIGTERM"), "-9 where it is ended by force"
 
 
 @pytest.mark.fault

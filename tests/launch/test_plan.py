@@ -11,7 +11,7 @@ from handclip_lib.launch import launcher
 from handclip_lib.launch.launcher import find_notebook, launch
 from handclip_lib.launch.plan import find_checkpoint, plan, resumed_from
 from handclip_lib.runs.record import read_record, write_record
-from handclip_lib.training.checkpoints import save_checkpoint
+from handclip_lib.training.state import save_checkpoint
 
 NOTEBOOK = find_notebook("03")
 GIVEN = {"epochs": 5, "drawn_subjects": 12}
@@ -43,19 +43,26 @@ def test_a_plan_makes_nothing_and_names_every_parameter(reports: Path, capsys):
     assert "\n  learning_rate         0.0005\n" in said
 
 
-def test_all_faults_are_said_and_nothing_is_planned(capsys):
-    assert main(["run", "03", "--dry-run", "-p", "epochs", "0", "-p", "margn", "1"]) == 2
-    said = capsys.readouterr()
-    assert "2 parameters are wrong" in said.err
-    assert "did you mean margin" in said.err
-    assert said.out == ""
+@pytest.mark.parametrize(("lent", "free", "most"), [(4, 2**40, 4), (64, 2**31, 5), (64, 0, 1)])
+def test_processes_without_room_here_are_refused_before_a_run_and_not_of_a_sweep(
+    reports, monkeypatch, lent, free, most
+):
+    monkeypatch.setattr("handclip_lib.training.launch.cores", lambda: lent)
+    monkeypatch.setattr("handclip_lib.training.launch.free_memory", lambda: free)
+    given = {"processes": 64, "device": "cpu"}
+    for words in (["--dry-run"], []):
+        assert main(["run", "03", *words, "-p", "processes", "64", "-p", "device", "cpu"]) == 2
+    with pytest.raises(ConfigError, match=rf"1 parameter is wrong:\n  processes=64: .*; give at most {most}$"):
+        plan(NOTEBOOK, given)
+    assert not reports.exists()
+    assert plan(NOTEBOOK, given | {"processes": most}).state() == "not started yet"
+    assert plan(NOTEBOOK, given, {}).config.processes == 64, "its points may run on another machine"
 
 
 def test_the_folder_is_the_one_that_a_launch_makes_and_the_state_is_told(capsys):
     folder = stopped()
     planned = plan(NOTEBOOK, GIVEN)
     assert planned.folder == folder
-    assert planned.changed == GIVEN
     assert planned.state() == ("interrupted (stopped by SIGTERM); would go on from image.safetensors, epoch 2 of 5")
     write_record(folder, read_record(folder) | {"status": "succeeded"})
     assert "not run again without --force" in plan(NOTEBOOK, GIVEN).state()

@@ -18,20 +18,15 @@ from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.launch import executors, worker
 from handclip_lib.launch.executors import Place, _Listed, answers, on_slurm, on_this_machine
 from handclip_lib.launch.launcher import find_notebook
-from handclip_lib.launch.points import MOST, read_points
-from handclip_lib.launch.summary import line_of, row_of
-from handclip_lib.launch.sweep import choose_place, sweep
+from handclip_lib.launch.plan import MOST, read_points
+from handclip_lib.launch.sweep import choose_place, line_of, row_of, sweep
 from handclip_lib.launch.worker import ELSEWHERE, run_point
-from handclip_lib.runs.claim import UnderWayError
-from handclip_lib.runs.record import this_process
+from handclip_lib.runs.record import UnderWayError, this_process
 
 Launch = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-@pytest.fixture(autouse=True)
-def reports(tmp_path: Path, monkeypatch) -> Path:
-    monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path / "reports"))
-    return tmp_path / "reports"
+pytestmark = pytest.mark.usefixtures("reports")
 
 
 def points_of(text: str, notebook: str = "02", **more):
@@ -81,15 +76,10 @@ def test_every_fault_of_every_point_is_told_once_with_its_points():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("epochs: 3", "neither grid nor list"),
-        ("grid: {}", "no mapping"),
-        ("grid: [1, 2]", "no mapping"),
-        ("grid: {n_ctx: 4}", r"write n_ctx: \[value, value\]"),
-        ("grid: {n_ctx: []}", "n_ctx: .* is no list of values"),
-        ("list: {n_ctx: 4}", "no list of mappings"),
-        ("list: []", "no list of mappings"),
-        ("list: [4]", "no list of mappings"),
-        ("list: [{n_ctx: 4}]\ngrid: {n_ctx: [2]}", "n_ctx: in grid and in list"),
+        ("epochs: 3", "neither grid nor list"), ("grid: {}", "no mapping"), ("grid: [1, 2]", "no mapping"),
+        ("grid: {n_ctx: 4}", r"write n_ctx: \[value, value\]"), ("grid: {n_ctx: []}", "n_ctx: .* is no list of values"),
+        ("list: {n_ctx: 4}", "no list of mappings"), ("list: []", "no list of mappings"),
+        ("list: [4]", "no list of mappings"), ("list: [{n_ctx: 4}]\ngrid: {n_ctx: [2]}", "n_ctx: in grid and in list"),
         ("n_ctx: 4\ngrid: {n_ctx: [2]}", "n_ctx: fixed and swept in one file"),
         ("epochs: 4\nfixed: {epochs: 3}\ngrid: {n_ctx: [2]}", "epochs: fixed twice"),
         ("fixed: 3\ngrid: {n_ctx: [2]}", "fixed: 3 is no mapping"),
@@ -97,7 +87,7 @@ def test_every_fault_of_every_point_is_told_once_with_its_points():
         ("grid: {_seed: [1, 2]}", "'_seed' is no name"),
         (f"grid: {{seed: {list(range(40))}, n_ctx: {list(range(1, 41))}}}", f"1600 points, and {MOST} are the most"),
     ],
-)
+)  # fmt: skip
 def test_an_empty_ambiguous_or_absurd_sweep_is_refused(text: str, words: str):
     with pytest.raises(ConfigError, match=words):
         points_of(text)
@@ -270,18 +260,13 @@ def test_a_run_s_line_has_its_figures_with_the_interval(reports: Path):
     metrics = {"rank1": 0.9204, "rank1_low": 0.89, "rank1_high": 0.947, "map": 0.95, "minp": 0.9, "n_query": 245}
     record({"run": point.folder.name}, reports, metrics=metrics)
     row = row_of(point, "skipped")
-    assert list(row) == [
-        "learning_rate",
-        "rank1",
-        "rank1_low",
-        "rank1_high",
-        "map",
-        "seconds",
-        "status",
-        "error",
-        "run",
-    ]
+    assert " ".join(row) == "learning_rate rank1 rank1_low rank1_high map seconds status error run"
     assert line_of(row, point.label) == "learning_rate=0.001: rank-1 92.0 % (89.0–94.7), mAP 95.0 %, 2.0 s"
+
+
+def test_what_could_not_be_measured_is_told_as_that():
+    row = {"status": "succeeded", "rank1": float("nan"), "rank1_low": float("nan"), "map": 0.5, "seconds": 2.0}
+    assert line_of(row, "seed=1") == "seed=1: rank-1 not measurable, mAP 50.0 %, 2.0 s"
 
 
 def test_each_worker_has_its_gpus_and_a_run_on_two_has_two(monkeypatch):
@@ -319,13 +304,11 @@ def test_a_dry_run_lists_the_points_with_their_runs_and_makes_nothing(reports: P
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["-p", "n_ctx", "3"], "the sweep varies it"),
-        (["--workers", "-1"], "1 or more"),
-        (["-s", "time", "5"], "give --slurm too"),
-        (["--slurm"], "-s time MINUTES"),
+        (["-p", "n_ctx", "3"], "the sweep varies it"), (["--workers", "-1"], "1 or more"),
+        (["-s", "time", "5"], "give --slurm too"), (["--slurm"], "-s time MINUTES"),
         (["--scheduler", "tcp://127.0.0.1:1"], "no Dask scheduler with a worker answers"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_run_is_refused_without_a_traceback(words, message, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setattr("handclip_lib.launch.executors.ANSWERS_WITHIN", 1)
     (tmp_path / "grid.yml").write_text("grid: {n_ctx: [1, 2]}")

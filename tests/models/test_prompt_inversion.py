@@ -7,7 +7,7 @@ import yaml
 
 from handclip_lib.backbone.load import Backbone, load_backbone
 from handclip_lib.backbone.openai_clip import clip_package
-from handclip_lib.errors import BackboneError, ConfigError
+from handclip_lib.errors import ConfigError
 from handclip_lib.models.promptsg import PromptGuidance, PromptInversion
 
 FILES = sorted((Path(__file__).parents[2] / "params/promptsg").glob("*.yml"))
@@ -94,11 +94,6 @@ def test_a_pseudo_token_begins_as_long_as_a_words():
 def test_a_template_without_room_for_one_token_is_refused(clip, template, words):
     with pytest.raises(ConfigError, match=words):
         PromptInversion(clip, template)
-
-
-def test_a_model_without_clips_vocabulary_is_refused():
-    with pytest.raises(BackboneError, match="can embed images, not texts"):
-        PromptInversion(text_clip(words=100), TEMPLATES[0])
 
 
 def guidance(layers: int) -> PromptGuidance:

@@ -3,7 +3,7 @@ import pytest
 from handclip_lib.backbone.load import load_backbone
 from handclip_lib.errors import ConfigError
 from handclip_lib.models.prompt_learner import build_prompts
-from handclip_lib.parameters.templates import TEMPLATES
+from handclip_lib.parameters.parts import TEMPLATES
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import ast
 import inspect
 import re
 import textwrap
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from statistics import median
 
@@ -12,14 +12,14 @@ import nbformat
 import pytest
 
 from handclip_lib.parameters import notebooks as config
-from handclip_lib.parameters.commands import parameters_cell
+from handclip_lib.parameters.guard import parameters_cell
 from tools import parameter_cells
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 MODELS = config.NOTEBOOKS
 HANDED_ON = {"config", "options", "self", "decides"}
 """What the library calls a notebook's parameters, and what it makes of them."""
-pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 def _code(path: Path) -> list:
@@ -31,6 +31,7 @@ def _parameters(path: Path):
     return cell
 
 
+@each_notebook
 def test_is_valid_and_committed_without_outputs(path: Path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
@@ -38,6 +39,7 @@ def test_is_valid_and_committed_without_outputs(path: Path):
     assert notebook.metadata.kernelspec.name == "python3"
 
 
+@each_notebook
 def test_the_parameters_cell_is_what_the_model_says(path: Path):
     """Annotated literals, the defaults, each with its description for papermill's help: `make cells` writes them."""
     source = _parameters(path).source
@@ -46,15 +48,13 @@ def test_the_parameters_cell_is_what_the_model_says(path: Path):
     assert written == {name: field.default for name, field in MODELS[path.stem].model_fields.items()}
 
 
-def test_a_cell_that_differs_is_written_and_no_other(path: Path, tmp_path: Path, capsys):
-    if path != NOTEBOOKS[0]:
-        pytest.skip("once is enough")
+def test_a_cell_that_differs_is_written_and_no_other(tmp_path: Path, capsys):
     for notebook in NOTEBOOKS:
         (tmp_path / notebook.name).write_text(notebook.read_text())
-    changed = tmp_path / path.name
+    changed = tmp_path / NOTEBOOKS[0].name
     changed.write_text(changed.read_text().replace("seed: int = 0", "seed: int = 1"))
     parameter_cells.main(tmp_path)
-    assert capsys.readouterr().out == f"{path.name}: written\n"
+    assert capsys.readouterr().out == f"{changed.name}: written\n"
     assert [(tmp_path / notebook.name).read_text() for notebook in NOTEBOOKS] == [n.read_text() for n in NOTEBOOKS]
 
 
@@ -72,7 +72,7 @@ def _words(model: type, source: str, names: dict) -> set[str]:
             if any(isinstance(value, ast.Name) and value.id in HANDED_ON for value in given):
                 with suppress(NameError, AttributeError, RuntimeError):  # of a name inside a function
                     used.append(eval(ast.unparse(node.func), names))
-        for one in used:
+        for one in (part for each in used for part in getattr(each, "__mro__", [each])):
             if str(getattr(one, "__module__", "")).startswith("handclip_lib") and one not in seen:
                 seen.add(one)
                 waiting.append((inspect.getsource(one), vars(inspect.getmodule(one))))
@@ -80,6 +80,7 @@ def _words(model: type, source: str, names: dict) -> set[str]:
     return found
 
 
+@each_notebook
 def test_every_parameter_is_read(path: Path):
     model, names = MODELS[path.stem], {}
     cells = [cell.source for cell in _code(path) if "parameters" not in cell.metadata.get("tags", [])]
@@ -88,12 +89,14 @@ def test_every_parameter_is_read(path: Path):
     assert set(model.model_fields) - _words(model, source, names) == set()
 
 
+@each_notebook
 def test_the_guard_follows_the_parameters(path: Path):
     cells = _code(path)
     guard = cells[cells.index(_parameters(path)) + 1].source
     assert f"start({MODELS[path.stem].__name__}, globals())" in guard
 
 
+@each_notebook
 def test_cells_are_short_and_only_tell_the_story(path: Path):
     forbidden = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Try, ast.For, ast.While, ast.Lambda)
     for cell in _code(path):
@@ -105,14 +108,14 @@ def test_cells_are_short_and_only_tell_the_story(path: Path):
         assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, forbidden)], cell.source
 
 
-def test_the_longest_notebook_is_light(path: Path):
-    if path.stem != "05_evaluation":
-        pytest.skip("of 05 alone")
-    cells = [cell.source for cell in _code(path)]
+def test_the_longest_notebook_is_light():
+    (longest,) = [path for path in NOTEBOOKS if path.stem == "05_evaluation"]
+    cells = [cell.source for cell in _code(longest)]
     assert sum(len(_names(source)[0]) for source in cells) <= 25
     assert median(len(source.splitlines()) for source in cells) <= 3
 
 
+@each_notebook
 def test_headings_explain_each_step(path: Path):
     first = nbformat.read(path, as_version=4).cells[0]
     assert first.cell_type == "markdown"
@@ -144,6 +147,7 @@ def _stores(name: ast.Name) -> bool:
     return isinstance(name.ctx, ast.Store)
 
 
+@each_notebook
 def test_any_cell_can_be_run_again(path: Path):
     """What a cell takes from others is assigned in one cell alone, and no cell hides an import or a parameter."""
     cells = [_names(cell.source) for cell in _code(path)]
@@ -171,14 +175,9 @@ def test_any_cell_can_be_run_again(path: Path):
         (["if 1:\n    a = 1\n    print(a)"], None),
     ],
 )
-def test_what_cannot_be_run_again_is_found(path: Path, cells, fault, tmp_path: Path, monkeypatch):
+def test_what_cannot_be_run_again_is_found(cells, fault, tmp_path: Path):
     """The rule itself, on notebooks that break and keep it."""
-    if path != NOTEBOOKS[0]:
-        pytest.skip("once is enough")
     made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
-    nbformat.write(made, tmp_path / path.name)
-    if fault is None:
-        test_any_cell_can_be_run_again(tmp_path / path.name)
-    else:
-        with pytest.raises(AssertionError, match=fault):
-            test_any_cell_can_be_run_again(tmp_path / path.name)
+    nbformat.write(made, tmp_path / NOTEBOOKS[0].name)
+    with nullcontext() if fault is None else pytest.raises(AssertionError, match=fault):
+        test_any_cell_can_be_run_again(tmp_path / NOTEBOOKS[0].name)

@@ -29,14 +29,6 @@ class Training(BaseModel):
     flip: bool = Field(False, description="flip")
 
 
-def test_defaults_fill_what_the_notebook_does_not_say():
-    assert resolve(Training, {"n_ctx": 8}) == Training(n_ctx=8)
-
-
-def test_text_that_papermill_left_as_text_becomes_a_number():
-    assert resolve(Training, {"lr": "1e-3", "n_ctx": "8"}) == Training(lr=1e-3, n_ctx=8)
-
-
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -76,10 +68,10 @@ def test_real_photographs_need_their_folder():
 
 LIBRARY = Path(handclip_lib.__file__).parent
 TAKEN_BY = {
-    PromptTraining: ["training/prompt", "training/schedule"], Prompts: ["models/prompt_learner"],
+    PromptTraining: ["training/prompt"], Prompts: ["models/prompt_learner"],
     ReidHead: ["models/reid_head"],
     Guidance: [f"models/{name}" for name in ("promptsg", "reid_head", "prompt_learner")],
-    ImageTraining: [f"training/{name}" for name in ("image", "encoding", "optimizer", "schedule")],
+    ImageTraining: [f"training/{name}" for name in ("image", "encoding", "optimizer")],
 }  # fmt: skip
 
 

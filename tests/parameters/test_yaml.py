@@ -5,7 +5,7 @@ import pytest
 
 from handclip_lib.cli import main
 from handclip_lib.errors import ConfigError
-from handclip_lib.parameters.yaml import MOST, read_mapping
+from handclip_lib.parameters.files import MOST, read_mapping
 from handclip_lib.training.__main__ import main as train
 
 LAUGHS = "a0: &a0 lol\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 15))
@@ -50,7 +50,7 @@ def test_an_absurd_file_is_refused_by_every_command_that_reads_one(kind: str, tm
 
 
 def test_a_file_of_very_many_values_is_refused(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("handclip_lib.parameters.yaml.MOST_VALUES", 500)
+    monkeypatch.setattr("handclip_lib.parameters.files.MOST_VALUES", 500)
     (tmp_path / "a.yml").write_text("seed: [" + "1, " * 600 + "]")
     with pytest.raises(ConfigError, match="more than 500 values"):
         read_mapping(tmp_path / "a.yml")

@@ -43,11 +43,11 @@ CHANGES = [
     ("widgets/panel.py", "x = 1\n", ""),
     ("report/pages.py", "x = 1\n", ""),
     ("launch/sweep.py", "x = 1\n", ""),
-    ("runs/cleaning.py", "x = 1\n", ""),
+    ("runs/listing.py", "x = 1\n", ""),
     ("evaluation/ranking/reranking.py", "x = 1\n", "05"),  # of 05 alone
     ("evaluation/ranking/reranking.py", "# a comment\n", ""),
     ("evaluation/ranking/reranking.py", 'def f():\n    """Words."""\n', "05"),
-    ("losses/diversity.py", "x = 1\n", "02 04"),
+    ("training/prompt.py", "x = 1\n", "02 04"),
     ("training/__main__.py", "x = 1\n", "03 04"),  # what several processes run
     ("training/image.py", "x = 1\n", "03 04"),
     ("data/hands11k.py", "x = 1\n", "01 02 03 04 05 06"),  # imported inside a function
@@ -66,7 +66,7 @@ def test_a_change_renames_the_runs_of_notebooks_that_import_it(library: Path):
 
 
 def test_words_rename_nothing(library: Path):
-    file, before = library / "losses" / "diversity.py", ids()
+    file, before = library / "losses.py", ids()
     file.write_text(file.read_text().replace('    """', '    """Other words. ', 1).replace("\n\n", "\n\n# why\n", 1))
     assert "Other words." in file.read_text()
     assert ids() == before
@@ -86,6 +86,24 @@ def test_code_that_cannot_be_parsed_depends_on_everything_but_what_shows_and_kee
     for module, same in (("plots/retrieval.py", True), ("evaluation/studies/enrolment.py", False)):
         (library / module).write_text("x = 1\n")
         assert (run_id(config, "%matplotlib inline", {}) == before) == same
+
+
+def test_code_is_parsed_once_and_known_code_makes_the_same_id(library: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("HANDCLIP_CACHE", str(tmp_path / "cache"))
+    before, file = ids(), tmp_path / "cache" / "content" / "code.json"
+    for damaged in ("[1]", '{"a": 1}', "{"):
+        file.write_text(damaged)
+        identity._known.cache_clear()
+        assert ids() == before
+    identity._known.cache_clear()
+    monkeypatch.setattr(identity.ast, "dump", lambda _: pytest.fail("parsed again"))
+    assert ids() == before
+
+
+def test_versions_of_what_figures_depend_on_are_recorded():
+    found = identity.versions()
+    assert {"torch", "torchvision", "pillow", "numpy"} <= set(found) & set(identity.COMPUTE)
+    assert found["torchvision"] != "not installed"
 
 
 def test_what_is_no_notebook_is_refused(tmp_path: Path):

@@ -11,8 +11,7 @@ from handclip_lib.cli import main
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.launch import launcher
 from handclip_lib.launch.launcher import find_notebook, launch
-from handclip_lib.launch.plan import plan
-from handclip_lib.launch.points import read_points
+from handclip_lib.launch.plan import plan, read_points
 from handclip_lib.parameters.notebooks import Analysis, Evaluation, ImageFinetune
 from handclip_lib.runs import start
 from handclip_lib.runs.identity import run_id
@@ -23,10 +22,7 @@ LABELS = "id,age,gender,skinColor,accessories,nailPolish,aspectOfHand,imageName,
 FIRST, SECOND = (f"{person},30,male,fair,0,0,dorsal right,Hand_{person}.jpg,0\n" for person in (1, 2))
 
 
-@pytest.fixture(autouse=True)
-def reports(tmp_path: Path, monkeypatch) -> Path:
-    monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path / "reports"))
-    return tmp_path / "reports"
+pytestmark = pytest.mark.usefixtures("reports")
 
 
 def a_data_set(root: Path, linked: bool = False) -> Path:

@@ -14,7 +14,7 @@ from handclip_lib.launch.plan import run_folder
 from handclip_lib.parameters.notebooks import Evaluation, trained_name
 from handclip_lib.report.pages import write_index
 from handclip_lib.runs.listing import all_records, as_lines, chosen, ordered
-from handclip_lib.runs.record import read_record, this_process, write_record
+from handclip_lib.runs.record import write_record
 
 USUAL = {"dataset": "drawn", "aspect": "dorsal_r", "learning_rate": 5e-4, "epochs": 20, "flip": False}
 
@@ -37,23 +37,14 @@ RUNS = [
 @pytest.mark.parametrize(
     ("asked", "letters"),
     [
-        ({}, "abcd"),
-        ({"notebook": "03"}, "abc"),
-        ({"notebook": "5"}, "d"),
-        ({"notebook": "05_evaluation"}, "d"),
-        ({"dataset": "11k"}, "d"),
-        ({"aspect": "dorsal_r", "status": "failed"}, "c"),
-        ({"since": "2026-11-03"}, "cd"),
-        ({"since": "2026-11-03T12:00:01"}, "d"),
-        ({"since": "2026-11-03T11:30:00-01:00"}, "d"),  # 12:30 UTC
-        ({"changed": ["learning_rate"]}, "bc"),
-        ({"changed": ["learning_rate=1e-3"]}, "b"),
-        ({"changed": ["learning_rate=0.0005"]}, "ad"),
-        ({"changed": ["learning_rate", "flip=true"]}, "b"),
-        ({"changed": ["flip=False"]}, "acd"),
-        ({"changed": ["learning_rate=fast"]}, ""),
+        ({}, "abcd"), ({"notebook": "03"}, "abc"), ({"notebook": "5"}, "d"), ({"notebook": "05_evaluation"}, "d"),
+        ({"dataset": "11k"}, "d"), ({"aspect": "dorsal_r", "status": "failed"}, "c"), ({"since": "2026-11-03"}, "cd"),
+        ({"since": "2026-11-03T12:00:01"}, "d"), ({"since": "2026-11-03T11:30:00-01:00"}, "d"),  # 12:30 UTC
+        ({"changed": ["learning_rate"]}, "bc"), ({"changed": ["learning_rate=1e-3"]}, "b"),
+        ({"changed": ["learning_rate=0.0005"]}, "ad"), ({"changed": ["learning_rate", "flip=true"]}, "b"),
+        ({"changed": ["flip=False"]}, "acd"), ({"changed": ["learning_rate=fast"]}, ""),
     ],
-)
+)  # fmt: skip
 def test_runs_are_chosen_by_what_is_asked(asked, letters):
     assert "".join(run["id"][-1] for run in chosen(RUNS, **asked)) == letters
 
@@ -69,6 +60,13 @@ def test_runs_are_chosen_by_what_is_asked(asked, letters):
 def test_what_cannot_be_asked_is_refused(asked, words):
     with pytest.raises(ConfigError, match=words):
         chosen(RUNS, **asked)
+
+
+def test_what_could_not_be_measured_is_empty_and_comes_last():
+    runs = [record("05_evaluation-n", metrics={"rank1": float("nan"), "map": float("nan")}), *RUNS]
+    (line,) = (line for line in as_lines(runs) if line.startswith("05_evaluation-n"))
+    assert (line.split()[:3], "%" in line) == (["05_evaluation-n", "succeeded", "9.0"], False)
+    assert [run["id"][-1] for run in ordered(runs, "rank1")] == ["b", "a", "d", "n", "c"]
 
 
 def test_the_order_and_runs_without_the_value_last():
@@ -243,9 +241,3 @@ def test_what_a_person_reads_of_a_record_drives_no_terminal(tmp_path: Path, monk
         assert not [c for c in said if c != "\n" and not c.isprintable()], command
         typed = any("\n" in word for word in command)  # who types a line end sees one
         assert typed or not [line for line in said.splitlines() if line.startswith("05_fake")], command
-
-
-@pytest.mark.parametrize("pid", [None, "x", [1], 10**17])
-def test_a_process_that_is_none_is_not_alive(pid, tmp_path: Path):
-    write_record(tmp_path, record("x", status="running") | {"process": this_process() | {"pid": pid}})
-    assert read_record(tmp_path)["status"] == "died"

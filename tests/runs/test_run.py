@@ -2,6 +2,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,11 +20,7 @@ from handclip_lib.runs.identity import run_id
 from handclip_lib.runs.record import read_record, this_process, write_record
 from handclip_lib.runs.run import Run
 
-
-@pytest.fixture(autouse=True)
-def reports(tmp_path: Path, monkeypatch) -> Path:
-    monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path / "reports"))
-    return tmp_path / "reports"
+pytestmark = pytest.mark.usefixtures("reports")
 
 
 def test_a_run_tells_its_story_in_run_json(reports: Path):
@@ -50,7 +47,7 @@ def test_every_start_says_where_it_writes_and_whether_that_is_in_a_project(
     if "pyproject.toml" in inside:
         (tmp_path / "pyproject.toml").rmdir()
         (tmp_path / "pyproject.toml").touch()
-    monkeypatch.setattr("handclip_lib.runs.run._in_a_kernel", lambda: True)
+    monkeypatch.setitem(sys.modules, "ipykernel", None)
     _, run = start(Evaluation, {})
     run.finish()
     printed = capfd.readouterr()
@@ -180,12 +177,8 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("process", "status"),
-    [
-        ({"pid": 2**22 + 1}, "died"),
-        ({"began": "1"}, "died"),
-        ({}, "running"),
-        ({"host": "another machine", "pid": 1}, "running"),
-    ],
+    [({"pid": pid}, "died") for pid in (2**22 + 1, None, "x", [1], 10**17)]
+    + [({"began": "1"}, "died"), ({}, "running"), ({"host": "another machine", "pid": 1}, "running")],
 )
 def test_a_run_whose_process_is_gone_has_died(process, status, tmp_path: Path):
     assert this_process() | {"host": socket.gethostname(), "pid": os.getpid()} == this_process()

@@ -12,8 +12,8 @@ from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.parameters.parts import ImageTraining, ReidHead
-from handclip_lib.training.distributed import Processes
 from handclip_lib.training.image import fit_image
+from handclip_lib.training.launch import Processes
 
 RATES = {
     "triplet_weight": 1.0, "supcon_weight": 0.5, "center_weight": 0.1, "text_supcon_weight": 0.2,

@@ -12,10 +12,9 @@ from handclip_lib.models.promptsg import PromptSG
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.models.trained import encode_images
 from handclip_lib.parameters.parts import Guidance, ImageTraining, ReidHead
-from handclip_lib.training.checkpoints import load_checkpoint
 from handclip_lib.training.image import fit_image
-from handclip_lib.training.optimizer import groups
-from handclip_lib.training.schedule import one_cycle, warm_up_cosine
+from handclip_lib.training.optimizer import groups, one_cycle, warm_up_cosine
+from handclip_lib.training.state import load_checkpoint
 
 WEIGHTS = {"identity": 1.0, "triplet": 1.0, "supcon": 0.5}
 TERMS = {"image_to_text": "text_weight"}  # the others are called as their weight
@@ -84,11 +83,10 @@ def test_frozen_tensors_are_identical_and_the_rest_moves(data):
     after = encoder.state_dict()
     learning = {name for name, p in encoder.named_parameters() if p.requires_grad}
     assert {"classifier", "neck.weight"} < learning
+    counted = ("visual.layer4", "neck.running", "neck.num")
     for name, value in before.items():
-        frozen = name not in learning - {"centers"} and not name.startswith(
-            ("visual.layer4", "neck.running", "neck.num")
-        )
-        assert torch.equal(after[name], value) if frozen else True, name
+        frozen = name not in learning - {"centers"} and not name.startswith(counted)
+        assert not frozen or torch.equal(after[name], value), name
     moves = {name for name in learning if "k_proj.bias" not in name and name != "centers"}
     assert all(not torch.equal(after[name], before[name]) for name in moves)
 
@@ -121,6 +119,15 @@ def test_every_tensor_that_learns_is_in_exactly_one_group():
         assert rates[id(encoder.classifier)] == rates[id(encoder.neck.weight)] == 2.0
 
 
+def same(one, other) -> None:
+    (encoder, result), (again, repeated) = one, other
+    rows = [found.history.drop(columns="seconds") for found in (repeated, result)]
+    pd.testing.assert_frame_equal(*rows, check_exact=True)
+    assert repeated.best_epoch == result.best_epoch
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
 @pytest.mark.parametrize("more", [{}, {"average": 0.5, "precision": "fp16", "weights": {**WEIGHTS, "center": 0.1}}])
 def test_an_interrupted_training_goes_on_to_the_same_history_and_weights(data, tmp_path, more):
     whole, expected = fit(data, **more)
@@ -135,19 +142,11 @@ def test_an_interrupted_training_goes_on_to_the_same_history_and_weights(data, t
 
     with pytest.raises(KeyboardInterrupt):
         fit(data, folder=tmp_path, validate=dies, **more)
-    resumed, result = fit(data, folder=tmp_path, **more)
-    pd.testing.assert_frame_equal(
-        result.history.drop(columns="seconds"), expected.history.drop(columns="seconds"), check_exact=True
-    )
-    assert result.best_epoch == expected.best_epoch
-    for name, value in whole.state_dict().items():
-        assert torch.equal(resumed.state_dict()[name], value), name
+    same((whole, expected), fit(data, folder=tmp_path, **more))
     with pytest.raises(TrainingError, match="other margin; delete it"):
         fit(data, folder=tmp_path, margin=0.5, **more)
-    for other in (
-        ReidEncoder(replace(small(), fingerprint="other"), 5, ReidHead()),
-        ReidEncoder(small(), 6, ReidHead()),
-    ):
+    for backbone, count in ((replace(small(), fingerprint="other"), 5), (small(), 6)):
+        other = ReidEncoder(backbone, count, ReidHead())
         with pytest.raises(TrainingError, match="other encoder; delete it"):
             fit(data, other, folder=tmp_path, **more)
 
@@ -158,12 +157,7 @@ def test_a_stopped_training_goes_on_to_the_same_history_and_weights(data, tmp_pa
     part, first = fit(data, folder=tmp_path, stop=lambda: next(asked))
     assert first.history["epoch"].tolist() == [0, 1, 2]
     assert not part.training
-    resumed, result = fit(data, folder=tmp_path, stop=lambda: False)
-    pd.testing.assert_frame_equal(
-        result.history.drop(columns="seconds"), expected.history.drop(columns="seconds"), check_exact=True
-    )
-    for name, value in whole.state_dict().items():
-        assert torch.equal(resumed.state_dict()[name], value), name
+    same((whole, expected), fit(data, folder=tmp_path, stop=lambda: False))
 
 
 def test_texts_pull_images_and_stay(data):
@@ -251,12 +245,9 @@ def test_the_rates_change_with_every_batch_and_end_where_the_schedule_does(data,
     _, result = fit(data, epochs=5, **options)
     count, warm_up = ends[-1], ends[2]
     assert count > 10
-    factors = np.array(
-        [
-            one_cycle(number, count) if schedule == "one_cycle" else warm_up_cosine(number, count, warm_up)
-            for number in range(count)
-        ]
-    )
+    steps = range(count)
+    cosine = [warm_up_cosine(number, count, warm_up) for number in steps]
+    factors = np.array([one_cycle(number, count) for number in steps] if schedule == "one_cycle" else cosine)
     for found, factor in zip(rates, factors, strict=True):
         assert set(found) == {1e-4 * factor, 1e-3 * factor}
     np.testing.assert_allclose(result.history["learning_rate"][1:], 1e-4 * factors[np.array(ends[1:]) - 1])
@@ -357,13 +348,14 @@ def test_what_cannot_be_trained_is_refused(data, change, options, error, words):
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 3])
-def test_keeping_what_is_frozen_changes_nothing(data, blocks):
+def test_keeping_what_is_frozen_changes_nothing(data, blocks, monkeypatch):
     runs = []
-    for keeps in (False, True):
+    for _ in range(2):
         encoder = ReidEncoder(small(), 5, ReidHead(unfreeze_blocks=blocks))
         # a small rate: Adam makes whole steps of gradients that differ in their rounding alone
         options = {"learning_rate": 1e-5, "head_learning_rate": 1e-5, "augmentation": 0.0, "select_by": "loss"}
-        _, result = fit(data, encoder, keeps_frozen=keeps, **options)
+        _, result = fit(data, encoder, **options)
+        monkeypatch.setattr("handclip_lib.training.encoding.BatchEncoder.keep_frozen", lambda *_: None)
         runs.append((encoder.state_dict(), result.history))
     # convolutions of other batch sizes round another way; the parts themselves are held to 1e-5 elsewhere
     np.testing.assert_allclose(runs[0][1]["loss"][1:], runs[1][1]["loss"][1:], rtol=1e-4)
@@ -481,11 +473,8 @@ def rising():
 
 
 def as_before(encoder) -> bool:
-    return all(torch.equal(v, w) for v, w in zip(encoder.state_dict().values(), begun().values(), strict=True))
-
-
-def begun() -> dict[str, torch.Tensor]:
-    return ReidEncoder(small(), 5, ReidHead()).state_dict()
+    first = ReidEncoder(small(), 5, ReidHead()).state_dict()
+    return all(torch.equal(v, w) for v, w in zip(encoder.state_dict().values(), first.values(), strict=True))
 
 
 ALONE = {"n_images": 1, "views": 1, "weights": {"supcon": 1.0}}

@@ -14,8 +14,8 @@ from handclip_lib.backbone.load import load_backbone
 from handclip_lib.errors import ConfigError, TrainingError
 from handclip_lib.parameters.notebooks import ImageFinetune
 from handclip_lib.training.__main__ import main, train
-from handclip_lib.training.checkpoints import load_checkpoint
 from handclip_lib.training.launch import PARAMETERS, launch_processes, launch_training
+from handclip_lib.training.state import load_checkpoint
 
 SMALL = {
     "drawn_subjects": 8, "drawn_images": 3, "epochs": 2, "n_identities": 2, "n_images": 2, "views": 1, "draws": 1,
@@ -95,17 +95,6 @@ def test_more_processes_than_gpus_are_refused_before_any_starts(tmp_path, monkey
         TrainingError, match="processes=4: each takes a GPU of its own, and there are 2; give at most 2"
     ):
         launch_training(config(processes=4, device="auto"), tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(("lent", "free", "most"), [(4, 2**40, 4), (64, 2**31, 5), (64, 0, 1)])
-def test_more_processes_than_this_machine_has_room_for_are_refused_before_any_starts(
-    tmp_path, monkeypatch, lent: int, free: int, most: int
-):
-    monkeypatch.setattr("handclip_lib.training.launch.cores", lambda: lent)
-    monkeypatch.setattr("handclip_lib.training.launch.free_memory", lambda: free)
-    with pytest.raises(TrainingError, match=rf"processes=64: .*; give at most {most}$"):
-        launch_training(config(processes=64), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

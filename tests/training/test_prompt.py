@@ -17,9 +17,9 @@ from handclip_lib.errors import ConfigError, TrainingError
 from handclip_lib.models.prompt_learner import PromptLearner
 from handclip_lib.parameters.notebooks import PromptLearning
 from handclip_lib.parameters.parts import Prompts, PromptTraining
-from handclip_lib.training.checkpoints import load_checkpoint
+from handclip_lib.training.optimizer import warm_up_cosine
 from handclip_lib.training.prompt import fit_prompt, try_prompt
-from handclip_lib.training.schedule import warm_up_cosine
+from handclip_lib.training.state import load_checkpoint
 
 HITS = "val_image_to_text@1"
 NAMES = ["a", "b", "c", "d", "e"]
@@ -292,7 +292,7 @@ def test_other_settings_can_be_tried(backbone, data):
 @pytest.mark.parametrize(
     ("change", "options", "words"),
     [
-        (lambda images, labels: (images[:4], labels[:4]), {}, "images of 1 identities"),
+        (lambda images, labels: (images[:4], labels[:4]), {}, "images of 1 identities: at least two"),
         (lambda images, labels: (images[:-1], labels), {}, "18 images and 19 identities"),
         (lambda images, labels: (images, labels + 1), {}, "identity number 5: the learner has 5"),
         (lambda images, labels: (images * np.nan, labels), {}, "not finite"),

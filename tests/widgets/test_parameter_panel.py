@@ -10,8 +10,7 @@ import yaml
 from handclip_lib.cli import _parser
 from handclip_lib.errors import ConfigError
 from handclip_lib.launch.launcher import gather
-from handclip_lib.parameters.commands import changed, papermill_command, parameter_lines, run_command
-from handclip_lib.parameters.guard import resolve
+from handclip_lib.parameters.guard import changed, papermill_command, parameter_lines, resolve, run_command
 from handclip_lib.parameters.notebooks import NOTEBOOKS, DataExploration, Evaluation, JointTraining, PromptLearning
 from handclip_lib.widgets.parameter_panel import _typed, groups, parameter_panel
 

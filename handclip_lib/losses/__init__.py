@@ -1,1 +1,0 @@
-"""Losses: plain functions of embeddings and identities."""
