@@ -11,7 +11,7 @@ from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.intervals import identity_interval
-from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
+from handclip_lib.evaluation.ranking.retrieval import TIE, cosines, retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.finite import require_finite
 
@@ -61,7 +61,7 @@ class PromptTask:
         """
         shares = _accuracy(self._cosine(text), self.labels)
         if len(self.val_paths):
-            val = _accuracy(self.features.of(self.val_paths) @ _unit(text).T, self.val_labels)
+            val = _accuracy(cosines(self.features.of(self.val_paths), _unit(text)), self.val_labels)
             shares |= {f"val_{name}": value for name, value in val.items()}
         return shares
 
@@ -172,7 +172,7 @@ def compare_prompts(
         equal = np.unique(np.asarray(written), return_inverse=True)[1] if name not in learnt else np.arange(len(text))
         for part, (paths, labels) in parts.items():
             if len(paths):
-                similarity = task.features.of(paths) @ _unit(text).T
+                similarity = cosines(task.features.of(paths), _unit(text))
                 by_text = float((equal[similarity.argmax(axis=1)] == equal[labels]).mean())
                 shares = (*_accuracy(similarity, labels).values(), by_text, 1 / len(task.identities))
                 rows.append((name, part, len(np.unique(equal)), *shares))
@@ -225,8 +225,8 @@ def zero_shot_table(features: Features, images: pd.DataFrame, encode_text: Encod
 
 def _accuracy(similarity: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     numbers = np.arange(similarity.shape[1])
-    forth = retrieval_metrics(similarity, labels, numbers)
-    back = retrieval_metrics(np.ascontiguousarray(similarity.T), numbers, labels)
+    forth = retrieval_metrics(similarity, labels, numbers, tie=TIE)
+    back = retrieval_metrics(np.ascontiguousarray(similarity.T), numbers, labels, tie=TIE)
     return {"image_to_text@1": forth.rank(1), "image_to_text@5": forth.rank(5), "text_to_image@1": back.rank(1)}
 
 
