@@ -121,7 +121,9 @@ def _add_looks(command: Callable[..., argparse.ArgumentParser]) -> None:
     check.add_argument(
         "--protocol", default="auto", choices=get_args(Protocol), help="of the split that is planned (the data's own)"
     )
-    check.add_argument("--deep", action="store_true", help="decode every image too")
+    check.add_argument("--deep", action="store_true", help="decode every image too, and measure its quality")
+    check.add_argument("--sample-range", type=float, default=0, help="white of samples of more than 8 bits (measured)")
+    check.add_argument("--json", action="store_true", help="as JSON")
     check.set_defaults(action=_check)
 
 
@@ -265,8 +267,11 @@ def _doctor(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from handclip_lib.data.audit import check
 
-    report = check(options.root, options.dataset, deep=options.deep, protocol=options.protocol)
-    print(report)
+    report = check(
+        options.root, options.dataset, options.deep, progress=not options.json, protocol=options.protocol,
+        sample_range=options.sample_range,
+    )  # fmt: skip
+    print(report.as_json() if options.json else report)
     return 0 if report.usable else 2
 
 

@@ -31,7 +31,9 @@ COLUMNS = [
 NUMBERS = [*METRICS, "seconds", "peak_memory_mb"]
 IN_COLUMNS = ("dataset", "data_root", "aspect")  # parameters that have a column of their own there
 MOST_NAMED, LONGEST_LABEL = 2, 28  # parameters, and characters, that a label of a run may hold
-MAKES_THE_SPLIT = ("dataset", "data_root", "aspect", "protocol", "draws", "drawn_subjects", "drawn_images")
+MAKES_THE_SPLIT = (
+    "dataset", "data_root", "aspect", "protocol", "draws", "sample_range", "quality", "drawn_subjects", "drawn_images",
+)  # fmt: skip
 """Parameters, beside the seed, that decide which images are trained and tested on."""
 
 

@@ -22,7 +22,7 @@ from handclip_lib.backbone.weights import (
     stored_size,
 )
 from handclip_lib.data.augment import plain
-from handclip_lib.data.images import Resolution, height_and_width
+from handclip_lib.data.decoder import Resolution, height_and_width
 from handclip_lib.errors import BackboneError
 from handclip_lib.finite import require_finite
 from handclip_lib.places import cache_folder

@@ -3,32 +3,28 @@
 Counts, balance, sizes, what is missing, and why images are left out.
 """
 
-import warnings
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from tqdm.auto import tqdm
 
-from handclip_lib.data.images import decode_file, open_image
+from handclip_lib.data.content import data_files
+from handclip_lib.data.decoder import is_image
 from handclip_lib.data.open import READERS, open_dataset, recognised
 from handclip_lib.data.splits import PROTOCOLS, Split, make_split
+from handclip_lib.data.survey import POOR, UNREADABLE, Survey, measure_quality, reasons, survey
 from handclip_lib.data.table import ASPECTS, HandTable, as_groups
 from handclip_lib.errors import DataError
-from handclip_lib.machine import cores
-from handclip_lib.places import find_data_root
+from handclip_lib.places import METADATA, find_data_root
 from handclip_lib.terminal import one_line, visible
 
 ATTRIBUTES = ("aspect", "gender", "skin_color", "age", "accessories", "nail_polish", "irregularities")
 LAYOUTS = ("auto", *READERS)
-DECODED_SIDE = 32  # pixels; a JPEG is still read to its last byte, but decoded eight times smaller
-CONVERTED_MODES = {
-    "CMYK": "CMYK", "YCCK": "CMYK", "P": "palette", "PA": "palette", "1": "1-bit", "I": "16-bit", "I;16": "16-bit",
-    "I;16B": "16-bit", "I;16L": "16-bit", "F": "floating-point", "RGBA": "transparent", "LA": "transparent",
-}  # fmt: skip
+CONVERTED = {"CMYK": "CMYK", "P": "palette", "PA": "palette", "1": "1-bit", "RGBA": "transparent", "LA": "transparent"}
+"""Modes whose images are converted to RGB in a way that a reader may want to know of, deep samples apart."""
 
 PUBLISHED_COUNTS = pd.DataFrame(
     {
@@ -114,36 +110,23 @@ def images_per_identity(table: HandTable) -> pd.Series:
     return table.images.groupby("identity").size().sort_values(ascending=False, kind="stable")
 
 
-def image_sizes(table: HandTable) -> pd.DataFrame:
-    """Columns `path`, `width` and `height` (pixels, of the file's header); each must be readable (`decode_images`)."""
-    paths = list(table.images["path"])
-
-    def size(path: str) -> tuple[int, int]:
-        with open_image(table.root / path) as image:
-            return image.size
-
-    with ThreadPoolExecutor() as pool:
-        sizes = list(tqdm(pool.map(size, paths), total=len(paths), desc="image sizes", unit="image", leave=False))
-    return pd.DataFrame({"path": paths, "width": [w for w, _ in sizes], "height": [h for _, h in sizes]})
-
-
 @dataclass(frozen=True)
 class CheckReport:
     """What `check` found; as text, what the command prints.
 
     Attributes:
-        table: The data set, less the images that could not be decoded when `deep`.
+        table: The data set, less the images that cannot be read, as far as was looked.
         protocol: The one that was planned, "auto" for the data set's own where none could be.
         protocols: For each aspect what its split holds (see `split_counts`), or why there is none.
-        converted: Paths of the images that are converted to RGB, by their kind; empty unless `deep`.
-        deep: Every image was decoded.
+        notes: What was put right or converted, a sentence each.
+        quality: `measure_quality` of each image, where every one was decoded.
     """
 
     table: HandTable
     protocol: str
     protocols: Mapping[str, pd.DataFrame | str]
-    converted: Mapping[str, list[str]]
-    deep: bool
+    notes: tuple[str, ...]
+    quality: pd.DataFrame | None
 
     @property
     def usable(self) -> bool:
@@ -152,6 +135,22 @@ class CheckReport:
 
     def __str__(self) -> str:
         return "\n".join(visible(line) for part in self._parts() for line in part.splitlines())
+
+    def as_json(self) -> str:
+        """All of it, for programs."""
+        images = self.table.images
+        splits = {
+            aspect: found if isinstance(found, str) else found.set_index("count")["found"].to_dict()
+            for aspect, found in self.protocols.items()
+        }
+        facts = {
+            "root": str(self.table.root), "dataset": self.table.dataset, "images": len(images),
+            "identities": int(images["identity"].nunique()), "usable": self.usable, "protocol": self.protocol,
+            "splits": splits, "attributes": attribute_counts(self.table).to_dict("records"),
+            "left_out": self.table.left_out[["path", "reason"]].to_dict("records"), "notes": self.notes,
+            "quality": None if self.quality is None else self.quality[self.quality["fault"] != ""].to_dict("records"),
+        }  # fmt: skip
+        return json.dumps(facts, indent=1)
 
     def _parts(self) -> Iterator[str]:
         images = self.table.images
@@ -163,32 +162,34 @@ class CheckReport:
         yield f"\nLeft out: {len(self.table.left_out)} images"
         for row in reasons[reasons["images"] > 0].itertuples(index=False):
             yield one_line(f"  {row.images} × {row.reason} ({row[2]})")
-        notes = list(self.table.notes)
-        for kind, paths in self.converted.items():
-            notes.append(f"{len(paths)} {kind} images are converted to RGB ({paths[0]})")
-        if notes:
+        if self.notes:
             yield "\nNotes"
-            yield from (one_line(f"  {note}") for note in notes)
-        if self.deep:
-            yield f"\nEvery image was decoded; {len(images)} can be used."
+            yield from (one_line(f"  {note}") for note in self.notes)
+        if self.quality is None:
+            yield "\nThe head of each file was read and no image decoded; --deep decodes each."
         else:
-            yield "\nNo image was decoded, only looked for; --deep decodes each."
+            yield f"\nEvery image was decoded; {len(images)} can be used."
+            for fault, rows in self.quality.groupby("fault"):
+                if fault in POOR:
+                    yield one_line(f"  {len(rows)} of them × {rows['why'].iloc[0]} ({rows['path'].iloc[0]})")
         if not self.usable:
             own = ", the data set's own" if self.protocol == "auto" else ""
             yield f"No split by protocol {self.protocol!r}{own}: see the reasons above; another: --protocol"
 
 
 def check(
-    root: Path | str, dataset: str = "auto", deep: bool = False, progress: bool = True, protocol: str = "auto"
-) -> CheckReport:
-    """Look at a data folder.
+    root: Path | str, dataset: str = "auto", deep: bool = False, progress: bool = True, protocol: str = "auto",
+    sample_range: float = 0,
+) -> CheckReport:  # fmt: skip
+    """Look at a data folder, and at the head of each of its files.
 
     Args:
         root: The folder, as `find_data_root` finds it.
         dataset: "11k", "hd", "folder", or "auto" to recognise it.
-        deep: Decode every image, to find those that are damaged, too large or of an unusual kind.
+        deep: Decode every image, to find those that are damaged, blank or unfocused.
         progress: Show a progress bar.
         protocol: Of the split that is planned, as `make_split` takes it.
+        sample_range: As `survey` takes it.
 
     Raises:
         DataError: The protocol is unknown, the folder is not a data set, or none of its images can be used.
@@ -199,10 +200,13 @@ def check(
         raise DataError(f"unknown protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}")
     folder = find_data_root(str(root))
     table = open_dataset(recognised(folder) if dataset == "auto" else dataset, str(folder))
-    converted: dict[str, list[str]] = {}
-    if deep:
-        failures, converted = _decode_all(table, progress)
-        table = table.without(failures)
+    paths = list(table.images["path"])
+    seen = survey(table.root, paths, sample_range, progress)
+    quality = measure_quality(seen, paths, progress) if deep else None
+    failures = dict(seen.failures)
+    if quality is not None:
+        failures = reasons(quality, UNREADABLE)
+    table = table.without(failures)
     there, made = set(table.images["aspect"]), protocol
     found: dict[str, pd.DataFrame | str] = {}
     for aspect in [aspect for aspect in ASPECTS if aspect in there] or ["all"]:
@@ -211,33 +215,18 @@ def check(
             found[aspect], made = split_counts(split), split.meta["protocol"]
         except DataError as error:
             found[aspect] = str(error)
-    return CheckReport(table, made, found, converted, deep)
+    named = {METADATA, *table.left_out["path"]}
+    others = [path for path in data_files(table.dataset, folder) if not is_image(path) and path not in named]
+    said = [f"{len(others)} files have no photograph's name and were not looked at ({others[0]})"] if others else []
+    return CheckReport(table, made, found, (*table.notes, *seen.notes, *_converted(seen, failures), *said), quality)
 
 
-def _decode_all(table: HandTable, progress: bool) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Reasons of the images that cannot be decoded, and the paths of those that are converted, by kind."""
-    paths = list(table.images["path"])
-    failures: dict[str, str] = {}
-    converted: dict[str, list[str]] = defaultdict(list)
-    with warnings.catch_warnings(), ThreadPoolExecutor(cores()) as pool:
-        warnings.simplefilter("ignore")  # Pillow warns of large images; decode_file says it with the file's name
-        results = pool.map(_examine, (table.root / path for path in paths))
-        bar = tqdm(results, total=len(paths), desc="decoding", unit="image", disable=not progress, leave=False)
-        for path, (mode, fault) in zip(paths, bar, strict=True):
-            if fault is not None:
-                failures[path] = fault
-            elif mode not in ("RGB", "L"):
-                converted[CONVERTED_MODES.get(mode, mode)].append(path)
-    return failures, dict(converted)
-
-
-def _examine(path: Path) -> tuple[str, str | None]:
-    """The colour mode of an image, and why it cannot be decoded (None when it can)."""
-    decoded = decode_file(path, DECODED_SIDE)
-    if isinstance(decoded, str):
-        return "", decoded
-    with open_image(path) as image:
-        return image.mode, None
+def _converted(seen: Survey, failures: Mapping[str, str]) -> list[str]:
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for path, header in seen.headers.items():
+        if header.mode in CONVERTED and not header.samples and path not in failures:
+            kinds[CONVERTED[header.mode]].append(path)
+    return [f"{len(paths)} {kind} images are converted to RGB ({paths[0]})" for kind, paths in kinds.items()]
 
 
 def _attributes(table: HandTable) -> Iterator[str]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from handclip_lib.data.table import ASPECTS, EMPTY_FILE, IMAGE_SUFFIXES, HandTable, capture_number, misplaced
+from handclip_lib.data.decoder import file_fault, is_image
+from handclip_lib.data.table import ASPECTS, HandTable, capture_number, misplaced
 from handclip_lib.errors import DataError
 from handclip_lib.places import HD_DISTRACTORS, HD_IDENTITIES
 
@@ -54,8 +55,8 @@ def read_hd(root: Path | str) -> HandTable:
     rows: list[dict[str, object]] = []
     left_out: dict[str, str] = {}
     for folder, offset in ((HD_IDENTITIES, 0), (HD_DISTRACTORS, DISTRACTOR_OFFSET)):
-        files, empty = _image_files(root, root / folder, "*")
-        left_out |= empty
+        files, unread = _image_files(root, root / folder, "*")
+        left_out |= unread
         for file in files:
             row = _row(root, file, "") | {"view": "dorsal"}
             number = re.match(r"([0-9]+)_", file.name)
@@ -123,24 +124,24 @@ def _elsewhere(root: Path, roles: list[Path], used: set[str]) -> dict[str, str]:
     """The photographs of folders that are no role (`train_all`, `test`) and lie in no role's folder either."""
     found: dict[str, str] = {}
     for folder in sorted(f for f in roles[0].parent.iterdir() if f.is_dir() and f not in roles):
-        files, _ = _image_files(root, folder)
+        files, unread = _image_files(root, folder)
         reason = f"it lies only in {folder.name}/, which is neither train, val, query nor gallery"
-        found |= {f.relative_to(root).as_posix(): reason for f in files if f.name not in used}
+        found |= unread | {f.relative_to(root).as_posix(): reason for f in files if f.name not in used}
     return found
 
 
 def _image_files(root: Path, top: Path, below: str = "**/*") -> tuple[list[Path], dict[str, str]]:
-    """Image files below a folder in a stable order (hidden ones are no photographs), and those that are empty."""
-    files, empty = [], {}
-    for file in sorted(f for f in top.glob(below) if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()):
+    """Image files below a folder in a stable order (hidden ones are no photographs), and why some are not read."""
+    files, left_out = [], {}
+    for file in sorted(f for f in top.glob(below) if is_image(f) and f.is_file()):
         path = file.relative_to(root)
         if any(part.startswith(".") for part in path.parts):
             continue
-        if file.stat().st_size == 0:
-            empty[path.as_posix()] = EMPTY_FILE
+        if reason := file_fault(file):
+            left_out[path.as_posix()] = reason
         else:
             files.append(file)
-    return files, empty
+    return files, left_out
 
 
 def _aspect_of(folder_name: str) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from handclip_lib.data.table import EMPTY_FILE, IMAGE_SUFFIXES, HandTable, capture_number, misplaced
+from handclip_lib.data.decoder import file_fault, is_image
+from handclip_lib.data.table import HandTable, capture_number, misplaced
 from handclip_lib.errors import DataError
 from handclip_lib.places import METADATA, PHOTOGRAPHS
 
@@ -44,12 +45,12 @@ def read_hands11k(
     frame, notes = _read_csv(csv)
     if require_images and not (root / PHOTOGRAPHS).is_dir():
         raise DataError(f"{root} has {csv.name} but no folder {PHOTOGRAPHS}/; put the photographs there")
-    sizes = _file_sizes(root / PHOTOGRAPHS) if require_images else None
+    files = {f.name for f in (root / PHOTOGRAPHS).iterdir() if f.is_file()} if require_images else None
     twice = frame["imageName"].duplicated(keep=False)
     rows, left_out = [], {}
     for line, repeated, record in zip(frame.index + 2, twice, frame.to_dict("records"), strict=True):
         path = f"{PHOTOGRAPHS}/{record['imageName']}" if record["imageName"] else f"{csv.name}, line {line}"
-        reason = _fault(record, sizes)
+        reason = _fault(record, files)
         if not reason and repeated:
             reason = _disagreement(frame[frame["imageName"] == record["imageName"]])
         if reason:
@@ -63,9 +64,9 @@ def read_hands11k(
             f"put the photographs into {root / PHOTOGRAPHS}"
         )
     named = set(frame["imageName"])
-    for name in sorted(sizes or ()):
-        if name not in named and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-            left_out[f"{PHOTOGRAPHS}/{name}"] = f"not named in {METADATA}"
+    for name in sorted(files or ()):
+        if name not in named and is_image(name):
+            left_out[f"{PHOTOGRAPHS}/{name}"] = file_fault(name) or f"not named in {METADATA}"
     return HandTable.build(dataset, root, rows, left_out, notes=[*notes, *_unknown_attributes(frame)])
 
 
@@ -99,11 +100,7 @@ def _read_csv(csv: Path) -> tuple[pd.DataFrame, list[str]]:
     return rows, notes
 
 
-def _file_sizes(folder: Path) -> dict[str, int]:
-    return {entry.name: entry.stat().st_size for entry in folder.iterdir() if entry.is_file()}
-
-
-def _fault(record: dict[Any, str], sizes: dict[str, int] | None) -> str | None:
+def _fault(record: dict[Any, str], files: set[str] | None) -> str | None:
     """Why a row cannot be used, or None."""
     name, words = record["imageName"], record["aspectOfHand"].lower().split()
     if not name:
@@ -116,11 +113,9 @@ def _fault(record: dict[Any, str], sizes: dict[str, int] | None) -> str | None:
         return f"its aspectOfHand {record['aspectOfHand']!r} is none of dorsal/palmar right/left"
     if record["accessories"] and not FLAG.fullmatch(record["accessories"]):
         return f"its accessories {record['accessories']!r} is neither 0 nor 1"
-    if sizes is not None and name not in sizes:
+    if files is not None and name not in files:
         return f"named in {METADATA} but absent from {PHOTOGRAPHS}/"
-    if sizes is not None and sizes[name] == 0:
-        return EMPTY_FILE
-    return None
+    return file_fault(name) or None if is_image(name) else None
 
 
 def _disagreement(rows: pd.DataFrame) -> str:

@@ -1,14 +1,17 @@
 """Open a data set by name."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
+from handclip_lib.data.decoder import Resolution
 from handclip_lib.data.folder import read_folder, read_hd
 from handclip_lib.data.hands11k import read_hands11k
-from handclip_lib.data.images import DecodedImages, Resolution, decode_images
+from handclip_lib.data.images import DecodedImages, decode_images
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
+from handclip_lib.data.survey import POOR, measure_quality, reasons, survey
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import DataError
 from handclip_lib.parameters.parts import Data
@@ -63,6 +66,13 @@ def recognised(root: Path) -> str:
     return "hd" if original in root.parts or any((folder / HD_IDENTITIES).is_dir() for folder in near) else "folder"
 
 
+def open_table(config: Data) -> HandTable:
+    """The data set that a notebook's parameters name; no image of it was looked at."""
+    return open_dataset(
+        config.dataset, config.data_root, drawn_subjects=config.drawn_subjects, drawn_images=config.drawn_images
+    )
+
+
 def open_images(
     config: Data, resolution: Resolution, *, progress: bool = True
 ) -> tuple[HandTable, DecodedImages, Split]:
@@ -71,9 +81,21 @@ def open_images(
     Raises:
         DataError: There is no such data set, or the protocol does not fit it.
     """
-    table = open_dataset(
-        config.dataset, config.data_root, drawn_subjects=config.drawn_subjects, drawn_images=config.drawn_images
-    )
-    images = decode_images(table.root, table.images["path"], resolution, config.fit, progress=progress)
-    table = table.without(images.failures)
+    table, images = decode_table(open_table(config), config, resolution, progress=progress)
     return table, images, make_split(table, config.aspect, config.protocol, config.seed, config.draws)
+
+
+def decode_table(
+    table: HandTable, config: Data, resolution: Resolution, *, progress: bool = True
+) -> tuple[HandTable, DecodedImages]:
+    """The images of a table as a notebook's parameters want them, and the table of those that can be used."""
+    paths = list(table.images["path"])
+    seen = survey(table.root, paths, config.sample_range, progress)
+    images = decode_images(
+        table.root, paths, resolution, config.fit, progress=progress, exact=config.decode == "exact", seen=seen
+    )
+    table = replace(table.without(images.failures), notes=(*table.notes, *seen.notes))
+    if config.quality == "drop":
+        measured = measure_quality(seen, images.paths, progress)
+        table = table.without(reasons(measured, *POOR))
+    return table, images

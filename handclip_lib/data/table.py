@@ -17,11 +17,6 @@ DTYPES = {
     "accessories": "boolean", "nail_polish": "boolean", "irregularities": "boolean",
 }  # fmt: skip
 COLUMNS = tuple(DTYPES)
-IMAGE_FORMATS = {
-    "JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",), "TIFF": (".tif", ".tiff"), "WebP": (".webp",),
-}  # fmt: skip
-IMAGE_SUFFIXES = frozenset(suffix for suffixes in IMAGE_FORMATS.values() for suffix in suffixes)
-EMPTY_FILE = "the file is empty (0 bytes)"
 AGE_BANDS = {"<20": 0, "20-29": 20, "30-39": 30, "40+": 40}
 """Bands of years and where they begin, in which people are counted and figures reported."""
 UNKNOWN = "unknown"
@@ -86,7 +81,8 @@ class HandTable:
         images: One row an image, the columns of `COLUMNS`. `path` is POSIX text relative to `root`, `identity` is
             stripped text, `aspect` one of `ASPECTS` or "", `capture` the number of the photograph (bursts are
             consecutive), the attributes are missing (NA) where the data set does not record them.
-        left_out: `path` and `reason` of each image that is not in `images`.
+        left_out: `path` and `reason` of each image that is not in `images`; of one that could not be acquired, its row
+            of `images` too.
         given_split: `path`, `role`, `trial` where the folders themselves say the split, else None.
         notes: What was put right while reading, one sentence each.
     """
@@ -137,9 +133,10 @@ class HandTable:
         """The table less the images that could not be read; they go to `left_out` with their reasons."""
         if not failures:
             return self
-        failed = self.images["path"].isin(list(failures))
-        images = self.images[~failed].reset_index(drop=True)
-        left_out = pd.concat([self.left_out, _reasons(failures)], ignore_index=True)
+        reasons = self.images["path"].map(failures)
+        images = self.images[reasons.isna()].reset_index(drop=True)
+        failed = self.images[reasons.notna()].assign(reason=reasons.dropna())
+        left_out = pd.concat([self.left_out, failed], ignore_index=True)
         return replace(self, images=images, left_out=left_out).validated()
 
 

@@ -9,15 +9,16 @@ import pandas as pd
 from PIL import Image
 
 from handclip_lib.data.content import content_keys
-from handclip_lib.data.images import DecodedImages, decode_images
+from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
-from handclip_lib.data.open import open_dataset
+from handclip_lib.data.open import decode_table, open_table
 from handclip_lib.data.splits import refuse_leak
 from handclip_lib.errors import DataError, EvaluationError
 from handclip_lib.evaluation.features import BASELINE, Features
 from handclip_lib.evaluation.tables import in_percent
 from handclip_lib.models.trained import Training
 from handclip_lib.parameters.notebooks import SELECTED_ON_TEST, Evaluation
+from handclip_lib.parameters.parts import Data
 
 YES, NO, STATED, UNKNOWN = "yes", "no", "stated", "not checked"
 SELECTIONS = {
@@ -28,6 +29,7 @@ SELECTIONS = {
     "test": (NO, f'Test images chose the epoch: every figure is to be labelled "{SELECTED_ON_TEST}".'),
 }  # fmt: skip
 LABELS = YES, "Embeddings are made of images alone: the encoder is handed no identity, so none can reach it."
+OF_THE_FILES, OF_DRAWN = ("dataset", "data_root", "sample_range"), ("drawn_subjects", "drawn_images")
 SIDE, COARSE = 32, 8  # pixels; what is seen at the coarse side, light and outline, is taken away
 COPY = 0.9
 """Cosine of `prints` from which two photographs are one.
@@ -81,7 +83,7 @@ def check_evaluation(
         selected_on=config.selected_on(training.parameters if training else None),
         pixel_features=features[f"{BASELINE}pixels"],
         images=images,
-        seen=seen_photographs(training.split, training.parameters, images, config.fit) if training else None,
+        seen=seen_photographs(training.split, training.parameters, images, config) if training else None,
     )
 
 
@@ -180,22 +182,23 @@ def find_copies(tested: DecodedImages, seen: DecodedImages, near: float = COPY) 
 
 
 def seen_photographs(
-    trained: Split, parameters: Mapping[str, Any], like: DecodedImages, fit: str
+    trained: Split, parameters: Mapping[str, Any], like: DecodedImages, config: Data
 ) -> DecodedImages | None:
     """The photographs a training saw, where its parameters say, if their content is still the recorded one.
 
-    Decoded in the size of the images they are to be `like`; None where there is none.
+    Decoded in the size of the images they are to be `like`, as `config` has those decoded; None where there is none.
     """
     rows = trained.images[trained.images["role"].isin(["train", "val"]) & (trained.images["content"] != "")]
-    drawn = {name: parameters[name] for name in ("drawn_subjects", "drawn_images") if name in parameters}
+    given = {name: parameters[name] for name in (*OF_THE_FILES, *OF_DRAWN) if name in parameters}
     size = like.pixels.shape[1:3]
     try:
-        table = open_dataset(parameters["dataset"], parameters["data_root"], **drawn)
+        asked = Data(fit=config.fit, decode=config.decode, **given)
+        table = open_table(asked)
         same = np.array(content_keys(table.root, rows["path"], progress=False)) == rows["content"].to_numpy()
         if not same.any():
             return None
         # all of them, as the training decoded them: then they are in the cache
-        images = decode_images(table.root, table.images["path"], size[0] if size[0] == size[1] else size, fit)
+        _, images = decode_table(table, asked, size[0] if size[0] == size[1] else size)
     except DataError:
         return None
     decoded = set(images.paths)

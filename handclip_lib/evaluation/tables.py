@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # the command line prints shares too, and does without pandas
 HEADINGS = {
     "rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "map": "mAP", "map_trapezoid": "mAP (trapezoid)",
     "minp": "mINP", "eer": "EER", "fmr": "FMR", "fnmr": "FNMR", "fpir": "FPIR", "fnir": "FNIR", "tar": "TAR",
+    "fta": "FTA", "fta_if_dropped": "FTA if all were dropped", "n_photographs": "photographs",
     "d_prime": "d′", "eer_threshold": "threshold at EER", "n_genuine": "mated pairs", "n_impostor": "non-mated pairs",
     "n_identities": "identities", "n_query": "queries a draw", "n_gallery": "gallery size",
     "n_unmatched": "queries without a match", "n_left_out_burst": "queries left out", "left_out": "queries left out",
@@ -25,8 +26,8 @@ QUALIFIED = {
 }  # fmt: skip
 SHARES = frozenset({
     "rank1", "rank5", "rank10", "map", "map_trapezoid", "minp", "eer", "fmr", "fnmr", "fpir", "fnir", "tar", "target",
-    "tied_share", "left_out", "share", "accuracy", "majority", "chance", "best_rank1", "lowest_supported_fmr",
-    "image_to_text@1", "image_to_text@5", "text_to_image@1", "image_to_text@1_by_text",
+    "fta", "fta_if_dropped", "tied_share", "left_out", "share", "accuracy", "majority", "chance", "best_rank1",
+    "lowest_supported_fmr", "image_to_text@1", "image_to_text@5", "text_to_image@1", "image_to_text@1_by_text",
 })  # fmt: skip
 """Columns of results that are shares in 0..1, or differences of such; with them their ends, spreads and gains."""
 OF_A_SHARE = re.compile(r"_(low|high|sd|macro|validation|gain)$")

@@ -12,7 +12,7 @@ import torch
 from handclip_lib.backbone.load import Backbone, load_backbone
 from handclip_lib.backbone.weights import fingerprint, load_tensors, save_tensors, size_fact
 from handclip_lib.data.augment import plain
-from handclip_lib.data.images import Resolution, height_and_width
+from handclip_lib.data.decoder import Resolution, height_and_width
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import identity_order
 from handclip_lib.errors import BackboneError

@@ -16,6 +16,8 @@ Dataset = Literal["drawn", "11k", "hd", "folder"]
 Aspect = Literal["dorsal_r", "dorsal_l", "palmar_r", "palmar_l", "all"]
 Protocol = Literal["auto", "standard", "hd", "proportional", "given", "test_only"]
 Fit = Literal["stretch", "crop", "pad"]
+Decode = Literal["fast", "exact"]
+Quality = Literal["keep", "drop"]
 BackboneName = Literal[
     "tiny", "vitb16", "vitb32", "vitl14", "vitl14_336", "rn50", "rn101", "rn50x4", "rn50x16", "rn50x64"
 ]  # fmt: skip
@@ -66,6 +68,9 @@ class Data(Parameters):
     protocol: Protocol = Field("auto", description="auto, standard, hd, proportional, given or test_only")
     draws: int = Field(10, ge=1, le=100, description="query/gallery draws")
     fit: Fit = Field("stretch", description="stretch, crop or pad a photograph to the square the model sees")
+    decode: Decode = Field("fast", description="fast: large JPEGs at a reduced size; exact: in full")
+    sample_range: float = Field(0.0, ge=0, le=2.0**32, description="white of samples of more than 8 bits; 0: measured")
+    quality: Quality = Field("keep", description="keep or drop photographs too small, blank or unfocused")
     drawn_subjects: int = Field(140, ge=4, le=5000, description="subjects to draw")
     drawn_images: int = Field(5, ge=1, le=100, description="photographs a drawn subject and aspect")
 

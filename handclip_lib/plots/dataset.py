@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from handclip_lib.data.survey import LIMITS
 from handclip_lib.plots.style import COLOURS, QUIET, figure_with_axes, in_our_look, name_rows, picture_grid
 
 
@@ -100,10 +101,40 @@ def image_sizes(sizes: pd.DataFrame) -> Figure:
 
 
 @in_our_look
-def transform_steps(original: np.ndarray, results: Mapping[str, np.ndarray]) -> Figure:
-    """A photograph, and what the model sees of it under each fit."""
-    titles = [f"photograph {original.shape[1]}×{original.shape[0]}", *results]
-    return picture_grid([original, *results.values()], titles, columns=len(results) + 1, size=2.1)[0]
+def transform_steps(results: Mapping[str, np.ndarray]) -> Figure:
+    """A photograph, and what the model sees of it under each fit, with their titles."""
+    return picture_grid(list(results.values()), list(results), columns=len(results), size=2.1)[0]
+
+
+@in_our_look
+def quality_spread(quality: pd.DataFrame) -> Figure:
+    """Sharpness, exposure and contrast of the photographs, and the limits of `survey.LIMITS`; rows of its measures."""
+    figure, axes = figure_with_axes(1, 3, height=2.6)
+    names = {"sharpness": "sharpness (variance of the Laplacian)", "exposure": "mean grey", "contrast": "SD of grey"}
+    for axis, (column, name) in zip(axes, names.items(), strict=True):
+        values = quality[column].dropna()
+        if column == "sharpness":
+            least = max(float(values.min()), 0.1) if len(values) else 0.1
+            edges = np.geomspace(least, max(float(values.max()), 2 * least) if len(values) else 1.0, 31)
+            axis.set_xscale("log")
+        else:
+            edges = np.linspace(0, 1 if column == "exposure" else 0.5, 31)
+        axis.hist(values.clip(edges[0], edges[-1]), edges.tolist(), color=COLOURS[0])
+        if column in LIMITS:
+            axis.axvline(LIMITS[column][0], color=COLOURS[1], ls="--")
+            axis.set_title(f"dashed: below it {LIMITS[column][1]}", loc="left", fontsize=9)
+        axis.set(xlabel=name, ylabel="photographs")
+    return figure
+
+
+@in_our_look
+def poorest_photographs(rows: pd.DataFrame, pixels: Sequence[np.ndarray]) -> Figure:
+    """Photographs with their sharpness and fault; rows of `poorest`, and their images."""
+    titles = [
+        f"{row['path'].replace('/', '/ ')}\n{row['fault'] or 'no fault'}\nsharpness {row['sharpness']:.3g}"
+        for _, row in rows.iterrows()
+    ]
+    return picture_grid(pixels, titles, columns=6, size=1.5)[0]
 
 
 @in_our_look

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from handclip_lib.data.images import open_image
+from handclip_lib.data.decoder import open_image
 from handclip_lib.evaluation.tables import in_percent, readable, result_table
 from handclip_lib.files import whole_file
 from handclip_lib.runs.listing import IN_ID, changed_of

@@ -16,9 +16,9 @@ from tqdm.auto import tqdm
 
 from handclip_lib.analysis.collection import comparable_runs, find_records
 from handclip_lib.analysis.comparison import entries_of
-from handclip_lib.data.images import decode_images, open_image
+from handclip_lib.data.decoder import open_image
 from handclip_lib.data.manifest import Split
-from handclip_lib.data.open import open_dataset
+from handclip_lib.data.open import decode_table, open_table
 from handclip_lib.errors import HandClipError, RunError
 from handclip_lib.evaluation.features import is_baseline
 from handclip_lib.evaluation.ranking.saved_evaluation import load_evaluation
@@ -110,9 +110,8 @@ def live_panels(run_folder: Path, run: Mapping[str, Any]) -> list[LivePanel]:
 
 
 def _photographs(_: Path, config: Any) -> LivePanel:
-    table = _table(config)
-    images = decode_images(table.root, table.images["path"], config.resolution, config.fit, progress=False)
-    panel = dataset_browser(table.without(images.failures), images, count=config.samples, seed=config.seed)
+    table, images = decode_table(open_table(config), config, config.resolution, progress=False)
+    panel = dataset_browser(table, images, count=config.samples, seed=config.seed)
     aspects = [control.options for control in panel.controls.values() if control.description == "aspect"]
     return drawn_ahead(panel, {"aspect": aspects[0] if aspects else (), "sample": range(1, SAMPLES + 1)})
 
@@ -131,7 +130,7 @@ def _thresholds(folder: Path, _: Any) -> LivePanel:
 
 def _queries(folder: Path, config: Any) -> LivePanel:
     saved, split = load_evaluation(folder), Split.read(folder)
-    images = decode_images(_table(config).root, split.evaluated_paths(), SIDE, config.fit, progress=False)
+    _, images = decode_table(open_table(config), config, SIDE, progress=False)
     features = saved.features(saved.models[0])
     panel = retrieval_browser(features, split, images, top_k=getattr(config, "top_k", 8))
     choices = {"gallery": list(saved.n_gallery), "queries": ("worst", "wrong", "random")}
@@ -163,11 +162,6 @@ MAKERS: dict[str, tuple[tuple[str, Callable[[Path, Parameters], LivePanel]], ...
     "06_analysis": (("CMC of two runs", _runs),),
 }
 """By notebook: what the alternative text of each panel begins with, and what draws it."""
-
-
-def _table(config: Any) -> Any:
-    drawn = {"drawn_subjects": config.drawn_subjects, "drawn_images": config.drawn_images}
-    return open_dataset(config.dataset, config.data_root, **drawn)
 
 
 def _label(value: Any) -> str:

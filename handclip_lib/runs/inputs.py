@@ -38,12 +38,16 @@ def what_is_read(config: Parameters, *, progress: bool = True) -> dict[str, str]
             read[folder.name] = f"{status} {_digest(json.dumps([record.get('started'), known], sort_keys=True))}"
         return read
     if given.get("data_root") and given["dataset"] != "drawn":
+        from handclip_lib.data.decoder import file_fault, is_image
+
         read["data_root"] = "absent"
         with suppress(DataError):
             root = find_data_root(given["data_root"])
             paths = data_files(given["dataset"], root)
-            lines = zip(paths, content_keys(root, paths, progress), strict=True)
-            read["data_root"] = _digest("\0".join(f"{path}\0{key}" for path, key in lines))
+            # what another reader may open once it is installed, a run does not read before
+            closed = [is_image(path) and bool(file_fault(path)) for path in paths]
+            lines = zip(paths, content_keys(root, paths, progress), closed, strict=True)
+            read["data_root"] = _digest("\0".join(f"{path}\0{'' if shut else key}" for path, key, shut in lines))
     if given.get("weights"):
         read["weights"] = _file(given["weights"])
     for name in EARLIER:

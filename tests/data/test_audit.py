@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,6 @@ from handclip_lib.data.audit import (
     PUBLISHED_COUNTS,
     attribute_counts,
     check,
-    image_sizes,
     images_per_identity,
     left_out_reasons,
     split_counts,
@@ -52,12 +52,6 @@ def test_left_out_images_are_grouped_by_reason(table):
     assert reasons["for example"].tolist() == ["Hands/Hand_0000005.jpg"]
 
 
-def test_sizes_come_from_the_files(table):
-    sizes = image_sizes(table)
-    assert sizes["width"].tolist() == [40, 41, 42, 43, 44]
-    assert set(sizes["height"]) == {30}
-
-
 def test_images_per_identity_counts_the_most_first(table):
     assert images_per_identity(table).to_dict() == {"0000000": 3, "0000001": 2}
 
@@ -95,7 +89,7 @@ def test_the_report_counts_what_is_there_beside_what_was_published(root):
     report = check(root, progress=False)
     text = str(report)
     assert report.usable
-    assert not report.deep
+    assert report.quality is None
     assert "data set '11k': 18 images of 6 identities" in text
     assert "dorsal_r      18 images of 6 identities" in text
     assert "female      18 images of 6 identities" in text
@@ -105,6 +99,9 @@ def test_the_report_counts_what_is_there_beside_what_was_published(root):
     assert "6 of 890" in text
     assert "\nProtocol standard, found of published\n" in text
     assert "--deep decodes each" in text
+    told = json.loads(report.as_json())
+    assert (told["images"], told["identities"], told["usable"], told["quality"]) == (18, 6, True, None)
+    assert told["splits"]["dorsal_r"]["train"] == 6
 
 
 def test_what_is_missing_is_grouped_by_reason_with_an_example(root):
@@ -124,25 +121,30 @@ def test_a_deep_check_decodes_and_says_what_is_damaged_or_converted(root):
     for number, mode in ((4, "P"), (6, "I;16")):
         photograph(hands / "x.png", mode).rename(hands / f"Hand_{number:07d}.jpg")
     shallow, deep = check(root, progress=False), check(root, deep=True, progress=False)
-    assert len(shallow.table.images) == 18
-    assert len(deep.table.images) == 16
+    assert set(shallow.table.left_out["path"]) == {"Hands/Hand_0000001.jpg"}  # its head says so
     assert set(deep.table.left_out["path"]) == {"Hands/Hand_0000000.jpg", "Hands/Hand_0000001.jpg"}
-    assert deep.converted == {
-        "CMYK": ["Hands/Hand_0000003.jpg"],
-        "palette": ["Hands/Hand_0000004.jpg"],
-        "16-bit": ["Hands/Hand_0000006.jpg"],
-    }
+    assert deep.notes == shallow.notes
+    assert deep.notes == (
+        "1 photographs of 16-bit samples from 0 to 65,278: 65,535 is white",
+        "1 CMYK images are converted to RGB (Hands/Hand_0000003.jpg)",
+        "1 palette images are converted to RGB (Hands/Hand_0000004.jpg)",
+    )
     text = str(deep)
     assert "cut short" in text
     assert "1 CMYK images are converted to RGB (Hands/Hand_0000003.jpg)" in text
     assert "Every image was decoded; 16 can be used." in text
+    Image.new("RGB", (64, 64)).save(hands / "Hand_0000009.jpg")
+    poor = check(root, deep=True, progress=False)
+    assert len(poor.table.images) == 16, "nothing is dropped by quality"
+    assert "  1 of them × blank: its contrast is below 0.02 (Hands/Hand_0000009.jpg)" in str(poor)
+    assert json.loads(poor.as_json())["quality"][-1]["fault"] == "blank"
 
 
 @pytest.mark.parametrize("side", [10_000, 30_000])
 def test_an_image_of_too_many_pixels_is_refused_without_a_warning_of_pillows(side, root, recwarn):
     Image.new("1", (side, side)).save(root / "Hands" / "huge.png")
     (root / "Hands" / "huge.png").rename(root / "Hands" / "Hand_0000000.jpg")
-    report = check(root, deep=True, progress=False)
+    report = check(root, progress=False)
     assert report.table.left_out["path"].tolist() == ["Hands/Hand_0000000.jpg"]
     assert "too many" in str(report)
     assert not [w for w in recwarn if issubclass(w.category, Image.DecompressionBombWarning)]
@@ -152,7 +154,7 @@ def test_when_no_image_can_be_decoded_the_check_fails(root):
     for file in (root / "Hands").iterdir():
         file.write_bytes(b"no photograph")
     with pytest.raises(DataError, match="holds no usable image: 18 ×"):
-        check(root, deep=True, progress=False)
+        check(root, progress=False)
 
 
 def test_another_protocol_than_the_data_sets_own_is_planned_when_asked(root):
@@ -180,6 +182,19 @@ def test_data_that_cannot_be_split_is_reported_as_unusable(tmp_path):
     assert not report.usable
     assert "No split of all" in str(report)
     assert "two identities" in str(report)
+
+
+def test_no_file_vanishes_from_the_report(tmp_path):
+    for identity in ("anna", "bert", "carl", "dora"):
+        for number in range(2):
+            photograph(tmp_path / identity / f"{number}.jpg")
+    for name in ("2.NEF", "2.gif", "2.jpg.part", "IMG_3", "notes.txt"):
+        (tmp_path / "anna" / name).write_bytes(b"something")
+    (tmp_path / "anna" / "3.jpg").write_bytes(b"")
+    report = check(tmp_path, progress=False)
+    assert report.table.left_out["path"].tolist() == ["anna/2.NEF", "anna/2.gif", "anna/3.jpg"]
+    assert report.notes == ("3 files have no photograph's name and were not looked at (anna/2.jpg.part)",)
+    assert "Left out: 3 images" in str(report)
 
 
 def test_names_cannot_drive_the_terminal(tmp_path):
@@ -219,5 +234,6 @@ def test_the_real_sample_decodes_completely(hands11k_sample):
     report = check(hands11k_sample, deep=True, progress=False)
     assert len(report.table.images) == 764
     assert report.table.left_out.empty
-    assert report.converted == {}
+    assert report.notes == ()
+    assert (report.quality["fault"] == "").all()
     assert list(report.protocols) == ["dorsal_r", "palmar_r"]

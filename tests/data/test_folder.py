@@ -52,13 +52,14 @@ def test_a_photograph_under_two_identities_is_refused(tree):
 
 def test_photographs_out_of_place_are_left_out(tree):
     put(tree, "train/Hand_0000020.jpg", "query0/7/deep/Hand_0000021.jpg", "test/7/Hand_0000022.jpg", "train/3/a.txt")
-    put(tree, "gallery0/7/Hand_0000023.jpg", content=b"")
+    put(tree, "gallery0/7/Hand_0000023.cr2", "test/7/Hand_0000024.CR2")
     left_out = read_folder(tree).left_out
     assert dict(zip(left_out["path"], left_out["reason"], strict=True)) == {
         "train/Hand_0000020.jpg": "it does not lie in train/<identity>/",
         "query0/7/deep/Hand_0000021.jpg": "it does not lie in query0/<identity>/",
         "test/7/Hand_0000022.jpg": "it lies only in test/, which is neither train, val, query nor gallery",
-        "gallery0/7/Hand_0000023.jpg": "the file is empty (0 bytes)",
+        "gallery0/7/Hand_0000023.cr2": "camera raw (.cr2) is not read; save it as JPEG, PNG or TIFF",
+        "test/7/Hand_0000024.CR2": "camera raw (.cr2) is not read; save it as JPEG, PNG or TIFF",
     }
 
 
@@ -134,13 +135,13 @@ def test_the_distractors_are_the_images_of_the_second_folder(root):
 def test_files_that_cannot_be_used_are_left_out_and_others_ignored(root):
     folder = root / "Original Images" / "1-501"
     put(folder, "nobody.jpg", "readme.txt", "._1_1.jpg")
-    put(folder, "2_1.jpg", content=b"")
+    put(folder, "2_1.NEF")
     (folder / "3_1.jpg").mkdir()
     table = read_hd(root)
     assert len(table.images) == 5
     assert dict(zip(table.left_out["path"], table.left_out["reason"], strict=True)) == {
         "Original Images/1-501/nobody.jpg": "its name does not begin with a number and an underscore",
-        "Original Images/1-501/2_1.jpg": "the file is empty (0 bytes)",
+        "Original Images/1-501/2_1.NEF": "camera raw (.nef) is not read; save it as JPEG, PNG or TIFF",
     }
 
 

@@ -79,15 +79,15 @@ def test_rows_without_a_name_are_counted_one_by_one(tmp_path):
     assert table.left_out["path"].tolist() == ["HandInfo.csv, line 2", "HandInfo.csv, line 4"]
 
 
-def test_files_that_are_absent_empty_or_unlisted_are_left_out(tmp_path):
+def test_files_that_are_absent_of_another_kind_or_unlisted_are_left_out(tmp_path):
     written(tmp_path, {}, {}, {})
     (tmp_path / "Hands" / "Hand_0000001.jpg").unlink()
-    (tmp_path / "Hands" / "Hand_0000002.jpg").write_bytes(b"")
+    (tmp_path / "Hands" / "Hand_0000003.dng").write_bytes(b"raw")
     (tmp_path / "Hands" / "Hand_0000009.jpg").write_bytes(b"more")
     (tmp_path / "Hands" / "Thumbs.db").write_bytes(b"no photograph")
     assert reasons(read_hands11k(tmp_path)) == {
         "Hands/Hand_0000001.jpg": "named in HandInfo.csv but absent from Hands/",
-        "Hands/Hand_0000002.jpg": "the file is empty (0 bytes)",
+        "Hands/Hand_0000003.dng": "camera raw (.dng) is not read; save it as JPEG, PNG or TIFF",
         "Hands/Hand_0000009.jpg": "not named in HandInfo.csv",
     }
 

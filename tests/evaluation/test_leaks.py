@@ -17,6 +17,7 @@ from handclip_lib.errors import DataError, EvaluationError
 from handclip_lib.evaluation import leaks as module
 from handclip_lib.evaluation.features import Features, pixel_embeddings
 from handclip_lib.evaluation.leaks import COPY, find_copies, leak_checks, prints, seen_photographs
+from handclip_lib.parameters.parts import Data
 
 CHECKS = ["people", "copies", "files", "near-duplicates", "selection", "labels"]
 
@@ -178,7 +179,7 @@ def copies_checked(trained_on: Path, tested_on: Path, here: Path | None = None, 
     images = decode_images(table.root, split.evaluated_paths(), 128, progress=False)
     if here is not None:
         folders["data_root"] = str(here)
-    seen = seen_photographs(trained, folders, images, "stretch")
+    seen = seen_photographs(trained, folders, images, Data())
     pixels = pixel_embeddings(images)
     found = leak_checks(split, trained=trained, selected_on="val", pixel_features=pixels, images=images, seen=seen)
     return found.set_index("check")

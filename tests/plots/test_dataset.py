@@ -128,10 +128,31 @@ def test_transform_steps_shows_the_photograph_first(hands11k_sample, drawn):
     path = sorted((hands11k_sample / "Hands").glob("*.jpg"))[0]
     with Image.open(path) as image:
         original = np.asarray(image)
-    fits = {"stretch": original[:64, :64], LITERAL: original[-64:, :64]}
-    figure = plots.transform_steps(original, fits)
+    fits = {"photograph 240×180": original, "stretch": original[:64, :64], LITERAL: original[-64:, :64]}
+    figure = plots.transform_steps(fits)
     shown = pictures(figure)
-    for axis, expected in zip(shown, (original, *fits.values()), strict=True):
+    for axis, expected in zip(shown, fits.values(), strict=True):
         np.testing.assert_array_equal(axis.get_images()[0].get_array(), expected)
     assert [axis.get_title() for axis in shown] == ["photograph 240×180", "stretch", LITERAL]
     drawn(figure)
+
+
+def quality_rows() -> pd.DataFrame:
+    rows = [("good.png", 240.0, 0.8, 0.2, ""), (LITERAL, 2.0, 0.9, 0.1, "unfocused"), ("cut.jpg", *[np.nan] * 3, "x")]
+    return pd.DataFrame(rows, columns=["path", "sharpness", "exposure", "contrast", "fault"])
+
+
+def test_the_spread_of_quality_shows_its_limits(drawn):
+    figure = plots.quality_spread(quality_rows())
+    assert [sum(bar.get_height() for bar in axis.patches) for axis in figure.axes] == [2, 2, 2]
+    lines = [[line.get_xdata()[0] for line in axis.lines] for axis in figure.axes]
+    assert lines == [[6.0], [], [0.02]]
+    assert "dashed: below it unfocused" in drawn(figure)
+    drawn(plots.quality_spread(quality_rows()[2:]))  # nothing could be read
+
+
+def test_the_poorest_photographs_have_their_names_and_faults():
+    shown = pictures(plots.poorest_photographs(quality_rows()[:2], [np.zeros((8, 8, 3), np.uint8)] * 2))
+    titles = [" ".join(axis.get_title().split()) for axis in shown]
+    assert titles[0] == "good.png no fault sharpness 240"
+    assert titles[1].endswith("unfocused sharpness 2")

@@ -8,6 +8,7 @@ import pytest
 
 from handclip_lib.backbone.load import SHAPES
 from handclip_lib.cli import main
+from handclip_lib.data import decoder
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.launch import launcher
 from handclip_lib.launch.launcher import find_notebook, launch
@@ -47,6 +48,19 @@ def replaced(file: Path, data: bytes) -> None:
     assert before.st_size == len(data) and file.read_bytes() != data
     file.write_bytes(data)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_reader_that_is_installed_makes_another_run_where_it_reads_something(tmp_path: Path, monkeypatch):
+    root = a_data_set(tmp_path / "data")
+    given = {"dataset": "11k", "data_root": str(root)}
+    monkeypatch.setattr(decoder, "readable_formats", lambda: ("JPEG",))
+    plain = id_of(**given)
+    (root / "Hands" / "Hand_2.heic").write_bytes(b"person 2, of a telephone")
+    without = id_of(**given)
+    monkeypatch.setattr(decoder, "readable_formats", lambda: ("JPEG", "HEIF"))
+    assert len({plain, without, id_of(**given)}) == 3
+    (root / "Hands" / "Hand_2.heic").unlink()
+    assert id_of(**given) == plain
 
 
 @pytest.mark.parametrize("linked", [False, True])
