@@ -38,7 +38,7 @@ def evaluated(
     """Evaluate a model and a floor, keep it in a folder, and read it back."""
     split = split or small_split()
     features = {name: features_of(split, noise, seed), "trivial baseline: pixels": features_of(split, 3.0, 99)}
-    results = evaluate_models(features, split, bootstrap=100)
+    results = evaluate_models(features, split)
     folder.mkdir(parents=True, exist_ok=True)
     split.write(folder)
     save_evaluation(folder, results, features, split)

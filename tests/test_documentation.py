@@ -432,7 +432,7 @@ def test_the_readmes_training_and_evaluation_run_as_written(tmp_path: Path, monk
     (line,) = [line for line in fences(ROOT / "README.md", "")[1].splitlines() if "trained_run latest" in line]
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path))
-    small = ["-p", "drawn_subjects", "12", "-p", "drawn_images", "4", "-p", "draws", "2", "-p", "bootstrap", "100"]
+    small = ["-p", "drawn_subjects", "12", "-p", "drawn_images", "4", "-p", "draws", "2"]
     quick = {"03": ["-p", "epochs", "1", "-p", "n_identities", "4", "-p", "views", "1"], "05": ["-p", "top_k", "3"]}
     for part in line.partition("#")[0].split("&&"):
         words = shlex.split(part)[1:]
@@ -450,7 +450,7 @@ def test_the_notebook_evaluates_a_training_that_was_made_beside_it(tmp_path: Pat
     """As docs/cluster.md has it for several machines: `training.yml` in the planned folder, torchrun, then the run."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path))
-    given = {"drawn_subjects": 12, "drawn_images": 4, "draws": 2, "epochs": 1, "n_identities": 4, "bootstrap": 100}
+    given = {"drawn_subjects": 12, "drawn_images": 4, "draws": 2, "epochs": 1, "n_identities": 4}
     folder = plan(find_notebook("03"), given).folder
     folder.mkdir(parents=True)
     (folder / "training.yml").write_text(yaml.safe_dump({"notebook": "03_image_finetune"} | given))

@@ -11,8 +11,8 @@ import torch
 from handclip_lib.backbone.load import TINY_WEIGHTS, load_backbone
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import BackboneError, EvaluationError, HandClipError
-from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.intervals import identity_interval
 from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rerank_similarity
 from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.studies.prompts import PROMPTS, PromptTask, zero_shot
@@ -68,7 +68,7 @@ def test_the_message_counts_and_says_where():
         require_finite(values, "x", "do this", BackboneError)
     require_finite(np.arange(3), "x")
     with pytest.raises(EvaluationError, match="infinities"):
-        identity_bootstrap(np.array([1.0, np.inf]), np.array(["a", "b"]))
+        identity_interval(np.array([1.0, np.inf]), np.array(["a", "b"]))
 
 
 def test_weights_that_hold_none_are_refused_by_tensor_and_file(tmp_path):

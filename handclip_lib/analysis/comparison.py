@@ -9,29 +9,22 @@ import numpy as np
 import pandas as pd
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap, resampled_means
 from handclip_lib.evaluation.features import Features, is_baseline
+from handclip_lib.evaluation.intervals import Difference, Interval, identity_interval, paired_difference
 from handclip_lib.evaluation.ranking.protocol import cmc_interval
 from handclip_lib.evaluation.ranking.saved_evaluation import SavedEvaluation
 from handclip_lib.evaluation.tables import in_percent, result_table
 
+ANSWERED = ["draw", "path", "first_match_rank"]
 MEASURES = {"rank1": "hit", "map": "average_precision"}
 """Measures that are compared, and the column of each query's value."""
-FIGURES = ("model", "rank1", "rank1_low", "rank1_high", "map", "map_trapezoid")
+FIGURES = ("model", "n_identities", "n_query", "rank1", "rank1_low", "rank1_high", "map", "map_trapezoid", "supported")
 DIFFERENCES = ("model", *(f"{m}_{part}" for m in MEASURES for part in ("gain", "gain_low", "gain_high", "p", "p_holm")))
 """Columns of a `comparison_table`: what each entry reaches, and what it gains over the first."""
-SHOWN = ("model", "rank1", "map", "map_trapezoid", "rank1_gain", "rank1_p_holm", "map_gain", "map_p_holm")
-
-
-@dataclass(frozen=True)
-class Difference(Interval):
-    """A figure of one model less that of another, on the same queries: -1..1; its p-value is two-sided."""
-
-    p_value: np.ndarray
-
-    def __getitem__(self, column: Any) -> "Difference":
-        """The difference of some columns."""
-        return Difference(**vars(super().__getitem__(column)), p_value=self.p_value[column])
+SHOWN = (
+    "model", "n_identities", "n_query", "rank1", "map", "map_trapezoid", "rank1_gain", "rank1_p_holm", "map_gain",
+    "map_p_holm", "same_as",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,9 +43,9 @@ class Entry:
         """Embeddings of the evaluated images; trivial baselines have none."""
         return self.evaluation.features(self.model)
 
-    def cmc(self, gallery: str, samples: int = 1000, seed: int = 0) -> Interval:
+    def cmc(self, gallery: str) -> Interval:
         """CMC over all draws, with its interval over identities."""
-        return cmc_interval(self.queries(gallery), self.evaluation.n_gallery[gallery], samples, seed)
+        return cmc_interval(self.queries(gallery), self.evaluation.n_gallery[gallery])
 
     def draws(self, gallery: str) -> pd.Series:
         """Rank-1 of each draw, by its number."""
@@ -81,32 +74,6 @@ def reference_and_best(entries: Sequence[Entry], gallery: str = "aspect") -> lis
     return [entries[0], *sorted(others, key=lambda entry: entry.queries(gallery)["hit"].mean())[-1:]]
 
 
-def paired_bootstrap(
-    values: np.ndarray, reference: np.ndarray, identities: np.ndarray, samples: int = 10_000, seed: int = 0
-) -> Difference:
-    """Difference of two means over the same queries, resampling identities with all their queries in both.
-
-    The p-value is the smallest α at which the percentile interval of level 1 - α leaves out 0, with the observed data
-    counted as one resample more, so that it is never 0:
-    p = min(1, 2 · (1 + min(#{d* ≤ 0}, #{d* ≥ 0})) / (samples + 1)), where d* are the resampled differences. So p and
-    the interval agree, and resamples that are exactly 0 speak for no difference.
-
-    Args:
-        values, reference: float (n,) or (n, m), one row a query, the same queries of either model.
-        identities: (n,).
-
-    Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, §15.4 (a test from an interval); Davison &
-        Hinkley, "Bootstrap Methods and their Application", 1997, §3.8 (clusters) and §4.2.2 (the added one).
-    """
-    values, reference = np.asarray(values, np.float64), np.asarray(reference, np.float64)
-    if values.shape != reference.shape:
-        raise EvaluationError(f"{values.shape} values and {reference.shape} of the reference; pairs are wanted")
-    estimate, drawn, n = resampled_means(values - reference, identities, samples, seed)
-    interval = Interval.of(estimate, drawn, n)
-    fewer = np.minimum((drawn <= 0).sum(0), (drawn >= 0).sum(0))
-    return Difference(**vars(interval), p_value=np.minimum(1.0, 2 * (1 + fewer) / (samples + 1)))
-
-
 def holm(p_values: np.ndarray) -> np.ndarray:
     """p-values adjusted so that a share α of false findings holds for the whole family of comparisons.
 
@@ -128,7 +95,7 @@ def compare_pair(
     """Difference of rank-1 and of mAP (means over the queries of all draws), by the names of `MEASURES`."""
     ours, theirs = paired_queries(entry, reference, gallery)
     left, right = (queries[list(MEASURES.values())].to_numpy() for queries in (ours, theirs))
-    differences = paired_bootstrap(left, right, ours["identity"].to_numpy(), samples, seed)
+    differences = paired_difference(left, right, ours["identity"].to_numpy(), samples, seed)
     return {name: differences[i] for i, name in enumerate(MEASURES)}
 
 
@@ -172,25 +139,44 @@ def paired_queries(first: Entry, second: Entry, gallery: str = "aspect") -> tupl
 def comparison_table(
     entries: Sequence[Entry], gallery: str = "aspect", *, samples: int = 10_000, seed: int = 0
 ) -> pd.DataFrame:
-    """Every entry with its figures, and what it gains over the first one: `FIGURES`, `DIFFERENCES` and run.
+    """Every entry with its figures, and what it gains over the first one: `FIGURES`, `DIFFERENCES`, same_as and run.
 
-    The p-values by Holm are over all comparisons of the table, rank-1 and mAP; the first has NaN.
+    The p-values by Holm are over all comparisons of the table, rank-1 and mAP; the first has NaN. A model that answers
+    every query as one before it does, by the same ranks and scores, is the same model once more: `same_as` says whose,
+    and it counts as no comparison of its own. `supported` is of rank-1, see `Interval.supported`.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
+    answers: list[tuple[str, pd.DataFrame]] = []
     for entry in entries:
         queries = entry.queries(gallery)
-        rank1 = identity_bootstrap(queries["hit"].to_numpy(), queries["identity"].to_numpy(), samples, seed)
+        rank1, n_draws = identity_interval(queries["hit"], queries["identity"]), queries["draw"].nunique()
         row = {"run": entry.evaluation.run, "model": entry.label, **rank1.columns("rank1"), **_both_maps(queries)}
+        row |= {"n_identities": rank1.n_identities, "n_query": len(queries) / n_draws}
+        row |= {"supported": bool(rank1.supported)}
         if entry is not entries[0]:
             for name, gain in compare_pair(entry, entries[0], gallery, samples=samples, seed=seed).items():
                 row |= gain.columns(f"{name}_gain") | {f"{name}_p": float(gain.p_value)}
+        given = queries.sort_values(["draw", "path"]).reset_index(drop=True)
+        row["same_as"] = next((label for label, other in answers if _alike(given, other)), "")
+        answers.append((entry.label, given))
         rows.append(row)
-    table = pd.DataFrame(rows, columns=[*FIGURES, *DIFFERENCES[1:], "run"])
+    table = pd.DataFrame(rows, columns=[*FIGURES, *DIFFERENCES[1:], "same_as", "run"])
     tested = [f"{name}_p" for name in MEASURES]
-    adjusted = holm(table[tested].to_numpy(np.float64)[1:].ravel()).reshape(-1, len(tested))
-    table.loc[table.index[1:], [f"{name}_holm" for name in tested]] = adjusted
-    table = table.astype(dict.fromkeys([c for c in table if c not in ("model", "run")], np.float64))
-    return result_table(table, SHOWN)
+    once = table.index[(table.index > 0) & (table["same_as"] == "")]
+    adjusted = holm(table.loc[once, tested].to_numpy(np.float64).ravel()).reshape(-1, len(tested))
+    by_label = dict(zip(table.loc[once, "model"], adjusted, strict=True))
+    for i in table.index[1:]:
+        of_it = by_label.get(table.loc[i, "same_as"] or table.loc[i, "model"], np.ones(len(tested)))
+        table.loc[i, [f"{name}_holm" for name in tested]] = of_it
+    words = ("model", "run", "same_as", "supported", "n_identities")
+    return result_table(table.astype(dict.fromkeys([c for c in table if c not in words], np.float64)), SHOWN)
+
+
+def _alike(given: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Whether the answers are of one model: its scores move in the last digits with the threads that embedded."""
+    if not given[ANSWERED].equals(other[ANSWERED]):
+        return False
+    return all(np.allclose(given[name], other[name], rtol=0, atol=1e-5) for name in ("match_score", "wrong_score"))
 
 
 def tasks_table(entries: Sequence[Entry]) -> pd.DataFrame:
@@ -218,7 +204,8 @@ def comparison_conclusion(table: pd.DataFrame) -> str:
     """The best entry of a `comparison_table` as a sentence without its full stop, and what it gains over the first."""
     best, first = table.iloc[int(table["rank1"].argmax())], table.iloc[0]
     interval = "–".join(in_percent(best[f"rank1_{end}"]) for end in ("low", "high"))
-    said = f"{best['model']} finds {in_percent(best['rank1'])} % ({interval}) of queries first"
+    share, people = f"{in_percent(best['rank1'])} % ({interval})", f"{best['n_identities']:.0f} people"
+    said = f"{best['model']} finds {share} of the queries of {people} first"
     if best["model"] == first["model"]:
         return f"{said}; nothing it is compared with finds more"
     gain, low, high = (f"{100 * best[f'rank1_gain{end}']:+.1f}" for end in ("", "_low", "_high"))

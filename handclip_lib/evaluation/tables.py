@@ -12,7 +12,7 @@ HEADINGS = {
     "minp": "mINP", "eer": "EER", "fmr": "FMR", "fnmr": "FNMR", "fpir": "FPIR", "fnir": "FNIR", "tar": "TAR",
     "fta": "FTA", "fta_if_dropped": "FTA if all were dropped", "n_photographs": "photographs",
     "d_prime": "d′", "eer_threshold": "threshold at EER", "n_genuine": "mated pairs", "n_impostor": "non-mated pairs",
-    "n_identities": "identities", "n_query": "queries", "n_gallery": "gallery size",
+    "n_identities": "identities", "n_query": "queries a draw", "n_gallery": "gallery size",
     "n_unmatched": "queries without a match", "n_left_out_burst": "queries left out", "left_out": "queries left out",
     "n_unqueryable": "identities never a query", "n_mated_identities": "identities enrolled",
     "n_non_mated_identities": "identities not enrolled", "n_short": "identities with too few images",
@@ -21,6 +21,7 @@ HEADINGS = {
     "n_non_mated": "non-mated queries", "fnir_rank1": "FNIR at rank 1, no threshold",
     "mated_mean": "mean mated score", "non_mated_mean": "mean non-mated score", "template_bytes": "bytes a template",
     "comparisons_per_second": "comparisons a second", "n_identity_pairs": "pairs of people",
+    "same_as": "the same model as",
 }  # fmt: skip
 """The field's word for a column (ISO/IEC 2382-37:2022, ISO/IEC 19795-1:2021); any other says what it is itself."""
 QUALIFIED = {

@@ -64,7 +64,6 @@ class ImageFinetune(ImageTraining, ReidHead, Model, Data):
     prompt_run: str = Field("", description="id of a run of 02, or latest; its texts are frozen targets; empty: none")
     processes: int = Field(1, ge=1, le=64, description="processes that train together, such as one a GPU")
     validation: Validation = Field("val", description="val, or test as CLIP-FH did: every figure is labelled so")
-    bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples of the identities for an interval")
 
     def faults(self) -> list[str]:
         """Texts that are wanted and not named, too."""
@@ -120,7 +119,6 @@ class Evaluation(Model, Data):
     )
     target_fmr: float = Field(0.01, gt=0, lt=1, description="FMR that the threshold is chosen for, on validation")
     held_out: float = Field(0.5, gt=0, lt=1, description="share of test identities that an open gallery does not hold")
-    bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples of the identities for an interval")
     top_k: int = Field(8, ge=1, le=20, description="gallery images shown for a query")
     studies: str = Field("all", description=f"all, none, or some of {', '.join(STUDIES)}, parted by commas")
 
@@ -180,8 +178,10 @@ class Analysis(Parameters):
     gallery: Gallery = Field("aspect", description="aspect or all")
     sweep_parameter: str = Field("", description="parameter whose effect is shown, such as learning_rate; empty: none")
     mapped_identities: int = Field(12, ge=1, le=40, description="identities that have a colour in the embedding map")
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the resampling and of the embedding map")
-    bootstrap: int = Field(10_000, ge=100, le=1_000_000, description="resamples of the identities for an interval")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the signs and of the embedding map")
+    sign_flips: int = Field(
+        10_000, ge=100, le=1_000_000, description="choices of signs a test draws; of up to 14 people all are tried"
+    )
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -7,10 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from handclip_lib.analysis.comparison import Difference
 from handclip_lib.data.manifest import Split
-from handclip_lib.evaluation.bootstrap import Interval
 from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.intervals import Difference, Interval
 from handclip_lib.evaluation.ranking.confusion import embedding_map, similarity_by_identity
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult
 from handclip_lib.evaluation.verification.error_rates import compared_pairs

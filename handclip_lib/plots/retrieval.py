@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from handclip_lib.data.images import DecodedImages
-from handclip_lib.evaluation.bootstrap import Interval
+from handclip_lib.evaluation.intervals import Interval
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult
 from handclip_lib.evaluation.studies.occlusion_sensitivity import (
     Encode,

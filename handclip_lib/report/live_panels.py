@@ -119,8 +119,7 @@ def _photographs(_: Path, config: Any) -> LivePanel:
 def _thresholds(folder: Path, _: Any) -> LivePanel:
     saved, split = load_evaluation(folder), Split.read(folder)
     models = [model for model in saved.models if not is_baseline(model)]
-    # no interval is shown
-    results = verify_models({model: saved.features(model) for model in models}, split, bootstrap=2)
+    results = verify_models({model: saved.features(model) for model in models}, split)
     low = min(float(np.median(result.pairs.impostor)) for result in results)
     high = max(float(result.curve.thresholds[-2]) for result in results)
     start = results[0].curve.eer_threshold
@@ -147,7 +146,7 @@ def _runs(folder: Path, config: Any) -> LivePanel:
     ids = list(dict.fromkeys(compared))
     evaluations, _ = comparable_runs(find_records(folder.parent, ids), folder.parent, ids)
     entries = entries_of(evaluations, ids[0])
-    panel = run_comparer(entries, config.gallery, samples=config.bootstrap, seed=config.seed)
+    panel = run_comparer(entries, config.gallery, samples=config.sign_flips, seed=config.seed)
     shown = [entry.label for entry in entries][:MOST_RUNS]
     note = f"The first {len(shown)} of {len(entries)}." if len(shown) < len(entries) else ""
     return drawn_ahead(panel, {"run": shown, "against": shown}, note)

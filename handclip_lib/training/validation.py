@@ -8,7 +8,7 @@ import numpy as np
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
+from handclip_lib.evaluation.ranking.retrieval import TIE, cosines, retrieval_metrics
 from handclip_lib.evaluation.studies.prompts import labelled
 from handclip_lib.parameters.notebooks import Validation
 
@@ -34,7 +34,8 @@ class TrainingImages:
     def validate(self, encode: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
         """Rank-1 and mAP that choose the epoch, of what encodes uint8 images to embeddings (n, size)."""
         queries, query_ids, held, held_ids = self.compared
-        found = retrieval_metrics(_unit(encode(queries)) @ _unit(encode(held)).T, query_ids, held_ids)
+        similarity = cosines(_unit(encode(queries)), _unit(encode(held)))
+        found = retrieval_metrics(similarity, query_ids, held_ids, tie=TIE)
         return {"val_rank1": found.rank(1), "val_map": found.map}
 
 

@@ -148,7 +148,7 @@ def run_comparer(entries: Sequence[Entry], gallery: str = "aspect", *, samples: 
             raise EvaluationError(f"{run} is chosen twice; choose another run to set it against")
         first, second = by_label[run], by_label[against]
         differences = compare_pair(first, second, gallery, samples=samples, seed=seed)
-        curves = {label: by_label[label].cmc(gallery, samples, seed) for label in (run, against)}
+        curves = {label: by_label[label].cmc(gallery) for label in (run, against)}
         size = first.evaluation.n_gallery[gallery]
         return compared_runs(curves, size, differences, won_and_lost(first, second, gallery))
 

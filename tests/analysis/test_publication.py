@@ -39,7 +39,7 @@ def frame() -> pd.DataFrame:
 def test_markdown_is_a_table_of_literal_text(frame):
     lines = to_markdown(result_table(frame)).splitlines()
     assert lines[1] == "| --- | --- | --- | --- | --- |"
-    assert lines[0] == "| model | Rank-1 (95 % CI), % | p (gain) | queries | below |"
+    assert lines[0] == "| model | Rank-1 (95 % CI), % | p (gain) | queries a draw | below |"
     cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
     assert {len(row) for row in cells} == {5}, "a pipe in a name makes no column"
     assert re.sub(r"\\(.)", r"\1", cells[2][0]).strip() == NASTY

@@ -22,14 +22,14 @@ pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[2]
 TOKEN = "of-the-tests"
 SMALL = {"drawn_subjects": 12, "drawn_images": 3, "draws": 2}
-TRAINED = SMALL | {"epochs": 1, "n_identities": 4, "views": 1, "bootstrap": 100}
+TRAINED = SMALL | {"epochs": 1, "n_identities": 4, "views": 1}
 QUICK = {
     "01_data_exploration": SMALL | {"resolution": 48, "samples": 4},
     "02_prompt_learning": SMALL | {"epochs": 3, "trial_epochs": 100, "n_ctx": 2},
     "03_image_finetune": TRAINED,
     "04_joint_training": TRAINED | {"prompt_epochs": 1},
-    "05_evaluation": SMALL | {"bootstrap": 100, "top_k": 3},
-    "06_analysis": {"bootstrap": 200},
+    "05_evaluation": SMALL | {"top_k": 3},
+    "06_analysis": {},
 }
 
 

@@ -15,10 +15,10 @@ def a_frame() -> pd.DataFrame:
 
 def test_an_interval_is_written_beside_its_figure():
     shown = readable(result_table(a_frame()))
-    assert list(shown.columns) == ["model", "Rank-1 (95 % CI), %", "p (gain)", "queries", "below"]
+    assert list(shown.columns) == ["model", "Rank-1 (95 % CI), %", "p (gain)", "queries a draw", "below"]
     assert shown["Rank-1 (95 % CI), %"].tolist() == ["92.0 [89.0, 94.7]", "50.0"]
     assert shown["p (gain)"].tolist() == ["<0.001", "0.040"]
-    assert shown["queries"].tolist() == ["971", "12"]
+    assert shown["queries a draw"].tolist() == ["971", "12"]
     assert shown["model"][0] == "<b>50%"
 
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.fault
 EPOCHS = 60  # more than the grace of a stopped run lets end
 SMALL = {
     "drawn_subjects": 12, "drawn_images": 4, "draws": 2, "epochs": EPOCHS, "n_identities": 4, "views": 1,
-    "bootstrap": 100,
+
 }  # fmt: skip
 
 

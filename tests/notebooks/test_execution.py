@@ -19,9 +19,9 @@ SMALL = {"drawn_subjects": 12, "drawn_images": 4, "draws": 2}
 QUICK = {
     "01_data_exploration": {"resolution": 48, "samples": 4},
     "02_prompt_learning": {"epochs": 3, "trial_epochs": 1, "n_ctx": 2},
-    "03_image_finetune": {"epochs": 1, "n_identities": 4, "views": 1, "bootstrap": 100},
-    "04_joint_training": {"epochs": 1, "n_identities": 4, "views": 1, "prompt_epochs": 1, "bootstrap": 100},
-    "05_evaluation": {"bootstrap": 100, "top_k": 3},
+    "03_image_finetune": {"epochs": 1, "n_identities": 4, "views": 1},
+    "04_joint_training": {"epochs": 1, "n_identities": 4, "views": 1, "prompt_epochs": 1},
+    "05_evaluation": {"top_k": 3},
 }
 
 
@@ -85,7 +85,7 @@ def test_analysis_compares_the_runs_there_are(tmp_path: Path):
     for notebook in ("05_evaluation", "04_joint_training"):
         done, _ = papermill(notebook, tmp_path, *given(SMALL | QUICK[notebook]))
         assert done.returncode == 0, done.stderr[-2000:]
-    done, out = papermill("06_analysis", tmp_path, "-p", "bootstrap", 200)
+    done, out = papermill("06_analysis", tmp_path, "-p", "sign_flips", 200)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(pictures_in(out)) == 7
     assert all(picture.metadata["image/png"]["alt"] for picture in pictures_in(out))
@@ -100,7 +100,7 @@ def test_analysis_compares_the_runs_there_are(tmp_path: Path):
         "trivial baseline: histogram",
     ]
     alone = compared["run"][0]
-    done, out = papermill("06_analysis", tmp_path, "-p", "bootstrap", 200, "-p", "runs", alone)
+    done, out = papermill("06_analysis", tmp_path, "-p", "sign_flips", 200, "-p", "runs", alone)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(pictures_in(out)) == 6, "the difference of one run from itself is a sentence, no picture"
     assert "There is no second run on this split" in out.read_text()
@@ -135,7 +135,7 @@ def test_what_was_selected_on_test_says_so_wherever_it_is_shown(tmp_path: Path):
     assert pd.read_csv(folder / "results.csv")["model"][0] == name
     checks = pd.read_csv(folder / "leak_checks.csv").set_index("check")["passed"]
     assert checks["selection"] == "no"
-    done, out = papermill("06_analysis", tmp_path, "-p", "bootstrap", 200)
+    done, out = papermill("06_analysis", tmp_path, "-p", "sign_flips", 200)
     assert done.returncode == 0, done.stderr[-2000:]
     (folder,) = tmp_path.glob("runs/06_*")
     models = pd.read_csv(folder / "comparison.csv")["model"]
@@ -207,10 +207,10 @@ def test_a_failed_cell_is_recorded_by_the_run_itself(tmp_path: Path):
 
 def test_a_parameters_file_may_write_numbers_as_text(tmp_path: Path):
     file = tmp_path / "given.yml"
-    file.write_text("bootstrap: 1e-2\ndraws: '2'\ndrawn_subjects: 12\ndrawn_images: 4\n")
+    file.write_text("top_k: 1e-2\ndraws: '2'\ndrawn_subjects: 12\ndrawn_images: 4\n")
     done, _ = papermill("05_evaluation", tmp_path, "-f", file)
     assert done.returncode != 0, "1e-2 is no whole number"
-    assert "bootstrap=0.01" in done.stderr
+    assert "top_k=0.01" in done.stderr
     assert "draws" not in done.stderr.split("wrong:")[1].split("\n\n")[0]
 
 
@@ -231,7 +231,7 @@ def test_every_cell_of_every_notebook_can_be_run_again(tmp_path: Path):
         cells = (keep, sound, *reversed(code[guard + 1 :]), again, *reversed(code[: guard + 1]))
         made.cells += [nbformat.v4.new_code_cell(source) for source in cells]
         nbformat.write(made, tmp_path / "again.ipynb")
-        values = {"bootstrap": 200} if notebook == "06_analysis" else SMALL | QUICK[notebook]
+        values = {} if notebook == "06_analysis" else SMALL | QUICK[notebook]
         done, _ = papermill(str(tmp_path / "again"), tmp_path, *given(values))
         assert done.returncode == 0, f"{notebook}: {done.stderr[-2000:]}"
         (folder,) = tmp_path.glob(f"runs/{notebook}-*")

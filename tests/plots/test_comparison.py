@@ -4,7 +4,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from handclip_lib.analysis.comparison import DIFFERENCES, FIGURES
-from handclip_lib.evaluation.bootstrap import Interval
+from handclip_lib.evaluation.intervals import Interval
 from handclip_lib.plots import comparison as plots
 from handclip_lib.plots.style import COLOURS
 

@@ -47,7 +47,7 @@ def case() -> tuple:
 @pytest.fixture(scope="module")
 def results(case):
     _, split, models = case
-    return verify_models(models, split, bootstrap=10)
+    return verify_models(models, split)
 
 
 def curves(axis, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -143,7 +143,7 @@ def test_threshold_choice_counts_at_and_between_scores(results, drawn):
 
 def test_open_set_curve_is_fnir_over_fpir(case, drawn):
     _, split, models = case
-    results = open_set_models(models, split, bootstrap=5, targets=(0.5, 0.1))
+    results = open_set_models(models, split, targets=(0.5, 0.1))
     figure = plots.open_set_curves(results)
     (axis,) = figure.axes
     for (x, y), result in zip(curves(axis, 2), results, strict=True):
@@ -161,7 +161,7 @@ def test_open_set_curve_is_fnir_over_fpir(case, drawn):
 def test_group_bars_show_rates_intervals_counts_and_what_is_small(case, results, drawn):
     table, split, models = case
     threshold = results[1].points[0].threshold
-    rows, _ = group_figures(models["floor"], split, table.images, threshold, bootstrap=20)
+    rows, _ = group_figures(models["floor"], split, table.images, threshold)
     figure = plots.group_bars(rows, LITERAL, threshold)
     for axis, rate in zip(figure.axes, ("rank1", "fmr", "fnmr"), strict=True):
         assert [bar.get_width() for bar in axis.patches] == pytest.approx(list(100 * rows[rate]), nan_ok=True)
@@ -184,7 +184,7 @@ def test_a_group_without_pairs_says_so(case, results, drawn):
     images = table.images.copy()
     one = sorted(split.identities("test"))[0]
     images["skin_color"] = np.where(images["identity"] == one, "dark", "fair")
-    groups, _ = group_figures(models["floor"], split, images, 0.3, ["skin_color"], bootstrap=5)
+    groups, _ = group_figures(models["floor"], split, images, 0.3, ["skin_color"])
     figure = plots.group_bars(groups, "floor", 0.3)
     assert [text.get_text() for text in figure.axes[1].texts] == [" no pair"]
     assert not figure.axes[0].texts
@@ -195,7 +195,7 @@ def test_a_perfect_model_of_very_few_people_can_be_drawn(drawn):
     rows = [{"path": f"{i}_{n}.jpg", "identity": str(i), "aspect": "dorsal_r"} for i in range(4) for n in range(3)]
     split = make_split(HandTable.build("folder", Path("/photographs"), rows, {}), "dorsal_r", "test_only", draws=1)
     codes = split.images["identity"].astype(int).to_numpy()
-    found = verify_models({"oracle": Features.normalised(split.images["path"], np.eye(4)[codes])}, split, bootstrap=5)
+    found = verify_models({"oracle": Features.normalised(split.images["path"], np.eye(4)[codes])}, split)
     assert found[0].curve.lowest_supported == 0.5  # 3 / 6 pairs
     for figure in (plots.roc_curves(found), plots.det_curves(found), plots.threshold_choice(found[0], 0.5)):
         drawn(figure)

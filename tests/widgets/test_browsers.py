@@ -230,7 +230,7 @@ def test_starts_with_the_second_against_the_first(entries):
     assert panel.values == {"run": "tiny (03-bbbb)", "against": "tiny (05-aaaa)"}
     lines = panel.figure.axes[0].get_lines()
     for line, entry in zip(lines, (entries[1], entries[0]), strict=True):
-        np.testing.assert_allclose(line.get_ydata(), 100 * entry.cmc("aspect", 200).estimate)
+        np.testing.assert_allclose(line.get_ydata(), 100 * entry.cmc("aspect").estimate)
     found = compare_pair(entries[1], entries[0], samples=200)["rank1"]
     low, high = 100 * found.low, 100 * found.high
     assert f"{100 * found.estimate:+z.1f} [{low:z.1f}, {high:z.1f}], p = {found.p_value:.3g}" in texts(panel)
@@ -284,7 +284,7 @@ def results() -> list[VerificationResult]:
         name: Features.normalised(split.images["path"], rng.normal(size=(len(split.images), 4)))
         for name in ("model", "floor")
     }
-    return verify_models(models, split, bootstrap=5)
+    return verify_models(models, split)
 
 
 def line_and_title(panel) -> tuple[float, str]:

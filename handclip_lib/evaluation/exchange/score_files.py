@@ -14,6 +14,7 @@ import numpy as np
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import DataError
 from handclip_lib.evaluation.features import Features, check_memory
+from handclip_lib.evaluation.ranking.retrieval import cosines
 from handclip_lib.files import whole_file
 
 BLOCK = 256  # queries scored at once
@@ -85,13 +86,13 @@ def write_scores(file: Path, features: Features, split: Split, form: str = "csv"
             out.writerow(PLAIN if form == "csv" else BOB)
         for number in range(split.meta["draws"]) if draw is None else (draw,):
             one = split.draw(number)
-            gallery = features.of(one.gallery_paths).T
+            gallery = features.of(one.gallery_paths)
             held = list(zip(one.gallery_paths.tolist(), one.gallery_ids.tolist(), strict=True))
             if text:
                 _fit_for_text(one.query_paths.tolist(), one.query_ids.tolist(), [who for _, who in held])
             for start in range(0, len(one.query_paths), BLOCK):
                 paths, people = (side[start : start + BLOCK].tolist() for side in (one.query_paths, one.query_ids))
-                scores = (features.of(paths) @ gallery).astype(np.float64).tolist()
+                scores = cosines(features.of(paths), gallery).astype(np.float64).tolist()
                 for path, who, row in zip(paths, people, scores, strict=True):
                     for (held_path, held_who), score in zip(held, row, strict=True):
                         out.writerow(

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,7 +46,7 @@ def pairs_of(scores: Comparisons) -> Pairs:
     return Pairs(scores.names, scores.subjects, score[same], images[same], score[~same], images[~same])
 
 
-def identification_of(scores: Comparisons, name: str, *, bootstrap: int = 1000, seed: int = 0) -> ProtocolResult | str:
+def identification_of(scores: Comparisons, name: str) -> ProtocolResult | str:
     """CMC, mAP and mINP of probes among references, of all draws; or in words why there are none.
 
     Every probe of a draw must be compared with every reference of it: else ranks are of galleries that differ.
@@ -88,7 +87,7 @@ def identification_of(scores: Comparisons, name: str, *, bootstrap: int = 1000, 
     per_query = pd.concat(tables, ignore_index=True)
     if per_query["identity"].nunique() < 2:
         return "fewer than two people have a probe with a match"
-    cmc = cmc_interval(per_query, draws[0].n_gallery, bootstrap, seed)
+    cmc = cmc_interval(per_query, draws[0].n_gallery)
     unasked = len(set(scores.subjects[np.unique(scores.reference)]) - probed)
     chance = float(np.concatenate(chances).mean())
     return ProtocolResult(name, GALLERY, 0, draws, per_query, cmc[0], cmc, unasked, first_people, chance)
@@ -112,9 +111,8 @@ class FileEvaluation:
 
 
 def evaluate_files(
-    files: Sequence[Path], *, distances: bool = False, validation: Path | None = None, fmr: float = 0.01,
-    bootstrap: int = 1000, seed: int = 0,
-) -> FileEvaluation:  # fmt: skip
+    files: Sequence[Path], *, distances: bool = False, validation: Path | None = None, fmr: float = 0.01
+) -> FileEvaluation:
     """Evaluate files of scores, a system each, by the definitions of notebook 05.
 
     Args:
@@ -123,15 +121,14 @@ def evaluate_files(
     """
     if not 0 < fmr < 1:
         raise EvaluationError(f"an FMR of {fmr} was asked for; a share between 0 and 1 is wanted (0.01 is 1 percent)")
-    sampling: Any = {"bootstrap": bootstrap, "seed": seed}
     known = pairs_of(read_scores(validation, distances=distances)) if validation else None
     names = [file.name for file in files]
     verified, identified, fixed, remarks = [], [], [], list[str]()
     for file in files:
         scores, name = read_scores(file, distances=distances), file.name if names.count(file.name) == 1 else str(file)
         pairs = pairs_of(scores)
-        verified.append(verification_of_pairs(pairs, model=name, **sampling))
-        ranked = identification_of(scores, name, **sampling)
+        verified.append(verification_of_pairs(pairs, model=name))
+        ranked = identification_of(scores, name)
         if isinstance(ranked, str):
             remarks.append(f"{name}: no ranks, since {ranked}")
         else:
@@ -141,7 +138,7 @@ def evaluate_files(
             if both:
                 said = f"such as {str(both[0])!r} ({len(both)} of them): its threshold is not one for strangers"
                 remarks.append(f"{name}: people are in the file of validation too, {said}")
-            fixed.append({"model": name, **at_fixed(known, pairs, fmr, **sampling)})
+            fixed.append({"model": name, **at_fixed(known, pairs, fmr)})
         remarks += in_doubt(name, pairs)
     tables = {"verification": summary_table(verified, EQUAL_ERRORS), "verification_targets": target_table(verified)}
     if fixed:

@@ -12,7 +12,7 @@ from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult
-from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
+from handclip_lib.evaluation.ranking.retrieval import TIE, cosines, retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
 
 CHOICES = ("worst", "wrong", "random", "all")
@@ -41,7 +41,7 @@ def most_confused_pairs(result: ProtocolResult, split: Split, n: int = 10) -> pd
         raise EvaluationError(f"{unknown.iloc[0]} is in no gallery of this split; give the split of the result")
     missed = rows[rows["hit"] == 0]
     lead = missed["match_score"].astype(float) - missed["wrong_score"].astype(float)
-    missed = missed.assign(mistaken_for=missed["wrong_path"].map(people), margin=lead)
+    missed = missed.assign(mistaken_for=missed["wrong_path"].map(people), margin=np.minimum(lead, 0))
     asked: dict[Any, int] = rows["identity"].value_counts().to_dict()
     pairs: list[tuple[Any, ...]] = [
         (own, other, len(group), group["path"].nunique(), len(group) / asked[own], group["margin"].mean())
@@ -96,9 +96,9 @@ class RankedQueries:
 
     def __init__(self, features: Features, draw: Draw):
         self.draw = draw
-        self.similarity = features.of(draw.query_paths) @ features.of(draw.gallery_paths).T
+        self.similarity = cosines(features.of(draw.query_paths), features.of(draw.gallery_paths))
         self.is_match = draw.query_ids[:, None] == draw.gallery_ids[None, :]
-        self._first = retrieval_metrics(self.similarity, draw.query_ids, draw.gallery_ids).first_match_rank
+        self._first = retrieval_metrics(self.similarity, draw.query_ids, draw.gallery_ids, tie=TIE).first_match_rank
 
     def order(self, queries: str) -> np.ndarray:
         """Rows of the queries to show, in the order to show them; those without a match only in "all".
@@ -121,7 +121,7 @@ class RankedQueries:
 
     def best(self, row: int, top_k: int) -> tuple[np.ndarray, np.ndarray]:
         """Columns of the `top_k` best gallery images, and of the first match where it comes later; and their ranks."""
-        ranked = np.lexsort((self.is_match[row], -self.similarity[row]))
+        ranked = np.lexsort((self.is_match[row], self.is_match[row] * TIE - self.similarity[row]))
         matches = np.flatnonzero(self.is_match[row, ranked])[:1]
         places = np.append(np.arange(min(top_k, len(ranked))), matches[matches >= top_k])
         return ranked[places], places + 1

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -123,10 +124,13 @@ def _labels(name: str, values: object, n: int) -> np.ndarray:
     return labels.astype(np.int64)  # numpy compares int64 with uint64 as float64
 
 
-def measure(scores: np.ndarray, rows: np.ndarray, labels: Labels) -> tuple[np.ndarray, np.ndarray, int]:
+def measure(
+    scores: np.ndarray, rows: np.ndarray, labels: Labels, tie: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Measure the rankings of some rows of the queries by their scores, which are overwritten.
 
-    Scores are float32 or float64 (n_rows, n_gallery), C-contiguous, finite; larger is more alike.
+    Scores are float32 or float64 (n_rows, n_gallery), C-contiguous, finite; larger is more alike, and those no
+    more than `tie` apart are equal.
 
     Returns:
         Rank of the first match, int64 (n_rows,), 0 without one; AP, trapezoid AP and inverse negative penalty, float64
@@ -134,16 +138,18 @@ def measure(scores: np.ndarray, rows: np.ndarray, labels: Labels) -> tuple[np.nd
     """
     fast = kernel(scores.dtype, len(labels.rows) * scores.shape[1])
     if fast is not None:
-        return _measure_compiled(fast, scores, rows, labels)
+        return _measure_compiled(fast, scores, rows, labels, tie)
     size = max(1, NUMPY_BYTES // (scores.shape[1] * scores.itemsize))
     starts = range(0, max(1, len(rows)), size)
     ranks, measures, tied = zip(
-        *(_measure_numpy(scores[i : i + size], rows[i : i + size], labels) for i in starts), strict=True
+        *(_measure_numpy(scores[i : i + size], rows[i : i + size], labels, tie) for i in starts), strict=True
     )
     return np.concatenate(ranks), np.concatenate(measures, axis=1), sum(tied)
 
 
-def _measure_numpy(scores: np.ndarray, rows: np.ndarray, labels: Labels) -> tuple[np.ndarray, np.ndarray, int]:
+def _measure_numpy(
+    scores: np.ndarray, rows: np.ndarray, labels: Labels, tie: float
+) -> tuple[np.ndarray, np.ndarray, int]:
     match = labels.query[rows, None] == labels.gallery[None, :]
     if labels.filtered:
         same = match & (labels.query_cameras[rows, None] == labels.gallery_cameras[None, :])
@@ -151,7 +157,8 @@ def _measure_numpy(scores: np.ndarray, rows: np.ndarray, labels: Labels) -> tupl
         match &= ~same
     row, column = np.divmod(np.flatnonzero(match), match.shape[1])  # faster than np.nonzero
     n_match = np.bincount(row, minlength=len(match))
-    matches = scores[row, column]
+    tie = scores.dtype.type(tie)
+    matches = scores[row, column] - tie  # so a rival that is no more than this below it is ahead
     order = np.lexsort((-matches, row))
     nth = np.arange(1, len(row) + 1) - np.repeat(np.cumsum(n_match) - n_match, n_match)
     best_first = np.zeros((len(scores), max(1, int(n_match.max(initial=0)))), scores.dtype)
@@ -169,8 +176,8 @@ def _measure_numpy(scores: np.ndarray, rows: np.ndarray, labels: Labels) -> tupl
         # bincount adds one by one, in the order of the ranks: so do blocks of any size, and the kernel
         measures[i, matched] = np.bincount(row, values, len(scores))[matched] / n_match[matched]
     measures[2, matched] = n_match[matched] / place[last]
-    best = np.where(matched, best_first[:, 0], np.nan)
-    n_tied = int((scores == best[:, None].astype(scores.dtype)).any(1).sum())
+    best = np.where(matched, best_first[:, 0], scores.dtype.type(np.nan))[:, None]
+    n_tied = int(((scores >= best) & (scores <= best + 2 * tie)).any(1).sum())
     return rank, measures, n_tied
 
 
@@ -190,11 +197,11 @@ def _others_at_or_above(scores: np.ndarray, best_first: np.ndarray, n_match: np.
 
 def kernel(dtype: np.dtype, n_scores: int) -> tuple[Callable, int] | None:
     """The compiled way and its number of threads; None where numba is missing, or not worth its import."""
-    return compiled(_measure_rows, f"void({dtype.name}[:,::1], {LABELS}, {RESULTS})", n_scores)
+    return compiled(_measure_rows, f"void({dtype.name}[:,::1], {dtype.name}, {LABELS}, {RESULTS})", n_scores)
 
 
 def _measure_compiled(
-    fast: tuple[Callable, int], scores: np.ndarray, rows: np.ndarray, labels: Labels
+    fast: tuple[Callable, int], scores: np.ndarray, rows: np.ndarray, labels: Labels, tie: float
 ) -> tuple[np.ndarray, np.ndarray, int]:
     run, threads = fast
     n = len(scores)
@@ -204,7 +211,7 @@ def _measure_compiled(
 
     def some(at: slice) -> None:
         matches = order, begin[at], end[at], cameras[at], labels.gallery_cameras
-        run(scores[at], *matches, rank[at], measures[at], tied[at])
+        run(scores[at], scores.dtype.type(tie), *matches, rank[at], measures[at], tied[at])
 
     cuts = np.linspace(0, n, min(threads, n) + 1 if scores.size >= THREADED_FROM else 2).astype(int)
     with ThreadPoolExecutor(len(cuts) - 1) as pool:
@@ -213,7 +220,7 @@ def _measure_compiled(
 
 
 def _measure_rows(
-    scores: np.ndarray, order: np.ndarray, begin: np.ndarray, end: np.ndarray, query_cameras: np.ndarray,
+    scores: np.ndarray, tie: Any, order: np.ndarray, begin: np.ndarray, end: np.ndarray, query_cameras: np.ndarray,
     gallery_cameras: np.ndarray, rank: np.ndarray, measures: np.ndarray, tied: np.ndarray,
 ) -> None:  # fmt: skip
     """What `_measure_numpy` does, a row at a time; compiled by numba. The last three arrays are filled in."""
@@ -224,7 +231,7 @@ def _measure_rows(
         n_match = 0
         for column in order[begin[q] : end[q]]:
             if gallery_cameras[column] != query_cameras[q]:
-                own[n_match] = row[column]
+                own[n_match] = row[column] - tie
                 n_match += 1
             row[column] = -np.inf
         if n_match == 0:
@@ -254,7 +261,7 @@ def _measure_rows(
             if nth == 1:
                 rank[q] = place
                 for i in range(n_rivals):
-                    tied[q] |= rivals[i] == match
+                    tied[q] |= match <= rivals[i] <= match + tie + tie
         measures[q, 0] = standard / n_match
         measures[q, 1] = trapezoid / n_match
         measures[q, 2] = n_match / place

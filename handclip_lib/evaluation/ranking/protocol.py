@@ -11,8 +11,8 @@ import pandas as pd
 from handclip_lib.data.audit import data_cautions
 from handclip_lib.data.manifest import Draw, Split
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.bootstrap import Interval, identity_bootstrap
 from handclip_lib.evaluation.features import Features, is_baseline
+from handclip_lib.evaluation.intervals import FEWEST, RULE_OF_THREE, Interval, identity_interval
 from handclip_lib.evaluation.ranking.retrieval import (
     TIED_SHARE_WARNED,
     RetrievalMetrics,
@@ -23,10 +23,9 @@ from handclip_lib.evaluation.tables import in_percent, result_table
 from handclip_lib.parameters.notebooks import SELECTED_ON_TEST
 
 CMC_DEPTH = 20
-FEW_PEOPLE = 30
-"""Identities below which a percentile interval over them is known to be too narrow."""
 HEADLINE = (
     "model", "gallery", "rank1", "rank1_chance", "rank5", "rank10", "map", "map_trapezoid", "minp", "n_identities",
+    "n_query",
 )  # fmt: skip
 DETAILS = (
     "model", "gallery", "rank1_sd", "rank1_macro", "map_macro", "n_query", "n_gallery", "n_unmatched",
@@ -75,11 +74,12 @@ class ProtocolResult:
         return {
             "model": self.model, "gallery": self.gallery, "burst": self.burst,
             **self.rank1.columns("rank1"), "rank1": mean(d.rank(1) for d in draws),
-            "rank1_chance": self.chance, "n_identities": self.rank1.n_identities,
+            "rank1_chance": self.chance,
             "rank1_sd": float(np.std([d.rank(1) for d in draws], ddof=1)) if len(draws) > 1 else float("nan"),
             **{f"rank{k}": mean(d.rank(k) for d in draws) for k in (5, 10)},
             **{name: mean(getattr(d, name) for d in draws) for name in ("map", "map_trapezoid", "minp")},
             "rank1_macro": float(of_people["hit"]), "map_macro": float(of_people["average_precision"]),
+            "n_identities": self.rank1.n_identities, "supported": bool(self.rank1.supported),
             "n_query": float(np.mean(matched)), "n_gallery": draws[0].n_gallery,
             "n_unmatched": float(np.mean([d.n_unmatched for d in draws])),
             "n_left_out_burst": float(np.mean([d.n_excluded for d in draws])),
@@ -88,9 +88,8 @@ class ProtocolResult:
 
 
 def evaluate_split(
-    features: Features, split: Split, gallery: str = "aspect", *, model: str = "model", burst: int = 0,
-    bootstrap: int = 1000, seed: int = 0,
-) -> ProtocolResult:  # fmt: skip
+    features: Features, split: Split, gallery: str = "aspect", *, model: str = "model", burst: int = 0
+) -> ProtocolResult:
     """Evaluate a model on every draw of a split; each file's embedding serves all of them.
 
     Args:
@@ -106,7 +105,7 @@ def evaluate_split(
         message = f"{in_percent(tied)}% of the best matches are tied with another identity; collapsed?"
         warnings.warn(f"{model}, gallery {gallery!r}: {message}", TiedScoresWarning, stacklevel=2)
     per_query = pd.concat(dict(enumerate(tables)), names=["draw"]).reset_index("draw").reset_index(drop=True)
-    cmc = cmc_interval(per_query, draws[0].n_gallery, bootstrap, seed)
+    cmc = cmc_interval(per_query, draws[0].n_gallery)
     alone, people = len(split.meta["unqueryable"]), len(np.unique(drawn[0].gallery_ids))
     asked = ((draw, metrics.first_match_rank > 0) for draw, metrics in zip(drawn, draws, strict=True))
     by_chance = [chance_of_match(draw.query_ids[rows], draw.gallery_ids) for draw, rows in asked]
@@ -121,20 +120,21 @@ def chance_of_match(query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarra
     return np.where(people[place] == query_ids, images[place], 0) / len(gallery_ids)
 
 
-def cmc_interval(per_query: pd.DataFrame, n_gallery: int, bootstrap: int = 1000, seed: int = 0) -> Interval:
+def cmc_interval(per_query: pd.DataFrame, n_gallery: int) -> Interval:
     """CMC at 1…20 (or the gallery's size) over all draws, with its interval; rows of `ProtocolResult.per_query`."""
     depth = min(CMC_DEPTH, n_gallery)
     within = per_query["first_match_rank"].to_numpy()[:, None] <= np.arange(1, depth + 1)
-    return identity_bootstrap(within.astype(np.float64), per_query["identity"].to_numpy(), bootstrap, seed)
+    people = per_query["identity"].nunique()
+    if people < 2:
+        raise EvaluationError(f"{people} identities have a query; an interval over identities needs at least two")
+    return identity_interval(within, per_query["identity"])
 
 
-def evaluate_models(
-    features: Mapping[str, Features], split: Split, *, burst: int = 0, bootstrap: int = 1000, seed: int = 0
-) -> list[ProtocolResult]:
+def evaluate_models(features: Mapping[str, Features], split: Split, *, burst: int = 0) -> list[ProtocolResult]:
     """Evaluate several models by name, the model of interest first, on each gallery the split has."""
     galleries = ("aspect", "all") if "other" in set(split.images["role"]) else ("aspect",)
     return [
-        evaluate_split(embeddings, split, gallery, model=model, burst=burst, bootstrap=bootstrap, seed=seed)
+        evaluate_split(embeddings, split, gallery, model=model, burst=burst)
         for gallery in galleries
         for model, embeddings in features.items()
     ]
@@ -177,8 +177,13 @@ def cautions(
         found.append("The model is no better than a trivial baseline, which knows nothing about identity.")
     elif told["rank1_low"] <= floor:
         found.append("The interval reaches down to a trivial baseline, which knows nothing about identity.")
-    if told["n_identities"] < FEW_PEOPLE:
-        found.append(f"Only {told['n_identities']} people have a query: their interval is itself a rough one.")
+    if told["n_identities"] < FEWEST:
+        found.append(
+            f"Only {told['n_identities']} people have a query: from {FEWEST} on, their interval says something."
+        )
+    elif not results[0].rank1.supported:
+        least = in_percent(RULE_OF_THREE / told["n_identities"])
+        found.append(f"{told['n_identities']} people can show no error rate below {least} %: rank-1 is no claim.")
     for passed, said in (("no", "Leak checks that failed"), ("not checked", "Leaks that were not checked")):
         names = [] if checks is None else checks.loc[checks["passed"] == passed, "check"].tolist()
         found += [f"{said}: {', '.join(names)}."] if names else []
@@ -205,7 +210,7 @@ def in_burst(draw: Draw, burst: int) -> np.ndarray:
 def burst_shares(features: Mapping[str, Features], split: Split, bursts: Sequence[int] = (0, 1, 2, 5)) -> pd.DataFrame:
     """How much of rank-1 rests on near-duplicates: what is left as queries near their gallery image are left out.
 
-    Columns model, burst, rank1 and the share `left_out` of queries, and `n_query`, the queries of all draws that have a
+    Columns model, burst, rank1 and the share `left_out` of queries, and `n_query`, the queries a draw that have a
     match. A burst that leaves no query has rank1 NaN; without capture numbers there is burst 0 only.
     """
     known = (split.images.loc[split.images["role"] == "test", "capture"].notna()).all()
@@ -217,7 +222,7 @@ def burst_shares(features: Mapping[str, Features], split: Split, bursts: Sequenc
         for burst in bursts if known else (0,):
             out = np.concatenate([in_burst(draw, burst) for draw in draws])[rank > 0]
             rank1 = float(hit[~out].mean()) if (~out).any() else float("nan")
-            rows.append((model, burst, rank1, float(out.mean()), len(out)))
+            rows.append((model, burst, rank1, float(out.mean()), len(out) / len(draws)))
     shown = ("model", "burst", "rank1", "left_out")
     return result_table(rows, shown, columns=[*shown, "n_query"])
 

@@ -27,7 +27,7 @@ def rerank_similarity(
     As the authors' program, and every re-identification toolbox after it, has it, where that and the paper differ:
     squared distances are divided by each image's largest; a neighbour's neighbours join if *more* than 2/3 are shared.
     An image is always its own first neighbour, and of equally distant ones the first in order is taken.
-    From embeddings of length 1: 1 less the re-ranked distance, float32 (n_query, n_gallery), 0..1 up to rounding.
+    From embeddings of length 1: 1 less the re-ranked distance, float32 (n_query, n_gallery), 0..1.
 
     Args:
         k1: Neighbours of an image, beside itself.
@@ -61,11 +61,11 @@ def rerank_similarity(
         rows = np.arange(start, min(start + size, n_query))
         # 1 - share × distance - (1 - share) × (1 - overlap), in one array
         block = np.matmul(query[rows], gallery.T, out=similarity[start : start + size])
-        np.minimum(block, 1, out=block)
-        scale = 2 * distance_share / furthest[rows, None]
-        block *= scale
-        block += distance_share - scale
+        block -= 1  # exact, before the scale, which is large where all images are nearly the same
+        block *= 2 * distance_share / furthest[rows, None]
+        block += distance_share
         add_overlap(block, rows, weights, having, 1 - distance_share)
+        np.clip(block, 0, 1, out=block)
     return similarity
 
 

@@ -13,6 +13,9 @@ from handclip_lib.evaluation.ranking.counting import Labels, as_array, measure
 
 BLOCK_BYTES = 16 * 2**20  # of similarities copied at once
 PRODUCT_BYTES = 64 * 2**20  # of similarities multiplied at once: enough rows for a multiplication at full speed
+WIDE_BYTES = 16 * 2**20  # of the gallery in float64 at once
+TIE = 2.0**-22
+"""Cosines no further apart are a tie: the rounding of embeddings to float32 moves one by up to 2^-23."""
 LENGTH_TOLERANCE = 1e-3  # what float16 leaves of a length of 1
 TIED_SHARE_WARNED = 0.01
 KINDS = ("flat", "ivf", "hnsw")
@@ -32,7 +35,7 @@ class RetrievalMetrics:
         average_precision, average_precision_trapezoid: float64 (n_query,), NaN for such a query.
         inverse_negative_penalty: Matches divided by the rank of the last one, likewise.
         n_unmatched, n_excluded: Queries without a match in the gallery, or left out: in no mean.
-        tied_share: Share of the matched queries whose best match has exactly the score of another identity's image.
+        tied_share: Share of the matched queries whose best match is tied with another identity's image.
     """
 
     first_match_rank: np.ndarray
@@ -69,7 +72,7 @@ class RetrievalMetrics:
 def retrieval_metrics(
     similarity: np.ndarray, query_ids: np.ndarray, gallery_ids: np.ndarray,
     query_cameras: np.ndarray | None = None, gallery_cameras: np.ndarray | None = None,
-    exclude: np.ndarray | None = None,
+    exclude: np.ndarray | None = None, tie: float = 0.0,
 ) -> RetrievalMetrics:  # fmt: skip
     """Rank the gallery for each query and measure where the matches come.
 
@@ -85,6 +88,7 @@ def retrieval_metrics(
         query_cameras, gallery_cameras: Gallery images of the query's identity *and* camera are ignored, as on
             Market-1501. Off for hands.
         exclude: bool (n_query,), true for queries to leave out; their similarities are not looked at.
+        tie: Similarities no further apart are tied: `TIE` for `cosines` of embeddings.
 
     Source: Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015, for CMC and mAP.
     """
@@ -95,7 +99,7 @@ def retrieval_metrics(
     size = max(1, BLOCK_BYTES // (n_gallery * precision.itemsize))
     blocks = (labels.rows[i : i + size] for i in range(0, len(labels.rows), size))
     copied = ((rows, similarity[rows].astype(precision, order="C", copy=False)) for rows in blocks)
-    return _metrics_of_blocks(((rows, _finite(scores, rows)) for rows, scores in copied), labels)
+    return _metrics_of_blocks(((rows, _finite(scores, rows)) for rows, scores in copied), labels, tie)
 
 
 def rank_features(
@@ -103,10 +107,10 @@ def rank_features(
     query_cameras: np.ndarray | None = None, gallery_cameras: np.ndarray | None = None,
     exclude: np.ndarray | None = None, *, look: Callable[[np.ndarray, np.ndarray], None] | None = None,
 ) -> RetrievalMetrics:  # fmt: skip
-    """What `retrieval_metrics(query @ gallery.T, …)` gives, without the matrix: 10,000 × 100,000 in under 200 MB.
+    """What `retrieval_metrics(cosines(query, gallery), …, tie=TIE)` gives, without the matrix, in under 200 MB.
 
-    A block of queries is multiplied with the gallery and its ranks are counted before the next one is. The blocks
-    depend on the size of the gallery alone, so a run repeats to the bit on one machine.
+    A block of queries is multiplied with the gallery and its ranks are counted before the next one is. So two people
+    whose photographs are the same tie, whatever the order of the gallery, the threads, and the machine.
 
     Args:
         query, gallery: Embeddings of length 1, real (n, size); float32 is used as it is, another type is copied.
@@ -123,7 +127,8 @@ def rank_features(
     copies = 1 if look is None else 4
     check_memory(
         f"ranking a gallery of {n_gallery:,} images",
-        n_gallery * (4 * n_rows * copies + 16),  # the block, a row's rivals, and the gallery by identity
+        n_gallery * (4 * n_rows * copies + 16)
+        + min(2 * WIDE_BYTES, 16 * gallery.size),  # the block, a row's rivals, the gallery by identity
         "rank against a part of the gallery, or search it by `GalleryIndex`",
     )
 
@@ -131,15 +136,29 @@ def rank_features(
         scores = np.empty((n_rows, n_gallery), np.float32)
         for start in range(0, len(labels.rows), n_rows):
             rows = labels.rows[start : start + n_rows]
-            block = np.matmul(query[rows], gallery.T, out=scores[: len(rows)])
+            block = cosines(query[rows], gallery, scores[: len(rows)])
             if look is not None:
                 look(rows, block)
             yield rows, block
 
-    return _metrics_of_blocks(blocks(), labels)
+    return _metrics_of_blocks(blocks(), labels, TIE)
 
 
-def _metrics_of_blocks(blocks: Iterable[tuple[np.ndarray, np.ndarray]], labels: Labels) -> RetrievalMetrics:
+def cosines(query: np.ndarray, gallery: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Cosines of embeddings of length 1, float32 (n_query, n_gallery), rounded from float64.
+
+    A product in float32 depends on the order that a machine sums in, and on the place of an image in the gallery: two
+    people with one photograph differ by 2^-24, at random. Of those in float64 no more is left than a last bit, which
+    `TIE` covers.
+    """
+    found = np.empty((len(query), len(gallery)), np.float32) if out is None else out
+    wide, size = query.astype(np.float64), max(1, WIDE_BYTES // (8 * max(gallery.shape[1], len(query))))
+    for start in range(0, len(gallery), size):
+        found[:, start : start + size] = wide @ gallery[start : start + size].astype(np.float64).T
+    return found
+
+
+def _metrics_of_blocks(blocks: Iterable[tuple[np.ndarray, np.ndarray]], labels: Labels, tie: float) -> RetrievalMetrics:
     """Metrics of similarities that come in blocks of queries, which are overwritten.
 
     A block is query numbers, int64 (n_rows,), and their similarities, float32 or float64 (n_rows, n_gallery), finite;
@@ -150,7 +169,7 @@ def _metrics_of_blocks(blocks: Iterable[tuple[np.ndarray, np.ndarray]], labels: 
     per_query = np.full((3, n_query), np.nan)
     tied = 0
     for rows, scores in blocks:
-        rank[rows], per_query[:, rows], n_tied = measure(scores, rows, labels)
+        rank[rows], per_query[:, rows], n_tied = measure(scores, rows, labels, tie)
         tied += n_tied
     matched = int((rank > 0).sum())
     if not matched:

@@ -11,10 +11,10 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import keyed
 from handclip_lib.data.table import ASPECTS, identity_order
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.features import Features, embed, extract_features, mirrored
+from handclip_lib.evaluation.intervals import identity_interval
 from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rerank_similarity
-from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
+from handclip_lib.evaluation.ranking.retrieval import TIE, cosines, retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.models.embeddings import GivenEmbeddings
 from handclip_lib.models.trained import Encoder
@@ -28,17 +28,17 @@ Trial = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Of one draw: similarity (n_query, n_gallery), identities of the queries, and of the gallery's entries."""
 
 
-def _row(name: str, trials: Sequence[Trial], bootstrap: int, seed: int, n_short: int = 0) -> dict[str, Any]:
+def _row(name: str, trials: Sequence[Trial], n_short: int = 0) -> dict[str, Any]:
     """One way to combine images as a row of a table, the gallery's entries being identities.
 
     Shares in 0..1 are means over the queries of all draws with their intervals over identities, counts are means a
     draw. `n_short` are the identities that enrol fewer images than was asked for, having no more to spare.
     """
-    draws = [retrieval_metrics(*trial) for trial in trials]
+    draws = [retrieval_metrics(*trial, tie=TIE) for trial in trials]
     rank = np.concatenate([draw.first_match_rank for draw in draws])
     precision = np.concatenate([draw.average_precision for draw in draws])
     values = np.stack([np.where(rank > 0, rank == 1, np.nan), precision], 1)
-    means = identity_bootstrap(values, np.concatenate([ids for _, ids, _ in trials]), bootstrap, seed)
+    means = identity_interval(values, np.concatenate([ids for _, ids, _ in trials]))
     return {
         "name": name, **means[0].columns("rank1"), **means[1].columns("map"),
         "n_query": int((rank > 0).sum()) / len(draws), "n_unmatched": float(np.mean([d.n_unmatched for d in draws])),
@@ -46,9 +46,7 @@ def _row(name: str, trials: Sequence[Trial], bootstrap: int, seed: int, n_short:
     }  # fmt: skip
 
 
-def enrol_several(
-    features: Features, split: Split, sizes: Sequence[int] = (1, 2, 4), *, bootstrap: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+def enrol_several(features: Features, split: Split, sizes: Sequence[int] = (1, 2, 4)) -> pd.DataFrame:
     """Enrol k images of each test identity and fuse them by each rule, for each k, always with the same queries.
 
     `RULES`: "max" or "mean" of the query's scores with the enrolled images, or "feature mean": the score with the mean
@@ -75,11 +73,11 @@ def enrol_several(
                 query = _left_over(rows, enrolled, across)
                 trials.append(_fused_trial(features.of(query["path"]), query["identity"], features, gallery, rule))
             name = f"{size} images, {rule}" if size > 1 else "1 image"
-            table.append(_row(name, trials, bootstrap, seed, short))
+            table.append(_row(name, trials, short))
     return result_table(table, SHOWN)
 
 
-def refined(features: Features, split: Split, *, bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
+def refined(features: Features, split: Split) -> pd.DataFrame:
     """Gallery "aspect" ranked plainly, by k-reciprocal re-ranking, and by alpha query expansion; all draws.
 
     Re-ranking looks at all queries of a draw together: such figures assume that the probes come as a batch.
@@ -90,16 +88,16 @@ def refined(features: Features, split: Split, *, bootstrap: int = 1000, seed: in
     k1 = min(K1, *(len(query) + len(gallery) - 1 for query, gallery in pairs))
     k2 = min(K2, k1 + 1)
     ways = {
-        "plain cosine": lambda query, gallery: query @ gallery.T,
+        "plain cosine": cosines,
         f"k-reciprocal (k1 {k1}, k2 {k2}, λ 0.3)": lambda query, gallery: rerank_similarity(query, gallery, k1, k2),
-        f"αQE (k {expanded_by}, α 3)": lambda query, gallery: (
-            alpha_query_expansion(query, gallery, expanded_by) @ gallery.T
+        f"αQE (k {expanded_by}, α 3)": lambda query, gallery: cosines(
+            alpha_query_expansion(query, gallery, expanded_by), gallery
         ),
     }
     table = []
     for name, way in ways.items():
         trials = [(way(*pair), draw.query_ids, draw.gallery_ids) for pair, draw in zip(pairs, draws, strict=True)]
-        table.append(_row(name, trials, bootstrap, seed))
+        table.append(_row(name, trials))
     return result_table(table, SHOWN)
 
 
@@ -117,12 +115,11 @@ def cross_view(
         flipped = extract_features(encode, tested, encoder_key=key, batch_size=config.batch_size)
     elif not model.covers(tested.paths):
         return result_table([], SHOWN, columns=SHOWN), {"other aspects": f"not all their images are in {model.source}"}
-    plain = embed(model, tested, config.batch_size)
-    return across_aspects(plain, split, flipped, bootstrap=config.bootstrap, seed=config.seed)
+    return across_aspects(embed(model, tested, config.batch_size), split, flipped)
 
 
 def across_aspects(
-    features: Features, split: Split, flipped: Features | None = None, *, bootstrap: int = 1000, seed: int = 0
+    features: Features, split: Split, flipped: Features | None = None
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """What a split's own aspect gives together with each other aspect, and in its gallery; and what cannot be had, why.
 
@@ -136,16 +133,14 @@ def across_aspects(
     for other in others:
         ways = [None, flipped] if flipped and other.startswith(view) and not other.endswith(f"_{side}") else [None]
         try:
-            fused = fuse_aspects(features, split, (own, other), bootstrap, seed)
-            table += fused + [cross_aspect(features, split, own, other, way, bootstrap, seed) for way in ways]
+            fused = fuse_aspects(features, split, (own, other))
+            table += fused + [cross_aspect(features, split, own, other, way) for way in ways]
         except EvaluationError as error:
             refused[other] = str(error)
     return result_table(table, SHOWN), refused or ({} if others else {"other aspects": "this split tests none"})
 
 
-def fuse_aspects(
-    features: Features, split: Split, aspects: tuple[str, str], bootstrap: int = 1000, seed: int = 0
-) -> list[dict[str, Any]]:
+def fuse_aspects(features: Features, split: Split, aspects: tuple[str, str]) -> list[dict[str, Any]]:
     """Recognise a person by images of two aspects at once, beside either alone, on the same probes and identities.
 
     A probe is a query image of each aspect of one person, paired in the order of a keyed hash, each image once; an
@@ -171,13 +166,12 @@ def fuse_aspects(
         fused = np.stack([similarity for similarity, _, _ in alone]).mean(0)
         for name, scored in zip(trials, (*alone, (fused, *alone[0][1:])), strict=True):
             trials[name].append(scored)
-    return [_row(name, scored, bootstrap, seed) for name, scored in trials.items()]
+    return [_row(name, scored) for name, scored in trials.items()]
 
 
 def cross_aspect(
-    features: Features, split: Split, query: str, gallery: str, flipped: Features | None = None,
-    bootstrap: int = 1000, seed: int = 0,
-) -> dict[str, Any]:  # fmt: skip
+    features: Features, split: Split, query: str, gallery: str, flipped: Features | None = None
+) -> dict[str, Any]:
     """Recognise images of one aspect in a gallery of another: palm against back, left against right.
 
     The queries are those of the draws of their own aspect, so that figures compare, or the same `flipped`, under the
@@ -191,7 +185,7 @@ def cross_aspect(
         queries = _left_over(asked, of_own, split.crosses_sessions)
         embeddings = (flipped or features).of(queries["path"])
         trials.append(_fused_trial(embeddings, queries["identity"], features, enrolled, "max"))
-    return _row(f"{query}{' flipped' if flipped else ''} in {gallery}", trials, bootstrap, seed)
+    return _row(f"{query}{' flipped' if flipped else ''} in {gallery}", trials)
 
 
 def enrolled_paths(rows: pd.DataFrame, trial: int, seed: int, most: int, across: bool = False) -> dict[str, list[str]]:
@@ -234,11 +228,11 @@ def _fused_trial(
     enrolled = features.of([path for paths in gallery.values() for path in paths])
     if rule == "feature mean":
         total = np.add.reduceat(enrolled, start, axis=0)
-        scores = query @ (total / np.linalg.norm(total, axis=1, keepdims=True)).T
+        scores = cosines(query, total / np.linalg.norm(total, axis=1, keepdims=True))
     elif rule == "max":
-        scores = np.maximum.reduceat(query @ enrolled.T, start, axis=1)
+        scores = np.maximum.reduceat(cosines(query, enrolled), start, axis=1)
     else:
-        scores = np.add.reduceat(query @ enrolled.T, start, axis=1) / count.astype(np.float32)
+        scores = np.add.reduceat(cosines(query, enrolled), start, axis=1) / count.astype(np.float32)
     return scores, identities.to_numpy(str), np.array(list(gallery))
 
 

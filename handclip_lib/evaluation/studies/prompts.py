@@ -9,9 +9,9 @@ import pandas as pd
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
+from handclip_lib.evaluation.intervals import identity_interval
+from handclip_lib.evaluation.ranking.retrieval import TIE, cosines, retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.finite import require_finite
 
@@ -61,7 +61,7 @@ class PromptTask:
         """
         shares = _accuracy(self._cosine(text), self.labels)
         if len(self.val_paths):
-            val = _accuracy(self.features.of(self.val_paths) @ _unit(text).T, self.val_labels)
+            val = _accuracy(cosines(self.features.of(self.val_paths), _unit(text)), self.val_labels)
             shares |= {f"val_{name}": value for name, value in val.items()}
         return shares
 
@@ -172,7 +172,7 @@ def compare_prompts(
         equal = np.unique(np.asarray(written), return_inverse=True)[1] if name not in learnt else np.arange(len(text))
         for part, (paths, labels) in parts.items():
             if len(paths):
-                similarity = task.features.of(paths) @ _unit(text).T
+                similarity = cosines(task.features.of(paths), _unit(text))
                 by_text = float((equal[similarity.argmax(axis=1)] == equal[labels]).mean())
                 shares = (*_accuracy(similarity, labels).values(), by_text, 1 / len(task.identities))
                 rows.append((name, part, len(np.unique(equal)), *shares))
@@ -197,9 +197,7 @@ def zero_shot(images: np.ndarray, encode_text: EncodeText, prompts: Mapping[str,
     return np.array(list(prompts))[(images @ directions.T).argmax(axis=1)]
 
 
-def zero_shot_table(
-    features: Features, images: pd.DataFrame, encode_text: EncodeText | None, *, bootstrap: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+def zero_shot_table(features: Features, images: pd.DataFrame, encode_text: EncodeText | None) -> pd.DataFrame:
     """How often view (by `VIEW_PROMPTS`), side and both (by `PROMPTS`) are right; interval over identities.
 
     Of images, with columns path, identity and aspect, those with an embedding and a known aspect count. The shares, in
@@ -219,7 +217,7 @@ def zero_shot_table(
     rows = []
     for name, (guess, truth) in answers.items():
         hit = (guess == truth).astype(np.float64)
-        accuracy = identity_bootstrap(hit, known["identity"].to_numpy(), bootstrap, seed).columns("accuracy")
+        accuracy = identity_interval(hit, known["identity"]).columns("accuracy")
         majority = float(np.unique(truth, return_counts=True)[1].max() / len(truth))
         rows.append((name, *accuracy.values(), majority, len(known)))
     return result_table(rows, columns=ZERO_SHOT)
@@ -227,8 +225,8 @@ def zero_shot_table(
 
 def _accuracy(similarity: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     numbers = np.arange(similarity.shape[1])
-    forth = retrieval_metrics(similarity, labels, numbers)
-    back = retrieval_metrics(np.ascontiguousarray(similarity.T), numbers, labels)
+    forth = retrieval_metrics(similarity, labels, numbers, tie=TIE)
+    back = retrieval_metrics(np.ascontiguousarray(similarity.T), numbers, labels, tie=TIE)
     return {"image_to_text@1": forth.rank(1), "image_to_text@5": forth.rank(5), "text_to_image@1": back.rank(1)}
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from handclip_lib.data.manifest import Draw, Split
-from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.intervals import identity_interval
 from handclip_lib.evaluation.ranking.retrieval import rank_features
 from handclip_lib.evaluation.tables import result_table
 
@@ -15,9 +15,7 @@ SESSIONS = {"other": "another session", "same": "the same session"}
 SHOWN = ("model", "queries", "rank1", "n_query", "n_identities")
 
 
-def session_effect(
-    features: Mapping[str, Features], split: Split, *, bootstrap: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+def session_effect(features: Mapping[str, Features], split: Split) -> pd.DataFrame:
     """Rank-1 of queries of another session than their own gallery image is of, and of that same session.
 
     The galleries are those of the draws, whatever the protocol; each query is an image of a known session. Light,
@@ -37,7 +35,7 @@ def session_effect(
                 continue
             hits = [_hits(embeddings, draw) for draw in asked]
             people = np.concatenate([draw.query_ids for draw in asked])
-            interval = identity_bootstrap(np.concatenate(hits), people, bootstrap, seed)
+            interval = identity_interval(np.concatenate(hits), people)
             row = {"model": model, "queries": queries, **interval.columns("rank1"), "n_query": len(people)}
             rows.append(row | {"n_identities": interval.n_identities})
     return result_table(rows, SHOWN, columns=[*SHOWN, "rank1_low", "rank1_high"])

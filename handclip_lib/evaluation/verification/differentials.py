@@ -22,9 +22,8 @@ EQUITY_SHOWN = (
 
 
 def cross_group_fmr(
-    pairs: Pairs, images: pd.DataFrame, threshold: float, attributes: Sequence[str] = ATTRIBUTES, *,
-    bootstrap: int = 1000, seed: int = 0,
-) -> pd.DataFrame:  # fmt: skip
+    pairs: Pairs, images: pd.DataFrame, threshold: float, attributes: Sequence[str] = ATTRIBUTES
+) -> pd.DataFrame:
     """FMR of the non-mated pairs of each two groups of an attribute, and within each.
 
     People take each other's place most easily within a group: the FMR of all pairs is lower than what a door sees that
@@ -54,7 +53,7 @@ def cross_group_fmr(
             some = replace(
                 pairs, impostor=pairs.impostor[across], impostor_images=pairs.impostor_images[across], **none
             )
-            rates, supported = at_threshold(some, threshold, bootstrap=bootstrap, seed=seed)
+            rates, supported = at_threshold(some, threshold)
             rows.append(
                 {"attribute": attribute, "group": group, "other": other,
                  **{name: rates[name] for name in ("fmr", "fmr_low", "fmr_high")}, "n_identities": some.n_identities,

@@ -1,9 +1,8 @@
 """One person or two? Pairs of images, each once, and FMR and FNMR over every threshold of their scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,15 @@ import pandas as pd
 
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.bootstrap import ErrorCurve, Interval, OperatingPoint, PrefixSums, resampled
+from handclip_lib.evaluation.error_curve import ErrorCurve, OperatingPoint, PrefixSums
 from handclip_lib.evaluation.features import Features, check_memory
+from handclip_lib.evaluation.intervals import Interval, jackknife, share_interval
+from handclip_lib.evaluation.ranking.retrieval import cosines
 from handclip_lib.evaluation.tables import result_table
 
 TARGETS = (1e-1, 1e-2, 1e-3)
 EQUAL_ERRORS = ("model", "eer", "eer_threshold", "auc", "d_prime", "n_identities", "n_genuine", "n_impostor")
-AT_TARGETS = ("model", "target", "fnmr", "threshold", "supported")
+AT_TARGETS = ("model", "target", "fnmr", "threshold", "n_identities", "supported")
 BLOCK = 1024  # rows of the similarity matrix at once
 PAIR_BYTES = 100  # of a pair, with its score sorted, as a verification has it
 
@@ -122,7 +123,7 @@ def _pairs(features: Features, rows: pd.DataFrame, compared: np.ndarray) -> Pair
     scores, images = [], []
     for start in range(0, len(rows), BLOCK):
         first, second = np.nonzero(compared[start : start + BLOCK])
-        scores.append((embeddings[start : start + BLOCK] @ embeddings.T)[first, second])
+        scores.append(cosines(embeddings[start : start + BLOCK], embeddings)[first, second])
         images.append(np.stack([first + start, second], 1).astype(np.int32))
     score, image = np.concatenate(scores), np.concatenate(images)
     same = identities[image[:, 0]] == identities[image[:, 1]]
@@ -165,7 +166,8 @@ class VerificationResult:
         """One row of a results table; shares in 0..1."""
         pairs, curve = self.pairs, self.curve
         return {
-            "model": self.model, **self.eer.columns("eer"), "eer_supported": curve.eer >= curve.lowest_supported,
+            "model": self.model, **self.eer.columns("eer"),
+            "supported": curve.eer >= curve.lowest_supported and bool(self.eer.supported),
             "eer_threshold": curve.eer_threshold, "auc": area_under_roc(curve),
             "d_prime": d_prime(pairs.genuine, pairs.impostor),
             "n_genuine": len(pairs.genuine), "n_impostor": len(pairs.impostor), "n_identities": pairs.n_identities,
@@ -174,31 +176,30 @@ class VerificationResult:
 
 
 def verification_of(
-    features: Features, split: Split, *, targets: Sequence[float] = TARGETS, model: str = "model",
-    bootstrap: int = 1000, seed: int = 0,
-) -> VerificationResult:  # fmt: skip
+    features: Features, split: Split, *, targets: Sequence[float] = TARGETS, model: str = "model"
+) -> VerificationResult:
     """Verify the query and gallery images of all draws of a split, each pair once (see `compared_pairs`)."""
-    pairs = compared_pairs(features, split)
-    return verification_of_pairs(pairs, targets=targets, model=model, bootstrap=bootstrap, seed=seed)
+    return verification_of_pairs(compared_pairs(features, split), targets=targets, model=model)
 
 
 def verification_of_pairs(
-    pairs: Pairs, *, targets: Sequence[float] = TARGETS, model: str = "model", bootstrap: int = 1000, seed: int = 0
+    pairs: Pairs, *, targets: Sequence[float] = TARGETS, model: str = "model"
 ) -> VerificationResult:
     """Verify pairs of images, with some mated and some not.
 
-    The intervals resample identities: in a resample a genuine pair counts as often as its identity was drawn, an
-    impostor pair as often as both of its were (the product), and the threshold is found anew. A resample that holds
-    only one person has no impostor pair and is left out.
+    The intervals are those of `share_interval`, of the people with a mated pair and their rejections, with the variance
+    of leaving out each person, and all their pairs, in turn: the threshold is found anew each time.
 
-    Source: the vertex bootstrap of Snijders & Borgatti, "Non-parametric standard errors and tests for network
-        statistics", Connections 1999; for biometrics see Fogliato, Patil & Perona, "Confidence intervals for error
-        rates in 1:1 matching tasks", IJCV 2024.
+    Source: Fogliato, Patil & Perona, "Confidence intervals for error rates in 1:1 matching tasks", IJCV 2024.
     """
     curve = verification(pairs.genuine, pairs.impostor, pairs.n_identity_pairs)
     points = [curve.operating_point(target) for target in targets]
     estimate = np.array([curve.eer, *(point.false_negative for point in points)])
-    figures = Interval.of(estimate, _resampled_errors(pairs, curve, targets, bootstrap, seed), pairs.n_identities)
+    thresholds = [curve.eer_threshold, *(point.threshold for point in points)]
+    owner, n = pairs.genuine_identities, pairs.n_identities
+    rejected = np.stack([np.bincount(owner[pairs.genuine < t], minlength=n) for t in thresholds], 1)
+    variance = jackknife(_errors(pairs, curve, targets), estimate, n)
+    figures = share_interval(rejected, np.bincount(owner, minlength=n), estimate=estimate, variance=variance)
     return VerificationResult(model, pairs, curve, figures[0], points, figures[1:])
 
 
@@ -210,7 +211,7 @@ def verify_models(features: Mapping[str, Features], split: Split, **options: Any
 def target_table(results: Sequence[VerificationResult]) -> pd.DataFrame:
     """A row a model and target FMR: model, target, fnmr with its interval, fmr, threshold, supported, tar = 1 - FNMR.
 
-    TAR is of the genuine pairs, while the FAR, here FMR, is of the impostor pairs.
+    TAR is of the genuine pairs, whose people `n_identities` are; the FAR, here FMR, is of the impostor pairs.
     """
     rows = [
         {"model": result.model, **point.columns("fmr", "fnmr", result.fnmr_at_targets[i])}
@@ -220,16 +221,17 @@ def target_table(results: Sequence[VerificationResult]) -> pd.DataFrame:
     return result_table([row | {"tar": 1 - row["fnmr"]} for row in rows], AT_TARGETS)
 
 
-def _resampled_errors(pairs: Pairs, curve: ErrorCurve, targets: Sequence[float], samples: int, seed: int) -> np.ndarray:
-    """EER and FNMR at each target in each resample, float64 (samples, 1 + targets)."""
+def _errors(pairs: Pairs, curve: ErrorCurve, targets: Sequence[float]) -> Callable[[np.ndarray], list[float]]:
+    """EER and FNMR at each target by how often each person counts: a pair of two people as the product of theirs."""
     mated = pairs.genuine_identities[curve.mated_order]
-    non_mated = (pairs.impostor_identities @ [pairs.n_identities, 1])[curve.non_mated_order]
-    figures = np.full((samples, 1 + len(targets)), np.nan)
-    drawn = chain.from_iterable(resampled(pairs.n_identities, samples, seed))
-    for row, often in zip(figures, drawn, strict=True):
-        weights = PrefixSums(often.take(mated)), PrefixSums(np.multiply.outer(often, often).ravel().take(non_mated))
-        if weights[0].total and weights[1].total:
-            row[:] = [curve.equal(weights)[0], *curve.negatives_at(targets, weights)]
+    first, second = pairs.impostor_identities[curve.non_mated_order].T
+
+    def figures(often: np.ndarray) -> list[float]:
+        weights = PrefixSums(often[mated]), PrefixSums(often[first] * often[second])
+        if not (weights[0].total and weights[1].total):
+            return [np.nan] * (1 + len(targets))
+        return [curve.equal(weights)[0], *curve.negatives_at(targets, weights)]
+
     return figures
 
 

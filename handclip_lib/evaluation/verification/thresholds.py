@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,18 +11,11 @@ from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import AGE_BANDS, UNKNOWN, as_groups, identity_order, own_groups
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.bootstrap import (
-    RULE_OF_THREE,
-    ErrorCurve,
-    Interval,
-    OperatingPoint,
-    PrefixSums,
-    mean_interval,
-    resampled,
-)
+from handclip_lib.evaluation.error_curve import ErrorCurve, OperatingPoint, PrefixSums
 from handclip_lib.evaluation.features import Features, embed_with_baselines
+from handclip_lib.evaluation.intervals import RULE_OF_THREE, Interval, identity_interval, jackknife, share_interval
 from handclip_lib.evaluation.ranking.protocol import evaluate_split
-from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
+from handclip_lib.evaluation.ranking.retrieval import TIE, cosines, retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.evaluation.verification.error_rates import Pairs, compared_pairs, validation_pairs, verification
 from handclip_lib.models.embeddings import GivenEmbeddings
@@ -44,18 +36,15 @@ SMALL = 5  # identities below which a group is marked small
 FPIR_TARGETS = (0.1, 0.01)
 
 
-def at_threshold(
-    test: Pairs, threshold: float, *, bootstrap: int = 1000, seed: int = 0
-) -> tuple[dict[str, float], bool]:
+def at_threshold(test: Pairs, threshold: float) -> tuple[dict[str, float], bool]:
     """FMR and FNMR at a threshold that was chosen elsewhere, with intervals over identities.
 
-    Identities are resampled as in `verification_of`, but the threshold stays. At an infinite one, which rejects
-    everybody, the FMR is 0 and the FNMR 1, without intervals.
+    At an infinite one, which rejects everybody, the FMR is 0 and the FNMR 1, without intervals.
 
     Returns:
         Columns fmr and fnmr, shares in 0..1, NaN where there is no pair to count; each with `_low` and `_high`, NaN
         where fewer than two pairs of people (FMR) or two people (FNMR) are compared. And whether there are enough
-        people to claim an FMR as low as the one found (rule of three).
+        people for both: an FMR as low as the one found (rule of three over pairs of people), and `Interval.supported`.
     """
     if np.isnan(threshold):
         raise EvaluationError("threshold=nan: a score is wanted")
@@ -63,16 +52,15 @@ def at_threshold(
     if np.isinf(threshold):
         fmr, fnmr = Interval.unknown(0.0, n), Interval.unknown(1.0, n)
     else:
-        fmr = _fmr(test, threshold, bootstrap, seed)
-        fnmr = mean_interval(test.genuine < threshold, test.genuine_identities, bootstrap, seed)
-    supported = pairs > 0 and float(fmr.estimate) >= RULE_OF_THREE / pairs
+        fmr = _fmr(test, threshold)
+        fnmr = identity_interval(test.genuine < threshold, test.genuine_identities)
+    supported = pairs > 0 and float(fmr.estimate) >= RULE_OF_THREE / pairs and bool(fnmr.supported)
     return fmr.columns("fmr") | fnmr.columns("fnmr"), supported
 
 
 def operating_points(
-    held: Mapping[str, Features], features: Mapping[str, Features], split: Split, fmr: float = 0.01, *,
-    bootstrap: int = 1000, seed: int = 0,
-) -> pd.DataFrame:  # fmt: skip
+    held: Mapping[str, Features], features: Mapping[str, Features], split: Split, fmr: float = 0.01
+) -> pd.DataFrame:
     """A row a model: its threshold for an FMR on validation identities, and its errors on test identities there.
 
     HTER, the half total error rate, is the mean of FMR and FNMR there (Bengio & Mariéthoz, Odyssey 2004).
@@ -86,14 +74,14 @@ def operating_points(
     rows = []
     for model, embeddings in features.items():
         known, test = validation_pairs(held[model], split), compared_pairs(embeddings, split)
-        rows.append({"model": model, **at_fixed(known, test, fmr, bootstrap=bootstrap, seed=seed)})
+        rows.append({"model": model, **at_fixed(known, test, fmr)})
     return result_table(rows, FIXED_SHOWN)
 
 
-def at_fixed(known: Pairs, test: Pairs, fmr: float, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
+def at_fixed(known: Pairs, test: Pairs, fmr: float) -> dict[str, Any]:
     """The threshold for an FMR on pairs that are known, and the errors of others there, as `operating_points` has."""
     chosen = verification(known.genuine, known.impostor, known.n_identity_pairs).operating_point(fmr)
-    rates, supported = at_threshold(test, chosen.threshold, bootstrap=bootstrap, seed=seed)
+    rates, supported = at_threshold(test, chosen.threshold)
     return {
         "target": fmr, "threshold": chosen.threshold, "fmr_validation": chosen.false_positive,
         "fnmr_validation": chosen.false_negative, **rates, "hter": (rates["fmr"] + rates["fnmr"]) / 2,
@@ -109,7 +97,7 @@ def reasons(left_out: Mapping[str, str]) -> str:
 
 def group_figures(
     features: Features, split: Split, images: pd.DataFrame, threshold: float,
-    attributes: Sequence[str] = ATTRIBUTES, *, bootstrap: int = 1000, seed: int = 0,
+    attributes: Sequence[str] = ATTRIBUTES,
 ) -> tuple[pd.DataFrame, dict[str, str]]:  # fmt: skip
     """Retrieval and verification figures of each group of the test images, a pair being accepted from a threshold on.
 
@@ -121,29 +109,28 @@ def group_figures(
         A row a group, the first, of no attribute, being everybody: attribute, group, n_identities and n_query (a draw's
         mean), rank1 and map of the group's queries in the whole gallery, fmr and fnmr of the pairs whose two images are
         both of the group, n_genuine, n_impostor, each rate with `_low` and `_high`, `fmr_ratio` and `fnmr_ratio` to
-        those of everybody, `small` (fewer than 5 identities) and `supported` (see `at_threshold`). Shares in 0..1; NaN
-        where nothing can be said, such as an interval of one identity. And the attributes left out, and why.
+        those of everybody, `small` (fewer than 5 identities) and `supported` (see `at_threshold`; rank-1 too). Shares
+        in 0..1; NaN where nothing can be said, such as an interval of one identity. And what is left out, and why.
 
     Source: ISO/IEC 19795-10:2024 (differential performance between groups).
     """
     absent = set(split.paths("test")) - set(images["path"])
     if absent:
         raise EvaluationError(f"{min(absent)} is no row of the images table; give the table the split was made from")
-    queries = evaluate_split(features, split, bootstrap=2).per_query
+    queries = evaluate_split(features, split).per_query
     pairs = compared_pairs(features, split)
     draws = split.meta["draws"]
 
     def figures(attribute: str, group: str, paths: set[str]) -> dict[str, Any]:
         rows = queries[queries["path"].isin(paths)]
         members = pairs.among(np.array([path in paths for path in pairs.paths]))
-        rates, supported = at_threshold(members, threshold, bootstrap=bootstrap, seed=seed)
-        n = rows["identity"].nunique()
+        rates, supported = at_threshold(members, threshold)
+        rank1, precision = (identity_interval(rows[name], rows["identity"]) for name in ("hit", "average_precision"))
+        n = rank1.n_identities
         return {
             "attribute": attribute, "group": group, "n_identities": n, "n_query": len(rows) / draws,
-            **mean_interval(rows["hit"], rows["identity"], bootstrap, seed).columns("rank1"),
-            **mean_interval(rows["average_precision"], rows["identity"], bootstrap, seed).columns("map"),
-            **rates, "n_genuine": len(members.genuine), "n_impostor": len(members.impostor), "small": n < SMALL,
-            "supported": supported,
+            **rank1.columns("rank1"), **precision.columns("map"), **rates, "n_genuine": len(members.genuine),
+            "n_impostor": len(members.impostor), "small": n < SMALL, "supported": supported and bool(rank1.supported),
         }  # fmt: skip
 
     asked = [*attributes, *own_groups(images)]
@@ -180,7 +167,7 @@ def fixed_on_validation(
         return result_table([], FIXED_SHOWN, columns=["model", "threshold"])
     images = images.select(paths)
     held = embed_with_baselines(model, images, config.batch_size)
-    return operating_points(held, features, split, config.target_fmr, bootstrap=config.bootstrap, seed=config.seed)
+    return operating_points(held, features, split, config.target_fmr)
 
 
 def usable_threshold(fixed: pd.DataFrame, otherwise: float) -> float:
@@ -189,17 +176,22 @@ def usable_threshold(fixed: pd.DataFrame, otherwise: float) -> float:
     return otherwise if np.isinf(found) else found
 
 
-def _fmr(pairs: Pairs, threshold: float, samples: int, seed: int) -> Interval:
+def _fmr(pairs: Pairs, threshold: float) -> Interval:
+    """The independent units are pairs of people, as in the rule of three; each person is left out in turn."""
     n = pairs.n_identities
     accepted = pairs.impostor >= threshold
-    estimate = float(accepted.mean()) if len(accepted) else float("nan")
     if pairs.n_identity_pairs < 2:
-        return Interval.unknown(estimate, n)
-    code = pairs.impostor_identities @ [n, 1]
-    passed, compared = (np.bincount(c, minlength=n * n).reshape(n, n) for c in (code[accepted], code))
-    with np.errstate(invalid="ignore"):  # a resample without two people that are compared: NaN, left out
-        rates = [((w @ passed) * w).sum(1) / ((w @ compared) * w).sum(1) for w in resampled(n, samples, seed)]
-    return Interval.of(estimate, np.concatenate(rates), n)
+        return Interval.unknown(accepted.mean() if len(accepted) else np.nan, n)
+    people = pairs.impostor_identities
+    passed, compared = (
+        np.bincount(rows.ravel(), minlength=n).astype(np.float64) for rows in (people[accepted], people)
+    )
+    estimate = np.array([accepted.mean()])
+    with np.errstate(invalid="ignore", divide="ignore"):  # the one person in every pair left out: nothing is left
+        without = (accepted.sum() - passed) / (len(accepted) - compared)
+    variance = np.nansum((without - estimate) ** 2, keepdims=True) * (n - 1) / n
+    units = pairs.n_identity_pairs
+    return share_interval(passed[:, None], compared, estimate=estimate, variance=variance, units=units)[0]
 
 
 @dataclass(frozen=True)
@@ -226,7 +218,7 @@ class OpenSetResult:
 
 def open_set(
     features: Features, split: Split, *, share: float = 0.5, rank: int = 1, targets: Sequence[float] = FPIR_TARGETS,
-    model: str = "model", bootstrap: int = 1000, seed: int = 0,
+    model: str = "model", seed: int = 0,
 ) -> OpenSetResult:  # fmt: skip
     """Identify the queries of every draw when a share of the test identities is not enrolled.
 
@@ -234,8 +226,9 @@ def open_set(
     share of those whose best score is at least the threshold; FNIR the share of the mated probes whose own identity
     is not among the `rank` best, ties as in `retrieval_metrics`, with a score of at least the threshold.
 
-    The interval resamples mated and non-mated identities apart and finds the threshold anew; the gallery stays, so it
-    says how the figures move with other probes, not with other people enrolled.
+    The interval is that of `share_interval`, with the variance of leaving out each mated and each non-mated person's
+    probes in turn and finding the threshold anew; the gallery stays, so it says how the figures move with other probes,
+    not with other people enrolled.
 
     Args:
         share: Share of the identities with a query to hold out, 0..1; the same ones in every draw.
@@ -255,13 +248,17 @@ def open_set(
     n = [int(code.max()) + 1 for code in codes]
     curve = ErrorCurve.of(mated["score"].to_numpy(), non_mated["score"].to_numpy(), n[1])
     points = [curve.operating_point(target) for target in targets]
-    drawn = (chain.from_iterable(resampled(people, bootstrap, seed + i)) for i, people in enumerate(n))
     mated_codes, non_mated_codes = codes[0][curve.mated_order], codes[1][curve.non_mated_order]
-    resamples = [
-        curve.negatives_at(targets, (PrefixSums(with_mate[mated_codes]), PrefixSums(without[non_mated_codes])))
-        for with_mate, without in zip(*drawn, strict=True)
-    ]
-    interval = Interval.of([point.false_negative for point in points], np.array(resamples), sum(n))
+
+    def negatives(with_mate: np.ndarray, without: np.ndarray) -> list[float]:
+        return curve.negatives_at(targets, (PrefixSums(with_mate[mated_codes]), PrefixSums(without[non_mated_codes])))
+
+    estimate, (all_mated, all_others) = np.array([point.false_negative for point in points]), map(np.ones, n)
+    variance = jackknife(lambda some: negatives(some, all_others), estimate, n[0])
+    variance += jackknife(lambda some: negatives(all_mated, some), estimate, n[1])
+    scores = mated["score"].to_numpy()
+    missed = np.stack([np.bincount(codes[0][scores < point.threshold], minlength=n[0]) for point in points], 1)
+    interval = share_interval(missed, np.bincount(codes[0]), estimate=estimate, variance=variance)
     return OpenSetResult(model, rank, curve, points, interval, held_out, n[0], n[1], n_gallery)
 
 
@@ -310,10 +307,10 @@ def _probes(
     for draw in split.draws():
         enrolled = ~np.isin(draw.gallery_ids, held_out)
         gallery_ids = draw.gallery_ids[enrolled]
-        similarity = features.of(draw.query_paths) @ features.of(draw.gallery_paths[enrolled]).T
+        similarity = cosines(features.of(draw.query_paths), features.of(draw.gallery_paths[enrolled]))
         mated = np.isin(draw.query_ids, gallery_ids)  # a folder's own split may lack a gallery image too
         own = np.where(draw.query_ids[:, None] == gallery_ids, similarity, -np.inf).max(1)
-        ranks = retrieval_metrics(similarity, draw.query_ids, gallery_ids, exclude=~mated).first_match_rank
+        ranks = retrieval_metrics(similarity, draw.query_ids, gallery_ids, exclude=~mated, tie=TIE).first_match_rank
         score = np.where(mated, np.where(ranks <= rank, own, -np.inf), similarity.max(1))
         probes = pd.DataFrame({"identity": draw.query_ids, "score": score})
         sides[0].append(probes[mated])

@@ -25,14 +25,14 @@ def case(tmp_path: Path, saved_runs):
 
 def test_the_scores_of_a_run_give_its_figures(case):
     split, features, file = case
-    found = evaluate_files([file], bootstrap=50)
-    expected = verification_of(features, split, bootstrap=50).summary()
+    found = evaluate_files([file])
+    expected = verification_of(features, split).summary()
     row = found.tables["verification"].iloc[0]
     for name in ("n_genuine", "n_impostor", "n_identities", "n_identity_pairs"):
         assert row[name] == expected[name]
     for name in ("eer", "eer_low", "eer_high", "auc", "d_prime", "lowest_supported_fmr"):
         assert row[name] == pytest.approx(expected[name], abs=1e-5)
-    ranked, of_run = found.tables["identification"].iloc[0], evaluate_split(features, split, bootstrap=50).summary()
+    ranked, of_run = found.tables["identification"].iloc[0], evaluate_split(features, split).summary()
     for name in ("rank1", "rank1_low", "rank1_high", "rank1_chance", "rank5", "map", "minp", "n_query", "n_gallery"):
         assert ranked[name] == pytest.approx(of_run[name], abs=1e-9)
     assert not found.remarks
@@ -55,14 +55,14 @@ def test_ranks_need_every_probe_compared_with_every_reference(tmp_path):
     said = identification_of(read_scores(tmp_path / "scores"), "name")
     assert said == "'y' was compared with 1 of 2 references: ranks need every probe compared with every reference"
     (tmp_path / "whole").write_text(HEAD + text + "y,b,s,b,0.2\n")
-    ranked = identification_of(read_scores(tmp_path / "whole"), "name", bootstrap=10)
+    ranked = identification_of(read_scores(tmp_path / "whole"), "name")
     assert ranked.draws[0].first_match_rank.tolist() == [1, 2]  # y is tied, and a tie never helps
 
 
 def test_a_probe_without_a_match_is_counted_and_in_no_mean(tmp_path):
     text = "x,a,r,a,0.9\nx,a,s,b,0.1\ny,b,r,a,0.2\ny,b,s,b,0.3\nz,c,r,a,0.2\nz,c,s,b,0.3\n"
     (tmp_path / "scores").write_text(HEAD + text)
-    row = evaluate_files([tmp_path / "scores"], bootstrap=10).tables["identification"].iloc[0]
+    row = evaluate_files([tmp_path / "scores"]).tables["identification"].iloc[0]
     assert (row["rank1"], row["n_unmatched"], row["n_query"], row["n_identities"]) == (1, 1, 2, 2)
 
 
@@ -80,7 +80,7 @@ def test_hter_at_a_threshold_that_other_people_fixed(tmp_path):
             f"{p}{i},{p},{q}r,{q},{rng.normal() + 2 * (p == q)}\n" for p in people for i in range(3) for q in people
         ]
         (tmp_path / name).write_text(HEAD + "".join(lines))
-    found = evaluate_files([tmp_path / "test"], validation=tmp_path / "validation", fmr=0.1, bootstrap=10)
+    found = evaluate_files([tmp_path / "test"], validation=tmp_path / "validation", fmr=0.1)
     row = found.tables["operating_point"].iloc[0]
     known, test = (pairs_of(read_scores(tmp_path / name)) for name in ("validation", "test"))
     every = sorted([*known.genuine, *known.impostor])
@@ -89,13 +89,13 @@ def test_hter_at_a_threshold_that_other_people_fixed(tmp_path):
     rates = np.mean(test.impostor >= threshold), np.mean(test.genuine < threshold)
     assert row["hter"] == pytest.approx(sum(rates) / 2)
     assert not found.remarks
-    again = evaluate_files([tmp_path / "test"], validation=tmp_path / "test", bootstrap=10).remarks
+    again = evaluate_files([tmp_path / "test"], validation=tmp_path / "test").remarks
     assert "people are in the file of validation too, such as 'u' (6 of them)" in again[0]
 
 
 def test_scores_the_wrong_way_round_are_told(case, tmp_path):
     _, _, file = case
-    assert "for distances say --distances" in evaluate_files([file], distances=True, bootstrap=10).remarks[-1]
+    assert "for distances say --distances" in evaluate_files([file], distances=True).remarks[-1]
 
 
 def test_from_a_run_to_files_and_back_by_the_command(tmp_path, saved_runs, monkeypatch, capsys):

@@ -69,7 +69,7 @@ def slow_pairs(features: Features, split: Split, gallery: str) -> dict[tuple[str
 def test_pairs_are_those_of_a_plain_loop(saved_runs, gallery):
     split = saved_runs.small_split()
     features = saved_runs.features_of(split, noise=1.5)
-    result = evaluate_split(features, split, gallery, bootstrap=10)
+    result = evaluate_split(features, split, gallery)
     found = most_confused_pairs(result, split, 1000)
     slow = slow_pairs(features, split, gallery)
     assert len(found) == len(slow) > 8
@@ -100,7 +100,7 @@ def worked() -> tuple[Features, Split]:
 
 def test_a_worked_case():
     features, split = worked()
-    result = evaluate_split(features, split, bootstrap=10)
+    result = evaluate_split(features, split)
     # 2c is a miss by cos 30 - cos 60; 10b, at 30 degrees, by the same, and 10c by cos 40 - sin 40; 10d and 2b hit.
     lost, less = np.sqrt(3) / 2 - 0.5, np.cos(np.radians(40)) - np.sin(np.radians(40))
     expected = [["10", "2", 2, 2, 2 / 3, -(lost + less) / 2], ["2", "10", 1, 1, 1 / 2, -lost]]
@@ -110,14 +110,14 @@ def test_a_worked_case():
 
 def test_a_model_without_mistakes_has_no_pairs(saved_runs):
     split = saved_runs.small_split()
-    result = evaluate_split(saved_runs.features_of(split, noise=0.01), split, bootstrap=10)
+    result = evaluate_split(saved_runs.features_of(split, noise=0.01), split)
     found = most_confused_pairs(result, split)
     assert found.empty and tuple(found.columns) == COLUMNS
 
 
 def test_another_split_and_no_pairs_are_refused(saved_runs):
     split = saved_runs.small_split()
-    result = evaluate_split(saved_runs.features_of(split, 1.0), split, bootstrap=10)
+    result = evaluate_split(saved_runs.features_of(split, 1.0), split)
     with pytest.raises(EvaluationError, match="n=0: at least one pair"):
         most_confused_pairs(result, split, 0)
     _, other = worked()

@@ -120,6 +120,16 @@ def test_the_nearest_are_those_of_a_stable_sort():
         np.testing.assert_array_equal(reranking._nearest(similarity, k), expected)
 
 
+@pytest.mark.parametrize("spread", [0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-3])
+def test_images_that_are_nearly_the_same_stay_in_bounds(spread):
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        images = rng.normal(size=(1, 40 * (seed + 1))) + spread * rng.normal(size=(60, 40 * (seed + 1)))
+        images = (images / np.linalg.norm(images, axis=1, keepdims=True)).astype(np.float32)
+        found = rerank_similarity(images[:20], images[20:], 20, 6)
+        assert found.min() >= 0 and found.max() <= 1
+
+
 def test_images_that_are_all_the_same_are_all_equally_alike():
     same = np.full((8, 4), 0.5, np.float32)
     assert np.ptp(rerank_similarity(same[:2], same[2:], 3, 2, distance_share=1)) == 0

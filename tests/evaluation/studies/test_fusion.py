@@ -10,8 +10,8 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import keyed, make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.bootstrap import identity_bootstrap
 from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.intervals import identity_interval
 from handclip_lib.evaluation.ranking.protocol import evaluate_split
 from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rerank_similarity
 from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
@@ -70,7 +70,7 @@ def slow_ranks(features: Features, split: Split, size: int, most: int, rule: str
 
 def test_every_rule_and_size_equals_a_loop(split):
     features = features_of(split)
-    table = enrol_several(features, split, (1, 2, 3), bootstrap=30, seed=4)
+    table = enrol_several(features, split, (1, 2, 3))
     assert table["name"].tolist() == ["1 image", *(f"{k} images, {rule}" for k in (2, 3) for rule in RULES)]
     for row in table.itertuples():
         size, rule = int(row.name[0]), row.name.partition(", ")[2] or "max"
@@ -78,7 +78,7 @@ def test_every_rule_and_size_equals_a_loop(split):
         ranks = np.array([rank for _, rank in slow])
         assert row.rank1 == pytest.approx((ranks == 1).mean())
         assert row.map == pytest.approx((1 / ranks).mean())
-        interval = identity_bootstrap((ranks == 1).astype(float), np.array([who for who, _ in slow]), 30, 4)
+        interval = identity_interval((ranks == 1).astype(float), np.array([who for who, _ in slow]))
         assert (row.rank1_low, row.rank1_high) == pytest.approx((interval.low, interval.high))
     assert table["n_query"].nunique() == 1  # the same queries for every row, so that rows compare
     sizes = split.images[split.images["role"] == "test"].groupby("identity").size()
@@ -88,8 +88,8 @@ def test_every_rule_and_size_equals_a_loop(split):
 
 def test_one_image_is_the_protocol(split):
     features = features_of(split)
-    table = enrol_several(features, split, (1,), bootstrap=30)
-    assert table["rank1"].item() == pytest.approx(evaluate_split(features, split, bootstrap=30).rank1.estimate)
+    table = enrol_several(features, split, (1,))
+    assert table["rank1"].item() == pytest.approx(evaluate_split(features, split).rank1.estimate)
 
 
 def test_enrolment_is_nested_keyed_and_leaves_a_query(split):
@@ -113,7 +113,7 @@ def test_distractors_are_enrolled_alike_and_never_ask(split):
     images.loc[train, "role"] = "distractor"
     with_distractors = Split.build(split.meta, images)
     features = features_of(split)
-    plain, harder = (enrol_several(features, s, (1, 2), bootstrap=5) for s in (split, with_distractors))
+    plain, harder = (enrol_several(features, s, (1, 2)) for s in (split, with_distractors))
     assert (plain["n_query"] == harder["n_query"]).all()
     assert (harder["n_gallery"] - plain["n_gallery"] == images.loc[train, "identity"].nunique()).all()
     assert (harder["rank1"] < plain["rank1"]).any()
@@ -133,8 +133,8 @@ def test_each_way_stands_beside_the_plain_figure(people, tmp_path):
     centres = {identity: rng.normal(size=8) for identity in split.images["identity"]}
     noise = rng.normal(size=(len(split.images), 8))
     features = Features.normalised(split.images["path"], [centres[i] for i in split.images["identity"]] + noise)
-    found = refined(features, split, bootstrap=50)
-    plain = evaluate_split(features, split, bootstrap=50)
+    found = refined(features, split)
+    plain = evaluate_split(features, split)
     assert found["rank1"][0] == plain.rank1.estimate
     assert found["name"].str.split(" ").str[0].tolist() == ["plain", "k-reciprocal", "αQE"]
     precision: tuple[list, list] = ([], [])
@@ -184,7 +184,7 @@ def test_cross_aspect_equals_a_loop(both):
     split = both
     features = features_of(split)
     vector = dict(zip(features.paths, features.embeddings.astype(float), strict=True))
-    result = cross_aspect(features, split, "palmar_r", "dorsal_r", bootstrap=20)
+    result = cross_aspect(features, split, "palmar_r", "dorsal_r")
     found, unmatched = [], 0
     for trial in range(3):
         gallery = galleries(split, trial, "dorsal_r")
@@ -202,8 +202,8 @@ def test_cross_aspect_equals_a_loop(both):
 def test_one_aspect_in_its_own_gallery_is_the_protocol(both):
     split = both
     features = features_of(split)
-    own = cross_aspect(features, split, "dorsal_r", "dorsal_r", bootstrap=20)
-    assert own["rank1"] == pytest.approx(evaluate_split(features, split, bootstrap=20).rank1.estimate)
+    own = cross_aspect(features, split, "dorsal_r", "dorsal_r")
+    assert own["rank1"] == pytest.approx(evaluate_split(features, split).rank1.estimate)
 
 
 def test_flipped_queries_meet_a_gallery_as_it_is():
@@ -213,9 +213,9 @@ def test_flipped_queries_meet_a_gallery_as_it_is():
     strange = np.random.default_rng(9).normal(size=flipped.embeddings.shape)
     is_left = np.array([path.startswith("dorsal_l") for path in flipped.paths])
     as_they_are = Features.normalised(flipped.paths, np.where(is_left[:, None], strange, flipped.embeddings))
-    plain = cross_aspect(as_they_are, split, "dorsal_l", "dorsal_r", bootstrap=20)
-    mirrored = cross_aspect(as_they_are, split, "dorsal_l", "dorsal_r", flipped=flipped, bootstrap=20)
-    expected = cross_aspect(flipped, split, "dorsal_l", "dorsal_r", bootstrap=20)
+    plain = cross_aspect(as_they_are, split, "dorsal_l", "dorsal_r")
+    mirrored = cross_aspect(as_they_are, split, "dorsal_l", "dorsal_r", flipped=flipped)
+    expected = cross_aspect(flipped, split, "dorsal_l", "dorsal_r")
     assert mirrored["name"] == "dorsal_l flipped in dorsal_r"
     assert mirrored["rank1"] == expected["rank1"] > plain["rank1"] + 0.2
 
@@ -224,7 +224,7 @@ def test_fusion_of_two_aspects_equals_a_loop(both):
     split = both
     features = features_of(split)
     vector = dict(zip(features.paths, features.embeddings.astype(float), strict=True))
-    results = fuse_aspects(features, split, ("dorsal_r", "palmar_r"), bootstrap=20)
+    results = fuse_aspects(features, split, ("dorsal_r", "palmar_r"))
     assert [row["name"] for row in results] == ["dorsal_r", "palmar_r", "dorsal_r + palmar_r, mean"]
     ranks = []
     for trial in range(3):
@@ -257,7 +257,7 @@ def test_the_published_cutoffs_leak_between_aspects_and_are_refused():
         fuse_aspects(features, split, ("dorsal_r", "dorsal_l"))
     # palms: cut-off 1051, so that nobody tested on palms trained on backs; the other way round 1051 leaks
     palms = make_split(a_table(1040, ("dorsal_r", "palmar_r")), "dorsal_r", "standard", draws=2)
-    assert cross_aspect(features_of(palms), palms, "dorsal_r", "palmar_r", bootstrap=5)["n_query"] > 0
+    assert cross_aspect(features_of(palms), palms, "dorsal_r", "palmar_r")["n_query"] > 0
 
 
 def test_what_cannot_be_combined_is_refused(both):
@@ -281,15 +281,15 @@ def test_what_cannot_be_combined_is_refused(both):
 def test_all_aspects_are_fused_and_crossed_and_the_other_hand_is_mirrored_too():
     split = make_split(a_table(aspects=("dorsal_r", "dorsal_l")), "dorsal_r", seed=2, draws=3)
     features, flipped = features_of(split), features_of(split, seed=1)
-    table, refused = across_aspects(features, split, flipped, bootstrap=20)
+    table, refused = across_aspects(features, split, flipped)
     assert refused == {}
     assert table["name"].tolist() == [
         "dorsal_r", "dorsal_l", "dorsal_r + dorsal_l, mean", "dorsal_r in dorsal_l", "dorsal_r flipped in dorsal_l",
     ]  # fmt: skip
-    alone = cross_aspect(features, split, "dorsal_r", "dorsal_l", flipped=flipped, bootstrap=20)
+    alone = cross_aspect(features, split, "dorsal_r", "dorsal_l", flipped=flipped)
     assert table["map"].iloc[-1] == alone["map"]
     palm = make_split(a_table(), "dorsal_r", seed=2, draws=3)
-    others, _ = across_aspects(features_of(palm), palm, features_of(palm), bootstrap=20)
+    others, _ = across_aspects(features_of(palm), palm, features_of(palm))
     assert "dorsal_r flipped in palmar_r" not in others["name"].tolist()
 
 

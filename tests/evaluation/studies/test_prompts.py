@@ -161,7 +161,7 @@ def test_the_table_counts_view_side_and_both_apart():
     features, images = images_of(told)
     images["aspect"] = ["dorsal_r", "dorsal_l", "dorsal_r", "palmar_l", "dorsal_l"]
     images["identity"] = ["1", "1", "2", "3", "3"]
-    table = zero_shot_table(features, images, encode_text, bootstrap=100).set_index("question")
+    table = zero_shot_table(features, images, encode_text).set_index("question")
     assert table["accuracy"].to_dict() == pytest.approx(
         {"view (dorsal or palmar)": 4 / 5, "side (right or left)": 4 / 5, "both": 3 / 5}
     )
@@ -175,7 +175,7 @@ def test_images_without_aspect_or_embedding_do_not_count():
     features, images = images_of(["dorsal_r", "palmar_r", "palmar_l"])
     images["aspect"], images["identity"] = ["dorsal_r", None, "palmar_l"], ["1", "2", "3"]
     images.loc[3] = ["absent.jpg", "dorsal_l", "4"]
-    assert set(zero_shot_table(features, images, encode_text, bootstrap=100)["n_images"]) == {2}
+    assert set(zero_shot_table(features, images, encode_text)["n_images"]) == {2}
 
 
 @pytest.mark.parametrize("reader", [None, encode_text])

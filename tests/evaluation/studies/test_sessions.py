@@ -57,12 +57,12 @@ def test_both_figures_are_those_of_a_loop_over_queries(protocol):
             first = all(score[other] < score[who] for other in gallery if other != who)
             kind = "the same session" if session[path] == session[gallery[who]] else "another session"
             hits[kind].append(first)
-    found = session_effect({"m": features}, split, bootstrap=50).set_index("queries")
+    found = session_effect({"m": features}, split).set_index("queries")
     for kind, own in hits.items():
         assert found.loc[kind, "rank1"] == pytest.approx(np.mean(own))
         assert found.loc[kind, "n_query"] == len(own)
     if protocol == "cross_session":
-        plain = evaluate_split(features, split, bootstrap=50).summary()
+        plain = evaluate_split(features, split).summary()
         assert plain["rank1"] == pytest.approx(found.loc["another session", "rank1"])
         assert plain["n_unqueryable"] == len(split.meta["unqueryable"])
 
@@ -91,7 +91,7 @@ def test_several_are_enrolled_from_one_session_and_sought_in_the_others():
         for who, path in zip(split.draw(trial).gallery_ids, split.draw(trial).gallery_paths, strict=True):
             assert enrolled[who][0] == path
             assert len({session[p] for p in enrolled[who]}) == 1
-    results = enrol_several(features_of(split), split, (1, 3), bootstrap=20)
+    results = enrol_several(features_of(split), split, (1, 3))
     assert {result.summary()["n_query"] for result in results} == {12.0}, "those of the other session, always"
 
 
@@ -111,7 +111,7 @@ def test_people_in_folders_of_sessions_are_recognised_as_in_one_folder_each(tmp_
         assert table.images["identity"].nunique() == 12
         split = make_split(table, protocol="test_only")
         images = decode_images(table.root, table.images["path"], 32, progress=False)
-        rank1.append(evaluate_split(pixel_embeddings(images), split, bootstrap=10).summary()["rank1"])
+        rank1.append(evaluate_split(pixel_embeddings(images), split).summary()["rank1"])
     assert rank1[0] == rank1[1]
 
 
@@ -130,6 +130,6 @@ def test_drawn_hands_of_two_sittings_are_easier_within_one(tmp_path):
     table = HandTable.build("folder", tmp_path, rows, {})
     split = make_split(table, protocol="cross_session", draws=4)
     vectors = np.array(pixels) - np.mean(pixels, axis=1, keepdims=True)
-    found = session_effect({"pixels": Features.normalised(table.images["path"], vectors)}, split, bootstrap=50)
+    found = session_effect({"pixels": Features.normalised(table.images["path"], vectors)}, split)
     other, same = found.set_index("queries").loc[["another session", "the same session"], "rank1"]
     assert same > other + 0.2

@@ -15,8 +15,9 @@ from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation import features as features_module
-from handclip_lib.evaluation.bootstrap import ErrorCurve, Interval, PrefixSums, resampled
+from handclip_lib.evaluation.error_curve import ErrorCurve, PrefixSums
 from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.intervals import share_interval
 from handclip_lib.evaluation.ranking.confusion import similarity_by_identity
 from handclip_lib.evaluation.tables import summary_table
 from handclip_lib.evaluation.verification.error_rates import (
@@ -326,41 +327,36 @@ def test_a_weight_is_a_repetition(genuine, impostor, seed):
         assert curve.negatives_at([target], weights) == [slow_fnmr(*repeated, target)[0]]
 
 
-def test_intervals_are_those_of_identities_drawn_again():
+def test_intervals_are_those_of_identities_left_out_in_turn():
     split = a_split()
     features = random_features(split, 3)
-    result = verification_of(features, split, targets=(0.1, 0.3), bootstrap=60, seed=5)
+    result = verification_of(features, split, targets=(0.1, 0.3))
     pairs = compared_pairs(features, split)
     names = sorted(split.identities("test"))
     people = pairs.identities
-    slow = []
-    for weights in np.concatenate(list(resampled(len(names), 60, 5))):
-        drawn = dict(zip(names, weights.astype(int), strict=True))
-        genuine = [
-            s for s, (a, _) in zip(pairs.genuine, pairs.genuine_images, strict=True) for _ in range(drawn[people[a]])
-        ]
-        impostor = [
-            s
-            for s, (a, b) in zip(pairs.impostor, pairs.impostor_images, strict=True)
-            for _ in range(drawn[people[a]] * drawn[people[b]])
-        ]
-        if genuine and impostor:
-            once = np.array(genuine, float), np.array(impostor, float)
-            slow.append([slow_eer(*once), slow_fnmr(*once, 0.1)[0], slow_fnmr(*once, 0.3)[0]])
-    low, high = np.quantile(slow, [0.025, 0.975], axis=0)
-    np.testing.assert_allclose([result.eer.low, *result.fnmr_at_targets.low], low, atol=1e-12)
-    np.testing.assert_allclose([result.eer.high, *result.fnmr_at_targets.high], high, atol=1e-12)
+    owners = [people[a] for a, _ in pairs.genuine_images]
+
+    def figures(without=None):
+        genuine = np.array([s for s, who in zip(pairs.genuine, owners, strict=True) if who != without], float)
+        both = zip(pairs.impostor, pairs.impostor_images, strict=True)
+        impostor = np.array([s for s, (a, b) in both if without not in (people[a], people[b])], float)
+        return np.array([slow_eer(genuine, impostor), *(slow_fnmr(genuine, impostor, t)[0] for t in (0.1, 0.3))])
+
+    estimate, n = figures(), len(names)
+    having = [name for name in names if name in owners]
+    variance = (n - 1) / n * sum((figures(name) - estimate) ** 2 for name in names)
+    thresholds = [result.curve.eer_threshold, *(point.threshold for point in result.points)]
+    scores = {
+        name: np.array([s for s, who in zip(pairs.genuine, owners, strict=True) if who == name]) for name in having
+    }
+    rejected = np.array([[(scores[name] < t).sum() for t in thresholds] for name in having])
+    counts = np.array([len(scores[name]) for name in having])
+    expected = share_interval(rejected, counts, estimate=estimate, variance=variance)
+    np.testing.assert_allclose([result.eer.low, *result.fnmr_at_targets.low], expected.low, atol=1e-12)
+    np.testing.assert_allclose([result.eer.high, *result.fnmr_at_targets.high], expected.high, atol=1e-12)
     assert result.eer.estimate == pytest.approx(slow_eer(pairs.genuine, pairs.impostor))
     assert result.eer.low < result.eer.estimate < result.eer.high
-
-
-def test_resamples_without_two_people_are_left_out():
-    found = Interval.of([0.5], np.array([[np.nan], [0.2], [0.4]]), 2)
-    assert (found.low[0], found.high[0]) == (pytest.approx(0.205), pytest.approx(0.395))
-    assert np.isnan(Interval.of([0.5], np.array([[np.nan]]), 2).low[0])
-    assert np.concatenate(list(resampled(4, 7, 0))).sum(1).tolist() == [4.0] * 7
-    with pytest.raises(EvaluationError, match="samples=1"):
-        next(resampled(4, 1, 0))
+    assert result.eer.n_identities == len(having)
 
 
 def test_tables_hold_every_model_and_mark_what_is_unsupported():
@@ -369,17 +365,17 @@ def test_tables_hold_every_model_and_mark_what_is_unsupported():
     oracle = random_features(split)
     codes = pd.factorize(np.array([people[path] for path in oracle.paths]))[0]
     models = {"oracle": Features.normalised(oracle.paths, np.eye(codes.max() + 1)[codes]), "noise": oracle}
-    results = verify_models(models, split, bootstrap=30)
+    results = verify_models(models, split)
     table, targets = summary_table(results, EQUAL_ERRORS), target_table(results)
     assert table["model"].tolist() == ["oracle", "noise"]
-    assert table["eer"][0] == 0 and not table["eer_supported"][0]  # six people prove no error rate of 0
-    assert 0.3 < table["eer"][1] < 0.7 and table["eer_supported"][1]
+    assert table["eer"][0] == 0 and not table["supported"][0]  # six people prove no error rate of 0
+    assert 0.3 < table["eer"][1] < 0.7 and not table["supported"].any()
     assert ((table["eer_low"] <= table["eer"]) & (table["eer"] <= table["eer_high"])).all()
     assert targets["target"].tolist() == [0.1, 0.01, 0.001] * 2
     assert targets["fnmr"][:3].tolist() == [0] * 3 and targets["tar"][:3].tolist() == [1] * 3
     limit = table["lowest_supported_fmr"][0]
-    assert targets["supported"].tolist() == [t >= limit for t in targets["target"]]
-    assert not targets["supported"].all()
+    assert [point.supported for result in results for point in result.points] == [t >= limit for t in targets["target"]]
+    assert not targets["supported"].any() and set(targets["n_identities"]) == {results[0].eer.n_identities}
 
 
 @pytest.mark.parametrize("decimals", [1, 8])  # with many ties, and with none

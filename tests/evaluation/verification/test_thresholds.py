@@ -10,8 +10,8 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.bootstrap import identity_bootstrap, resampled
 from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.intervals import identity_interval, share_interval
 from handclip_lib.evaluation.verification.error_rates import Pairs, compared_pairs, validation_pairs
 from handclip_lib.evaluation.verification.thresholds import (
     ATTRIBUTES,
@@ -63,14 +63,13 @@ def test_by_hand():
     assert (found["fmr"], found["fnmr"]) == (0.5, pytest.approx(1 / 3))
     # three pairs of people support no FMR below 3 / 3 = 1
     assert not supported
-    assert at_threshold(hand_made(), 0.0)[1]
 
 
 def test_the_threshold_keeps_to_its_fmr_on_validation_and_is_then_left_alone():
     split = a_split()
     features = features_of(split)
     validation, test = validation_pairs(features, split), compared_pairs(features, split)
-    chosen = operating_points({"model": features}, {"model": features}, split, 0.1, bootstrap=5).iloc[0]
+    chosen = operating_points({"model": features}, {"model": features}, split, 0.1).iloc[0]
     every = sorted({*validation.genuine.tolist(), *validation.impostor.tolist()})
     assert chosen["threshold"] == next(t for t in every if np.mean(validation.impostor >= t) <= 0.1)
     assert chosen["fmr"] == np.mean(test.impostor >= chosen["threshold"])
@@ -79,25 +78,28 @@ def test_the_threshold_keeps_to_its_fmr_on_validation_and_is_then_left_alone():
     assert (chosen["n_genuine"], chosen["n_impostor"]) == (len(test.genuine), len(test.impostor))
 
 
-def test_intervals_are_those_of_identities_drawn_again():
+def test_intervals_are_those_of_identities_left_out_in_turn():
     split = a_split()
     pairs = compared_pairs(features_of(split), split)
     names = sorted(split.identities("test"))
-    slow = []
-    for weights in np.concatenate(list(resampled(len(names), 80, 7))):
-        drawn = dict(zip(names, weights, strict=True))
-        passed = compared = 0.0
-        for score, (a, b) in zip(pairs.impostor, pairs.impostor_images, strict=True):
-            weight = drawn[pairs.identities[a]] * drawn[pairs.identities[b]]
-            compared += weight
-            passed += weight * (score >= 0.3)
-        if compared:
-            slow.append(passed / compared)
-    found, _ = at_threshold(pairs, 0.3, bootstrap=80, seed=7)
-    np.testing.assert_allclose([found["fmr_low"], found["fmr_high"]], np.quantile(slow, [0.025, 0.975]), atol=1e-12)
+    impostors = [
+        (pairs.identities[a], pairs.identities[b], score >= 0.3)
+        for score, (a, b) in zip(pairs.impostor, pairs.impostor_images, strict=True)
+    ]
+    passed = [sum(hit for *both, hit in impostors if name in both) for name in names]
+    compared = [sum(name in both for *both, _ in impostors) for name in names]
+    fmr = np.mean([hit for *_, hit in impostors])
+    without = [np.mean([hit for *both, hit in impostors if name not in both]) for name in names]
+    variance = (len(names) - 1) / len(names) * sum((rate - fmr) ** 2 for rate in without)
+    expected = share_interval(
+        np.array(passed)[:, None], np.array(compared), estimate=[fmr], variance=np.array([variance]),
+        units=len({frozenset(both) for *both, _ in impostors}),
+    )  # fmt: skip
+    found, _ = at_threshold(pairs, 0.3)
+    assert (found["fmr_low"], found["fmr_high"]) == (pytest.approx(expected.low[0]), pytest.approx(expected.high[0]))
     rejected = (pairs.genuine < 0.3).astype(float)
-    expected = identity_bootstrap(rejected, pairs.identities[pairs.genuine_images[:, 0]], 80, 7)
-    assert (found["fnmr_low"], found["fnmr_high"]) == (expected.low, expected.high)
+    rates = identity_interval(rejected, pairs.identities[pairs.genuine_images[:, 0]])
+    assert (found["fnmr_low"], found["fnmr_high"]) == (rates.low, rates.high)
     assert found["fmr_low"] < found["fmr"] < found["fmr_high"]
 
 
@@ -121,7 +123,7 @@ def test_no_number_is_no_threshold():
 def test_the_table_shows_both_sides_for_each_model():
     split = a_split()
     models = {"one": features_of(split, 1), "two": features_of(split, 2)}
-    table = operating_points(models, models, split, 0.2, bootstrap=50)
+    table = operating_points(models, models, split, 0.2)
     assert table["model"].tolist() == ["one", "two"]
     assert (table["fmr_validation"] <= 0.2).all()
     assert ((table["fnmr_low"] <= table["fnmr"]) & (table["fnmr"] <= table["fnmr_high"])).all()
@@ -136,10 +138,8 @@ def test_a_model_without_a_threshold_takes_no_row_from_the_others():
     split = a_split()
     alike = Features.normalised(split.images["path"], np.ones((len(split.images), 6)))
     models = {"one": features_of(split, 1), "collapsed": alike}
-    table = operating_points(models, models, split, 0.2, bootstrap=50)
-    np.testing.assert_equal(
-        table[:1].to_dict(), operating_points(models, {"one": models["one"]}, split, 0.2, bootstrap=50).to_dict()
-    )
+    table = operating_points(models, models, split, 0.2)
+    np.testing.assert_equal(table[:1].to_dict(), operating_points(models, {"one": models["one"]}, split, 0.2).to_dict())
     row = table.iloc[1]
     rates = ["threshold", "fmr_validation", "fnmr_validation", "fmr", "fnmr"]
     assert row[rates].tolist() == [np.inf, 0, 1, 0, 1], "it rejects everybody"
@@ -231,7 +231,7 @@ def slow_pairs(features: Features, split: Split) -> pd.DataFrame:
 
 def test_every_figure_equals_plain_pandas(table, split, features):
     threshold = 0.6
-    found, _ = group_figures(features, split, table.images, threshold, bootstrap=40, seed=2)
+    found, _ = group_figures(features, split, table.images, threshold)
     groups, queries, pairs = slow_groups(table), slow_queries(features, split), slow_pairs(features, split)
     seen = set()
     for row in found.itertuples():
@@ -249,9 +249,11 @@ def test_every_figure_equals_plain_pandas(table, split, features):
         assert row.fmr == pytest.approx((impostor["score"] >= threshold).mean(), nan_ok=True)
         assert row.small == (own["identity"].nunique() < 5)
         n_pairs = len({frozenset(p) for p in zip(impostor["who"], impostor["whose"], strict=True)})
-        assert row.supported == (n_pairs > 0 and row.fmr >= 3 / n_pairs)
+        interval = identity_interval((own["rank"] == 1).to_numpy(float), own["identity"].to_numpy())
+        people = genuine["who"].nunique()
+        rejected = people >= 10 and 3 / people <= row.fnmr <= 1 - 3 / people
+        assert row.supported == (n_pairs > 0 and row.fmr >= 3 / n_pairs and rejected and interval.supported)
         if row.n_identities > 1:
-            interval = identity_bootstrap((own["rank"] == 1).to_numpy(float), own["identity"].to_numpy(), 40, 2)
             assert (row.rank1_low, row.rank1_high) == pytest.approx((interval.low, interval.high))
             assert row.map_low <= row.map <= row.map_high
     present = groups.loc[split.paths("test")]
@@ -260,19 +262,19 @@ def test_every_figure_equals_plain_pandas(table, split, features):
 
 
 def test_ratios_are_to_everybody_and_groups_are_in_order(table, split, features):
-    found = group_figures(features, split, table.images, 0.6, bootstrap=10)[0]
+    found = group_figures(features, split, table.images, 0.6)[0]
     for rate in ("fmr", "fnmr"):
         np.testing.assert_allclose(found[f"{rate}_ratio"], found[rate] / found[rate][0])
     assert found["group"][found["attribute"] == "nail_polish"].tolist() == ["no", "yes"]
     ages = found["group"][found["attribute"] == "age"].tolist()
     assert ages == [band for band in ("<20", "20-29", "30-39", "40+", "unknown") if band in ages]
-    no_errors = group_figures(features, split, table.images, -1.0, bootstrap=10)[0]
+    no_errors = group_figures(features, split, table.images, -1.0)[0]
     assert no_errors["fnmr"].max() == 0 and no_errors["fnmr_ratio"].isna().all()
 
 
 def test_what_has_no_groups_is_left_out_and_said(table, split, features):
     images = table.images.drop(columns="irregularities")
-    found, left_out = group_figures(features, split, images, 0.6, bootstrap=10)
+    found, left_out = group_figures(features, split, images, 0.6)
     assert left_out == {
         "skin_color": "the data set does not record it",
         "accessories": "of every test image it is 'no'",
@@ -280,7 +282,7 @@ def test_what_has_no_groups_is_left_out_and_said(table, split, features):
     }
     assert set(found["attribute"]) | set(left_out) == {"", *ATTRIBUTES}
     images["accessories"] = images["accessories"].where(images["path"] != split.paths("test")[0])
-    _, again = group_figures(features, split, images, 0.6, ["accessories"], bootstrap=10)
+    _, again = group_figures(features, split, images, 0.6, ["accessories"])
     assert again == {"accessories": "of every test image it is 'no' or unknown"}
 
 
@@ -288,7 +290,7 @@ def test_a_group_of_one_person_is_shown_without_interval(table, split, features)
     images = table.images.copy()
     one = next(i for i in sorted(split.identities("test")) if PEOPLE[int(i)] > 2)
     images["skin_color"] = np.where(images["identity"] == one, "dark", "fair")
-    found = group_figures(features, split, images, 0.6, ["skin_color"], bootstrap=10)[0].set_index("group")
+    found = group_figures(features, split, images, 0.6, ["skin_color"])[0].set_index("group")
     dark = found.loc["dark"]
     assert (dark["n_identities"], dark["n_impostor"], dark["small"], dark["supported"]) == (1, 0, True, False)
     assert 0 <= dark["rank1"] <= 1 and 0 <= dark["fnmr"] <= 1
@@ -307,7 +309,7 @@ def test_small_is_fewer_than_five_people(table, split, features, people, small):
     images = table.images.copy()
     asking = sorted(split.identities("test") - set(split.meta["unqueryable"]))
     images["skin_color"] = np.where(images["identity"].isin(asking[:people]), "dark", "fair")
-    found = group_figures(features, split, images, 0.6, ["skin_color"], bootstrap=10)[0].set_index("group")
+    found = group_figures(features, split, images, 0.6, ["skin_color"])[0].set_index("group")
     assert (found.loc["dark", "n_identities"], found.loc["dark", "small"]) == (people, small)
 
 
@@ -347,7 +349,7 @@ def slow_rates(mated, non_mated, threshold) -> tuple[float, float]:
 def test_equals_the_formula_at_every_threshold(rank, seed):
     split = a_split()
     features = exact_features(split, seed)
-    result = open_set(features, split, rank=rank, seed=seed, targets=(0.05, 0.1, 0.5), bootstrap=20)
+    result = open_set(features, split, rank=rank, seed=seed, targets=(0.05, 0.1, 0.5))
     mated, non_mated = slow_probes(features, split, result.held_out, rank)
     assert len(result.curve.thresholds) == len({s for _, s in mated + non_mated if s is not None}) + 1
     for threshold, fpir, fnir in zip(
@@ -369,54 +371,64 @@ def test_a_probe_whose_gallery_image_is_absent_is_non_mated():
     frame.loc[frame["path"] == "a0", "role"] = "other"  # nobody enrolled a
     split = Split.build({"dataset": "folder", "draws": 1, "unqueryable": [], "seed": 0}, frame)
     features = Features.normalised(frame["path"], np.random.default_rng(0).normal(size=(8, 5)))
-    result = open_set(features, split, seed=0, bootstrap=5)
+    result = open_set(features, split, seed=0)
     assert result.n_non_mated_identities == len({*result.held_out, "a"})
     assert len(result.curve.non_mated_order) == len({*result.held_out, "a"})
 
 
 def test_the_same_people_are_held_out_in_every_draw_and_for_every_model():
     split = a_split()
-    results = open_set_models(
-        {"a": exact_features(split), "b": exact_features(split, 1)}, split, share=0.4, bootstrap=20
-    )
+    results = open_set_models({"a": exact_features(split), "b": exact_features(split, 1)}, split, share=0.4)
     queryable = split.identities("test") - set(split.meta["unqueryable"])
     assert results[0].held_out == results[1].held_out
     assert len(results[0].held_out) == round(0.4 * len(queryable)) == results[0].n_non_mated_identities
     assert set(results[0].held_out) < queryable
     assert results[0].n_mated_identities == len(queryable) - len(results[0].held_out)
     assert results[0].n_gallery == len(split.identities("test")) - len(results[0].held_out)
-    others = {open_set(exact_features(split), split, share=0.4, seed=seed, bootstrap=2).held_out for seed in range(8)}
+    others = {open_set(exact_features(split), split, share=0.4, seed=seed).held_out for seed in range(8)}
     assert len(others) > 2
     assert open_set_table(results)["model"].tolist() == ["a", "a", "b", "b"]
 
 
 def test_few_people_held_out_support_no_small_fpir():
     split = a_split(sizes=(4,) * 90)
-    result = open_set(exact_features(split), split, share=0.8, bootstrap=20)
+    result = open_set(exact_features(split), split, share=0.8)
     # 45 people are tested and 36 of them held out: 3 / 36 = 0.083
     assert len(result.held_out) == 36
     assert result.curve.lowest_supported == pytest.approx(3 / 36)
     table = open_set_table([result])
-    assert (table["target"].tolist(), table["supported"].tolist()) == ([0.1, 0.01], [True, False])
+    assert table["target"].tolist() == [0.1, 0.01]
+    assert [point.supported for point in result.points] == [True, False]
+    assert not table["supported"].any() and set(table["n_identities"]) == {9}  # nine people can show no FNIR
 
 
-def test_the_interval_resamples_mated_and_non_mated_people_apart():
+def test_the_interval_leaves_out_mated_and_non_mated_people_in_turn():
     split = a_split()
     features = exact_features(split)
-    result = open_set(features, split, targets=(0.2, 0.5), bootstrap=60, seed=2)
+    result = open_set(features, split, targets=(0.2, 0.5), seed=2)
     mated, non_mated = slow_probes(features, split, result.held_out, 1)
-    names = [sorted({who for who, _ in probes}) for probes in (mated, non_mated)]
-    slow = []
-    often = (np.concatenate(list(resampled(len(people), 60, seed))) for people, seed in zip(names, (2, 3), strict=True))
-    for with_mate, without in zip(*often, strict=True):
-        often = dict(zip(names[0] + names[1], [*with_mate.astype(int), *without.astype(int)], strict=True))
-        drawn = [[probe for probe in probes for _ in range(often[probe[0]])] for probes in (mated, non_mated)]
-        rates = [slow_rates(*drawn, t) for t in result.curve.thresholds]
-        slow.append([min(fnir for fpir, fnir in rates if fpir <= target) for target in (0.2, 0.5)])
-    low, high = np.quantile(slow, [0.025, 0.975], axis=0)
-    np.testing.assert_allclose(result.fnir_at_targets.low, low, atol=1e-12)
-    np.testing.assert_allclose(result.fnir_at_targets.high, high, atol=1e-12)
-    assert (low < high).any()
+
+    def figures(mated, non_mated):
+        rates = [slow_rates(mated, non_mated, t) for t in result.curve.thresholds]
+        return np.array([min(fnir for fpir, fnir in rates if fpir <= target) for target in (0.2, 0.5)])
+
+    estimate, variance = figures(mated, non_mated), 0
+    for probes in (mated, non_mated):
+        names = {who for who, _ in probes}
+        for name in names:
+            without = [[probe for probe in side if probe[0] != name] for side in (mated, non_mated)]
+            variance = variance + (len(names) - 1) / len(names) * (figures(*without) - estimate) ** 2
+    names = sorted({who for who, _ in mated})
+    missed = [
+        [sum(who == name and (s is None or s < p.threshold) for who, s in mated) for p in result.points]
+        for name in names
+    ]
+    counts = np.array([sum(who == name for who, _ in mated) for name in names])
+    expected = share_interval(np.array(missed), counts, estimate=estimate, variance=variance)
+    np.testing.assert_allclose(result.fnir_at_targets.low, expected.low, atol=1e-12)
+    np.testing.assert_allclose(result.fnir_at_targets.high, expected.high, atol=1e-12)
+    assert (expected.low < expected.high).all()
+    assert result.fnir_at_targets.n_identities == len(names) == result.n_mated_identities
 
 
 def test_a_share_of_few_people_holds_out_nobody():
