@@ -31,13 +31,14 @@ import pyarrow.compute as pc
 
 score = np.round(np.random.default_rng(0).uniform(size=1000), 2).astype("float32")
 frame = pd.DataFrame({"score": score, "limit": 0.7})
+arrow = frame.astype({"score": "float[pyarrow]"})
 table = pl.DataFrame({"score": score, "limit": 0.7})
 at = np.float64(0.7)
 sql = "select count(*) from frame where score >= "
 accepted = {
     "numpy": ((score >= 0.7).sum(), (score >= at).sum()),
     "pandas": ((frame.score >= 0.7).sum(), (frame.score >= frame.limit).sum()),
-    "pandas on Arrow": ((frame.score.astype("float[pyarrow]") >= 0.7).sum(), (frame.score >= at).sum()),
+    "pandas on Arrow": ((arrow.score >= 0.7).sum(), (arrow.score >= arrow.limit).sum()),
     "polars": (table.filter(pl.col("score") >= 0.7).height, table.filter(pl.col("score") >= pl.col("limit")).height),
     "Arrow": (pc.sum(pc.greater_equal(pa.array(score), 0.7)).as_py(), pc.sum(pc.greater_equal(score, at)).as_py()),
     "DuckDB": (duckdb.sql(sql + "0.7").fetchall()[0][0], duckdb.sql(sql + '"limit"').fetchall()[0][0]),

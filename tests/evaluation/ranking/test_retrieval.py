@@ -153,9 +153,14 @@ def test_a_search_of_everything_equals_brute_force(faiss, kind, effort):
 
 def test_recall_by_hand():
     # The first query finds 2 of its 3 nearest (in another order), the second none, the third all: (2/3 + 0 + 1) / 3.
-    found = np.array([[3, 1, 9], [5, -1, -1], [4, 5, 6]])
-    exact = np.array([[1, 2, 3], [6, 7, 8], [6, 5, 4]])
+    found = np.array([[0.7, 0.9, 0.1], [0.2, -np.inf, -np.inf], [0.5, 0.5, 0.5]])
+    exact = np.array([[0.9, 0.8, 0.7], [0.6, 0.6, 0.6], [0.5, 0.5, 0.5]])
     assert recall_at_k(found, exact) == pytest.approx(5 / 9)
+
+
+def test_any_of_equal_images_is_a_neighbour(faiss):
+    twins = embeddings(200, 4).repeat(50, axis=0)
+    assert GalleryIndex(twins, "hnsw").search(twins[::50], 5).recall == 1
 
 
 def test_the_recall_of_an_approximate_search_is_what_brute_force_says(faiss):
