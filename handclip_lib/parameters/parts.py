@@ -51,6 +51,7 @@ class Parameters(BaseModel):
     notebook: ClassVar[str]
 
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of every draw")
+    private: bool = Field(False, description="a report without photographs, names and places, to hand on")
 
     def faults(self) -> list[str]:
         """Faults that lie in a combination of values, each with its remedy."""

@@ -1,0 +1,31 @@
+"""What a figure and a table say of themselves beside what is seen, for a report that must know what it may show."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+def about_figure(figure: "Figure", alt: str) -> dict[str, Any]:
+    """Metadata of a figure's picture: `alt`, `width` in CSS pixels, whether it holds photographs, and its texts.
+
+    A photograph is what is drawn in colours of its own: a matrix has values, and its colours are a map's. Texts are
+    those drawn last, so the figure is drawn before.
+    """
+    parts = figure.findobj(lambda part: hasattr(part, "get_array") or hasattr(part, "get_text"))
+    arrays = [part.get_array() for part in parts if hasattr(part, "get_array")]
+    texts = {str(part.get_text()) for part in parts if hasattr(part, "get_text")}
+    return {
+        "alt": alt, "width": int(figure.get_figwidth() * 96),
+        "photographs": any(array is not None and array.ndim == 3 for array in arrays),
+        "texts": sorted(texts - {""}),
+    }  # fmt: skip
+
+
+def columns_of_text(frame: "pd.DataFrame", shown: "pd.DataFrame") -> list[int]:
+    """Places of the columns of a table as it is shown, `readable(frame)`, that are no numbers in the table itself."""
+    from handclip_lib.evaluation.tables import heading
+
+    named = {heading(str(name)) for name in frame if frame[name].dtype.kind not in "ifub"}
+    return [place for place, name in enumerate(shown.columns) if name in named]
