@@ -11,7 +11,7 @@ HEADINGS = {
     "rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "map": "mAP", "map_trapezoid": "mAP (trapezoid)",
     "minp": "mINP", "eer": "EER", "fmr": "FMR", "fnmr": "FNMR", "fpir": "FPIR", "fnir": "FNIR", "tar": "TAR",
     "d_prime": "d′", "eer_threshold": "threshold at EER", "n_genuine": "mated pairs", "n_impostor": "non-mated pairs",
-    "n_identities": "identities", "n_query": "queries", "n_gallery": "gallery size",
+    "n_identities": "identities", "n_seeds": "number of seeds", "n_query": "queries", "n_gallery": "gallery size",
     "n_unmatched": "queries without a match", "n_left_out_burst": "queries left out", "left_out": "queries left out",
     "n_unqueryable": "identities never a query", "n_mated_identities": "identities enrolled",
     "n_non_mated_identities": "identities not enrolled", "n_short": "identities with too few images",

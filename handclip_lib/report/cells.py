@@ -214,16 +214,19 @@ def _caption(soup: BeautifulSoup, title: str, note: str) -> None:
 def _make_legible(soup: BeautifulSoup, table: Tag, number: int) -> None:
     """Number a table, let a wide or long one scroll by itself (by keyboard too), and align numbers to the right."""
     rows = [row.find_all(["td", "th"], recursive=False) for row in table.select("tbody > tr")]
-    caption = table.caption or soup.new_tag("caption")
-    if not table.caption:
-        table.insert(0, caption)
+    caption = table.caption.extract() if table.caption else soup.new_tag("caption")
+    caption.name = "p"  # beside what scrolls, not in it: a caption is as wide as its table, which may be cut
+    caption.attrs = {"class": "caption", "id": f"table-{number}"}
     label = soup.new_tag("b")
     label.string = f"Table {number}. "
     caption.insert(0, label)
     if len(rows) > LONG:
         caption.append(f" ({len(rows)} rows; scroll for all of them)")
-    place = {"class": "table long" if len(rows) > LONG else "table", "tabindex": "0", "role": "region"}
-    table.wrap(soup.new_tag("div", attrs=place | {"aria-label": f"Table {number}"}))
+    kind = "table long" if len(rows) > LONG else "table"
+    place = {"class": kind, "tabindex": "0", "role": "region", "aria-labelledby": f"table-{number}"}
+    table.wrap(soup.new_tag("div", attrs=place)).insert_before(caption)
+    for name in table.select("thead th"):
+        name.string = name.get_text().replace("-", "\u2011").replace("95 % CI", "95\u00a0%\u00a0CI")  # no "Rank-" / "1"
     if not rows or table.find(["td", "th"], attrs={"colspan": True}) or len({len(row) for row in rows}) > 1:
         return
     headings = [row.find_all("th", recursive=False) for row in table.select("thead > tr")]

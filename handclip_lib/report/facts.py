@@ -47,7 +47,7 @@ class Answer:
 
     def redacted(self, redaction: "Redaction") -> "Answer":
         """The same without names."""
-        table = [[redaction.cell(cell) for cell in row] for row in self.table]
+        table = [[redaction.cell(row[0]), *map(redaction.text, row[1:])] for row in self.table]
         return Answer(redaction.text(self.sentence), table, [redaction.text(warning) for warning in self.warnings])
 
 

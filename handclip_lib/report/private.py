@@ -121,7 +121,8 @@ class Redaction:
             if about.get("photographs") is False:
                 why = "it shows names" if self.names_somebody(about.get("texts", ())) else ""
             if why or pictures != ["image/png"]:
-                return v4.new_output("display_data", data={"text/markdown": f"*A picture is left out: {why}.*"})
+                what = self.text(str(about.get("alt", "")).partition(" (")[0]) or "a picture"
+                return v4.new_output("display_data", data={"text/markdown": f"*Left out, for {why}: {what}.*"})
             about["alt"] = self.text(str(about.get("alt", "")))
             output.data = NotebookNode({"image/png": output.data["image/png"]})
             return output

@@ -11,11 +11,19 @@ def about_figure(figure: "Figure", alt: str) -> dict[str, Any]:
     """Metadata of a figure's picture: `alt`, `width` in CSS pixels, whether it holds photographs, and its texts.
 
     A photograph is what is drawn in colours of its own: a matrix has values, and its colours are a map's. Texts are
-    those drawn last, so the figure is drawn before.
+    those of the last drawing, but for ticks that an axis numbers by itself.
     """
+    from matplotlib.category import StrCategoryFormatter
+    from matplotlib.ticker import FixedFormatter, FuncFormatter
+
+    given = (FixedFormatter, FuncFormatter, StrCategoryFormatter)
+    sides = [side for axis in figure.axes for side in (axis.xaxis, axis.yaxis)]
+    numbered = {
+        label for side in sides if not isinstance(side.get_major_formatter(), given) for label in side.get_ticklabels()
+    }
     parts = figure.findobj(lambda part: hasattr(part, "get_array") or hasattr(part, "get_text"))
     arrays = [part.get_array() for part in parts if hasattr(part, "get_array")]
-    texts = {str(part.get_text()) for part in parts if hasattr(part, "get_text")}
+    texts = {str(part.get_text()) for part in parts if hasattr(part, "get_text") and part not in numbered}
     return {
         "alt": alt, "width": int(figure.get_figwidth() * 96),
         "photographs": any(array is not None and array.ndim == 3 for array in arrays),

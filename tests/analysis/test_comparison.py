@@ -171,7 +171,8 @@ def test_the_conclusion_by_hand():
               (("gain", 0.1), ("gain_low", -0.02), ("gain_high", 0.18), ("p_holm", 4e-4))}  # fmt: skip
     of_each = {"model": ["a", "b"], "rank1": [0.5, 0.6], "rank1_low": [0.4, 0.5], "rank1_high": [0.6, 0.7]}
     assert comparison_conclusion(pd.DataFrame(of_each | gained)) == (
-        "b finds 60.0 % (50.0–70.0) of queries first; +10.0 percentage points (-2.0 to +18.0) over a, p ≤ 0.001 (Holm)"
+        "b finds 60.0 % (50.0–70.0) of queries first; "
+        "+10.0 percentage points (-2.0 to +18.0) over a, p ≤ 0.001 (Holm): a difference"
     )
 
 

@@ -163,6 +163,9 @@ def cautions(
         found.append("The interval reaches down to a trivial baseline, which knows nothing about identity.")
     if told["n_identities"] < FEW_PEOPLE:
         found.append(f"Only {told['n_identities']} people have a query: their interval is itself a rough one.")
+    if checks is not None and "detail" in checks:  # a share to be judged: said, but where nothing was found
+        near = checks.loc[checks["check"] == "near-duplicates", "detail"].tolist()
+        found += [said.partition(" (cosine")[0] + "." for said in near if not said.startswith("0 of")]
     for passed, said in (("no", "Leak checks that failed"), ("not checked", "Leaks that were not checked")):
         names = [] if checks is None else checks.loc[checks["passed"] == passed, "check"].tolist()
         found += [f"{said}: {', '.join(names)}."] if names else []
