@@ -170,6 +170,9 @@ def _anchored(soup: BeautifulSoup) -> tuple[str, list[tuple[int, str, str]]]:
             title = text
             heading.decompose()
             continue
+        if not text:  # cleaning left nothing of it, and an empty heading leads nowhere
+            heading.decompose()
+            continue
         heading.name = "h3" if heading.name == "h3" else "h2"
         heading["id"] = anchor = f"section-{number}"
         contents.append((int(heading.name[1]), anchor, text))

@@ -114,7 +114,8 @@ class Redaction:
             output.text = self.text(output.text)
             return output
         if output.output_type == "error":
-            return v4.new_output("error", ename=output.ename, evalue=f"the message is {WITHHELD}", traceback=[])
+            told = f"its message is {WITHHELD}"
+            return v4.new_output("error", ename=output.ename, evalue=told, traceback=[f"{output.ename}: {told}"])
         if pictures := [kind for kind in output.data if kind.startswith("image/")]:
             about = output.metadata.get(pictures[0], {})
             why = "it shows photographs"

@@ -6,6 +6,7 @@ read on their way out, and the text between the cells is taken from the notebook
 
 import json
 import sys
+import traceback
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ class KeptCells:
         cell = _parent_of(self._shell)
         self._sources[cell] = result.info.raw_cell or ""
         if error := result.error_in_exec or result.error_before_exec:
-            said = v4.new_output("error", ename=type(error).__name__, evalue=str(error), traceback=[])
+            told = traceback.format_exception(error)
+            said = v4.new_output("error", ename=type(error).__name__, evalue=str(error), traceback=["".join(told)])
             self._outputs.setdefault(cell, []).append(said)
 
     def write(self, path: Path, notebook: str) -> None:

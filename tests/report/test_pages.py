@@ -129,7 +129,7 @@ def test_every_figure_has_alt_text_a_number_and_a_caption(tmp_path: Path):
     assert [image["alt"] for image in page("img")] == ["Twelve hands", "Rising curves", "Samples"]
     captions = [caption.text for caption in page("figcaption")]
     said = [f"Figure {n}. {what} Synthetic: drawn hands." for n, what in ((1, "Twelve hands."), (2, "CMC."))]
-    assert captions == [*said, "Figure 3. . Synthetic: drawn hands."]
+    assert captions == [*said, "Figure 3.  Synthetic: drawn hands."]
     assert [(link["href"], link.img is not None) for link in page.select("figure > a:not(.close)")] == [
         (f"#{figure['id']}", True) for figure in page("figure")
     ], "a click opens it large"
@@ -390,4 +390,4 @@ def test_frames_are_a_slider_of_radio_buttons_and_their_labels_are_text(tmp_path
     assert len({button["name"] for button in buttons}) == 1
     assert [button.has_attr("checked") for button in buttons] == [False, False, True]
     assert pictures[0]["alt"] == "Cosine over epochs (0)"
-    assert figure.figcaption.text == "Figure 1. Cosine over epochs"
+    assert figure.figcaption.text == "Figure 1. Cosine over epochs. Synthetic: drawn hands."
