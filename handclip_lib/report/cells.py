@@ -17,13 +17,12 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from handclip_lib.errors import RunError
+from handclip_lib.report.private import WIDGET_VIEW, Redaction
 
 if TYPE_CHECKING:
     from handclip_lib.report.live_panels import LivePanel
-    from handclip_lib.report.private import Redaction
 
 TEMPLATES = Path(__file__).parent
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 DISPLAY_PRIORITY = (
     "image/png", "image/jpeg", "image/svg+xml", "text/html", "text/markdown", "text/latex", "text/plain",
 )  # fmt: skip
@@ -57,7 +56,7 @@ class Cells:
 
 
 def notebook_cells(
-    path: Path, panels: "Sequence[LivePanel]" = (), *, note: str = "", redaction: "Redaction | None" = None
+    path: Path, panels: "Sequence[LivePanel]" = (), *, note: str = "", redaction: Redaction | None = None
 ) -> Cells:
     """Convert an executed notebook; a panel takes the place of the picture whose alternative text begins with its own.
 
@@ -224,7 +223,9 @@ def _make_legible(soup: BeautifulSoup, table: Tag, number: int) -> None:
     label.string = f"Table {number}. "
     caption.insert(0, label)
     if len(rows) > LONG:
-        caption.append(f" ({len(rows)} rows; scroll for all of them)")
+        cue = soup.new_tag("span", attrs={"class": "rows"})
+        cue.string = f" ({len(rows)} rows; scroll for all of them)"
+        caption.append(cue)
     kind = "table long" if len(rows) > LONG else "table"
     place = {"class": kind, "tabindex": "0", "role": "region", "aria-labelledby": f"table-{number}"}
     table.wrap(soup.new_tag("div", attrs=place)).insert_before(caption)

@@ -24,6 +24,7 @@ NOTE = (
     "and pseudonyms, which hold in this report alone, stand for people and files. The files beside it are as they were."
 )
 WITHHELD = "withheld"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 OF_THE_MACHINE = ("command", "process")
 """Parts of a record that name a machine, its user, and folders there."""
 EVERYWHERE = frozenset({"home", "Users", "root", "mnt", "media", "srv", "opt", "var", "tmp", "data", "usr"})
@@ -131,6 +132,8 @@ class Redaction:
         data = {
             kind: self.text(str(text)) for kind, text in output.data.items() if kind in ("text/plain", "text/latex")
         }
+        if WIDGET_VIEW in output.data:  # of a bar of progress, which no report shows
+            data[WIDGET_VIEW] = output.data[WIDGET_VIEW]
         if html := output.data.get("text/html"):
             data["text/html"] = self._html(html, columns)
         if markdown := output.data.get("text/markdown"):
