@@ -51,14 +51,19 @@ class Parameters(BaseModel):
     notebook: ClassVar[str]
 
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of every draw")
-    private: bool = Field(False, description="a report without photographs, names and places, to hand on")
 
     def faults(self) -> list[str]:
         """Faults that lie in a combination of values, each with its remedy."""
         return []
 
 
-class Data(Parameters):
+class Shown(Parameters):
+    """How a run is told of."""
+
+    private: bool = Field(False, description="a report without photographs, names and places, to hand on")
+
+
+class Data(Shown):
     """Which photographs, and by which protocol."""
 
     dataset: Dataset = Field("drawn", description="drawn, 11k, hd or folder")

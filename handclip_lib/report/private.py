@@ -125,7 +125,7 @@ class Redaction:
             if why or pictures != ["image/png"]:
                 what = self.text(str(about.get("alt", "")).partition(" (")[0]) or "a picture"
                 return v4.new_output("display_data", data={"text/markdown": f"*Left out, for {why}: {what}.*"})
-            about["alt"] = self.text(str(about.get("alt", "")))
+            about |= {name: self.text(str(about[name])) for name in ("alt", "caption") if name in about}
             output.data = NotebookNode({"image/png": output.data["image/png"]})
             return output
         columns = output.metadata.get("text/html", {}).get("texts")

@@ -18,9 +18,8 @@ def about_figure(figure: "Figure", alt: str) -> dict[str, Any]:
 
     given = (FixedFormatter, FuncFormatter, StrCategoryFormatter)
     sides = [side for axis in figure.axes for side in (axis.xaxis, axis.yaxis)]
-    numbered = {
-        label for side in sides if not isinstance(side.get_major_formatter(), given) for label in side.get_ticklabels()
-    }
+    by_itself = [side for side in sides if not isinstance(side.get_major_formatter(), given)]
+    numbered = {part for side in by_itself for part in side.findobj()} - {side.label for side in sides}
     parts = figure.findobj(lambda part: hasattr(part, "get_array") or hasattr(part, "get_text"))
     arrays = [part.get_array() for part in parts if hasattr(part, "get_array")]
     texts = {str(part.get_text()) for part in parts if hasattr(part, "get_text") and part not in numbered}
