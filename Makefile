@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+KEYS := metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution
 
-.PHONY: demo test test-slow lab lint cells bench pins clean
+.PHONY: demo test test-slow lab strip lint cells bench pins clean
 
 demo: $(STAMP)  ## the notebooks on drawn hands, to a report
 	$(BIN)/handclip run 01 --force
@@ -23,9 +24,16 @@ test: $(STAMP)  ## the tests, in less than five minutes; those that lack the pho
 test-slow: $(STAMP)  ## the others: whole notebooks, killed processes, Slurm, a browser; what is missing is said and skipped
 	$(PYTEST) -m "$(MARKED)" $(ARGS)
 
-lab: $(STAMP)  ## JupyterLab on notebooks/README.md; its python3 is this environment's, whatever kernels the user has
+lab: $(STAMP) strip  ## JupyterLab on notebooks/README.md; its python3 is this environment's, whatever kernels the user has
 	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/README.md \
 	  --LabApp.app_settings_dir="$(CURDIR)/notebooks/.lab" $(ARGS)
+
+strip: $(STAMP)  ## git adds notebooks without their outputs, which hold photographs; nothing outside a checkout
+	@if git rev-parse --git-dir >/dev/null 2>&1; then \
+	  git config filter.nbstripout.clean '"$(CURDIR)/$(BIN)/python" -m nbstripout --keep-id --extra-keys "$(KEYS)"' && \
+	  git config filter.nbstripout.smudge cat && git config filter.nbstripout.required true && \
+	  file="$$(git rev-parse --git-path info/attributes)" && mkdir -p "$$(dirname "$$file")" && touch "$$file" && \
+	  { grep -qxF '*.ipynb filter=nbstripout' "$$file" || echo '*.ipynb filter=nbstripout' >>"$$file"; }; fi
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

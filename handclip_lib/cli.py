@@ -104,6 +104,10 @@ def _add_looks(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--interactive", action="store_true",
         help="write report_interactive.html too, larger, whose panels answer: a picture for each choice is in it",
     )  # fmt: skip
+    report.add_argument(
+        "--private", action="store_true",
+        help="write report_private.html instead, to hand on: no photograph, name or place is in it",
+    )  # fmt: skip
     report.set_defaults(action=_report)
 
     clean = command("clean", help="remove old runs without a result, unused caches, half-written files")
@@ -247,7 +251,8 @@ def _report(options: argparse.Namespace) -> int:
         try:
             keep_report(folder)
             for interactive in (False, True) if options.interactive else (False,):
-                print(f"report: {one_line(render_report(folder, interactive=interactive))}")
+                written = render_report(folder, interactive=interactive, private=options.private)
+                print(f"report: {one_line(written)}")
                 if folder.parent == runs.resolve():  # beside a run that was copied elsewhere lies no index of ours
                     write_index(runs)
         except HandClipError as error:

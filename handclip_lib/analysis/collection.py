@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from handclip_lib.analysis.comparison import not_paired
+from handclip_lib.analysis.comparison import Entry, not_paired
 from handclip_lib.errors import EvaluationError, RunError
+from handclip_lib.evaluation.features import is_baseline
 from handclip_lib.evaluation.ranking.saved_evaluation import PER_QUERY, SavedEvaluation, load_evaluation
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.runs.identity import COMPUTE
@@ -223,6 +224,40 @@ def seeds_table(records: Sequence[Record]) -> pd.DataFrame:
             run = f"{group[0]['id'][:2]}-{group[0]['id'].rpartition('-')[2]}"
             rows += [[f"{group[0]['metrics'].get('model', '')} ({run} …)", *_figures(record)] for record in group]
     return result_table(rows, columns=["group", *EFFECTS])
+
+
+def seeds_of(records: Sequence[Record], entries: Sequence[Entry]) -> pd.DataFrame:
+    """With which seeds each compared model was made: its run and those that differ from it in the seed alone.
+
+    Columns model, run, trained (its seed made it, not only its draws), seeds (text), n_seeds, and the mean and the
+    standard deviation of rank-1 over them, which are of other draws too; baselines are left out.
+    """
+    groups = {record["id"]: group for group in _alike(records, {"seed"}) for record in group}
+    by_id = {record["id"]: record for record in records}
+    rows = []
+    for entry in entries:
+        run = entry.evaluation.run
+        if is_baseline(entry.model) or run not in by_id:
+            continue
+        group = groups.get(run, [by_id[run]])  # a run that was made again later has no group of its own
+        seeds = sorted({int(record["parameters"]["seed"]) for record in group})
+        rank1 = [record["metrics"]["rank1"] for record in group]
+        trained = not run.startswith("05_") or bool(by_id[run]["parameters"].get("trained_run"))
+        spread = float(np.std(rank1, ddof=1)) if len(rank1) > 1 else float("nan")
+        told = ", ".join(map(str, seeds))
+        rows.append([entry.label, run, trained, told, len(seeds), float(np.mean(rank1)), spread])
+    shown = ["model", "trained", "seeds", "n_seeds", "rank1", "rank1_sd"]
+    return result_table(rows, shown, columns=["model", "run", *shown[1:]])
+
+
+def seed_cautions(seeds: pd.DataFrame) -> list[str]:
+    """What must be said of trained models of one seed, by `seeds_of`, a sentence."""
+    alone = seeds.loc[seeds["trained"].astype(bool) & (seeds["n_seeds"] == 1), "model"].tolist()
+    if not alone:
+        return []
+    return [
+        f"Trained with one seed only: {', '.join(alone)}. Another seed moves figures, and no interval here knows it."
+    ]
 
 
 def prompt_lengths(runs: Path, records: Sequence[Record]) -> dict[str, np.ndarray]:

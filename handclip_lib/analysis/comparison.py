@@ -25,6 +25,8 @@ SHOWN = (
     "model", "n_identities", "n_query", "rank1", "map", "map_trapezoid", "rank1_gain", "rank1_p_holm", "map_gain",
     "map_p_holm", "same_as",
 )  # fmt: skip
+SIGNIFICANT = 0.05
+"""p-value by Holm below which a conclusion speaks of a difference."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,10 @@ def comparison_conclusion(table: pd.DataFrame) -> str:
     gain, low, high = (f"{100 * best[f'rank1_gain{end}']:+.1f}" for end in ("", "_low", "_high"))
     p = max(best["rank1_p_holm"], 0.001)
     sign = "≤" if p == 0.001 else "="
-    return f"{said}; {gain} percentage points ({low} to {high}) over {first['model']}, p {sign} {p:.3f} (Holm)"
+    verdict = "a difference" if p < SIGNIFICANT else "which shows no difference"
+    return (
+        f"{said}; {gain} percentage points ({low} to {high}) over {first['model']}, p {sign} {p:.3f} (Holm): {verdict}"
+    )
 
 
 def won_and_lost(first: Entry, second: Entry, gallery: str = "aspect") -> Mapping[str, pd.DataFrame]:

@@ -104,10 +104,18 @@ def data_cautions(split: Split) -> list[str]:
 def left_out_reasons(table: HandTable) -> pd.DataFrame:
     """Group the images that were left out by reason: columns `reason`, `images`, `for example` (a path)."""
     if table.left_out.empty:
-        return pd.DataFrame({"reason": ["nothing is left out"], "images": [0], "for example": [""]})
+        return pd.DataFrame(
+            {"reason": ["every image that was found could be used"], "images": [0], "for example": [""]}
+        )
     grouped = table.left_out.groupby("reason", sort=False)["path"]
     frame = pd.DataFrame({"images": grouped.size(), "for example": grouped.first()})
     return frame.sort_values("images", ascending=False).reset_index(names="reason")
+
+
+def no_part(table: HandTable, split: Split) -> str:
+    """How many images could not be used, and how many others the protocol does not use, such as with accessories."""
+    unused = len(set(table.images["path"]) - set(split.images["path"]))
+    return f"{len(table.left_out)} images cannot be used, {unused} others are not in this split"
 
 
 def attribute_counts(table: HandTable) -> pd.DataFrame:

@@ -32,7 +32,7 @@ from handclip_lib.places import (
 )
 
 CAUTIONS = {
-    "drawn": "The hands are drawn: no figure here is a result about people.",
+    "drawn": "Synthetic: the hands are drawn, so no figure here is a result about people.",
     "hagrid": "The photographs show faces and rooms: no figure here is about hands alone.",
     "tongji": "Which palms are one person's is not published: a split may part the two palms of a person.",
 }

@@ -23,7 +23,7 @@ from handclip_lib.parameters.parts import Data
 YES, NO, STATED, UNKNOWN = "yes", "no", "stated", "not checked"
 SELECTIONS = {
     "nothing": (YES, "The weights are the backbone's published ones: no image of this split chose them."),
-    "tiny": (STATED, "Its recipe was chosen with figures of people tested here in view: see the card of tiny."),
+    "tiny": (STATED, "Its recipe was chosen with figures of drawn hands and of 11k Hands in view: see its card."),
     "unknown": (UNKNOWN, "The weights are a file: what chose them, and on whose images, is not known here."),
     "embeddings": (UNKNOWN, "Another program made the embeddings: what chose its weights is not known here."),
     "val": (YES, "The epoch was chosen on validation images of the training; no test image chose it."),

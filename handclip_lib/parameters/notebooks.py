@@ -17,6 +17,7 @@ from handclip_lib.parameters.parts import (
     Prompts,
     PromptTraining,
     ReidHead,
+    Shown,
     nearest,
 )
 
@@ -161,7 +162,7 @@ class Evaluation(Model, Data):
         return found
 
 
-class Analysis(Parameters):
+class Analysis(Shown):
     """Parameters of notebook 06, which reads runs and looks at no photograph."""
 
     notebook: ClassVar[str] = "06_analysis"

@@ -60,7 +60,13 @@ class Parameters(BaseModel):
         return []
 
 
-class Data(Parameters):
+class Shown(Parameters):
+    """How a run is told of."""
+
+    private: bool = Field(False, description="a report without photographs, names and places, to hand on")
+
+
+class Data(Shown):
     """Which photographs, and by which protocol."""
 
     dataset: Dataset = Field("drawn", description="drawn, 11k, hd, folder, csv, tongji, iitd, casia or hagrid")

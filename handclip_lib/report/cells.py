@@ -17,12 +17,12 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from handclip_lib.errors import RunError
+from handclip_lib.report.private import WIDGET_VIEW, Redaction
 
 if TYPE_CHECKING:
     from handclip_lib.report.live_panels import LivePanel
 
 TEMPLATES = Path(__file__).parent
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 DISPLAY_PRIORITY = (
     "image/png", "image/jpeg", "image/svg+xml", "text/html", "text/markdown", "text/latex", "text/plain",
 )  # fmt: skip
@@ -36,6 +36,10 @@ SWALLOWED = ["script", "style", "iframe", "object", "embed", "template", "noscri
 ATTRIBUTES = frozenset({"alt", "class", "colspan", "height", "open", "rowspan", "scope", "start", "title", "width"})
 STYLES = ["background-color", "color", "font-style", "font-weight", "text-align"]
 PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,")
+SETUP = "setup"  # tag of cells that start a run: what they print is for who sits before the notebook
+OF_THE_NOTEBOOK = ("Needs.", "Writes.", "Time.", "Next.")
+"""What paragraphs begin with that say how to use a notebook, and nothing of what a run of it found."""
+LONG = 15  # rows of a table from which it scrolls
 PROGRESS = re.compile(r"\d+%\||\d+it \[|(it/s|s/it)[\],]")
 NUMBER = re.compile(r"[<>≤≥~≈]?\s*[-−+]?\d[\d\s.,%±+\-−–—()\[\]/e×]*|[-–—]|nan|NaN|<NA>|None|")
 
@@ -48,12 +52,15 @@ class Cells:
     style: str  # CSS of the highlighted code
     title: str  # text of the first heading, "" without one
     contents: list[tuple[int, str, str]]  # level (2 or 3), anchor and text of each heading
-    comments: dict[str, str]  # what the cell tagged `parameters` says of each
     error: str  # name and message of the first error, "" without one
 
 
-def notebook_cells(path: Path, panels: "Sequence[LivePanel]" = ()) -> Cells:
+def notebook_cells(
+    path: Path, panels: "Sequence[LivePanel]" = (), *, note: str = "", redaction: Redaction | None = None
+) -> Cells:
     """Convert an executed notebook; a panel takes the place of the picture whose alternative text begins with its own.
+
+    The caption of every figure ends with the note; a redaction takes out what names or shows people before all else.
 
     Raises:
         RunError: The file cannot be read, is no notebook, or has no picture for one of the panels.
@@ -67,11 +74,15 @@ def notebook_cells(path: Path, panels: "Sequence[LivePanel]" = ()) -> Cells:
     notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})
     # papermill puts its own boxes around an error; the report has a better one
     notebook, _ = TagRemovePreprocessor(remove_cell_tags={"papermill-error-cell-tag"}).preprocess(notebook, {})
+    if redaction:
+        redaction.redact_notebook(notebook)
     errors, placed = [], set()
     for cell in notebook.cells:
         if cell.cell_type == "code":
             errors += [f"{out.ename}: {out.evalue}" for out in cell.outputs if out.output_type == "error"]
-            cell.outputs = [out for out in cell.outputs if _is_worth_showing(out)]
+            setup = SETUP in cell.metadata.get("tags", [])
+            shown = [out for out in cell.outputs if not setup or out.output_type == "error"]
+            cell.outputs = [out for out in shown if _is_worth_showing(out)]
             placed |= {_enliven(output, panels) for output in cell.outputs}
     missing = [panel.alt for panel in panels if panel.alt not in placed]
     if missing:
@@ -82,12 +93,18 @@ def notebook_cells(path: Path, panels: "Sequence[LivePanel]" = ()) -> Cells:
     exporter.register_filter("clean_html", cleaned)
     body, _ = exporter.from_notebook_node(notebook)
     soup = BeautifulSoup(body, "html.parser")
+    for paragraph in soup.select(".prose > p"):
+        if paragraph.strong and paragraph.strong.get_text() in OF_THE_NOTEBOOK:
+            paragraph.decompose()
     title, contents = _anchored(soup)
-    _caption(soup, title)
-    for table in soup.find_all("table"):
-        _make_legible(soup, table)
+    _caption(soup, title, note)
+    for number, table in enumerate(soup.find_all("table"), start=1):
+        _make_legible(soup, table, number)
+    for cell in soup.select("section.cell"):
+        if not cell.select(":scope > :not(.code)"):
+            cell["class"] = "cell quiet"
     style = HtmlFormatter(style="default").get_style_defs(".highlight")
-    return Cells(str(soup), style, title, contents, _comments(notebook), errors[0] if errors else "")
+    return Cells(str(soup), style, title, contents, errors[0] if errors else "")
 
 
 def _enliven(output: NotebookNode, panels: "Sequence[LivePanel]") -> str | None:
@@ -152,14 +169,20 @@ def _anchored(soup: BeautifulSoup) -> tuple[str, list[tuple[int, str, str]]]:
             title = text
             heading.decompose()
             continue
+        if not text:  # cleaning left nothing of it, and an empty heading leads nowhere
+            heading.decompose()
+            continue
         heading.name = "h3" if heading.name == "h3" else "h2"
         heading["id"] = anchor = f"section-{number}"
         contents.append((int(heading.name[1]), anchor, text))
     return title, contents
 
 
-def _caption(soup: BeautifulSoup, title: str) -> None:
-    """Number the figures; where alternative text is missing, the heading above stands in."""
+def _caption(soup: BeautifulSoup, title: str, note: str) -> None:
+    """Number the figures, end captions with a note, and let each be opened large, which needs no script.
+
+    Where alternative text is missing, the heading above stands in.
+    """
     for number, figure in enumerate(soup.select(".cell figure"), start=1):
         picture, *_ = figure.select("img")
         described = str(figure.get("aria-label") or picture["alt"])
@@ -174,13 +197,40 @@ def _caption(soup: BeautifulSoup, title: str) -> None:
         label = soup.new_tag("b")
         label.string = f"Figure {number}. "
         caption.insert(0, label)
+        if note:
+            ended = caption.get_text().rstrip().endswith((".", "!", "?"))
+            caption.append(f"{'' if ended else '.'} {note}")
+        figure["id"], place = f"figure-{number}", f"at-figure-{number}"
+        figure.insert_before(soup.new_tag("span", attrs={"id": place, "class": "place"}))
+        if figure.select(":scope > :is(.frame, input)"):  # whose pictures are told by what stands beside them
+            opening = soup.new_tag("a", attrs={"href": f"#{figure['id']}", "class": "open"})
+            opening.string = f"Open figure {number} large"
+            figure.append(opening)
+        else:
+            picture.wrap(soup.new_tag("a", attrs={"href": f"#{figure['id']}", "title": "Open large"}))
+        closing = soup.new_tag("a", attrs={"href": f"#{place}", "class": "close"})
+        closing.string = f"Close figure {number}"
+        figure.append(closing)
 
 
-def _make_legible(soup: BeautifulSoup, table: Tag) -> None:
-    """Let a wide table scroll by itself (by keyboard too), and align columns of numbers to the right."""
-    name = table.caption.get_text(" ", strip=True) if table.caption else "Table"
-    table.wrap(soup.new_tag("div", attrs={"class": "table", "tabindex": "0", "role": "region", "aria-label": name}))
+def _make_legible(soup: BeautifulSoup, table: Tag, number: int) -> None:
+    """Number a table, let a wide or long one scroll by itself (by keyboard too), and align numbers to the right."""
     rows = [row.find_all(["td", "th"], recursive=False) for row in table.select("tbody > tr")]
+    caption = table.caption.extract() if table.caption else soup.new_tag("caption")
+    caption.name = "p"  # beside what scrolls, not in it: a caption is as wide as its table, which may be cut
+    caption.attrs = {"class": "caption", "id": f"table-{number}"}
+    label = soup.new_tag("b")
+    label.string = f"Table {number}. "
+    caption.insert(0, label)
+    if len(rows) > LONG:
+        cue = soup.new_tag("span", attrs={"class": "rows"})
+        cue.string = f" ({len(rows)} rows; scroll for all of them)"
+        caption.append(cue)
+    kind = "table long" if len(rows) > LONG else "table"
+    place = {"class": kind, "tabindex": "0", "role": "region", "aria-labelledby": f"table-{number}"}
+    table.wrap(soup.new_tag("div", attrs=place)).insert_before(caption)
+    for name in table.select("thead th"):
+        name.string = name.get_text().replace("-", "\u2011").replace("95 % CI", "95\u00a0%\u00a0CI")  # no "Rank-" / "1"
     if not rows or table.find(["td", "th"], attrs={"colspan": True}) or len({len(row) for row in rows}) > 1:
         return
     headings = [row.find_all("th", recursive=False) for row in table.select("thead > tr")]
@@ -190,11 +240,3 @@ def _make_legible(soup: BeautifulSoup, table: Tag) -> None:
         if is_number and cells[0].name == "td":
             for cell in (*cells, *(row[column] for row in headings if len(row) == len(rows[0]))):
                 cell["class"] = "number"
-
-
-def _comments(notebook: NotebookNode) -> dict[str, str]:
-    """What the `parameters` cell says of each parameter: `name: type = literal  # comment`."""
-    tagged = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    lines = "\n".join(tagged).splitlines()
-    matches = (re.fullmatch(r"(\w+)\s*:[^#]*=.*?  # (.*)", line) for line in lines)
-    return {match[1]: match[2] for match in matches if match}

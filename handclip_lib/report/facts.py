@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import quote
 
 from PIL import Image
@@ -18,10 +18,20 @@ from handclip_lib.files import whole_file
 from handclip_lib.runs.listing import IN_ID, changed_of
 from handclip_lib.runs.record import not_learnt
 
-INTERACTIVE, THUMBNAIL = "report_interactive.html", "thumbnail.png"
+if TYPE_CHECKING:
+    from handclip_lib.report.private import Redaction
+
+INTERACTIVE, PRIVATE, THUMBNAIL = "report_interactive.html", "report_private.html", "thumbnail.png"
 TONES = {"succeeded": "good", "running": "wait", "unknown": "wait"}
-HEADLINE = ("model", "rank1", "rank5", "map")
+HEADLINES = {
+    "results": ("model", "rank1", "rank5", "map", "n_identities"),
+    "overview": ("model", "rank1", "map", "rank1_gain", "rank1_p_holm", "n_identities"),
+    "compared": (),
+}
+"""By table, the first that a run has being its headline: the columns of it that a reader sees; all of the last."""
 THUMBNAIL_SIZE, THUMBNAIL_COLOURS = (288, 144), 64  # pixels: twice what the index shows, for dense screens
+PLACES = ("data_root", "weights", "download_root")
+"""Parameters that name a place on somebody's machine."""
 TELLING = ("forest", "cmc", "curves", "learning_curves", "transform")
 """Names of the figures that say most of a run, the first that is there being taken."""
 INLINED = re.compile(r'src="data:image/(?:png|jpeg);base64,([^"]+)"')
@@ -35,6 +45,11 @@ class Answer:
     table: list[list[str]]  # the headline beside the baselines as text, the heading first; empty without one
     warnings: list[str]  # what a reader should doubt, a sentence each
 
+    def redacted(self, redaction: "Redaction") -> "Answer":
+        """The same without names."""
+        table = [[redaction.cell(row[0]), *map(redaction.text, row[1:])] for row in self.table]
+        return Answer(redaction.text(self.sentence), table, [redaction.text(warning) for warning in self.warnings])
+
 
 def answer_of(run_folder: Path, run: Mapping[str, Any]) -> Answer:
     """What a run found, as its notebook concluded."""
@@ -43,20 +58,32 @@ def answer_of(run_folder: Path, run: Mapping[str, Any]) -> Answer:
         took = f" after {duration(run['seconds'])}" if is_number(run.get("seconds")) else ""
         concluded = f"This run {run['status']}{took}." if run["status"] != "running" else "This run goes on."
         cautions = [f"The training did not learn as it should ({unlearnt})."] if unlearnt else []
-    gallery = (run.get("metrics") or {}).get("gallery") if run["status"] == "succeeded" else None
+    table = _headline(run_folder, run.get("metrics") or {}) if run["status"] == "succeeded" else []
     warnings = [str(caution) for caution in cautions] if isinstance(cautions, list) else []
-    return Answer(concluded, _headline(run_folder, gallery), warnings)
+    return Answer(concluded, table, warnings)
 
 
-def _headline(run_folder: Path, gallery: object) -> list[list[str]]:
+def _headline(run_folder: Path, metrics: Mapping[str, Any]) -> list[list[str]]:
     import pandas as pd  # half a second, which the index does without
 
+    name = next((name for name in HEADLINES if (run_folder / f"{name}.csv").is_file()), "")
     try:
-        results = pd.read_csv(run_folder / "results.csv")
-        some = readable(result_table(results[results["gallery"] == gallery], HEADLINE))
+        found = pd.read_csv(run_folder / f"{name}.csv")
+        if "gallery" in found:
+            found = found[found["gallery"] == metrics.get("gallery")]
+        if "n_identities" not in found and "n_identities" in metrics:
+            found = found.assign(n_identities=metrics["n_identities"])
+        some = readable(result_table(found, HEADLINES[name]))
     except (OSError, ValueError, KeyError):
         return []
     return [list(some.columns), *some.to_numpy().tolist()] if len(some) else []
+
+
+def is_synthetic(run: Mapping[str, Any]) -> bool:
+    """Whether a run looked at drawn hands."""
+    split = run.get("split")
+    named = (run.get("parameters") or {}).get("dataset") or (split.get("dataset") if isinstance(split, dict) else "")
+    return bool(named == "drawn")
 
 
 def tone_of(run: Mapping[str, Any]) -> str:
@@ -69,8 +96,9 @@ def index_row(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
     parameters, metrics = run.get("parameters") or {}, run.get("metrics") or {}
     share = {name: in_percent(value) if is_number(value) else "" for name, value in metrics.items()}
     interval = [share.get(name) for name in ("rank1_low", "rank1_high")]
-    changed = [f"{name} = {text(value)}" for name, value in changed_of(run).items() if name not in IN_ID]
-    figure = None if (folder / THUMBNAIL).is_file() else most_telling(folder)
+    hidden = {*IN_ID, *(PLACES if parameters.get("private") else ())}
+    changed = [f"{name} = {text(value)}" for name, value in changed_of(run).items() if name not in hidden]
+    figure = None if (folder / THUMBNAIL).is_file() or parameters.get("private") else most_telling(folder)
     picture = figure.relative_to(folder).as_posix() if figure else THUMBNAIL
     seconds, started = run.get("seconds"), run.get("started")
     return {
@@ -132,12 +160,12 @@ def most_telling(run_folder: Path) -> Path | None:
     return next((path for path in (*figures, *drawn) if path.is_file()), None)
 
 
-def write_thumbnail(run_folder: Path, cells: str) -> None:
+def write_thumbnail(run_folder: Path, cells: str, *, shown: bool = True) -> None:
     """Write `thumbnail.png` of a figure, else of the first picture in the HTML of the cells; none where none is sound.
 
-    The index shows hundreds of them, which must load faster than one figure.
+    The index shows hundreds of them, which must load faster than one figure. A private run has none to be `shown`.
     """
-    figure, inlined = most_telling(run_folder), INLINED.search(cells)
+    figure, inlined = most_telling(run_folder) if shown else None, INLINED.search(cells)
     path, buffer = run_folder / THUMBNAIL, io.BytesIO()
     try:
         source = figure.read_bytes() if figure else base64.b64decode(inlined[1]) if inlined else b""

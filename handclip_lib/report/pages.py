@@ -11,18 +11,21 @@ from markupsafe import Markup
 
 from handclip_lib.errors import RunError
 from handclip_lib.files import write_text
+from handclip_lib.parameters.notebooks import NOTEBOOKS
 from handclip_lib.report.facts import (
     INTERACTIVE,
+    PRIVATE,
     answer_of,
     duration,
     index_row,
+    is_synthetic,
     moment,
     nested_rows,
     text,
     tone_of,
     write_thumbnail,
 )
-from handclip_lib.runs.listing import all_records
+from handclip_lib.runs.listing import all_records, changed_of
 from handclip_lib.runs.record import DAMAGED, read_record, record_of
 from handclip_lib.terminal import one_line
 
@@ -33,44 +36,52 @@ FOLDER = Path(__file__).parent / "page"
 RECORDED = ("started", "finished", "command", "process", "git", "split", "seed", "read", "inputs", "weights", "left")
 
 
-def render_report(run_folder: Path, *, interactive: bool = False) -> Path:
+def render_report(run_folder: Path, *, interactive: bool = False, private: bool = False) -> Path:
     """Write `report.html` and the run's thumbnail from `executed.ipynb`, `run.json` and `figures/`.
 
-    Without a notebook (the run ended too early) the report says so. An interactive one is written instead as
-    `report_interactive.html`, in which the controls of `live_panels` answer; one older than the notebook is removed.
+    Without a notebook (the run ended too early, or its cells were not kept) the report says so. An interactive one is
+    written instead as `report_interactive.html`, in which the controls of `live_panels` answer; one older than the
+    notebook is removed. A private one, of a run that was not made with `private`, is `report_private.html`.
 
     Raises:
         RunError: `run.json` or the notebook is missing or damaged, the report cannot be written, or it should be
-            interactive and no panel can be.
+            interactive and no panel can be, or private too.
     """
     from handclip_lib.report.cells import Cells, notebook_cells  # nbconvert: a second to import
+    from handclip_lib.report.private import NOTE, redaction_of
 
     run_folder = Path(run_folder)
     run = record_of(run_folder)
     if run["status"] == DAMAGED:
         raise RunError(f"{one_line(run_folder)}: {run['error']}; run the notebook again")
-    notebook = run_folder / "executed.ipynb"
+    by_itself = bool((run.get("parameters") or {}).get("private"))
+    redaction = redaction_of(run_folder, run) if private or by_itself else None
+    if redaction and interactive:
+        raise RunError(f"{run['id']}: a private report has no live panels, for they show photographs")
+    notebook, synthetic = run_folder / "executed.ipynb", is_synthetic(run)
     panels = _live_panels(run_folder, run) if interactive else []
-    cells = notebook_cells(notebook, panels) if notebook.is_file() else Cells("", "", "", [], {}, "")
-    parameters = _parameter_rows(run, cells.comments)
-    tables = {
-        "Parameters": parameters,
-        "Metrics": nested_rows(run.get("metrics")),
-        "Software": nested_rows(run.get("versions")),
-        "Record": nested_rows({name: run.get(name) for name in RECORDED}),
-    }
+    note = "Synthetic: drawn hands." if synthetic else ""
+    cells = Cells("", "", "", [], "")
+    if notebook.is_file():
+        cells = notebook_cells(notebook, panels, note=note, redaction=redaction)
+    answer = answer_of(run_folder, run)
+    if redaction:
+        run, answer = redaction.record(run), answer.redacted(redaction)
     rendered = _page(
         "page.html.j2", str(run["id"]), script="live.js" if interactive else "", style=cells.style, run=run,
-        title=cells.title or str(run.get("notebook") or run["id"]), tone=tone_of(run),
-        answer=answer_of(run_folder, run), facts=_facts(run, parameters), cells=Markup(cells.html),
+        title=cells.title or str(run.get("notebook") or run["id"]), tone=tone_of(run), synthetic=synthetic,
+        answer=answer, facts=_facts(run), cells=Markup(cells.html), private=NOTE if redaction else "",
         contents=[*cells.contents, (2, "about-run", "About this run")], failure=_failure(run, cells.error),
-        failed_cell=bool(cells.error), tables=[(heading, rows) for heading, rows in tables.items() if rows],
+        failed_cell=bool(cells.error), unkept="" if notebook.is_file() else _unkept(run),
+        tables=[(heading, rows) for heading, rows in _about(run).items() if rows],
     )  # fmt: skip
     live = run_folder / INTERACTIVE
-    path = live if interactive else run_folder / "report.html"
+    path = run_folder / "report.html"
+    if interactive or (private and not by_itself):
+        path = live if interactive else run_folder / PRIVATE
     write_text(path, rendered)
-    if not interactive:
-        write_thumbnail(run_folder, cells.html)
+    if path.name == "report.html":
+        write_thumbnail(run_folder, "" if redaction else cells.html, shown=not redaction)
         if live.is_file() and notebook.is_file() and live.stat().st_mtime < notebook.stat().st_mtime:
             live.unlink()  # of what the run was before it ran again: it would contradict the new one
     return path
@@ -121,20 +132,21 @@ def _page(template: str, printed: str, *, script: str = "", style: str = "", **v
     return page.render(style=Markup(style), script=Markup(code), digest=digest, **values)
 
 
-def _facts(run: Mapping[str, Any], parameters: list[dict[str, Any]]) -> list[tuple[str, str]]:
+def _facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was measured on what: data set, aspect, model and weights, what differs from the defaults, and when."""
-    given, models = run.get("parameters") or {}, run.get("weights")
+    given, models, split = run.get("parameters") or {}, run.get("weights"), run.get("split")
+    split = split if isinstance(split, Mapping) else {}
     weights = [
         f"{name}: {about.get('fingerprint')}, {about.get('source')}"
         for name, about in (models.items() if isinstance(models, Mapping) else ())
         if isinstance(about, Mapping)
     ]
     facts = {
-        "Data set": given.get("dataset"),
-        "Aspect": given.get("aspect"),
+        "Data set": given.get("dataset") or split.get("dataset"),
+        "Aspect": given.get("aspect") or split.get("aspect"),
         "Model": (run.get("metrics") or {}).get("model") or given.get("backbone"),
         "Weights": "; ".join(weights) or given.get("weights"),
-        "Changed from default": ", ".join(f"{row['name']} = {row['value']}" for row in parameters if row["changed"]),
+        "Changed from default": ", ".join(f"{name} = {text(value)}" for name, value in changed_of(run).items()),
         "Started": moment(run.get("started")),
         "Took": duration(run.get("seconds")),
     }
@@ -147,12 +159,35 @@ def _failure(run: Mapping[str, Any], error: str) -> str:
     return str(run.get("error") or error or f"It ended as {run['status']!r}, without a message from the notebook.")
 
 
-def _parameter_rows(run: Mapping[str, Any], comments: Mapping[str, str]) -> list[dict[str, Any]]:
-    values, defaults = run.get("parameters") or {}, run.get("defaults") or {}
+def _unkept(run: Mapping[str, Any]) -> str:
+    """Why a report has no cells, and what to do about it; "" of a run that has begun and may still keep them."""
+    if run["status"] == "running":
+        return ""
+    again = f"handclip run {str(run.get('notebook') or '')[:2]}".rstrip()
+    return (
+        "The notebook's text, tables and figures are not here: executed.ipynb is not in the run's folder. The kernel "
+        "ended before the cells were kept, they were run as a plain script, or by an earlier version. Tables and "
+        f"figures lie beside this report as files; for a whole report run it again: {again}"
+    )
+
+
+def _about(run: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of what stands at the end, by heading."""
+    return {
+        "Parameters": _parameter_rows(run),
+        "Metrics": nested_rows(run.get("metrics")),
+        "Software": nested_rows(run.get("versions")),
+        "Record": nested_rows({name: run.get(name) for name in RECORDED}),
+    }
+
+
+def _parameter_rows(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    values, changed, known = run.get("parameters") or {}, changed_of(run), NOTEBOOKS.get(str(run.get("notebook")))
+    fields, defaults = known.model_fields if known else {}, run.get("defaults") or {}
     return [
         {
-            "name": name, "value": text(value), "default": text(defaults.get(name, value)),
-            "changed": defaults.get(name, value) != value, "help": comments.get(name, ""),
+            "name": name, "value": text(value), "default": text(defaults.get(name, value)), "changed": name in changed,
+            "help": fields[name].description if name in fields else "",
         }
         for name, value in values.items()
     ]  # fmt: skip

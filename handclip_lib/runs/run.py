@@ -22,6 +22,7 @@ from handclip_lib.places import elsewhere, reports_folder
 from handclip_lib.runs import inputs
 from handclip_lib.runs.identity import git_state, run_id, versions
 from handclip_lib.runs.record import Claim, not_learnt, now, read_record, remove_results, this_process, write_record
+from handclip_lib.runs.shown import about_figure, columns_of_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from handclip_lib.data.manifest import Split
     from handclip_lib.models.trained import Encoder, Training
+    from handclip_lib.runs.kept_cells import KeptCells
 
 P = TypeVar("P", bound=Parameters)
 DPI = 144
@@ -76,6 +78,7 @@ class Run:
         self._began = time.monotonic()
         self._keeps_status = keeps_status
         self._label = _label(config.model_dump())
+        self._kept: KeptCells | None = None
         ours = _watched._claim if _watched is not None and _watched.folder == folder else None
         self._claim: Claim | None = (ours or Claim(folder)) if keeps_status else None
         earlier = None if keeps_status else read_record(folder)
@@ -107,7 +110,7 @@ class Run:
         figure.savefig(buffer, format="png", dpi=DPI)
         with whole_file(self.folder / "figures" / f"{name}.png") as private:
             private.write_bytes(buffer.getvalue())
-        about = {"image/png": {"alt": alt, "width": int(figure.get_figwidth() * 96)}}
+        about = {"image/png": about_figure(figure, alt)}
         _display({"image/png": buffer.getvalue(), "text/plain": alt}, about, **place)
 
     def live(self, draw: "Callable[..., Figure]", name: str, alt: str) -> Callable[..., None]:
@@ -141,9 +144,10 @@ class Run:
         if claims is not None:  # rows that are no claim are grey
             head, body = table.split("<tbody>")
             first, *rows = body.split("<tr>")
-            marks = ("<tr>" if claim else '<tr style="color: #8c8c8c">' for claim in claims)
+            marks = ("<tr>" if claim else '<tr style="color: #666666">' for claim in claims)
             table = f"{head}<tbody>{first}" + "".join(mark + row for mark, row in zip(marks, rows, strict=True))
-        _display({"text/html": table, "text/plain": shown.to_string(index=False)}, {})
+        about = {"text/html": {"texts": columns_of_text(frame, shown)}}
+        _display({"text/html": table, "text/plain": shown.to_string(index=False)}, about)
 
     def conclude(self, answer: str, cautions: Iterable[str] = ()) -> None:
         """Show the answer to the notebook's question, and what must be said with it; the record keeps both.
@@ -202,7 +206,8 @@ class Run:
         self._record |= {"metrics": metrics, "reached_the_end": True}
         self._close("succeeded") if self._keeps_status else write_record(self.folder, self._record)
         unlearnt = not_learnt(self._record)
-        print(f"finished{f', but {unlearnt}' if unlearnt else ''}: {self.folder}")
+        report = f"\nits report: handclip report {self.folder.name}" if self._keeps_status else ""
+        print(f"finished{f', but {unlearnt}' if unlearnt else ''}: {self.folder}{report}")
 
     def _close(self, status: str, error: str | None = None) -> None:
         seconds = round(time.monotonic() - self._began, 1)
@@ -219,10 +224,26 @@ class Run:
             atexit.unregister(_watched._at_exit)
             if _watched.folder != self.folder and _watched._record["status"] == "running":
                 _watched._close("interrupted", "the guard cell started another run")
+            _watched._keep_cells()
         elif shell := _shell():
             shell.events.register("post_run_cell", _after_cell)
+        if (shell := _shell()) and "ipykernel" in sys.modules:
+            from handclip_lib.runs.kept_cells import KeptCells, can_be_kept
+
+            self._kept = KeptCells(shell) if can_be_kept(shell) else None
         _watched = self
         atexit.register(self._at_exit)
+
+    def _keep_cells(self) -> None:
+        """Keep what the cells showed, for the report, once the run has ended."""
+        kept, self._kept = self._kept, None
+        if kept is None:
+            return
+        try:
+            kept.write(self.folder / "executed.ipynb", self._config.notebook)
+        except HandClipError as error:
+            print(f"The cells are not kept, so its report will lack them: {error}", file=sys.stderr)
+        kept.stop()
 
     def _at_exit(self) -> None:
         if self._record["status"] == "running":
@@ -233,9 +254,15 @@ _watched: Run | None = None
 
 
 def _after_cell(result: Any) -> None:
+    if _watched is None:
+        return
     error = result.error_in_exec or result.error_before_exec
-    if error is not None and _watched is not None and _watched._record["status"] == "running":
+    if error is not None and _watched._record["status"] == "running":
         _watched._close("failed", f"{type(error).__name__}: {error}")
+    if _watched._kept is not None:
+        _watched._kept.end_cell(result)
+        if _watched._record["status"] != "running":
+            _watched._keep_cells()
 
 
 def new_record(folder: Path, config: Parameters, read: Mapping[str, str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from handclip_lib.errors import ConfigError
 from handclip_lib.parameters.guard import resolve, run_command
 from handclip_lib.parameters.parts import Parameters
+from handclip_lib.runs.shown import about_figure
 
 MOST_FRAMES = 12  # that the report's style can show
 DPI = 144  # one and a half pixels a CSS pixel, for dense screens
@@ -197,7 +198,7 @@ class Panel:
         data = self.widget._repr_mimebundle_() or {}
         if self._error:
             return data | {"text/plain": self._error, "text/html": self._picture.value}, {}
-        about: dict[str, Any] = {"alt": self.alt, "width": _width(self.figure)}
+        about = about_figure(self.figure, self.alt)
         if self._frames:
             about["frames"] = self._frame_pictures()
         return data | {"text/plain": self.alt, "image/png": self._png}, {"image/png": about}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from handclip_lib.analysis import collection
 from handclip_lib.analysis.collection import (
     METRICS,
     comparable_runs,
@@ -22,7 +23,7 @@ from handclip_lib.analysis.comparison import entries_of, paired_queries, tasks_t
 from handclip_lib.analysis.publication import beside_literature
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError, RunError, TrainingError
-from handclip_lib.evaluation.ranking.saved_evaluation import save_evaluation
+from handclip_lib.evaluation.ranking.saved_evaluation import load_evaluation, save_evaluation
 from handclip_lib.training.state import save_checkpoint
 
 DEFAULTS = {"dataset": "drawn", "aspect": "dorsal_r", "seed": 0}
@@ -331,3 +332,26 @@ def test_lengths_are_norms_of_the_chosen_tokens(shape, tmp_path: Path):
     (tmp_path / records[2]["id"] / "prompts.safetensors").write_bytes(b"cut")
     with pytest.raises(TrainingError, match="no checkpoint of a training"):
         prompt_lengths(tmp_path, records)
+
+
+def test_seeds_of_each_model_are_stated_and_one_seed_of_a_training_is_warned_of(tmp_path: Path, saved_runs):
+    def run_of(name: str, seed: int, rank1: float, **parameters: object) -> dict:
+        saved_runs.evaluated(tmp_path / name)
+        return {
+            "id": name, "notebook": name.partition("-")[0], "status": "succeeded",
+            "parameters": {"seed": seed, **parameters}, "metrics": {"rank1": rank1},
+        }  # fmt: skip
+
+    records = [
+        run_of("05_evaluation-a", 0, 0.5), run_of("03_image_finetune-b", 0, 0.6), run_of("03_image_finetune-c", 4, 0.8),
+        run_of("04_joint_training-d", 2, 0.9),
+    ]  # fmt: skip
+    evaluations = [load_evaluation(tmp_path / record["id"]) for record in records]
+    seeds = collection.seeds_of(records, entries_of(evaluations, "05_evaluation-a"))
+    assert seeds["seeds"].tolist() == ["0", "0, 4", "0, 4", "2"]
+    assert seeds["trained"].tolist() == [False, True, True, True]
+    assert seeds["rank1"].tolist() == pytest.approx([0.5, 0.7, 0.7, 0.9])
+    assert seeds["rank1_sd"].iloc[1] == pytest.approx(0.02**0.5)
+    (said,) = collection.seed_cautions(seeds)
+    assert said.startswith("Trained with one seed only: tiny (04-d).")
+    assert collection.seed_cautions(seeds.iloc[:3]) == []

@@ -144,7 +144,7 @@ def test_the_conclusion_by_hand():
                "n_identities": [30, 30]}  # fmt: skip
     assert comparison_conclusion(pd.DataFrame(of_each | gained)) == (
         "b finds 60.0 % (50.0–70.0) of the queries of 30 people first; +10.0 percentage points (-2.0 to +18.0) over a, "
-        "p ≤ 0.001 (Holm)"
+        "p ≤ 0.001 (Holm): a difference"
     )
 
 

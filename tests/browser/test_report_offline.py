@@ -95,6 +95,57 @@ def test_the_policy_holds_even_where_cleaning_would_fail(watched: Watched, run_f
     assert [fault for fault in watched.faults if "Content Security Policy" in fault]
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("what", ["report", "report with its code", "index"])
+def test_no_rule_of_accessibility_is_broken(watched: Watched, run_folder: Path, width: int, what: str):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    watched.page.set_viewport_size({"width": width, "height": 800})
+    report = render_report(run_folder)
+    watched.open(report if what != "index" else write_index(run_folder.parent))
+    if "code" in what:
+        watched.page.get_by_text("Show code").click()
+    broken = axe.Axe().run(watched.page).response["violations"]
+    assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in broken] == []
+
+
+def test_a_click_opens_a_figure_large_and_another_closes_it_without_a_script(browser, run_folder: Path):
+    context = browser.new_context(offline=True, java_script_enabled=False, viewport={"width": 390, "height": 800})
+    page = context.new_page()
+    page.goto(render_report(run_folder).as_uri())
+    figure = page.locator("figure").nth(1)
+    picture, close = figure.locator("img"), figure.locator(".close")
+    at_first = picture.bounding_box()
+    assert not close.is_visible()
+    picture.click()
+    assert close.is_visible()
+    assert figure.bounding_box() | {"height": 800} == {"x": 0, "y": 0, "width": 390, "height": 800}
+    close.click()
+    assert not close.is_visible()
+    assert picture.bounding_box()["width"] == at_first["width"]
+    assert -1 < page.locator("#at-figure-2").bounding_box()["y"] < 800, "where the reader was"
+    context.close()
+
+
+def test_a_long_table_says_that_it_scrolls_and_a_caption_is_never_cut(watched: Watched, tmp_path: Path):
+    rows = "".join(f"<tr><td>{number}</td>{'<td>63.1 [57.2, 69.4]</td>' * 9}</tr>" for number in range(30))
+    head = "".join(f"<th>Rank-{number} (95 % CI), %</th>" for number in range(10))
+    caption = "<caption>" + "A long caption. " * 12 + "</caption>"
+    table = f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    output = v4.new_output("display_data", data={"text/html": table})
+    nbformat.write(v4.new_notebook(cells=[v4.new_code_cell("1", outputs=[output])]), tmp_path / "executed.ipynb")
+    (tmp_path / "run.json").write_text(json.dumps({"id": "x", "notebook": "05", "status": "succeeded"}))
+    watched.page.set_viewport_size({"width": 390, "height": 800})
+    watched.open(render_report(tmp_path))
+    caption = watched.page.locator(".caption")
+    assert caption.inner_text().endswith("(30 rows; scroll for all of them)")
+    assert caption.bounding_box()["width"] <= 390
+    place = watched.page.locator(".table.long")
+    assert place.evaluate("e => e.scrollHeight > e.clientHeight")
+    assert "gradient" in place.evaluate("e => getComputedStyle(e).backgroundImage")
+    watched.page.emulate_media(media="print")
+    assert place.evaluate("e => e.scrollHeight <= e.clientHeight"), "on paper all of it is there"
+
+
 def test_code_appears_with_the_switch_by_mouse_and_keyboard(watched: Watched, run_folder: Path):
     watched.open(render_report(run_folder))
     code = watched.page.locator(".code").first
@@ -193,7 +244,7 @@ def test_on_paper_there_is_neither_code_nor_a_control_and_no_figure_is_cut(watch
     watched.open(render_report(run_folder))
     watched.page.get_by_text("Show code").click()
     watched.page.emulate_media(media="print")
-    gone = watched.page.locator(":is(nav, .button, .home, .switch, .code)")
+    gone = watched.page.locator(":is(nav, .button, .home, .switch, .code, .close)")
     assert gone.count() >= 7
     assert not [element for element in gone.all() if element.is_visible()]
     style = "e => [getComputedStyle(e).breakInside, getComputedStyle(e).position]"

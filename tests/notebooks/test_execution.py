@@ -60,6 +60,8 @@ def test_runs_under_plain_papermill_on_drawn_hands(notebook: str, tmp_path: Path
     assert record["parameters"]["drawn_subjects"] == 12
     pictures = pictures_in(out)
     assert len(pictures) >= 6
+    kept = pictures_in(Path(record["folder"]) / "executed.ipynb")
+    assert [one.data["image/png"] for one in kept] == [one.data["image/png"] for one in pictures], "the same report"
     assert all(picture.metadata["image/png"]["alt"] for picture in pictures)
 
 

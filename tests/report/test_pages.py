@@ -54,10 +54,7 @@ def _report(folder: Path, cells: list, **record: object) -> BeautifulSoup:
 
 
 def test_the_header_says_what_ran_when_and_what_differs(tmp_path: Path):
-    parameters = (
-        'dataset: str = "drawn"  # which photographs\naspect: str = "dorsal_r"  # which side\ndraws: int = 10  # draws'
-    )
-    cells = [v4.new_markdown_cell("# 05 Evaluation"), _code(parameters, tags=("parameters",))]
+    cells = [v4.new_markdown_cell("# 05 Evaluation\n\n**Question.** Who?\n\n**Needs.** Nothing.")]
     weights = {"tiny": {"fingerprint": "3fa9", "source": "shipped here"}}
     page = _report(tmp_path / RECORD["id"], cells, weights=weights)
     assert page.title.text == f"05 Evaluation · {RECORD['id']}"
@@ -69,8 +66,10 @@ def test_the_header_says_what_ran_when_and_what_differs(tmp_path: Path):
         "Changed from default": "aspect = palmar_r", "Started": "2026-11-21 03:40 UTC", "Took": "64 s",
     }  # fmt: skip
     rows = {row.th.text: [cell.text.strip() for cell in row("td")] for row in page.select("#about-run tbody tr")}
-    assert rows["aspect"] == ["palmar_r", "dorsal_r changed", "which side"]
-    assert rows["draws"] == ["10", "", "draws"]
+    assert rows["aspect"] == ["palmar_r", "dorsal_r changed", "dorsal_r, dorsal_l, palmar_r, palmar_l or all"]
+    assert rows["draws"] == ["10", "", "query/gallery draws"]
+    assert (page.main.p.text, "Needs." in page.text) == ("Question. Who?", False)
+    assert page.select_one(".status.wait").text == "synthetic data"
     assert rows["spread.low"] == ["0.651235"]
     assert (rows["git.changed"], rows["split.checksum"]) == (["true"], ["9d8a7b6c5d4e3f"])
 
@@ -129,7 +128,11 @@ def test_every_figure_has_alt_text_a_number_and_a_caption(tmp_path: Path):
     page = _report(tmp_path, cells)
     assert [image["alt"] for image in page("img")] == ["Twelve hands", "Rising curves", "Samples"]
     captions = [caption.text for caption in page("figcaption")]
-    assert captions == ["Figure 1. Twelve hands", "Figure 2. CMC", "Figure 3. "]
+    said = [f"Figure {n}. {what} Synthetic: drawn hands." for n, what in ((1, "Twelve hands."), (2, "CMC."))]
+    assert captions == [*said, "Figure 3.  Synthetic: drawn hands."]
+    assert [(link["href"], link.img is not None) for link in page.select("figure > a:not(.close)")] == [
+        (f"#{figure['id']}", True) for figure in page("figure")
+    ], "a click opens it large"
     assert "<Figure>" not in page.main.text
 
 
@@ -387,4 +390,4 @@ def test_frames_are_a_slider_of_radio_buttons_and_their_labels_are_text(tmp_path
     assert len({button["name"] for button in buttons}) == 1
     assert [button.has_attr("checked") for button in buttons] == [False, False, True]
     assert pictures[0]["alt"] == "Cosine over epochs (0)"
-    assert figure.figcaption.text == "Figure 1. Cosine over epochs"
+    assert figure.figcaption.text == "Figure 1. Cosine over epochs. Synthetic: drawn hands."

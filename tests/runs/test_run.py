@@ -133,7 +133,7 @@ def test_rows_that_are_no_claim_are_grey(reports: Path, monkeypatch):
     frame = pd.DataFrame({"model": ["<tr>a", "b", "c"], "fnmr": [0.1, 0.2, 0.3], "supported": [True, False, True]})
     run.table(result_table(frame), "targets", "errors")
     rows = shown[0].split("<tbody>")[1].split("</tr>")[:3]
-    assert ["8c8c8c" in row for row in rows] == [False, True, False]
+    assert ["666666" in row for row in rows] == [False, True, False]
     assert [f">{name}<" in row for name, row in zip("bc", rows[1:], strict=True)] == [True, True]
 
 

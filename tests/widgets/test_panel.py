@@ -49,7 +49,8 @@ def test_the_bundle_carries_a_png_with_alt_text_beside_the_live_view():
     assert set(data) == {"application/vnd.jupyter.widget-view+json", "text/plain", "image/png"}
     with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as image:
         assert image.size == (432, 288)  # 3×2 inches at 144 pixels
-    assert metadata == {"image/png": {"alt": "Bars of rising height (count: 3)", "width": 288}}
+    about = {"alt": "Bars of rising height (count: 3)", "width": 288, "photographs": False, "texts": []}
+    assert metadata == {"image/png": about}
 
 
 def test_the_png_follows_the_controls():

@@ -107,7 +107,7 @@ def test_a_section_opens_and_closes_with_its_button():
         "data", "backbone", "evaluation", "as a command", "save, load",
     ]  # fmt: skip
     box = panel.widget.children[1]
-    assert (box.children[0], box.layout.display) == (panel._places["dataset"], "none")
+    assert (box.children[0], box.layout.display) == (panel._places["private"], "none")
     panel.toggles[0].value = True
     assert box.layout.display == "flex"
     panel.toggles[0].value = False

@@ -184,6 +184,9 @@ def cautions(
     elif not results[0].rank1.supported:
         least = in_percent(RULE_OF_THREE / told["n_identities"])
         found.append(f"{told['n_identities']} people can show no error rate below {least} %: rank-1 is no claim.")
+    if checks is not None and "detail" in checks:  # a share to be judged: said, but where nothing was found
+        near = checks.loc[checks["check"] == "near-duplicates", "detail"].tolist()
+        found += [said.partition(" (cosine")[0] + "." for said in near if not said.startswith("0 of")]
     for passed, said in (("no", "Leak checks that failed"), ("not checked", "Leaks that were not checked")):
         names = [] if checks is None else checks.loc[checks["passed"] == passed, "check"].tolist()
         found += [f"{said}: {', '.join(names)}."] if names else []

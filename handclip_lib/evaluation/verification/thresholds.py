@@ -16,7 +16,7 @@ from handclip_lib.evaluation.features import Features, embed_with_baselines
 from handclip_lib.evaluation.intervals import RULE_OF_THREE, Interval, identity_interval, jackknife, share_interval
 from handclip_lib.evaluation.ranking.protocol import evaluate_split
 from handclip_lib.evaluation.ranking.retrieval import TIE, cosines, retrieval_metrics
-from handclip_lib.evaluation.tables import result_table
+from handclip_lib.evaluation.tables import in_percent, result_table
 from handclip_lib.evaluation.verification.error_rates import Pairs, compared_pairs, validation_pairs, verification
 from handclip_lib.models.embeddings import GivenEmbeddings
 from handclip_lib.models.trained import Encoder
@@ -88,6 +88,21 @@ def at_fixed(known: Pairs, test: Pairs, fmr: float) -> dict[str, Any]:
         "n_identities": test.n_identities, "n_genuine": len(test.genuine), "n_impostor": len(test.impostor),
         "validation_supported": chosen.supported, "supported": supported,
     }  # fmt: skip
+
+
+def kept_promise(fixed: pd.DataFrame, trained: bool) -> str:
+    """What the first model's threshold of `fixed_on_validation` promised and keeps, as a caption.
+
+    `trained`: the people it was chosen on trained the model too.
+    """
+    if fixed.empty:
+        return "No threshold could be fixed: fewer than two people validate"
+    first = fixed.iloc[0]
+    promised, kept = (f"{in_percent(first[name])} %" for name in ("fmr_validation", "fmr"))
+    told = (
+        f"{first['model']} accepts {promised} of strangers on validation, at the threshold fixed there, {kept} on test"
+    )
+    return told + ("; the people who validate also trained it" if trained else "")
 
 
 def reasons(left_out: Mapping[str, str]) -> str:

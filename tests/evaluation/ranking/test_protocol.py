@@ -316,7 +316,7 @@ def test_what_must_be_said_with_a_figure_is_found():
     split.meta["dataset"] = "drawn"
     worse = dict(zip(("m, selected on test", "trivial baseline: pixels"), reversed(models.values()), strict=True))
     told = cautions(evaluate_models(worse, split), split)
-    assert [text.split(":")[0] for text in told[:2]] == ["The hands are drawn", "Test images chose the epoch"]
+    assert [text.split(":")[0] for text in told[:2]] == ["Synthetic", "Test images chose the epoch"]
     assert "no better than a trivial baseline" in told[2]
 
 

@@ -12,6 +12,7 @@ from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.intervals import identity_interval, share_interval
+from handclip_lib.evaluation.verification import thresholds
 from handclip_lib.evaluation.verification.error_rates import Pairs, compared_pairs, validation_pairs
 from handclip_lib.evaluation.verification.thresholds import (
     ATTRIBUTES,
@@ -451,3 +452,11 @@ def test_what_cannot_be_measured_is_refused(options, words):
     split = a_split()
     with pytest.raises(EvaluationError, match=words):
         open_set(exact_features(split), split, **options)
+
+
+def test_the_caption_of_a_fixed_threshold_is_made_of_its_figures_and_says_who_trained():
+    fixed = pd.DataFrame({"model": ["tiny", "pixels"], "fmr_validation": [0.01, 0.5], "fmr": [0.034, 0.5]})
+    told = thresholds.kept_promise(fixed, trained=False)
+    assert told == "tiny accepts 1.0 % of strangers on validation, at the threshold fixed there, 3.4 % on test"
+    assert thresholds.kept_promise(fixed, trained=True) == f"{told}; the people who validate also trained it"
+    assert "fewer than two people" in thresholds.kept_promise(fixed.iloc[:0], trained=True)

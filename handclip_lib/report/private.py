@@ -1,0 +1,212 @@
+"""A report that may leave the house: pseudonyms for people and files, no photograph, folder, host, user or message."""
+
+import csv
+import getpass
+import re
+import secrets
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, get_args
+
+from bs4 import BeautifulSoup
+from nbformat import NotebookNode, v4
+
+from handclip_lib.data.manifest import GALLERIES, ROLES
+from handclip_lib.evaluation.tables import HEADINGS
+from handclip_lib.parameters.notebooks import NOTEBOOKS
+from handclip_lib.places import cache_folder, project_root, reports_folder
+from handclip_lib.report.facts import PLACES
+
+NOTE = (
+    "This report is private: photographs, pictures with names in them, messages, folders and machines are left out, "
+    "and pseudonyms, which hold in this report alone, stand for people and files. The files beside it are as they were."
+)
+WITHHELD = "withheld"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+OF_THE_MACHINE = ("command", "process")
+"""Parts of a record that name a machine, its user, and folders there."""
+EVERYWHERE = frozenset({"home", "Users", "root", "mnt", "media", "srv", "opt", "var", "tmp", "data", "usr"})
+"""Folders that every machine has."""
+FILE = re.compile(r"[^\s'\"<>()\[\],;:=|]+\.(?:jpe?g|png|bmp|tiff?|webp)\b", re.I)
+PLACE = re.compile(r"(?<![\w./<])(?:~?/(?!/)|[A-Za-z]:[\\/]|\\\\)[\w.~][^\s'\"<>|;)]*")
+PICTURE = re.compile(r"!\[[^\]]*\]\([^)]*\)|<img\b[^>]*>", re.I)
+LISTED = re.compile(r"(?<=[(\[])[^()\[\]]+(?=[)\]])")
+QUOTED = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"")
+SHORTEST = 3  # characters of a name that is looked for within a sentence; a shorter one, or a number, only by itself
+
+
+class Redaction:
+    """Takes out of texts, tables and notebooks what names or shows people.
+
+    A pseudonym is a digest under a key that is drawn for each report and kept nowhere, so nobody who has a list of
+    names can find out whose it is, and two reports cannot be joined by it.
+
+    Args:
+        named: Names by what they are: "person", "image" or "folder".
+    """
+
+    def __init__(self, named: Mapping[str, Iterable[str]]):
+        key = secrets.token_bytes(32)
+        self._pseudonyms: dict[str, str] = {}
+        for kind, names in named.items():
+            for name in names:
+                digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4, key=key).hexdigest()
+                self._pseudonyms.setdefault(name, f"{kind}-{digest}")
+        known = _vocabulary()
+        looked_for = [
+            name for name in self._pseudonyms
+            if len(name) >= SHORTEST and name not in known and not (name.isdecimal() and len(name) <= SHORTEST + 1)
+        ]  # fmt: skip
+        self._within = sorted(looked_for, key=len, reverse=True)
+
+    def cell(self, text: str) -> str:
+        """A cell of a table, a label or a parameter: a name by itself, or a text."""
+        return self._pseudonyms.get(text.strip()) or self.text(text)
+
+    def text(self, text: str) -> str:
+        """A text without names, files and places."""
+        there = [name for name in self._within if name in text]  # one pattern of all is slow: there may be thousands
+        if there:
+            pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, there))})(?!\w)"
+            text = re.sub(pattern, lambda found: self._pseudonyms[found[0]], text)
+        text = PLACE.sub(f"[{WITHHELD}]", text)
+        text = FILE.sub(f"[{WITHHELD}]", text)
+        text = QUOTED.sub(lambda found: found[0][0] + self._listed(found[0][1:-1]) + found[0][-1], text)
+        return LISTED.sub(lambda found: self._listed(found[0]), text)
+
+    def names_somebody(self, texts: Iterable[str]) -> bool:
+        """Whether any of the texts in a figure is or holds a name."""
+        return any(self.cell(text) != text for text in texts)
+
+    def value(self, name: str, value: Any) -> Any:
+        """A value of a record or of the parameters, by its name, with everything in it."""
+        if name in OF_THE_MACHINE or (name in PLACES and isinstance(value, str) and value):
+            return WITHHELD
+        if isinstance(value, Mapping):
+            return {self.cell(str(inner)): self.value(str(inner), one) for inner, one in value.items()}
+        if isinstance(value, list):
+            return [self.value(name, one) for one in value]
+        return self.cell(value) if isinstance(value, str) else value
+
+    def record(self, run: Mapping[str, Any]) -> dict[str, Any]:
+        """A run's record; of an error only that there was one."""
+        kept = ("id", "notebook", "status", "started", "finished")
+        told = {name: value if name in kept else self.value(name, value) for name, value in run.items()}
+        if run.get("error"):
+            told["error"] = f"Its message is {WITHHELD}, for it may name people; run.json beside this report has it."
+        return told
+
+    def redact_notebook(self, notebook: NotebookNode) -> None:
+        """Take names and photographs out of the cells and outputs of an executed notebook."""
+        for cell in notebook.cells:
+            cell.pop("attachments", None)
+            if cell.cell_type != "code":
+                cell.source = self.text(PICTURE.sub(f"(a picture is {WITHHELD})", cell.source))
+                continue
+            given = {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", []))
+            cell.source = "# the parameters stand at the end of the report" if given else self.text(cell.source)
+            outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+            cell.outputs = [self._output(out) for out in outputs]
+
+    def _output(self, output: NotebookNode) -> NotebookNode:
+        if output.output_type == "stream":
+            output.text = self.text(output.text)
+            return output
+        if output.output_type == "error":
+            told = f"its message is {WITHHELD}"
+            return v4.new_output("error", ename=output.ename, evalue=told, traceback=[f"{output.ename}: {told}"])
+        if pictures := [kind for kind in output.data if kind.startswith("image/")]:
+            about = output.metadata.get(pictures[0], {})
+            why = "it shows photographs"
+            if about.get("photographs") is False:
+                why = "it shows names" if self.names_somebody(about.get("texts", ())) else ""
+            if why or pictures != ["image/png"]:
+                what = self.text(str(about.get("alt", "")).partition(" (")[0]) or "a picture"
+                return v4.new_output("display_data", data={"text/markdown": f"*Left out, for {why}: {what}.*"})
+            about |= {name: self.text(str(about[name])) for name in ("alt", "caption") if name in about}
+            output.data = NotebookNode({"image/png": output.data["image/png"]})
+            return output
+        columns = output.metadata.get("text/html", {}).get("texts")
+        data = {
+            kind: self.text(str(text)) for kind, text in output.data.items() if kind in ("text/plain", "text/latex")
+        }
+        if WIDGET_VIEW in output.data:  # of a bar of progress, which no report shows
+            data[WIDGET_VIEW] = output.data[WIDGET_VIEW]
+        if html := output.data.get("text/html"):
+            data["text/html"] = self._html(html, columns)
+        if markdown := output.data.get("text/markdown"):
+            data["text/markdown"] = self.text(PICTURE.sub("", markdown))
+        output.data = NotebookNode(data)
+        return output
+
+    def _html(self, html: str, columns: list[int] | None) -> str:
+        """Markup without pictures; of a table's columns those of texts may hold a name by itself: all, where None."""
+        soup = BeautifulSoup(html, "html.parser")
+        for picture in soup.find_all(["img", "svg", "object", "embed", "iframe", "style", "script"]):
+            picture.decompose()
+        for row in soup.find_all("tr"):
+            for place, cell in enumerate(row.find_all(["td", "th"], recursive=False)):
+                if columns is None or place in columns:
+                    whole = self.cell(cell.get_text())
+                    if whole != self.text(cell.get_text()):
+                        cell.string = whole
+        for part in soup.find_all(string=True):
+            part.replace_with(self.text(str(part)))
+        for tag in soup.find_all(True):
+            tag.attrs = {name: value for name, value in tag.attrs.items() if name in ("class", "style", "colspan")}
+        return str(soup)
+
+    def _listed(self, listed: str) -> str:
+        """Texts parted by commas, if each is a name or says that there are more: `anna, 7, …`."""
+        parts = [part.strip().strip("'\"") for part in listed.split(",")]
+        if all(part in self._pseudonyms or part in ("…", "...") for part in parts):
+            return ", ".join(self._pseudonyms.get(part, part) for part in parts)
+        return listed
+
+
+def redaction_of(run_folder: Path, run: Mapping[str, Any]) -> Redaction:
+    """What a run could name: the people and files of its split, of runs it took or compared, and where it was made."""
+    folders = [run_folder, *(run_folder.parent / str(name) for name in (run.get("inputs") or {}).values())]
+    folders += [run_folder.parent / name for name in run.get("read") or {} if (run_folder.parent / name).is_dir()]
+    rows = [row for folder in folders for row in _rows(folder)]
+    paths = {path for path, _ in rows if path}
+    people = {person for _, person in rows if person}
+    parameters = run.get("parameters") or {}
+    places = [Path(str(parameters[name])).expanduser() for name in PLACES if parameters.get(name)]
+    here = [run_folder.absolute(), Path.cwd(), project_root(), reports_folder(), cache_folder(), Path.home()]
+    whole = {str(place) for place in (*places, *(place.absolute() for place in places), *here)}
+    parts = {part for place in places for part in (*place.parts, place.stem)} - EVERYWHERE
+    inside = {part for path in paths for part in Path(path).parts[:-1]}
+    machine = {socket.gethostname(), str((run.get("process") or {}).get("host") or ""), _user(), Path.home().name}
+    files = {name for path in paths for name in (path, Path(path).name, Path(path).stem)}
+    named = {"person": people, "image": files, "folder": whole | parts | inside | machine}
+    return Redaction({kind: names - {"", "/"} for kind, names in named.items()})
+
+
+def _rows(folder: Path) -> Iterator[tuple[str, str]]:
+    """Path and identity of the photographs that files of a run name; of those left out the folder stands for it."""
+    for name, column in (("split.csv", "path"), ("left_out.csv", "for example")):
+        try:
+            with (folder / name).open(encoding="utf-8", newline="") as file:
+                for row in csv.DictReader(file):
+                    path = row.get(column) or ""
+                    yield path, row.get("identity") or ""
+        except (OSError, ValueError, csv.Error):
+            continue
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a number without a name, as in a container
+        return ""
+
+
+def _vocabulary() -> set[str]:
+    """Words that the library itself says: in a sentence nobody can tell a folder or person of such a name from them."""
+    fields = {name: field for model in NOTEBOOKS.values() for name, field in model.model_fields.items()}
+    choices = [str(choice) for field in fields.values() for choice in get_args(field.annotation)]
+    said = " ".join([*(field.description or "" for field in fields.values()), *HEADINGS.values()])
+    return {*fields, *choices, *ROLES, *GALLERIES, *re.findall(r"\w+", said)}
