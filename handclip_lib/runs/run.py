@@ -165,7 +165,7 @@ class Run:
 
     def weights(self, model: "Backbone | Trained", name: str = "") -> None:
         """Note which weights a model has, and where they come from; `name` is what tables call it, else its own."""
-        facts = {"fingerprint": model.fingerprint, "source": model.source}
+        facts = {"fingerprint": model.fingerprint, "source": model.source, "properties": model.properties.lines()}
         self._record.setdefault("weights", {})[name or model.name] = facts
         write_record(self.folder, self._record)
 
