@@ -114,6 +114,13 @@ def _add_looks(command: Callable[..., argparse.ArgumentParser]) -> None:
     doctor.add_argument("--json", action="store_true")
     doctor.set_defaults(action=_doctor)
 
+    weights = command("weights", help="what a file or folder of weights is; or convert it: weights convert FILE OUT")
+    weights.add_argument("words", nargs="+", metavar="FILE", help="FILE, or: convert FILE OUT")
+    weights.add_argument("--to", default="", choices=["huggingface", "open_clip", "openai"], help="of convert")
+    weights.add_argument("-p", dest="typed", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                         help="activation, heads or mean_std, where no file says it")  # fmt: skip
+    weights.set_defaults(action=_weights)
+
     data = command("data", help="look at a data set").add_subparsers(required=True, metavar="WHAT")
     check = data.add_parser("check", help="what is there, what is missing, what is left out and why")
     check.add_argument("root", help="folder of the data set")
@@ -260,6 +267,26 @@ def _doctor(options: argparse.Namespace) -> int:
     diagnosis = examine()
     print(diagnosis.as_json() if options.json else diagnosis)
     return 0 if diagnosis.sound else 1
+
+
+def _weights(options: argparse.Namespace) -> int:
+    from handclip_lib.launch.launcher import gather
+    from handclip_lib.parameters.guard import resolve
+    from handclip_lib.parameters.notebooks import Evaluation
+
+    converts = options.words[0] == "convert"
+    if len(options.words) != (3 if converts else 1) or converts != bool(options.to):
+        raise ConfigError("say: handclip weights FILE, or: handclip weights convert FILE OUT --to open_clip")
+    file = options.words[1 if converts else 0]
+    config = resolve(Evaluation, gather([], options.typed, []) | {"weights": file})
+    from handclip_lib.backbone.convert import convert, describe
+    from handclip_lib.backbone.load import given_in
+
+    if converts:
+        print(f"written: {convert(file, Path(options.words[2]), options.to, given_in(config))}")
+    else:
+        print(describe(file, given_in(config)))
+    return 0
 
 
 def _check(options: argparse.Namespace) -> int:

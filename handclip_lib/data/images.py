@@ -80,6 +80,7 @@ def decode_images(
     fit: str = "stretch",
     cache: Path | None = None,
     progress: bool = True,
+    interpolation: str = "bicubic",
 ) -> DecodedImages:
     """Decode images to RGB of one size, in threads; what was decoded before is read from the cache.
 
@@ -94,6 +95,7 @@ def decode_images(
             resizes until the size is covered and cuts the rest (OpenAI's preprocessing), "pad" adds white.
         cache: Folder of the cache; `cache_folder()/images` by default.
         progress: Show a progress bar.
+        interpolation: "bicubic" or "bilinear", as the backbone was trained with.
 
     Raises:
         DataError: No image can be decoded, or `fit` is unknown.
@@ -104,12 +106,12 @@ def decode_images(
         raise DataError(f"unknown fit {fit!r}; choose from {', '.join(FITS)}")
     if not paths:
         raise DataError(f"{root}: no images to decode")
-    transform = f"{DECODER}|{resolution}|{fit}|"
+    transform = f"{DECODER}|{resolution}|{fit}|" + ("" if interpolation == "bicubic" else f"{interpolation}|")
     contents = content_keys(root, paths, progress)
     keys = [blake2b(f"{transform}{key}".encode(), digest_size=16).hexdigest() for key in contents]
 
     def decode(row: int) -> np.ndarray | str:
-        return decode_file(root / paths[row], resolution, fit)
+        return decode_file(root / paths[row], resolution, fit, interpolation)
 
     folder = cache if cache is not None else cache_folder() / "images"
     pixels, failed = kept_pixels(folder, keys, height_and_width(resolution), decode, progress)
@@ -221,14 +223,16 @@ def open_image(source: Path | BytesIO) -> Image.Image:
     return Image.open(source, formats=[name.upper() for name in IMAGE_FORMATS])
 
 
-def decode_file(path: Path, resolution: Resolution, fit: str = "stretch") -> np.ndarray | str:
+def decode_file(
+    path: Path, resolution: Resolution, fit: str = "stretch", interpolation: str = "bicubic"
+) -> np.ndarray | str:
     """Decode one file to uint8 (height, width, 3), or say why it cannot be done and what to do."""
     try:
         with open_image(path) as image:
             if image.width * image.height > MOST_PIXELS:
                 return f"{image.width}×{image.height} pixels are too many (at most 89 megapixels); make it smaller"
             image.draft("RGB", _draft_size(image.size, resolution, fit))
-            return np.asarray(_fitted(_rgb(ImageOps.exif_transpose(image)), resolution, fit))
+            return np.asarray(_fitted(_rgb(ImageOps.exif_transpose(image)), resolution, fit, interpolation))
     except FileNotFoundError:
         return "the file is absent"
     except Image.DecompressionBombError:
@@ -282,16 +286,16 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _fitted(image: Image.Image, resolution: Resolution, fit: str) -> Image.Image:
-    height, width = height_and_width(resolution)
+def _fitted(image: Image.Image, resolution: Resolution, fit: str, interpolation: str) -> Image.Image:
+    (height, width), by = height_and_width(resolution), Image.Resampling[interpolation.upper()]
     if fit == "stretch":
-        return image.resize((width, height), Image.Resampling.BICUBIC)
+        return image.resize((width, height), by)
     if fit == "pad":
-        return ImageOps.pad(image, (width, height), Image.Resampling.BICUBIC, WHITE)
+        return ImageOps.pad(image, (width, height), by, WHITE)
     # The side that needs the larger scale is met exactly: OpenAI's way, for any proportions.
     if width * image.height >= height * image.width:
         size = (width, int(width * image.height / image.width))
     else:
         size = (int(height * image.width / image.height), height)
     left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
-    return image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + width, top + height))
+    return image.resize(size, by).crop((left, top, left + width, top + height))

@@ -64,7 +64,7 @@ def recognised(root: Path) -> str:
 
 
 def open_images(
-    config: Data, resolution: Resolution, *, progress: bool = True
+    config: Data, resolution: Resolution, interpolation: str = "bicubic", *, progress: bool = True
 ) -> tuple[HandTable, DecodedImages, Split]:
     """What a notebook's parameters name: the table of what can be read, its images, and the split.
 
@@ -74,6 +74,8 @@ def open_images(
     table = open_dataset(
         config.dataset, config.data_root, drawn_subjects=config.drawn_subjects, drawn_images=config.drawn_images
     )
-    images = decode_images(table.root, table.images["path"], resolution, config.fit, progress=progress)
+    images = decode_images(
+        table.root, table.images["path"], resolution, config.fit, progress=progress, interpolation=interpolation
+    )
     table = table.without(images.failures)
     return table, images, make_split(table, config.aspect, config.protocol, config.seed, config.draws)

@@ -125,7 +125,7 @@ def _facts(run: Mapping[str, Any], parameters: list[dict[str, Any]]) -> list[tup
     """What was measured on what: data set, aspect, model and weights, what differs from the defaults, and when."""
     given, models = run.get("parameters") or {}, run.get("weights")
     weights = [
-        f"{name}: {about.get('fingerprint')}, {about.get('source')}"
+        f"{name}: {about.get('fingerprint')}, {about.get('source')}; {_stated(about.get('properties'))}".rstrip("; ")
         for name, about in (models.items() if isinstance(models, Mapping) else ())
         if isinstance(about, Mapping)
     ]
@@ -139,6 +139,12 @@ def _facts(run: Mapping[str, Any], parameters: list[dict[str, Any]]) -> list[tup
         "Took": duration(run.get("seconds")),
     }
     return [(name, str(value)) for name, value in facts.items() if value]
+
+
+def _stated(properties: Any) -> str:
+    """What the tensors of a model do not say, each with who said it."""
+    shown = properties.items() if isinstance(properties, Mapping) else ()
+    return "; ".join(f"{name} {said}" for name, said in shown)
 
 
 def _failure(run: Mapping[str, Any], error: str) -> str:

@@ -47,7 +47,7 @@ def train(folder: Path) -> None:
     device, processes = this_device(config.device)
     print(processes)
     model = configured_backbone(config, device, progress=False)
-    _, images, split = open_images(config, model.resolution, progress=False)
+    _, images, split = open_images(config, model.resolution, model.properties.interpolation, progress=False)
     people = training_images(images, split, config.validation)
     encoder = image_encoder(model, len(people.identities), config)
     text = prompt_texts(model, texts, people.identities, split)
