@@ -26,6 +26,7 @@ from PIL import Image
 
 from handclip_lib.backbone.load import SHAPES, load_backbone
 from handclip_lib.backbone.openai_clip import build_clip, clip_package, published
+from handclip_lib.backbone.properties import Given
 from handclip_lib.cli import EXIT_CODES, _parser, main
 from handclip_lib.data.audit import PUBLISHED_COUNTS
 from handclip_lib.data.hands11k import read_hands11k
@@ -146,7 +147,10 @@ def check_handclip(words: Sequence[str], data_root: Path) -> None:
             check_values(find_notebook(given.notebook).stem, given.files, given.typed, given.raw)
         plan = [word for word in words if word not in ("--resume", "--dry-run")]
         # the text's files of weights and runs are the reader's
-        with patch("handclip_lib.backbone.load.check_weights"), patch("handclip_lib.runs.inputs.usable_run"):
+        with (
+            patch("handclip_lib.backbone.load.check_weights", return_value=SHAPES["vitb16"]),
+            patch("handclip_lib.runs.inputs.usable_run"),
+        ):
             assert main([*plan, "--dry-run"]) == 0, words
     elif words[0] == "doctor":
         assert main(words) in (0, 1), words
@@ -414,7 +418,10 @@ def test_weights_are_read_with_nothing_of_ours(bench: Path, capsys):
 
 def test_a_checkpoint_of_clipfh_becomes_a_clip(bench: Path):
     run_examples("from_clipfh.md")
-    assert load_backbone("clip.pt", device="cpu").fingerprint == load_backbone("tiny", device="cpu").fingerprint
+    tiny = load_backbone("tiny", device="cpu").fingerprint
+    assert load_backbone("clip.pt", device="cpu", given=Given("quick_gelu")).fingerprint == tiny
+    said = load_backbone("BEST.pth", device="cpu", given=Given("quick_gelu"))
+    assert (said.fingerprint, "tensors beside the CLIP" in said.source) == (tiny, True)
 
 
 # --- for real
