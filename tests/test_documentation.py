@@ -253,7 +253,8 @@ def test_every_parameter_in_the_text_is_taken_by_every_notebook_that_has_it(page
             assert having, word
             for name in having:
                 if (name, word) != ("05_evaluation", "-p text_weight 1"):
-                    check_values(name, [], [pair] if kind == "p" else [], [pair] if kind == "r" else [])
+                    of = [["weights", "b.pt"]] if pair[0] in ("activation", "heads", "mean_std") else []
+                    check_values(name, [], [*of, pair] if kind == "p" else of, [pair] if kind == "r" else [])
 
 
 PARAMETER_OF = {"truth": "recompute", "whole number": "epochs", "number": "learning_rate", "choice": "aspect",
