@@ -3,6 +3,7 @@
 `python tests/clip_checkpoints.py vitb16 jit vitb16.pt` makes one to try by hand.
 """
 
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -36,8 +37,22 @@ def random_clip(shape: ClipShape, seed: int = 0) -> Any:
     return model.eval()
 
 
-def write_checkpoint(path: Path, shape: ClipShape, kind: str = "state_dict", seed: int = 0) -> dict[str, torch.Tensor]:
-    """Write random weights.
+def write_config(path: Path, shape: ClipShape, *, quick_gelu: bool = True, head_width: int = 64) -> None:
+    """What open_clip says of a model of a shape: what its tensors do not."""
+    vision = {"layers": shape.vision_layers, "width": shape.vision_width, "image_size": shape.resolution}
+    vision |= {"head_width": head_width} | ({"patch_size": shape.patch_size} if shape.patch_size else {})
+    text = {
+        "context_length": shape.context_length, "vocab_size": shape.vocab_size, "width": shape.text_width,
+        "heads": max(1, shape.text_width // 64), "layers": shape.text_layers,
+    }  # fmt: skip
+    sizes = {"embed_dim": shape.embedding_dim, "vision_cfg": vision, "text_cfg": text}
+    path.write_text(json.dumps(sizes | ({"quick_gelu": True} if quick_gelu else {})))
+
+
+def write_checkpoint(
+    path: Path, shape: ClipShape, kind: str = "state_dict", seed: int = 0, *, config: bool = True
+) -> dict[str, torch.Tensor]:
+    """Write random weights, and beside them, as `config` has it, that they are with QuickGELU.
 
     Args:
         path: Where to.
@@ -70,6 +85,8 @@ def write_checkpoint(path: Path, shape: ClipShape, kind: str = "state_dict", see
         safetensors.torch.save_file(model.state_dict(), path)
     else:
         torch.save(model.state_dict(), path)
+    if config:
+        write_config(path.with_suffix(".json"), shape)
     sizes = ("context_length", "vocab_size", "input_resolution")
     return {name: tensor for name, tensor in model.state_dict().items() if name not in sizes}
 

@@ -26,6 +26,7 @@ from PIL import Image
 
 from handclip_lib.backbone.load import SHAPES, load_backbone
 from handclip_lib.backbone.openai_clip import build_clip, clip_package, published
+from handclip_lib.backbone.properties import Given
 from handclip_lib.cli import EXIT_CODES, _parser, main
 from handclip_lib.data.audit import PUBLISHED_COUNTS
 from handclip_lib.data.labels import read_hands11k, read_labels
@@ -150,8 +151,11 @@ def check_handclip(words: Sequence[str], data_root: Path) -> None:
             check_values(find_notebook(given.notebook).stem, given.files, given.typed, given.raw)
         plan = [word for word in words if word not in ("--resume", "--dry-run")]
         # the text's machine, and its files of weights and runs, are the reader's
-        room = patch("handclip_lib.launch.plan._room_faults", return_value=[])
-        with room, patch("handclip_lib.backbone.load.check_weights"), patch("handclip_lib.runs.inputs.usable_run"):
+        with (
+            patch("handclip_lib.launch.plan._room_faults", return_value=[]),
+            patch("handclip_lib.backbone.load.check_weights", return_value=SHAPES["vitb16"]),
+            patch("handclip_lib.runs.inputs.usable_run"),
+        ):
             assert main([*plan, "--dry-run"]) == 0, words
     elif words[0] == "doctor":
         assert main(words) in (0, 1), words
@@ -254,7 +258,8 @@ def test_every_parameter_in_the_text_is_taken_by_every_notebook_that_has_it(page
             assert having, word
             for name in having:
                 if (name, word) != ("05_evaluation", "-p text_weight 1"):
-                    check_values(name, [], [pair] if kind == "p" else [], [pair] if kind == "r" else [])
+                    of = [["weights", "b.pt"]] if pair[0] in ("activation", "heads", "mean_std") else []
+                    check_values(name, [], [*of, pair] if kind == "p" else of, [pair] if kind == "r" else [])
 
 
 PARAMETER_OF = {"truth": "recompute", "whole number": "epochs", "number": "learning_rate", "choice": "aspect",
@@ -420,7 +425,10 @@ def test_weights_are_read_with_nothing_of_ours(bench: Path, capsys):
 
 def test_a_checkpoint_of_clipfh_becomes_a_clip(bench: Path):
     run_examples("from_clipfh.md")
-    assert load_backbone("clip.pt", device="cpu").fingerprint == load_backbone("tiny", device="cpu").fingerprint
+    tiny = load_backbone("tiny", device="cpu").fingerprint
+    assert load_backbone("clip.pt", device="cpu", given=Given("quick_gelu")).fingerprint == tiny
+    said = load_backbone("BEST.pth", device="cpu", given=Given("quick_gelu"))
+    assert (said.fingerprint, "tensors beside the CLIP" in said.source) == (tiny, True)
 
 
 # --- for real

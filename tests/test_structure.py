@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "handclip_lib"
 FLOORS = {
     "terminal": -1, "errors": 0, "files": 1, "machine": 0, "places": 1, "finite": 1, "parameters": 2, "drawn": 2,
     "data": 3, "losses": 3, "backbone": 4, "models": 5, "evaluation": 6, "training": 7, "runs": 8, "analysis": 9,
-    "plots": 10, "widgets": 11, "report": 12, "launch": 13, "doctor": 14, "cli": 15,
+    "plots": 10, "widgets": 11, "report": 12, "launch": 13, "doctor": 14, "file_commands": 14, "cli": 15,
 }  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def unfreeze(visual: Any, last: int = ALL) -> list[torch.nn.Module]:
     learning = [*(blocks[-last:] if last else []), *after]
     for module in learning:
         module.requires_grad_(True)
-    if hasattr(visual, "proj"):
+    if getattr(visual, "proj", None) is not None:
         visual.proj.requires_grad_(True)
     return learning
 
@@ -83,7 +83,7 @@ def learning_part(visual: Any, activations: Tensor, last: int = ALL, recompute: 
         return visual.attnpool(_through(visual, x, blocks))
     if blocks:
         x = _kept(recompute)(blocks[-1], _through(visual, x, blocks[:-1], recompute), 1)
-    return visual.ln_post(x[:, 0]) @ visual.proj
+    return _projected(visual, x[:, 0])
 
 
 def learning_tokens(visual: Any, activations: Tensor, last: int = ALL, recompute: bool = False) -> Tensor:
@@ -100,10 +100,16 @@ def learning_tokens(visual: Any, activations: Tensor, last: int = ALL, recompute
     """
     x = _through(visual, *_learning(visual, activations, last), recompute)
     if hasattr(visual, "transformer"):
-        return visual.ln_post(x) @ visual.proj
+        return _projected(visual, x)
     pool, positions = visual.attnpool, x.flatten(2).transpose(1, 2)
     positions = positions + pool.positional_embedding[1:].to(x.dtype)
     return torch.cat([pool(x)[:, None], pool.c_proj(pool.v_proj(positions))], dim=1)
+
+
+def _projected(visual: Any, tokens: Tensor) -> Tensor:
+    """A ViT that has no projection embeds in its own width."""
+    normed = visual.ln_post(tokens)
+    return normed if visual.proj is None else normed @ visual.proj
 
 
 def _learning(visual: Any, activations: Tensor, last: int) -> tuple[Tensor, list[Any]]:
@@ -149,7 +155,13 @@ def _block(block: Any, tokens: Tensor, n_kept: int) -> Tensor:
     query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
     attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
     kept = tokens[:, :n_kept] + attention.out_proj(attended)
-    return kept + block.mlp.c_proj(QuickGELU.apply(block.mlp.c_fc(block.ln_2(kept))))
+    hidden = block.mlp.c_fc(block.ln_2(kept))
+    return kept + block.mlp.c_proj(F.gelu(hidden) if has_gelu(block) else QuickGELU.apply(hidden))
+
+
+def has_gelu(block: Any) -> bool:
+    """Whether a block has GELU, and not openai-clip's QuickGELU."""
+    return isinstance(block.mlp.gelu, torch.nn.GELU)
 
 
 class QuickGELU(torch.autograd.Function):

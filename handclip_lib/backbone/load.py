@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from http.client import HTTPException
 from pathlib import Path
@@ -11,20 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from handclip_lib.backbone.fitting import NOTHING, build_model, fitting_model, own_size
 from handclip_lib.backbone.image_tower import RESNET_STEP, learning_part, resize_input, whole_cells
-from handclip_lib.backbone.openai_clip import ClipShape, clip_package, fetch_published, published
-from handclip_lib.backbone.weights import (
-    build_model,
-    fingerprint,
-    fitting_model,
-    read_weights,
-    refuse_not_finite,
-    stored_size,
-)
-from handclip_lib.data.batches import plain
+from handclip_lib.backbone.openai_clip import ClipShape, cells_of, clip_package, fetch_published, published
+from handclip_lib.backbone.properties import PLAIN_STEMS, Given, Properties, openais
+from handclip_lib.backbone.weights import TINY_WEIGHTS, Weights, fingerprint, read_weights, refuse_not_finite
+from handclip_lib.data.batches import Normalisation, plain
 from handclip_lib.data.decoder import Resolution, height_and_width
 from handclip_lib.errors import BackboneError
 from handclip_lib.finite import require_finite
+from handclip_lib.parameters.parts import Model
 from handclip_lib.places import cache_folder
 
 SHAPES = {
@@ -39,7 +35,6 @@ SHAPES = {
     "rn50x64": ClipShape(1024, 448, (3, 15, 36, 10), 128, None, 1024, published="RN50x64"),
     "tiny": ClipShape(128, 128, (2, 2, 2, 2), 16, None, 64, text_layers=2),
 }
-TINY_WEIGHTS = Path(__file__).with_name("tiny.safetensors")
 
 
 @dataclass(frozen=True)
@@ -47,13 +42,14 @@ class Backbone:
     """A CLIP model with what is needed to feed it.
 
     Attributes:
-        name: Short name, or the file's stem where the shape is none of the known ones.
+        name: Short name of OpenAI's nine or `tiny`; of other weights the file's stem and eight digits of `fingerprint`.
         model: `clip.model.CLIP`, float32, in evaluation mode, on `device`.
         resolution: Side in pixels of the square images it takes, or their height and width.
         embedding_dim: Length of an embedding.
         context_length: Tokens in a text, start and end included.
         device: Where it computes.
-        fingerprint: First 16 hex digits of the SHA-256 of the weights.
+        fingerprint: First 16 hex digits of the SHA-256 of the weights and of what differs from OpenAI's properties.
+        properties: What its tensors do not say.
         source: Where the weights come from, for records: "tiny of this library", "published …", "file …", "run …".
     """
 
@@ -64,6 +60,7 @@ class Backbone:
     context_length: int
     device: torch.device
     fingerprint: str
+    properties: Properties = field(default_factory=Properties)
     source: str = ""
 
     @torch.inference_mode()
@@ -79,7 +76,7 @@ class Backbone:
             raise BackboneError(f"{wanted} {pixels.shape}; decode them with resolution={self.resolution}")
         if not len(pixels):
             return np.empty((0, self.embedding_dim), np.float32)
-        images = plain(torch.from_numpy(np.array(pixels)).to(self.device))
+        images = plain(torch.from_numpy(np.array(pixels)).to(self.device), self.normalisation)
         return self._finite(learning_part(self.model.visual, images), "image embeddings")
 
     def copy(self) -> "Backbone":
@@ -87,6 +84,18 @@ class Backbone:
         model = self.model
         shared = {id(value): value for name, value in model.named_parameters() if not name.startswith("visual.")}
         return replace(self, model=deepcopy(model, shared))
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """Mean and standard deviation of the channels of pixels in 0..1."""
+        return self.properties.mean, self.properties.std
+
+    @property
+    def unlike_clip(self) -> str:
+        """As `Properties.unlike_clip`, for a fingerprint of weights trained from these."""
+        pool, text = getattr(self.model.visual, "attnpool", None), getattr(self.model, "transformer", None)
+        width = self.model.visual.conv1.out_channels if pool is None else pool.positional_embedding.shape[1]
+        return self.properties.unlike_clip((width, text.width if text is not None else 0))
 
     @property
     def reads_text(self) -> bool:
@@ -102,7 +111,8 @@ class Backbone:
         """
         if not len(texts):
             return np.empty((0, self.embedding_dim), np.float32)
-        return self._finite(self.model.encode_text(self.tokenize(texts).to(self.device)), "text embeddings")
+        tokens = self.tokenize(texts).to(self.device)
+        return self._finite(self.model.encode_text(tokens), "text embeddings")
 
     def _finite(self, embeddings: torch.Tensor, what: str) -> np.ndarray:
         found = embeddings.float().cpu().numpy()
@@ -134,6 +144,7 @@ class Backbone:
         """
         if not self.reads_text:
             known = f"{self.name} knows {self.model.vocab_size} tokens and CLIP's vocabulary has {self.end_token + 1}"
+            known = known if self.model.vocab_size else f"{self.name} has no text tower"
             raise BackboneError(f"{known}; it can embed images, not texts")
         return list(_tokenizer().encode(text))
 
@@ -160,25 +171,23 @@ def _tokenizer() -> Any:
 
 def load_backbone(
     name: str, weights: str | Path | None = None, device: str = "auto", download_root: str | Path | None = None,
-    input_size: tuple[int, int] | None = None, progress: bool = True,
+    input_size: tuple[int, int] | None = None, given: Given = NOTHING, progress: bool = True,
 ) -> Backbone:  # fmt: skip
     """Load a backbone in float32.
 
-    A checkpoint in a file may have any CLIP shape openai-clip can express: heads are 64 wide (or one head
-    in narrower towers) and the activation is QuickGELU. Neither can be read off the weights.
-
     Args:
-        name: A short name of `SHAPES`, or the path of a checkpoint.
-        weights: A checkpoint to use in place of OpenAI's download; it must have the shape that `name` says, but may
-            take images of another size.
+        name: A short name of `SHAPES`, or the path of weights of any CLIP's shape.
+        weights: Weights to use in place of OpenAI's download. `name` must then be of their shape, but for the size of
+            images, or "tiny", the default, with which the weights say what they are.
         device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
         download_root: Where OpenAI's files lie and are put; default: `clip` in HandCLIP's cache folder.
         input_size: Height and width in pixels of the images it shall take, multiples of its patch; position
             embeddings are interpolated. None: the size it was trained on.
+        given: What a user says of the weights that their tensors do not.
 
     Raises:
-        BackboneError: An unknown name or device, weights that cannot be had or read, of another shape, or
-            that hold NaN or infinity.
+        BackboneError: An unknown name or device, weights that cannot be had or read, of another shape, that hold NaN
+            or infinity, or of which nobody says what their tensors do not.
     """
     place, known = _device(device), SHAPES.get(name)
     if known is None and (weights or not Path(name).expanduser().exists()):
@@ -187,29 +196,47 @@ def load_backbone(
     if known is not None and known.published and not weights:
         file = _published(name, Path(download_root or cache_folder() / "clip").expanduser(), progress)
         source = f"published {known.published}, {file}"
+        read = replace(read_weights(file), stated=openais(f"OpenAI's {known.published}, by its SHA-256"))
     else:
         file = Path(weights or (TINY_WEIGHTS if known else name)).expanduser()
-        source = "tiny of this library" if file == TINY_WEIGHTS else f"file {file}"
-    model, shape = build_model(read_weights(file), file)
+        read = _sized(read_weights(file), input_size)
+        source = "; ".join(["tiny of this library" if file == TINY_WEIGHTS else f"file {file}", *read.remarks])
+    model, shape, properties = build_model(read, given)
     if weights:
         _refuse_other_shape(name, shape, file)
     refuse_not_finite(model, str(file))
-    size, _ = stored_size(file) or ((shape.resolution, shape.resolution), None)
+    size = own_size(read)[0] or (shape.resolution, shape.resolution)
     taken = input_size or size
     resize_input(model.visual, size, taken)
-    content = fingerprint(model)
+    content = fingerprint(model, properties.unlike_clip(shape.widths))
     if shape.patch_size is None:  # convolutions run 1.4 times as fast on a CPU with channels last
         model.visual.to(memory_format=torch.channels_last)
     return Backbone(
-        name if known and not weights else _known(shape) or file.stem, model.to(place),
-        taken[0] if taken[0] == taken[1] else taken, shape.embedding_dim, shape.context_length, place, content, source,
+        name if known and not weights else _called(file, content), model.to(place),
+        taken[0] if taken[0] == taken[1] else taken, shape.embedding_dim, shape.context_length, place, content,
+        properties, source,
     )  # fmt: skip
 
 
-def check_weights(name: str, weights: str, input_size: tuple[int, int] | None = None) -> None:
+def configured_backbone(config: Model, device: str = "", progress: bool = True) -> Backbone:
+    """The backbone that a notebook's parameters name; raises as `load_backbone`."""
+    return load_backbone(
+        config.backbone, config.weights, device or config.device, config.download_root, config.size, given_in(config),
+        progress,
+    )  # fmt: skip
+
+
+def given_in(config: Model) -> Given:
+    """What a notebook's parameters say of the file of weights."""
+    return Given(config.activation, config.heads, config.mean_std)
+
+
+def check_weights(
+    name: str, weights: str, input_size: tuple[int, int] | None = None, given: Given = NOTHING, texts: bool = False
+) -> ClipShape:
     """Refuse what `load_backbone` would refuse of a short name's weights and input size, without making the model.
 
-    Published weights, those of an empty `weights`, are not looked at.
+    Published weights, those of an empty `weights`, are not looked at. `texts`: what is run needs a text tower.
 
     Raises:
         BackboneError: The file is absent, damaged, no CLIP or of another shape, or the size fits no patches.
@@ -217,27 +244,36 @@ def check_weights(name: str, weights: str, input_size: tuple[int, int] | None = 
     shape = SHAPES[name]
     if weights:
         file = Path(weights).expanduser()
-        if file.exists() and not file.is_file():
+        if file.exists() and not (file.is_file() or file.is_dir()):
             raise BackboneError(f"{file} is no file; give the path of a checkpoint")
-        _, shape = fitting_model(read_weights(file), file)
+        _, shape, _ = fitting_model(_sized(read_weights(file), input_size), given)
         _refuse_other_shape(name, shape, file)
+        if texts and not shape.text_layers:
+            alone = f"{file} has no text tower, and prompts need one"
+            raise BackboneError(f"{alone}: notebooks 03 and 05 take it, 02 and 04 do not; give a whole CLIP")
     if input_size:
         whole_cells(shape.patch_size or RESNET_STEP, input_size)
+    return shape
 
 
-def _known(shape: ClipShape) -> str | None:
-    return next((short for short, sizes in SHAPES.items() if sizes == shape), None)
+def _sized(read: Weights, input_size: tuple[int, int] | None) -> Weights:
+    """Where nothing says which images weights are for and square ones do not fit, an input size says it."""
+    cells = cells_of(read.state)
+    silent = read.size is None and input_size is not None and round(cells**0.5) ** 2 != cells
+    return replace(read, size=input_size) if silent else read
+
+
+def _called(file: Path, content: str) -> str:
+    path = file.resolve()
+    stem = path.name if path.is_dir() else path.parent.name if path.stem in PLAIN_STEMS else path.stem
+    return f"{stem} {content[:8]}"
 
 
 def _refuse_other_shape(name: str, shape: ClipShape, file: Path) -> None:
-    """Images of another size than every known shape's are no other shape: `input_size` changes that, too."""
-    known = _known(shape)
-    alike = [short for short, sizes in SHAPES.items() if replace(shape, resolution=sizes.resolution) == sizes]
-    if name == known or (known is None and name in alike):
+    """Images of another size than the named shape's are no other shape: `input_size` changes that, too."""
+    if name == "tiny" or replace(shape, resolution=SHAPES[name].resolution) == SHAPES[name]:
         return
-    remedy = f"notebooks take no such shape; in Python, load_backbone({str(file)!r}) does"
-    if alike:
-        remedy = f"say backbone={known or alike[0]} for this file"
+    remedy = "leave backbone out: a file says itself what it is"
     raise BackboneError(f"{name} is a {SHAPES[name]}, but {file} holds a {shape}; {remedy}")
 
 

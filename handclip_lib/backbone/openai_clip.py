@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 
 from handclip_lib.backbone.image_tower import RESNET_STEP
+from handclip_lib.backbone.properties import Properties
 from handclip_lib.errors import BackboneError
 from handclip_lib.files import sha256_of, whole_file
 
@@ -82,6 +83,12 @@ def published(architecture: str) -> Published:
     return Published(file, address, checksum)
 
 
+def published_as(file: Path) -> str:
+    """OpenAI's name of the architecture whose published file this is, by its SHA-256; "" where it is none."""
+    checksums = {address.split("/")[-2]: name for name, address in clip_package().clip._MODELS.items()}
+    return checksums.get(sha256_of(file), "")
+
+
 def fetch_published(architecture: str, folder: Path, progress: bool = True) -> Path:
     """One of OpenAI's nine files with the SHA-256 that OpenAI gives, downloaded when `folder` has no sound copy.
 
@@ -119,10 +126,11 @@ def _downloaded(address: str, name: str, progress: bool) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class ClipShape:
-    """The sizes that make one CLIP architecture; attention heads follow as width / 64, at least one.
+    """The sizes that make one CLIP architecture; how many attention heads it has, no size tells.
 
-    `vision_layers` is a number for a ViT, four numbers for a ResNet, which has no `patch_size`. `published` is OpenAI's
-    name where it published such a model, and no part of the shape.
+    `vision_layers` is a number for a ViT, four numbers for a ResNet, which has no `patch_size`. `text_layers` is 0 of
+    an image tower alone. `vision_mlp` and `text_mlp` are the inner widths of MLPs, 0 for four times the outer one.
+    `published` is OpenAI's name where it published such a model, and no part of the shape.
     """
 
     embedding_dim: int
@@ -135,10 +143,20 @@ class ClipShape:
     context_length: int = 77
     vocab_size: int = 49408
     published: str = field(default="", compare=False)
+    vision_mlp: int = 0
+    text_mlp: int = 0
+    projected: bool = True
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Of what has attention heads: the ViT or a ResNet's pooling, and the text tower."""
+        return self.vision_width * (32 if self.patch_size is None else 1), self.text_width
 
     def __str__(self) -> str:
         vision = f"{self.vision_layers} layers of width {self.vision_width}, {self.resolution} px images"
         kind = f"ResNet, {vision}" if self.patch_size is None else f"ViT, {vision}, patch {self.patch_size}"
+        if not self.text_layers:
+            return f"{kind}; embedding {self.embedding_dim}; no text tower"
         text = f"text {self.text_layers} layers of width {self.text_width}"
         text = f"{text}, {self.context_length} tokens of {self.vocab_size}"
         return f"{kind}; embedding {self.embedding_dim}; {text}"
@@ -152,27 +170,43 @@ def infer_shape(state: Mapping[str, torch.Tensor], side: int | None = None) -> C
     Raises:
         KeyError, IndexError, ValueError: A tensor that gives a size is absent or cannot give it.
     """
-    if "visual.proj" in state:
+    projected, mlp = "visual.proj" in state, 0
+    if _is_vit(state):
         width, _, _, patch = state["visual.conv1.weight"].shape
         layers: int | tuple[int, ...] = _count(state, "visual.transformer.resblocks.")
+        embedding_dim = state["visual.proj"].shape[1] if projected else width
+        mlp = _inner(state, "visual.transformer", width)
     else:
         width, patch = state["visual.layer1.0.conv1.weight"].shape[0], None
-        layers = tuple(_count(state, f"visual.layer{stage}.") for stage in (1, 2, 3, 4))
+        layers, projected = tuple(_count(state, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)), True
+        embedding_dim = state["visual.attnpool.c_proj.weight"].shape[0]
     step, cells = RESNET_STEP if patch is None else patch, cells_of(state)
     grid = round(cells**0.5) if side is None else side // step
     if grid < 1 or (side is None and grid * grid != cells):
-        raise ValueError(f"its images are not square: {cells} cells")
+        raise ValueError(f"its images are not square: {cells} cells, and nothing beside it says how many rows")
+    if not any(not name.startswith(("visual.", "logit_scale")) for name in state):
+        return ClipShape(embedding_dim, grid * step, layers, width, patch, 0, 0, 0, 0, "", mlp, 0, projected)
     context_length, text_width = state["positional_embedding"].shape
     return ClipShape(
         state["text_projection"].shape[1], grid * step, layers, width, patch, text_width,
-        _count(state, "transformer.resblocks."), context_length, state["token_embedding.weight"].shape[0],
+        _count(state, "transformer.resblocks."), context_length, state["token_embedding.weight"].shape[0], "", mlp,
+        _inner(state, "transformer", text_width), projected,
     )  # fmt: skip
+
+
+def _is_vit(state: Mapping[str, torch.Tensor]) -> bool:
+    return "visual.class_embedding" in state or "visual.proj" in state
 
 
 def cells_of(state: Mapping[str, torch.Tensor]) -> int:
     """Cells of the images that the position embeddings of a state dict are for."""
-    holder = "visual" if "visual.proj" in state else "visual.attnpool"
+    holder = "visual" if _is_vit(state) else "visual.attnpool"
     return state[f"{holder}.positional_embedding"].shape[0] - 1
+
+
+def _inner(state: Mapping[str, torch.Tensor], tower: str, width: int) -> int:
+    inner = state[f"{tower}.resblocks.0.mlp.c_fc.weight"].shape[0]
+    return 0 if inner == 4 * width else inner
 
 
 def _count(state: Mapping[str, torch.Tensor], prefix: str) -> int:
@@ -196,22 +230,55 @@ class _NoRandomNumbers(TorchFunctionMode):
         return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
 
 
-def build_clip(shape: ClipShape) -> torch.nn.Module:
+class ImageTower(torch.nn.Module):
+    """What stands for a `CLIP` where there is an image tower alone: it knows no token."""
+
+    vocab_size = context_length = 0
+
+    def __init__(self, visual: torch.nn.Module):
+        super().__init__()
+        self.visual = visual
+
+
+def build_clip(shape: ClipShape, properties: Properties | None = None) -> torch.nn.Module:
     """openai-clip's `CLIP` of any shape with weights that are still anything: load a whole state dict into it.
+
+    Without properties it has QuickGELU, and heads 64 wide or one.
 
     Raises:
         AssertionError, ValueError, RuntimeError: No CLIP has these sizes.
     """
     classes = clip_package().model
-    vit = shape.patch_size is not None
+    vit, text = shape.patch_size is not None, shape.text_layers > 0
     with _NoRandomNumbers():
         # below 64 openai-clip would ask for zero heads; the tower is put in afterwards
         width, heads = max(64, shape.vision_width) if vit else shape.vision_width, max(1, shape.text_width // 64)
         model = classes.CLIP(
             shape.embedding_dim, shape.resolution, shape.vision_layers, width, shape.patch_size,
-            shape.context_length, shape.vocab_size, shape.text_width, heads, shape.text_layers,
+            shape.context_length or 1, shape.vocab_size or 1, shape.text_width or 64, heads, shape.text_layers or 1,
         )  # fmt: skip
         if vit and shape.vision_width < 64:
             sizes = shape.resolution, shape.patch_size, shape.vision_width, shape.vision_layers
             model.visual = classes.VisionTransformer(*sizes, heads=1, output_dim=shape.embedding_dim)
-    return model
+        towers = [(model.visual.transformer, shape.vision_mlp)] if vit else []
+        for tower, inner in [*towers, (model.transformer, shape.text_mlp)]:
+            for block in tower.resblocks if inner else ():
+                block.mlp.c_fc = torch.nn.Linear(tower.width, inner)
+                block.mlp.c_proj = torch.nn.Linear(inner, tower.width)
+    if not shape.projected:
+        model.visual.proj = None
+    if properties is not None:
+        _put(model, properties, vit)
+    return model if text else ImageTower(model.visual)
+
+
+def _put(model: Any, properties: Properties, vit: bool) -> None:
+    """Activation and heads into both towers."""
+    towers = [(model.visual.transformer.resblocks, properties.heads)] if vit else []
+    for blocks, heads in [*towers, (model.transformer.resblocks, properties.text_heads)]:
+        for block in blocks if heads else ():
+            block.attn.num_heads, block.attn.head_dim = heads, block.attn.embed_dim // heads
+            if properties.activation == "gelu":
+                block.mlp.gelu = torch.nn.GELU()
+    if not vit:
+        model.visual.attnpool.num_heads = properties.heads

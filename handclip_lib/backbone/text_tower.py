@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from handclip_lib.backbone.image_tower import has_gelu
+
 
 class _Layer(NamedTuple):
     """One of openai-clip's blocks, and keys and values of the constant start: (heads, start, width / heads)."""
@@ -120,5 +122,6 @@ def _block(layer: _Layer, x: Tensor, mask: Tensor, asked: Tensor | None) -> Tens
     attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
     kept = kept + F.linear(attended, *_frozen(attention.out_proj))
     hidden = F.linear(F.layer_norm(kept, (width,), *_frozen(block.ln_2)), *_frozen(block.mlp.c_fc))
-    kept = kept + F.linear(hidden * (1.702 * hidden).sigmoid(), *_frozen(block.mlp.c_proj))
+    active = F.gelu(hidden) if has_gelu(block) else hidden * (1.702 * hidden).sigmoid()
+    kept = kept + F.linear(active, *_frozen(block.mlp.c_proj))
     return kept if asked is None else kept[:, 0]

@@ -75,6 +75,16 @@ def read_torchscript(path: Path) -> dict[str, torch.Tensor]:
         return _Tensors(path, archive, entries, f"{root}/data/").of(_noted(archive.read(f"{root}/data.pkl")))
 
 
+def declared_activation(path: Path) -> str:
+    """Of "quick_gelu" and "gelu", the one that the classes of an archive's modules say; "" for neither, or both."""
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("/constants.pkl"))
+        pickled = archive.read(name.replace("constants.pkl", "data.pkl"))
+    kinds = {b"\nQuickGELU\n": "quick_gelu", b"\nGELU\n": "gelu"}
+    found = [activation for mark, activation in kinds.items() if mark in pickled]
+    return found[0] if len(found) == 1 else ""
+
+
 def _noted(pickled: bytes) -> Any:
     stack: list[Any] = []
     marks: list[int] = []

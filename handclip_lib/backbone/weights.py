@@ -1,11 +1,13 @@
 """Weights in files: HandCLIP's own, and CLIP's that somebody else wrote, without running any Python they may carry."""
 
 import hashlib
+import json
 import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +15,43 @@ import safetensors
 import safetensors.torch
 import torch
 
-from handclip_lib.backbone.image_tower import positions, resize_input
-from handclip_lib.backbone.openai_clip import ClipShape, build_clip, cells_of, infer_shape
-from handclip_lib.backbone.torchscript import is_torchscript, read_torchscript
+from handclip_lib.backbone.naming import named
+from handclip_lib.backbone.openai_clip import published_as
+from handclip_lib.backbone.properties import INDICES, WHOLE, openais, stated_beside, stated_in
+from handclip_lib.backbone.torchscript import declared_activation, is_torchscript, read_torchscript
 from handclip_lib.errors import BackboneError, HandClipError
 from handclip_lib.files import REMEDY, UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.finite import require_finite
 
-FORMATS = "OpenAI's JIT archive, a state dict saved by torch.save (.pt, .pth), or .safetensors"
-SIZE_FACT = "input_size"
+FORMATS = "OpenAI's JIT archive, a state dict saved by torch.save (.pt, .pth, .bin), .safetensors, or a folder of one"
+SIZE_FACT, MADE_OF = "input_size", "made_of"
+"""In the header of a file of HandCLIP's: the size of its images, and the name of the backbone it was trained from."""
 SEALED = next(iter(UNSEALED))
 """In the header of a file that has a checksum."""
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
-_NUMBERS = ("input_resolution", "context_length", "vocab_size")  # that JIT archives keep beside the weights
+TINY_WEIGHTS = Path(__file__).with_name("tiny.safetensors")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a file or a folder of weights holds, and what is said of it.
+
+    Attributes:
+        path: As it was given; messages name it.
+        state: Tensors by OpenAI's names, on the CPU, in the precision they are stored in.
+        library: Whose names they had in the file.
+        remarks: What was chosen among several and what was left out.
+        stated: What the file, or those beside it, say that tensors do not.
+        size: Height and width of the images they are for, where it is said.
+        side: That of the square images they were made for, where they were interpolated since.
+    """
+
+    path: Path
+    state: dict[str, torch.Tensor]
+    library: str
+    remarks: tuple[str, ...]
+    stated: dict[str, Any]
+    size: tuple[int, int] | None = None
+    side: int | None = None
 
 
 def save_tensors(file: Path, tensors: Mapping[str, torch.Tensor], facts: dict[str, str], remedy: str = REMEDY) -> None:
@@ -57,20 +83,67 @@ def load_tensors(file: Path, prefix: str = "") -> tuple[dict[str, torch.Tensor],
         raise ValueError(str(error)) from error
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors by their names of OpenAI's, on the CPU, in the precision they are stored in.
+def header_facts(file: Path) -> dict[str, str]:
+    """The facts in the header of a .safetensors file; raises as safetensors does."""
+    with safetensors.safe_open(file, "pt") as opened:
+        return opened.metadata() or {}
+
+
+def read_weights(path: Path) -> Weights:
+    """Read weights of any library that `naming` knows, and what is said of them; no code in them is run.
 
     Args:
-        path: A JIT archive as OpenAI publishes them, a plain state dict (bare, or under one of `_WRAPPERS`; with or
-            without `module.` before each name), or a .safetensors file.
+        path: A JIT archive as OpenAI publishes them, a state dict of torch.save, a .safetensors file, an index of
+            several such files, or a folder as `save_pretrained` and open_clip write them.
 
     Raises:
         BackboneError: The file is absent, empty, cut short, of another kind, or holds Python objects.
     """
     if not path.exists():
         raise BackboneError(f"no weights at {path}; check the path")
-    if path.is_dir():
-        raise BackboneError(f"{path} is a folder; give the path of a file: {FORMATS}")
+    file = _file_in(path) if path.is_dir() else path
+    found, facts = _shards(file) if file.name in INDICES else _whole(file)
+    inside = named(found, path)
+    stated = _stated(file, facts)
+    size, side = _sizes(facts)
+    return Weights(path, inside.state, inside.library, inside.remarks, stated, size or stated.get("size"), side)
+
+
+def _file_in(folder: Path) -> Path:
+    for name in (*WHOLE[:2], *INDICES, *WHOLE[2:]):
+        if (folder / name).is_file():
+            return folder / name
+    others = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".pt", ".pth", ".bin"))
+    if len(others) == 1:
+        return others[0]
+    wanted = f"one file of weights, such as {WHOLE[0]}"
+    raise BackboneError(f"{folder} is a folder with {len(others)} files of weights; give the path of one, or {wanted}")
+
+
+def _shards(index: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The tensors of an index of several files, each of which must be there and beside it."""
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        parts = sorted(set(places.values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BackboneError(f"{index} is no index of weights ({error!r}); copy it again") from error
+    missing = [part for part in parts if Path(part).name != part or not (index.parent / part).is_file()]
+    if missing:
+        away = f"{len(missing)} of its {len(parts)} files are not beside it: {', '.join(map(str, missing[:3]))}"
+        raise BackboneError(f"{index} is an index, and {away}; copy them, too")
+    found: dict[str, Any] = {}
+    for part in parts:
+        found |= _whole(index.parent / part)[0]
+    lost = [name for name in places if name not in found]
+    if lost:
+        raise BackboneError(
+            f"{index} names {len(lost)} tensors that its files lack, such as {lost[0]}; copy them again"
+        )
+    return found, {}
+
+
+def _whole(path: Path) -> tuple[Any, dict[str, str]]:
+    """What one file holds, and the facts in a .safetensors file's header."""
     try:
         with path.open("rb") as file:
             start = file.read(512).lstrip()
@@ -85,27 +158,45 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch on TorchScript's future and on pickle protocols
-            found = _read(path, start)
+            return _read(path, start)
     except BackboneError:
         raise
     except Exception as error:  # the readers raise a dozen kinds for a damaged file
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BackboneError(f"{path} is damaged or no weights ({reason}); it should be {FORMATS}") from error
-    return _state_dict(found, path)
 
 
-def stored_size(path: Path) -> tuple[tuple[int, int], int] | None:
-    """Of weights that take images of another size than they were made for: height and width, and the side before.
+def _stated(file: Path, facts: Mapping[str, str]) -> dict[str, Any]:
+    """What is said of a file's weights: in its own header, by its program, by its checksum, or beside it."""
+    if "properties" in facts:
+        return stated_in(facts, "the file's own header")
+    if file == TINY_WEIGHTS:
+        return openais("tiny of this library")
+    if any(name in facts for name in (SEALED, SIZE_FACT)):
+        return openais("HandCLIP wrote it when it knew nothing else")
+    beside = stated_beside(file)
+    if "activation" in beside or file.suffix == ".safetensors" or not _is_jit(file):
+        return beside
+    if known := published_as(file):
+        return openais(f"OpenAI's {known}, by its SHA-256")
+    activation = declared_activation(file)
+    said = {"activation": activation, "sources": {"activation": "the classes in the archive"}} if activation else {}
+    return said | beside
 
-    Only a .safetensors file tells, in its header, as `size_fact` wrote it.
-    """
-    if path.suffix != ".safetensors":
-        return None
+
+def _is_jit(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return is_torchscript(archive)
+
+
+def _sizes(facts: Mapping[str, str]) -> tuple[tuple[int, int] | None, int | None]:
+    """Of weights that take images of another size than they were made for: height and width, and the side before."""
     try:
-        with safetensors.safe_open(path, "pt") as opened:
-            height, width, side = map(int, (opened.metadata() or {})[SIZE_FACT].split())
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError):
-        return None
+        height, width, side = map(int, facts[SIZE_FACT].split())
+    except (KeyError, ValueError):
+        return None, None
     return (height, width), side
 
 
@@ -114,19 +205,20 @@ def size_fact(size: tuple[int, int], side: int) -> dict[str, str]:
     return {SIZE_FACT: f"{size[0]} {size[1]} {side}"}
 
 
-def _read(path: Path, start: bytes) -> Any:
+def _read(path: Path, start: bytes) -> tuple[Any, dict[str, str]]:
     if path.suffix == ".safetensors":
         is_sealed(path)  # only what HandCLIP wrote has a checksum
-        return safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, "pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
     if start.startswith(b"PK"):
         if not zipfile.is_zipfile(path):
             raise BackboneError(f"{path} is cut short: its end is missing; download it again")
         with zipfile.ZipFile(path) as archive:
             is_jit = is_torchscript(archive)
         if is_jit:
-            return read_torchscript(path)
+            return read_torchscript(path), {}
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True), {}
     except (pickle.UnpicklingError, RuntimeError) as error:
         # torch's own words end in the advice to set weights_only to False, which would run what the file says
         if "GLOBAL" in str(error) or "must be imported" in str(error):
@@ -138,93 +230,6 @@ def _read(path: Path, start: bytes) -> Any:
         raise ValueError("torch cannot read it safely" if "weights_only" in reason else reason) from None
 
 
-def _state_dict(found: Any, path: Path) -> dict[str, torch.Tensor]:
-    for wrapper in _WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
-            found = found[wrapper]
-            break
-    if not isinstance(found, Mapping):
-        raise BackboneError(f"{path} holds a {type(found).__name__}, not a state dict; it should be {FORMATS}")
-    state = {
-        str(name).removeprefix("module."): tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)
-    }
-    for name, tensor in state.items():
-        plain = tensor.layout is torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
-        if not plain or tensor.nbytes > tensor.untyped_storage().nbytes():
-            raise BackboneError(
-                f"{path} was not read: {name} is no plain tensor (quantized, sparse, without values or spread from "
-                "fewer numbers than its size has); save it dense, in float16 or float32"
-            )
-    return {name: tensor for name, tensor in state.items() if name not in _NUMBERS}
-
-
-def build_model(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Any, ClipShape]:
-    """The CLIP that `read_weights(path)` makes, in float32 (half precision widens without loss), and its shape.
-
-    It is a `clip.model.CLIP` on the CPU, in evaluation mode, and owns its memory.
-
-    Raises:
-        BackboneError: A tower is absent, tensors are missing or too many, or sizes contradict each other.
-    """
-    model, shape = fitting_model(state, path)
-    state = {
-        # a fresh copy: a tensor that maps the file would change or crash with it
-        name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True).contiguous()
-        for name, tensor in state.items()
-    }
-    model.load_state_dict(state, assign=True)
-    return model.eval(), shape
-
-
-def fitting_model(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Any, ClipShape]:
-    """As `build_model`, with weights that are still anything: all tensors are there and fit."""
-    if any(name.startswith(("vision_model.", "text_model.")) for name in state):
-        raise BackboneError(f"{path} is in the naming of Hugging Face transformers; OpenAI's is needed: {FORMATS}")
-    if not any(name.startswith("visual.") for name in state):
-        raise BackboneError(f"{path} has no image encoder (no tensor named visual.…), so it is no CLIP checkpoint")
-    if "token_embedding.weight" not in state or "text_projection" not in state:
-        raise BackboneError(f"{path} has no text encoder (token_embedding, text_projection): a whole CLIP is needed")
-    size, side = stored_size(path) or (None, None)
-    try:
-        shape = infer_shape(state, side)
-        model: Any = build_clip(shape)
-    except (KeyError, IndexError) as error:
-        raise BackboneError(f"{path} is no whole CLIP checkpoint: it lacks {error.args[0]}…") from error
-    except (ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
-        raise BackboneError(f"{path} has sizes that make no CLIP model: {error}") from error
-    if size is not None:
-        resize_input(model.visual, (shape.resolution, shape.resolution), size)
-        needed, there = len(positions(model.visual).positional_embedding), cells_of(state) + 1
-        if there != needed:
-            raise BackboneError(f"{path} says images of {size}, and has {there - 1} places for patches")
-    _compare(model, state, shape, path)
-    return model, shape
-
-
-def _compare(model: Any, state: Mapping[str, torch.Tensor], shape: ClipShape, path: Path) -> None:
-    needed = model.state_dict()
-    both = [(name, state[name], needed[name]) for name in needed if name in state]
-    faults = {
-        "missing": [name for name in needed if name not in state and not name.endswith("num_batches_tracked")],
-        "unknown": [name for name in state if name not in needed],
-        "of another size": [
-            f"{name} is {tuple(its.shape)} where {tuple(wanted.shape)} is needed"
-            for name, its, wanted in both if its.shape != wanted.shape
-        ],
-        "of a type weights have not": [
-            f"{name} is {str(its.dtype).removeprefix('torch.')}"
-            for name, its, wanted in both if its.is_floating_point() != wanted.is_floating_point()
-        ],
-    }  # fmt: skip
-    named = [
-        f"{len(names)} {kind}: {', '.join(names[:3])}{' …' if names[3:] else ''}"
-        for kind, names in faults.items()
-        if names
-    ]
-    if named:
-        raise BackboneError(f"the tensors of {path} make no CLIP model ({shape}): {'; '.join(named)}")
-
-
 def refuse_not_finite(model: torch.nn.Module, where: str, error: type[HandClipError] = BackboneError) -> None:
     """Refuse weights from `where` that hold NaN or infinity, by the first such tensor: figures would mean nothing."""
     for name, tensor in model.state_dict().items():
@@ -233,8 +238,10 @@ def refuse_not_finite(model: torch.nn.Module, where: str, error: type[HandClipEr
             require_finite(tensor.cpu().float(), f"{where}, tensor {name}", remedy, error)
 
 
-def fingerprint(model: torch.nn.Module) -> str:
+def fingerprint(model: torch.nn.Module, unlike_clip: str = "") -> str:
     """Name weights by their content: SHA-256 over names, shapes and float32 bytes, as 16 hex digits.
+
+    What `Properties.unlike_clip` says is part of it, for the same weights embed otherwise with another activation.
 
     The tensors are hashed side by side and their digests hashed together, sorted by name.
     """
@@ -247,4 +254,4 @@ def fingerprint(model: torch.nn.Module) -> str:
 
     with ThreadPoolExecutor(4) as pool:
         digests = pool.map(digest, sorted(model.state_dict().items()))
-        return hashlib.sha256(b"".join(digests)).hexdigest()[:16]
+        return hashlib.sha256(b"".join(digests) + unlike_clip.encode()).hexdigest()[:16]

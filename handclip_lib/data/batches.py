@@ -61,18 +61,25 @@ def identity_batches(
     return [batches[number] for number in rng.permutation(len(batches))]
 
 
-def normalised(images: Tensor) -> Tensor:
-    """CLIP's normalisation of images in 0..1, float32 (n, 3, height, width), channels last in memory."""
-    mean, std = (images.new_tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
+Normalisation = tuple[Sequence[float], Sequence[float]]
+"""Mean and standard deviation of the three channels of pixels in 0..1: a backbone's own."""
+CLIPS: Normalisation = (CLIP_MEAN, CLIP_STD)  # type: ignore[assignment]
+
+
+def normalised(images: Tensor, by: Normalisation = CLIPS) -> Tensor:
+    """Images in 0..1, less the mean and over the deviation, float32 (n, 3, height, width), channels last in memory."""
+    mean, std = (images.new_tensor(values)[:, None, None] for values in by)
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def plain(pixels: Tensor) -> Tensor:
-    """Photographs as they are: uint8 (n, height, width, 3) to CLIP's normalised float32 (n, 3, height, width)."""
-    return normalised(pixels.permute(0, 3, 1, 2).float() / 255)
+def plain(pixels: Tensor, by: Normalisation = CLIPS) -> Tensor:
+    """Photographs as they are: uint8 (n, height, width, 3) to normalised float32 (n, 3, height, width)."""
+    return normalised(pixels.permute(0, 3, 1, 2).float() / 255, by)
 
 
-def augment(pixels: Tensor, seeds: Sequence[int], strength: float = 1.0, flip: bool = False) -> Tensor:
+def augment(
+    pixels: Tensor, seeds: Sequence[int], strength: float = 1.0, flip: bool = False, by: Normalisation = CLIPS
+) -> Tensor:
     """Move and turn, light and tint a little, and add noise.
 
     Each image's change depends on its own seed alone, so a batch in pieces, on several processes, is the same batch.
@@ -84,10 +91,10 @@ def augment(pixels: Tensor, seeds: Sequence[int], strength: float = 1.0, flip: b
         flip: Also mirror half of them. Off by default: a mirrored right hand is a left one.
 
     Returns:
-        CLIP's normalised float32, shape (n, 3, height, width).
+        Normalised float32, shape (n, 3, height, width).
     """
     if not strength and not flip:
-        return plain(pixels)
+        return plain(pixels, by)
     images, device = pixels.permute(0, 3, 1, 2).float() / 255, pixels.device
     generators = [torch.Generator(device).manual_seed(int(seed)) for seed in seeds]
     drawn = torch.stack([torch.rand(11, generator=generator, device=device) for generator in generators])
@@ -104,4 +111,4 @@ def augment(pixels: Tensor, seeds: Sequence[int], strength: float = 1.0, flip: b
     images = 0.5 + (images - 0.5) * (1 + even[:, 8, None, None, None])
     for image, generator, amount in zip(images, generators, 0.02 * strength * drawn[:, 10], strict=True):
         image += amount * torch.randn(image.shape, generator=generator, device=device)
-    return normalised(images.clamp(0, 1))
+    return normalised(images.clamp(0, 1), by)

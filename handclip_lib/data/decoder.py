@@ -171,12 +171,12 @@ def decoding_bytes(header: Header, resolution: Resolution = 0, fit: str = "stret
 
 
 def decode_file(
-    path: Path, resolution: Resolution, fit: str = "stretch", *, white: float = 0, exact: bool = False
-) -> np.ndarray | str:
+    path: Path, resolution: Resolution, fit: str = "stretch", *, white: float = 0, exact: bool = False,
+    interpolation: str = "bicubic",
+) -> np.ndarray | str:  # fmt: skip
     """Decode one file to uint8 (height, width, 3), or say why it cannot be done and what to do.
 
     Args:
-        path: The file.
         resolution: See `Resolution`.
         fit: See `decode_images`.
         white: The sample that becomes 255, of a file of more than 8 bits a sample; 0 finds it in this file alone.
@@ -194,7 +194,7 @@ def decode_file(
             image.load()
             turn = _orientation(image)[0]  # PNG's may stand behind its pixels
             shallow = _eight_bit(path, image, white) if samples else image
-            return np.asarray(_fitted(_rgb(shallow, turn), resolution, fit))
+            return np.asarray(_fitted(_rgb(shallow, turn), resolution, fit, interpolation))
     except Exception as error:  # a reader may raise anything of a damaged file
         return _reason(path, error)
 
@@ -335,16 +335,16 @@ def _draft_size(size: tuple[int, int], resolution: Resolution, fit: str) -> tupl
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _fitted(image: Image.Image, resolution: Resolution, fit: str) -> Image.Image:
-    height, width = height_and_width(resolution)
+def _fitted(image: Image.Image, resolution: Resolution, fit: str, interpolation: str) -> Image.Image:
+    (height, width), by = height_and_width(resolution), Image.Resampling[interpolation.upper()]
     if fit == "stretch":
-        return image.resize((width, height), Image.Resampling.BICUBIC)
+        return image.resize((width, height), by)
     if fit == "pad":
-        return ImageOps.pad(image, (width, height), Image.Resampling.BICUBIC, "white")
+        return ImageOps.pad(image, (width, height), by, "white")
     # The side that needs the larger scale is met exactly: OpenAI's way, for any proportions.
     if width * image.height >= height * image.width:
         size = (width, int(width * image.height / image.width))
     else:
         size = (int(height * image.width / image.height), height)
     left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
-    return image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + width, top + height))
+    return image.resize(size, by).crop((left, top, left + width, top + height))

@@ -63,7 +63,7 @@ class DecodedImages:
 
 def decode_images(
     root: Path | str, paths: Iterable[str], resolution: Resolution, fit: str = "stretch", cache: Path | None = None,
-    progress: bool = True, *, exact: bool = False, seen: Survey | None = None,
+    progress: bool = True, *, exact: bool = False, seen: Survey | None = None, interpolation: str = "bicubic",
 ) -> DecodedImages:  # fmt: skip
     """Decode images to RGB of one size, in threads; what was decoded before is read from the cache.
 
@@ -80,6 +80,7 @@ def decode_images(
         progress: Show a progress bar.
         exact: Decode each JPEG in full, as OpenAI's preprocessing does.
         seen: Of the whole data set, where `paths` are a part of it: what is white in deep samples is measured there.
+        interpolation: "bicubic" or "bilinear", as the backbone was trained with.
 
     Raises:
         DataError: No image can be decoded, `fit` is unknown, or what is white in deep samples is not plain.
@@ -93,15 +94,15 @@ def decode_images(
     seen = seen or survey(root, paths, progress=progress)
     failures = {path: seen.failures[path] for path in paths if path in seen.failures}
     good = [path for path in paths if path not in failures]
-    transform = f"{DECODER}|{resolution}|{fit}|{exact}"
+    transform = f"{DECODER}|{resolution}|{fit}|{exact}" + ("" if interpolation == "bicubic" else f"|{interpolation}")
     keys = [
         blake2b(f"{transform}|{seen.white(path) or ''}|{seen.contents[path]}".encode(), digest_size=16).hexdigest()
         for path in good
     ]
 
     def decode(row: int) -> np.ndarray | str:
-        path = good[row]
-        return decode_file(root / path, resolution, fit, white=seen.white(path), exact=exact)
+        path, by = good[row], interpolation
+        return decode_file(root / path, resolution, fit, white=seen.white(path), exact=exact, interpolation=by)
 
     folder = cache if cache is not None else cache_folder() / "images"
     needs = [decoding_bytes(seen.headers[path], resolution, fit, exact) for path in good]

@@ -282,26 +282,27 @@ def open_table(config: Data) -> HandTable:
 
 
 def open_images(
-    config: Data, resolution: Resolution, *, progress: bool = True
+    config: Data, resolution: Resolution, interpolation: str = "bicubic", *, progress: bool = True
 ) -> tuple[HandTable, DecodedImages, Split]:
     """What a notebook's parameters name: the table of what can be read, its images, and the split.
 
     Raises:
         DataError: There is no such data set, or the protocol does not fit it.
     """
-    table, images = decode_table(open_table(config), config, resolution, progress=progress)
+    table, images = decode_table(open_table(config), config, resolution, interpolation, progress=progress)
     return table, images, make_split(table, config.aspect, config.protocol, config.seed, config.draws)
 
 
 def decode_table(
-    table: HandTable, config: Data, resolution: Resolution, *, progress: bool = True
+    table: HandTable, config: Data, resolution: Resolution, interpolation: str = "bicubic", *, progress: bool = True
 ) -> tuple[HandTable, DecodedImages]:
     """The images of a table as a notebook's parameters want them, and the table of those that can be used."""
     paths = list(table.images["path"])
     seen = survey(table.root, paths, config.sample_range, progress)
     images = decode_images(
-        table.root, paths, resolution, config.fit, progress=progress, exact=config.decode == "exact", seen=seen
-    )
+        table.root, paths, resolution, config.fit, progress=progress, exact=config.decode == "exact", seen=seen,
+        interpolation=interpolation,
+    )  # fmt: skip
     table = replace(table.without(images.failures), notes=(*table.notes, *seen.notes))
     if config.quality == "drop":
         measured = measure_quality(seen, images.paths, progress)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors
 
+from handclip_lib.backbone.properties import Given
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.parameters.files import is_name
 from handclip_lib.parameters.guard import changed, defaults, refusal, resolve
@@ -22,7 +23,10 @@ from handclip_lib.runs.inputs import EARLIER, as_opened, input_faults, weights_f
 from handclip_lib.runs.record import TRAINING_CHECKPOINTS, read_record, record_of
 from handclip_lib.terminal import one_line
 
-NAMES_INPUTS = ("dataset", "data_root", "backbone", "weights", "input_size", "embeddings", *EARLIER)
+NAMES_INPUTS = (
+    "dataset", "data_root", "backbone", "weights", "input_size", "activation", "heads", "mean_std", "embeddings",
+    *EARLIER,
+)  # fmt: skip
 """Parameters that name what is read: two runs with equal ones read the same."""
 SHOWN = 3  # runs that could be meant
 MOST = 1000  # points; also the size of the largest job array Slurm takes as it is delivered
@@ -72,6 +76,19 @@ class Plan:
         on = f"would go on from {self.checkpoint}" if self.checkpoint else "no checkpoint: would start at the beginning"
         return f"{one_line(status)}{f' ({one_line(error)})' if error else ''}; {on}"
 
+    def rates(self) -> str:
+        """Those of a fine-tune, and who chose what is not given: the backbone's kind."""
+        from handclip_lib.backbone.load import check_weights
+        from handclip_lib.backbone.rates import chosen, rates_of
+
+        config = cast(ImageFinetune, self.config)
+        given = Given(config.activation, config.heads, config.mean_std)
+        shape = check_weights(config.backbone, config.weights, config.size, given)
+        by = rates_of(shape.patch_size is not None, shape.vision_width)
+        rates = chosen(config.learning_rate, config.head_learning_rate, by)
+        said = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
+        return said + ("" if config.learning_rate and config.head_learning_rate else f" (of 0: {by.source})")
+
     def __str__(self) -> str:
         """Id, folder, state, and every parameter; a star before those that are not their default."""
         values, usual = self.config.model_dump(), defaults(type(self.config))
@@ -81,6 +98,8 @@ class Plan:
         for name, value in values.items():
             line = f"{name.ljust(width)}  {json.dumps(value)}"
             lines.append(f"  {line}" if value == usual[name] else f"* {line}  [{json.dumps(usual[name])}]")
+        if isinstance(self.config, ImageFinetune):
+            lines += ["", f"learning rates: {self.rates()}"]
         return "\n".join(lines)
 
 

@@ -38,6 +38,7 @@ class GivenEmbeddings:
     source: str
     resolution: int = RESOLUTION
     reads_text: bool = False
+    properties: None = None
 
     def covers(self, paths: Iterable[str]) -> bool:
         """Whether there is an embedding of each."""

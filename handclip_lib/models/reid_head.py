@@ -21,6 +21,7 @@ class ReidEncoder(torch.nn.Module):
 
     Attributes:
         makes_texts: Whether `for_losses` gives texts of its own.
+        normalisation: Of the backbone's images.
         visual: The tower; shared with the backbone, so training changes that.
         recipe: What it was made of: a training is resumed by the same only.
         reduction: What comes before the neck: nothing, or a matrix to `neck_dim` values.
@@ -50,6 +51,7 @@ class ReidEncoder(torch.nn.Module):
         kept = options.model_dump(include=set(ReidHead.model_fields) - {"recompute"})
         self.recipe: dict[str, Any] = {"backbone": backbone.fingerprint, "n_identities": n_identities, **kept}
         self.visual: Any = backbone.model.visual
+        self.normalisation = backbone.normalisation
         self.learning, self._options = unfreeze(self.visual, options.unfreeze_blocks), options
         size = backbone.embedding_dim
         width = options.neck_dim or size

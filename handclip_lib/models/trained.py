@@ -3,14 +3,23 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
-from handclip_lib.backbone.load import Backbone, load_backbone
-from handclip_lib.backbone.weights import fingerprint, load_tensors, save_tensors, size_fact
+from handclip_lib.backbone.load import Backbone, configured_backbone, load_backbone
+from handclip_lib.backbone.properties import Given, Properties
+from handclip_lib.backbone.weights import (
+    MADE_OF,
+    fingerprint,
+    header_facts,
+    load_tensors,
+    save_tensors,
+    size_fact,
+)
 from handclip_lib.data.batches import plain
 from handclip_lib.data.decoder import Resolution, height_and_width
 from handclip_lib.data.manifest import Split
@@ -41,6 +50,7 @@ class Trained:
         fingerprint: Of its weights.
         name: For tables.
         resolution: As `Backbone.resolution`.
+        properties: Of the backbone it was made of.
         reads_text: Whether it embeds texts of their own, as a CLIP does.
         source: As `Backbone.source`.
     """
@@ -49,6 +59,7 @@ class Trained:
     fingerprint: str
     name: str
     resolution: Resolution
+    properties: Properties
     reads_text: bool = False
     source: str = "trained in this run"
 
@@ -89,7 +100,7 @@ def encode_images(encoder: ReidEncoder, pixels: np.ndarray) -> np.ndarray:
     device, parts = encoder.classifier.device, []
     for start in range(0, len(pixels), ENCODED_AT_ONCE):
         some = torch.from_numpy(np.array(pixels[start : start + ENCODED_AT_ONCE])).to(device)
-        parts.append(encoder.encode_image(plain(some)).cpu().numpy())
+        parts.append(encoder.encode_image(plain(some, encoder.normalisation)).cpu().numpy())
     return np.concatenate(parts)
 
 
@@ -127,7 +138,8 @@ def save_trained(encoder: ReidEncoder, backbone: Backbone, folder: Path, name: s
             tuned = save_clip(backbone, folder / file)
     if isinstance(encoder, PromptSG):
         return replace(_guided(encoder, backbone), name=name or backbone.name)
-    return Trained(tuned.encode_image, tuned.fingerprint, name or backbone.name, backbone.resolution)
+    called = name or backbone.name
+    return Trained(tuned.encode_image, tuned.fingerprint, called, backbone.resolution, backbone.properties)
 
 
 def load_evaluated(config: Evaluation, training: Training | None) -> Encoder:
@@ -138,7 +150,7 @@ def load_evaluated(config: Evaluation, training: Training | None) -> Encoder:
     if config.embeddings:
         return read_embeddings(Path(config.embeddings).expanduser())
     if training is None:
-        return load_backbone(config.backbone, config.weights, config.device, config.download_root, config.size)
+        return configured_backbone(config)
     return load_trained(training, config.device)
 
 
@@ -156,11 +168,13 @@ def load_trained(training: Training, device: str = "auto") -> Backbone | Trained
     except ValueError as error:
         raise BackboneError(f"{file} is damaged ({error}); run notebook 03 or 04 again") from error
     if parameters.get("method") != "promptsg":
-        return _labelled(load_backbone(parameters["backbone"], file, device), training)
+        made_of = header_facts(file).get(MADE_OF, parameters["backbone"])
+        return _labelled(replace(load_backbone(parameters["backbone"], file, device), name=made_of), training)
     height, _, width = parameters["input_size"].partition("x")
     size = (int(height), int(width)) if width else None
+    given = Given(*(parameters.get(name, usual) for name, usual in zip(Given._fields, Given(), strict=True)))
     backbone = load_backbone(
-        parameters["backbone"], parameters["weights"] or None, device, parameters["download_root"] or None, size
+        parameters["backbone"], parameters["weights"] or None, device, parameters["download_root"] or None, size, given
     )
     return _labelled(_guided(load_promptsg(backbone, file), backbone), training)
 
@@ -171,9 +185,9 @@ def _labelled(model: M, training: Training) -> M:
 
 
 def _guided(encoder: PromptSG, backbone: Backbone) -> Trained:
-    return Trained(
-        lambda pixels: encode_images(encoder, pixels), fingerprint(encoder), backbone.name, backbone.resolution
-    )
+    content = fingerprint(encoder, backbone.unlike_clip)
+    encode = partial(encode_images, encoder)
+    return Trained(encode, content, backbone.name, backbone.resolution, backbone.properties)
 
 
 def save_texts(file: Path, texts: np.ndarray, identities: Sequence[str], backbone: Backbone) -> None:
@@ -256,5 +270,7 @@ def save_clip(backbone: Backbone, file: Path) -> Backbone:
     Returns the same model under its new fingerprint, so that no cache takes it for the old one.
     """
     size, side = height_and_width(backbone.resolution), backbone.model.visual.input_resolution
-    save_tensors(file, backbone.model.state_dict(), {} if size == (side, side) else size_fact(size, side))
-    return replace(backbone, fingerprint=fingerprint(backbone.model))
+    facts = backbone.properties.facts() | {MADE_OF: backbone.name}
+    facts |= {} if size == (side, side) else size_fact(size, side)
+    save_tensors(file, backbone.model.state_dict(), facts)
+    return replace(backbone, fingerprint=fingerprint(backbone.model, backbone.unlike_clip))

@@ -22,6 +22,7 @@ Quality = Literal["keep", "drop"]
 BackboneName = Literal[
     "tiny", "vitb16", "vitb32", "vitl14", "vitl14_336", "rn50", "rn101", "rn50x4", "rn50x16", "rn50x64"
 ]  # fmt: skip
+Activation = Literal["", "gelu", "quick_gelu"]
 Context = Literal["identity", "shared"]
 Optimizer = Literal["adam", "adamw"]
 Schedule = Literal["cosine", "one_cycle"]
@@ -108,7 +109,14 @@ class Model(Parameters):
     backbone: BackboneName = Field(
         "tiny", description="tiny, vitb16, vitb32, vitl14, vitl14_336, rn50, rn101, rn50x4, rn50x16 or rn50x64"
     )
-    weights: str = Field("", description="file of CLIP weights; empty for the published ones")
+    weights: str = Field("", description="file or folder of CLIP weights; empty for the published ones")
+    activation: Activation = Field("", description="gelu or quick_gelu, of weights whose files do not say; else empty")
+    heads: int = Field(0, ge=0, le=256, description="attention heads of their image tower; 0: as their files say")
+    mean_std: str = Field(
+        "",
+        pattern=r"^(clip|imagenet|half|none|\d*\.?\d+(,\d*\.?\d+){5})?$",
+        description="their normalisation: clip, imagenet, half, none, or six numbers parted by commas; empty: as said",
+    )
     download_root: str = Field("", description="folder that holds or receives OpenAI's files; empty for the cache")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     batch_size: int = Field(32, ge=1, le=4096, description="images encoded at once")
@@ -125,13 +133,15 @@ class Model(Parameters):
         return (int(height), int(width)) if width else None
 
     def faults(self) -> list[str]:
-        """A size beyond what memory holds, too."""
-        if max(self.size or (0,)) <= LARGEST_SIDE:
-            return super().faults()
-        near = "x".join(str(min(side, LARGEST_SIDE)) for side in self.size or ())
-        return [
-            *super().faults(), f"input_size={self.input_size!r}: a side has at most {LARGEST_SIDE} pixels; try {near}",
-        ]  # fmt: skip
+        """A size beyond what memory holds, and what is said of weights that are not named, too."""
+        found = super().faults()
+        if max(self.size or (0,)) > LARGEST_SIDE:
+            near = "x".join(str(min(side, LARGEST_SIDE)) for side in self.size or ())
+            found.append(f"input_size={self.input_size!r}: a side has at most {LARGEST_SIDE} pixels; try {near}")
+        said = [name for name in ("activation", "heads", "mean_std") if getattr(self, name)]
+        if said and not self.weights:
+            found.append(f"{' and '.join(said)}: said of the file that weights names; published ones need no word")
+        return found
 
 
 class Prompts(Parameters):
@@ -212,8 +222,10 @@ class ImageTraining(Parameters):
     n_identities: int = Field(32, ge=2, le=4096, description="identities in a batch")
     n_images: int = Field(4, ge=1, le=256, description="images of each identity in a batch")
     views: int = Field(2, ge=1, le=16, description="augmented views of each image in a batch")
-    learning_rate: float = Field(5e-4, gt=0, le=10, description="highest learning rate of the image tower")
-    head_learning_rate: float = Field(5e-3, gt=0, le=10, description="the same of the head")
+    learning_rate: float = Field(
+        0.0, ge=0, le=10, description="highest learning rate of the image tower; 0: the backbone's, docs/weights.md"
+    )
+    head_learning_rate: float = Field(0.0, ge=0, le=10, description="the same of the head; 0: the backbone's")
     center_learning_rate: float = Field(0.5, gt=0, le=10, description="learning rate of the centres, by SGD")
     optimizer: Optimizer = Field("adamw", description="adam or adamw")
     weight_decay: float = Field(0.05, ge=0, le=10, description="of the optimizer")

@@ -137,7 +137,7 @@ def _facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     given, models, split = run.get("parameters") or {}, run.get("weights"), run.get("split")
     split = split if isinstance(split, Mapping) else {}
     weights = [
-        f"{name}: {about.get('fingerprint')}, {about.get('source')}"
+        f"{name}: {about.get('fingerprint')}, {about.get('source')}; {_stated(about.get('properties'))}".rstrip("; ")
         for name, about in (models.items() if isinstance(models, Mapping) else ())
         if isinstance(about, Mapping)
     ]
@@ -151,6 +151,12 @@ def _facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Took": duration(run.get("seconds")),
     }
     return [(name, str(value)) for name, value in facts.items() if value]
+
+
+def _stated(properties: Any) -> str:
+    """What the tensors of a model do not say, each with who said it."""
+    shown = properties.items() if isinstance(properties, Mapping) else ()
+    return "; ".join(f"{name} {said}" for name, said in shown)
 
 
 def _failure(run: Mapping[str, Any], error: str) -> str:

@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from handclip_lib.backbone.properties import PLAIN_STEMS
 from handclip_lib.errors import ConfigError, WriteError
 from handclip_lib.files import write_text
 from handclip_lib.parameters.parts import Parameters
@@ -32,6 +33,7 @@ WEIGHTS = "tiny.safetensors"  # shipped, and read by backbone tiny alone
 BLOCKS = (ast.stmt, ast.excepthandler, ast.match_case)
 DOCUMENTED = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 MOST_KNOWN = 2000  # pieces of code
+MOST_LETTERS = 40  # of a file's name in an id
 WAY_OF_PARSING = f"{sys.version}\0".encode() + Path(__file__).read_bytes() + b"\0"
 Parsed = tuple[str, list[str], list[str]]
 """Of code: a digest, the dotted names it may import, and the names of files in it."""
@@ -49,7 +51,7 @@ def code_of(notebook: Path) -> str:
 def run_id(config: Parameters, code: str | None, read: Mapping[str, str] | None = None) -> str:
     """`<notebook>-<backbone>-<dataset>-<aspect>-<hash>`; the same for the same work on the same content.
 
-    A part that the notebook has not (06 has no backbone) is left out.
+    A part that the notebook has not (06 has no backbone) is left out; a file of weights stands in the backbone's place.
 
     Args:
         code: Of `code_of`; None of a run by hand, whose cells are its own and whose imports are the notebook's.
@@ -66,7 +68,10 @@ def run_id(config: Parameters, code: str | None, read: Mapping[str, str] | None 
         json.dumps(what_is_read(config) if read is None else dict(read), sort_keys=True),
     ):
         digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
-    parts = (backbone, *(str(getattr(config, name, "")) for name in ("dataset", "aspect")))
+    weights = Path(str(getattr(config, "weights", "")))
+    named = weights.parent.name if weights.stem in PLAIN_STEMS and weights.suffix else weights.stem
+    called = re.sub(r"[^A-Za-z0-9_.]+", "_", named)[:MOST_LETTERS] or backbone
+    parts = (called, *(str(getattr(config, name, "")) for name in ("dataset", "aspect")))
     return "-".join(word for word in (config.notebook, *parts, digest.hexdigest()[:8]) if word)
 
 

@@ -116,9 +116,12 @@ def weights_faults(given: Mapping[str, Any]) -> list[str]:
     if backbone not in get_args(BackboneName) or not isinstance(weights, str) or not (weights or size):
         return []
     from handclip_lib.backbone.load import check_weights
+    from handclip_lib.backbone.properties import Given
 
+    said = Given(*(given.get(name, usual) for name, usual in zip(Given._fields, Given(), strict=True)))
     try:
-        check_weights(str(backbone), weights, (int(size[1]), int(size[2])) if size else None)
+        wanted = (int(size[1]), int(size[2])) if size else None
+        check_weights(str(backbone), weights, wanted, said, texts="n_ctx" in given)
     except (BackboneError, RuntimeError) as error:  # RuntimeError: `~name` of a user who does not exist
         return [f"weights={weights!r}: {error}" if weights else str(error)]
     return []
@@ -176,11 +179,15 @@ def _earlier_run(config: Parameters, name: str) -> Path | None:
 
 
 def _file(typed: str) -> str:
+    """Of the weights at a path, and of the files beside them that say how they compute."""
+    from handclip_lib.backbone.properties import files_of
+
     try:
-        file = Path(typed).expanduser()
+        path = Path(typed).expanduser()
     except RuntimeError:  # `~name` of a user who does not exist
         return "absent"
-    return content_keys(file.parent, [file.name])[0]
+    keys = [content_keys(file.parent, [file.name])[0] for file in files_of(path)]
+    return keys[0] if len(keys) == 1 else _digest("\0".join(keys))
 
 
 def _left(folder: Path) -> str:

@@ -169,7 +169,9 @@ class Run:
 
     def weights(self, model: "Encoder", name: str = "") -> None:
         """Note which weights a model has, and where they come from; `name` is what tables call it, else its own."""
-        facts = {"fingerprint": model.fingerprint, "source": model.source}
+        facts: dict[str, Any] = {"fingerprint": model.fingerprint, "source": model.source}
+        if model.properties:  # another program's embeddings have none that we know
+            facts["properties"] = model.properties.lines()
         self._record.setdefault("weights", {})[name or model.name] = facts
         write_record(self.folder, self._record)
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from handclip_lib.backbone.load import load_backbone
+from handclip_lib.backbone.load import configured_backbone
 from handclip_lib.data.open import open_images
 from handclip_lib.errors import ConfigError, HandClipError
 from handclip_lib.models.trained import image_encoder, prompt_texts, save_trained
@@ -46,8 +46,8 @@ def train(folder: Path) -> None:
     config, texts = _read(folder / PARAMETERS)
     device, processes = this_device(config.device)
     print(processes)
-    model = load_backbone(config.backbone, config.weights, device, config.download_root, config.size, progress=False)
-    _, images, split = open_images(config, model.resolution, progress=False)
+    model = configured_backbone(config, device, progress=False)
+    _, images, split = open_images(config, model.resolution, model.properties.interpolation, progress=False)
     people = training_images(images, split, config.validation)
     encoder = image_encoder(model, len(people.identities), config)
     text = prompt_texts(model, texts, people.identities, split)

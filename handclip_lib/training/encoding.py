@@ -41,7 +41,7 @@ class BatchEncoder:
         for start in tqdm(starts, desc="frozen blocks", unit="batch", disable=not progress):
             some = torch.from_numpy(np.array(self._pixels[start : start + ENCODED_AT_ONCE])).to(self._device)
             with self._autocast():
-                parts.append(self._encoder.frozen_part(plain(some)).cpu())
+                parts.append(self._encoder.frozen_part(plain(some, self._encoder.normalisation)).cpu())
         self._frozen = torch.cat(parts)
 
     def inputs(self, rows: np.ndarray, own: slice, seeds: list[int]) -> Tensor:
@@ -49,7 +49,8 @@ class BatchEncoder:
         if self._frozen is not None:
             return self._frozen[rows[own]].to(self._device)
         images = torch.from_numpy(self._pixels[rows[own]]).to(self._device)
-        return augment(images, seeds[own], self._options.augmentation, self._options.flip)
+        options, by = self._options, self._encoder.normalisation
+        return augment(images, seeds[own], options.augmentation, options.flip, by)
 
     def encode(self, inputs: Tensor) -> dict[str, Tensor]:
         """What the losses look at; where the batch is in pieces, leaves that the loss's gradient comes back to."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from handclip_lib.backbone.rates import chosen, rates_of
 from handclip_lib.backbone.weights import refuse_not_finite
 from handclip_lib.errors import TrainingError
 from handclip_lib.losses import WITH_TEXT, WeightedLoss, image_losses
@@ -56,7 +57,7 @@ def fit_image(
         encoder: Trained in place; holds the best epoch's weights at the end.
         pixels: uint8, shape (n, side, side, 3).
         identities: Of each image, its place among the encoder's identities, int64 (n,).
-        options: How it is trained; for its loss terms see `image_losses`.
+        options: How it is trained; for its loss terms see `image_losses`, for rates of 0 `backbone.rates`.
         text: Frozen text features of all identities, (n_identities, size); the terms with text need them.
         validate: Takes an encoder of uint8 images, in evaluation mode; returns measures by name.
         folder: Where `image.safetensors` is written after every epoch; a training that finds its own goes on from it.
@@ -67,6 +68,11 @@ def fit_image(
         TrainingError: The data do not fit the encoder, a loss, gradient or embedding is no number (the encoder then
             holds the best epoch's weights), or the checkpoint is of another training.
     """
+    visual = encoder.visual
+    is_vit = hasattr(visual, "transformer")
+    width = (visual.conv1 if is_vit else visual.layer1[0].conv1).out_channels
+    rates = chosen(options.learning_rate, options.head_learning_rate, rates_of(is_vit, width))
+    options = options.model_copy(update=rates)
     _check(encoder, pixels, identities, text, options)
     refuse_not_finite(encoder, "the weights, before the first step", TrainingError)
     training = _Images(encoder, pixels, identities, options, text, validate, folder)

@@ -127,7 +127,7 @@ def test_a_program_that_only_computes_is_left_where_it_is(tmp_path):
 
     mark, path = tmp_path / "mark", tmp_path / "weights.pt"
     torch.jit.script(Prints(str(mark))).save(str(path))
-    assert read_weights(path)["weight"].equal(torch.ones(2))
+    assert read_torchscript(path)["weight"].equal(torch.ones(2))
     assert not mark.exists()
 
 

@@ -1,14 +1,18 @@
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from handclip_lib.backbone.fitting import build_model
 from handclip_lib.backbone.load import load_backbone
+from handclip_lib.backbone.naming import named
 from handclip_lib.backbone.openai_clip import ClipShape, build_clip
-from handclip_lib.backbone.weights import build_model, fingerprint, read_weights
+from handclip_lib.backbone.properties import openais
+from handclip_lib.backbone.weights import Weights, fingerprint, read_weights
 from handclip_lib.errors import BackboneError
 
 
@@ -27,7 +31,7 @@ def test_every_format_loads_to_the_bit_in_float32(checkpoints, tmp_path, kind, t
     shape = getattr(checkpoints, tower)
     stored = checkpoints.write_checkpoint(path, shape, kind)
     assert any(tensor.dtype == torch.float16 for tensor in stored.values()) == (kind == "jit")
-    model, found = build_model(read_weights(path), path)
+    model, found, _ = build_model(read_weights(path))
     assert found == shape
     _same(model, stored)
 
@@ -36,7 +40,7 @@ def test_the_model_computes_what_openai_clips_own_computes(checkpoints, tmp_path
     path = tmp_path / "weights.pt"
     for shape in (checkpoints.SMALL_VIT, checkpoints.SMALL_RESNET):
         checkpoints.write_checkpoint(path, shape, seed=3)
-        theirs, (ours, _) = checkpoints.random_clip(shape, seed=3), build_model(read_weights(path), path)
+        theirs, (ours, _, _) = checkpoints.random_clip(shape, seed=3), build_model(read_weights(path))
         images = torch.randn(2, 3, shape.resolution, shape.resolution)
         text = torch.randint(1, 40000, (2, 77))
         with torch.inference_mode():
@@ -44,10 +48,14 @@ def test_the_model_computes_what_openai_clips_own_computes(checkpoints, tmp_path
                 torch.testing.assert_close(got, expected)
 
 
+def _said(state, path: Path, **stated) -> Weights:
+    return Weights(path, dict(state), "openai", (), openais("this test") | stated)
+
+
 def test_narrow_towers_get_one_head(tmp_path):
     shape = ClipShape(16, 24, 2, 48, 8, 32, text_layers=1, context_length=20, vocab_size=100)
     state = {name: torch.randn(tensor.shape) for name, tensor in build_clip(shape).state_dict().items()}
-    model, found = build_model(state, tmp_path / "narrow.pt")
+    model, found, _ = build_model(_said(state, tmp_path / "narrow.pt"))
     assert found == shape
     assert model.visual.transformer.resblocks[0].attn.num_heads == 1
     assert model.encode_text(torch.ones(1, 20, dtype=torch.long)).isfinite().all()
@@ -59,14 +67,14 @@ def test_wrappers_and_module_prefixes_are_taken_off(checkpoints, tmp_path, wrap)
     stored = checkpoints.write_checkpoint(path, checkpoints.SMALL_VIT)
     prefixed = {f"module.{name}": tensor for name, tensor in stored.items()}
     torch.save({key: value or prefixed for key, value in wrap.items()} or prefixed, path)
-    model, _ = build_model(read_weights(path), path)
+    model, _, _ = build_model(read_weights(path))
     _same(model, stored)
 
 
 def test_a_model_does_not_change_with_its_file(checkpoints, tmp_path):
     path = tmp_path / "weights.safetensors"
     stored = checkpoints.write_checkpoint(path, checkpoints.SMALL_VIT, "safetensors")
-    model, _ = build_model(read_weights(path), path)
+    model, _, _ = build_model(read_weights(path))
     with path.open("r+b") as file:
         file.write(b"\0" * path.stat().st_size)
     _same(model, stored)
@@ -105,7 +113,7 @@ def _damage(path: Path, fault: str, checkpoints) -> None:
 
 
 FAULTS = {
-    "absent": "no weights at", "folder": "is a folder", "empty": "is empty", "web page": "web page",
+    "absent": "no weights at", "folder": "a folder with 0 files", "empty": "is empty", "web page": "web page",
     "lfs": "git lfs pull", "noise": "damaged or no weights", "cut jit": "cut short", "cut state_dict": "cut short",
     "rotten jit": "damaged|no CLIP", "pickle with code": "could run code|damaged or no weights",
     "saved with code": "could run code", "foreign zip": "damaged or no weights", "list": "holds a list",
@@ -139,25 +147,25 @@ def _without(prefix):
     ("change", "says"),
     [
         (_without("visual."), "no image encoder"),
-        (_without("token_embedding"), "no text encoder"),
+        (_without("token_embedding"), "half a text encoder"),
         (_without("visual.conv1"), r"lacks visual\.conv1\.weight"),
         (_without("transformer.resblocks"), r"lacks transformer\.resblocks"),
         (_without("ln_final"), r"2 missing: ln_final\.weight, ln_final\.bias"),
-        (lambda state: state | {"head.weight": torch.zeros(2)}, r"1 unknown: head\.weight"),
+        (lambda state: state | {"visual.head.weight": torch.zeros(2)}, r"1 unknown: visual\.head\.weight"),
         (
             lambda state: state | {"visual.ln_post.bias": torch.zeros(7)},
             r"visual\.ln_post\.bias is \(7,\) where \(64,\) is needed",
         ),
         (lambda state: state | {"visual.positional_embedding": torch.zeros(8, 64)}, "not square: 7 cells"),
         (lambda state: state | {"positional_embedding": torch.zeros(3)}, "sizes that make no CLIP"),
-        (lambda state: {"vision_model.x": torch.zeros(1)}, "Hugging Face"),
+        (lambda state: {"vision_model.x": torch.zeros(1)}, "no image encoder of a CLIP.*vision_model.x"),
     ],
 )
 def test_tensors_that_make_no_clip_are_named(checkpoints, tmp_path, change, says):
     path = tmp_path / "weights.pt"
     state = change(checkpoints.random_clip(checkpoints.SMALL_VIT).state_dict())
     with pytest.raises(BackboneError, match=says):
-        build_model(state, path)
+        build_model(replace(_said({}, path), state=named(state, path).state))
 
 
 def test_the_fingerprint_follows_content_only(checkpoints, tmp_path):

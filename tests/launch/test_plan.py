@@ -40,7 +40,10 @@ def test_a_plan_makes_nothing_and_names_every_parameter(reports: Path, capsys):
     assert f"run     {plan(NOTEBOOK, {'epochs': 5}).folder.name}\n" in said
     assert "not started yet" in said
     assert [line.split()[1:] for line in said.splitlines() if line.startswith("* ")] == [["epochs", "5", "[20]"]]
-    assert "\n  learning_rate         0.0005\n" in said
+    assert "\n  learning_rate         0.0\n" in said
+    assert "learning rates: learning_rate 0.0005, head_learning_rate 0.005 (of 0: measured here with tiny" in said
+    true = str(plan(NOTEBOOK, {"backbone": "vitb16", "head_learning_rate": 0.01}))
+    assert "learning rates: learning_rate 1e-05, head_learning_rate 0.01 (of 0: CLIP-FH's best ViT-B/16" in true
 
 
 @pytest.mark.parametrize(("lent", "free", "most"), [(4, 2**40, 4), (64, 2**31, 5), (64, 0, 1)])

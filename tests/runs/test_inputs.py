@@ -314,12 +314,12 @@ def test_a_file_that_holds_no_weights_starts_nothing(content, words, tmp_path):
         plan(find_notebook("05"), {"weights": str(tmp_path / "w.pt")})
 
 
-def test_weights_of_another_shape_start_nothing_and_the_backbone_that_is_named_starts(checkpoints, tmp_path):
+def test_weights_of_another_shape_than_the_backbone_start_nothing_and_the_remedy_starts(checkpoints, tmp_path):
     file = tmp_path / "tiny_256.pt"
     checkpoints.write_checkpoint(file, replace(SHAPES["tiny"], resolution=256))
-    with pytest.raises(ConfigError, match=r"vitb32 is a ViT.* holds a ResNet.*256 px.*say backbone=tiny for this file"):
+    with pytest.raises(ConfigError, match=r"vitb32 is a ViT.* holds a ResNet.*256 px.*leave backbone out"):
         plan(find_notebook("05"), {"backbone": "vitb32", "weights": str(file)})
-    assert plan(find_notebook("05"), {"backbone": "tiny", "weights": str(file)}).record is None
+    assert plan(find_notebook("05"), {"weights": str(file)}).record is None
 
 
 def test_an_input_size_that_fits_no_patches_starts_nothing():
@@ -330,8 +330,8 @@ def test_an_input_size_that_fits_no_patches_starts_nothing():
 
 def test_weights_that_are_no_file_start_nothing(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for name in ("pipe", ""):
-        with pytest.raises(ConfigError, match="is no file; give the path of a checkpoint"):
+    for name, says in (("pipe", "is no file; give the path of a checkpoint"), ("", "a folder with 0 files of weights")):
+        with pytest.raises(ConfigError, match=says):
             plan(find_notebook("05"), {"weights": str(tmp_path / name)})
 
 

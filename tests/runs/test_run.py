@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from handclip_lib.backbone.properties import Properties
 from handclip_lib.errors import ConfigError, RunError, WriteError
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.parameters.notebooks import Analysis, Evaluation, ImageFinetune, PromptLearning
@@ -112,17 +113,22 @@ def test_a_run_says_which_weights_made_its_figures(reports: Path, monkeypatch):
     shown = []
     monkeypatch.setattr("handclip_lib.runs.run._display", lambda data, metadata: shown.append(data["text/html"]))
     _, run = start(Evaluation, {})
-    model, tuned = (SimpleNamespace(name="tiny", fingerprint=text * 8, source=f"file {text}") for text in "ab")
+    said = Properties(heads=8, sources={"activation": "config.json"})
+    model, tuned = (
+        SimpleNamespace(name="tiny", fingerprint=text * 8, source=f"file {text}", properties=said) for text in "ab"
+    )
     run.weights(model)
     run.weights(tuned, "tiny, fine-tuned")
-    assert read_record(run.folder)["weights"]["tiny"] == {"fingerprint": "a" * 8, "source": "file a"}
+    kept = {"fingerprint": "a" * 8, "source": "file a", "properties": said.lines()}
+    assert read_record(run.folder)["weights"]["tiny"] == kept
     for models in (["tiny, fine-tuned", "floor: pixels"], ["floor: pixels"]):
         run.table(pd.DataFrame({"model": models}), "results", "Means")
     run.table(pd.DataFrame({"n": [1]}), "counts", "Counts")
     captions = [page.partition("<caption>")[2].partition("<")[0] for page in shown]
     assert captions == ["Means; weights: tiny, fine-tuned bbbbbbbb", "Means", "Counts"]
     page = render_report(run.folder).read_text()
-    assert "tiny: aaaaaaaa, file a; tiny, fine-tuned: bbbbbbbb, file b" in page
+    assert "tiny: aaaaaaaa, file a; activation quick_gelu (config.json); heads 8 (not stated)" in page
+    assert "tiny, fine-tuned: bbbbbbbb, file b" in page
     run.finish()
 
 

@@ -1,0 +1,33 @@
+"""Learning rates that do not destroy what a backbone knows, by its kind: defaults of notebooks 03 and 04."""
+
+from typing import NamedTuple
+
+
+class Rates(NamedTuple):
+    """Highest learning rate of an image tower and of the head on it, and where they come from."""
+
+    tower: float
+    head: float
+    source: str
+
+
+RATES = {
+    "small": Rates(5e-4, 5e-3, "measured here with tiny on drawn hands"),
+    "ViT": Rates(
+        1e-5, 1e-4, "CLIP-FH's best ViT-B/16 on 11k hands, 1e-5 (CLIP-ReID: 5e-6); head: ten times, as tiny's"
+    ),
+    "ResNet": Rates(1e-5, 1e-4, "CLIP-FH's RN50 on 11k hands, 1e-5 (its head: 1e-6); head: ten times, as tiny's"),
+}
+"""Small is what is narrower than every published CLIP."""
+
+
+def rates_of(is_vit: bool, width: int) -> Rates:
+    """Of an image tower whose ViT, or whose ResNet's first layer, is so wide."""
+    if width < (192 if is_vit else 64):
+        return RATES["small"]
+    return RATES["ViT" if is_vit else "ResNet"]
+
+
+def chosen(rate: float, head_rate: float, by: Rates) -> dict[str, float]:
+    """Both parameters: what was given, and the backbone's where that is 0."""
+    return {"learning_rate": rate or by.tower, "head_learning_rate": head_rate or by.head}

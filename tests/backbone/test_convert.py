@@ -1,0 +1,97 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from handclip_lib.backbone.convert import convert, describe
+from handclip_lib.backbone.load import load_backbone
+from handclip_lib.backbone.properties import Given
+from handclip_lib.cli import main
+from handclip_lib.errors import BackboneError
+
+TEXTS = ["A photo of a left hand.", "palm"]
+
+
+def embedded(backbone) -> list[np.ndarray]:
+    side = backbone.resolution
+    images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
+    return [backbone.encode_image(images), backbone.encode_text(TEXTS)]
+
+
+@pytest.fixture(params=["SMALL_VIT", "SMALL_RESNET"])
+def file(request, checkpoints, tmp_path):
+    checkpoints.write_checkpoint(tmp_path / "mine.pt", getattr(checkpoints, request.param), config=False)
+    return tmp_path / "mine.pt"
+
+
+@pytest.mark.parametrize("to", ["open_clip", "huggingface", "openai"])
+def test_what_is_converted_comes_back_as_it_was(file, tmp_path, to):
+    backbone = load_backbone(str(file), device="cpu", given=Given("quick_gelu", _heads(file), ""))
+    if to == "huggingface" and not hasattr(backbone.model.visual, "transformer"):
+        with pytest.raises(BackboneError, match=r"transformers has ViTs of square images alone.*--to open_clip"):
+            convert(str(file), tmp_path / "out", to, Given("quick_gelu"))
+        return
+    out = convert(str(file), tmp_path / ("out.pt" if to == "openai" else "out"), to, Given("quick_gelu", _heads(file)))
+    again = load_backbone(
+        str(out), device="cpu", given=Given("quick_gelu", _heads(file)) if to == "openai" else Given()
+    )
+    assert (again.fingerprint, again.properties) == (backbone.fingerprint, backbone.properties)
+    for found, wanted in zip(embedded(again), embedded(backbone), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def _heads(file) -> int:
+    state = torch.load(file, weights_only=True)
+    return 1 if "visual.proj" in state else 0
+
+
+def test_openai_clip_takes_no_gelu(checkpoints, tmp_path):
+    checkpoints.write_checkpoint(tmp_path / "g.pt", checkpoints.SMALL_VIT, config=False)
+    with pytest.raises(BackboneError, match=r"openai-clip has QuickGELU.*--to open_clip"):
+        convert(str(tmp_path / "g.pt"), tmp_path / "o.pt", "openai", Given("gelu", 1))
+
+
+def test_open_clip_opens_what_is_written_and_embeds_the_same(checkpoints, tmp_path):
+    library = pytest.importorskip("open_clip")
+    checkpoints.write_checkpoint(tmp_path / "g.pt", checkpoints.SMALL_VIT, config=False)
+    given = Given("gelu", 2, "half")
+    convert(str(tmp_path / "g.pt"), tmp_path / "out", "open_clip", given)
+    model, _, preprocess = library.create_model_and_transforms(f"local-dir:{tmp_path / 'out'}")
+    assert list(preprocess.transforms[-1].mean) == [0.5, 0.5, 0.5]
+    backbone = load_backbone(str(tmp_path / "g.pt"), device="cpu", given=given)
+    with torch.inference_mode():
+        theirs = model.eval().encode_text(backbone.tokenize(TEXTS)).numpy()
+    np.testing.assert_allclose(backbone.encode_text(TEXTS), theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_transformers_opens_what_is_written_and_embeds_the_same(checkpoints, tmp_path):
+    library = pytest.importorskip("transformers")
+    checkpoints.write_checkpoint(tmp_path / "g.pt", checkpoints.SMALL_VIT, config=False)
+    convert(str(tmp_path / "g.pt"), tmp_path / "out", "huggingface", Given("gelu", 2))
+    model = library.CLIPModel.from_pretrained(tmp_path / "out").eval()
+    backbone = load_backbone(str(tmp_path / "g.pt"), device="cpu", given=Given("gelu", 2))
+    with torch.inference_mode():
+        theirs = model.text_projection(model.text_model(backbone.tokenize(TEXTS)).pooler_output).numpy()
+    np.testing.assert_allclose(backbone.encode_text(TEXTS), theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_the_command_says_what_a_file_is_and_converts_it(checkpoints, tmp_path, capsys):
+    file = tmp_path / "b32.pt"
+    checkpoints.write_checkpoint(file, replace(checkpoints.SMALL_VIT, vision_width=384), config=False)
+    assert main(["weights", str(file)]) == 2
+    assert "-p activation gelu, or -p activation quick_gelu" in capsys.readouterr().err
+    assert main(["weights", str(file), "-p", "activation", "gelu"]) == 0
+    said = capsys.readouterr().out
+    for line in ("gelu (parameter)", "6 (width / 64", "notebooks 02, 04", "MB in float32", "another)"):
+        assert line in said
+    assert (
+        main(["weights", "convert", str(file), str(tmp_path / "out"), "--to", "open_clip", "-p", "activation", "gelu"])
+        == 0
+    )
+    assert (
+        json.loads((tmp_path / "out" / "open_clip_config.json").read_text())["model_cfg"]["vision_cfg"]["width"] == 384
+    )
+    assert "gelu (the file's own header)" in describe(str(tmp_path / "out"))
+    assert main(["weights", "convert", str(file)]) == 2
