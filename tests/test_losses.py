@@ -19,7 +19,7 @@ from handclip_lib.losses import (
     supervised_contrastive,
 )
 from handclip_lib.models.reid_head import ReidEncoder
-from handclip_lib.parameters.parts import ReidHead
+from handclip_lib.parameters.parts import ImageTraining, ReidHead
 
 
 def test_only_the_own_logit_has_the_margin():
@@ -254,3 +254,8 @@ def test_text_supcon_is_both_ways_over_the_batchs_own_texts(found):
     ways = [found["rows"], found["texts"][IDS]]
     total = sum(contrastive_by_hand(*way, IDS, IDS, TEMPERATURE, True) for way in (ways, ways[::-1]))
     assert found["text_supcon"] == pytest.approx(total, rel=1e-9)
+
+
+def test_every_loss_has_its_weight():
+    losses = image_losses(lambda embeddings, ids: embeddings, torch.zeros(2, 2), None, 0.0, 0.3, 1.0)
+    assert ImageTraining().loss_weights.keys() == losses.keys()

@@ -278,7 +278,10 @@ def recognised(root: Path) -> str:
 
 def open_table(config: Data) -> HandTable:
     """The data set that a notebook's parameters name; no image of it was looked at."""
-    return open_dataset(**{name: getattr(config, name) for name in OPENED_BY})
+    return open_dataset(
+        config.dataset, config.data_root, drawn_subjects=config.drawn_subjects, drawn_images=config.drawn_images,
+        identity=config.identity, identity_level=config.identity_level, session_level=config.session_level,
+    )  # fmt: skip
 
 
 def open_images(

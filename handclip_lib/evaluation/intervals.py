@@ -86,7 +86,7 @@ def by_identity(values: Any, identities: Any) -> tuple[np.ndarray, np.ndarray]:
         raise EvaluationError(f"values have shape {values.shape}; (n,) or (n, m) without infinities is wanted")
     if len(values) != len(identities):
         raise EvaluationError(f"{len(values)} values but {len(identities)} identities; one each is wanted")
-    table = values.reshape(len(values), -1)
+    table = values[:, None] if values.ndim == 1 else values
     kept = ~np.isnan(table).any(1)
     codes = np.unique(np.asarray(identities)[kept], return_inverse=True)[1].ravel()
     sums = np.zeros((int(codes.max(initial=-1)) + 1, table.shape[1]))

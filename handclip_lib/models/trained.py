@@ -22,12 +22,14 @@ from handclip_lib.backbone.weights import (
 )
 from handclip_lib.data.batches import plain
 from handclip_lib.data.decoder import Resolution, height_and_width
+from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
-from handclip_lib.data.table import identity_order
+from handclip_lib.data.open import open_images
+from handclip_lib.data.table import HandTable, identity_order
 from handclip_lib.errors import BackboneError
 from handclip_lib.files import is_sealed
 from handclip_lib.finite import require_finite
-from handclip_lib.models.embeddings import GivenEmbeddings, read_embeddings
+from handclip_lib.models.embeddings import GivenEmbeddings, read_embeddings, under_paths
 from handclip_lib.models.promptsg import PromptSG, load_promptsg, save_promptsg
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.parameters.notebooks import Evaluation, trained_name
@@ -152,6 +154,14 @@ def load_evaluated(config: Evaluation, training: Training | None) -> Encoder:
     if training is None:
         return configured_backbone(config)
     return load_trained(training, config.device)
+
+
+def open_evaluated(config: Evaluation, training: Training | None) -> tuple[Encoder, HandTable, DecodedImages, Split]:
+    """`load_evaluated`, and what `open_images` gives of the photographs as that model takes them."""
+    model = load_evaluated(config, training)
+    interpolation = model.properties.interpolation if model.properties else "bicubic"
+    table, images, split = open_images(config, model.resolution, interpolation)
+    return under_paths(model, table, split), table, images, split
 
 
 def load_trained(training: Training, device: str = "auto") -> Backbone | Trained:

@@ -54,7 +54,8 @@ def at_threshold(test: Pairs, threshold: float) -> tuple[dict[str, float], bool]
     else:
         fmr = _fmr(test, threshold)
         fnmr = identity_interval(test.genuine < threshold, test.genuine_identities)
-    supported = pairs > 0 and float(fmr.estimate) >= RULE_OF_THREE / pairs and bool(fnmr.supported)
+    carried = bool(fnmr.supported) or not len(test.genuine)  # across groups there are no mated pairs
+    supported = pairs > 0 and float(fmr.estimate) >= RULE_OF_THREE / pairs and carried
     return fmr.columns("fmr") | fnmr.columns("fnmr"), supported
 
 

@@ -12,7 +12,7 @@ from handclip_lib.errors import DataError
 from handclip_lib.evaluation.exchange.score_files import BOB, PLAIN, Comparisons, read_scores, write_scores
 from handclip_lib.evaluation.features import Features
 
-PEOPLE = ("NA", "007", "7", "1e5", "100000", "0x10", "2024-01-02", "null", "TRUE", "é", "a,b", '"q"')
+PEOPLE = ("NA", "007", "8", "1e5", "100000", "0x10", "2024-01-02", "null", "TRUE", "é", "a,b", '"q"')
 HEAD = "probe,probe_subject,reference,reference_subject,score\n"
 
 

@@ -108,7 +108,7 @@ def test_from_a_run_to_files_and_back_by_the_command(tmp_path, saved_runs, monke
         "status": "succeeded",
         "started": "2026-11-20T10:00:00+00:00",
     }
-    monkeypatch.setattr("handclip_lib.cli.find_run", lambda runs, name, *notebooks: runs / record["id"])
+    monkeypatch.setattr("handclip_lib.file_commands.find_run", lambda runs, name, *notebooks: runs / record["id"])
     scores, embeddings = tmp_path / "s.csv", tmp_path / "e.npz"
     assert main(["export", "latest", "--scores", str(scores), "--embeddings", str(embeddings), "--draw", "all"]) == 0
     assert "3 draws by tiny" in capsys.readouterr().out
