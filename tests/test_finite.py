@@ -75,7 +75,8 @@ def test_weights_that_hold_none_are_refused_by_tensor_and_file(tmp_path):
     state = safetensors.torch.load_file(TINY_WEIGHTS)
     state["visual.layer1.0.conv1.weight"] = state["visual.layer1.0.conv1.weight"].clone()
     state["visual.layer1.0.conv1.weight"].view(-1)[:3] = torch.tensor([torch.nan, torch.inf, torch.nan])
-    safetensors.torch.save_file(state, tmp_path / "bad.safetensors")
+    stated = load_backbone("tiny", device="cpu").properties.facts()
+    safetensors.torch.save_file(state, tmp_path / "bad.safetensors", stated)
     words = r"bad\.safetensors, tensor visual\.layer1\.0\.conv1\.weight: 3 of \d+ values .*\(2 NaN, 1 infinite\)"
     with pytest.raises(BackboneError, match=words):
         load_backbone("tiny", tmp_path / "bad.safetensors", "cpu")

@@ -32,6 +32,7 @@ from tqdm.auto import tqdm
 
 from handclip_lib.backbone.load import SHAPES, TINY_WEIGHTS, Backbone
 from handclip_lib.backbone.openai_clip import ClipShape, clip_package
+from handclip_lib.backbone.properties import HEAD_WIDTH, Properties
 from handclip_lib.data.batches import augment, normalised
 from handclip_lib.data.images import decode_images
 from handclip_lib.data.labels import read_hands11k
@@ -149,8 +150,9 @@ def new_clip(tower: str, seed: int) -> Backbone:
         angles = torch.pi * torch.logspace(0, np.log2(grid), shape.vision_width // 4, base=2) / 2
         waves = torch.cat([wave(axis * angles) for axis in (x, y) for wave in (torch.sin, torch.cos)], dim=1)
         model.visual.positional_embedding.data[1:] = 0.7 * waves
-    device = torch.device("cpu")
-    return Backbone("tiny", model, shape.resolution, shape.embedding_dim, shape.context_length, device, "")
+    device, heads = torch.device("cpu"), (width // HEAD_WIDTH for width in shape.widths)
+    own = Properties("quick_gelu", *heads)
+    return Backbone("tiny", model, shape.resolution, shape.embedding_dim, shape.context_length, device, "", own)
 
 
 def draw_batch(
@@ -387,7 +389,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     train_images(backbone, photographs, recipe, checkpoint)
     train_text(backbone, photographs, recipe)
     with whole_file(out) as private:
-        safetensors.torch.save_file(stored(backbone.model), private)
+        safetensors.torch.save_file(stored(backbone.model), private, backbone.properties.facts())
     checkpoint.unlink(missing_ok=True)
     minutes = (time.monotonic() - began) / 60
     tqdm.write(f"{out}: {recipe.steps} steps on {len(photographs.hand)} drawings, {minutes:.0f} minutes in this run")

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from handclip_lib.data.content import ABSENT, UNREADABLE, content_keys, data_files
+from handclip_lib.data.content import content_keys, data_files
 from handclip_lib.errors import BackboneError, DataError, RunError
 from handclip_lib.parameters.notebooks import Analysis
 from handclip_lib.parameters.parts import BackboneName, Parameters
@@ -98,7 +98,7 @@ def input_faults(given: Mapping[str, Any]) -> list[str]:
     if isinstance(folder, str) and Path(folder).is_file():
         found.append(f"download_root={folder!r} is a file: name the folder it is in, or say -p weights {folder}")
     embeddings = given.get("embeddings")
-    if embeddings and isinstance(embeddings, str) and _file(embeddings).startswith((ABSENT, UNREADABLE)):
+    if embeddings and isinstance(embeddings, str) and not _is_file(embeddings):
         found.append(f"embeddings={embeddings!r} is no file; give the .npz or .parquet that holds them")
     for name, notebooks in EARLIER.items():
         if given.get(name) and isinstance(given[name], str):
@@ -188,6 +188,12 @@ def _file(typed: str) -> str:
         return "absent"
     keys = [content_keys(file.parent, [file.name])[0] for file in files_of(path)]
     return keys[0] if len(keys) == 1 else _digest("\0".join(keys))
+
+
+def _is_file(typed: str) -> bool:
+    with suppress(RuntimeError):  # `~name` of a user who does not exist
+        return Path(typed).expanduser().is_file()
+    return False
 
 
 def _left(folder: Path) -> str:

@@ -158,7 +158,7 @@ def test_a_turned_jpeg_is_decoded_at_the_size_that_is_needed(turn: int, fit: str
     fast, exact = (decode_file(tmp_path / "x.jpg", (128, 256), fit, exact=exact) for exact in (False, True))
     assert np.abs(fast.astype(int) - exact).mean() < 4.5  # at half the size: 5.2, and 9.5 cropped
     upright = photograph.transpose(Image.Transpose.ROTATE_270) if turn == 6 else photograph
-    whole = decoder._fitted(upright, (128, 256), fit)
+    whole = decoder._fitted(upright, (128, 256), fit, "bicubic")
     assert np.abs(exact - np.asarray(whole, int)).mean() < 6  # what JPEG loses of such noise
 
 

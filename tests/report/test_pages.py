@@ -66,7 +66,8 @@ def test_the_header_says_what_ran_when_and_what_differs(tmp_path: Path):
         "Changed from default": "aspect = palmar_r", "Started": "2026-11-21 03:40 UTC", "Took": "64 s",
     }  # fmt: skip
     rows = {row.th.text: [cell.text.strip() for cell in row("td")] for row in page.select("#about-run tbody tr")}
-    assert rows["aspect"] == ["palmar_r", "dorsal_r changed", "dorsal_r, dorsal_l, palmar_r, palmar_l or all"]
+    meaning = "dorsal_r, dorsal_l, palmar_r, palmar_l, all, or unspecified where none is recorded"
+    assert rows["aspect"] == ["palmar_r", "dorsal_r changed", meaning]
     assert rows["draws"] == ["10", "", "query/gallery draws"]
     assert (page.main.p.text, "Needs." in page.text) == ("Question. Who?", False)
     assert page.select_one(".status.wait").text == "synthetic data"
