@@ -198,6 +198,8 @@ def load_backbone(
         source = f"published {known.published}, {file}"
         read = replace(read_weights(file), stated=openais(f"OpenAI's {known.published}, by its SHA-256"))
     else:
+        if known and not weights:
+            _refuse_unpublished(name)
         file = Path(weights or (TINY_WEIGHTS if known else name)).expanduser()
         read = _sized(read_weights(file), input_size)
         source = "; ".join(["tiny of this library" if file == TINY_WEIGHTS else f"file {file}", *read.remarks])
@@ -242,7 +244,9 @@ def check_weights(
         BackboneError: The file is absent, damaged, no CLIP or of another shape, or the size fits no patches.
     """
     shape = SHAPES[name]
-    if weights:
+    if not weights:
+        _refuse_unpublished(name)
+    else:
         file = Path(weights).expanduser()
         if file.exists() and not (file.is_file() or file.is_dir()):
             raise BackboneError(f"{file} is no file; give the path of a checkpoint")
@@ -275,6 +279,11 @@ def _refuse_other_shape(name: str, shape: ClipShape, file: Path) -> None:
         return
     remedy = "leave backbone out: a file says itself what it is"
     raise BackboneError(f"{name} is a {SHAPES[name]}, but {file} holds a {shape}; {remedy}")
+
+
+def _refuse_unpublished(name: str) -> None:
+    if name != "tiny" and not SHAPES[name].published:
+        raise BackboneError(f"nobody publishes weights of {name}; name a file or folder of them: -p weights FILE")
 
 
 def _published(name: str, folder: Path, progress: bool) -> Path:

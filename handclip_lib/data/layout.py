@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,15 +22,34 @@ _SESSION = re.compile(
 )
 _DATE = re.compile(r"(19|20)[0-9]{2}[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12][0-9]|3[01])")
 _TIME = re.compile(r"([01][0-9]|2[0-3])[.:_-]?[0-5][0-9][.:_-]?[0-5][0-9]([0-9]{3})?$")
+
+
+class Layout(NamedTuple):
+    """How a set names its photographs, below its folder: one that it has, or their form, and what all paths match."""
+
+    example: str
+    pattern: re.Pattern[str]
+
+
 LAYOUTS = {
-    "tongji": re.compile(r"(?:.*/)?(?P<session>session[12])/(?P<number>[0-9]{5})(?:\.\w+)+"),
-    "iitd": re.compile(
-        r"(?:.*/)?(?P<side>Left|Right)(?: Hand)?/(?P<subject>[0-9]{1,3})_[0-9]{1,2}(?:\.\w+)+", re.IGNORECASE
+    "tongji": Layout(
+        "session1/00001.bmp", re.compile(r"(?:.*/)?(?P<session>session[12])/(?P<number>[0-9]{5})(?:\.\w+)+")
     ),
-    "casia": re.compile(r"(?:.*/)?(?P<subject>[0-9]{4})_(?P<gender>[mf])_(?P<side>[lr])_[0-9]{2}(?:\.\w+)+"),
-    "hagrid": re.compile(r"(?:.*/)?(?P<key>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.\w+"),
+    "iitd": Layout(
+        "Left/001_1.bmp",
+        re.compile(
+            r"(?:.*/)?(?P<side>Left|Right)(?: Hand)?/(?P<subject>[0-9]{1,3})_[0-9]{1,2}(?:\.\w+)+", re.IGNORECASE
+        ),
+    ),
+    "casia": Layout(
+        "0001_m_l_01.jpg",
+        re.compile(r"(?:.*/)?(?P<subject>[0-9]{4})_(?P<gender>[mf])_(?P<side>[lr])_[0-9]{2}(?:\.\w+)+"),
+    ),
+    "hagrid": Layout(
+        "<gesture>/<key>.jpg, beside JSON files of annotations",
+        re.compile(r"(?:.*/)?(?P<key>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.\w+"),
+    ),
 }
-"""Paths of the photographs of each set, below its folder."""
 GESTURES = frozenset(
     [
         "call",
@@ -54,12 +74,6 @@ GESTURES = frozenset(
     ]
 )
 """Folders of HaGRID."""
-WRITTEN = {
-    "tongji": "session1/00001.bmp",
-    "iitd": "Left/001_1.bmp",
-    "casia": "0001_m_l_01.jpg",
-    "hagrid": "<gesture>/<key>.jpg, beside JSON files of annotations",
-}
 LARGEST_CAPTURE = 10**9
 """A camera does not count so far: such a number is a time or a name."""
 LARGEST_GAP = 1000
@@ -94,8 +108,8 @@ def kind_of(name: str) -> str:
 
 def named_set(paths: Sequence[str]) -> str:
     """The set whose layout nine in ten photographs have, or ""; phones name photographs like HaGRID, but no folders."""
-    for name, pattern in LAYOUTS.items():
-        like = [path for path in paths if pattern.fullmatch(path)]
+    for name, layout in LAYOUTS.items():
+        like = [path for path in paths if layout.pattern.fullmatch(path)]
         if name == "hagrid":
             like = [path for path in like if path.split("/")[-2:][0].removeprefix("train_val_") in GESTURES]
         if paths and len(like) >= 0.9 * len(paths):

@@ -14,7 +14,7 @@ from handclip_lib.data.decoder import Resolution, file_fault, is_image
 from handclip_lib.data.folder import read_folder
 from handclip_lib.data.images import DecodedImages, decode_images
 from handclip_lib.data.labels import read_hands11k, read_labels
-from handclip_lib.data.layout import LAYOUTS, WRITTEN, aspect_columns, named_set, number_captures
+from handclip_lib.data.layout import LAYOUTS, aspect_columns, named_set, number_captures
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.survey import POOR, measure_quality, reasons, survey
@@ -170,15 +170,16 @@ def _hand(found: re.Match[str], side: str) -> str:
 def _read(name: str, root: Path | str, row_of: Callable[[re.Match[str]], dict[str, object] | str]) -> HandTable:
     """Rows of the photographs whose paths have the set's layout; `row_of` gives one, or the reason there is none."""
     root = Path(root).absolute()
+    example, pattern = LAYOUTS[name]
     found = files_below(root)
     rows: list[dict[str, object]] = []
     left_out: dict[str, str] = {}
-    whole = any(LAYOUTS[name].fullmatch(path) and "Segmented/" not in path for path in found.files)
+    whole = any(pattern.fullmatch(path) and "Segmented/" not in path for path in found.files)
     for path in found.files:
-        match = LAYOUTS[name].fullmatch(path)
+        match = pattern.fullmatch(path)
         if match is None:
             if is_image(path):
-                left_out[path] = f"its name is none of the set's ({WRITTEN[name]})"
+                left_out[path] = f"its name is none of the set's ({example})"
             continue
         row = file_fault(root / path) or row_of(match)
         if name == "iitd" and whole and "Segmented/" in path:
@@ -188,7 +189,7 @@ def _read(name: str, root: Path | str, row_of: Callable[[re.Match[str]], dict[st
         else:
             rows.append({"path": path} | row)
     if not rows and not left_out:
-        raise DataError(f"{root} holds no photograph of {name}'s layout ({WRITTEN[name]}); name the folder of the set")
+        raise DataError(f"{root} holds no photograph of {name}'s layout ({example}); name the folder of the set")
     return HandTable.build(name, root, rows, left_out, notes=[CAUTIONS[name]] if name in CAUTIONS else [])
 
 

@@ -6,7 +6,7 @@ A loop takes the part that it is steered by; a notebook's parameters are such a 
 import re
 from collections.abc import Collection
 from difflib import get_close_matches
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -42,6 +42,11 @@ TEMPLATES = {"identity": "A photo of a {} hand.", "shared": "A photo of a {} han
 _SPELT = re.compile(rf"(?<!\S){PLACEHOLDER}(?: {PLACEHOLDER})*(?!\S)")
 
 
+def _listed(choices: Any) -> str:
+    *most, last = get_args(choices)
+    return f"{', '.join(most)} or {last}"
+
+
 def nearest(name: str, known: Collection[str]) -> str:
     """The remedy for a name that is not known."""
     near = get_close_matches(name, known, 1, 0.5)
@@ -70,7 +75,7 @@ class Shown(Parameters):
 class Data(Shown):
     """Which photographs, and by which protocol."""
 
-    dataset: Dataset = Field("drawn", description="drawn, 11k, hd, folder, csv, tongji, iitd, casia or hagrid")
+    dataset: Dataset = Field("drawn", description=_listed(Dataset))
     data_root: str = Field("", description="folder of the photographs; unused for drawn hands")
     aspect: Aspect = Field(
         "dorsal_r", description="dorsal_r, dorsal_l, palmar_r, palmar_l, all, or unspecified where none is recorded"
@@ -106,9 +111,7 @@ class Data(Shown):
 class Model(Parameters):
     """Which CLIP embeds them."""
 
-    backbone: BackboneName = Field(
-        "tiny", description="tiny, vitb16, vitb32, vitl14, vitl14_336, rn50, rn101, rn50x4, rn50x16 or rn50x64"
-    )
+    backbone: BackboneName = Field("tiny", description=_listed(BackboneName))
     weights: str = Field("", description="file or folder of CLIP weights; empty for the published ones")
     activation: Activation = Field("", description="gelu or quick_gelu, of weights whose files do not say; else empty")
     heads: int = Field(0, ge=0, le=256, description="attention heads of their image tower; 0: as their files say")

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 from handclip_lib.backbone.load import SHAPES, TINY_WEIGHTS, check_weights, load_backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.errors import BackboneError
+from handclip_lib.parameters.parts import BackboneName
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +85,20 @@ def test_a_name_and_a_file_that_disagree_are_refused_and_the_remedy_works(checkp
             refuses("vitb16", str(path))
     assert check_weights("tiny", str(path)).embedding_dim == 32
     assert load_backbone("tiny", weights=path, device="cpu").embedding_dim == 32
+
+
+def test_a_name_without_published_weights_is_not_given_tinys(monkeypatch, checkpoints, tmp_path):
+    monkeypatch.setitem(SHAPES, "small", checkpoints.SMALL_VIT)
+    for refuses in (load_backbone, check_weights):
+        with pytest.raises(BackboneError, match=r"nobody publishes weights of small.*-p weights FILE"):
+            refuses("small", "")
+    checkpoints.write_checkpoint(tmp_path / "small.pt", checkpoints.SMALL_VIT)
+    assert check_weights("small", str(tmp_path / "small.pt")) == checkpoints.SMALL_VIT
+    assert load_backbone("small", tmp_path / "small.pt", device="cpu").embedding_dim == 32
+
+
+def test_every_backbone_is_a_choice_and_every_choice_a_backbone():
+    assert set(get_args(BackboneName)) == set(SHAPES)
 
 
 def test_weights_are_called_by_their_file_and_their_content(checkpoints, tmp_path, small):

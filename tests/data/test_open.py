@@ -1,15 +1,17 @@
 import json
 import uuid
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
 from PIL import Image
 
-from handclip_lib.data.open import READERS, identified_by, open_dataset, recognised
+from handclip_lib.data.open import DATASETS, READERS, identified_by, open_dataset, recognised
 from handclip_lib.data.splits import make_split
 from handclip_lib.drawn import dataset as drawn
 from handclip_lib.errors import DataError
+from handclip_lib.parameters.parts import Dataset
 from handclip_lib.places import cache_folder
 
 
@@ -20,6 +22,10 @@ from handclip_lib.places import cache_folder
 def test_an_unknown_data_set_is_refused_with_the_nearest_name(typed, hint):
     with pytest.raises(DataError, match=f"unknown dataset '{typed}'; {hint}.*choose from drawn, 11k, hd, folder"):
         open_dataset(typed)
+
+
+def test_every_data_set_is_a_choice_and_every_choice_a_data_set():
+    assert get_args(Dataset) == DATASETS
 
 
 @pytest.mark.parametrize("dataset", READERS)
