@@ -233,6 +233,10 @@ def _make_legible(soup: BeautifulSoup, table: Tag, number: int) -> None:
     label = soup.new_tag("b")
     label.string = f"Table {number}. "
     caption.insert(0, label)
+    if not table.find("td"):  # a row of headings alone looks like a fault
+        caption.append(": there is nothing of this kind here")
+        table.replace_with(caption)
+        return
     if len(rows) > LONG:
         cue = soup.new_tag("span", attrs={"class": "rows"})
         cue.string = f" ({len(rows)} rows; scroll for all of them)"

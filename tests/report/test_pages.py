@@ -85,6 +85,14 @@ def test_a_conclusion_stands_on_the_first_screen_alone_and_in_the_cells_of_a_run
     assert page.main.text.count("It is 5.") == 1
 
 
+def test_of_a_table_without_rows_the_caption_says_so_and_no_heading_stands_alone(tmp_path: Path):
+    table = "<table><caption>By session</caption><thead><tr><th>model</th></tr></thead><tbody></tbody></table>"
+    cells = [v4.new_code_cell("", outputs=[v4.new_output("display_data", {"text/html": table, "text/plain": ""})])]
+    page = _report(tmp_path, cells)
+    assert page.select_one(".cell .caption").text == "Table 1. By session: there is nothing of this kind here"
+    assert not page.select(".cell table")
+
+
 def test_parameters_that_are_all_as_by_default_have_no_column_of_defaults(tmp_path: Path):
     as_by_default = {"parameters": {"draws": 10}, "defaults": {"draws": 10}}
     table = _report(tmp_path, [], **as_by_default).select_one("#about-run table")
