@@ -150,8 +150,8 @@ def new_clip(tower: str, seed: int) -> Backbone:
         angles = torch.pi * torch.logspace(0, np.log2(grid), shape.vision_width // 4, base=2) / 2
         waves = torch.cat([wave(axis * angles) for axis in (x, y) for wave in (torch.sin, torch.cos)], dim=1)
         model.visual.positional_embedding.data[1:] = 0.7 * waves
-    device, heads = torch.device("cpu"), (width // HEAD_WIDTH for width in shape.widths)
-    own = Properties("quick_gelu", *heads)
+    device, (heads, text_heads) = torch.device("cpu"), [width // HEAD_WIDTH for width in shape.widths]
+    own = Properties("quick_gelu", heads, text_heads)
     return Backbone("tiny", model, shape.resolution, shape.embedding_dim, shape.context_length, device, "", own)
 
 

@@ -153,7 +153,7 @@ def burst_effect(frame: pd.DataFrame) -> Figure:
 def ranked_gallery(
     query: np.ndarray, query_title: str, gallery: Sequence[np.ndarray], titles: Sequence[str], is_match: Sequence[bool]
 ) -> Figure:
-    """A query and gallery images, best first: green frame and tick for the same person, red frame and cross for others.
+    """A query and gallery images, best first: green frame and tick for the same person, orange and cross for others.
 
     Images are uint8 (height, width, 3); titles are shown literally.
     """

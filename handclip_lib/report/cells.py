@@ -56,11 +56,17 @@ class Cells:
 
 
 def notebook_cells(
-    path: Path, panels: "Sequence[LivePanel]" = (), *, note: str = "", redaction: Redaction | None = None
+    path: Path,
+    panels: "Sequence[LivePanel]" = (),
+    *,
+    note: str = "",
+    said: str = "",
+    redaction: Redaction | None = None,
 ) -> Cells:
     """Convert an executed notebook; a panel takes the place of the picture whose alternative text begins with its own.
 
     The caption of every figure ends with the note; a redaction takes out what names or shows people before all else.
+    An output that begins with what the page has `said` on its first screen is not shown again.
 
     Raises:
         RunError: The file cannot be read, is no notebook, or has no picture for one of the panels.
@@ -82,7 +88,7 @@ def notebook_cells(
             errors += [f"{out.ename}: {out.evalue}" for out in cell.outputs if out.output_type == "error"]
             setup = SETUP in cell.metadata.get("tags", [])
             shown = [out for out in cell.outputs if not setup or out.output_type == "error"]
-            cell.outputs = [out for out in shown if _is_worth_showing(out)]
+            cell.outputs = [out for out in shown if _is_worth_showing(out) and not _repeats(out, said)]
             placed |= {_enliven(output, panels) for output in cell.outputs}
     missing = [panel.alt for panel in panels if panel.alt not in placed]
     if missing:
@@ -160,6 +166,11 @@ def _is_worth_showing(output: NotebookNode) -> bool:
     return any(kind in output.data for kind in DISPLAY_PRIORITY)
 
 
+def _repeats(output: NotebookNode, said: str) -> bool:
+    """Whether an output is the conclusion that stands on the first screen."""
+    return bool(said) and str(output.get("data", {}).get("text/plain", "")).partition("\n")[0] == said
+
+
 def _anchored(soup: BeautifulSoup) -> tuple[str, list[tuple[int, str, str]]]:
     """Take the title out, give every other heading of the prose an anchor, and list them."""
     title, contents = "", list[tuple[int, str, str]]()
@@ -222,6 +233,10 @@ def _make_legible(soup: BeautifulSoup, table: Tag, number: int) -> None:
     label = soup.new_tag("b")
     label.string = f"Table {number}. "
     caption.insert(0, label)
+    if not table.find("td"):  # a row of headings alone looks like a fault
+        caption.append(": there is nothing of this kind here")
+        table.replace_with(caption)
+        return
     if len(rows) > LONG:
         cue = soup.new_tag("span", attrs={"class": "rows"})
         cue.string = f" ({len(rows)} rows; scroll for all of them)"

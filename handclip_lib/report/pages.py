@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from handclip_lib.report.live_panels import LivePanel
 
 FOLDER = Path(__file__).parent / "page"
-RECORDED = ("started", "finished", "command", "process", "git", "split", "seed", "read", "inputs", "weights", "left")
+RECORDED = ("started", "finished", "command", "process", "git", "split", "seed", "read", "inputs", "left")
 
 
 def render_report(run_folder: Path, *, interactive: bool = False, private: bool = False) -> Path:
@@ -61,12 +61,11 @@ def render_report(run_folder: Path, *, interactive: bool = False, private: bool 
     notebook, synthetic = run_folder / "executed.ipynb", is_synthetic(run)
     panels = _live_panels(run_folder, run) if interactive else []
     note = "Synthetic: drawn hands." if synthetic else ""
-    cells = Cells("", "", "", [], "")
-    if notebook.is_file():
-        cells = notebook_cells(notebook, panels, note=note, redaction=redaction)
-    answer = answer_of(run_folder, run)
+    cells, answer = Cells("", "", "", [], ""), answer_of(run_folder, run)
     if redaction:
         run, answer = redaction.record(run), answer.redacted(redaction)
+    if notebook.is_file():
+        cells = notebook_cells(notebook, panels, note=note, said=answer.sentence, redaction=redaction)
     rendered = _page(
         "page.html.j2", str(run["id"]), script="live.js" if interactive else "", style=cells.style, run=run,
         title=cells.title or str(run.get("notebook") or run["id"]), tone=tone_of(run), synthetic=synthetic,
@@ -137,7 +136,7 @@ def _facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     given, models, split = run.get("parameters") or {}, run.get("weights"), run.get("split")
     split = split if isinstance(split, Mapping) else {}
     weights = [
-        f"{name}: {about.get('fingerprint')}, {about.get('source')}; {_stated(about.get('properties'))}".rstrip("; ")
+        f"{name}: {about.get('fingerprint')}, {about.get('source')}"
         for name, about in (models.items() if isinstance(models, Mapping) else ())
         if isinstance(about, Mapping)
     ]
@@ -151,12 +150,6 @@ def _facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Took": duration(run.get("seconds")),
     }
     return [(name, str(value)) for name, value in facts.items() if value]
-
-
-def _stated(properties: Any) -> str:
-    """What the tensors of a model do not say, each with who said it."""
-    shown = properties.items() if isinstance(properties, Mapping) else ()
-    return "; ".join(f"{name} {said}" for name, said in shown)
 
 
 def _failure(run: Mapping[str, Any], error: str) -> str:
@@ -182,6 +175,7 @@ def _about(run: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return {
         "Parameters": _parameter_rows(run),
         "Metrics": nested_rows(run.get("metrics")),
+        "Weights": nested_rows(run.get("weights")),
         "Software": nested_rows(run.get("versions")),
         "Record": nested_rows({name: run.get(name) for name in RECORDED}),
     }

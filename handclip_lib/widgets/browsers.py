@@ -68,7 +68,7 @@ def matching(images: pd.DataFrame, wanted: dict[str, Any]) -> pd.DataFrame:
 
 
 def retrieval_browser(features: Features, split: Split, images: DecodedImages, top_k: int = 8) -> Panel:
-    """Browse queries: the best gallery images with green frames (same person) and red ones (someone else).
+    """Browse queries: the best gallery images with green frames (same person) and orange ones (someone else).
 
     When no match is among the best, the first one is added with its rank. The worst queries come first. Features and
     images are of at least `split.evaluated_paths()`.
@@ -107,7 +107,7 @@ def retrieval_browser(features: Features, split: Split, images: DecodedImages, t
     follow()
     for control in controls.values():
         control.observe(follow, names="value")  # before the panel's own, so that it draws within the new range
-    alt = f"A query and its {top_k} best gallery images; green frames are the same person, red ones someone else"
+    alt = f"A query and its {top_k} best gallery images; green frames are the same person, orange ones someone else"
     return Panel(show, alt=alt, **controls, query=number)
 
 

@@ -141,10 +141,7 @@ class Panel:
         return f"{self._alt} ({self._drawn_of})" if self._drawn_of else self._alt
 
     def _state(self) -> str:
-        return ", ".join(
-            f"{control.description}: {getattr(control, 'label', None) or _said(control.value)}"
-            for control in self.controls.values()
-        )
+        return ", ".join(f"{control.description}: {_shown(control)}" for control in self.controls.values())
 
     def _draw(self, values: dict[str, Any], state: str, **job: Job) -> None:
         if self._config is not None:
@@ -233,6 +230,11 @@ def _resolved(config: Parameters, values: dict[str, Any]) -> Parameters:
 
 def _alert(text: str) -> str:
     return f'<pre role="alert">{html.escape(text)}</pre>'
+
+
+def _shown(control: ipywidgets.Widget) -> str:
+    """What a control shows; of an empty text what stands for it."""
+    return getattr(control, "label", None) or _said(control.value) or getattr(control, "placeholder", "")
 
 
 def _said(value: Any) -> str:

@@ -117,7 +117,7 @@ def test_identity_hits_and_sheet(drawn):
     np.testing.assert_allclose(figure.axes[0].lines[1].get_ydata(), [-0.2, 0.1])
     pixels = [np.full((8, 8, 3), value, np.uint8) for value in (0, 200)]
     images = DecodedImages(("0", "1"), np.stack(pixels), {}, ("", ""))
-    assert f"taken for {LITERAL}:" in drawn(plots.confused_hands([("a", "0", LITERAL, "1")], images))
+    assert f"taken for {LITERAL}" in drawn(plots.confused_hands([("a", "0", LITERAL, "1")], images))
     similarity = np.array([[0.3, 0.9, 0.2], [0.5, 0.7, 0.9], [0.4, 0.8, 0.1]])  # the second is nearest to x
     sheet = plots.identity_sheet(LITERAL, pixels, similarity, ["y", LITERAL, "x"], LITERAL)
     texts = drawn(sheet)

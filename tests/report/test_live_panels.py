@@ -70,7 +70,7 @@ def evaluated(tmp_path: Path, saved_runs, monkeypatch) -> Path:
     (folder / "run.json").write_text(json.dumps(record))
     alts = (
         "Distribution of the scores of pairs of one person and of two people, with a line at the threshold (model: x)",
-        "A query and its 8 best gallery images; green frames are the same person, red ones someone else (draw: 0)",
+        "A query and its 8 best gallery images; green frames are the same person, orange ones someone else (draw: 0)",
     )
     buffer = io.BytesIO()
     Image.new("RGB", (40, 30)).save(buffer, "png")

@@ -55,7 +55,7 @@ def _report(folder: Path, cells: list, **record: object) -> BeautifulSoup:
 
 def test_the_header_says_what_ran_when_and_what_differs(tmp_path: Path):
     cells = [v4.new_markdown_cell("# 05 Evaluation\n\n**Question.** Who?\n\n**Needs.** Nothing.")]
-    weights = {"tiny": {"fingerprint": "3fa9", "source": "shipped here"}}
+    weights = {"tiny": {"fingerprint": "3fa9", "source": "shipped here", "properties": {"heads": "8 (as written)"}}}
     page = _report(tmp_path / RECORD["id"], cells, weights=weights)
     assert page.title.text == f"05 Evaluation · {RECORD['id']}"
     assert page.h1.text == "05 Evaluation"
@@ -68,11 +68,36 @@ def test_the_header_says_what_ran_when_and_what_differs(tmp_path: Path):
     rows = {row.th.text: [cell.text.strip() for cell in row("td")] for row in page.select("#about-run tbody tr")}
     meaning = "dorsal_r, dorsal_l, palmar_r, palmar_l, all, or unspecified where none is recorded"
     assert rows["aspect"] == ["palmar_r", "dorsal_r changed", meaning]
+    assert rows["tiny.properties.heads"] == ["8 (as written)"]
     assert rows["draws"] == ["10", "", "query/gallery draws"]
     assert (page.main.p.text, "Needs." in page.text) == ("Question. Who?", False)
     assert page.select_one(".status.wait").text == "synthetic data"
     assert rows["spread.low"] == ["0.651235"]
     assert (rows["git.changed"], rows["split.checksum"]) == (["true"], ["9d8a7b6c5d4e3f"])
+
+
+def test_a_conclusion_stands_on_the_first_screen_alone_and_in_the_cells_of_a_run_that_failed(tmp_path: Path):
+    shown = {"text/html": "<p><b>It is 5.</b></p><ul><li>Few.</li></ul>", "text/plain": "It is 5.\n- Few."}
+    cells = [v4.new_code_cell("run.conclude()", outputs=[v4.new_output("display_data", shown)])]
+    page = _report(tmp_path / "done", cells, answer="It is 5.", cautions=["Few."])
+    assert page.text.count("It is 5.") == page.text.count("Few.") == 1
+    page = _report(tmp_path / "failed", cells, answer="It is 5.", cautions=["Few."], status="failed", error="It")
+    assert page.main.text.count("It is 5.") == 1
+
+
+def test_of_a_table_without_rows_the_caption_says_so_and_no_heading_stands_alone(tmp_path: Path):
+    table = "<table><caption>By session</caption><thead><tr><th>model</th></tr></thead><tbody></tbody></table>"
+    cells = [v4.new_code_cell("", outputs=[v4.new_output("display_data", {"text/html": table, "text/plain": ""})])]
+    page = _report(tmp_path, cells)
+    assert page.select_one(".cell .caption").text == "Table 1. By session: there is nothing of this kind here"
+    assert not page.select(".cell table")
+
+
+def test_parameters_that_are_all_as_by_default_have_no_column_of_defaults(tmp_path: Path):
+    as_by_default = {"parameters": {"draws": 10}, "defaults": {"draws": 10}}
+    table = _report(tmp_path, [], **as_by_default).select_one("#about-run table")
+    assert [cell.text for cell in table("th", scope="col")] == ["Name", "Value", "Meaning"]
+    assert [cell.text for cell in table.tbody("td")] == ["10", "query/gallery draws"]
 
 
 def test_the_first_screen_is_what_the_notebook_concluded_beside_the_baselines(tmp_path: Path):

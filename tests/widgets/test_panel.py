@@ -228,3 +228,9 @@ def test_frames_hold_the_figure_of_every_choice_and_the_control_stays():
     many = ipywidgets.SelectionSlider(options=range(1, 14), value=2)
     with pytest.raises(TypeError, match="13 choices; a report holds at most 12"):
         _bundle(Panel(bars, alt="bars", frames="count", count=many))
+
+
+def test_the_alternative_text_says_what_stands_for_an_empty_control():
+    template = ipywidgets.Text("", placeholder="A photo of a {} hand.")
+    panel = Panel(lambda template: Figure(), alt="Curves", template=template)
+    assert panel.alt == "Curves (template: A photo of a {} hand.)"
