@@ -108,7 +108,8 @@ def _manifest(options: argparse.Namespace) -> int:
     frame, guessed = write_labels(root, file, lambda: open_dataset(dataset, str(root), **levels))
     print(f"{one_line(file)}: {len(frame)} images of {frame['identity'][frame['identity'] != ''].nunique()} people")
     print("\n".join(one_line(f"  {note}") for note in guessed))
-    print(f"look at it, correct it, then: handclip data check {one_line(root)} --dataset csv")
+    moved = "" if file.resolve() == (root / LABELS).resolve() else f"put it into the folder as {LABELS}, "
+    print(f"look at it, correct it, {moved}then: handclip data check {one_line(root)} --dataset csv")
     return 0
 
 

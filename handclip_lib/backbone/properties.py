@@ -177,6 +177,8 @@ def _understood(config: dict[str, Any], file: Path) -> dict[str, Any]:
             said = _timm(config, file)
         else:
             said = _hugging_face(config, file)
+    except BackboneError:  # a ValueError too, and its words are the reason
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BackboneError(f"{file} describes no CLIP that is known here ({error!r})") from error
     _take(found, said, file.name)

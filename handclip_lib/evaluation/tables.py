@@ -22,7 +22,7 @@ HEADINGS = {
     "n_non_mated": "non-mated queries", "fnir_rank1": "FNIR at rank 1, no threshold",
     "mated_mean": "mean mated score", "non_mated_mean": "mean non-mated score", "template_bytes": "bytes a template",
     "comparisons_per_second": "comparisons a second", "n_identity_pairs": "pairs of people",
-    "same_as": "the same model as", "by_chance": "by chance", "fmr_difference": "FMR difference",
+    "same_as": "the same model as", "by_chance": "people by chance", "fmr_difference": "FMR difference",
     "fnmr_difference": "FNMR difference", "n_images": "images",
 }  # fmt: skip
 """The field's word for a column (ISO/IEC 2382-37:2022, ISO/IEC 19795-1:2021); any other says what it is itself."""

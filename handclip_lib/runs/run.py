@@ -138,6 +138,7 @@ class Run:
         shown, claims = readable(frame), claimed(frame)
         weights, named = self._record.get("weights") or {}, set(frame.get("model", ()))
         models = [f"{model} {facts['fingerprint']}" for model, facts in weights.items() if model in named]
+        caption += "" if len(frame) else "; none here"  # else its first line alone looks like a fault
         caption = html.escape(caption + self._label + (f"; weights: {', '.join(models)}" if models else ""))
         table = shown.to_html(index=False, escape=True, border=0, justify="left")
         table = table.replace(">", f"><caption>{caption}</caption>", 1)

@@ -295,11 +295,19 @@ def test_a_manifest_is_written_for_a_folder_and_reads_the_same(tmp_path, capsys)
     said = capsys.readouterr().out
     assert "8 images of 2 people" in said
     assert "people are those of data set 'folder'" in said
+    assert "correct it, then: handclip data check" in said
     assert "sessions of people (session1, session2)" in said
     written, read = read_labels(tmp_path).images, read_folder(tmp_path).images
     assert written[["path", "identity", "session", "capture"]].equals(read[["path", "identity", "session", "capture"]])
     assert main(["data", "manifest", str(tmp_path)]) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_a_manifest_elsewhere_is_to_be_put_into_the_folder(tmp_path, capsys):
+    (tmp_path / "set" / "anna").mkdir(parents=True)
+    Image.new("RGB", (8, 6)).save(tmp_path / "set" / "anna" / "1.png")
+    assert main(["data", "manifest", str(tmp_path / "set"), "--out", str(tmp_path / "m.csv")]) == 0
+    assert "put it into the folder as manifest.csv, then: handclip data check" in capsys.readouterr().out
 
 
 def test_people_of_market_1501_are_guessed_from_names_and_else_left_to_be_filled_in(tmp_path):

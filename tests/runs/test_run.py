@@ -124,8 +124,9 @@ def test_a_run_says_which_weights_made_its_figures(reports: Path, monkeypatch):
     for models in (["tiny, fine-tuned", "floor: pixels"], ["floor: pixels"]):
         run.table(pd.DataFrame({"model": models}), "results", "Means")
     run.table(pd.DataFrame({"n": [1]}), "counts", "Counts")
+    run.table(pd.DataFrame({"n": []}), "groups", "Groups")
     captions = [page.partition("<caption>")[2].partition("<")[0] for page in shown]
-    assert captions == ["Means; weights: tiny, fine-tuned bbbbbbbb", "Means", "Counts"]
+    assert captions == ["Means; weights: tiny, fine-tuned bbbbbbbb", "Means", "Counts", "Groups; none here"]
     page = render_report(run.folder).read_text()
     assert "tiny: aaaaaaaa, file a; activation quick_gelu (config.json); heads 8 (not stated)" in page
     assert "tiny, fine-tuned: bbbbbbbb, file b" in page

@@ -137,7 +137,9 @@ def across_aspects(
             table += fused + [cross_aspect(features, split, own, other, way) for way in ways]
         except EvaluationError as error:
             refused[other] = str(error)
-    return result_table(table, SHOWN), refused or ({} if others else {"other aspects": "this split tests none"})
+    return result_table(table, SHOWN, columns=None if table else SHOWN), refused or (
+        {} if others else {"other aspects": "this split tests none"}
+    )
 
 
 def fuse_aspects(features: Features, split: Split, aspects: tuple[str, str]) -> list[dict[str, Any]]:

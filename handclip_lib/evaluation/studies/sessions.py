@@ -22,7 +22,7 @@ def session_effect(features: Mapping[str, Features], split: Split) -> pd.DataFra
     clothes and pose stay through a session, so the second figure says little about recognising people.
 
     Returns:
-        Columns model, queries, rank1 in 0..1 with its interval over identities, `n_query` (queries of all draws) and
+        Columns model, queries, rank1 in 0..1 with its interval over identities, `n_query` (queries a draw, a mean) and
         `n_identities`. No row where no session is known, and none for queries there are not.
     """
     rows = []
@@ -36,7 +36,7 @@ def session_effect(features: Mapping[str, Features], split: Split) -> pd.DataFra
             hits = [_hits(embeddings, draw) for draw in asked]
             people = np.concatenate([draw.query_ids for draw in asked])
             interval = identity_interval(np.concatenate(hits), people)
-            row = {"model": model, "queries": queries, **interval.columns("rank1"), "n_query": len(people)}
+            row = {"model": model, "queries": queries, **interval.columns("rank1"), "n_query": len(people) / len(draws)}
             rows.append(row | {"n_identities": interval.n_identities})
     return result_table(rows, SHOWN, columns=[*SHOWN, "rank1_low", "rank1_high"])
 

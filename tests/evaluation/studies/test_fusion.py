@@ -297,3 +297,4 @@ def test_a_split_of_one_aspect_says_that_it_tests_no_other():
     split = make_split(a_table(aspects=("dorsal_r",)), "dorsal_r", draws=2)
     table, refused = across_aspects(features_of(split), split)
     assert (len(table), refused) == (0, {"other aspects": "this split tests none"})
+    assert "rank1" in table, "its CSV has a first line, which readers of tables want"

@@ -5,6 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
+from handclip_lib.evaluation.tables import readable
 from handclip_lib.evaluation.verification.error_rates import Pairs
 from handclip_lib.evaluation.verification.menagerie import KINDS, kinds_beside_chance, menagerie
 
@@ -60,6 +61,7 @@ def test_chance_is_that_of_all_orders():
     counts = kinds_beside_chance(people).set_index("kind")
     assert counts["people"].to_dict() == dict.fromkeys(KINDS, 1)
     assert counts["by_chance"].tolist() == [0.5] * 4  # 2 · 2 / 8
+    assert "people by chance" in readable(kinds_beside_chance(people))
     mated, others = people["mated_mean"].to_numpy(), people["non_mated_mean"].to_numpy()
     low, high = mated <= np.quantile(mated, 0.25), others >= np.quantile(others, 0.75)
     worms = [(low & high[list(order)]).sum() for order in permutations(range(8))]
