@@ -117,12 +117,12 @@ def _listed(axis: Axes, queries: pd.DataFrame, label: str, rank: str) -> None:
     title = style.wrapped(f"only {label}:", style.HALF) + f"\n{len(queries)} queries of {len(photographs)} photographs"
     axis.set_title(title, loc="left", fontsize=9)
     lines = [
-        f"{_short(path)} ({identity}): {draws} {'draw' if draws == 1 else 'draws'}, rank of the other ≤ {worst}"
+        f"{_short(path)} ({identity}): {draws} {'draw' if draws == 1 else 'draws'}, other's rank ≤ {worst}"
         for path, identity, draws, worst in photographs.head(MOST_QUERIES).itertuples(index=False, name=None)
     ]
     if len(photographs) > len(lines):
         lines.append(f"… and {len(photographs) - len(lines)} more")
-    text = axis.text(0, 1, "\n".join(lines) or "none", va="top", fontsize=9, transform=axis.transAxes)
+    text = axis.text(0, 1, "\n".join(lines) or "none", va="top", fontsize=8, transform=axis.transAxes)
     text.set_in_layout(False)  # a long name must not take the curves' width
 
 

@@ -234,7 +234,7 @@ def _alert(text: str) -> str:
 
 def _shown(control: ipywidgets.Widget) -> str:
     """What a control shows; of an empty text what stands for it."""
-    return getattr(control, "label", None) or _said(control.value) or getattr(control, "placeholder", "")
+    return str(getattr(control, "label", None) or _said(control.value) or getattr(control, "placeholder", ""))
 
 
 def _said(value: Any) -> str:

@@ -248,7 +248,7 @@ def test_lists_photographs_that_only_one_gets_right(entries):
     worst = theirs.loc[[(draw, path) for draw in won.loc[won["path"] == path, "draw"]], "first_match_rank"].max()
     draws = "draw" if counts[path] == 1 else "draws"
     identity = won.loc[won["path"] == path, "identity"].iloc[0]
-    assert f"{path} ({identity}): {counts[path]} {draws}, rank of the other ≤ {worst}" in texts(panel)
+    assert f"{path} ({identity}): {counts[path]} {draws}, other's rank ≤ {worst}" in texts(panel)
     assert texts(panel).count("rank of the other") <= 2 * MOST_QUERIES
 
 
