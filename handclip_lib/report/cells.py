@@ -233,8 +233,7 @@ def _make_legible(soup: BeautifulSoup, table: Tag, number: int) -> None:
     label = soup.new_tag("b")
     label.string = f"Table {number}. "
     caption.insert(0, label)
-    if not table.find("td"):  # a row of headings alone looks like a fault
-        caption.append(": there is nothing of this kind here")
+    if not table.find("td"):  # a row of headings alone looks like a fault; the caption says that there is none
         table.replace_with(caption)
         return
     if len(rows) > LONG:

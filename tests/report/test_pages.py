@@ -86,10 +86,11 @@ def test_a_conclusion_stands_on_the_first_screen_alone_and_in_the_cells_of_a_run
 
 
 def test_of_a_table_without_rows_the_caption_says_so_and_no_heading_stands_alone(tmp_path: Path):
-    table = "<table><caption>By session</caption><thead><tr><th>model</th></tr></thead><tbody></tbody></table>"
+    headings = "<thead><tr><th>model</th></tr></thead><tbody></tbody>"
+    table = f"<table><caption>By session; none here</caption>{headings}</table>"
     cells = [v4.new_code_cell("", outputs=[v4.new_output("display_data", {"text/html": table, "text/plain": ""})])]
     page = _report(tmp_path, cells)
-    assert page.select_one(".cell .caption").text == "Table 1. By session: there is nothing of this kind here"
+    assert page.select_one(".cell .caption").text == "Table 1. By session; none here"
     assert not page.select(".cell table")
 
 
