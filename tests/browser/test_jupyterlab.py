@@ -105,7 +105,8 @@ def free_port() -> int:
 def lab_command() -> list[str]:
     """What `make lab` runs, with this Python's environment in place of the one it would make."""
     bin_folder = Path(sys.executable).parent
-    words = ["make", "-n", "lab", "STAMP=installed", "-o", "installed", f"BIN={bin_folder}"]
+    # git's filter, `strip`, is of the checkout, which a test leaves alone
+    words = ["make", "-n", "lab", "STAMP=installed", "-o", "installed", "-o", "strip", f"BIN={bin_folder}"]
     outside_make = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(words, cwd=ROOT, env=outside_make, capture_output=True, text=True, check=True)
     return shlex.split(done.stdout.replace("\\\n", " "))
