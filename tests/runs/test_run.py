@@ -128,7 +128,7 @@ def test_a_run_says_which_weights_made_its_figures(reports: Path, monkeypatch):
     captions = [page.partition("<caption>")[2].partition("<")[0] for page in shown]
     assert captions == ["Means; weights: tiny, fine-tuned bbbbbbbb", "Means", "Counts", "Groups; none here"]
     page = render_report(run.folder).read_text()
-    assert "tiny: aaaaaaaa, file a; activation quick_gelu (config.json); heads 8 (not stated)" in page
+    assert "tiny: aaaaaaaa, file a" in page and "8 (not stated)" in page
     assert "tiny, fine-tuned: bbbbbbbb, file b" in page
     run.finish()
 
