@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import stat
 import zlib
@@ -97,13 +98,28 @@ _CHUNK = 2**22
 
 
 def seal(path: Path) -> None:
-    """Write the checksum of a .safetensors file, header and all, into the room that `UNSEALED` left in its header."""
+    """Write the checksum of a .safetensors file, header and all, into the room that `UNSEALED` left in its header.
+
+    The facts in the header are put in order first: safetensors writes them in another with each process.
+    """
+    _sort_facts(path)
     found = _checksum(path)
     assert found is not None, f"{path} was written without UNSEALED"
     place, checksum = found
     with path.open("r+b") as file:
         file.seek(place)
         file.write(checksum)
+
+
+def _sort_facts(path: Path) -> None:
+    with path.open("r+b") as file:
+        header = file.read(int.from_bytes(file.read(8), "little")).decode()
+        start = header.index(mark := '"__metadata__":') + len(mark)
+        facts, end = json.JSONDecoder().raw_decode(header, start)
+        ordered = json.dumps(facts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        assert len(ordered) == end - start, "the facts are written as JSON is here"
+        file.seek(8 + len(header[:start].encode()))
+        file.write(ordered.encode())
 
 
 def is_sealed(path: Path) -> bool:

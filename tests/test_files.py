@@ -1,3 +1,4 @@
+import json
 import os
 import stat
 import subprocess
@@ -98,6 +99,15 @@ def test_a_sealed_file_tells_every_changed_byte_every_cut_and_every_hole(tmp_pat
     for place in range(0, len(whole) - 16, 16):
         assert not taken(whole[:place] + bytes(16) + whole[place + 16 :]), place
     assert taken(whole)
+
+
+def test_facts_are_written_in_one_order(tmp_path):
+    facts = {name: json.dumps({"of": name, "sign": "d′"}) for name in "zyxwvutsrq"}
+    safetensors.numpy.save_file({"a": np.zeros(2)}, tmp_path / "a.safetensors", facts | UNSEALED)
+    seal(tmp_path / "a.safetensors")
+    header = (tmp_path / "a.safetensors").read_bytes()
+    places = [header.index(f'"{name}":'.encode()) for name in sorted(facts)]
+    assert places == sorted(places) and is_sealed(tmp_path / "a.safetensors")
 
 
 def test_a_file_of_another_program_has_no_seal(tmp_path):

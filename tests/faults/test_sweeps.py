@@ -68,7 +68,7 @@ def test_sigterm_interrupts_what_runs_and_says_what_did_not(reports: Path, tmp_p
         assert sweep.wait(90) == 143
     assert [row["status"] for row in _summary(reports)] == ["interrupted", "interrupted", "not run"]
     assert [(r["status"], r["error"]) for r in _records(reports)] == [("interrupted", "stopped by SIGTERM")] * 2
-    assert _processes_of(reports) == []
+    _until(lambda: not _processes_of(reports), "processes are left")  # those that draw end with their kernel
 
 
 @pytest.mark.matrix("killed", "sweep", "no process is left; goes on from there")
