@@ -155,16 +155,13 @@ RUNNERS = {
 }
 
 
-QUICK = (("papermill", "samples"), ("nbconvert", "sample"))  # the rest are slow
+QUICK = (("papermill", "samples"), ("nbconvert", "sample"))
+SLOW = (("papermill", "sample"), ("jupyter execute", "samples"))
 
 
 @pytest.mark.parametrize(
     ("runner", "name"),
-    [
-        pytest.param(runner, name, marks=() if (runner, name) in QUICK else pytest.mark.slow)
-        for runner in RUNNERS
-        for name in ("samples", "sample")
-    ],
+    [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)],
 )
 def test_every_runner_of_notebooks_is_guarded(runner: str, name: str, tmp_path: Path):
     made, cells = nbformat.v4.new_notebook(), nbformat.read(ROOT / "notebooks" / "01_data_exploration.ipynb", 4).cells
