@@ -78,15 +78,18 @@ def seconds_of(folder: Path) -> list[float]:
         return [row["seconds"] for row in json.loads(opened.metadata()["handclip"])["history"][1:]]
 
 
-@pytest.mark.matrix("signal", "training", "interrupted, exit 143; goes on from its last epoch")
+@pytest.mark.matrix("signal", "training", "interrupted, exit 143, no kernel left; goes on from its last epoch")
 @pytest.mark.matrix("two at once", "training", "the second is refused, exit 2")
 @pytest.mark.matrix("killed", "training: the launcher", "died; its kernel ends; goes on from its last epoch")
 def test_a_training_that_sigterm_stops_goes_on_is_not_started_twice_and_ends_with_its_launcher(tmp_path: Path):
     with Command(tmp_path) as first:
         folder = first.trained(1)
+        below = psutil.Process(first.process.pid).children(recursive=True)
         first.process.send_signal(signal.SIGTERM)
         code, said = first.ended()
     assert code == 143, said
+    assert psutil.wait_procs(below, timeout=10)[1] == [], "no kernel is left"
+    assert (folder / "report.html").is_file()
     record = read_record(folder)
     assert (record["status"], record["error"]) == ("interrupted", "stopped by SIGTERM")
     done = epoch_of(folder)
