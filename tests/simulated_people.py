@@ -1,7 +1,5 @@
 """People whose true rank-1, mAP or difference is known: what intervals and tests are held against."""
 
-from functools import lru_cache
-
 import numpy as np
 
 COUNTS = ("even", "Zipf", "11k")
@@ -44,12 +42,12 @@ def people_of(mean: float, alike: float | str, size: tuple[int, int], rng: np.ra
     return rng.beta(mean * (1 - alike) / alike, (1 - mean) * (1 - alike) / alike, size)
 
 
-def sums_of(people: np.ndarray, queries: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Sums over ten draws of each person, (data sets, people), by measure: photographs are hard or easy for all draws.
+def sums_of(people: np.ndarray, queries: np.ndarray, measure: str, rng: np.random.Generator) -> np.ndarray:
+    """Sums over ten draws of each person, (data sets, people): photographs are hard or easy for all draws.
 
-    "rank-1": hits; "mAP": a miss has an average precision too: of .3, its photograph's mean.
+    `measure` is "rank-1" (hits) or "mAP" (a miss has an average precision too: of .3, its photograph's mean).
     """
-    hits, sums = np.empty(people.shape), np.empty(people.shape)
+    sums = np.empty(people.shape)
     for person, n in enumerate(queries):
         chance = np.repeat(people[:, person, None], n, axis=1)
         sure = (chance <= 0) | (chance >= 1)
@@ -58,23 +56,21 @@ def sums_of(people: np.ndarray, queries: np.ndarray, rng: np.random.Generator) -
             np.clip(3 * np.where(sure, 0.5, 1 - chance), 1e-9, None),
         )
         photograph = np.where(sure, chance, rng.beta(*inner))
-        hits[:, person] = rng.binomial(DRAWS, photograph).sum(1)
-        sums[:, person] = DRAWS * (0.3 + 0.7 * photograph).sum(1)
-    return {"rank-1": hits, "mAP": sums}
-
-
-@lru_cache(1)  # of both measures, asked for one after the other
-def _simulated(n: int, counts: str, mean: float, alike: float | str, data_sets: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng([n, COUNTS.index(counts), int(1000 * mean), False])
-    return sums_of(people_of(mean, alike, (data_sets, n), rng), queries_of(counts, n), rng)
+        if measure == "rank-1":
+            sums[:, person] = rng.binomial(DRAWS, photograph).sum(1)
+        else:
+            sums[:, person] = DRAWS * (0.3 + 0.7 * photograph).sum(1)
+    return sums
 
 
 def simulated(
     n: int, counts: str, measure: str, mean: float, alike: float | str, data_sets: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Sums of people, (data_sets, n), their numbers of queries, (n,), and the true mean."""
-    sums = _simulated(n, counts, mean, alike, data_sets)[measure]
-    return sums, DRAWS * queries_of(counts, n).astype(float), mean if measure == "rank-1" else 0.3 + 0.7 * mean
+    rng = np.random.default_rng([n, COUNTS.index(counts), int(1000 * mean), measure == "mAP"])
+    queries = queries_of(counts, n)
+    sums = sums_of(people_of(mean, alike, (data_sets, n), rng), queries, measure, rng)
+    return sums, DRAWS * queries.astype(float), mean if measure == "rank-1" else 0.3 + 0.7 * mean
 
 
 def two_alike(
@@ -84,14 +80,9 @@ def two_alike(
 
     People are equally hard for both (`shared`), or for each model others are.
     """
-    first, second = _two_alike(n, counts, mean, shared, data_sets)
-    return first[measure] - second[measure], DRAWS * queries_of(counts, n).astype(float)
-
-
-@lru_cache(1)
-def _two_alike(n: int, counts: str, mean: float, shared: bool, data_sets: int) -> list[dict[str, np.ndarray]]:
-    rng = np.random.default_rng([n, COUNTS.index(counts), int(1000 * mean), False, shared])
+    rng = np.random.default_rng([n, COUNTS.index(counts), int(1000 * mean), measure == "mAP", shared])
     queries = queries_of(counts, n)
     first = people_of(mean, 0.2, (data_sets, n), rng)
     second = first if shared else people_of(mean, 0.2, (data_sets, n), rng)
-    return [sums_of(people, queries, rng) for people in (first, second)]
+    sums = [sums_of(people, queries, measure, rng) for people in (first, second)]
+    return sums[0] - sums[1], DRAWS * queries.astype(float)
