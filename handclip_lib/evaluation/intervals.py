@@ -204,8 +204,8 @@ def paired_difference(
         highs.append(np.where(nobody, 1, means.max(0)))
     low, high = np.concatenate(lows), np.concatenate(highs)
     out = int((1 - LEVEL) * len(low) + 1e-9)
-    ends = (np.partition(side, at, 0)[at].round(12) for side, at in ((low, out), (high, len(high) - 1 - out)))
-    found = Difference(all_of / total, *ends, n, as_far / len(low))
+    lowest, highest = np.partition(low, out, 0)[out].round(12), np.partition(high, -1 - out, 0)[-1 - out].round(12)
+    found = Difference(all_of / total, lowest, highest, n, as_far / len(low))
     return found[0] if values.ndim == 1 else found
 
 
