@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from itertools import compress
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 from unittest.mock import patch
@@ -21,9 +20,8 @@ from pydantic.fields import FieldInfo
 from handclip_lib.cli import _parser
 from handclip_lib.parameters.notebooks import NOTEBOOKS
 from handclip_lib.parameters.parts import Parameters
-from handclip_lib.places import cache_folder
-from handclip_lib.report.private import WIDGET_VIEW
 from tools.docstrings import escaped, library_pages
+from tools.tutorials import tutorial
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = {
@@ -104,45 +102,8 @@ def _arrows(match: re.Match[str]) -> str:
     return "\n".join(["| from | what | to |", "|---|---|---|", *rows])
 
 
-def tutorial(page: str, folder: Path, reports: Path | None) -> dict[str, Any]:
-    """A notebook as it ran last under `reports`, without what its start printed, and with a line that says so."""
-    name = Path(page).name
-    runs = sorted((reports or folder).glob(f"runs/{name}*/report.html"), key=lambda path: path.stat().st_mtime)
-    if reports and not runs:
-        raise SystemExit(f"{reports} holds no run of {name}; make docs runs all six")
-    said = f"Its parameters: [reference](../reference/parameters/{name}.md)."
-    if runs:
-        (folder / "extra" / "reports").mkdir(exist_ok=True)
-        report = unplaced(runs[-1].read_text(encoding="utf-8"), reports)
-        (folder / "extra" / "reports" / f"{name}.html").write_text(report, encoding="utf-8")
-        said = f'Executed on a few drawn hands: synthetic. <a href="../reports/{name}.html">Its report</a>. {said}'
-    ran = runs[-1].with_name("executed.ipynb") if runs else ROOT / f"{page}.ipynb"
-    notebook = json.loads(unplaced(ran.read_text(encoding="utf-8"), reports))
-    notebook["metadata"].pop("widgets", None)
-    for cell in notebook["cells"]:
-        outputs = [] if "setup" in cell["metadata"].get("tags", []) else cell.get("outputs", [])
-        data = [output.get("data", {}) for output in outputs]
-        shown = [WIDGET_VIEW not in kinds or bool({"image/png", "text/html"} & kinds.keys()) for kinds in data]
-        if "outputs" in cell:  # a control alone says nothing without a kernel
-            cell["outputs"] = list(compress(outputs, shown))
-        told = [
-            output["metadata"]["image/png"]["alt"] for output in outputs if "image/png" in output.get("metadata", {})
-        ]
-        cell["metadata"]["mystnb"] = {"image": {"alt": " ".join(told)}} if told else {}
-    notebook["cells"].insert(1, {"cell_type": "markdown", "id": "site", "metadata": {}, "source": said})
-    return notebook
-
-
-def unplaced(text: str, reports: Path | None) -> str:
-    """A text without the folders of who built the site."""
-    places = {reports or ROOT: "reports", cache_folder(): "cache", ROOT: "handclip"}
-    for place, word in places.items():
-        text = text.replace(str(place.absolute()), word)
-    return text
-
-
 def parameters_page(model: type[Parameters]) -> str:
-    """Each parameter of a notebook under a heading of its own, so that it can be linked and found: help, kind, default."""
+    """Each parameter of a notebook under a heading of its own, so that it can be linked and found."""
     parts = [f"# {model.notebook}", f"The parameters of [the notebook](../../notebooks/{model.notebook}.ipynb)."]
     for name, field in model.model_fields.items():
         default = "empty" if field.default == "" else f"`{field.default}`"
