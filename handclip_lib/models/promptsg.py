@@ -190,7 +190,7 @@ def load_promptsg(backbone: Backbone, file: Path) -> PromptSG:
     _check_same(recipe.pop("backbone"), backbone, str(file))
     try:
         n_identities, heads = recipe.pop("n_identities"), recipe.pop("heads")
-        named = {FORMERLY.get(name, name): value for name, value in recipe.items()}
+        named = {FORMERLY.get(name, name): value for name, value in recipe.items()} | {"lora_rank": 0}  # merged
         encoder = PromptSG(backbone, n_identities, Guidance(method="promptsg", **named), heads)
         encoder.load_state_dict(state)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
