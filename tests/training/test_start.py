@@ -7,13 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from handclip_lib.backbone.load import Backbone
+from handclip_lib.backbone.load import Backbone, load_backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.data.batches import augment
 from handclip_lib.errors import TrainingError
 from handclip_lib.models.low_rank import LowRank, merge, merged_state
 from handclip_lib.models.reid_head import ReidEncoder
-from handclip_lib.models.trained import encode_images
+from handclip_lib.models.trained import encode_images, save_trained
 from handclip_lib.parameters.parts import ImageTraining, ReidHead
 from handclip_lib.training.encoding import BatchEncoder
 from handclip_lib.training.image import fit_image
@@ -27,14 +27,18 @@ each_tower = pytest.mark.parametrize("vit", [True, False], ids=["ViT", "ResNet"]
 each_rank = pytest.mark.parametrize("rank", [0, 2], ids=["whole", "adapters"])
 
 
-def encoder_of(vit: bool, **head) -> ReidEncoder:
+def backbone_of(vit: bool) -> Backbone:
     torch.manual_seed(0)
     size = (2, 64, 16) if vit else ((1, 1, 1, 1), 8, None)
     model = clip_package().model.CLIP(16, 32, *size, 77, 100, 64, 1, 1).eval()
     for name, parameter in model.visual.named_parameters():
         if name.endswith("bn3.weight"):
             torch.nn.init.ones_(parameter)
-    return ReidEncoder(Backbone("random", model, 32, 16, 77, torch.device("cpu"), ""), 3, ReidHead(**head))
+    return Backbone("random", model, 32, 16, 77, torch.device("cpu"), "")
+
+
+def encoder_of(vit: bool, **head) -> ReidEncoder:
+    return ReidEncoder(backbone_of(vit), 3, ReidHead(**head))
 
 
 def rising():
@@ -265,6 +269,24 @@ def test_merged_adapters_give_what_they_gave_before(vit):
     assert not np.allclose(encode_images(plain, PIXELS), before, rtol=1e-3)
 
 
+@each_tower
+def test_what_a_training_of_adapters_leaves_is_a_clip_like_any(vit, tmp_path):
+    backbone, seen = backbone_of(vit), []
+
+    def falling_at_last(encode) -> dict[str, float]:
+        seen.append(encode(PIXELS))
+        return {"val_map": float([0, 1, 2, 1][len(seen) - 1])}
+
+    encoder = ReidEncoder(backbone, 3, ReidHead(lora_rank=2))
+    assert fit(encoder, falling_at_last, tmp_path, epochs=3, learning_rate=1e-2).best_epoch == 2
+    tuned = save_trained(encoder, backbone, tmp_path)
+    assert not any(isinstance(module, LowRank) for module in encoder.modules())
+    np.testing.assert_allclose(tuned.encode_image(PIXELS), seen[2], rtol=1e-4, atol=1e-5)
+    for file, embeddings in (("best", seen[2]), ("final", seen[3])):
+        loaded = load_backbone(str(tmp_path / f"{file}.safetensors"))
+        np.testing.assert_allclose(loaded.encode_image(PIXELS), embeddings, rtol=1e-4, atol=1e-5)
+
+
 def test_an_adapter_is_the_product_of_its_factors_and_begins_with_no_change():
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(12, 5, generator=generator)
@@ -272,9 +294,11 @@ def test_an_adapter_is_the_product_of_its_factors_and_begins_with_no_change():
     assert torch.equal(adapter(weight), weight)
     with torch.no_grad():
         adapter.up.copy_(torch.randn(3, 4, 2, generator=generator))
+    changed = adapter(weight)
+    weight, up, down = weight.tolist(), adapter.up.tolist(), adapter.down.tolist()
     rows = [
-        [weight[4 * part + i, j] + 4 * sum(adapter.up[part, i, r] * adapter.down[part, r, j] for r in range(2))
+        [weight[4 * part + i][j] + 4 * sum(up[part][i][r] * down[part][r][j] for r in range(2))
          for j in range(5)]
         for part in range(3) for i in range(4)
     ]  # fmt: skip
-    torch.testing.assert_close(adapter(weight), torch.tensor(rows))
+    torch.testing.assert_close(changed, torch.tensor(rows))
