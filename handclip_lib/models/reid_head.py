@@ -10,6 +10,7 @@ from handclip_lib.backbone.image_tower import ALL, frozen_part, learning_part, t
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.errors import ConfigError
 from handclip_lib.losses import arcface_logits
+from handclip_lib.models.low_rank import adapt
 from handclip_lib.parameters.parts import ReidHead
 
 
@@ -53,6 +54,9 @@ class ReidEncoder(torch.nn.Module):
         self.visual: Any = backbone.model.visual
         self.normalisation = backbone.normalisation
         self.learning, self._options = unfreeze(self.visual, options.unfreeze_blocks), options
+        if options.lora_rank:
+            adapt(self.visual, options.lora_rank, options.lora_alpha, options.seed)
+            self.learning = []
         size = backbone.embedding_dim
         width = options.neck_dim or size
         self.neck = torch.nn.BatchNorm1d(width)
@@ -71,7 +75,7 @@ class ReidEncoder(torch.nn.Module):
         """Training mode, but for what is frozen."""
         super().train(mode)
         if mode:
-            train_mode(self.visual, [m for m in self.learning if m is not self.visual] or [self.visual])
+            train_mode(self.visual, self.learning)
         return self
 
     @property
@@ -86,6 +90,11 @@ class ReidEncoder(torch.nn.Module):
     def learning_part(self, activations: Tensor) -> Tensor:
         """Embeddings, not normalised, float32 (n, embedding_dim), from what `frozen_part` gave."""
         return learning_part(self.visual, activations, self._options.unfreeze_blocks, self._options.recompute).float()
+
+    @torch.no_grad()
+    def taught(self, teacher: Any, activations: Tensor) -> Tensor:
+        """Embeddings by another tower of the same frozen blocks, as `learning_part`."""
+        return learning_part(teacher, activations, self._options.unfreeze_blocks).float()
 
     def for_losses(self, activations: Tensor) -> dict[str, Tensor]:
         """What the losses look at, from what `frozen_part` gave: "embeddings", not normalised."""

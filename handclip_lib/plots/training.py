@@ -15,7 +15,8 @@ from handclip_lib.plots import style
 
 TERMS = {
     "identity": "identity", "triplet": "triplet", "supcon": "contrastive",
-    "center": "centre", "image_to_text": "image→text", "text_supcon": "image↔text",
+    "center": "centre", "image_to_text": "image→text", "text_supcon": "image↔text", "start": "distance to the start",
+    "distillation": "distance to frozen",
 }  # fmt: skip
 LOSSES = {"loss": "loss", "image_to_text": "image→text", "text_to_image": "text→image"}
 HITS = {

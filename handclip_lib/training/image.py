@@ -18,11 +18,12 @@ from handclip_lib.errors import TrainingError
 from handclip_lib.losses import WITH_TEXT, WeightedLoss, image_losses
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.models.trained import TRAINING, encode_images
-from handclip_lib.parameters.parts import ImageTraining
+from handclip_lib.parameters.parts import CHOSEN, ImageTraining
 from handclip_lib.training.encoding import BatchEncoder
 from handclip_lib.training.launch import Processes
 from handclip_lib.training.optimizer import ImageOptimizer
-from handclip_lib.training.state import Batches, Training, identity_faults, key_of, sample_of
+from handclip_lib.training.start import SHARES, Start
+from handclip_lib.training.state import LEARNT, Batches, Training, identity_faults, key_of, sample_of
 
 _HEAD = ("reduction.", "neck.", "classifier", "centers")
 """Names of what training alone needs begin so."""
@@ -30,7 +31,7 @@ _HEAD = ("reduction.", "neck.", "classifier", "centers")
 
 @dataclass(frozen=True)
 class ImageResult:
-    """What a fine-tune gives; the encoder holds the best epoch's weights.
+    """What a fine-tune gives; the encoder holds the best epoch's weights, or what lies between them and the start.
 
     Attributes:
         history: One row an epoch, from 0 (before training): the loss and its terms, what `validate` returned,
@@ -38,11 +39,15 @@ class ImageResult:
             gradients were no numbers.
         best_epoch: The epoch with the highest `select_by`; 0 where nothing was learnt.
         learnt: "yes"; or "no: " or "in part: " and the reason.
+        share: Of what was tuned that the encoder holds, in 0..1; see `interpolation`.
+        shares: Each that was tried, as "share", and what `validate` returned; empty where nothing is interpolated.
     """
 
     history: pd.DataFrame
     best_epoch: int
     learnt: str
+    share: float
+    shares: pd.DataFrame
 
 
 def fit_image(
@@ -54,7 +59,7 @@ def fit_image(
     """Train the image tower and its head, on one process or on those that `accelerate launch` or `torchrun` started.
 
     Args:
-        encoder: Trained in place; holds the best epoch's weights at the end.
+        encoder: Trained in place; holds the best epoch's weights at the end, its adapters not merged.
         pixels: uint8, shape (n, side, side, 3).
         identities: Of each image, its place among the encoder's identities, int64 (n,).
         options: How it is trained; for its loss terms see `image_losses`, for rates of 0 `backbone.rates`.
@@ -71,7 +76,8 @@ def fit_image(
     visual = encoder.visual
     is_vit = hasattr(visual, "transformer")
     width = (visual.conv1 if is_vit else visual.layer1[0].conv1).out_channels
-    rates = chosen(options.learning_rate, options.head_learning_rate, rates_of(is_vit, width))
+    by = rates_of(is_vit, width, adapters=bool(encoder.recipe["lora_rank"]))
+    rates = chosen(options.learning_rate, options.head_learning_rate, by)
     options = options.model_copy(update=rates)
     _check(encoder, pixels, identities, text, options)
     refuse_not_finite(encoder, "the weights, before the first step", TrainingError)
@@ -79,7 +85,11 @@ def fit_image(
     training.images.keep_frozen(progress and training.is_main)
     training.run(watch, stop, progress)
     training.put_best()
-    return ImageResult(training.history.frame(), training.history.best_epoch, training.learnt())
+    share, shares = training.interpolate()
+    learnt = training.learnt()
+    if learnt == LEARNT and not share:
+        learnt = "no: the interpolation took the frozen weights"
+    return ImageResult(training.history.frame(), training.history.best_epoch, learnt, share, shares)
 
 
 class _Images(Training):
@@ -104,11 +114,6 @@ class _Images(Training):
         self.is_main = self.processes.is_main
         self.images = BatchEncoder(encoder, pixels, options)
         texts = None if text is None else torch.as_tensor(np.asarray(text, np.float32), device=self.device)
-        losses = image_losses(
-            encoder.logits, encoder.centers, None if texts is None else F.normalize(texts, dim=1),
-            options.label_smoothing, options.margin, options.temperature,
-        )  # fmt: skip
-        self.loss_of = WeightedLoss(losses, options.loss_weights)
         batches = Batches(identities, options)
         self.optimizer = ImageOptimizer(encoder, options, batches)
         self.average = None
@@ -118,6 +123,12 @@ class _Images(Training):
         self.evaluated = cast(ReidEncoder, self.average.module) if self.average else encoder
         self.changing = {name for name, p in encoder.named_parameters() if p.requires_grad}
         self.changing |= {name for name, _ in encoder.named_buffers()}
+        self.start = Start(encoder, self.changing if options.start_weight or options.interpolation != 1 else ())
+        losses = image_losses(
+            encoder.logits, encoder.centers, None if texts is None else F.normalize(texts, dim=1),
+            options.label_smoothing, options.margin, options.temperature, self.start.distance,
+        )  # fmt: skip
+        self.loss_of = WeightedLoss(losses, options.loss_weights)
         decides = {
             "encoder": encoder.recipe, "images": int(pixels.astype(np.int64).sum()), "labels": key_of(identities),
             "text": None if text is None else float(np.abs(text).sum(dtype=np.float64)),
@@ -163,6 +174,22 @@ class _Images(Training):
 
     def measure(self) -> Mapping[str, float]:
         return self.validate(self.embed) if self.validate else {}
+
+    def interpolate(self) -> tuple[float, pd.DataFrame]:
+        """Put in the share that `interpolation` asks for; it, and those that were tried.
+
+        Chosen is the one of the highest `select_by`, of equals the one nearest the start.
+        """
+        asked, rows = self.options.interpolation, []
+        if asked == 1:
+            return 1.0, pd.DataFrame()
+        self.evaluated = self.encoder
+        for share in SHARES if asked == CHOSEN else sorted({0.0, asked, 1.0}):
+            _put(self.encoder, self.start.towards(self._best, share))
+            rows.append({"share": share} | self.from_main(dict(self.measure()) if self.is_main else {}))
+        share = max(rows, key=lambda row: row[self.options.select_by])["share"] if asked == CHOSEN else asked
+        _put(self.encoder, self.start.towards(self._best, share))
+        return share, pd.DataFrame(rows)
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Embeddings of uint8 images by what is evaluated, in evaluation mode."""
@@ -258,5 +285,7 @@ def _check(
     if encoder.makes_texts and options.encoded_at_once == 1:
         alone = "a pseudo token's batch norm takes no single image"
         faults.append(f"encoded_at_once=1: {alone}; give 0, for the whole batch, or at least 2")
+    if options.interpolation == CHOSEN and options.select_by == "loss":
+        faults.append("interpolation=-1 chooses by validation, and select_by='loss' has none: give val_map")
     if faults:
         raise TrainingError("; ".join(faults))

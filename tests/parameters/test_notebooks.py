@@ -112,6 +112,21 @@ def test_losses_that_do_not_fit_are_refused():
     assert resolve(JointTraining, {"text_weight": 1}).loss_weights["image_to_text"] == 1
 
 
+def test_ways_to_stay_near_the_frozen_model_that_cannot_be_are_refused_together():
+    assert resolve(ImageFinetune, {"interpolation": -1, "lora_rank": 8, "recompute": True}).interpolation == -1
+    with pytest.raises(ConfigError, match=r"interpolation=1\.5"):
+        resolve(ImageFinetune, {"interpolation": 1.5})
+    alone = {"identity_weight": 0, "supcon_weight": 0, "start_weight": 1, "distillation_weight": 1}
+    with pytest.raises(ConfigError) as caught:
+        resolve(ImageFinetune, {"interpolation": -0.5, "lora_rank": 8, "unfreeze_blocks": 0, **alone})
+    words = ("3 parameters", "give a share of 0 to 1, or -1", "unfreeze_blocks=0", "every loss has weight 0")
+    assert [word for word in words if word not in str(caught.value)] == []
+    with pytest.raises(ConfigError, match="interpolation=-1 chooses by validation"):
+        resolve(ImageFinetune, {"interpolation": -1, "select_by": "loss"})
+    with pytest.raises(ConfigError, match=r"interpolation=0\.5: promptsg's layers begin with random weights"):
+        resolve(JointTraining, {"method": "promptsg", "interpolation": 0.5})
+
+
 def test_an_analysis_asks_for_no_photograph():
     assert not {"data_root", "draws", "backbone"} & set(Analysis.model_fields)
     config = resolve(Analysis, {"runs": " 03_x-1, 05_y-2 ,", "dataset": "11k"})
