@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +12,7 @@ from handclip_lib.backbone.load import Backbone
 from handclip_lib.errors import ConfigError
 from handclip_lib.losses import arcface_logits
 from handclip_lib.models.low_rank import adapt
+from handclip_lib.models.whitening import projects, whiten
 from handclip_lib.parameters.parts import ReidHead
 
 
@@ -69,6 +71,7 @@ class ReidEncoder(torch.nn.Module):
             self.reduction = torch.nn.Linear(size, width, bias=False)  # the neck takes every mean away
             self.reduction.weight.data = torch.randn(width, size, generator=generator) / size**0.5
         self.centers = torch.nn.Parameter(torch.zeros(n_identities, size))
+        self._whitened: tuple[Tensor, Tensor] | None = None
         self.to(backbone.device)
 
     def train(self, mode: bool = True) -> "ReidEncoder":
@@ -77,6 +80,17 @@ class ReidEncoder(torch.nn.Module):
         if mode:
             train_mode(self.visual, self.learning)
         return self
+
+    @property
+    def can_be_whitened(self) -> bool:
+        """Whether the embedding is what a last projection of the tower gives."""
+        return not self.makes_texts and projects(self.visual)
+
+    def whiten(self, mean: np.ndarray, matrix: np.ndarray) -> None:
+        """Let the tower give (e − mean) @ matrix in place of its embeddings e; the head goes on to see e."""
+        whiten(self.visual, mean, matrix)
+        back = np.linalg.inv(matrix)
+        self._whitened = self.centers.new_tensor(mean), self.centers.new_tensor(back)
 
     @property
     def has_frozen_part(self) -> bool:
@@ -114,6 +128,9 @@ class ReidEncoder(torch.nn.Module):
 
     def scores(self, embeddings: Tensor) -> Tensor:
         """What the classifier says where nobody knows the identity: logits, of ArcFace cosines, (n, n_identities)."""
+        if self._whitened is not None:
+            mean, back = self._whitened
+            embeddings = embeddings @ back + mean
         bottled = self.neck(self.reduction(embeddings))
         if self._options.head == "linear":
             return F.linear(bottled, self.classifier)

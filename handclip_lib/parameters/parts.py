@@ -257,6 +257,9 @@ class ImageTraining(Parameters):
     interpolation: float = Field(
         1.0, ge=-1, le=1, description="share of what was tuned between frozen (0) and tuned (1); -1: by validation"
     )
+    whitening: float = Field(
+        0.5, ge=0, lt=1, description="strength of the whitening within people, fitted after training; 0: none"
+    )
     select_by: ImageMeasure = Field("val_map", description="measure that chooses the epoch, or loss")
     patience: int = Field(0, ge=0, le=10_000, description="epochs without a better one before it stops; 0: never")
 

@@ -18,6 +18,7 @@ from handclip_lib.errors import TrainingError
 from handclip_lib.losses import WITH_TEXT, WeightedLoss, image_losses
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.models.trained import TRAINING, encode_images
+from handclip_lib.models.whitening import Whitening, within_person_whitening
 from handclip_lib.parameters.parts import CHOSEN, ImageTraining
 from handclip_lib.training.encoding import BatchEncoder
 from handclip_lib.training.launch import Processes
@@ -86,9 +87,10 @@ def fit_image(
     training.run(watch, stop, progress)
     training.put_best()
     share, shares = training.interpolate()
-    learnt = training.learnt()
+    learnt, whitened = training.learnt(), training.whiten()
     if learnt == LEARNT and not share:
-        learnt = "no: the interpolation took the frozen weights"
+        frozen = "the interpolation took the frozen weights"
+        learnt = f"in part: {frozen}, whitened" if whitened else f"no: {frozen}"
     return ImageResult(training.history.frame(), training.history.best_epoch, learnt, share, shares)
 
 
@@ -100,6 +102,7 @@ class _Images(Training):
 
     Attributes:
         evaluated: What is validated and kept: the encoder, or its moving average.
+        whitening: What embeddings that are validated go through; None: nothing.
     """
 
     what = "fine-tuning"
@@ -109,6 +112,7 @@ class _Images(Training):
         text: np.ndarray | None, validate: Callable[..., Mapping[str, float]] | None, folder: Path | None,
     ):  # fmt: skip
         self.encoder, self.identities, self.options, self.validate = encoder, identities, options, validate
+        self.pixels, self.whitening = pixels, cast(Whitening | None, None)
         self.device = encoder.classifier.device
         self.processes = Processes(self.device)
         self.is_main = self.processes.is_main
@@ -173,7 +177,29 @@ class _Images(Training):
         return loss, terms
 
     def measure(self) -> Mapping[str, float]:
-        return self.validate(self.embed) if self.validate else {}
+        if not self.validate:
+            return {}
+        self.whitening = self.fitted() if self.history.rows else None  # row 0 is of the model before training
+        try:
+            return self.validate(self.embed)
+        finally:
+            self.whitening = None
+
+    def fitted(self) -> Whitening | None:
+        """The whitening of what is evaluated, by the training images as they are; None where there is none."""
+        strength = self.options.whitening
+        if not (strength and self.encoder.can_be_whitened):
+            return None
+        return within_person_whitening(self.embed(self.pixels), self.identities, strength)
+
+    def whiten(self) -> bool:
+        """Whiten the encoder, which holds what is kept; whether it did: not where nothing was learnt."""
+        self.evaluated = self.encoder
+        kept = self.history.best_epoch > 0
+        whitening = self.from_main(self.fitted() if self.is_main and kept else None)
+        if whitening is not None:
+            self.encoder.whiten(*whitening)
+        return whitening is not None
 
     def interpolate(self) -> tuple[float, pd.DataFrame]:
         """Put in the share that `interpolation` asks for; it, and those that were tried.
@@ -196,7 +222,10 @@ class _Images(Training):
         found, epoch = encode_images(self.evaluated, images), self.history.epoch + 1
         if not np.isfinite(found).all():
             raise self.stopped(f"embeddings after epoch {epoch} are no numbers", epoch)
-        return found
+        if self.whitening is None:
+            return found
+        mean, matrix = self.whitening
+        return ((found - mean) @ matrix).astype(np.float32)
 
     def stopped(self, what: str, number: int) -> TrainingError:
         """What to raise where a number is none, after some batches of the epoch; the encoder takes the best weights."""

@@ -13,7 +13,8 @@ from handclip_lib.data.batches import augment
 from handclip_lib.errors import TrainingError
 from handclip_lib.models.low_rank import LowRank, merge, merged_state
 from handclip_lib.models.reid_head import ReidEncoder
-from handclip_lib.models.trained import encode_images, save_trained
+from handclip_lib.models.trained import classify, encode_images, save_trained
+from handclip_lib.models.whitening import within_person_whitening
 from handclip_lib.parameters.parts import ImageTraining, ReidHead
 from handclip_lib.training.encoding import BatchEncoder
 from handclip_lib.training.image import fit_image
@@ -48,6 +49,7 @@ def rising():
 
 def fit(encoder: ReidEncoder, validate=None, folder=None, stop=None, **options):
     given = {"epochs": 2, "n_identities": 3, "n_images": 2, "views": 1, "learning_rate": 2e-3, "triplet_weight": 0.5}
+    given |= {"interpolation": 1.0, "whitening": 0.0}
     options = ImageTraining(**given | options)
     validate = validate or rising()
     more = {"validate": validate, "folder": folder, "stop": stop, "progress": False}
@@ -302,3 +304,45 @@ def test_an_adapter_is_the_product_of_its_factors_and_begins_with_no_change():
         for part in range(3) for i in range(4)
     ]  # fmt: skip
     torch.testing.assert_close(changed, torch.tensor(rows))
+
+
+def distances(encode) -> np.ndarray:
+    found = encode(PIXELS).astype(np.float64)
+    return np.linalg.norm(found[:, None] - found[None], axis=2)
+
+
+@each_rank
+@each_tower
+def test_whitening_is_validated_and_kept_and_the_head_sees_what_it_learnt(vit, rank):
+    seen, score = {}, iter(range(99))
+
+    def validate(encode):
+        place = next(score)
+        seen[place] = distances(encode)
+        return {"val_map": float(place)}
+
+    plain, whitened = (encoder_of(vit, lora_rank=rank) for _ in range(2))
+    assert fit(plain).learnt == "yes"
+    assert fit(whitened, validate, whitening=0.5).learnt == "yes"
+    before = encode_images(plain, PIXELS)
+    mean, matrix = within_person_whitening(before, LABELS, 0.5)
+    after = encode_images(whitened, PIXELS)
+    np.testing.assert_allclose(after, (before - mean) @ matrix, atol=1e-3 * np.abs(after).max())
+    frozen = distances(lambda pixels: encode_images(encoder_of(vit), pixels))
+    np.testing.assert_allclose(seen[0], frozen, atol=1e-3)
+    np.testing.assert_allclose(seen[2], distances(lambda pixels: after), atol=1e-3 * seen[2].max())
+    np.testing.assert_allclose(classify(whitened, PIXELS), classify(plain, PIXELS), atol=1e-2)
+
+
+def test_nothing_is_whitened_where_the_frozen_model_was_best():
+    encoder, score = encoder_of(True), iter(range(99, 0, -1))
+    assert fit(encoder, lambda encode: {"val_map": float(next(score))}, whitening=0.5).best_epoch == 0
+    assert equal(tower(encoder), tower(encoder_of(True)))
+
+
+def test_frozen_weights_that_the_interpolation_took_are_whitened():
+    encoder = encoder_of(True)
+    assert fit(encoder, whitening=0.5, interpolation=0.0).learnt.startswith("in part: ")
+    before = encode_images(encoder_of(True), PIXELS)
+    mean, matrix = within_person_whitening(before, LABELS, 0.5)
+    np.testing.assert_allclose(encode_images(encoder, PIXELS), (before - mean) @ matrix, atol=1e-3)
