@@ -111,6 +111,14 @@ def test_validation_chooses_the_share_and_of_equals_the_one_nearest_the_start(be
     assert (np.abs(encode_images(encoder, PIXELS) - start).sum() == 0) == (taken == 0)
 
 
+def test_a_rate_that_is_not_given_is_ten_times_as_high_for_adapters():
+    rates = []
+    for rank in (0, 2):
+        encoder = encoder_of(True, lora_rank=rank)
+        rates.append(fit(encoder, learning_rate=0.0, epochs=1, warm_up=0).history["learning_rate"].iloc[-1])
+    assert rates[1] == pytest.approx(10 * rates[0])
+
+
 def test_a_share_that_nothing_can_choose_is_refused():
     with pytest.raises(TrainingError, match="interpolation=-1 chooses by validation"):
         fit(encoder_of(True), interpolation=-1, select_by="loss")
