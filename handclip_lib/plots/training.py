@@ -47,7 +47,7 @@ def image_curves(history: pd.DataFrame, best_epoch: int, weights: Mapping[str, f
 
 @style.in_our_look
 def generalisation_curves(curve: pd.DataFrame, epoch: int) -> Figure:
-    """Rank-1 of trained people and of strangers over epochs, with 95 % intervals; `Generalisation.curve`'s columns.
+    """Rank-1 of trained people and of strangers, with its 95 % interval, over epochs: `Generalisation.curve`.
 
     A dotted line is what the frozen model, of epoch 0, reaches; the gap stands at the epoch that is kept.
     """
@@ -56,7 +56,8 @@ def generalisation_curves(curve: pd.DataFrame, epoch: int) -> Figure:
     kinds = {"trained_rank1": ("trained people", style.COLOURS[1]), "strangers_rank1": ("strangers", style.COLOURS[0])}
     there = {name: look for name, look in kinds.items() if name in curve}
     for place, (name, (label, colour)) in enumerate(there.items()):
-        band = [100 * curve[f"{name}_{end}"] for end in ("low", "high")]
+        ends = ("low", "high") if name == "strangers_rank1" else ()
+        band = [100 * curve[f"{name}_{end}"] for end in ends]
         said = f"{label}: {100 * kept[name]:.1f} % at epoch {epoch}"
         style.curve(axis, curve["epoch"], 100 * curve[name], place, said, band, color=colour)
         frozen = 100 * float(curve[name].iloc[0])
