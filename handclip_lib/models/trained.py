@@ -78,12 +78,14 @@ class Training(NamedTuple):
         folder, parameters: The run's folder, and its parameters as its record has them.
         split: The manifest it trained on.
         learnt: `ImageResult.learnt`.
+        selected_on: What chose the epoch: "people", "val" or "test".
     """
 
     folder: Path
     parameters: Mapping[str, Any]
     split: Split
     learnt: str
+    selected_on: str = "val"
 
 
 M = TypeVar("M", Backbone, Trained)
@@ -231,7 +233,14 @@ def prompt_texts(backbone: Backbone, run: Path | None, identities: Sequence[str]
     """
     if run is None:
         return None
-    file = run / PROMPTS
+    texts = read_texts(run / PROMPTS, backbone, identities)
+    _refuse_other_photographs(run, identities, split)
+    return texts
+
+
+def read_texts(file: Path, backbone: Backbone, identities: Sequence[str]) -> np.ndarray:
+    """Some identities' rows of what `save_texts` wrote, as `prompt_texts` has them."""
+    run = file.parent
     try:
         _tell_unsealed(file)
         tensors, facts = load_tensors(file)
@@ -250,7 +259,6 @@ def prompt_texts(backbone: Backbone, run: Path | None, identities: Sequence[str]
             "notebook 02 on the same data, aspect, protocol and seed"
         )
     require_finite(texts, f"the prompts of {run.name}", "run notebook 02 again", BackboneError)
-    _refuse_other_photographs(run, identities, split)
     return texts[[names.index(identity) for identity in identities]]
 
 

@@ -53,7 +53,7 @@ class ImageResult:
 
 def fit_image(
     encoder: ReidEncoder, pixels: np.ndarray, identities: np.ndarray, options: ImageTraining, *,
-    text: np.ndarray | None = None, folder: Path | None = None,
+    text: np.ndarray | None = None, folder: Path | None = None, keep_epoch: int | None = None,
     validate: Callable[[Callable[[np.ndarray], np.ndarray]], Mapping[str, float]] | None = None,
     watch: Callable[..., None] | None = None, stop: Callable[[], bool] | None = None, progress: bool = True,
 ) -> ImageResult:  # fmt: skip
@@ -67,6 +67,8 @@ def fit_image(
         text: Frozen text features of all identities, (n_identities, size); the terms with text need them.
         validate: Takes an encoder of uint8 images, in evaluation mode; returns measures by name.
         folder: Where `image.safetensors` is written after every epoch; a training that finds its own goes on from it.
+        keep_epoch: Epoch that folds chose, 0 … epochs: it is kept and the last, in the schedule of all epochs, as where
+            it was measured. None: `select_by` chooses among all.
         watch, stop, progress: As `fit_prompt` has them; `stop` is asked on all processes, and the main one decides.
 
     Raises:
@@ -82,7 +84,7 @@ def fit_image(
     options = options.model_copy(update=rates)
     _check(encoder, pixels, identities, text, options)
     refuse_not_finite(encoder, "the weights, before the first step", TrainingError)
-    training = _Images(encoder, pixels, identities, options, text, validate, folder)
+    training = _Images(encoder, pixels, identities, options, text, validate, folder, keep_epoch)
     training.images.keep_frozen(progress and training.is_main)
     training.run(watch, stop, progress)
     training.put_best()
@@ -110,6 +112,7 @@ class _Images(Training):
     def __init__(
         self, encoder: ReidEncoder, pixels: np.ndarray, identities: np.ndarray, options: ImageTraining,
         text: np.ndarray | None, validate: Callable[..., Mapping[str, float]] | None, folder: Path | None,
+        keep_epoch: int | None,
     ):  # fmt: skip
         self.encoder, self.identities, self.options, self.validate = encoder, identities, options, validate
         self.pixels, self.whitening = pixels, cast(Whitening | None, None)
@@ -137,7 +140,7 @@ class _Images(Training):
             "encoder": encoder.recipe, "images": int(pixels.astype(np.int64).sum()), "labels": key_of(identities),
             "text": None if text is None else float(np.abs(text).sum(dtype=np.float64)),
         }  # fmt: skip
-        super().__init__(options, batches, decides, folder / TRAINING if folder else None)
+        super().__init__(options, batches, decides, folder / TRAINING if folder else None, keep_epoch)
 
     def train(self, epoch: int) -> dict[str, Any]:
         optimizer, seen = self.optimizer, []

@@ -170,11 +170,20 @@ def test_what_is_no_input_size_is_refused(given):
 
 
 def test_what_chose_the_weights_is_told_by_where_they_come_from():
-    assert Evaluation().selected_on(None) == "tiny"
-    assert Evaluation(backbone="vitb16").selected_on(None) == "nothing"
-    assert Evaluation(weights="some.pt").selected_on(None) == "unknown"
-    assert Evaluation().selected_on({"validation": "test"}) == "test"
-    assert Evaluation().selected_on({}) == "val", "of a run from before there was a choice"
+    assert Evaluation().selected_on == "tiny"
+    assert Evaluation(backbone="vitb16").selected_on == "nothing"
+    assert Evaluation(weights="some.pt").selected_on == "unknown"
+
+
+def test_nobody_trains_by_a_protocol_that_only_tests_and_folds_are_of_people():
+    with pytest.raises(ConfigError, match="protocol='test_only' trains nobody: choose another"):
+        resolve(ImageFinetune, {"protocol": "test_only", "validation": "people"})
+    for validation in ("val", "test"):
+        with pytest.raises(ConfigError, match="folds=3: folds are of people; leave it out, or give validation=people"):
+            resolve(ImageFinetune, {"validation": validation, "folds": 3})
+    with pytest.raises(ConfigError, match="folds"):
+        resolve(ImageFinetune, {"folds": -1})
+    assert (ImageFinetune().validation, ImageFinetune().folds) == ("people", 0)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +228,7 @@ def test_a_batch_that_no_memory_holds_names_what_makes_it():
 def test_embeddings_stand_in_place_of_a_model_and_encode_nothing():
     config = resolve(Evaluation, {"embeddings": "e.npz"})
     assert [name for name in STUDIES if not config.wants(name)] == ["zero_shot", "occlusion"]
-    assert config.selected_on(None) == "embeddings"
+    assert config.selected_on == "embeddings"
     with pytest.raises(ConfigError) as refused:
         resolve(Evaluation, {"embeddings": "e.npz", "backbone": "vitb16", "studies": "occlusion"})
     assert "stand in place of a model: leave backbone, weights" in str(refused.value)
