@@ -99,7 +99,6 @@ class JointTraining(Guidance, ImageFinetune):
     triplet_weight: float = Field(0.2, ge=0, le=1e6, description="weight of the batch-hard triplet loss")
     center_weight: float = Field(0.0005, ge=0, le=1e6, description="weight of the distance to the identity's centre")
     text_supcon_weight: float = Field(0.2, ge=0, le=1e6, description="contrastive of images and texts")
-    epochs: int = Field(30, ge=1, le=10_000, description="epochs of the image tower")
     version: str = Field("", description="version of CLIP-FH this repeats, such as v5; empty: none")
     prompt_epochs: int = Field(20, ge=1, le=10_000, description="epochs of the prompts")
     prompt_learning_rate: float = Field(0.02, gt=0, le=10, description="highest learning rate of the prompts")

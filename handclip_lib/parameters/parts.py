@@ -234,7 +234,7 @@ class ImageTraining(Parameters):
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="of the cross-entropy of identities")
     margin: float = Field(0.3, ge=0, le=2, description="of the triplet loss, embeddings of length 1")
     temperature: float = Field(0.1, gt=0, le=100, description="of the contrastive and the image to text loss")
-    epochs: int = Field(20, ge=1, le=10_000, description="epochs")
+    epochs: int = Field(8, ge=1, le=10_000, description="epochs")
     n_identities: int = Field(32, ge=2, le=4096, description="identities in a batch")
     n_images: int = Field(4, ge=1, le=256, description="images of each identity in a batch")
     views: int = Field(2, ge=1, le=16, description="augmented views of each image in a batch")
