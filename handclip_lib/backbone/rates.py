@@ -26,8 +26,8 @@ ADAPTERS = 10
 def rates_of(is_vit: bool, width: int, adapters: bool = False) -> Rates:
     """Of an image tower whose ViT, or whose ResNet's first layer, is so wide; or of adapters on it."""
     by = RATES["small" if width < (192 if is_vit else 64) else "ViT" if is_vit else "ResNet"]
-    more = {"tower": ADAPTERS * by.tower, "source": f"{by.source}; adapters: {ADAPTERS} times the tower's"}
-    return by._replace(**more) if adapters else by
+    more = f"{by.source}; adapters: {ADAPTERS} times the tower's"
+    return by._replace(tower=ADAPTERS * by.tower, source=more) if adapters else by
 
 
 def chosen(rate: float, head_rate: float, by: Rates) -> dict[str, float]:
