@@ -120,9 +120,6 @@ class JointTraining(Guidance, ImageFinetune):
             found.append(f"version={self.version!r}: method={self.method!r} has {', '.join(known)}, or none: ''")
         if self.method == "promptsg" and self.text_weight:
             found.append("text_weight: promptsg has no text of an identity; text_supcon_weight compares with its own")
-        if self.method == "promptsg" and self.interpolation != 1:
-            begun = "promptsg's layers begin with random weights, so there is no frozen model; leave it 1"
-            found.append(f"interpolation={self.interpolation:g}: {begun}")
         return found
 
 

@@ -255,7 +255,7 @@ class ImageTraining(Parameters):
     encoded_at_once: int = Field(0, ge=0, le=65_536, description="images of a batch in memory at once; 0: all")
     average: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average a step; 0: none")
     interpolation: float = Field(
-        1.0, ge=-1, le=1, description="share of what was tuned between frozen (0) and tuned (1); -1: by validation"
+        0.5, ge=-1, le=1, description="share of what was tuned between frozen (0) and tuned (1); -1: by validation"
     )
     whitening: float = Field(
         0.5, ge=0, lt=1, description="strength of the whitening within people, fitted after training; 0: none"

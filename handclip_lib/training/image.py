@@ -207,10 +207,11 @@ class _Images(Training):
     def interpolate(self) -> tuple[float, pd.DataFrame]:
         """Put in the share that `interpolation` asks for; it, and those that were tried.
 
-        Chosen is the one of the highest `select_by`, of equals the one nearest the start.
+        An encoder that makes texts has layers that began random, so there is no frozen model to go back to. Chosen is
+        the one of the highest `select_by`, of equals the one nearest the start.
         """
-        asked, rows = self.options.interpolation, []
-        if asked == 1:
+        asked, rows = 1.0 if self.encoder.makes_texts else self.options.interpolation, []
+        if asked == 1 or not self.history.best_epoch:
             return 1.0, pd.DataFrame()
         self.evaluated = self.encoder
         for share in SHARES if asked == CHOSEN else sorted({0.0, asked, 1.0}):

@@ -123,8 +123,6 @@ def test_ways_to_stay_near_the_frozen_model_that_cannot_be_are_refused_together(
     assert [word for word in words if word not in str(caught.value)] == []
     with pytest.raises(ConfigError, match="interpolation=-1 chooses by validation"):
         resolve(ImageFinetune, {"interpolation": -1, "select_by": "loss"})
-    with pytest.raises(ConfigError, match=r"interpolation=0\.5: promptsg's layers begin with random weights"):
-        resolve(JointTraining, {"method": "promptsg", "interpolation": 0.5})
 
 
 def test_an_analysis_asks_for_no_photograph():
