@@ -159,8 +159,10 @@ def conclusion(results: Sequence[ProtocolResult]) -> str:
     beside = [f"{model} {in_percent(rank1)} %" for model, rank1 in others if not is_baseline(model)]
     if "best_baseline" in told:
         beside.append(f"the better trivial baseline {in_percent(told['best_floor_rank1'])} %")
-    found = f"{told['model']} finds {in_percent(told['rank1'])} % ({interval}) of queries first"
-    return "; ".join([f"{found} among {told['n_people']} people", *beside])
+    n, people = told["n_identities"], told["n_people"]
+    whose = "queries" if n == people else f"the queries of {n} people"
+    found = f"{told['model']} finds {in_percent(told['rank1'])} % ({interval}) of {whose} first among"
+    return "; ".join([f"{found} {people}" + " people" * (n == people), *beside])
 
 
 def cautions(
