@@ -18,7 +18,7 @@ from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation import features as features_module
 from handclip_lib.evaluation.error_curve import ErrorCurve, PrefixSums
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.intervals import share_interval
+from handclip_lib.evaluation.intervals import Interval, mean_of_two, share_interval
 from handclip_lib.evaluation.ranking.confusion import similarity_by_identity
 from handclip_lib.evaluation.tables import summary_table
 from handclip_lib.evaluation.verification.error_rates import (
@@ -34,6 +34,8 @@ from handclip_lib.evaluation.verification.error_rates import (
     verification_of,
     verify_models,
 )
+from handclip_lib.evaluation.verification.thresholds import at_threshold
+from tests.simulated_people import pairs_of_people, true_rates
 
 SIZES = (1, 2, 3, 5, 9, 4, 2, 6, 3, 1, 8, 4)
 scores = st.lists(st.integers(-3, 3), min_size=1, max_size=25).map(lambda values: np.array(values) / 4)
@@ -434,3 +436,24 @@ def test_one_person_in_every_pair_leaves_nothing_when_left_out():
     pairs = Pairs(paths, people, np.array([0.9]), np.array([[0, 1]]), np.array([0.1, 0.95]), np.array([[0, 2], [1, 3]]))
     found = auc_interval(pairs, verification(pairs.genuine, pairs.impostor, 2))
     assert found.estimate == 0.5 and np.isnan([found.low, found.high]).all()  # one person has mated pairs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "data_sets"), [(10, 150), (20, 60)])
+def test_intervals_of_auc_and_hter_cover_the_truth(n, data_sets):
+    threshold = 2.326  # an FMR of 1 %
+    for counts in ("even", "11k"):
+        for mean, alike, goats, dependent in ((1.2, 0.1, 0, 0), (2.3, 0.5, 0, -0.7), (3.3, 0.3, 3, 0)):
+            auc, fmr, fnmr = true_rates(threshold, mean, goats)
+            rng, covered = np.random.default_rng([n, int(10 * mean)]), []
+            for _ in range(data_sets):
+                pairs = pairs_of_people(n, counts, mean, alike, goats, dependent, rng)
+                found = auc_interval(pairs, verification(pairs.genuine, pairs.impostor, pairs.n_identity_pairs))
+                rates, _ = at_threshold(pairs, threshold)
+                both = mean_of_two(
+                    *(Interval(rates[x], rates[f"{x}_low"], rates[f"{x}_high"], n) for x in ("fmr", "fnmr"))
+                )
+                truths = (found, auc), (both, (fmr + fnmr) / 2)
+                covered.append([interval.low <= truth <= interval.high for interval, truth in truths])
+            # three standard errors of so many data sets; of 20 people one sample in eight holds nobody who scores low
+            assert np.mean(covered, axis=0).min() >= (0.8 if goats and n == 20 else 0.87), (counts, mean, covered)
