@@ -94,7 +94,7 @@ def two_alike(
 def pairs_of_people(
     n: int, counts: str, mean: float, alike: float, goats: float, dependent: float, rng: np.random.Generator
 ) -> Pairs:
-    """Every pair of about four photographs of each of n people, with scores of variance 1; mated ones are `mean` higher.
+    """Every pair of about four photographs of each of n people, scores of variance 1, mated ones `mean` higher.
 
     A share of the variance, `alike`, is the persons' own (and, of two, the pair's), the rest is of photographs and of
     pairs of them; `dependent` is the correlation of a person's mated and non-mated effects. One person in ten is lower

@@ -97,11 +97,10 @@ def at_fixed(known: Pairs, test: Pairs, fmr: float) -> dict[str, Any]:
     """The threshold for an FMR on pairs that are known, and the errors of others there, as `operating_points` has."""
     chosen = verification(known.genuine, known.impostor, known.n_identity_pairs).operating_point(fmr)
     false_match, false_non_match, supported = _rates_at(test, chosen.threshold)
-    both = mean_of_two(false_match, false_non_match)
     return {
         "target": fmr, "threshold": chosen.threshold, "fmr_validation": chosen.false_positive,
         "fnmr_validation": chosen.false_negative, **false_match.columns("fmr"), **false_non_match.columns("fnmr"),
-        **both.columns("hter"),
+        **mean_of_two(false_match, false_non_match).columns("hter"),
         "n_identities": test.n_identities, "n_genuine_identities": false_non_match.n_identities,
         "n_genuine": len(test.genuine), "n_impostor": len(test.impostor),
         "validation_supported": chosen.supported, "supported": supported,
