@@ -52,7 +52,9 @@ def _add_exchange(command: Callable[..., argparse.ArgumentParser]) -> None:
     export.add_argument("run", metavar="RUN", help="id, folder, or latest")
     export.add_argument("--embeddings", metavar="FILE", help="the model's, .npz or .parquet, with path and identity")
     export.add_argument("--scores", metavar="FILE", help="of each query with each gallery image")
-    export.add_argument("--form", default="csv", choices=["csv", "bob", "four-column"], help="of the scores (csv)")
+    export.add_argument(
+        "--form", default="csv", choices=["csv", "bob", "four-column", "two-column"], help="of the scores (csv)"
+    )
     export.add_argument("--draw", default="0", metavar="N", help="of query and gallery, from 0 (0); all, in a csv")
     export.set_defaults(action=_export)
 

@@ -136,8 +136,8 @@ def _files(split: Split, images: DecodedImages) -> tuple[str, str]:
         return YES, "No query is the same file as a gallery image of its draw, compared by path and content."
     query, copy = shared[0]
     return NO, (
-        f"{len(shared)} queries of all draws are the same file as a gallery image, compared by path and content, such "
-        f"as {query} and {copy}: they are found without recognising anybody. Remove the copies."
+        f"Of the queries of all draws {len(shared)} are the same file as a gallery image, compared by path and "
+        f"content, such as {query} and {copy}: they are found without recognising anybody. Remove the copies."
     )
 
 
