@@ -109,7 +109,9 @@ def test_analysis_compares_the_runs_there_are(tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [{"method": "promptsg", "guide_layers": 1}, {"input_size": "96x64"}])
+@pytest.mark.parametrize(
+    "method", [{"method": "promptsg", "guide_layers": 1}, {"method": "handid"}, {"input_size": "96x64"}]
+)
 def test_a_trained_run_is_evaluated_as_it_was_in_its_own_notebook(method, tmp_path: Path):
     done, _ = papermill("04_joint_training", tmp_path, *given(SMALL | QUICK["04_joint_training"] | method))
     assert done.returncode == 0, done.stderr[-2000:]
