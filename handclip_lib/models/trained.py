@@ -91,8 +91,10 @@ M = TypeVar("M", Backbone, Trained)
 
 def image_encoder(backbone: Backbone, n_identities: int, options: ReidHead) -> ReidEncoder:
     """The encoder that learns, on the backbone's image tower: a `PromptSG` or `HandID` where `method` says so."""
-    if isinstance(options, Guidance) and options.method != "prompts_then_image":
-        return (PromptSG if options.method == "promptsg" else HandID)(backbone, n_identities, options)
+    if isinstance(options, Guidance) and options.method == "promptsg":
+        return PromptSG(backbone, n_identities, options)
+    if isinstance(options, Guidance) and options.method == "handid":
+        return HandID(backbone, n_identities, options)
     return ReidEncoder(backbone, n_identities, options)
 
 
