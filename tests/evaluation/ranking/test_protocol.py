@@ -313,6 +313,8 @@ def test_what_must_be_said_with_a_figure_is_found():
     told = cautions(good, split, checks, "in part: loss is not finite")
     assert told[1:] == [*few, "Leak checks that failed: files.", "Leaks that were not checked: people."]
     assert "only in part (in part: loss is not finite)" in told[0]
+    told = cautions(good, split, unhelped="rank-1 is 4 %, 5 % by the frozen model")
+    assert told == ["Training did not help strangers: rank-1 is 4 %, 5 % by the frozen model.", *few]
     split.meta["dataset"] = "drawn"
     worse = dict(zip(("m, selected on test", "trivial baseline: pixels"), reversed(models.values()), strict=True))
     told = cautions(evaluate_models(worse, split), split)
@@ -335,9 +337,8 @@ def test_near_duplicates_are_the_pairs_a_double_loop_finds(threshold):
     vectors = features.of(test["path"])
     cosine = vectors @ vectors.T
     first, second = np.triu_indices(len(test), 1)
-    wanted = {
-        (test["path"][a], test["path"][b]) for a, b in zip(first, second, strict=True) if cosine[a, b] >= threshold
-    }
+    near, paths = cosine[first, second] >= threshold, test["path"].to_numpy()
+    wanted = set(zip(paths[first[near]], paths[second[near]], strict=True))
     found = near_duplicates(features, split, threshold, most=10**6)
     assert set(zip(found["path_a"], found["path_b"], strict=True)) == wanted
     assert found["cosine"].is_monotonic_decreasing
