@@ -20,7 +20,6 @@ RATES = {
     "select_by": "val_rank1", "learning_rate": 1e-5, "head_learning_rate": 1e-5, "center_learning_rate": 1e-3,
 }  # fmt: skip
 SIZE = {"epochs": 4, "n_identities": 3, "n_images": 3, "views": 1}
-PLAIN = {"interpolation": 1.0, "whitening": 0.0}
 
 
 def train(folder: Path, *, apart: bool = False, stop_after: int = 0, raises: bool = False, **more) -> None:
@@ -52,7 +51,8 @@ def train(folder: Path, *, apart: bool = False, stop_after: int = 0, raises: boo
 
     seen = folder / "other" if apart and not processes.is_main else folder
     result = fit_image(
-        encoder, pixels, labels, ImageTraining(**RATES | SIZE | PLAIN | more), text=texts,
+        encoder, pixels, labels, ImageTraining(**RATES | SIZE | {"interpolation": 1.0, "whitening": 0.0} | more),
+        text=texts,
         validate=lambda encode: {"val_rank1": float(encode(pixels).sum())}, folder=seen, progress=False,
         stop=stop if stop_after else None,
     )  # fmt: skip

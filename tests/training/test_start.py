@@ -85,7 +85,10 @@ def test_shares_0_and_1_are_both_ends_to_the_bit_and_others_lie_between(vit, ran
             if value.is_floating_point():
                 between = (1 - share) * ends[0][name] + share * ends[1][name]
                 torch.testing.assert_close(value, between, rtol=1e-5, atol=1e-7)
-    start, best = Start(tuned, tuned.state_dict()), {name: v + 1 for name, v in tuned.state_dict().items()}
+    start, best = (
+        Start(tuned, tuned.state_dict()),
+        {name: (1e3 * torch.randn(v.shape)).to(v.dtype) for name, v in tuned.state_dict().items()},
+    )
     for share, end in ((0.0, start.towards(best, 0.0)), (1.0, start.towards(best, 1.0))):
         wanted = best if share else tuned.state_dict()
         assert all(torch.equal(value, wanted[name]) for name, value in end.items())
