@@ -54,14 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="handclip", description="Hand re-identification with CLIP.")
     parser.add_argument("--version", action=_Version, nargs=0, help="and the commit, where it is known")
-    of_project = {"metavar": "FOLDER", "help": f"the study to work in ({PROJECT}, or the nearest at or above here)"}
-    parser.add_argument("--project", default="", **of_project)
+    help_of_project = f"the study to work in ({PROJECT}, or the nearest at or above here)"
+    parser.add_argument("--project", default="", metavar="FOLDER", help=help_of_project)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_starts(commands.add_parser)
     _add_looks(commands.add_parser)
     add_file_commands(commands.add_parser)
     for command in commands.choices.values():
-        command.add_argument("--project", default=argparse.SUPPRESS, **of_project)
+        command.add_argument("--project", default=argparse.SUPPRESS, metavar="FOLDER", help=help_of_project)
     return parser
 
 

@@ -67,7 +67,7 @@ def project_root() -> Path:
 
 
 def shipped() -> Path:
-    """The folder of `notebooks/` and `params/` as they are delivered: in a wheel, or the checkout around the library."""
+    """The folder of `notebooks/` and `params/` as delivered: in a wheel, or the checkout around the library."""
     packaged = Path(__file__).with_name("shipped")
     return packaged if packaged.is_dir() else Path(__file__).parents[1]
 

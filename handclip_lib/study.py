@@ -102,10 +102,8 @@ def _bring(folder: Path, delivered: Mapping[str, str]) -> Changes:
 def _delivered(study: str) -> dict[str, str]:
     """Every file of a study of this name and its text, the one that makes it a study last."""
     root = shipped()
-    files = {
-        f"{part}/{file.relative_to(root / part).as_posix()}": file for part in SHIPPED for file in _files(root / part)
-    }
-    texts = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
+    files = [file for part in SHIPPED for file in _files(root / part)]
+    texts = {file.relative_to(root).as_posix(): file.read_text(encoding="utf-8") for file in files}
     frame = {file.name.replace("dot_", "."): file.read_text(encoding="utf-8") for file in sorted(FRAME.iterdir())}
     return texts | {name: text.replace("STUDY_NAME", json.dumps(study)) for name, text in frame.items()}
 
@@ -118,9 +116,8 @@ def _files(folder: Path) -> list[Path]:
 def _written(folder: Path) -> dict[str, str]:
     """Checksums of the files as they were written last; none where nobody knows, so that none is overwritten."""
     with suppress(OSError, ValueError, LookupError, TypeError):
-        return {
-            str(name): str(value) for name, value in json.loads(read_regular(folder / WRITTEN, MOST))["files"].items()
-        }
+        found = json.loads(read_regular(folder / WRITTEN, MOST))["files"]
+        return {str(name): str(checksum) for name, checksum in found.items()}
     return {}
 
 

@@ -65,7 +65,9 @@ def find_notebook(name: str) -> Path:
 
 
 def gather(files: Sequence[str], typed: Sequence[tuple[str, str]], raw: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Merge parameters: files in their order, each of the working folder or else of the project, then `-p` (typed as papermill types them), then `-r` (text).
+    """Merge parameters: files in their order, then `-p` (typed as papermill types them), then `-r` (text).
+
+    A file is sought from the working folder or else from the project's.
 
     Raises:
         ConfigError: As `read_mapping`, or a name is none.

@@ -70,10 +70,10 @@ def sweep(notebook: Path, points: Sequence[Point], name: str, place: Opener, *, 
         rows = {point.folder.name: row_of(point) for point in points}
         waiting = [point for point in points if force or rows[point.folder.name]["status"] != "succeeded"]
         if waiting:
-            named = os.environ.get(PROJECT, "")
             shared: dict[str, Any] = {
                 "sweep": uuid4().hex, "notebook": str(notebook.absolute()), "force": force, "cwd": str(Path.cwd()),
-                "log": str(folder / "sweep.log"), "environment": {"HANDCLIP_REPORTS": str(reports_folder()), PROJECT: named},
+                "log": str(folder / "sweep.log"),
+                "environment": {"HANDCLIP_REPORTS": str(reports_folder()), PROJECT: os.environ.get(PROJECT, "")},
             }  # fmt: skip
             with place(shared["sweep"], folder) as opened:
                 _run(shared, waiting, rows, opened, lambda: write_summary(folder, title, list(rows.values())), asked)

@@ -2,7 +2,6 @@
 
 import tomllib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from handclip_lib.errors import ConfigError

@@ -6,6 +6,7 @@ import re
 import secrets
 import socket
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, get_args

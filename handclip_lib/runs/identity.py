@@ -12,7 +12,6 @@ from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from handclip_lib.backbone.properties import PLAIN_STEMS
 from handclip_lib.errors import ConfigError, WriteError

@@ -276,8 +276,8 @@ def new_record(folder: Path, config: Parameters, read: Mapping[str, str]) -> dic
         "id": folder.name, "notebook": config.notebook, "status": "running", "error": None,
         "parameters": config.model_dump(), "defaults": defaults(type(config)), "seed": config.seed,
         "started": now(), "finished": None, "seconds": None, "metrics": {}, "split": None,
-        "reached_the_end": False, "versions": versions(), "git": commit_of_library(), "study": _study(), "process": this_process(),
-        "read": dict(read), "inputs": inputs.earlier_runs(config),
+        "reached_the_end": False, "versions": versions(), "git": commit_of_library(), "study": _study(),
+        "process": this_process(), "read": dict(read), "inputs": inputs.earlier_runs(config),
         "command": f"notebooks/{config.notebook}.ipynb in a kernel of its own",
     }  # fmt: skip
 
