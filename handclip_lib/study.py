@@ -140,11 +140,24 @@ def _checksum(name: str, text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def is_stripped(folder: Path) -> bool:
+    """Whether git, where there is a repository at all, adds the folder's notebooks without what they showed."""
+    try:
+        return _git_config(folder, "required") == "true"
+    except subprocess.CalledProcessError as error:
+        return error.returncode != 1  # 1: no such value; others: no repository
+    except (OSError, subprocess.SubprocessError):
+        return True
+
+
 def _strip_in_git(folder: Path) -> None:
     """Have the user's git add notebooks without what they showed, photographs of hands among it, where there is one."""
     clean = f'"{sys.executable}" -m nbstripout --keep-id --extra-keys "{KEYS}"'
-    values = {"clean": clean, "smudge": "cat", "required": "true"}
     with suppress(OSError, subprocess.SubprocessError):  # no git, or no repository yet: the README says what to do
-        for name, value in values.items():
-            command = ["git", "-C", str(folder), "config", f"filter.handclip.{name}", value]
-            subprocess.run(command, capture_output=True, timeout=10, check=True)
+        for name, value in {"clean": clean, "smudge": "cat", "required": "true"}.items():
+            _git_config(folder, name, value)
+
+
+def _git_config(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), "config", "--local", f"filter.handclip.{words[0]}", *words[1:]]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
