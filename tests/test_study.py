@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def delivered(outside: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def edit(file: Path, text: str) -> None:
     notebook = nbformat.read(file, as_version=4)
-    notebook.cells[-1].source += text
+    [cell for cell in notebook.cells if cell.cell_type == "code"][-1].source += text
     nbformat.write(notebook, file)
 
 
@@ -79,7 +80,7 @@ def test_a_study_is_the_named_one_or_else_the_nearest(mine: Path, monkeypatch):
     monkeypatch.setenv("HANDCLIP_PROJECT", str(ROOT))
     assert project() == ROOT
     monkeypatch.setenv("HANDCLIP_PROJECT", str(mine.parent))
-    with pytest.raises(ConfigError, match="is no project of HandCLIP; name a folder with study.toml"):
+    with pytest.raises(ConfigError, match=r"is no project of HandCLIP; name a folder with study.toml"):
         project()
 
 
@@ -116,7 +117,7 @@ def test_a_run_begins_with_what_the_study_says_below_files_and_what_is_typed(min
     assert study_parameters("05_evaluation") == {"draws": 4}
     for words, draws in (([], 4), (["-p", "draws", "5"], 5)):
         assert main(["run", "05", "--dry-run", *words]) == 0
-        assert f"* draws   {' ' * 8}" in (said := capsys.readouterr().out) or f"{draws}  [10]" in said
+        assert re.search(rf"\* draws +{draws}  \[10\]", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -142,10 +143,8 @@ def test_an_update_brings_newer_files_and_touches_none_that_was_edited(
     seeds, n_ctx, rates = (Path("params/sweeps") / f"{name}.yml" for name in ("seeds", "n_ctx", "learning_rate"))
     shown = mine / "notebooks/01_data_exploration.ipynb"
     opened = nbformat.read(shown, as_version=4)
-    opened.cells[1].metadata["collapsed"] = True
-    opened.cells[-1].outputs = (
-        [nbformat.v4.new_output("stream", text="looked at")] if "outputs" in opened.cells[-1] else []
-    )
+    cell = next(cell for cell in opened.cells if cell.cell_type == "code")
+    cell.outputs, cell.metadata["collapsed"] = [nbformat.v4.new_output("stream", text="looked at")], True
     nbformat.write(opened, shown)
     edit(mine / NOTEBOOK, "\n# mine")
     edited = (mine / NOTEBOOK).read_bytes()
@@ -203,7 +202,7 @@ def test_outside_a_study_no_file_of_parameters_is_saved_into_the_package(outside
     from handclip_lib.parameters.files import save_parameters
     from handclip_lib.parameters.notebooks import Evaluation
 
-    with pytest.raises(ConfigError, match="is in no project.*handclip init FOLDER"):
+    with pytest.raises(ConfigError, match=r"is in no project.*handclip init FOLDER"):
         save_parameters(Evaluation(), "mine")
 
 
@@ -218,8 +217,8 @@ def test_git_adds_notebooks_of_a_study_without_what_they_showed(mine: Path):
     assert main(["init", "--update", str(mine)]) == 0
     assert study.is_stripped(mine)
     notebook = nbformat.read(mine / NOTEBOOK, as_version=4)
-    notebook.cells[2].outputs = [nbformat.v4.new_output("display_data", data={"image/png": "cGhvdG9ncmFwaA=="})]
-    notebook.cells[2].update(cell_type="code", execution_count=1)
+    cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    cell.outputs = [nbformat.v4.new_output("display_data", data={"image/png": "cGhvdG9ncmFwaA=="})]
     nbformat.write(notebook, mine / NOTEBOOK)
     git("add", NOTEBOOK)
     assert "cGhvdG9ncmFwaA" in (mine / NOTEBOOK).read_text()
@@ -255,10 +254,13 @@ def test_a_wheel_alone_makes_a_study_and_runs_in_it(outside: Path):
         return subprocess.run(command, cwd="/", env=own, capture_output=True, text=True, check=True).stdout
 
     package = outside / "installed" / "handclip_lib"
-    assert json.loads((package / "made_of.json").read_text())["commit"] in handclip("--version") or True
+    if (ROOT / ".git").exists():
+        assert json.loads((package / "made_of.json").read_text())["commit"][:12] in handclip("--version")
     for file in ("analysis/published.csv", "backbone/tiny.md", "backbone/tiny.safetensors", "report/page/page.html.j2"):
         assert (package / file).is_file()
-    assert "64" in handclip("init", str(outside / "mine"))
+    handclip("init", str(outside / "mine"))
+    files = subprocess.run(["git", "ls-files", "notebooks", "params"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert all((outside / "mine" / name).read_bytes() == (ROOT / name).read_bytes() for name in files.splitlines())
     said = handclip("--project", str(outside / "mine"), "run", "05", "--dry-run")
     assert str(outside / "mine" / "reports" / "runs") in said
     assert str(package / "shipped" / "notebooks") in handclip("doctor")

@@ -49,9 +49,7 @@ def save_parameters(config: Parameters, name: str, *, overwrite: bool = False) -
         raise ConfigError(f"file name {name!r}: the others of its folder are read over a {BASE}; give another name")
     here = project()
     if here is None:
-        raise ConfigError(
-            f"{Path.cwd()} is in no project, whose params/ it would go to; make one: handclip init FOLDER"
-        )
+        raise ConfigError(f"{Path.cwd()} is in no project, whose params/ takes it; make one: handclip init FOLDER")
     file = here / "params" / config.notebook[3:] / f"{stem}.yml"
     if file.exists() and not overwrite:
         raise ConfigError(f"{shown(file)} is there already; give another name, or tick overwrite")
