@@ -21,7 +21,7 @@ from handclip_lib.errors import ConfigError, HandClipError, RunError
 from handclip_lib.file_commands import add_file_commands
 from handclip_lib.parameters.parts import Aspect, Dataset
 from handclip_lib.parameters.study import study_parameters
-from handclip_lib.places import PROJECT, elsewhere, project, reports_folder
+from handclip_lib.places import PROJECT, elsewhere, project, reports_folder, settle_home
 from handclip_lib.runs.listing import ORDERS, all_records, as_lines, chosen, columns_of, ordered
 from handclip_lib.runs.record import DAMAGED, STATUSES
 from handclip_lib.terminal import in_units, one_line, visible
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     options = _parser().parse_args(arguments)
     try:
+        settle_home()
         if options.project:
             os.environ[PROJECT] = str(Path(options.project).absolute())  # for the kernel and other processes too
             project()

@@ -72,6 +72,22 @@ def shipped() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parents[1]
 
 
+def settle_home() -> None:
+    """Give Jupyter, IPython and matplotlib a place in the named cache where the user has no home that can be written.
+
+    So it is for a number without a name in a container, for many a service under cron, and on a read-only disk.
+    """
+    named = _named("HANDCLIP_CACHE")
+    if not named:
+        return
+    try:
+        if not os.access(Path.home(), os.W_OK | os.X_OK):
+            for variable in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):
+                os.environ.setdefault(variable, str(named / "home" / variable.lower()))
+    except RuntimeError:  # no home is known at all
+        os.environ["HOME"] = str(named / "home")
+
+
 def _is_project(folder: Path) -> bool:
     checkout = (folder / "pyproject.toml").is_file() and (folder / "handclip_lib").is_dir()
     return (folder / STUDY).is_file() or (checkout and (folder / "notebooks").is_dir())

@@ -111,6 +111,28 @@ def test_a_user_without_home_is_told_which_folders_to_name(monkeypatch):
         reports_folder()
 
 
+def test_a_user_without_a_home_that_can_be_written_has_one_in_the_cache(outside: Path, monkeypatch):
+    own = ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR", "HOME")
+    for variable in own:
+        monkeypatch.setenv(variable, "as it was")
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("HANDCLIP_CACHE", str(outside / "cache"))
+    monkeypatch.setattr(Path, "home", lambda: outside)
+    places.settle_home()
+    assert not set(own) & set(os.environ)
+    monkeypatch.setattr(Path, "home", lambda: outside / "nowhere")
+    places.settle_home()
+    assert os.environ["JUPYTER_RUNTIME_DIR"] == str(outside / "cache" / "home" / "jupyter_runtime_dir")
+    assert "HOME" not in os.environ, "~/data is still what it was"
+
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    places.settle_home()
+    assert os.environ["HOME"] == str(outside / "cache" / "home")
+
+
 def test_a_run_begins_with_what_the_study_says_below_files_and_what_is_typed(mine: Path, monkeypatch, capsys):
     (mine / "study.toml").write_text('name = "palms"\n[parameters]\ndraws = 4\nn_ctx = 8\n')
     monkeypatch.chdir(mine)
