@@ -1,6 +1,7 @@
 """The user's folders: of the project, of the cache, of the reports, and of data as a person types it."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from platformdirs import user_cache_path, user_data_path
@@ -22,7 +23,7 @@ SHIPPED = ("notebooks", "params")
 
 def cache_folder() -> Path:
     """The folder of decoded images, features, drawn hands and downloads: `HANDCLIP_CACHE`, or the user's cache."""
-    return _named("HANDCLIP_CACHE") or _of_a_user(user_cache_path("handclip"), "HANDCLIP_CACHE")
+    return _named("HANDCLIP_CACHE") or _of_a_user(user_cache_path, "HANDCLIP_CACHE")
 
 
 def reports_folder() -> Path:
@@ -33,7 +34,7 @@ def reports_folder() -> Path:
     if named := _named("HANDCLIP_REPORTS"):
         return named
     here = project()
-    return here / "reports" if here else _of_a_user(user_data_path("handclip") / "reports", "HANDCLIP_REPORTS")
+    return here / "reports" if here else _of_a_user(user_data_path, "HANDCLIP_REPORTS") / "reports"
 
 
 def elsewhere() -> str:
@@ -102,10 +103,11 @@ def _named(variable: str) -> Path | None:
         raise ConfigError(f"{variable}={named!r}: {error} Name the whole path of a folder") from error
 
 
-def _of_a_user(folder: Path, variable: str) -> Path:
-    if not folder.is_absolute():  # a process without HOME whose user has no entry, as in a container
-        raise ConfigError(f"this user has no home folder; name a folder in {variable}")
-    return folder
+def _of_a_user(folder: Callable[[str], Path], variable: str) -> Path:
+    try:
+        return folder("handclip")
+    except RuntimeError as error:  # a process without HOME whose user has no entry, as in a container
+        raise ConfigError(f"this user has no home folder; name a folder in {variable}") from error
 
 
 def find_file(typed: str) -> Path:

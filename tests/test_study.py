@@ -106,7 +106,10 @@ def test_another_project_with_notebooks_is_none_of_ours(outside: Path):
 
 
 def test_a_user_without_home_is_told_which_folders_to_name(monkeypatch):
-    monkeypatch.setattr(places, "user_data_path", lambda _: Path("~/.local/share/handclip"))
+    def nobody(_: str) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr(places, "user_data_path", nobody)
     with pytest.raises(ConfigError, match="no home folder; name a folder in HANDCLIP_REPORTS"):
         reports_folder()
 
