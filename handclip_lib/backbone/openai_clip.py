@@ -69,6 +69,12 @@ def clip_package() -> ModuleType:
     return sys.modules["clip"]
 
 
+@cache
+def clip_tokenizer() -> Any:
+    """openai-clip's own; its `encoder` is CLIP's vocabulary, words to numbers."""
+    return clip_package().simple_tokenizer.SimpleTokenizer()
+
+
 def fetch_published(architecture: str, folder: Path, progress: bool = True) -> Path:
     """One of OpenAI's nine files with the SHA-256 that OpenAI gives, downloaded when `folder` has no sound copy.
 
