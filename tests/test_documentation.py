@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatch
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -38,11 +39,11 @@ from handclip_lib.launch.plan import plan
 from handclip_lib.models.trained import save_clip
 from handclip_lib.parameters.guard import resolve
 from handclip_lib.parameters.notebooks import NOTEBOOKS
-from handclip_lib.runs.record import STATUSES
+from handclip_lib.runs.record import KINDS, RESULTS, STATUSES
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "notebooks" / "README.md", *DOCS]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "notebooks").glob("*.md")), *DOCS]
 PARAMETERS = {name for model in NOTEBOOKS.values() for name in model.model_fields}
 PACKAGES = (
     "analysis|backbone|config|data|drawn|errors|evaluation|files|finite|guard|losses|machine|models|parameters|plots|"
@@ -381,6 +382,15 @@ def test_the_exit_codes_and_statuses_are_those_of_the_launcher():
     table = list(rows(ROOT / "docs" / "cluster.md", "When something stops"))
     assert {int(row[2]) for row in table} == {int(code) for code in re.findall(r"\b\d+\b", EXIT_CODES)}
     assert {word for row in table for word in re.findall(r"`(\w+)`", row[1])} == set(STATUSES) - {"running"}
+
+
+def test_the_page_of_files_has_every_kind_that_a_run_leaves():
+    table = list(rows(ROOT / "docs" / "files.md", "A run's folder"))
+    told = {name.replace("NAME", "x") for row in table for name in re.findall(r"`([\w./]+)`", " ".join(row))}
+    for pattern in RESULTS:
+        assert any(fnmatch(name, pattern) or name == Path(pattern).suffix for name in told), pattern
+    keys = {key for row in rows(ROOT / "docs" / "files.md", "run.json") for key in re.findall(r"`(\w+)`", row[0])}
+    assert set(KINDS) <= keys
 
 
 # --- examples

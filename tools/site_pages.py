@@ -26,8 +26,8 @@ from tools.tutorials import tutorial
 ROOT = Path(__file__).parents[1]
 SECTIONS = {
     "Tutorials": [f"notebooks/{name}" for name in NOTEBOOKS],
-    "How-to": ["notebooks/README", "notebooks/colab", "docs/data", "docs/weights", "docs/cluster", "docs/report",
-               "docs/exchange", "docs/from_clipfh"],
+    "How-to": ["notebooks/README", "notebooks/colab", "docs/study", "docs/data", "docs/weights", "docs/training",
+               "docs/cluster", "docs/report", "docs/exchange", "docs/from_clipfh"],
     "Reference": ["docs/parameters", "reference/commands", "docs/files", "reference/library"],
     "Explanation": ["docs/definitions", "docs/architecture", "handclip_lib/backbone/tiny", "CONTRIBUTING", "CHANGELOG"],
     "Findings": ["findings/README"],
