@@ -25,6 +25,9 @@ EXTRAS = {
     "numba": ("-e '.[fast]'", "counting ranks is compiled, otherwise it takes several times as long"),
     "faiss": ("-e '.[fast]'", "a gallery of 100,000 images and more is searched fast, otherwise exactly and slowly"),
     "pillow_heif": ("-e '.[heif]'", "photographs of telephones (.heic) are read, otherwise left out by name"),
+    "open_clip": ("-e '.[open_clip]'", "SigLIP, EVA02-CLIP, MobileCLIP, PE are backbones: open_clip:NAME"),
+    "timm": ("-e '.[timm]'", "timm's image models are backbones, DINOv2 and DINOv3 among them: timm:NAME"),
+    "transformers": ("-e '.[transformers]'", "folders of Hugging Face are backbones: hf:FOLDER"),
     "submitit": ("-e '.[slurm]'", "a sweep can go to a Slurm cluster"),
     "playwright": ("playwright", "the tests of reports in a browser can run, with Chromium"),
 }

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from handclip_lib.errors import BackboneError
+from handclip_lib.errors import BackboneError, OtherModelError
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 NORMALISATIONS = {
@@ -65,6 +65,7 @@ class Properties:
         heads, text_heads: Attention heads of the image tower (a ResNet: of its pooling) and of the text tower.
         mean, std: Of the channels of pixels in 0..1.
         interpolation: "bicubic" or "bilinear": how a photograph is brought to the model's size, always antialiased.
+        library: Whose model it is, where it is not of CLIP's own shape, and its name there.
         sources: Who said each of them, by name.
     """
 
@@ -74,6 +75,7 @@ class Properties:
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
     interpolation: str = "bicubic"
+    library: str = ""
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def unlike_clip(self, widths: tuple[int, int]) -> str:
@@ -82,7 +84,9 @@ class Properties:
         usual = Properties("quick_gelu", heads, text_heads)
         if self in (usual, replace(usual, activation="relu")):
             return ""
-        return json.dumps([getattr(self, name) for name in self.__dataclass_fields__ if name != "sources"])
+        # CLIPs of their own shape have no library in it, as those of versions before it was known
+        told = [getattr(self, name) for name in self.__dataclass_fields__ if name not in ("sources", "library")]
+        return json.dumps([*told, self.library] if self.library else told)
 
     def lines(self) -> dict[str, str]:
         """Each with its source, for a reader."""
@@ -90,12 +94,17 @@ class Properties:
         values |= {"mean": _numbers(self.mean), "std": _numbers(self.std)}
         shown = {name: value for name, value in values.items() if name != "sources" and value}
         lines = {name: f"{value} ({self.sources.get(name, 'not stated')})" for name, value in shown.items()}
+        if self.library:
+            return lines | {"pooling": f"the library's own modules compute all of it ({self.library})"}
         pooling = "CLIP's: class token or attention pooling of an image, the highest token of a text"
         return lines | {"pooling": f"{pooling} ({self.sources.get('pooling', 'by the names of the tensors')})"}
 
     def facts(self) -> dict[str, str]:
         """For the header of a file."""
-        return {"properties": json.dumps({name: value for name, value in asdict(self).items() if name != "sources"})}
+        told = {name: value for name, value in asdict(self).items() if name != "sources"}
+        if not self.library:
+            del told["library"]
+        return {"properties": json.dumps(told)}
 
 
 def _numbers(values: Sequence[float]) -> str:
@@ -104,7 +113,7 @@ def _numbers(values: Sequence[float]) -> str:
 
 def stated_in(facts: Mapping[str, str], source: str) -> dict[str, Any]:
     """What `Properties.facts` wrote."""
-    stated = dict(json.loads(facts["properties"]))
+    stated = {"library": ""} | json.loads(facts["properties"])
     stated |= {name: tuple(stated[name]) for name in ("mean", "std")}
     return stated | {"sources": dict.fromkeys(stated, source)}
 
@@ -146,7 +155,7 @@ def stated_beside(path: Path) -> dict[str, Any]:
         found = _understood(config, file)
         for other in ("preprocessor_config.json", "processor_config.json"):
             if "mean" not in found and (folder / other).is_file():
-                _take(found, _hugging_face_images(_read(folder / other)), other)
+                _take(found, hugging_face_images(_read(folder / other)), other)
         return found
     return {}
 
@@ -161,6 +170,27 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise BackboneError(f"{file} holds no names and values; copy it again")
     return config
+
+
+def config_in(file: Path, key: str) -> dict[str, Any]:
+    """What a library's config says.
+
+    Raises:
+        BackboneError: It is absent, cannot be read, or has not the key that makes it one.
+    """
+    config = _read(file)
+    if key and key not in config:
+        raise BackboneError(f"{file} has no {key!r}, so it is no config of such a model; copy the model's own")
+    return config
+
+
+def images_beside(file: Path) -> list[tuple[Mapping[str, Any], str]]:
+    """What configs beside a file of weights say of photographs, and their names."""
+    found: list[tuple[Mapping[str, Any], str]] = []
+    for name, key in (("open_clip_config.json", "preprocess_cfg"), ("config.json", "pretrained_cfg")):
+        if (file.parent / name).is_file() and isinstance(_read(file.parent / name).get(key), dict):
+            found.append((_read(file.parent / name)[key], name))
+    return found
 
 
 def _take(found: dict[str, Any], more: Mapping[str, Any], source: str) -> None:
@@ -249,7 +279,7 @@ def _hugging_face(config: dict[str, Any], file: Path) -> dict[str, Any]:
     return found | ({"text_heads": text.get("num_attention_heads", 8)} if kind == "clip" else {})
 
 
-def _hugging_face_images(config: dict[str, Any]) -> dict[str, Any]:
+def hugging_face_images(config: dict[str, Any]) -> dict[str, Any]:
     images = config.get("image_processor", config)
     found: dict[str, Any] = {}
     if not images.get("do_normalize", True):
@@ -276,8 +306,21 @@ def _interpolated(said: str, file: Path) -> dict[str, Any]:
     raise BackboneError(f"{file}: photographs are resized by {said!r}; bicubic and bilinear are known here")
 
 
-def _other_shape(file: Path, why: str) -> BackboneError:
-    return BackboneError(f"{file} describes a model that is not of CLIP's own shape: {why}. It cannot be read here.")
+def _other_shape(file: Path, why: str) -> OtherModelError:
+    return OtherModelError(f"{file} describes a model that is not of CLIP's own shape: {why}")
+
+
+def another_library(path: Path) -> str:
+    """The remedy for weights that are not of CLIP's own shape: which backbone to name, by what lies beside them."""
+    folder = path if path.is_dir() else path.parent
+    for name, key, library in (("open_clip_config.json", "model_cfg", "open_clip"), ("config.json", "architecture", "timm"),
+                               ("config.json", "model_type", "hf")):  # fmt: skip
+        if (folder / name).is_file() and key in _read(folder / name):
+            return f". Its library's own modules take it: -p backbone {library}:{folder} (and no weights)"
+    return (
+        ". Where it is another library's model, name that: -p backbone open_clip:NAME or timm:NAME with -p weights "
+        f"{path}, or hf:FOLDER, the folder with its config.json"
+    )
 
 
 def decided(
@@ -303,7 +346,7 @@ def decided(
             over = f", over {sources[name]}'s {found[name]}" if found.get(name, value) != value else ""
             found[name], sources[name] = value, f"parameter{over}"
     if given.mean_std:
-        found["mean"], found["std"] = _parsed(given.mean_std)
+        found["mean"], found["std"] = parsed(given.mean_std)
         sources |= dict.fromkeys(("mean", "std"), "parameter")
     if (is_vit or widths[1]) and "activation" not in found:
         raise BackboneError(
@@ -336,7 +379,7 @@ def decided(
     return Properties(**found, sources=sources)
 
 
-def _parsed(mean_std: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def parsed(mean_std: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if mean_std in NORMALISATIONS:
         return NORMALISATIONS[mean_std]
     values = tuple(float(part) for part in mean_std.split(","))

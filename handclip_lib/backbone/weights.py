@@ -17,9 +17,9 @@ import torch
 
 from handclip_lib.backbone.naming import named
 from handclip_lib.backbone.openai_clip import published_as
-from handclip_lib.backbone.properties import INDICES, WHOLE, openais, stated_beside, stated_in
+from handclip_lib.backbone.properties import INDICES, WHOLE, another_library, openais, stated_beside, stated_in
 from handclip_lib.backbone.torchscript import declared_activation, is_torchscript, read_torchscript
-from handclip_lib.errors import BackboneError, HandClipError
+from handclip_lib.errors import BackboneError, HandClipError, OtherModelError
 from handclip_lib.files import REMEDY, UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.finite import require_finite
 
@@ -99,14 +99,25 @@ def read_weights(path: Path) -> Weights:
     Raises:
         BackboneError: The file is absent, empty, cut short, of another kind, or holds Python objects.
     """
+    file, found, facts = read_tensors(path)
+    if of := stated_in(facts, "")["library"] if "properties" in facts else "":
+        made_of = facts.get(MADE_OF, of)
+        raise BackboneError(f"{path} was trained from {made_of}, another library's model: name it, -p backbone {of}")
+    try:
+        inside = named(found, path)
+        stated = _stated(file, facts)
+    except OtherModelError as error:
+        raise OtherModelError(f"{error}{another_library(path)}") from None
+    size, side = _sizes(facts)
+    return Weights(path, inside.state, inside.library, inside.remarks, stated, size or stated.get("size"), side)
+
+
+def read_tensors(path: Path) -> tuple[Path, Any, dict[str, str]]:
+    """The file of weights at a path, what it holds as it is, and the facts in its header; raises as `read_weights`."""
     if not path.exists():
         raise BackboneError(f"no weights at {path}; check the path")
     file = _file_in(path) if path.is_dir() else path
-    found, facts = _shards(file) if file.name in INDICES else _whole(file)
-    inside = named(found, path)
-    stated = _stated(file, facts)
-    size, side = _sizes(facts)
-    return Weights(path, inside.state, inside.library, inside.remarks, stated, size or stated.get("size"), side)
+    return file, *(_shards(file) if file.name in INDICES else _whole(file))
 
 
 def _file_in(folder: Path) -> Path:

@@ -4,14 +4,14 @@ from typing import Any
 
 import pandas as pd
 
-from handclip_lib.backbone.image_tower import blocks_of
+from handclip_lib.backbone.image_tower import after_blocks, blocks_of, kind_of
 
 
 def layer_drift(visual: Any, before: Any) -> pd.DataFrame:
     """Relative change of each part: ‖now − before‖ / ‖before‖ over all its parameters.
 
     Args:
-        visual: openai-clip's image tower as it is now.
+        visual: The image tower as it is now.
         before: The tower it was a copy of (`Backbone.copy`).
 
     Returns:
@@ -19,15 +19,14 @@ def layer_drift(visual: Any, before: Any) -> pd.DataFrame:
         block, what comes after them.
     """
     blocks = blocks_of(visual)
-    kind = "block" if hasattr(visual, "transformer") else "layer"
+    kind = "block" if kind_of(visual)[0] else "layer"
     owner = {id(p): f"{kind} {n}" for n, block in enumerate(blocks, 1) for p in block.parameters()}
-    after = {"ln_post.weight", "ln_post.bias", "proj"}
+    after = {id(p) for module in after_blocks(visual) for p in module.parameters()} | {id(getattr(visual, "proj", None))}
     parts: dict[str, list[float]] = {
         name: [0, 0.0, 0.0] for name in ("input", *dict.fromkeys(owner.values()), "output")
     }
-    for (name, value), (_, start) in zip(visual.named_parameters(), before.named_parameters(), strict=True):
-        is_output = name in after or name.startswith("attnpool.")
-        part = parts[owner.get(id(value), "output" if is_output else "input")]
+    for value, start in zip(visual.parameters(), before.parameters(), strict=True):
+        part = parts[owner.get(id(value), "output" if id(value) in after else "input")]
         now, then = value.detach().cpu().double(), start.detach().cpu().double()
         part[0] += value.numel()
         part[1] += float((now - then).square().sum())

@@ -19,6 +19,7 @@ from handclip_lib.parameters.parts import (
     ReidHead,
     Shown,
     nearest,
+    of_library,
 )
 
 VERSIONS = {
@@ -67,11 +68,14 @@ class ImageFinetune(ImageTraining, ReidHead, Model, Data):
     validation: Validation = Field("val", description="val, or test as CLIP-FH did: every figure is labelled so")
 
     def faults(self) -> list[str]:
-        """Texts that are wanted and not named, too."""
-        if not (self.text_weight or self.text_supcon_weight) or self.prompt_run or self.learns_prompts:
-            return super().faults()
-        wanted = "text_weight and text_supcon_weight need the prompts of a run of 02: -p prompt_run latest"
-        return [*super().faults(), wanted]
+        """Texts that are wanted and not named, and what another library's model does not do, too."""
+        found = super().faults()
+        if self.recompute and of_library(self.backbone):
+            found.append(f"recompute=True: backbone={self.backbone!r} goes by its library's modules; encoded_at_once, "
+                         "unfreeze_blocks and precision save memory there")  # fmt: skip
+        if (self.text_weight or self.text_supcon_weight) and not (self.prompt_run or self.learns_prompts):
+            found.append("text_weight and text_supcon_weight need the prompts of a run of 02: -p prompt_run latest")
+        return found
 
 
 class JointTraining(Guidance, ImageFinetune):
@@ -105,6 +109,9 @@ class JointTraining(Guidance, ImageFinetune):
             found.append(f"version={self.version!r}: method={self.method!r} has {', '.join(known)}, or none: ''")
         if self.method == "promptsg" and self.text_weight:
             found.append("text_weight: promptsg has no text of an identity; text_supcon_weight compares with its own")
+        if self.method == "promptsg" and of_library(self.backbone):
+            places = "promptsg asks every place of the image in the embedding's own space, which CLIP's towers alone have"
+            found.append(f"method='promptsg': {places}; backbone={self.backbone!r} takes prompts_then_image")
         return found
 
 
@@ -137,7 +144,7 @@ class Evaluation(Model, Data):
             return str(trained.get("validation", "val"))
         if self.embeddings:
             return "embeddings"
-        return "unknown" if self.weights else "tiny" if self.backbone == "tiny" else "nothing"
+        return "unknown" if self.weights or of_library(self.backbone) else "tiny" if self.backbone == "tiny" else "nothing"
 
     def faults(self) -> list[str]:
         """Two models at once, and unknown studies, too."""
