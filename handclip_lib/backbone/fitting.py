@@ -1,7 +1,6 @@
 """The model that weights make: sizes by their tensors, the rest by what is said of them, every tensor in its place."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch

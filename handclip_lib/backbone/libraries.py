@@ -6,10 +6,10 @@ its source, and what it says in several ways, or not at all, is asked for.
 """
 
 import importlib
-import inspect
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,27 +17,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from handclip_lib.backbone.fitting import compare
-from handclip_lib.backbone.library_tower import HuggingFaceTower, LibraryModel, LibraryTower
+from handclip_lib.backbone.configs import images_beside, open_clips, stated_beside
+from handclip_lib.backbone.library_makers import (
+    Read,
+    Said,
+    Size,
+    of_hugging_face,
+    of_open_clip,
+    of_timm,
+    published_images,
+)
+from handclip_lib.backbone.library_tower import LibraryModel
 from handclip_lib.backbone.naming import unwrapped
 from handclip_lib.backbone.openai_clip import NoRandomNumbers
-from handclip_lib.backbone.properties import (
-    Given,
-    Properties,
-    config_in,
-    hugging_face_images,
-    images_beside,
-    parsed,
-    stated_in,
-)
-from handclip_lib.backbone.weights import SIZE_FACT, read_tensors
-from handclip_lib.errors import BackboneError
+from handclip_lib.backbone.properties import Given, Properties, parsed, stated_in
+from handclip_lib.backbone.weights import SIZE_FACT, Weights, read_tensors, read_weights
+from handclip_lib.errors import BackboneError, OtherModelError
 from handclip_lib.parameters.parts import folder_of, of_library
 
 _PACKAGES = {"open_clip": "open_clip", "timm": "timm", "hf": "transformers"}
-Size = tuple[int, int]
-Said = tuple[Mapping[str, Any], str]
-"""What somebody says of photographs ("mean", "std", "interpolation"), and who."""
 
 
 class Loaded(NamedTuple):
@@ -49,29 +47,6 @@ class Loaded(NamedTuple):
     embedding_dim: int
     file: Path
     remarks: tuple[str, ...]
-
-
-class _Read(NamedTuple):
-    """Tensors by the names they have in the file; `ours`: a training here wrote it, images of `size` being its own."""
-
-    path: Path
-    state: dict[str, Tensor]
-    facts: Mapping[str, str]
-    size: Size | None
-
-    @property
-    def ours(self) -> bool:
-        return "properties" in self.facts
-
-
-class _Made(NamedTuple):
-    """A model with its weights, the size it was made for, what is said of photographs, and who says it."""
-
-    model: LibraryModel
-    size: Size
-    said: list[Said]
-    called: str
-    step: int = 1  # pixels that a side is a multiple of
 
 
 def load_library(backbone: str, weights: str | Path | None, input_size: Size | None, given: Given) -> Loaded:
@@ -92,7 +67,7 @@ def load_library(backbone: str, weights: str | Path | None, input_size: Size | N
     folder = folder_of(backbone)
     if folder and not Path(folder).expanduser().is_dir():
         raise BackboneError(f"backbone={backbone!r}: there is no folder {folder}")
-    made_by = {"open_clip": _open_clip, "timm": _timm, "hf": _hugging_face}[library]
+    made_by = {"open_clip": of_open_clip, "timm": of_timm, "hf": of_hugging_face}[library]
     if not folder:
         _known(package, library, name)
     if not (weights or folder):
@@ -100,8 +75,9 @@ def load_library(backbone: str, weights: str | Path | None, input_size: Size | N
     path = Path(weights or folder).expanduser()
     file, found, facts = read_tensors(path)
     state, remarks = unwrapped(found, path)
-    stored = tuple(map(int, facts[SIZE_FACT].split()[:2])) if SIZE_FACT in facts else None
-    read = _Read(path, {n: t.float() if t.is_floating_point() else t for n, t in state.items()}, facts, stored)
+    height, width, *_ = map(int, facts.get(SIZE_FACT, "0 0").split())
+    stored = (height, width) if height else None
+    read = Read(path, {n: t.float() if t.is_floating_point() else t for n, t in state.items()}, facts, stored)
     place = str(Path(folder).expanduser()) if folder else ""
     with _quiet(), NoRandomNumbers():
         made = made_by(package, place or name, read, input_size, remarks)
@@ -110,7 +86,8 @@ def load_library(backbone: str, weights: str | Path | None, input_size: Size | N
     if size[0] % made.step or size[1] % made.step:
         raise BackboneError(f"input_size={size[0]}x{size[1]}: {backbone} takes multiples of {made.step} pixels")
     said = [*([(stated_in(facts, ""), "the file's own header")] if read.ours else []), *images_beside(file), *made.said]
-    properties = _properties(made, said, given, backbone)
+    mean, std, interpolation, sources = _images(said, given, backbone)
+    properties = Properties("", 0, 0, mean, std, interpolation, made.called, {"library": "parameter"} | sources)
     return Loaded(made.model, properties, size, _width(made.model, size, backbone), path, tuple(remarks))
 
 
@@ -120,7 +97,8 @@ def _imported(library: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise BackboneError(
-            f"backbone={library}:… needs {package}, which cannot be imported ({error}); pip install 'handclip[{package}]'"
+            f"backbone='{library}:…' needs {package}, which cannot be imported ({error}): "
+            f"pip install 'handclip[{package}]'"
         ) from error
 
 
@@ -145,217 +123,6 @@ def _quiet() -> Any:
         logging.disable(before)
 
 
-def _fill(whole: torch.nn.Module, state: Mapping[str, Tensor], read: _Read, called: str) -> None:
-    compare(whole, state, f"the tensors of {read.path} are not those of {called}")
-    whole.load_state_dict(state, strict=False)
-
-
-def _open_clip(library: Any, name: str, read: _Read, wanted: Size | None, remarks: list[str]) -> _Made:
-    from open_clip.convert import convert_state_dict
-    from open_clip.model import _build_vision_tower, convert_to_custom_text_state_dict, resize_pos_embed
-    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
-
-    if Path(name).is_dir():
-        config, called = config_in(Path(name) / "open_clip_config.json", "model_cfg"), "open_clip's model of its config"
-        cfg, said = config["model_cfg"], [(config.get("preprocess_cfg", {}), "open_clip_config.json")]
-    else:
-        cfg, called = library.get_model_config(name), f"open_clip {name}"
-        tags = list_pretrained_tags_by_model(name)
-        said = [(get_pretrained_cfg(name, tag), f"open_clip's weights {tag}") for tag in tags]
-    if "multimodal_cfg" in cfg:
-        raise BackboneError(f"{called} has a third, multimodal tower, and its image tower pools for that; take another")
-    vision = {**cfg["vision_cfg"], "timm_model_pretrained": False}
-    by_timm = "timm_model_name" in vision
-    size = _pair(vision.get("image_size", 224))
-    if not by_timm:
-        vision["image_size"] = wanted or read.size or size
-    no_text = _no_text(cfg.get("text_cfg", {}), read)
-    made = library.CustomTextCLIP if cfg.get("custom_text") else library.CLIP
-    if no_text:
-        tower = _build_vision_tower(cfg["embed_dim"], vision, cfg.get("quick_gelu", False))
-        whole: Any = torch.nn.ModuleDict({"visual": tower})
-        state = {key: value for key, value in read.state.items() if key.startswith("visual.")}
-        remarks += ["its text tower was left out"] if len(state) < len(read.state) else []
-    else:
-        whole = made(**{key: value for key, value in cfg.items() if key != "custom_text"} | {"vision_cfg": vision})
-        state = convert_state_dict(whole, dict(read.state))
-        state = convert_to_custom_text_state_dict(state) if made is library.CustomTextCLIP else _bare(state)
-    visual = whole["visual"] if no_text else whole.visual
-    if by_timm:
-        _fill_sized(visual.trunk, visual, lambda: _fill(whole, state, read, called), read, wanted)
-    else:
-        _refuse_other_grid(state.get("visual.positional_embedding"), size, read, vision.get("patch_size"), called)
-        resize_pos_embed(state, whole if not no_text else _Holder(visual))
-        _fill(whole, state, read, called)
-    model = LibraryModel(LibraryTower(visual), whole, None if no_text else getattr(whole, "text", whole), no_text)
-    return _Made(model, size, said, called, _step(visual.trunk if by_timm else visual))
-
-
-class _Holder(NamedTuple):
-    visual: Any
-
-
-def _refuse_other_grid(positions: Tensor | None, size: Size, read: _Read, patch: int | None, called: str) -> None:
-    """Where open_clip would interpolate, silently, what is for images of another size."""
-    cells = [(height // patch) * (width // patch) for height, width in (size, read.size or size)] if patch else []
-    if positions is not None and cells and len(positions) - 1 not in cells:
-        raise BackboneError(f"the tensors of {read.path} are not those of {called}: {len(positions) - 1} places of "
-                            f"patches where {cells[0]} are needed; name the model of this size")  # fmt: skip
-
-
-def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix("text."): value for name, value in state.items()}
-
-
-def _no_text(text: Mapping[str, Any], read: _Read) -> str:
-    """Why a text tower of open_clip is left out; "" where it reads CLIP's tokens."""
-    named = text.get("hf_tokenizer_name") or text.get("hf_model_name") or ""
-    if not named and text.get("vocab_size", 49408) == 49408:
-        whole = any("token_embedding" in name or "text_encoder." in name for name in read.state)
-        return "" if whole else f"{read.path} holds no text tower"
-    pool, mask = text.get("pool_type", "argmax"), "out" if text.get("no_causal_mask") else ""
-    pooled = f"; its embedding is that of {'the last, mostly padded, place' if pool == 'last' else f'place {pool!r}'}, "
-    return (
-        f"its text tower reads the tokens of {named or 'another vocabulary'}, whose tokenizer is no part of open_clip"
-        f"{pooled}with{mask} a causal mask"
-    )
-
-
-def _timm(library: Any, name: str, read: _Read, wanted: Size | None, remarks: list[str]) -> _Made:
-    from timm.models import get_arch_pretrained_cfgs
-
-    if Path(name).is_dir():
-        config_in(Path(name) / "config.json", "architecture")
-        name, said, called = f"local-dir:{name}", [], "timm's model of its config"
-    else:
-        called, of_tags = f"timm {name}", get_arch_pretrained_cfgs(name)
-        of_tags = {tag: cfg for tag, cfg in of_tags.items() if "." not in name or tag == name}
-        if not of_tags:
-            raise BackboneError(f"backbone='timm:{name}': timm knows no such weights of it; leave out what follows the dot")
-        said = [(cfg.to_dict(), f"timm's {tag}") for tag, cfg in of_tags.items()]
-    whole = library.create_model(name, pretrained=False, num_classes=0)
-    cfg = dict(whole.pretrained_cfg)
-    said = said or [(cfg, "config.json")]
-    state, head = dict(read.state), cfg.get("classifier")
-    rows = _projection(state, head, [one for one, _ in said]) if isinstance(head, str) else 0
-    if rows:
-        whole = library.create_model(name, pretrained=False, num_classes=rows)
-    elif isinstance(head, str) and state.pop(f"{head}.weight", None) is not None:
-        state.pop(f"{head}.bias", None)
-        remarks.append(f"the classifier ({head}) was left out: embeddings are what it looks at")
-    _fill_sized(whole, whole, lambda: _fill(whole, _renamed(whole, state, read, called), read, called), read, wanted)
-    size = tuple(getattr(getattr(whole, "patch_embed", None), "img_size", None) or cfg["input_size"][1:])
-    no_text = "timm has image towers alone"
-    own = _pair(size)
-    return _Made(LibraryModel(LibraryTower(whole), whole, None, no_text), own, said, called, _step(whole))
-
-
-def _projection(state: Mapping[str, Tensor], head: str, cfgs: list[Mapping[str, Any]]) -> int:
-    """Width of a CLIP's projection, which timm has in a classifier's place; 0 where that tells classes."""
-    weight, bias = state.get(f"{head}.weight"), state.get(f"{head}.bias")
-    if weight is None:
-        return 0
-    named = [f"{cfg.get('architecture')} {cfg.get('tag')}" for cfg in cfgs if cfg.get("num_classes") == len(weight)]
-    is_clip = any(("clip" in name or "pe_core" in name) and "_ft" not in name for name in named)
-    return len(weight) if is_clip or bias is None or not bias.any() else 0
-
-
-def _renamed(whole: Any, state: dict[str, Tensor], read: _Read, called: str) -> Mapping[str, Tensor]:
-    """As timm renames what others publish; it would also interpolate, silently, what is of another size."""
-    if read.ours:
-        return state
-    now = whole.state_dict()
-    for name in ("patch_embed.proj.weight", "pos_embed"):
-        its, own = state.get(name), now.get(name)
-        if its is None or own is None or its.ndim < 3:
-            continue
-        apart = its.shape[-2:] != own.shape[-2:] if name != "pos_embed" else abs(its.shape[1] - own.shape[1]) > 5
-        if apart:
-            raise BackboneError(f"the tensors of {read.path} are not those of {called}: {name} is {tuple(its.shape)} "
-                                f"where {tuple(own.shape)} is needed; name the model of this patch and size")  # fmt: skip
-    module = inspect.getmodule(type(whole))
-    convert = getattr(module, "checkpoint_filter_fn", None)
-    return convert(state, whole) if convert else state
-
-
-def _fill_sized(trunk: Any, owner: Any, fill: Any, read: _Read, wanted: Size | None) -> None:
-    """Weights into a model of timm, and its size to what is wanted: of what was written here it is the file's first."""
-    if read.size:
-        _resize(trunk, owner, read.size)
-    fill()
-    if wanted and wanted != read.size:
-        _resize(trunk, owner, wanted)
-
-
-def _resize(trunk: Any, owner: Any, size: Size) -> None:
-    if hasattr(trunk, "set_input_size"):
-        try:
-            owner.set_input_size(size)
-        except (AssertionError, ValueError, RuntimeError, TypeError) as error:
-            raise BackboneError(f"input_size={size[0]}x{size[1]}: timm's model does not take it ({error})") from error
-
-
-def _hugging_face(library: Any, folder: str, read: _Read, wanted: Size | None, remarks: list[str]) -> _Made:
-    config = config_in(Path(folder) / "config.json", "model_type")
-    kind = config["model_type"]
-    if "auto_map" in config:
-        raise BackboneError(f"{folder}: its model is Python code of its own (auto_map), which is not run here")
-    if config.get("quantization_config"):
-        raise BackboneError(f"{folder}: the weights are quantized; take those in float32, float16 or bfloat16")
-    try:
-        settings = library.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        of_images = getattr(settings, "vision_config", None) or settings
-        of_images.attention_dropout = of_images.attention_probs_dropout_prob = 0.0
-        classes = library.models.auto.modeling_auto.MODEL_MAPPING
-        named = (config.get("architectures") or [""])[0]
-        projected = named.endswith("VisionModelWithProjection") and not named.startswith("Auto")
-        made = getattr(library, named) if projected else classes[type(settings)]
-        whole, told = made.from_pretrained(
-            None, config=settings, state_dict=dict(read.state), output_loading_info=True, dtype=torch.float32
-        )
-    except (KeyError, ValueError, OSError, RuntimeError, AttributeError, TypeError, ImportError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BackboneError(f"{folder}: transformers {library.__version__} cannot make its {kind!r} ({reason})") from error
-    called = f"transformers' {type(whole).__name__}"
-    missing = sorted(name for name in told["missing_keys"] if not name.endswith(("logit_scale", "logit_bias")))
-    if missing or told["mismatched_keys"]:
-        apart = missing or [name for name, *_ in told["mismatched_keys"]]
-        raise BackboneError(f"the tensors of {read.path} are not those of {called}: {len(apart)} missing or of another "
-                            f"size, such as {apart[0]}")  # fmt: skip
-    if extra := sorted(told["unexpected_keys"]):
-        remarks.append(f"{len(extra)} tensors beside it were left out, such as {extra[0]}")
-    both = hasattr(whole, "vision_model") and hasattr(whole, "text_model")
-    tower = whole.vision_model if both else whole
-    patch = getattr(of_images, "patch_size", 1)
-    flexible = "spatial_shapes" in inspect.signature(tower.forward).parameters
-    size = _pair(getattr(of_images, "image_size", None) or 224)
-    if flexible:
-        size = _pair(round(of_images.num_patches**0.5) * patch)
-    options = {}
-    if (wanted or read.size or size) != size and "interpolate_pos_encoding" in inspect.signature(tower.forward).parameters:
-        options["interpolate_pos_encoding"] = True
-    visual = HuggingFaceTower(tower, getattr(whole, "visual_projection", None) if both else None,
-                              patch if flexible else 0, options)  # fmt: skip
-    images = Path(folder) / "preprocessor_config.json"
-    said = [(hugging_face_images(config_in(images, "")), images.name)] if images.is_file() else []
-    no_text = (
-        f"its texts are cut by the tokenizer of {kind}, not by CLIP's, and pooled as that was trained, with padding"
-        if both else f"{kind} has an image tower alone"
-    )  # fmt: skip
-    return _Made(LibraryModel(visual, whole, None, no_text), size, said, f"hf {kind}", patch if isinstance(patch, int) else 1)
-
-
-def _pair(size: Any) -> Size:
-    height, width = (size, size) if isinstance(size, int | float) else size
-    return int(height), int(width)
-
-
-def _step(tower: Any) -> int:
-    """Side of a ViT's patches; 1 of what takes images of any size."""
-    patch = getattr(getattr(tower, "patch_embed", tower), "patch_size", 1)
-    return int(patch[0] if isinstance(patch, Iterable) else patch)
-
-
 @torch.inference_mode()
 def _width(model: LibraryModel, size: Size, backbone: str) -> int:
     """Length of an embedding, by trying."""
@@ -370,20 +137,53 @@ def _width(model: LibraryModel, size: Size, backbone: str) -> int:
     return int(found.shape[1])
 
 
-def _properties(made: _Made, said: list[Said], given: Given, backbone: str) -> Properties:
-    """What is said of photographs: by the parameter, or by the first who says it, unless the library contradicts itself.
+def clip_shaped(backbone: str, weights: str | Path | None, given: Given) -> Weights | None:
+    """Weights of CLIP's own shape, of which a library's name or folder says what tensors do not; None of another shape.
+
+    Raises:
+        BackboneError: As `load_library`.
+    """
+    library, name = of_library(backbone) or ("", "")
+    folder = Path(folder_of(backbone)).expanduser()
+    stated: Mapping[str, Any] = {}
+    if folder_of(backbone):
+        try:
+            stated = stated_beside(folder) if folder.is_dir() and library != "timm" else {}
+        except OtherModelError:
+            return None
+    elif library == "open_clip":
+        package = _imported(library)
+        _known(package, library, name)
+        try:
+            stated = open_clips(package.get_model_config(name), f"open_clip {name}")
+        except OtherModelError:
+            return None
+        mean, std, interpolation, sources = _images(published_images(name), given, backbone)
+        images = {"mean": mean, "std": std, "interpolation": interpolation}
+        stated = {**stated, **images, "sources": {**stated["sources"], **sources}}
+    if not stated or not (weights or folder_of(backbone)):
+        return None
+    read = read_weights(Path(weights or folder).expanduser())
+    sources = {**stated["sources"], **read.stated.get("sources", {})}
+    return replace(read, stated={**stated, **read.stated, "sources": sources}, size=read.size or stated.get("size"))
+
+
+def _images(
+    said: list[Said], given: Given, backbone: str
+) -> tuple[tuple[float, ...], tuple[float, ...], str, dict[str, str]]:
+    """What is said of photographs: by the parameter, or the first who says it, unless a library contradicts itself.
 
     Its published weights of one name may differ; those of a file are one of them, and nobody says which.
     """
     told = [(one, who) for one, who in said if one.get("mean") is not None and one.get("std") is not None]
     firm = [(one, who) for one, who in told if not who.startswith(("open_clip's", "timm's"))]
     ways = {(tuple(one["mean"]), tuple(one["std"])): (one, who) for one, who in reversed(firm[:1] or told)}
-    sources = {"library": "parameter"}
+    sources: dict[str, str] = {}
     if given.mean_std:
         mean, std = parsed(given.mean_std)
         sources |= dict.fromkeys(("mean", "std"), "parameter")
     elif len(ways) == 1:
-        ((mean, std), (_, who)), = ways.items()
+        (((mean, std), (_, who)),) = ways.items()
         sources |= dict.fromkeys(("mean", "std"), who)
     elif ways:
         each = "; ".join(f"{', '.join(map(str, mean))} ({who})" for (mean, _), (_, who) in ways.items())
@@ -391,12 +191,11 @@ def _properties(made: _Made, said: list[Said], given: Given, backbone: str) -> P
         raise BackboneError(f"{backbone} was published with several means of the pixels: {each}; {remedy}say which: "
                             "-p mean_std clip, half, imagenet, none or six numbers")  # fmt: skip
     else:
-        beside = "preprocessor_config.json beside the weights" if backbone.startswith("hf:") else f"{backbone}'s library"
-        raise BackboneError(f"nobody says how {backbone} normalises photographs (there is nothing in {beside}): "
+        raise BackboneError(f"neither {backbone} nor a config beside its weights says how photographs are normalised: "
                             "-p mean_std clip, half, imagenet, none or six numbers")  # fmt: skip
     resized = [(one["interpolation"], who) for one, who in firm or told if one.get("interpolation") in _RESIZED]
     interpolation, sources["interpolation"] = (resized or [("bicubic", "nobody says another")])[0]
-    return Properties("", 0, 0, tuple(mean), tuple(std), interpolation, made.called, sources)
+    return tuple(mean), tuple(std), interpolation, sources
 
 
 _RESIZED = ("bicubic", "bilinear")

@@ -13,8 +13,6 @@ class LibraryTower(torch.nn.Module):
     """An image tower, from normalised images (n, 3, height, width) to embeddings (n, embedding_dim).
 
     Attributes:
-        blocks: From the input on; none where the library's names are not known here.
-        after: What comes after the blocks: norms, pooling, projection.
         input_resolution: 0: nothing tells which square images it was made for.
     """
 
@@ -30,6 +28,7 @@ class LibraryTower(torch.nn.Module):
 
     @property
     def blocks(self) -> list[Any]:
+        """From the input on; none where the library's names are not known here."""
         name = self._place()
         if name.endswith("layer4"):
             return [self.get_submodule(f"{name[:-1]}{number}") for number in (1, 2, 3, 4)]
@@ -37,7 +36,9 @@ class LibraryTower(torch.nn.Module):
 
     @property
     def after(self) -> list[torch.nn.Module]:
-        found, module = [], self
+        """What comes after the blocks: norms, pooling, projection."""
+        found: list[torch.nn.Module] = []
+        module: torch.nn.Module = self
         for part in self._place().split("."):
             names = [name for name, _ in module.named_children()]
             found += [getattr(module, name) for name in names[names.index(part) + 1 :] if getattr(module, name)]
@@ -64,8 +65,9 @@ class LibraryTower(torch.nn.Module):
 
     def _place(self) -> str:
         """Name of the outermost list of blocks; "" where there is none."""
-        named = [name for name, module in self.named_modules() if name.split(".")[-1] in BLOCKS
-                 and (name.endswith("layer4") or isinstance(module, torch.nn.ModuleList | torch.nn.Sequential))]  # fmt: skip
+        lists = torch.nn.ModuleList | torch.nn.Sequential
+        named = [name for name, module in self.named_modules()
+                 if name.split(".")[-1] in BLOCKS and isinstance(module, lists)]  # fmt: skip
         return min(named, key=lambda name: name.count("."), default="")
 
 
@@ -112,7 +114,8 @@ class LibraryModel(torch.nn.Module):
     def __init__(self, visual: LibraryTower, whole: torch.nn.Module, text: Any, no_text: str):
         super().__init__()
         self.visual, self.whole, self.no_text = visual, whole, no_text
-        self.vocab_size, self.context_length = (text.vocab_size, text.context_length) if text else (0, 0)
+        self.vocab_size: int = text.vocab_size if text is not None else 0
+        self.context_length: int = text.context_length if text is not None else 0
         of_images = {id(parameter) for parameter in visual.parameters()}
         for parameter in whole.parameters():
             parameter.requires_grad_(id(parameter) in of_images)

@@ -234,6 +234,7 @@ class ImageTower(torch.nn.Module):
     """What stands for a `CLIP` where there is an image tower alone: it knows no token."""
 
     vocab_size = context_length = 0
+    no_text = "it has no text tower"
 
     def __init__(self, visual: torch.nn.Module):
         super().__init__()

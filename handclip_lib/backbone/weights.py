@@ -15,9 +15,10 @@ import safetensors
 import safetensors.torch
 import torch
 
+from handclip_lib.backbone.configs import another_library, stated_beside
 from handclip_lib.backbone.naming import named
 from handclip_lib.backbone.openai_clip import published_as
-from handclip_lib.backbone.properties import INDICES, WHOLE, another_library, openais, stated_beside, stated_in
+from handclip_lib.backbone.properties import INDICES, WHOLE, openais, stated_in
 from handclip_lib.backbone.torchscript import declared_activation, is_torchscript, read_torchscript
 from handclip_lib.errors import BackboneError, HandClipError, OtherModelError
 from handclip_lib.files import REMEDY, UNSEALED, is_sealed, seal, whole_file

@@ -21,7 +21,8 @@ def layer_drift(visual: Any, before: Any) -> pd.DataFrame:
     blocks = blocks_of(visual)
     kind = "block" if kind_of(visual)[0] else "layer"
     owner = {id(p): f"{kind} {n}" for n, block in enumerate(blocks, 1) for p in block.parameters()}
-    after = {id(p) for module in after_blocks(visual) for p in module.parameters()} | {id(getattr(visual, "proj", None))}
+    after = {id(p) for module in after_blocks(visual) for p in module.parameters()}
+    after.add(id(getattr(visual, "proj", None)))
     parts: dict[str, list[float]] = {
         name: [0, 0.0, 0.0] for name in ("input", *dict.fromkeys(owner.values()), "output")
     }

@@ -110,7 +110,7 @@ class JointTraining(Guidance, ImageFinetune):
         if self.method == "promptsg" and self.text_weight:
             found.append("text_weight: promptsg has no text of an identity; text_supcon_weight compares with its own")
         if self.method == "promptsg" and of_library(self.backbone):
-            places = "promptsg asks every place of the image in the embedding's own space, which CLIP's towers alone have"
+            places = "promptsg asks every place of an image in the embedding's space, which CLIP's own towers have"
             found.append(f"method='promptsg': {places}; backbone={self.backbone!r} takes prompts_then_image")
         return found
 
@@ -144,7 +144,9 @@ class Evaluation(Model, Data):
             return str(trained.get("validation", "val"))
         if self.embeddings:
             return "embeddings"
-        return "unknown" if self.weights or of_library(self.backbone) else "tiny" if self.backbone == "tiny" else "nothing"
+        return (
+            "unknown" if self.weights or of_library(self.backbone) else "tiny" if self.backbone == "tiny" else "nothing"
+        )
 
     def faults(self) -> list[str]:
         """Two models at once, and unknown studies, too."""

@@ -182,7 +182,7 @@ def _earlier_run(config: Parameters, name: str) -> Path | None:
 
 def _file(typed: str) -> str:
     """Of the weights at a path, and of the files beside them that say how they compute."""
-    from handclip_lib.backbone.properties import files_of
+    from handclip_lib.backbone.configs import files_of
 
     try:
         path = Path(typed).expanduser()
