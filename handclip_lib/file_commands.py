@@ -21,8 +21,8 @@ def add_file_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     weights = command("weights", help="what a file or folder of weights is; or convert it: weights convert FILE OUT")
     weights.add_argument("words", nargs="+", metavar="FILE", help="FILE, or: convert FILE OUT")
     weights.add_argument("--to", default="", choices=["huggingface", "open_clip", "openai"], help="of convert")
-    weights.add_argument("-p", dest="typed", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                         help="activation, heads, mean_std where no file says it; backbone of another library")  # fmt: skip
+    said = "activation, heads or mean_std, where no file says it; backbone, of another library's weights"
+    weights.add_argument("-p", dest="typed", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=said)
     weights.set_defaults(action=_weights)
 
     data = command("data", help="look at a data set").add_subparsers(required=True, metavar="WHAT")

@@ -29,7 +29,8 @@ OF_TIMM = {
     "small_pe_core": HALF, "small_mobile_clip": NONE,
 }  # fmt: skip
 OF_OPEN_CLIP = {
-    "small-EVA02": ("small_eva02_clip", "token", None, CLIPS_TEXT), "small-PE-Core": ("small_pe_core", "map", None, CLIPS_TEXT),
+    "small-EVA02": ("small_eva02_clip", "token", None, CLIPS_TEXT),
+    "small-PE-Core": ("small_pe_core", "map", None, CLIPS_TEXT),
     "small-MobileCLIP2": ("small_mobile_clip", "avg", None, CLIPS_TEXT | {"no_causal_mask": True}),
     "small-SigLIP2": ("small_siglip", "map", "none", SIGLIPS_TEXT),
 }  # fmt: skip
@@ -73,13 +74,14 @@ def of_timm() -> Any:
         "small_dinov2": partial(vit, **size | {"init_values": 0.1}),
         "small_siglip": partial(vit, **size | {"class_token": False, "global_pool": "map"}),
         "small_eva02_clip": partial(create_eva, **size | rotated | {
-            "qkv_fused": False, "swiglu_mlp": True, "scale_mlp": True, "scale_attn_inner": True, "global_pool": "token"}),
+            "qkv_fused": False, "swiglu_mlp": True, "scale_mlp": True, "scale_attn_inner": True,
+            "global_pool": "token"}),
         "small_pe_core": partial(create_eva, **size | rotated | {
             "global_pool": "map", "attn_type": "rope", "use_pre_transformer_norm": True, "attn_pool_num_heads": 2,
             "attn_pool_mlp_ratio": 4.0}),
         "small_dinov3": partial(create_eva, **size | {
-            "use_rot_pos_emb": True, "dynamic_img_size": True, "qkv_bias": False, "init_values": 0.1, "rope_type": "dinov3",
-            "use_abs_pos_emb": False, "num_reg_tokens": 4, "use_fc_norm": False}),
+            "use_rot_pos_emb": True, "dynamic_img_size": True, "qkv_bias": False, "init_values": 0.1,
+            "rope_type": "dinov3", "use_abs_pos_emb": False, "num_reg_tokens": 4, "use_fc_norm": False}),
         "small_mobile_clip": partial(fast, layers=(1, 1, 1, 1), embed_dims=(8, 16, 32, 64), mlp_ratios=(1, 1, 1, 1),
                                      se_downsamples=(False, False, True, True), lkc_use_act=True,
                                      token_mixers=("repmixer", "repmixer", "repmixer", "attention")),
@@ -90,16 +92,15 @@ def of_timm() -> Any:
     module.default_cfgs = generate_default_cfgs({  # type: ignore[attr-defined]
         f"{name}.own": {
             "mean": mean, "std": std, "interpolation": "bilinear", "input_size": (3, 32, 32), "first_conv": "",
-            "num_classes": classes.get(name, 0), "classifier": head.get(name, "head"), "fixed_input_size": name not in head,
-            "pool_size": None,
+            "num_classes": classes.get(name, 0), "classifier": head.get(name, "head"),
+            "fixed_input_size": name not in head, "pool_size": None,
         }
         for name, (mean, std) in OF_TIMM.items()
     })  # fmt: skip
     for name, make in makers.items():
 
         def entry(pretrained: bool = False, _make: Any = make, _name: str = name, **given: Any) -> Any:
-            img = {} if _name != "small_mobile_clip" else {}
-            return _make(_name, pretrained=pretrained, **(given | img))
+            return _make(_name, pretrained=pretrained, **given)
 
         entry.__name__, entry.__module__ = name, module.__name__
         register_model(entry)

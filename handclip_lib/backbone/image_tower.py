@@ -65,7 +65,7 @@ def unfreeze(visual: Any, last: int = ALL) -> list[torch.nn.Module]:
         The modules that learn, for `train_mode`.
 
     Raises:
-        ConfigError: More blocks than there are, or nothing comes after them.
+        ConfigError: More blocks than there are, or no more than a norm comes after them.
     """
     blocks = blocks_of(visual)
     if not ALL <= last <= len(blocks):
@@ -78,8 +78,10 @@ def unfreeze(visual: Any, last: int = ALL) -> list[torch.nn.Module]:
         module.requires_grad_(True)
     if getattr(visual, "proj", None) is not None:
         visual.proj.requires_grad_(True)
-    if not any(parameter.requires_grad for parameter in visual.parameters()):
-        raise ConfigError(f"unfreeze_blocks={last}: nothing comes after this tower's blocks; give 1 to {len(blocks)}")
+    if not any(parameter.requires_grad and parameter.ndim > 1 for parameter in visual.parameters()):
+        raise ConfigError(
+            f"unfreeze_blocks={last}: after this tower's blocks comes at most a norm; give 1 to {len(blocks)}, or -1"
+        )
     return learning
 
 

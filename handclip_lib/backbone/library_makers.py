@@ -44,7 +44,7 @@ class Made(NamedTuple):
 
 
 _TWO_TOWERS = ("siglip", "siglip2", "metaclip_2")
-"""Of transformers: an image's embedding is its image tower's pooled output, through `visual_projection` if there is one."""
+"""Of transformers: an image's embedding is its image tower's pooled output, through `visual_projection` where it is."""
 
 
 def published_images(name: str) -> list[Said]:
@@ -234,17 +234,20 @@ def of_hugging_face(library: Any, folder: str, read: Read, wanted: Size | None, 
         version = library.__version__
         raise BackboneError(f"{folder}: transformers {version} cannot make its {kind!r} ({reason})") from error
     called = f"transformers' {type(whole).__name__}"
-    missing = sorted(name for name in told["missing_keys"] if not name.endswith(("logit_scale", "logit_bias")))
+    both = hasattr(whole, "text_model")
+    missing = sorted(name for name in told["missing_keys"] if not both or name.startswith("vis"))
     if missing or told["mismatched_keys"]:
         apart = missing or [name for name, *_ in told["mismatched_keys"]]
         raise BackboneError(f"the tensors of {read.path} are not those of {called}: {len(apart)} missing or of another "
                             f"size, such as {apart[0]}")  # fmt: skip
     if extra := sorted(told["unexpected_keys"]):
         remarks.append(f"{len(extra)} tensors beside it were left out, such as {extra[0]}")
-    both = hasattr(whole, "text_model")
     if both and kind not in _TWO_TOWERS:
-        raise BackboneError(f"{folder}: {kind!r} has two towers, and only of {', '.join(_TWO_TOWERS)} is known here how "
-                            "images are pooled; a folder of its image tower alone is taken")  # fmt: skip
+        raise BackboneError(f"{folder}: {kind!r} has two towers, and how it pools images is known here only of "
+                            f"{', '.join(_TWO_TOWERS)}; give a folder of its image tower alone")  # fmt: skip
+    for part in ("text_model", "text_projection") if both else ():
+        if hasattr(whole, part):
+            delattr(whole, part)  # it would take gigabytes: its vocabulary alone has up to 900,000 words
     tower = whole.vision_model if both else whole
     patch, asked = getattr(of_images, "patch_size", 1), inspect.signature(tower.forward).parameters
     flexible = "spatial_shapes" in asked

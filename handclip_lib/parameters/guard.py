@@ -165,6 +165,8 @@ def _refused(model: type[BaseModel], error: Any) -> str:
         choices = [str(choice) for choice in model.model_fields[name].annotation.__args__]  # type: ignore[union-attr]
         near = get_close_matches(str(error["input"]), choices, 1)
         return f"{given}: {f'did you mean {near[0]}? ' if near else ''}choose from {', '.join(choices)}"
+    if error["type"] == "unknown":  # its message has the choices
+        return f"{given}: {error['msg']}"
     return f"{given}: {error['msg'][0].lower()}{error['msg'][1:]} ({model.model_fields[name].description})"
 
 
