@@ -1,8 +1,10 @@
 """How open_clip, timm and transformers make a model and put tensors into it, for `libraries`."""
 
 import inspect
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +57,13 @@ def published_images(name: str) -> list[Said]:
     return [(get_pretrained_cfg(name, tag), f"open_clip's weights {tag}") for tag in tags]
 
 
+def _of_config(library: str, config: Mapping[str, Any]) -> str:
+    """What a model of a folder is called: tensors do not say what its config does, so it is part of the fingerprint."""
+    kind = config.get("model_type") or config.get("architecture") or "its config"
+    digest = sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{library}:FOLDER ({kind}, {digest})"
+
+
 def _fill(whole: torch.nn.Module, state: Mapping[str, Tensor], read: Read, called: str) -> None:
     compare(whole, state, f"the tensors of {read.path} are not those of {called}")
     whole.load_state_dict(state, strict=False)
@@ -66,10 +75,11 @@ def of_open_clip(library: Any, name: str, read: Read, wanted: Size | None, remar
     from open_clip.model import _build_vision_tower, convert_to_custom_text_state_dict, resize_pos_embed
 
     if Path(name).is_dir():
-        config, called = config_in(Path(name) / "open_clip_config.json", "model_cfg"), "open_clip's model of its config"
+        config = config_in(Path(name) / "open_clip_config.json", "model_cfg")
+        called = _of_config("open_clip", config["model_cfg"])
         cfg, said = config["model_cfg"], [(config.get("preprocess_cfg", {}), "open_clip_config.json")]
     else:
-        cfg, called = library.get_model_config(name), f"open_clip {name}"
+        cfg, called = library.get_model_config(name), f"open_clip:{name}"
         said = published_images(name)
     if "multimodal_cfg" in cfg:
         raise BackboneError(f"{called} has a third, multimodal tower, and its image tower pools for that; take another")
@@ -135,10 +145,10 @@ def of_timm(library: Any, name: str, read: Read, wanted: Size | None, remarks: l
     from timm.models import get_arch_pretrained_cfgs
 
     if Path(name).is_dir():
-        config_in(Path(name) / "config.json", "architecture")
-        name, said, called = f"local-dir:{name}", [], "timm's model of its config"
+        called = _of_config("timm", config_in(Path(name) / "config.json", "architecture"))
+        name, said = f"local-dir:{name}", []
     else:
-        called, of_tags = f"timm {name}", get_arch_pretrained_cfgs(name)
+        called, of_tags = f"timm:{name}", get_arch_pretrained_cfgs(name)
         of_tags = {tag: cfg for tag, cfg in of_tags.items() if "." not in name or tag == name}
         if not of_tags:
             raise BackboneError(
@@ -233,7 +243,7 @@ def of_hugging_face(library: Any, folder: str, read: Read, wanted: Size | None, 
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         version = library.__version__
         raise BackboneError(f"{folder}: transformers {version} cannot make its {kind!r} ({reason})") from error
-    called = f"transformers' {type(whole).__name__}"
+    called = _of_config("hf", config)
     both = hasattr(whole, "text_model")
     missing = sorted(name for name in told["missing_keys"] if not both or name.startswith("vis"))
     if missing or told["mismatched_keys"]:
@@ -265,7 +275,7 @@ def of_hugging_face(library: Any, folder: str, read: Read, wanted: Size | None, 
         if both else f"{kind} has an image tower alone"
     )  # fmt: skip
     step = patch if isinstance(patch, int) else 1
-    return Made(LibraryModel(visual, whole, None, no_text), size, said, f"hf {kind}", step)
+    return Made(LibraryModel(visual, whole, None, no_text), size, said, called, step)
 
 
 @contextmanager
