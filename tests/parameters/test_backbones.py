@@ -25,9 +25,9 @@ def test_a_librarys_model_is_named_by_library_and_name_or_folder():
     ("model", "given", "reason"),
     [
         (Evaluation, {"backbone": "vitb61"}, "did you mean vitb16? choose from tiny, vitb16"),
-        (Evaluation, {"backbone": "openclip:ViT-B-16"}, "another library's model: open_clip:NAME, timm:NAME, hf:FOLDER"),
+        (Evaluation, {"backbone": "openclip:ViT-B-16"}, "another library's model: open_clip:NAME, timm:NAME, hf:"),
         (Evaluation, {"backbone": 16}, "backbone=16: text is wanted"),
-        (Evaluation, {"backbone": SIGLIP, "activation": "gelu", "heads": 3}, "activation and heads: backbone='open_clip:"),
+        (Evaluation, {"backbone": SIGLIP, "activation": "gelu", "heads": 3}, "activation and heads: backbone='open"),
         (ImageFinetune, {"backbone": SIGLIP, "recompute": True}, "recompute=True: backbone="),
         (JointTraining, {"backbone": SIGLIP, "method": "promptsg"}, "takes prompts_then_image"),
     ],
