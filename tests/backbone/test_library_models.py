@@ -149,19 +149,17 @@ def test_images_of_another_size_are_the_librarys_own_interpolation_or_refused(tm
             check_weights(name, weights, (40, 48))
 
 
-def trained(backbone: Backbone, folder: Path, last: int) -> tuple[ReidEncoder, dict[str, torch.Tensor]]:
-    """A fine-tune of two epochs, stopped after one and gone on with, and the tower's tensors before."""
+def trained(backbone: Backbone, folder: Path, last: int, stops: tuple[bool, ...]) -> ReidEncoder:
+    """A fine-tune of two epochs, stopped after the first and gone on with, or in one go."""
     images, labels = pixels(n=8), np.repeat(np.arange(4), 2)
-    before = {name: value.clone() for name, value in backbone.model.visual.state_dict().items()}
     options = ImageTraining(epochs=2, n_identities=4, n_images=2, views=1, learning_rate=1e-3, select_by="loss")
-    for stops in (True, False):
-        learning = backbone.copy()
-        encoder = ReidEncoder(learning, 4, ReidHead(unfreeze_blocks=last))
-        fit_image(encoder, images, labels, options, folder=folder, stop=lambda stops=stops: stops, progress=False)
-    return encoder, before
+    for stop in stops:
+        encoder = ReidEncoder(backbone.copy(), 4, ReidHead(unfreeze_blocks=last))
+        fit_image(encoder, images, labels, options, folder=folder, stop=lambda stop=stop: stop, progress=False)
+    return encoder
 
 
-@pytest.mark.parametrize(("kind", "last"), [("timm", 1), ("open_clip", -1), ("open_clip", 1), ("hf", -1), ("hf", 0)])
+@pytest.mark.parametrize(("kind", "last"), [("timm", 1), ("open_clip", 1), ("hf", -1), ("hf", 0)])
 def test_a_fine_tune_moves_what_learns_goes_on_and_opens_again(tmp_path, open_clips, kind, last):
     if kind == "timm":
         name, file = "timm:small_dinov2", timms("small_dinov2", tmp_path)[1]
@@ -173,8 +171,9 @@ def test_a_fine_tune_moves_what_learns_goes_on_and_opens_again(tmp_path, open_cl
     backbone = load_backbone(name, file, "cpu", given=HALF)
     (tmp_path / "whole").mkdir()
     (tmp_path / "run").mkdir()
-    encoder, before = trained(backbone, tmp_path / "run", last)
-    again, _ = trained(backbone, tmp_path / "whole", last)
+    before = {key: value.clone() for key, value in backbone.model.visual.state_dict().items()}
+    encoder = trained(backbone, tmp_path / "run", last, (True, False))
+    again = trained(backbone, tmp_path / "whole", last, (False,))
     now = encoder.visual.state_dict()
     assert all(torch.equal(value, again.visual.state_dict()[key]) for key, value in now.items())
     assert all(torch.equal(value, before[key]) for key, value in backbone.model.visual.state_dict().items())
