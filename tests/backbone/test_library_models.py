@@ -267,7 +267,7 @@ def test_each_refusal_names_the_remedy(tmp_path, monkeypatch):
         ("timm:small_dinov", str(file)): "timm has no model of this name; near are small_dinov3, small_dinov2",
         ("open_clip:ViT-B-16-SIGLIP2", str(file)): "ViT-B-16-SigLIP2",
         ("timm:small_dinov2", ""): "nothing is downloaded: -p weights FILE",
-        ("timm:small_dinov2.other", str(file)): "timm has no such weights of it",
+        ("timm:small_dinov2.other", str(file)): "timm knows no such weights of it",
         ("timm:small_siglip", str(file)): "are not those of timm:small_siglip",
         (f"hf:{tmp_path / 'nowhere'}", ""): "there is no folder",
         ("open_clip:coca_ViT-B-32", str(file)): "third, multimodal tower",
