@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 KEYS := metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution
 
-.PHONY: demo test test-slow lab strip lint cells bench pins clean
+.PHONY: demo test test-slow test-all lab strip lint cells bench pins clean
 
 demo: $(STAMP)  ## the notebooks on drawn hands, to a report
 	$(BIN)/handclip run 01 --force
@@ -16,13 +16,17 @@ demo: $(STAMP)  ## the notebooks on drawn hands, to a report
 	$(BIN)/handclip run 06 --force
 
 MARKED := slow or fault or browser
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs
+# long files come first (tests/conftest.py), so that no core waits at the end
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs
 
 test: $(STAMP)  ## the tests, in less than five minutes; those that lack the photographs say so and skip
 	$(PYTEST) -m "not ($(MARKED))" $(ARGS)
 
 test-slow: $(STAMP)  ## the others: whole notebooks, killed processes, Slurm, a browser; what is missing is said and skipped
 	$(PYTEST) -m "$(MARKED)" $(ARGS)
+
+test-all: $(STAMP)  ## both in one run, as continuous integration has them: what both import is imported once
+	$(PYTEST) $(ARGS)
 
 lab: $(STAMP) strip  ## JupyterLab on notebooks/README.md; its python3 is this environment's, whatever kernels the user has
 	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/README.md \

@@ -39,10 +39,19 @@ def clipfh_versions() -> Path:
     return _needed("published/clipfh_versions.csv")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m leaves any out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with long tests first: at the end, both workers share what is short (with --no-loadscope-reorder)."""
+    long = {item.path for item in items if any(item.iter_markers(name) for name in ("slow", "fault", "browser"))}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory):
-    """Tests never read or fill the user's cache."""
-    os.environ["HANDCLIP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """Tests never read or fill the user's cache; all workers share one, so that hands are drawn once."""
+    base = tmp_path_factory.getbasetemp()
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-cache"
+    os.environ["HANDCLIP_CACHE"] = str(cache)
 
 
 @pytest.fixture

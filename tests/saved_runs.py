@@ -1,5 +1,6 @@
 """Small evaluations on disk, for the tests of what reads them."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +33,24 @@ def features_of(split: Split, noise: float, seed: int = 0) -> Features:
     return Features.normalised(split.images["path"], centres + noise * rng.normal(size=centres.shape))
 
 
+_SPLITS: dict[str, Split] = {}
+
+
+@cache  # the same few are asked for by many tests
+def _evaluated(checksum: str, noise: float, seed: int, name: str) -> tuple[dict[str, Features], list[ProtocolResult]]:
+    split = _SPLITS[checksum]
+    features = {name: features_of(split, noise, seed), "trivial baseline: pixels": features_of(split, 3.0, 99)}
+    return features, evaluate_models(features, split)
+
+
 def evaluated(
     folder: Path, noise: float = 1.0, seed: int = 0, split: Split | None = None, name: str = "tiny"
 ) -> tuple[SavedEvaluation, list[ProtocolResult], dict[str, Features]]:
     """Evaluate a model and a floor, keep it in a folder, and read it back."""
     split = split or small_split()
-    features = {name: features_of(split, noise, seed), "trivial baseline: pixels": features_of(split, 3.0, 99)}
-    results = evaluate_models(features, split)
+    _SPLITS.setdefault(split.checksum, split)
+    features, results = _evaluated(split.checksum, noise, seed, name)
     folder.mkdir(parents=True, exist_ok=True)
     split.write(folder)
     save_evaluation(folder, results, features, split)
-    return load_evaluation(folder), results, features
+    return load_evaluation(folder), list(results), dict(features)

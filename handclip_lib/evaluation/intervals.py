@@ -202,9 +202,10 @@ def paired_difference(
             means = np.stack([theirs / of_them, (all_of - theirs) / (total - of_them)])
         lows.append(np.where(nobody, -1, means.min(0)))
         highs.append(np.where(nobody, 1, means.max(0)))
-    low, high = np.sort(np.concatenate(lows), 0).round(12), np.sort(np.concatenate(highs), 0).round(12)
+    low, high = np.concatenate(lows), np.concatenate(highs)
     out = int((1 - LEVEL) * len(low) + 1e-9)
-    found = Difference(all_of / total, low[out], high[-1 - out], n, as_far / len(low))
+    lowest, highest = np.partition(low, out, 0)[out].round(12), np.partition(high, -1 - out, 0)[-1 - out].round(12)
+    found = Difference(all_of / total, lowest, highest, n, as_far / len(low))
     return found[0] if values.ndim == 1 else found
 
 

@@ -132,8 +132,7 @@ def test_tiny_is_small():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["jit", "state_dict"])
-@pytest.mark.parametrize("name", ["vitb16", "rn50"])
+@pytest.mark.parametrize(("name", "kind"), [("vitb16", "jit"), ("rn50", "state_dict")])
 def test_the_true_architectures_load_and_embed(checkpoints, tmp_path, name, kind):
     path = tmp_path / "weights.pt"
     stored = checkpoints.write_checkpoint(path, SHAPES[name], kind)

@@ -10,18 +10,17 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[2]
 TOKEN = "of-the-tests"
-SMALL = {"drawn_subjects": 12, "drawn_images": 3, "draws": 2}
+SMALL = {"drawn_subjects": 12, "drawn_images": 4, "draws": 2}  # as others draw them
 TRAINED = SMALL | {"epochs": 1, "n_identities": 4, "views": 1}
 QUICK = {
     "01_data_exploration": SMALL | {"resolution": 48, "samples": 4},
@@ -41,6 +40,7 @@ class Lab:
     url: str
     folder: Path
     faults: list[str]
+    expect: Callable
 
     def open(self, path: str) -> None:
         """A file, in a workspace of its own."""
@@ -82,7 +82,7 @@ class Lab:
         """Press keys and wait until the figure is another one."""
         before = figure.get_attribute("src")
         self.press(*keys)
-        sync_api.expect(figure).not_to_have_attribute("src", before, timeout=30_000)
+        self.expect(figure).not_to_have_attribute("src", before, timeout=30_000)
 
     def show(self, start: str) -> None:
         """Scroll to the cell whose source starts so: JupyterLab renders only what is near the window."""
@@ -167,13 +167,13 @@ def _wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
 
 
 @pytest.fixture
-def lab(browser, server) -> Iterator[Lab]:
+def lab(browser, server, expect) -> Iterator[Lab]:
     url, folder = server
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     page, faults = context.new_page(), []
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda line: line.type == "error" and faults.append(line.text))
-    yield Lab(page, url, folder, faults)
+    yield Lab(page, url, folder, faults, expect)
     context.close()
 
 
@@ -208,7 +208,7 @@ def test_01_runs_and_its_parameters_become_a_command_by_keyboard_alone(lab: Lab)
     copy = lab.page.get_by_role("button", name="copy: handclip run")
     copy.focus()
     lab.press("Space")
-    sync_api.expect(copy).to_have_text("copied")
+    lab.expect(copy).to_have_text("copied")
     assert copy.evaluate("e => e === document.activeElement"), "the focus stays where it was"
     lab.page.context.grant_permissions(["clipboard-read"])
     assert lab.page.evaluate("navigator.clipboard.readText()") == command.input_value()

@@ -18,7 +18,6 @@ from handclip_lib.report.live_panels import drawn_ahead
 from handclip_lib.report.pages import render_report, write_index
 from handclip_lib.widgets.panel import Panel
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 pytestmark = pytest.mark.browser
 HOSTILE = ["<script>alert(1)</script>", "../../x", '"><img src=x onerror=alert(1)>']
 HOLE = '<script>document.title = "run"</script><img src="https://a.example/i.png" onerror="alert(1)">'
@@ -166,7 +165,7 @@ def test_nothing_sticks_out_of_the_page(watched: Watched, run_folder: Path, widt
     assert watched.page.evaluate(clipped) == 0, "a heading of a long word lies over the next one"
 
 
-def test_the_index_sorts_shows_thumbnails_and_runs_nothing_foreign(watched: Watched, run_folder: Path):
+def test_the_index_sorts_shows_thumbnails_and_runs_nothing_foreign(watched: Watched, run_folder: Path, expect):
     hostile = run_folder.rename(run_folder.with_name(HOSTILE[2]))
     for name, rank1 in (("better", 0.953), ("low", 0.096)):
         other = hostile.parent / name
@@ -175,7 +174,7 @@ def test_the_index_sorts_shows_thumbnails_and_runs_nothing_foreign(watched: Watc
     render_report(hostile)
     index = write_index(hostile.parent)
     watched.open(index)
-    loaded = sync_api.expect(watched.page.locator("img"))
+    loaded = expect(watched.page.locator("img"))
     loaded.to_have_js_property("naturalWidth", 216)  # 300 x 200 within 288 x 144
     assert watched.requests == [index.as_uri(), (hostile / "thumbnail.png").as_uri()]
     assert watched.faults == []

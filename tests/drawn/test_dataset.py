@@ -87,19 +87,20 @@ def test_what_is_written_is_what_was_drawn(small: Path):
     assert np.abs(read - drawn_again).mean() < 3
 
 
-def test_one_and_two_processes_write_the_same_files(tmp_path: Path):
-    one = draw_dataset(tmp_path / "one", 13, 2, progress=False, workers=1)
-    two = draw_dataset(tmp_path / "two", 13, 2, progress=False, workers=2)
+def test_one_and_two_processes_write_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(dataset, "_WORTH_PROCESSES", 8)
+    one = draw_dataset(tmp_path / "one", 3, 1, progress=False, workers=1)
+    two = draw_dataset(tmp_path / "two", 3, 1, progress=False, workers=2)
     assert pixels_of(one) == pixels_of(two)
     assert (one / "HandInfo.csv").read_bytes() == (two / "HandInfo.csv").read_bytes()
 
 
 def test_an_unguarded_script_draws_too(tmp_path: Path):
     script = tmp_path / "script.py"
-    call = f"draw_dataset({str(tmp_path / 'set')!r}, 13, 2, progress=False, workers=2)"
-    script.write_text(f"from handclip_lib.drawn.dataset import draw_dataset\n{call}\n")
+    call = f"dataset.draw_dataset({str(tmp_path / 'set')!r}, 3, 1, progress=False, workers=2)"
+    script.write_text(f"from handclip_lib.drawn import dataset\ndataset._WORTH_PROCESSES = 8\n{call}\n")
     subprocess.run([sys.executable, script], check=True, cwd=REPOSITORY, env=_environment(), timeout=120)
-    assert len(pixels_of(tmp_path / "set")) == 13 * 2 * 4
+    assert len(pixels_of(tmp_path / "set")) == 3 * 4
 
 
 def test_a_complete_folder_is_kept_and_any_other_is_redrawn(tmp_path: Path):

@@ -8,7 +8,7 @@ from scipy import stats
 
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.intervals import identity_interval, paired_difference, share_interval
-from tests.simulated_people import CEILING, COUNTS, MIDDLE, simulated, two_alike
+from tests.simulated_people import CEILING, COUNTS, DRAWS, MIDDLE, simulated, two_alike
 
 MEASURES = ("rank-1", "mAP")
 
@@ -22,14 +22,16 @@ def coverage(n: int, counts: str, measure: str, mean: float, alike: float | str,
 
 def false_alarms(sums: np.ndarray, queries: np.ndarray, samples: int = 999) -> float:
     """Share of simulated pairs of equally good models, (data_sets, n), of whom the test says p < .05."""
-    # one row a person stands for all of its queries: the test takes their sums
+    # the draws of a query are one row: the test takes sums of people
     return float(np.mean(paired_of_sums(sums, queries, samples).p_value < 0.05))
 
 
 def paired_of_sums(sums: np.ndarray, queries: np.ndarray, samples: int = 999):
-    people = np.repeat(np.arange(len(queries)), queries.astype(int))
-    values = np.repeat((sums / queries).T, queries.astype(int), axis=0)
-    return paired_difference(values, np.zeros_like(values), people, samples)
+    rows = (queries / DRAWS).astype(int)
+    values = np.repeat((sums / queries).T, rows, axis=0)
+    return paired_difference(
+        values, np.broadcast_to(0.0, values.shape), np.repeat(np.arange(len(queries)), rows), samples
+    )
 
 
 def test_ten_people_of_whom_nobody_is_missed():

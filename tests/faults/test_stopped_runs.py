@@ -16,17 +16,16 @@ from handclip_lib.runs.record import read_record
 
 pytestmark = pytest.mark.fault
 EPOCHS = 60  # more than the grace of a stopped run lets end
-SMALL = {
-    "drawn_subjects": 12, "drawn_images": 4, "draws": 2, "epochs": EPOCHS, "n_identities": 4, "views": 1,
-
-}  # fmt: skip
+FEW = 12  # of one that is killed at once, and then trains to its end
+SMALL = {"drawn_subjects": 12, "drawn_images": 4, "draws": 2, "n_identities": 4, "views": 1}
 
 
 class Command:
     """`handclip run 03` on a few drawn hands, in a process of its own."""
 
-    def __init__(self, reports: Path, *words: str):
-        given = [word for name, value in SMALL.items() for word in ("-p", name, str(value))]
+    def __init__(self, reports: Path, *words: str, epochs: int = EPOCHS):
+        values = SMALL | {"epochs": epochs}
+        given = [word for name, value in values.items() for word in ("-p", name, str(value))]
         self.reports = reports
         self.process = subprocess.Popen(
             [sys.executable, "-m", "handclip_lib.cli", "run", "03", *given, *words],
@@ -64,10 +63,10 @@ class Command:
             self.process.communicate(timeout=60)
 
 
-def epoch_of(folder: Path) -> int:
+def epoch_of(folder: Path, epochs: int = EPOCHS) -> int:
     checkpoint = find_checkpoint(folder)
     assert checkpoint is not None
-    assert checkpoint.epoch < EPOCHS, "it came to its end before it was stopped"
+    assert checkpoint.epoch < epochs, "it came to its end before it was stopped"
     return checkpoint.epoch
 
 
@@ -79,15 +78,18 @@ def seconds_of(folder: Path) -> list[float]:
         return [row["seconds"] for row in json.loads(opened.metadata()["handclip"])["history"][1:]]
 
 
-@pytest.mark.matrix("signal", "training", "interrupted, exit 143; goes on from its last epoch")
+@pytest.mark.matrix("signal", "training", "interrupted, exit 143, no kernel left; goes on from its last epoch")
 @pytest.mark.matrix("two at once", "training", "the second is refused, exit 2")
 @pytest.mark.matrix("killed", "training: the launcher", "died; its kernel ends; goes on from its last epoch")
 def test_a_training_that_sigterm_stops_goes_on_is_not_started_twice_and_ends_with_its_launcher(tmp_path: Path):
     with Command(tmp_path) as first:
         folder = first.trained(1)
+        below = psutil.Process(first.process.pid).children(recursive=True)
         first.process.send_signal(signal.SIGTERM)
         code, said = first.ended()
     assert code == 143, said
+    assert psutil.wait_procs(below, timeout=10)[1] == [], "no kernel is left"
+    assert (folder / "report.html").is_file()
     record = read_record(folder)
     assert (record["status"], record["error"]) == ("interrupted", "stopped by SIGTERM")
     done = epoch_of(folder)
@@ -111,7 +113,7 @@ def test_a_training_that_sigterm_stops_goes_on_is_not_started_twice_and_ends_wit
 
 @pytest.mark.matrix("killed", "training: the kernel", "died, exit 137, with a report; only what is left is trained")
 def test_a_kernel_that_is_killed_is_told_and_the_rerun_trains_only_what_is_left(tmp_path: Path):
-    with Command(tmp_path) as first:
+    with Command(tmp_path, epochs=FEW) as first:
         folder = first.trained(2)
         first.kernel().kill()
         code, said = first.ended()
@@ -120,14 +122,14 @@ def test_a_kernel_that_is_killed_is_told_and_the_rerun_trains_only_what_is_left(
     assert record["status"] == "died"
     assert "the kernel was killed (out of memory?); lower batch_size" in record["error"]
     assert "killed (out of memory?)" in (folder / "report.html").read_text()
-    done, seconds = epoch_of(folder), seconds_of(folder)
-    with Command(tmp_path) as again:
+    done, seconds = epoch_of(folder, FEW), seconds_of(folder)
+    with Command(tmp_path, epochs=FEW) as again:
         code, said = again.ended()
     assert code == 0, said
     assert read_record(folder)["status"] == "succeeded"
-    assert len(seconds_of(folder)) == EPOCHS
+    assert len(seconds_of(folder)) == FEW
     assert seconds_of(folder)[:done] == seconds, "the epochs before the kill were not trained again"
-    assert Command(tmp_path, "--resume").ended()[0] == 2
+    assert Command(tmp_path, "--resume", epochs=FEW).ended()[0] == 2
 
 
 @pytest.mark.matrix("time-out", "training", "interrupted, exit 124, with a report")

@@ -19,7 +19,7 @@ import pytest
 pytestmark = pytest.mark.fault
 
 ROOT = Path(__file__).parents[2]
-TINY = "drawn_subjects: 8\ndrawn_images: 3\ndraws: 2\nresolution: 32\nsamples: 4\n"
+TINY = "drawn_subjects: 8\ndrawn_images: 3\ndraws: 2\nresolution: 32\n"  # the same hands, drawn once
 SWEEP = [sys.executable, "-m", "handclip_lib.cli", "sweep", "01"]
 
 
@@ -45,16 +45,16 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
 @pytest.mark.matrix("killed", "sweep: a Dask worker", "its run is begun again, no other is")
 def test_a_killed_worker_s_run_is_run_by_the_other(reports: Path, cluster, tmp_path: Path):
     address, workers = cluster
-    (tmp_path / "sweep.yml").write_text(TINY + "grid: {seed: [0, 1, 2, 3]}\n")
+    (tmp_path / "sweep.yml").write_text(TINY + "grid: {samples: [2, 3, 4]}\n")
     command = [*SWEEP, "-f", str(tmp_path / "sweep.yml"), "--scheduler", address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as sweep:
         _until(lambda: len(_kernels(reports)) == 2, "two runs did not start")
         workers[0].send_signal(signal.SIGKILL)
         out, _ = sweep.communicate(timeout=240)
     assert (sweep.returncode, out.count("interrupted"), out.count("failed")) == (0, 0, 0), out
-    assert [row["status"] for row in _summary(reports)] == ["succeeded"] * 4
-    assert [record["status"] for record in _records(reports)] == ["succeeded"] * 4
-    assert sorted(_begun(reports).values()) == [1, 1, 1, 2]  # the lost one twice, and no other
+    assert [row["status"] for row in _summary(reports)] == ["succeeded"] * 3
+    assert [record["status"] for record in _records(reports)] == ["succeeded"] * 3
+    assert sorted(_begun(reports).values()) == [1, 1, 2]  # the lost one twice, and no other
     _until(lambda: not _processes_of(reports), "processes are left")
 
 
@@ -73,7 +73,7 @@ def test_sigterm_interrupts_what_runs_and_says_what_did_not(reports: Path, tmp_p
 
 @pytest.mark.matrix("killed", "sweep", "no process is left; goes on from there")
 def test_a_killed_sweep_leaves_no_run_behind_and_goes_on_from_there(reports: Path, tmp_path: Path):
-    (tmp_path / "sweep.yml").write_text(TINY + "grid: {seed: [0, 1, 2]}\n")
+    (tmp_path / "sweep.yml").write_text(TINY + "grid: {samples: [2, 3, 4]}\n")
     command = [*SWEEP, "-f", str(tmp_path / "sweep.yml"), "--workers", "1"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT) as sweep:
         _until(lambda: [r["status"] for r in _records(reports)].count("succeeded") == 1, "no run succeeded")
@@ -134,7 +134,7 @@ def slurm(tmp_path: Path, monkeypatch) -> Iterator[None]:
 @pytest.mark.matrix("killed", "sweep: a job of Slurm", "run again")
 def test_slurm_runs_a_sweep_and_a_killed_job_is_run_again(slurm, reports: Path, tmp_path: Path):
     pytest.importorskip("submitit", reason="pip install 'handclip[slurm]'")
-    (tmp_path / "sweep.yml").write_text(TINY + "grid: {seed: [0, 1, 2]}\n")
+    (tmp_path / "sweep.yml").write_text(TINY + "grid: {samples: [2, 3, 4]}\n")
     command = [*SWEEP, "-f", str(tmp_path / "sweep.yml"), "--slurm", "-s", "time", "5"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as sweep:
         _until(lambda: len(_kernels(reports)) >= 1, "no run started")

@@ -1,7 +1,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -128,38 +127,6 @@ def test_a_notebook_that_loses_the_signal_is_asked_again(tmp_path: Path, monkeyp
     threading.Thread(target=stop, daemon=True).start()
     command = [sys.executable, "-c", LOSES_THE_FIRST, str(ready)]
     assert launcher._papermill(command, dict(os.environ), None) == (3, "SIGTERM"), "-9 where it is ended by force"
-
-
-@pytest.mark.fault
-@pytest.mark.matrix("signal", "data exploration", "interrupted, exit 143, with a report; no kernel is left")
-def test_sigterm_leaves_an_honest_record_and_no_kernel(reports: Path):
-    command = [sys.executable, "-m", "handclip_lib.cli", "run", "01", "-p", "drawn_subjects", "3000"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=dict(os.environ))
-    folder = _started(reports, process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 143
-    record = json.loads((folder / "run.json").read_text())
-    assert (record["status"], record["error"]) == ("interrupted", "stopped by SIGTERM")
-    assert (folder / "report.html").exists()
-    assert _processes_naming(str(folder)) == []
-
-
-def _started(reports: Path, process: subprocess.Popen) -> Path:
-    """The run's folder, once its kernel executes cells."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        for folder in (reports / "runs").glob("01_*"):
-            record = folder / "run.json"  # written a moment after its folder
-            if record.is_file() and "finished" in record.read_text() and _processes_naming(str(folder)):
-                time.sleep(3)
-                return folder
-        time.sleep(0.2)
-    raise AssertionError("the run did not start")
-
-
-def _processes_naming(text: str) -> list[str]:
-    found = subprocess.run(["pgrep", "-f", text], capture_output=True, text=True).stdout.split()
-    return [pid for pid in found if Path(f"/proc/{pid}").exists()]
 
 
 def test_the_command_line_lists_runs_and_refuses_without_a_traceback(monkeypatch, capsys):

@@ -49,31 +49,22 @@ def assert_equal_ways(learner: PromptLearner, rows: torch.Tensor):
 @pytest.mark.parametrize("context", ["identity", "shared"])
 @pytest.mark.parametrize("n_ctx", [1, 2, 4, 8, 16])
 def test_features_and_gradients_are_those_of_the_plain_way(small, context, n_ctx):
-    for template in TEMPLATES[context]:
+    for template in (*TEMPLATES[context], " | ".join(TEMPLATES[context][:3])):
         learner = PromptLearner(small, NAMES, Prompts(n_ctx=n_ctx, context=context, template=template, seed=1))
         assert_equal_ways(learner, torch.tensor([2, 0]))
 
 
 @pytest.mark.slow
-def test_they_are_for_the_true_text_tower_at_every_length_and_file_template():
+def test_they_are_for_the_true_text_tower_of_vit_b16_and_every_file_template():
     files = sorted((Path(__file__).parents[2] / "params").glob("*/*.yml"))
     files = [file for file in files if file.parent.name != "promptsg"]  # one token each: test_prompt_inversion.py
     given = {yaml.safe_load(file.read_text()).get("template", "").replace("X X X X", "{}") for file in files}
     true = text_clip(512, 12, 512)
     for context, templates in (("identity", sorted(filter(None, given))), ("shared", TEMPLATES["shared"][:1])):
         for template in templates:
-            for n_ctx in range(1, 17):
+            for n_ctx in (1, 5, 16):
                 learner = PromptLearner(true, NAMES, Prompts(n_ctx=n_ctx, context=context, template=template, seed=1))
                 assert_equal_ways(learner, torch.tensor([2, 0]))
-
-
-@pytest.mark.parametrize("context", ["identity", "shared"])
-def test_they_are_for_the_true_text_tower_of_vit_b16(context):
-    true = text_clip(512, 12, 512)
-    for n_ctx, templates in ((4, TEMPLATES[context][:1]), (16, TEMPLATES[context][:3])):
-        options = Prompts(n_ctx=n_ctx, context=context, template=" | ".join(templates), seed=1)
-        learner = PromptLearner(true, NAMES, options)
-        assert_equal_ways(learner, torch.tensor([0, 1, 2]))
 
 
 def test_several_templates_average_the_features(small):

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from handclip_lib.cli import main
 from handclip_lib.drawn.dataset import draw_image
+from tests.in_process import run_notebook
 
 PEOPLE = range(8)
 SIDES = {"l": "Left", "r": "Right"}
@@ -58,29 +58,25 @@ def folder(root: Path) -> None:
         put(root / f"p{who}" / f"session{session}" / f"IMG_{n:04d}.jpg", who, "dorsal_r", 4 * session + n)
 
 
-SETS = {
-    "tongji": (tongji, ("-p", "protocol", "cross_session")), "iitd": (iitd, ("-p", "aspect", "all")),
-    "casia": (casia, ("-p", "aspect", "palmar_l")), "hagrid": (hagrid, ()), "csv": (csv, ()),
-    "folder": (folder, ("-p", "protocol", "cross_session")),
+SETS: dict[str, tuple] = {
+    "tongji": (tongji, {"protocol": "cross_session"}), "iitd": (iitd, {"aspect": "all"}),
+    "casia": (casia, {"aspect": "palmar_l"}), "hagrid": (hagrid, {}), "csv": (csv, {}),
+    "folder": (folder, {"protocol": "cross_session"}),
 }  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
-def test_the_first_and_the_evaluation_notebook_run_on_it(name, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path / "reports"))
+def test_the_first_and_the_evaluation_notebook_run_on_it(name, tmp_path):
     lay, options = SETS[name]
-    root = tmp_path / "data"
-    lay(root)
-    data = ["-p", "dataset", name, "-p", "data_root", str(root), "-p", "draws", "2", *options]
-    assert main(["run", "01", *data, "-p", "resolution", "48", "-p", "samples", "4"]) == 0, capsys.readouterr().err
-    assert main(["run", "05", *data, "-p", "studies", "enrolment" if name in ("tongji", "csv") else "none"]) == 0
-    (run,) = (tmp_path / "reports" / "runs").glob("05_*")
+    lay(tmp_path / "data")
+    data = {"dataset": name, "data_root": str(tmp_path / "data"), "draws": 2} | options
+    run_notebook("01_data_exploration", tmp_path, resolution=48, samples=4, **data)
+    done = run_notebook("05_evaluation", tmp_path, **data, studies="enrolment" if name in ("tongji", "csv") else "none")
     aspect = {"iitd": "all", "casia": "palmar_l", "csv": "dorsal_r"}.get(name, "unspecified")
-    assert run.name.startswith(f"05_evaluation-tiny-{name}-{aspect}-")
-    record = json.loads((run / "run.json").read_text())
-    assert record["parameters"]["aspect"] == record["split"]["aspect"] == aspect
-    effect = pd.read_csv(run / "sessions.csv")
+    assert done.folder.name.startswith(f"05_evaluation-tiny-{name}-{aspect}-")
+    assert done.record["parameters"]["aspect"] == done.record["split"]["aspect"] == aspect
+    effect = pd.read_csv(done.folder / "sessions.csv")
     assert len(set(effect["queries"])) == (2 if name in ("tongji", "csv", "folder") else 0)
     if name == "csv":
-        assert "hospital" in set(pd.read_csv(run / "groups.csv")["attribute"])
+        assert "hospital" in set(pd.read_csv(done.folder / "groups.csv")["attribute"])

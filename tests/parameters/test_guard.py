@@ -149,33 +149,24 @@ GUARD = (
     "from handclip_lib.parameters.notebooks import DataExploration\nfrom handclip_lib.parameters.guard import resolve"
 )
 RUNNERS = {
-    "papermill": "-m papermill in.ipynb out.ipynb --no-progress-bar --inject-paths -p {name} 8",
     "jupyter execute": "-m jupyter execute in.ipynb --output=out.ipynb",
     "nbconvert": "-m jupyter nbconvert --to notebook --execute in.ipynb --output out.ipynb",
 }
 
 
-QUICK = (("papermill", "samples"), ("nbconvert", "sample"))  # the rest are slow
-
-
 @pytest.mark.parametrize(
-    ("runner", "name"),
-    [
-        pytest.param(runner, name, marks=() if (runner, name) in QUICK else pytest.mark.slow)
-        for runner in RUNNERS
-        for name in ("samples", "sample")
-    ],
+    ("runner", "name"), [("nbconvert", "sample"), pytest.param("jupyter execute", "samples", marks=pytest.mark.slow)]
 )
 def test_every_runner_of_notebooks_is_guarded(runner: str, name: str, tmp_path: Path):
+    """Those beside papermill, for which see tests/notebooks/test_execution.py."""
     made, cells = nbformat.v4.new_notebook(), nbformat.read(ROOT / "notebooks" / "01_data_exploration.ipynb", 4).cells
     made.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
     (parameters,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-    if runner != "papermill":
-        parameters.source += f"\nimport math\n{name} = 8"
+    parameters.source += f"\nimport math\n{name} = 8"
     made.cells = [nbformat.v4.new_code_cell(GUARD), parameters]
     made.cells += [nbformat.v4.new_code_cell("print('samples', resolve(DataExploration, globals()).samples)")]
     nbformat.write(made, tmp_path / "in.ipynb")
-    command = [sys.executable, *RUNNERS[runner].format(name=name).split()]
+    command = [sys.executable, *RUNNERS[runner].split()]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     if name == "samples":

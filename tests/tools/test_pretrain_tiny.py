@@ -82,7 +82,7 @@ def test_a_batch_has_three_photographs_of_each_hand_of_one_side_and_two_sittings
 
 def test_training_brings_photographs_of_a_hand_together():
     photographs, backbone = coloured(), new_clip("resnet", 0)
-    train_images(backbone, photographs, replace(SMALL, steps=25, hands=8))
+    train_images(backbone, photographs, replace(SMALL, steps=12, hands=8))
     images = F.normalize(embed(backbone.model.visual, photographs.pixels), dim=1)
     similarity = (images @ images.T).numpy()
     same = np.equal.outer(photographs.hand, photographs.hand)
@@ -110,13 +110,13 @@ def test_whitening_makes_the_spread_of_every_direction_alike_within_an_aspect(to
 
 
 def test_text_is_trained_to_tell_the_aspect_and_the_image_tower_stays():
-    photographs, backbone = coloured(64, 2), new_clip("resnet", 0)
+    photographs, backbone = coloured(16, 2), new_clip("resnet", 0)
     photographs.pixels[...] = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)[
         photographs.hand % 4, None, None
     ]  # an aspect is its colour
     whiten(backbone.model.visual.eval(), embed(backbone.model.visual, photographs.pixels), photographs.aspect)
     before = {name: value.clone() for name, value in backbone.model.visual.state_dict().items()}
-    train_text(backbone, photographs, replace(SMALL, text_steps=60, captions=32))
+    train_text(backbone, photographs, replace(SMALL, text_steps=60, captions=16))
     assert all(torch.equal(value, before[name]) for name, value in backbone.model.visual.state_dict().items())
     images = F.normalize(embed(backbone.model.visual, photographs.pixels), dim=1).numpy()
     assert (zero_shot(images, backbone.encode_text, PROMPTS) == photographs.aspect).mean() > 0.9

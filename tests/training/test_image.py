@@ -91,8 +91,7 @@ def test_frozen_tensors_are_identical_and_the_rest_moves(data):
     assert all(not torch.equal(after[name], before[name]) for name in moves)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
-@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.mark.parametrize(("optimizer", "schedule"), [("adam", "one_cycle"), ("adamw", "cosine")])
 def test_every_loss_together_moves_centers_and_classifier(data, schedule, optimizer):
     texts = np.random.default_rng(1).normal(size=(5, 16)).astype(np.float32)
     weights = dict.fromkeys(("identity", "triplet", "supcon", "image_to_text", "text_supcon"), 0.5) | {"center": 5e-4}
@@ -298,8 +297,7 @@ def test_the_file_holds_nothing_twice_and_nothing_that_does_not_learn(data, tmp_
     assert "visual.layer4.0.conv1.weight" not in learning
 
 
-@pytest.mark.parametrize("more", [{}, {"average": 0.5}])
-@pytest.mark.parametrize("best", [0, 1, 2])
+@pytest.mark.parametrize(("best", "more"), [(0, {}), (1, {"average": 0.5}), (2, {})])
 def test_the_best_weights_come_back_wherever_the_best_epoch_was(data, tmp_path, best, more):
     """Stopped after epoch 2, whose weights may be the best or not; the best is what a whole training keeps."""
 
@@ -365,9 +363,9 @@ def test_keeping_what_is_frozen_changes_nothing(data, blocks, monkeypatch):
             torch.testing.assert_close(runs[1][0][name], value, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@pytest.mark.parametrize("blocks", [-1, 1])
-@pytest.mark.parametrize("vit", [True, False])
+@pytest.mark.parametrize(
+    ("vit", "blocks", "precision"), [(True, -1, "bf16"), (True, 1, "fp16"), (False, -1, "fp16"), (False, 1, "bf16")]
+)
 def test_half_precision_learns_and_keeps_float32_weights(data, vit, blocks, precision):
     backbone = small_vit() if vit else small()
     encoder = ReidEncoder(backbone, 5, ReidHead(unfreeze_blocks=blocks))

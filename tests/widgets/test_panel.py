@@ -4,8 +4,6 @@ import io
 from threading import Event
 
 import ipywidgets
-import nbformat
-import papermill
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
@@ -116,27 +114,6 @@ def test_refuses_what_is_no_control_and_what_is_no_figure():
         Panel(bars, alt="bars", count=None)
     with pytest.raises(TypeError, match="returned int"):
         Panel(lambda: 3, alt="three")
-
-
-def test_a_headless_notebook_keeps_the_figure(tmp_path):
-    source = (
-        "from matplotlib.figure import Figure\n"
-        "from handclip_lib.widgets.panel import Panel\n"
-        "def draw(count=3):\n"
-        "    figure = Figure(figsize=(3, 2))\n"
-        "    figure.subplots().bar(range(count), range(count))\n"
-        "    return figure\n"
-        "Panel(draw, alt='Bars', count=(1, 9))"
-    )
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(source)],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
-    )
-    nbformat.write(notebook, tmp_path / "in.ipynb")
-    papermill.execute_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", progress_bar=False)
-    (output,) = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].outputs
-    assert base64.b64decode(output.data["image/png"]).startswith(b"\x89PNG")
-    assert output.metadata["image/png"]["alt"] == "Bars (count: 3)"
 
 
 def test_with_a_button_only_a_press_draws_again():

@@ -335,9 +335,8 @@ def test_near_duplicates_are_the_pairs_a_double_loop_finds(threshold):
     vectors = features.of(test["path"])
     cosine = vectors @ vectors.T
     first, second = np.triu_indices(len(test), 1)
-    wanted = {
-        (test["path"][a], test["path"][b]) for a, b in zip(first, second, strict=True) if cosine[a, b] >= threshold
-    }
+    near, paths = cosine[first, second] >= threshold, test["path"].to_numpy()
+    wanted = set(zip(paths[first[near]], paths[second[near]], strict=True))
     found = near_duplicates(features, split, threshold, most=10**6)
     assert set(zip(found["path_a"], found["path_b"], strict=True)) == wanted
     assert found["cosine"].is_monotonic_decreasing
