@@ -54,6 +54,16 @@ def splits(visual: Any) -> bool:
     return not isinstance(visual, LibraryTower)
 
 
+def depths(visual: Any) -> dict[int, int]:
+    """How deep each parameter (its `id`) lies: 0 after the blocks, 1 in the last one, and most before the first."""
+    blocks = blocks_of(visual)
+    found = {id(p): len(blocks) - number for number, block in enumerate(blocks) for p in block.parameters()}
+    after = {id(p): 0 for module in after_blocks(visual) for p in module.parameters()}
+    return (
+        {id(p): len(blocks) + 1 for p in visual.parameters()} | after | {id(getattr(visual, "proj", None)): 0} | found
+    )
+
+
 def unfreeze(visual: Any, last: int = ALL) -> list[torch.nn.Module]:
     """Let the last blocks of an image tower learn, and what comes after them; freeze the rest.
 

@@ -26,6 +26,7 @@ SELECTIONS = {
     "tiny": (STATED, "Its recipe was chosen with figures of drawn hands and of 11k Hands in view: see its card."),
     "unknown": (UNKNOWN, "The weights are a file: what chose them, and on whose images, is not known here."),
     "embeddings": (UNKNOWN, "Another program made the embeddings: what chose its weights is not known here."),
+    "people": (YES, "The epoch was chosen on training people held out of the training; no test image chose it."),
     "val": (YES, "The epoch was chosen on validation images of the training; no test image chose it."),
     "test": (NO, f'Test images chose the epoch: every figure is to be labelled "{SELECTED_ON_TEST}".'),
 }  # fmt: skip
@@ -52,8 +53,8 @@ def leak_checks(
     Args:
         trained: The manifest the weights were trained on; None where there is none.
         selected_on: What chose the weights: "nothing" for published ones, "tiny" for those shipped here, "unknown" for
-            a file that says nothing of itself, "embeddings" for those of another program, "val" or
-            "test" as the training's `validation` was.
+            a file that says nothing of itself, "embeddings" for those of another program, "people",
+            "val" or "test" as the training's `validation` was.
         pixel_features: `pixel_embeddings` of at least the test images, to count near-duplicates among them.
         images: Decoded images of at least `split.evaluated_paths()`, to compare the content of files.
         seen: Photographs that trained, decoded as `images` are; None: they are not at hand.
@@ -82,7 +83,7 @@ def check_evaluation(
     return leak_checks(
         split,
         trained=training.split if training else manifest_beside(config.weights),
-        selected_on=config.selected_on(training.parameters if training else None),
+        selected_on=training.selected_on if training else config.selected_on,
         pixel_features=features[f"{BASELINE}pixels"],
         images=images,
         seen=seen_photographs(training.split, training.parameters, images, config) if training else None,

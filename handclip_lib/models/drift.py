@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from handclip_lib.backbone.image_tower import after_blocks, blocks_of, kind_of
+from handclip_lib.backbone.image_tower import blocks_of, depths, kind_of
 
 
 def layer_drift(visual: Any, before: Any) -> pd.DataFrame:
@@ -18,16 +18,11 @@ def layer_drift(visual: Any, before: Any) -> pd.DataFrame:
         Columns part, parameters, drift (0 for a frozen part), from the input on: what comes before the blocks, each
         block, what comes after them.
     """
-    blocks = blocks_of(visual)
-    kind = "block" if kind_of(visual)[0] else "layer"
-    owner = {id(p): f"{kind} {n}" for n, block in enumerate(blocks, 1) for p in block.parameters()}
-    after = {id(p) for module in after_blocks(visual) for p in module.parameters()}
-    after.add(id(getattr(visual, "proj", None)))
-    parts: dict[str, list[float]] = {
-        name: [0, 0.0, 0.0] for name in ("input", *dict.fromkeys(owner.values()), "output")
-    }
+    kind, depth = "block" if kind_of(visual)[0] else "layer", depths(visual)
+    names = ["input", *(f"{kind} {number}" for number, _ in enumerate(blocks_of(visual), 1)), "output"]
+    parts: dict[str, list[float]] = {name: [0, 0.0, 0.0] for name in names}
     for value, start in zip(visual.parameters(), before.parameters(), strict=True):
-        part = parts[owner.get(id(value), "output" if id(value) in after else "input")]
+        part = parts[names[-1 - depth[id(value)]]]
         now, then = value.detach().cpu().double(), start.detach().cpu().double()
         part[0] += value.numel()
         part[1] += float((now - then).square().sum())

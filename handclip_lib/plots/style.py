@@ -59,7 +59,7 @@ def curve(axis: Axes, x: Any, y: Any, place: int, label: str, band: Sequence[Any
     """A line in the look of one of several, and its band, low and high, where there is one."""
     colour, marker, line = look(place)
     if len(band):
-        axis.fill_between(x, *band, color=colour, alpha=0.12, lw=0)
+        axis.fill_between(x, *band, color=options.get("color", colour), alpha=0.12, lw=0)
     axis.plot(x, y, **{"color": colour, "marker": marker, "ls": line, "ms": 4, "label": label, **options})
 
 

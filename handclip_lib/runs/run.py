@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from handclip_lib.errors import HandClipError, RunError
 from handclip_lib.files import whole_file, write_text
 from handclip_lib.parameters.guard import defaults, refusal, resolve
-from handclip_lib.parameters.notebooks import SELECTED_ON_TEST
+from handclip_lib.parameters.notebooks import SELECTED_ON, SELECTED_ON_TEST
 from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import elsewhere, reports_folder
 from handclip_lib.runs import inputs
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from handclip_lib.data.folds import Folds
     from handclip_lib.data.manifest import Split
     from handclip_lib.models.trained import Encoder, Training
     from handclip_lib.runs.kept_cells import KeptCells
@@ -168,6 +169,14 @@ class Run:
         self._record["split"] = {"checksum": split.checksum, **split.meta}
         write_record(self.folder, self._record)
 
+    def validation(self, folds: "Folds") -> None:
+        """Store who validates beside the manifest, and say at every figure from here on what chose the epoch."""
+        folds.write(self.folder)
+        self._record["validation"] = folds.facts()
+        self._label = f" ({SELECTED_ON[folds.validation]})"
+        write_record(self.folder, self._record)
+        print(f"epoch {folds.said}")
+
     def weights(self, model: "Encoder", name: str = "") -> None:
         """Note which weights a model has, and where they come from; `name` is what tables call it, else its own."""
         facts: dict[str, Any] = {"fingerprint": model.fingerprint, "source": model.source}
@@ -197,9 +206,10 @@ class Run:
 
         folder = self.earlier(name, *inputs.EARLIER["trained_run"])
         record = read_record(folder) or {}
-        self._label = _label(record["parameters"])
+        selected_on = str((record.get("validation") or {}).get("used") or record["parameters"].get("validation", "val"))
+        self._label = f" ({SELECTED_ON.get(selected_on, selected_on)})"
         learnt = str(record["metrics"].get("learnt", "yes"))
-        return Training(folder, record["parameters"], Split.read(folder), learnt)
+        return Training(folder, record["parameters"], Split.read(folder), learnt, selected_on)
 
     def finish(self, **metrics: float | int | str) -> None:
         """Record the headline figures, what the run left, and that it came to its end; as `refuse_other_input`."""

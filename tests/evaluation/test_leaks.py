@@ -129,9 +129,9 @@ def test_near_duplicates_are_counted_as_a_loop_counts_them():
 
 def test_what_was_chosen_on_the_test_gets_its_label():
     split = split_of("abc")
-    chosen_on = ("nothing", "tiny", "unknown", "val", "test")
+    chosen_on = ("nothing", "tiny", "unknown", "people", "val", "test")
     assert [checked(split, "selection", selected_on=chosen)[0] for chosen in chosen_on] == [
-        "yes", "stated", "not checked", "yes", "no",
+        "yes", "stated", "not checked", "yes", "yes", "no",
     ]  # fmt: skip
     assert "is not known here" in checked(split, "selection", selected_on="unknown")[1]
     for check in ("selection", "labels"):  # another program's embeddings: neither is known
@@ -142,7 +142,7 @@ def test_what_was_chosen_on_the_test_gets_its_label():
 
 def test_an_unknown_choice_and_no_cosine_are_refused():
     with pytest.raises(
-        EvaluationError, match="selected_on='train'; choose from nothing, tiny, unknown, embeddings, val, test"
+        EvaluationError, match="selected_on='train'; choose from nothing, tiny, unknown, embeddings, people, val, test"
     ):
         checked(split_of("abc"), "selection", selected_on="train")
     with pytest.raises(EvaluationError, match="near=98: a cosine"):

@@ -50,7 +50,7 @@ def test_a_folder_names_its_runs_and_no_private_report_says_where_it_is():
     redaction = Redaction({})
     assert redaction.value("parameters", config.model_dump())["backbone"] == "hf:withheld"
     assert redaction.value("backbone", SIGLIP) == SIGLIP
-    assert config.selected_on(None) == "unknown"
+    assert config.selected_on == "unknown"
 
 
 def test_the_panel_takes_other_text_for_the_backbone():

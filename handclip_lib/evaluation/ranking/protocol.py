@@ -164,10 +164,15 @@ def conclusion(results: Sequence[ProtocolResult]) -> str:
 
 
 def cautions(
-    results: Sequence[ProtocolResult], split: Split, checks: pd.DataFrame | None = None, learnt: str = "yes"
-) -> list[str]:
-    """What must be said with the headline, a sentence each; `checks` are `leak_checks`, where any were made."""
-    told, found = headline(results), data_cautions(split)
+    results: Sequence[ProtocolResult], split: Split, checks: pd.DataFrame | None = None, learnt: str = "yes",
+    unhelped: str = "",
+) -> list[str]:  # fmt: skip
+    """What must be said with the headline, a sentence each; `checks` are `leak_checks`, where any were made.
+
+    `learnt` and `unhelped` are of a training: `ImageResult.learnt`, `Generalisation.unhelped`.
+    """
+    told, found = headline(results), [f"Training did not help strangers: {unhelped}."] if unhelped else []
+    found += data_cautions(split)
     if learnt != "yes":
         found.append(f"The training did not learn, or only in part ({learnt}).")
     if SELECTED_ON_TEST in told["model"]:

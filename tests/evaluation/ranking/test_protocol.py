@@ -313,6 +313,8 @@ def test_what_must_be_said_with_a_figure_is_found():
     told = cautions(good, split, checks, "in part: loss is not finite")
     assert told[1:] == [*few, "Leak checks that failed: files.", "Leaks that were not checked: people."]
     assert "only in part (in part: loss is not finite)" in told[0]
+    told = cautions(good, split, unhelped="rank-1 is 4 %, 5 % by the frozen model")
+    assert told == ["Training did not help strangers: rank-1 is 4 %, 5 % by the frozen model.", *few]
     split.meta["dataset"] = "drawn"
     worse = dict(zip(("m, selected on test", "trivial baseline: pixels"), reversed(models.values()), strict=True))
     told = cautions(evaluate_models(worse, split), split)
