@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import get_args
 
 from handclip_lib.errors import ConfigError
+from handclip_lib.parameters.backbones import of_library
 from handclip_lib.parameters.notebooks import Evaluation
-from handclip_lib.parameters.parts import Dataset, Identity, Protocol, of_library
+from handclip_lib.parameters.parts import Dataset, Identity, Protocol
 from handclip_lib.places import reports_folder
 from handclip_lib.runs.record import find_run
 from handclip_lib.terminal import one_line, visible

@@ -33,7 +33,7 @@ from handclip_lib.backbone.openai_clip import NoRandomNumbers
 from handclip_lib.backbone.properties import Given, Properties, parsed, stated_in
 from handclip_lib.backbone.weights import SIZE_FACT, Weights, read_tensors, read_weights
 from handclip_lib.errors import BackboneError, OtherModelError
-from handclip_lib.parameters.parts import folder_of, of_library
+from handclip_lib.parameters.backbones import folder_of, of_library
 
 _PACKAGES = {"open_clip": "open_clip", "timm": "timm", "hf": "transformers"}
 

@@ -21,7 +21,8 @@ from handclip_lib.data.batches import Normalisation, plain
 from handclip_lib.data.decoder import Resolution, height_and_width
 from handclip_lib.errors import BackboneError
 from handclip_lib.finite import require_finite
-from handclip_lib.parameters.parts import Model, of_library
+from handclip_lib.parameters.backbones import of_library
+from handclip_lib.parameters.parts import Model
 from handclip_lib.places import cache_folder
 
 SHAPES = {

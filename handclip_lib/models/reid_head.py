@@ -52,7 +52,7 @@ class ReidEncoder(torch.nn.Module):
         no activations inside a ViT's blocks and computes them again: the same gradient, less memory, more time.
 
         Raises:
-            ConfigError: Too few identities, more blocks than there are, or what a ResNet or a library's tower does not do.
+            ConfigError: Too few identities, more blocks than there are, or what this kind of tower does not do.
         """
         super().__init__()
         if n_identities < 2:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from handclip_lib.parameters.backbones import of_library
 from handclip_lib.parameters.parts import (
     Aspect,
     Data,
@@ -19,7 +20,6 @@ from handclip_lib.parameters.parts import (
     ReidHead,
     Shown,
     nearest,
-    of_library,
 )
 
 VERSIONS = {

@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_core import PydanticCustomError
 
 from handclip_lib.errors import ConfigError
+from handclip_lib.parameters.backbones import BackboneName, known_backbone, of_library
 
 Dataset = Literal["drawn", "11k", "hd", "folder", "csv", "tongji", "iitd", "casia", "hagrid"]
 Aspect = Literal["dorsal_r", "dorsal_l", "palmar_r", "palmar_l", "all", "unspecified"]
@@ -20,11 +20,6 @@ Identity = Literal["auto", "subject", "hand"]
 Fit = Literal["stretch", "crop", "pad"]
 Decode = Literal["fast", "exact"]
 Quality = Literal["keep", "drop"]
-BackboneName = Literal[
-    "tiny", "vitb16", "vitb32", "vitl14", "vitl14_336", "rn50", "rn101", "rn50x4", "rn50x16", "rn50x64"
-]  # fmt: skip
-LIBRARIES = ("open_clip", "timm", "hf")
-"""Libraries whose own models embed, as `open_clip:NAME`, `timm:NAME` or `hf:FOLDER` in a backbone's place."""
 Activation = Literal["", "gelu", "quick_gelu"]
 Context = Literal["identity", "shared"]
 Optimizer = Literal["adam", "adamw"]
@@ -61,28 +56,6 @@ def nearest(name: str, known: Collection[str]) -> str:
 def choices_of(annotation: Any) -> list[Any]:
     """The values that a field takes; `str` among them where it takes other text, too; none of a plain type."""
     return [choice for part in get_args(annotation) for choice in (get_args(part) or (part,))]
-
-
-def of_library(backbone: str) -> tuple[str, str] | None:
-    """Library and name of a backbone that is another library's model; None of CLIPs of its own shape."""
-    library, _, name = backbone.partition(":")
-    return (library, name) if library in LIBRARIES and name else None
-
-
-def folder_of(backbone: str) -> str:
-    """The folder that a library's backbone names; "" of one that is known by its name."""
-    library, name = of_library(backbone) or ("", "")
-    return name if library == "hf" or "/" in name or name.startswith(("~", ".")) else ""
-
-
-def _known_backbone(name: str) -> str:
-    known = get_args(BackboneName)
-    if name not in known and of_library(name) is None:
-        near = get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        others = "or another library's model: open_clip:NAME, timm:NAME, hf:FOLDER"
-        raise PydanticCustomError("unknown", f"{hint}choose from {', '.join(known)}; {others}")  # type: ignore[arg-type]
-    return name
 
 
 class Parameters(BaseModel):
@@ -143,7 +116,7 @@ class Data(Shown):
 class Model(Parameters):
     """Which CLIP embeds them."""
 
-    backbone: Annotated[BackboneName | str, AfterValidator(_known_backbone)] = Field(
+    backbone: Annotated[BackboneName | str, AfterValidator(known_backbone)] = Field(
         "tiny", description=f"{', '.join(get_args(BackboneName))}, open_clip:NAME, timm:NAME or hf:FOLDER"
     )
     weights: str = Field("", description="file or folder of weights; empty for the published ones")

@@ -15,7 +15,7 @@ from PIL import Image
 from handclip_lib.data.decoder import open_image
 from handclip_lib.evaluation.tables import in_percent, readable, result_table
 from handclip_lib.files import whole_file
-from handclip_lib.parameters.parts import folder_of
+from handclip_lib.parameters.backbones import folder_of
 from handclip_lib.runs.listing import IN_ID, changed_of
 from handclip_lib.runs.record import not_learnt
 

@@ -15,8 +15,9 @@ from nbformat import NotebookNode, v4
 
 from handclip_lib.data.manifest import GALLERIES, ROLES
 from handclip_lib.evaluation.tables import HEADINGS
+from handclip_lib.parameters.backbones import folder_of
 from handclip_lib.parameters.notebooks import NOTEBOOKS
-from handclip_lib.parameters.parts import choices_of, folder_of
+from handclip_lib.parameters.parts import choices_of
 from handclip_lib.places import cache_folder, project_root, reports_folder
 from handclip_lib.report.facts import PLACES
 

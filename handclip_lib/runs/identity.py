@@ -18,7 +18,8 @@ from typing import Any
 from handclip_lib.backbone.properties import PLAIN_STEMS
 from handclip_lib.errors import ConfigError, WriteError
 from handclip_lib.files import write_text
-from handclip_lib.parameters.parts import Parameters, folder_of
+from handclip_lib.parameters.backbones import folder_of
+from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import cache_folder, project_root
 from handclip_lib.runs.inputs import what_is_read
 

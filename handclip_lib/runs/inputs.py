@@ -10,8 +10,9 @@ from typing import Any, TypeVar, get_args
 
 from handclip_lib.data.content import content_keys, data_files
 from handclip_lib.errors import BackboneError, DataError, RunError
+from handclip_lib.parameters.backbones import BackboneName, folder_of, of_library
 from handclip_lib.parameters.notebooks import Analysis
-from handclip_lib.parameters.parts import BackboneName, Parameters, folder_of, of_library
+from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import HD_IDENTITIES, LABELS, METADATA, PHOTOGRAPHS, find_data_root, reports_folder
 from handclip_lib.runs.record import CHECKPOINTS, PROMPTS_OF, TRAININGS, find_run, read_record
 

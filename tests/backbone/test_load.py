@@ -8,7 +8,7 @@ import torch
 from handclip_lib.backbone.load import SHAPES, TINY_WEIGHTS, check_weights, load_backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.errors import BackboneError
-from handclip_lib.parameters.parts import BackboneName
+from handclip_lib.parameters.backbones import BackboneName
 
 
 @pytest.fixture(scope="module")

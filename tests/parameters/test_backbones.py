@@ -3,9 +3,10 @@
 import pytest
 
 from handclip_lib.errors import ConfigError
+from handclip_lib.parameters.backbones import folder_of, of_library
 from handclip_lib.parameters.guard import resolve
 from handclip_lib.parameters.notebooks import Evaluation, ImageFinetune, JointTraining
-from handclip_lib.parameters.parts import choices_of, folder_of, of_library
+from handclip_lib.parameters.parts import choices_of
 from handclip_lib.report.private import Redaction
 from handclip_lib.runs.identity import run_id
 from handclip_lib.widgets.parameter_panel import ParameterPanel

@@ -51,7 +51,8 @@ def train(folder: Path, *, apart: bool = False, stop_after: int = 0, raises: boo
 
     seen = folder / "other" if apart and not processes.is_main else folder
     result = fit_image(
-        encoder, pixels, labels, ImageTraining(**RATES | SIZE | {"interpolation": 1.0, "whitening": 0.0} | more), text=texts,
+        encoder, pixels, labels, ImageTraining(**RATES | SIZE | {"interpolation": 1.0, "whitening": 0.0} | more),
+        text=texts,
         validate=lambda encode: {"val_rank1": float(encode(pixels).sum())}, folder=seen, progress=False,
         stop=stop if stop_after else None,
     )  # fmt: skip
