@@ -300,7 +300,9 @@ def test_every_name_of_the_library_in_the_text_is_there(page: Path):
     text = page.read_text(encoding="utf-8")
     wrong = [name for name in re.findall(r"(?<!\S)-[pr] (\w+)", text.replace("`", " ")) if name not in PARAMETERS]
     for word in code_words(page):
-        if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", word) and page.name != "from_clipfh.md":  # whose names are another's
+        if word.startswith("test_"):
+            there = any(f"def {word}(" in file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+        elif re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", word) and page.name != "from_clipfh.md":  # whose names are another's
             there = re.search(rf"\b{word}\b", source_text()) is not None
         elif re.fullmatch(r"\w+\.(py|yml|json|safetensors|bib)", word):
             there = any(ROOT.rglob(word)) or word in source_text()

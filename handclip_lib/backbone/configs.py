@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from handclip_lib.backbone.properties import HEAD_WIDTH, INDICES, NORMALISATIONS
+from handclip_lib.backbone.properties import HEAD_WIDTH, INDICES, NORMALISATIONS, VOCABULARIES
 from handclip_lib.errors import BackboneError, OtherModelError
 
-CONFIGS = ("open_clip_config.json", "config.json", "preprocessor_config.json", "processor_config.json")
+CONFIGS = (
+    "open_clip_config.json", "config.json", "preprocessor_config.json", "processor_config.json", *VOCABULARIES,
+)  # fmt: skip
 _ACTIVATIONS = {
     "quick_gelu": "quick_gelu", "quickgelu": "quick_gelu", "gelu": "gelu", "gelu_python": "gelu",
 }  # fmt: skip
@@ -23,6 +25,7 @@ _NEUTRAL = {
     "proj_bias": False, "proj_type": "linear", "act_kwargs": None, "norm_kwargs": None, "timm_model_name": None,
     "hf_model_name": None, "block_type": None,
 }  # fmt: skip
+_TOKENS = ("hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")  # keys of open_clip that make other tokens
 
 
 def files_of(path: Path) -> list[Path]:
@@ -48,18 +51,19 @@ def stated_beside(path: Path) -> dict[str, Any]:
     for file in [*own, folder / "open_clip_config.json", folder / "config.json"]:
         if not file.is_file():
             continue
-        config = _read(file)
+        config = read_json(file)
         if file.name != "config.json" and not {"model_cfg", "vision_cfg", "model_type", "architecture"} & config.keys():
             continue  # some other .json of this name
         found = _understood(config, file)
         for other in ("preprocessor_config.json", "processor_config.json"):
             if "mean" not in found and (folder / other).is_file():
-                _take(found, hugging_face_images(_read(folder / other)), other)
+                _take(found, hugging_face_images(read_json(folder / other)), other)
         return found
     return {}
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """What a file beside weights says, by name."""
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -86,7 +90,7 @@ def config_in(file: Path, key: str) -> dict[str, Any]:
     Raises:
         BackboneError: It is absent, cannot be read, or has not the key that makes it one.
     """
-    config = _read(file)
+    config = read_json(file)
     if key and key not in config:
         raise BackboneError(f"{file} has no {key!r}, so it is no config of such a model; copy the model's own")
     return config
@@ -96,8 +100,8 @@ def images_beside(file: Path) -> list[tuple[Mapping[str, Any], str]]:
     """What configs beside a file of weights say of photographs, and their names."""
     found: list[tuple[Mapping[str, Any], str]] = []
     for name, key in (("open_clip_config.json", "preprocess_cfg"), ("config.json", "pretrained_cfg")):
-        if (file.parent / name).is_file() and isinstance(_read(file.parent / name).get(key), dict):
-            found.append((_read(file.parent / name)[key], name))
+        if (file.parent / name).is_file() and isinstance(read_json(file.parent / name).get(key), dict):
+            found.append((read_json(file.parent / name)[key], name))
     return found
 
 
@@ -140,6 +144,9 @@ def _open_clip(config: dict[str, Any], file: Path) -> dict[str, Any]:
         "activation": "quick_gelu" if model.get("quick_gelu") else "gelu", "heads": width // head,
         "text_heads": text.get("heads", 8), "size": _size(vision.get("image_size", 224)), "pooling": "CLIP's",
     }  # fmt: skip
+    words = [f"{name}={text[name]!r}" for name in _TOKENS if text.get(name)]
+    if words and not str(text.get("hf_tokenizer_name", "")).startswith("openai/clip-"):
+        found["vocabulary"] = " and ".join(words)
     if "mean" in images:
         found |= {"mean": tuple(images["mean"]), "std": tuple(images["std"])}
     return found | _interpolated(images.get("interpolation", "bicubic"), file)
@@ -224,7 +231,7 @@ def another_library(path: Path) -> str:
     folder = path if path.is_dir() else path.parent
     marks = ("open_clip_config.json", "model_cfg", "open_clip"), ("config.json", "architecture", "timm")
     for name, key, library in (*marks, ("config.json", "model_type", "hf")):
-        if (folder / name).is_file() and key in _read(folder / name):
+        if (folder / name).is_file() and key in read_json(folder / name):
             return f". Its library's own modules take it: -p backbone {library}:{folder} (and no weights)"
     return (
         ". Where it is another library's model, name that: -p backbone open_clip:NAME or timm:NAME with -p weights "

@@ -161,7 +161,7 @@ def clip_shaped(backbone: str, weights: str | Path | None, given: Given) -> Weig
         mean, std, interpolation, sources = _images(published_images(name), given, backbone)
         images = {"mean": mean, "std": std, "interpolation": interpolation}
         stated = {**stated, **images, "sources": {**stated["sources"], **sources}}
-    if not stated or not (weights or folder_of(backbone)):
+    if not stated or stated.get("vocabulary") or not (weights or folder_of(backbone)):
         return None
     read = read_weights(Path(weights or folder).expanduser())
     sources = {**stated["sources"], **read.stated.get("sources", {})}

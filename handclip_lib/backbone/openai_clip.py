@@ -68,6 +68,12 @@ def clip_package() -> ModuleType:
     return sys.modules["clip"]
 
 
+@cache
+def clip_tokenizer() -> Any:
+    """openai-clip's own; its `encoder` is CLIP's vocabulary, words to numbers."""
+    return clip_package().simple_tokenizer.SimpleTokenizer()
+
+
 class Published(NamedTuple):
     """One of OpenAI's nine: its file's name in the download folder, where it is, and its SHA-256, a part of that."""
 

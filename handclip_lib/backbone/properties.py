@@ -31,6 +31,7 @@ WHOLE = (
 """Files of weights in a folder, the first there is taken."""
 PLAIN_STEMS = ("model", "pytorch_model", "open_clip_model", "open_clip_pytorch_model", "best", "final")
 """Of files that are told by their folder's name."""
+VOCABULARIES = ("vocab.json", "tokenizer.json")
 
 
 class Given(NamedTuple):

@@ -13,7 +13,7 @@ from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import project_root
 
 BASE = "base.yml"
-ALSO = {"joint_training": ("promptsg",)}  # folders of a notebook beside that of its name
+ALSO = {"joint_training": ("promptsg", "handid")}  # folders of a notebook beside that of its name
 MOST = 500_000  # characters, with every alias written out
 MOST_VALUES = 50_000  # a list of 1000 points with twenty parameters has fewer
 DEEPEST = 20  # levels of lists and mappings

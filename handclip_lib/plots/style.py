@@ -121,6 +121,12 @@ def draw_scores(
             )  # fmt: skip
 
 
+def people(counts: Iterable[int]) -> str:
+    """How many people figures are of, or from how few to how many."""
+    few, many = min(counts := list(counts), default=0), max(counts, default=0)
+    return f"{many} people" if few == many else f"{few} to {many} people"
+
+
 def legend_below(figure: Figure, axis: Axes, title: str = "") -> None:
     """Labels of runs are long: under the figure, in two columns if they fit, they take no width from it."""
     handles, labels = axis.get_legend_handles_labels()

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from handclip_lib.backbone.weights import SEALED, load_tensors, save_tensors
 from handclip_lib.data.batches import identity_batches, warn_if_short
 from handclip_lib.errors import TrainingError
+from handclip_lib.evaluation.tables import result_table
 from handclip_lib.parameters.parts import ImageTraining, PromptTraining
 
 logger = logging.getLogger("handclip")
@@ -150,7 +151,7 @@ class History:
 
     def frame(self) -> pd.DataFrame:
         """The rows as a table."""
-        return pd.DataFrame(self.rows)
+        return result_table(self.rows)
 
 
 class Training(ABC):

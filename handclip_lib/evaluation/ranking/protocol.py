@@ -159,8 +159,10 @@ def conclusion(results: Sequence[ProtocolResult]) -> str:
     beside = [f"{model} {in_percent(rank1)} %" for model, rank1 in others if not is_baseline(model)]
     if "best_baseline" in told:
         beside.append(f"the better trivial baseline {in_percent(told['best_floor_rank1'])} %")
-    found = f"{told['model']} finds {in_percent(told['rank1'])} % ({interval}) of queries first"
-    return "; ".join([f"{found} among {told['n_people']} people", *beside])
+    n, people = told["n_identities"], told["n_people"]
+    whose = "queries" if n == people else f"the queries of {n} people"
+    found = f"{told['model']} finds {in_percent(told['rank1'])} % ({interval}) of {whose} first among"
+    return "; ".join([f"{found} {people}" + " people" * (n == people), *beside])
 
 
 def cautions(
@@ -182,13 +184,7 @@ def cautions(
         found.append("The model is no better than a trivial baseline, which knows nothing about identity.")
     elif told["rank1_low"] <= floor:
         found.append("The interval reaches down to a trivial baseline, which knows nothing about identity.")
-    if told["n_identities"] < FEWEST:
-        found.append(
-            f"Only {told['n_identities']} people have a query: from {FEWEST} on, their interval says something."
-        )
-    elif not results[0].rank1.supported:
-        least = in_percent(RULE_OF_THREE / told["n_identities"])
-        found.append(f"{told['n_identities']} people can show no error rate below {least} %: rank-1 is no claim.")
+    found += few_people(told["n_identities"], bool(results[0].rank1.supported))
     if checks is not None and "detail" in checks:  # a share to be judged: said, but where nothing was found
         near = checks.loc[checks["check"] == "near-duplicates", "detail"].tolist()
         found += [said.partition(" (cosine")[0] + "." for said in near if not said.startswith("0 of")]
@@ -196,6 +192,14 @@ def cautions(
         names = [] if checks is None else checks.loc[checks["passed"] == passed, "check"].tolist()
         found += [f"{said}: {', '.join(names)}."] if names else []
     return found
+
+
+def few_people(n: int, supported: bool) -> list[str]:
+    """What must be said of a rank-1 that so many people do not support, a sentence."""
+    if n < FEWEST:
+        return [f"Only {n} people have a query: from {FEWEST} on, their interval says something."]
+    least = in_percent(RULE_OF_THREE / n)
+    return [] if supported else [f"{n} people can show no error rate below {least} %: rank-1 is no claim."]
 
 
 def in_burst(draw: Draw, burst: int) -> np.ndarray:

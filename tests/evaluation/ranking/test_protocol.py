@@ -287,10 +287,8 @@ def test_models_are_compared_on_every_gallery_the_split_has():
     assert told["rank1"] == table["rank1"][0]
     assert (told["n_identities"], told["n_people"]) == (results[0].rank1.n_identities, results[0].n_people)
     first, low, high, best = (f"{100 * told[n]:.1f}" for n in ("rank1", "rank1_low", "rank1_high", "best_floor_rank1"))
-    assert conclusion(results) == (
-        f"model finds {first} % ({low}–{high}) of queries first among {told['n_people']} people; "
-        f"the better trivial baseline {best} %"
-    )
+    found = f"model finds {first} % ({low}–{high}) of the queries of {told['n_identities']} people first among"
+    assert conclusion(results) == (f"{found} {told['n_people']}; the better trivial baseline {best} %")
     alone = evaluate_models({"model": models["model"]}, a_split(aspects=("dorsal_r",)))
     assert [result.gallery for result in alone] == ["aspect"]
     assert "best_floor_rank1" not in headline(alone)
