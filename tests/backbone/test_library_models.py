@@ -152,7 +152,8 @@ def test_images_of_another_size_are_the_librarys_own_interpolation_or_refused(tm
 def trained(backbone: Backbone, folder: Path, last: int, stops: tuple[bool, ...]) -> ReidEncoder:
     """A fine-tune of two epochs, stopped after the first and gone on with, or in one go."""
     images, labels = pixels(n=8), np.repeat(np.arange(4), 2)
-    options = ImageTraining(epochs=2, n_identities=4, n_images=2, views=1, learning_rate=1e-3, select_by="loss")
+    batch = {"n_identities": 4, "n_images": 2, "views": 1, "interpolation": 1.0, "whitening": 0.0}
+    options = ImageTraining(epochs=2, learning_rate=1e-3, select_by="loss", **batch)
     for stop in stops:
         encoder = ReidEncoder(backbone.copy(), 4, ReidHead(unfreeze_blocks=last))
         fit_image(encoder, images, labels, options, folder=folder, stop=lambda stop=stop: stop, progress=False)
