@@ -25,8 +25,9 @@ from click import ClickException
 from PIL import Image
 
 from handclip_lib.backbone.load import SHAPES, load_backbone
-from handclip_lib.backbone.openai_clip import build_clip, clip_package, published
+from handclip_lib.backbone.openai_clip import build_clip, clip_package
 from handclip_lib.backbone.properties import Given
+from handclip_lib.backbone.published import published
 from handclip_lib.cli import EXIT_CODES, _parser, main
 from handclip_lib.data.audit import PUBLISHED_COUNTS
 from handclip_lib.data.labels import read_hands11k, read_labels

@@ -17,8 +17,9 @@ import torch
 
 from handclip_lib.backbone.configs import another_library, read_json, stated_beside
 from handclip_lib.backbone.naming import named
-from handclip_lib.backbone.openai_clip import ClipShape, clip_tokenizer, published_as
+from handclip_lib.backbone.openai_clip import ClipShape, clip_tokenizer
 from handclip_lib.backbone.properties import INDICES, VOCABULARIES, WHOLE, openais, stated_in
+from handclip_lib.backbone.published import published_as
 from handclip_lib.backbone.torchscript import declared_activation, is_torchscript, read_torchscript
 from handclip_lib.errors import BackboneError, HandClipError, OtherModelError
 from handclip_lib.files import REMEDY, UNSEALED, is_sealed, seal, whole_file
