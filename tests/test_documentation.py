@@ -155,7 +155,7 @@ def check_handclip(words: Sequence[str], data_root: Path) -> None:
         # the text's machine, and its files of weights and runs, are the reader's
         with (
             patch("handclip_lib.launch.plan._room_faults", return_value=[]),
-            patch("handclip_lib.backbone.load.check_weights", return_value=SHAPES["vitb16"]),
+            patch("handclip_lib.backbone.load.check_weights", return_value=(True, 768)),
             patch("handclip_lib.runs.inputs.usable_run"),
         ):
             assert main([*plan, "--dry-run"]) == 0, words
