@@ -23,7 +23,6 @@ from handclip_lib.terminal import in_units, one_line
 LITTLE_SPACE = 2_000_000_000
 EXTRAS = {
     "numba": ("-e '.[fast]'", "counting ranks is compiled, otherwise it takes several times as long"),
-    "faiss": ("-e '.[fast]'", "a gallery of 100,000 images and more is searched fast, otherwise exactly and slowly"),
     "pillow_heif": ("-e '.[heif]'", "photographs of telephones (.heic) are read, otherwise left out by name"),
     "submitit": ("-e '.[slurm]'", "a sweep can go to a Slurm cluster"),
     "playwright": ("playwright", "the tests of reports in a browser can run, with Chromium"),

@@ -88,10 +88,10 @@ def alpha_query_expansion(query: np.ndarray, gallery: np.ndarray, k: int = 10, a
     for start in range(0, len(query), size):
         block = query[start : start + size]
         similarity = block @ gallery.T
-        nearest = _nearest(similarity, k)
-        cosine = np.take_along_axis(similarity, nearest, axis=1)
+        added = nearest(similarity, k)
+        cosine = np.take_along_axis(similarity, added, axis=1)
         weight = np.where(cosine > 0, np.abs(cosine) ** np.float32(alpha), 0)
-        summed = block + np.einsum("qk,qks->qs", weight, gallery[nearest])
+        summed = block + np.einsum("qk,qks->qs", weight, gallery[added])
         expanded[start : start + size] = summed / np.linalg.norm(summed, axis=1, keepdims=True)
     return expanded
 
@@ -115,11 +115,11 @@ def _neighbours(images: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         rows = np.arange(len(block))
         furthest[start : start + size] = 2 - 2 * block.min(axis=1)
         block[rows, start + rows] = np.inf
-        neighbours[start : start + size] = _nearest(block, k)
+        neighbours[start : start + size] = nearest(block, k)
     return neighbours, np.maximum(furthest, SMALLEST)
 
 
-def _nearest(similarity: np.ndarray, k: int) -> np.ndarray:
+def nearest(similarity: np.ndarray, k: int) -> np.ndarray:
     """Columns of the k largest of each row, the largest first and of equal ones the first in order: int64 (n, k)."""
     n, m = similarity.shape
     # The k-th largest maximum over a few columns each is at most the k-th largest of all, and soon found.
