@@ -42,8 +42,8 @@ def search(query: Path, gallery: Path, file: Path, k: int) -> int:
                     scores[row, place[name]] = -np.inf
             columns = nearest(scores, k)
             for name, found, cosine in zip(names, columns, np.take_along_axis(scores, columns, 1), strict=True):
-                rows = [(name, rank, held.paths[column], repr(score)) for rank, (column, score)
-                        in enumerate(zip(found.tolist(), cosine.astype(float).tolist(), strict=True), 1) if score >= -2]  # fmt: skip
+                kept = [(column, score) for column, score in zip(found, cosine.tolist(), strict=True) if score >= -2]
+                rows = [(name, n, held.paths[column], repr(score)) for n, (column, score) in enumerate(kept, 1)]
                 out.writerows(rows)
                 written += len(rows)
     return written
