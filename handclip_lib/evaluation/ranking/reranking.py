@@ -14,7 +14,7 @@ from handclip_lib.evaluation.ranking.counting import compiled
 from handclip_lib.evaluation.ranking.retrieval import check_unit_length, embeddings_of
 
 SMALLEST = 1e-6  # of what is a squared distance rather than rounding: images may all be the same
-BLOCK_BYTES = 32 * 2**20  # of similarities, or of gathered embeddings, at once
+BLOCK_BYTES = 8 * 2**20  # of similarities, or of gathered embeddings, at once: near the cache
 LAST = np.uint64(2**64 - 1)  # a key after every other
 INDICES, VALUES = "int64[::1]", "float32[::1]"
 SIGNATURE = f"void(float32[:,::1], int64[::1], {INDICES}, {INDICES}, {VALUES}, {INDICES}, {INDICES}, {VALUES}, float32)"
