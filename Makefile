@@ -53,6 +53,8 @@ bench: $(STAMP)  ## our way beside the peers', in one process: ratios
 	$(BIN)/python -m benchmarks.retrieval
 	$(BIN)/python -m benchmarks.prompts
 	$(BIN)/python -m benchmarks.fine_tune
+	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.gpu
 
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

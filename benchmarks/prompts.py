@@ -14,7 +14,7 @@ from handclip_lib.parameters.parts import Prompts
 IDENTITIES = 72  # of 11k Hands' training half
 
 
-def random_clip() -> Backbone:
+def random_clip(device: torch.device | str = "cpu") -> Backbone:
     """ViT-B/16 with random weights, frozen."""
     torch.manual_seed(0)
     shape = SHAPES["vitb16"]
@@ -22,8 +22,8 @@ def random_clip() -> Backbone:
         shape.embedding_dim, shape.resolution, shape.vision_layers, shape.vision_width, shape.patch_size,
         shape.context_length, shape.vocab_size, shape.text_width, shape.text_width // 64, shape.text_layers,
     )  # fmt: skip
-    model.eval().requires_grad_(False)
-    return Backbone("vitb16", model, 224, 512, 77, torch.device("cpu"), "")
+    model.eval().requires_grad_(False).to(device)
+    return Backbone("vitb16", model, 224, 512, 77, torch.device(device), "")
 
 
 def step(image: torch.Tensor, text: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
