@@ -115,7 +115,7 @@ def main() -> None:
     began = time.perf_counter()
     there = torch.cuda.is_available()
     device = torch.device("cuda" if there else "cpu")
-    backbone = random_clip(device) if there else load_backbone("tiny", device="cpu")
+    backbone = random_clip(device=device) if there else load_backbone("tiny", device="cpu")
     batch, steps, side = (256, 10, 8192) if there else (8, 1, 256)
     where = torch.cuda.get_device_name() if there else "CPU, small size: not measured on a GPU"
     print(f"{'ViT-B/16' if there else backbone.name} on {where}", flush=True)

@@ -20,7 +20,7 @@ def add_file_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     _add_exchange(command)
     weights = command("weights", help="what a file or folder of weights is; or convert it: weights convert FILE OUT")
     weights.add_argument("words", nargs="+", metavar="FILE", help="FILE, or: convert FILE OUT")
-    weights.add_argument("--to", default="", choices=["huggingface", "open_clip", "openai"], help="of convert")
+    weights.add_argument("--to", default="", choices=["huggingface", "open_clip", "openai", "onnx"], help="of convert")
     weights.add_argument("-p", dest="typed", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                          help="activation, heads or mean_std, where no file says it")  # fmt: skip
     weights.set_defaults(action=_weights)

@@ -131,7 +131,7 @@ def _learning(visual: Any, activations: Tensor, last: int) -> tuple[Tensor, list
 def _entrance(visual: Any, images: Tensor) -> Tensor:
     if hasattr(visual, "transformer"):
         patches = visual.conv1(images).flatten(2).transpose(1, 2)
-        tokens = torch.cat([visual.class_embedding.to(patches.dtype).expand(len(images), 1, -1), patches], dim=1)
+        tokens = torch.cat([visual.class_embedding.to(patches.dtype).expand(images.shape[0], 1, -1), patches], dim=1)
         return visual.ln_pre(tokens + visual.positional_embedding.to(patches.dtype))
     x = images
     for number in (1, 2, 3):

@@ -189,7 +189,8 @@ def seen_photographs(
 ) -> DecodedImages | None:
     """The photographs a training saw, where its parameters say, if their content is still the recorded one.
 
-    Decoded in the size of the images they are to be `like`, as `config` has those decoded; None where there is none.
+    Decoded in the size and by the interpolation of the images they are to be `like`, as `config` has those decoded;
+    None where there is none.
     """
     rows = trained.images[trained.images["role"].isin(["train", "val"]) & (trained.images["content"] != "")]
     given = {name: parameters[name] for name in (*OPENED_BY, "sample_range") if name in parameters}
@@ -201,7 +202,7 @@ def seen_photographs(
         if not same.any():
             return None
         # all of them, as the training decoded them: then they are in the cache
-        _, images = decode_table(table, asked, size[0] if size[0] == size[1] else size)
+        _, images = decode_table(table, asked, size[0] if size[0] == size[1] else size, like.interpolation)
     except DataError:
         return None
     decoded = set(images.paths)

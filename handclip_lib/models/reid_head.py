@@ -24,6 +24,7 @@ class ReidEncoder(torch.nn.Module):
 
     Attributes:
         makes_texts: Whether `for_losses` gives texts of its own.
+        training_only: Names begin so of what no embedding depends on.
         normalisation: Of the backbone's images.
         visual: The tower; shared with the backbone, so training changes that.
         recipe: What it was made of: a training is resumed by the same only.
@@ -36,6 +37,7 @@ class ReidEncoder(torch.nn.Module):
     """
 
     makes_texts = False
+    training_only: tuple[str, ...] = ("reduction.", "neck.", "classifier", "centers")
 
     def __init__(self, backbone: Backbone, n_identities: int, options: ReidHead):
         """Put the head on, and freeze what does not learn.

@@ -30,6 +30,7 @@ from handclip_lib.errors import BackboneError
 from handclip_lib.files import is_sealed
 from handclip_lib.finite import require_finite
 from handclip_lib.models.embeddings import GivenEmbeddings, read_embeddings, under_paths
+from handclip_lib.models.handid import HandID
 from handclip_lib.models.low_rank import merge, merged_state
 from handclip_lib.models.promptsg import PromptSG, load_promptsg, save_promptsg
 from handclip_lib.models.reid_head import ReidEncoder
@@ -92,9 +93,11 @@ M = TypeVar("M", Backbone, Trained)
 
 
 def image_encoder(backbone: Backbone, n_identities: int, options: ReidHead) -> ReidEncoder:
-    """The encoder that learns, on the backbone's image tower: a `PromptSG` where `method` says so."""
+    """The encoder that learns, on the backbone's image tower: a `PromptSG` or `HandID` where `method` says so."""
     if isinstance(options, Guidance) and options.method == "promptsg":
         return PromptSG(backbone, n_identities, options)
+    if isinstance(options, Guidance) and options.method == "handid":
+        return HandID(backbone, n_identities, options)
     return ReidEncoder(backbone, n_identities, options)
 
 
@@ -119,8 +122,8 @@ def classify(encoder: ReidEncoder, pixels: np.ndarray) -> np.ndarray:
 def save_trained(encoder: ReidEncoder, backbone: Backbone, folder: Path, name: str = "") -> Trained:
     """Write the best epoch's weights (`best.safetensors`) and the last one's (`final.safetensors`) after `fit_image`.
 
-    A `ReidEncoder` is written as a CLIP, which `-p weights` takes; a `PromptSG` for `load_promptsg`. Adapters are
-    merged, in the files and in the encoder.
+    A `ReidEncoder` is written as a CLIP, which `-p weights` takes, a `HandID` too: its embedding is the tower's own. A
+    `PromptSG` is written for `load_promptsg`. Adapters are merged, in the files and in the encoder.
 
     Args:
         encoder: Holds the best weights, as `fit_image` leaves it; made on the backbone.

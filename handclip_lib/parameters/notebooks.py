@@ -24,6 +24,7 @@ from handclip_lib.parameters.parts import (
 VERSIONS = {
     "prompts_then_image": tuple(f"v{number}" for number in range(1, 11)),
     "promptsg": tuple(f"promptsg v{number}" for number in range(1, 12)),
+    "handid": (),
 }
 """Versions of CLIP-FH by method."""
 Gallery = Literal["aspect", "all"]
@@ -114,12 +115,18 @@ class JointTraining(Guidance, ImageFinetune):
         )  # fmt: skip
 
     def faults(self) -> list[str]:
-        """Faults of the version, and texts that PromptSG has not, too."""
+        """Faults of the version, and of texts that a method has not, or has of its own, too."""
         known, found = VERSIONS[self.method], super().faults()
         if self.version and self.version not in known:
-            found.append(f"version={self.version!r}: method={self.method!r} has {', '.join(known)}, or none: ''")
-        if self.method == "promptsg" and self.text_weight:
-            found.append("text_weight: promptsg has no text of an identity; text_supcon_weight compares with its own")
+            has = ", ".join([*known, "none: ''"]).replace(", none", ", or none")
+            found.append(f"version={self.version!r}: method={self.method!r} has {has}")
+        if self.method != "prompts_then_image" and self.text_weight:
+            own = f"{self.method} has no text of an identity; text_supcon_weight compares with its own"
+            found.append(f"text_weight: {own}")
+        if self.method == "handid" and not self.text_supcon_weight:
+            found.append("text_supcon_weight=0: handid's texts act by it alone; give it more, or run 03 without texts")
+        if self.method == "handid" and self.prompt_run:
+            found.append(f"prompt_run={self.prompt_run!r}: handid makes its texts of the images; leave it out")
         return found
 
 

@@ -28,7 +28,7 @@ Optimizer = Literal["adam", "adamw"]
 Schedule = Literal["cosine", "one_cycle"]
 Head = Literal["linear", "arcface"]
 Precision = Literal["fp32", "bf16", "fp16"]
-Method = Literal["prompts_then_image", "promptsg"]
+Method = Literal["prompts_then_image", "promptsg", "handid"]
 ImageMeasure = Literal["val_rank1", "val_map", "loss"]
 PromptMeasure = Literal["val_image_to_text@1", "val_text_to_image@1", "image_to_text@1", "text_to_image@1", "loss"]
 LARGEST_SIDE = 1024
@@ -207,16 +207,16 @@ class ReidHead(Parameters):
 class Guidance(Prompts, ReidHead):
     """What is put on an image tower that a prompt of each image may guide."""
 
-    method: Method = Field("prompts_then_image", description="prompts_then_image, or promptsg")
+    method: Method = Field("prompts_then_image", description="prompts_then_image, promptsg or handid")
     guide_layers: int = Field(2, ge=0, le=24, description="self-attention layers of promptsg")
 
     def faults(self) -> list[str]:
-        """Of PromptSG's one template, whose slot one pseudo token fills."""
-        if self.method != "promptsg":
+        """Of the one template whose slot an image's pseudo token fills."""
+        if self.method == "prompts_then_image":
             return super().faults()
         found = super(Prompts, self).faults() + template_faults(self.templates, 1, "identity")
         if len(self.templates) > 1:
-            found.append(f"template={self.template!r}: promptsg takes one template")
+            found.append(f"template={self.template!r}: {self.method} takes one template")
         return found
 
 

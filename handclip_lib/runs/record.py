@@ -36,7 +36,7 @@ DEEPEST = 12  # levels of a record
 LONGEST_NUMBER = 18  # digits
 KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("notebook", "started", "finished", "error", "command"), str),
-    **dict.fromkeys(("parameters", "defaults", "metrics", "inputs", "split", "process", "versions"), dict),
+    **dict.fromkeys(("parameters", "defaults", "metrics", "inputs", "split", "process", "versions", "study"), dict),
     "seconds": (int, float),
 }
 """What parts of a record are, where they are there and not null; of others, any."""

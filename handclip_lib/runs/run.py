@@ -18,11 +18,13 @@ from handclip_lib.files import whole_file, write_text
 from handclip_lib.parameters.guard import defaults, refusal, resolve
 from handclip_lib.parameters.notebooks import SELECTED_ON, SELECTED_ON_TEST
 from handclip_lib.parameters.parts import Parameters
-from handclip_lib.places import elsewhere, reports_folder
+from handclip_lib.parameters.study import read_study
+from handclip_lib.places import elsewhere, project, reports_folder
 from handclip_lib.runs import inputs
-from handclip_lib.runs.identity import git_state, run_id, versions
+from handclip_lib.runs.identity import run_id, versions
 from handclip_lib.runs.record import Claim, not_learnt, now, read_record, remove_results, this_process, write_record
 from handclip_lib.runs.shown import about_figure, columns_of_text
+from handclip_lib.version import commit_of, commit_of_library
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -284,10 +286,16 @@ def new_record(folder: Path, config: Parameters, read: Mapping[str, str]) -> dic
         "id": folder.name, "notebook": config.notebook, "status": "running", "error": None,
         "parameters": config.model_dump(), "defaults": defaults(type(config)), "seed": config.seed,
         "started": now(), "finished": None, "seconds": None, "metrics": {}, "split": None,
-        "reached_the_end": False, "versions": versions(), "git": git_state(), "process": this_process(),
-        "read": dict(read), "inputs": inputs.earlier_runs(config),
+        "reached_the_end": False, "versions": versions(), "git": commit_of_library(), "study": _study(),
+        "process": this_process(), "read": dict(read), "inputs": inputs.earlier_runs(config),
         "command": f"notebooks/{config.notebook}.ipynb in a kernel of its own",
     }  # fmt: skip
+
+
+def _study() -> dict[str, Any] | None:
+    """The study a run is part of, and the commit of the user's own repository that it is kept in."""
+    study, here = read_study(), project()
+    return None if study is None or here is None else {"name": study.name, **(commit_of(here) or {})}
 
 
 def _label(parameters: Mapping[str, Any]) -> str:

@@ -26,9 +26,6 @@ from handclip_lib.training.optimizer import ImageOptimizer
 from handclip_lib.training.start import SHARES, Start
 from handclip_lib.training.state import LEARNT, Batches, Training, identity_faults, key_of, sample_of
 
-_HEAD = ("reduction.", "neck.", "classifier", "centers")
-"""Names of what training alone needs begin so."""
-
 
 @dataclass(frozen=True)
 class ImageResult:
@@ -250,8 +247,8 @@ class _Images(Training):
 
     def sample(self) -> list[Tensor]:
         """Of the weights that learn and that embeddings depend on: not of the head, nor of batch norms' statistics."""
-        named = self.evaluated.named_parameters()
-        return sample_of(p for name, p in named if name in self.changing and not name.startswith(_HEAD))
+        named, without = self.evaluated.named_parameters(), self.evaluated.training_only
+        return sample_of(p for name, p in named if name in self.changing and not name.startswith(without))
 
     def changed(self, model: torch.nn.Module) -> dict[str, Tensor]:
         """Of a model's tensors those that training changes."""

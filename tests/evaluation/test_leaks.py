@@ -225,6 +225,19 @@ def test_photographs_saved_again_are_found(a, tmp_path):
     assert detail.startswith("4 tested photographs are near-duplicates of one that trained, such as person 00")
 
 
+def test_what_trained_is_decoded_as_what_is_tested(a):
+    """By the backbone's own interpolation: else no photograph would be equal to itself, and no cache would serve."""
+    table = open_dataset("folder", str(a))
+    trained = make_split(table, "all", seed=3, draws=1)
+    given = {"dataset": "folder", "data_root": str(a)}
+    for interpolation in ("bilinear", "bicubic"):
+        images = decode_images(table.root, list(table.images["path"]), 32, progress=False, interpolation=interpolation)
+        seen = seen_photographs(trained, given, images, Data())
+        own = images.select(list(seen.paths))
+        assert own.content_keys == seen.content_keys
+        np.testing.assert_array_equal(own.pixels, seen.pixels)
+
+
 def test_photographs_that_are_gone_or_changed_are_not_checked(a, b, tmp_path):
     found = copies_checked(a, b, here=tmp_path / "gone")
     assert found.loc["copies", "passed"] == "not checked" and "not at hand" in found.loc["copies", "detail"]

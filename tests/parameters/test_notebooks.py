@@ -70,7 +70,7 @@ LIBRARY = Path(handclip_lib.__file__).parent
 TAKEN_BY = {
     PromptTraining: ["training/prompt"], Prompts: ["models/prompt_learner"],
     ReidHead: ["models/reid_head"],
-    Guidance: [f"models/{name}" for name in ("promptsg", "reid_head", "prompt_learner")],
+    Guidance: [f"models/{name}" for name in ("promptsg", "handid", "reid_head", "prompt_learner")],
     ImageTraining: [f"training/{name}" for name in ("image", "encoding", "optimizer")],
 }  # fmt: skip
 
@@ -154,6 +154,20 @@ def test_promptsg_takes_one_template_and_no_text_of_identities():
     assert "text_weight: promptsg has no text of an identity" in str(error.value)
     with pytest.raises(ConfigError, match="has 0 slots"):
         resolve(JointTraining, {"method": "promptsg", "template": "a hand"})
+
+
+def test_handid_makes_texts_of_its_own_and_they_act():
+    with pytest.raises(ConfigError) as error:
+        resolve(JointTraining, {
+            "method": "handid", "template": "a {} hand|one {} hand", "text_weight": 1, "text_supcon_weight": 0,
+            "prompt_run": "latest", "version": "v5",
+        })  # fmt: skip
+    for words in (
+        "handid takes one template", "text_weight: handid has no text of an identity", "handid's texts act by it alone",
+        "prompt_run='latest': handid makes its texts of the images", "method='handid' has none: ''",
+    ):  # fmt: skip
+        assert words in str(error.value)
+    assert resolve(JointTraining, {"method": "handid"}).method == "handid"
 
 
 @pytest.mark.parametrize(("given", "size"), [("", None), ("256x128", (256, 128))])

@@ -12,11 +12,13 @@ from handclip_lib.data.audit import data_cautions
 from handclip_lib.data.manifest import Draw, Split
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features, is_baseline
-from handclip_lib.evaluation.intervals import FEWEST, RULE_OF_THREE, Interval, identity_interval
+from handclip_lib.evaluation.intervals import FEWEST, RULE_OF_THREE, Interval, share_interval
+from handclip_lib.evaluation.ranking.one_match import rank_one_match
 from handclip_lib.evaluation.ranking.retrieval import (
     TIED_SHARE_WARNED,
     RetrievalMetrics,
     TiedScoresWarning,
+    check_unit_length,
     rank_features,
 )
 from handclip_lib.evaluation.tables import in_percent, result_table
@@ -123,11 +125,13 @@ def chance_of_match(query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarra
 def cmc_interval(per_query: pd.DataFrame, n_gallery: int) -> Interval:
     """CMC at 1…20 (or the gallery's size) over all draws, with its interval; rows of `ProtocolResult.per_query`."""
     depth = min(CMC_DEPTH, n_gallery)
-    within = per_query["first_match_rank"].to_numpy()[:, None] <= np.arange(1, depth + 1)
-    people = per_query["identity"].nunique()
-    if people < 2:
-        raise EvaluationError(f"{people} identities have a query; an interval over identities needs at least two")
-    return identity_interval(within, per_query["identity"])
+    codes, people = pd.factorize(per_query["identity"], sort=True)
+    if len(people) < 2:
+        raise EvaluationError(f"{len(people)} identities have a query; an interval over identities needs at least two")
+    rank = np.minimum(per_query["first_match_rank"].to_numpy(), depth + 1)
+    found = np.bincount(codes * (depth + 1) + rank - 1, minlength=len(people) * (depth + 1))
+    within = found.reshape(-1, depth + 1)[:, :depth].cumsum(1)
+    return share_interval(within.astype(np.float64), np.bincount(codes).astype(np.float64))
 
 
 def evaluate_models(features: Mapping[str, Features], split: Split, *, burst: int = 0) -> list[ProtocolResult]:
@@ -266,20 +270,20 @@ def near_duplicates(features: Features, split: Split, threshold: float = 0.98, m
 def _ranked(features: Features, draw: Draw, exclude: np.ndarray | None = None) -> tuple[RetrievalMetrics, pd.DataFrame]:
     """Metrics of one draw, and the best match and best wrong image of each query that is matched and not left out."""
     n_query = len(draw.query_paths)
-    codes = np.unique(np.concatenate([draw.query_ids, draw.gallery_ids]), return_inverse=True)[1].ravel()
-    best, score = np.zeros((2, n_query), int), np.zeros((2, n_query), np.float32)
-
-    def look(rows: np.ndarray, scores: np.ndarray) -> None:
-        own = codes[rows, None] == codes[None, n_query:]
-        for side, kept in enumerate((own, ~own)):
-            masked = np.where(kept, scores, np.float32(-np.inf))
-            best[side, rows] = masked.argmax(1)
-            score[side, rows] = masked[np.arange(len(rows)), best[side, rows]]
-
+    codes = pd.factorize(np.concatenate([draw.query_ids, draw.gallery_ids]))[0]
     query, gallery = features.of(draw.query_paths), features.of(draw.gallery_paths)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TiedScoresWarning)  # the caller sums them up over the draws
-        metrics = rank_features(query, gallery, draw.query_ids, draw.gallery_ids, exclude=exclude, look=look)
+    place = np.full(codes.max() + 1, -1)
+    place[codes[n_query:]] = np.arange(len(gallery))
+    asked = np.ones(n_query, bool) if exclude is None else ~exclude
+    match = np.where(asked, place[codes[:n_query]], -1)
+    if (place >= 0).sum() == len(gallery) and (match >= 0).any():
+        check_unit_length("query", query, np.flatnonzero(asked))
+        check_unit_length("gallery", gallery)
+        found = rank_one_match(query, gallery, match)
+        best, score = np.stack([match, found.wrong]), np.stack([found.match_score, found.wrong_score])
+        metrics = found.metrics(len(gallery), asked)
+    else:
+        metrics, best, score = _ranked_by_all(query, gallery, codes, exclude)
     rank = metrics.first_match_rank
     table = pd.DataFrame(
         {
@@ -290,3 +294,22 @@ def _ranked(features: Features, draw: Draw, exclude: np.ndarray | None = None) -
         }
     )  # fmt: skip
     return metrics, table[rank > 0]
+
+
+def _ranked_by_all(
+    query: np.ndarray, gallery: np.ndarray, codes: np.ndarray, exclude: np.ndarray | None
+) -> tuple[RetrievalMetrics, np.ndarray, np.ndarray]:
+    """The same where a query may have several matches; places and scores of the best match and wrong image, (2, n)."""
+    n = len(query)
+    best, score = np.zeros((2, n), int), np.zeros((2, n), np.float32)
+
+    def look(rows: np.ndarray, scores: np.ndarray) -> None:
+        own = codes[rows, None] == codes[None, n:]
+        for side, kept in enumerate((own, ~own)):
+            masked = np.where(kept, scores, np.float32(-np.inf))
+            best[side, rows] = masked.argmax(1)
+            score[side, rows] = masked[np.arange(len(rows)), best[side, rows]]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TiedScoresWarning)  # the caller sums them up over the draws
+        return rank_features(query, gallery, codes[:n], codes[n:], exclude=exclude, look=look), best, score
