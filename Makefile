@@ -56,6 +56,8 @@ bench: $(STAMP)  ## our way beside the peers', in one process: ratios
 	$(BIN)/python -m benchmarks.retrieval
 	$(BIN)/python -m benchmarks.prompts
 	$(BIN)/python -m benchmarks.fine_tune
+	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.gpu
 
 SITE := HANDCLIP_REPORTS="$(CURDIR)/site/reports" $(BIN)/handclip run
 FEW := -p drawn_subjects 40 -p draws 3

@@ -67,6 +67,13 @@ def _add_exchange(command: Callable[..., argparse.ArgumentParser]) -> None:
     score.add_argument("--out", metavar="FOLDER", help="write tables (CSV) and figures (DET, ROC, CMC) into it")
     score.set_defaults(action=_score)
 
+    search = command("search", help="write the gallery images most alike to each query, of files of embeddings")
+    search.add_argument("query", metavar="QUERY", help="embeddings, .npz or .parquet")
+    search.add_argument("gallery", metavar="GALLERY", help="likewise, of the same model")
+    search.add_argument("--out", required=True, metavar="FILE", help="CSV: query, rank, gallery, cosine")
+    search.add_argument("-k", type=int, default=10, help="gallery images of each query (10)")
+    search.set_defaults(action=_search)
+
 
 def _weights(options: argparse.Namespace) -> int:
     from handclip_lib.launch.launcher import gather
@@ -150,4 +157,12 @@ def _score(options: argparse.Namespace) -> int:
 
         write_evaluation(found, Path(options.out))
         print(f"tables and figures: {one_line(Path(options.out))}")
+    return 0
+
+
+def _search(options: argparse.Namespace) -> int:
+    from handclip_lib.evaluation.exchange.search import search
+
+    n = search(Path(options.query), Path(options.gallery), Path(options.out), options.k)
+    print(f"{n:,} rows: {one_line(options.out)}")
     return 0
