@@ -11,14 +11,11 @@ from handclip_lib.backbone.load import Backbone
 from handclip_lib.data.folds import Folds
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
-from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.studies.prompts import labelled, prompt_task
-from handclip_lib.models.prompt_learner import PromptLearner
-from handclip_lib.models.trained import PROMPTS, TRAINING, image_encoder, read_texts, save_texts
-from handclip_lib.parameters.notebooks import ImageFinetune, JointTraining
+from handclip_lib.evaluation.studies.prompts import labelled
+from handclip_lib.models.trained import PROMPTS, TRAINING, image_encoder, read_texts
+from handclip_lib.parameters.notebooks import ImageFinetune
 from handclip_lib.training.image import fit_image
 from handclip_lib.training.launch import Processes
-from handclip_lib.training.prompt import fit_prompt
 from handclip_lib.training.state import History, keep_history
 from handclip_lib.training.validation import STRANGERS, TRAINED, training_images
 
@@ -101,15 +98,3 @@ def choose(history: pd.DataFrame, select_by: str) -> int:
     for row in history.to_dict("records"):
         chosen.add({str(name): value for name, value in row.items() if value == value})  # before training no loss is
     return chosen.best_epoch
-
-
-def fold_prompts(
-    backbone: Backbone, features: Features, split: Split, folds: Folds, options: JointTraining, folder: Path
-) -> None:
-    """Learn the prompts of each training without a fold, of its people alone, into its folder under `folder`."""
-    for number in range(len(folds.held_out) if folds.trains_all else 0):
-        place = folder / PLACE / str(number + 1)
-        task = prompt_task(features, split, folds.held_out[number])
-        learner = PromptLearner(backbone, task.identities, options)
-        fit_prompt(learner, task.images, task.labels, options.prompt_training, validate=task.accuracy, folder=place)
-        save_texts(place / PROMPTS, learner.text_features(), task.identities, backbone)

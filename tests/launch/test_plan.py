@@ -39,7 +39,7 @@ def test_a_plan_makes_nothing_and_names_every_parameter(reports: Path, capsys):
     assert not reports.exists()
     assert f"run     {plan(NOTEBOOK, {'epochs': 5}).folder.name}\n" in said
     assert "not started yet" in said
-    assert [line.split()[1:] for line in said.splitlines() if line.startswith("* ")] == [["epochs", "5", "[20]"]]
+    assert [line.split()[1:] for line in said.splitlines() if line.startswith("* ")] == [["epochs", "5", "[8]"]]
     assert "\n  learning_rate         0.0\n" in said
     assert "learning rates: learning_rate 0.0005, head_learning_rate 0.005 (of 0: measured here with tiny" in said
     true = str(plan(NOTEBOOK, {"backbone": "vitb16", "head_learning_rate": 0.01}))

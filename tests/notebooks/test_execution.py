@@ -127,7 +127,7 @@ def test_analysis_compares_the_runs_there_are(ran, tmp_path: Path):
     files = {path.name for path in analysis.folder.iterdir()}
     assert {"comparison.csv", "comparison.md", "comparison.tex", "not_comparable.csv", "runs.csv"} <= files
     compared = pd.read_csv(analysis.folder / "comparison.csv")
-    assert [name.split(" (")[0] for name in compared["model"]] == ["tiny", "tiny, not joint", *TRIVIAL]
+    assert [name.split(" (")[0] for name in compared["model"]] == ["tiny", "tiny, joint", *TRIVIAL]
     alone = run_quickly("06_analysis", tmp_path, runs=compared["run"][0])
     assert len(alone.pictures) == 5, "the difference of one run from itself is a sentence, no picture"
     assert "There is no second run on this split" in alone.text
