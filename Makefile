@@ -1,5 +1,8 @@
 # Each target makes .venv from the pins when it is missing or older than them.
 PYTHON ?= python3
+# Which build of torch, by uv's name: cpu, cu130, rocm6.4, …; pinned: the package index's own, which on Linux brings
+# 5 GB of CUDA. By default the CPU's, where Linux has no NVIDIA driver and PyTorch's own index can be reached.
+TORCH ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -59,7 +62,16 @@ $(STAMP): requirements.txt pyproject.toml
 	  echo "HandCLIP needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
-	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode -r requirements.txt
+	@torch="$(TORCH)"; uv="$(BIN)/uv pip install --python $(BIN)/python"; \
+	of_torch="-r pyproject.toml --group dev --all-extras --constraint requirements.txt --torch-backend"; \
+	if [ -z "$$torch" ] && [ "$$(uname)" = Linux ] && [ ! -e /proc/driver/nvidia/version ] && \
+	  ! command -v nvidia-smi >/dev/null && \
+	  UV_HTTP_RETRIES=0 UV_HTTP_TIMEOUT=10 $$uv --quiet --dry-run $$of_torch cpu 2>/dev/null; then torch=cpu; fi; \
+	echo "torch: $${torch:-pinned}"; \
+	case "$${torch:-pinned}" in \
+	  pinned) $$uv --compile-bytecode -r requirements.txt ;; \
+	  *) $$uv --compile-bytecode $$of_torch "$$torch" ;; \
+	esac
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps -e .
 	@touch $@
 

@@ -1,3 +1,5 @@
-"""HandCLIP: teach CLIP to recognise people by their hands, with numbers that can be defended."""
+"""HandCLIP's library: everything the notebooks call."""
 
-__version__ = "0.1.0"
+from handclip_lib.version import __version__
+
+__all__ = ["__version__"]

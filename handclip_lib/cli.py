@@ -17,14 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from handclip_lib import __version__
 from handclip_lib.errors import ConfigError, HandClipError, RunError
 from handclip_lib.file_commands import add_file_commands
 from handclip_lib.parameters.parts import Aspect, Dataset
-from handclip_lib.places import elsewhere, reports_folder
+from handclip_lib.parameters.study import study_parameters
+from handclip_lib.places import PROJECT, elsewhere, project, reports_folder, settle_home
 from handclip_lib.runs.listing import ORDERS, all_records, as_lines, chosen, columns_of, ordered
 from handclip_lib.runs.record import DAMAGED, STATUSES
 from handclip_lib.terminal import in_units, one_line, visible
+from handclip_lib.version import described
 
 EXIT_CODES = __doc__[__doc__.index("Exit codes:") :] if __doc__ else ""
 
@@ -33,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     options = _parser().parse_args(arguments)
     try:
+        settle_home()
+        if options.project:
+            os.environ[PROJECT] = str(Path(options.project).absolute())  # for the kernel and other processes too
+            project()
         code = options.action(options)
         sys.stdout.flush()
         return code
@@ -49,15 +54,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="handclip", description="Hand re-identification with CLIP.")
-    parser.add_argument("--version", action="version", version=f"handclip {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="and the commit, where it is known")
+    help_of_project = f"the study to work in ({PROJECT}, or the nearest at or above here)"
+    parser.add_argument("--project", default="", metavar="FOLDER", help=help_of_project)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_starts(commands.add_parser)
     _add_looks(commands.add_parser)
     add_file_commands(commands.add_parser)
+    for command in commands.choices.values():
+        command.add_argument("--project", default=argparse.SUPPRESS, metavar="FOLDER", help=help_of_project)
     return parser
 
 
+class _Version(argparse.Action):
+    """Asks git for the commit, which takes too long for every start."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(described())
+        parser.exit()
+
+
 def _add_starts(command: Callable[..., argparse.ArgumentParser]) -> None:
+    init = command("init", help="make a folder of your own with the notebooks and parameter files, or bring newer ones")
+    init.add_argument("folder", nargs="?", default="", metavar="FOLDER", help="to make; with --update: the study's")
+    init.add_argument("--update", action="store_true", help="bring newer files, beside what you edited as NAME.new")
+    init.set_defaults(action=_init)
+
     run = command("run", help="run a notebook in a folder of its own and write its report", epilog=EXIT_CODES)
     _add_parameters(run, "YAML file of parameters")
     start = run.add_mutually_exclusive_group()
@@ -129,11 +151,24 @@ def _add_parameters(command: argparse.ArgumentParser, file: str, *, required: bo
     add("-r", dest="raw", nargs=2, metavar=("NAME", "TEXT"), help="as text")
 
 
+def _init(options: argparse.Namespace) -> int:
+    from handclip_lib.study import begin, update
+
+    here = project() if options.update and not options.folder else None
+    if not options.folder and here is None:
+        raise ConfigError("name the folder: handclip init FOLDER, or handclip init --update FOLDER")
+    folder = here or Path(options.folder).expanduser()
+    print("\n".join((update if options.update else begin)(folder).lines()))
+    print(f"study: {one_line(folder)}")
+    return 0
+
+
 def _run(options: argparse.Namespace) -> int:
-    from handclip_lib.launch.launcher import find_notebook, gather, launch
+    from handclip_lib.launch.launcher import LOG, find_notebook, gather, launch
     from handclip_lib.launch.plan import find_checkpoint, plan, resumed_from
 
-    notebook, given = find_notebook(options.notebook), gather(options.files, options.typed, options.raw)
+    notebook = find_notebook(options.notebook)
+    given = study_parameters(notebook.stem) | gather(options.files, options.typed, options.raw)
     planned = plan(notebook, given) if options.resume or options.dry_run else None
     if options.dry_run:
         print(planned)
@@ -147,6 +182,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{done.folder.name} succeeded before; --force runs it again")
     elif done.status != "succeeded":
         print(f"handclip: {done.folder.name} {done.status}: {visible(done.error)}", file=sys.stderr)
+        print(f"handclip: what was said meanwhile: {done.folder / LOG}", file=sys.stderr)
         if checkpoint := find_checkpoint(done.folder):
             print(f"handclip: the same command goes on from {checkpoint}", file=sys.stderr)
     if done.report:
@@ -162,7 +198,8 @@ def _sweep(options: argparse.Namespace) -> int:
     notebook, file = find_notebook(options.notebook), options.files[-1]
     if not re.fullmatch(r"(\w[^/\\\0]*)?", options.name):
         raise ConfigError(f"--name {options.name!r}: give the name of one folder, which begins with a letter or digit")
-    base, typed = gather(options.files[:-1], [], []), gather([], options.typed, options.raw)
+    base = study_parameters(notebook.stem) | gather(options.files[:-1], [], [])
+    typed = gather([], options.typed, options.raw)
     points = read_points(notebook, gather([file], [], []), base, typed)
     rows = [row_of(point) for point in points]
     done = sum(row["status"] == "succeeded" for row in rows)

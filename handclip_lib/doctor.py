@@ -1,35 +1,46 @@
 """What is installed, what this machine has, and so what will work here and what will not, with the remedy."""
 
+import ctypes
 import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from packaging.requirements import Requirement
 
+from handclip_lib.backbone.published import addresses, published
 from handclip_lib.files import sha256_of
 from handclip_lib.machine import cores, free_memory, total_memory
-from handclip_lib.places import cache_folder, project_root, reports_folder
+from handclip_lib.parameters.parts import BackboneName
+from handclip_lib.places import STUDY, cache_folder, project, project_root, reports_folder
 from handclip_lib.runs.identity import PACKAGES
+from handclip_lib.study import is_stripped
 from handclip_lib.terminal import in_units, one_line
 
 LITTLE_SPACE = 2_000_000_000
 EXTRAS = {
-    "numba": ("-e '.[fast]'", "counting ranks is compiled, otherwise it takes several times as long"),
-    "faiss": ("-e '.[fast]'", "a gallery of 100,000 images and more is searched fast, otherwise exactly and slowly"),
-    "pillow_heif": ("-e '.[heif]'", "photographs of telephones (.heic) are read, otherwise left out by name"),
-    "submitit": ("-e '.[slurm]'", "a sweep can go to a Slurm cluster"),
+    "numba": ("'handclip[fast]'", "counting ranks is compiled, otherwise it takes several times as long"),
+    "faiss": (
+        "'handclip[fast]'",
+        "a gallery of 100,000 images and more is searched fast, otherwise exactly",
+    ),
+    "pillow_heif": ("'handclip[heif]'", "photographs of telephones (.heic) are read, otherwise left out by name"),
+    "submitit": ("'handclip[slurm]'", "a sweep can go to a Slurm cluster"),
     "playwright": ("playwright", "the tests of reports in a browser can run, with Chromium"),
 }
-INSTALL = "install the pins: make test, or pip install -r requirements.txt -e ."
+INSTALL = "install HandCLIP again with its dependencies; in a checkout: make test"
 OTHER_TORCH = "install a torch for its CUDA, or a newer driver: https://pytorch.org/get-started/locally"
+GPUS = (Path("/dev/nvidia0"), Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/kfd"))
+"""NVIDIA's, under WSL too, and AMD's: without one of them there is no need to import torch, which takes seconds."""
 DATA_VARIABLE = "HANDCLIP_TEST_DATA"
 
 
@@ -143,6 +154,11 @@ def _software() -> Iterator[Finding]:
 def _machine() -> Iterator[Finding]:
     yield Finding("cores", f"{cores()} to use, {platform.machine()}")
     yield Finding("memory", f"{in_units(total_memory())}, {in_units(free_memory())} free")
+    device = next(filter(Path.exists, GPUS), None)
+    if device is None and sys.platform == "linux" and "torch" not in sys.modules:
+        _load_torch()
+        yield Finding("GPU", "none", "note", "training runs on the CPU")
+        return
     import torch
 
     cuda = torch.version.cuda or "none: built for the CPU"
@@ -155,10 +171,26 @@ def _machine() -> Iterator[Finding]:
                 yield Finding("GPU", text)
             except RuntimeError as error:
                 yield Finding("GPU", f"{text}; it fails ({str(error).splitlines()[0]})", "note", OTHER_TORCH)
-    elif shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists():
+    elif device:
         yield Finding("GPU", f"there is one that torch cannot use; CUDA of torch {cuda}", "note", OTHER_TORCH)
     else:
         yield Finding("GPU", "none", "note", "training runs on the CPU")
+
+
+def _load_torch() -> None:
+    """Load torch's libraries, so that one that is missing is told of; `import torch` takes five times as long.
+
+    Raises:
+        ImportError: torch is not installed.
+        OSError: One of its libraries cannot be loaded.
+    """
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        raise ImportError("torch is not installed")
+    for name in ("libtorch_global_deps.so", "libtorch_python.so"):  # in the order, and for all, as torch does
+        library = Path(spec.origin).parent / "lib" / name
+        if library.is_file():
+            ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
 
 
 def _folders() -> Iterator[Finding]:
@@ -175,10 +207,9 @@ def _folders() -> Iterator[Finding]:
 
 
 def _weights() -> Iterator[Finding]:
-    from handclip_lib.backbone.load import TINY_WEIGHTS
-
-    there = TINY_WEIGHTS.is_file()
-    yield Finding("tiny", "shipped" if there else "missing", *_broken(there, f"restore {TINY_WEIGHTS}"))
+    tiny = Path(__file__).parent / "backbone" / "tiny.safetensors"
+    there = tiny.is_file()
+    yield Finding("tiny", "shipped" if there else "missing", *_broken(there, f"restore {tiny}"))
     for name, (file, checksum) in _published().items():
         path = cache_folder() / "clip" / file
         if not path.is_file():
@@ -190,11 +221,10 @@ def _weights() -> Iterator[Finding]:
 
 
 def _published() -> dict[str, tuple[str, str]]:
-    """OpenAI's file and its SHA-256, by short name."""
-    from handclip_lib.backbone.load import SHAPES
-    from handclip_lib.backbone.openai_clip import published
-
-    return {name: published(shape.published)[::2] for name, shape in SHAPES.items() if shape.published}
+    """OpenAI's file and its SHA-256, by short name; without the models themselves, which import torch."""
+    theirs = {re.sub(r"\W|px$", "", name.lower()): published(name)[::2] for name in addresses()}
+    ours = {name: name.replace("_", "") for name in get_args(BackboneName)}
+    return {name: theirs[plain] for name, plain in ours.items() if plain in theirs}
 
 
 def _data() -> Iterator[Finding]:
@@ -223,9 +253,13 @@ def _extras() -> Iterator[Finding]:
 def _notebooks() -> Iterator[Finding]:
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
-    folder = project_root() / "notebooks"
+    here, folder = project(), project_root() / "notebooks"
     count = len(list(folder.glob("0*.ipynb")))
-    yield Finding("notebooks", f"{count} in {folder}", *_broken(count > 0, "work in the folder of the project"))
+    whose = "" if here else ", as packaged: handclip init FOLDER makes a study of your own"
+    yield Finding("notebooks", f"{count} in {folder}{whose}", *_broken(count > 0, "handclip init --update brings them"))
+    if here and (here / STUDY).is_file() and not is_stripped(here):
+        remedy = "handclip init --update has git leave out what notebooks showed"
+        yield Finding("git", f"{here} is kept in git with all that notebooks show, photographs too", "note", remedy)
     remedy, version = f"{sys.executable} -m ipykernel install --sys-prefix", sys.version_info
     try:
         spec = KernelSpecManager().get_kernel_spec("python3")

@@ -20,7 +20,7 @@ def add_file_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     _add_exchange(command)
     weights = command("weights", help="what a file or folder of weights is; or convert it: weights convert FILE OUT")
     weights.add_argument("words", nargs="+", metavar="FILE", help="FILE, or: convert FILE OUT")
-    weights.add_argument("--to", default="", choices=["huggingface", "open_clip", "openai"], help="of convert")
+    weights.add_argument("--to", default="", choices=["huggingface", "open_clip", "openai", "onnx"], help="of convert")
     weights.add_argument("-p", dest="typed", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                          help="activation, heads or mean_std, where no file says it")  # fmt: skip
     weights.set_defaults(action=_weights)
@@ -52,7 +52,9 @@ def _add_exchange(command: Callable[..., argparse.ArgumentParser]) -> None:
     export.add_argument("run", metavar="RUN", help="id, folder, or latest")
     export.add_argument("--embeddings", metavar="FILE", help="the model's, .npz or .parquet, with path and identity")
     export.add_argument("--scores", metavar="FILE", help="of each query with each gallery image")
-    export.add_argument("--form", default="csv", choices=["csv", "bob", "four-column"], help="of the scores (csv)")
+    export.add_argument(
+        "--form", default="csv", choices=["csv", "bob", "four-column", "two-column"], help="of the scores (csv)"
+    )
     export.add_argument("--draw", default="0", metavar="N", help="of query and gallery, from 0 (0); all, in a csv")
     export.set_defaults(action=_export)
 

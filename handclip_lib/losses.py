@@ -120,14 +120,16 @@ def diversity_loss(texts: Tensor) -> Tensor:
 
 def image_losses(
     logits_of: Callable[[Tensor, Tensor], Tensor], centers: Tensor, texts: Tensor | None, label_smoothing: float,
-    margin: float, temperature: float,
+    margin: float, temperature: float, distance: Callable[[], Tensor] | None = None,
 ) -> dict[str, Callable[..., Tensor]]:  # fmt: skip
     """Each takes `ids` (n,) and what an encoder's `for_losses` gave of the batch, and returns a scalar.
 
     `identity`: cross-entropy of the head's logits. `triplet`: batch-hard, on embeddings of length 1. `supcon`: all
     photographs of an identity in the batch are alike. `center`: distance to a learnt centre, on embeddings of length 1.
     `image_to_text`: cross-entropy over the texts of all identities. `text_supcon`: supervised contrastive between
-    the batch's photographs and their texts, both ways. The last two and `supcon` compare by the cosine / temperature.
+    the batch's photographs and their texts, both ways. These two and `supcon` compare by the cosine / temperature.
+    `start`: how far the weights went. `distillation`: mean squared distance of the tower's embeddings to the frozen
+    tower's of the same views, both of length 1.
 
     Args:
         logits_of: Embeddings and ids to the classifier's logits, (n, n_identities).
@@ -136,6 +138,12 @@ def image_losses(
         label_smoothing: Of `identity`, 0..1.
         margin: Of `triplet`.
         temperature: More than 0.
+        distance: What `start` is.
+
+    Source of `start`: Li et al., "Explicit Inductive Bias for Transfer Learning with Convolutional Networks" (L2-SP),
+        ICML 2018. Of `distillation`: Mukhoti et al., "Fine-tuning can cripple your foundation model" (LDIFS), TMLR
+        2024; of the same views: Beyer et al., "Knowledge distillation: A good teacher is patient and consistent",
+        CVPR 2022, where targets computed once, of unchanged images, were worse.
     """
 
     def identity(ids: Tensor, embeddings: Tensor, **_: Tensor) -> Tensor:
@@ -163,7 +171,16 @@ def image_losses(
         both = [supervised_contrastive(*way, ids, ids, temperature, normalize=True) for way in ways]
         return both[0] + both[1]
 
-    return {loss.__name__: loss for loss in (identity, triplet, supcon, center, image_to_text, text_supcon)}
+    def start(**_: Tensor) -> Tensor:
+        assert distance is not None
+        return distance()
+
+    def distillation(embeddings: Tensor, frozen: Tensor, **made: Tensor) -> Tensor:
+        now, then = F.normalize(made.get("image", embeddings), dim=1), F.normalize(frozen.detach(), dim=1)
+        return (now - then).square().sum(dim=1).mean()
+
+    losses = (identity, triplet, supcon, center, image_to_text, text_supcon, start, distillation)
+    return {loss.__name__: loss for loss in losses}
 
 
 class WeightedLoss:

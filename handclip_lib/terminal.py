@@ -14,6 +14,11 @@ def one_line(value: object, most: int = 0) -> str:
     return visible(text).replace("\n", "\\n")
 
 
+def counted(n: int, noun: str) -> str:
+    """So many of something: "1 image", "12,000 images"."""
+    return f"{n:,} {noun}" + "s" * (n != 1)
+
+
 def in_units(size: int) -> str:
     """Bytes as a person reads them, in powers of 1000."""
     value, unit = float(size), "B"

@@ -1,6 +1,9 @@
 """People whose true rank-1, mAP or difference is known: what intervals and tests are held against."""
 
 import numpy as np
+from scipy.special import ndtr
+
+from handclip_lib.evaluation.verification.error_rates import Pairs
 
 COUNTS = ("even", "Zipf", "11k")
 # Queries of the 71 test people of 11k Hands, dorsal right, in one draw: 46 photographs at most, as HandInfo.csv has it.
@@ -86,3 +89,38 @@ def two_alike(
     second = first if shared else people_of(mean, 0.2, (data_sets, n), rng)
     sums = [sums_of(people, queries, measure, rng) for people in (first, second)]
     return sums[0] - sums[1], DRAWS * queries.astype(float)
+
+
+def pairs_of_people(
+    n: int, counts: str, mean: float, alike: float, goats: float, dependent: float, rng: np.random.Generator
+) -> Pairs:
+    """Every pair of about four photographs of each of n people, scores of variance 1, mated ones `mean` higher.
+
+    A share of the variance, `alike`, is the persons' own (and, of two, the pair's), the rest is of photographs and of
+    pairs of them; `dependent` is the correlation of a person's mated and non-mated effects. One person in ten is lower
+    by `goats` in mated pairs.
+    """
+    images = np.full(n, 4)
+    if counts != "even":
+        images = np.maximum(2, np.round(4 * queries_of(counts, n) / queries_of(counts, n).mean())).astype(int)
+    who = np.repeat(np.arange(n), images)
+    both = np.stack(np.triu_indices(len(who), 1), 1).astype(np.int32)
+    same = who[both[:, 0]] == who[both[:, 1]]
+    with_others, with_oneself, photograph = rng.normal(size=n), rng.normal(size=n), rng.normal(size=len(who))
+    with_oneself = dependent * with_others + np.sqrt(1 - dependent**2) * with_oneself
+    two, first, second = np.triu(rng.normal(size=(n, n)), 1), *who[both].T
+    noise = np.sqrt((1 - alike) / 4) * photograph[both].sum(1) + np.sqrt((1 - alike) / 2) * rng.normal(size=len(both))
+    mated = mean - goats * (rng.random(n) < 0.1) + np.sqrt(alike) * with_oneself
+    between = np.sqrt(alike / 3) * (with_others[first] + with_others[second] + (two + two.T)[first, second])
+    score = noise + np.where(same, mated[first], between)
+    names = np.char.add("p", who.astype(str))
+    return Pairs(np.arange(len(who)).astype(object), names, score[same], both[same], score[~same], both[~same])
+
+
+def true_rates(threshold: float, mean: float, goats: float) -> tuple[float, float, float]:
+    """AUC, and FMR and FNMR at a threshold, of the population of `pairs_of_people`."""
+
+    def of_all(of_a_mean) -> float:
+        return float(0.9 * of_a_mean(mean) + 0.1 * of_a_mean(mean - goats))
+
+    return of_all(lambda m: ndtr(m / np.sqrt(2))), float(ndtr(-threshold)), of_all(lambda m: ndtr(threshold - m))

@@ -80,7 +80,7 @@ def test_a_missing_package_is_broken_and_a_missing_extra_is_not(monkeypatch):
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "faiss" else spec(name))
     assert found("Optional", "faiss").state == "note"
-    assert "-e '.[fast]'" in found("Optional", "faiss").remedy
+    assert "'handclip[fast]'" in found("Optional", "faiss").remedy
     assert examine().sound
     monkeypatch.setattr(importlib.metadata, "version", without_papermill)
     assert found("Software", "papermill").state == "broken"

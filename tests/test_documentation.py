@@ -25,8 +25,9 @@ from click import ClickException
 from PIL import Image
 
 from handclip_lib.backbone.load import SHAPES, load_backbone
-from handclip_lib.backbone.openai_clip import build_clip, clip_package, published
+from handclip_lib.backbone.openai_clip import build_clip, clip_package
 from handclip_lib.backbone.properties import Given
+from handclip_lib.backbone.published import published
 from handclip_lib.cli import EXIT_CODES, _parser, main
 from handclip_lib.data.audit import PUBLISHED_COUNTS
 from handclip_lib.data.images import decode_images
@@ -330,7 +331,9 @@ def test_every_name_of_the_library_in_the_text_is_there(page: Path):
     text = page.read_text(encoding="utf-8")
     wrong = [name for name in re.findall(r"(?<!\S)-[pr] (\w+)", text.replace("`", " ")) if name not in PARAMETERS]
     for word in code_words(page):
-        if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", word) and page.name != "from_clipfh.md":  # whose names are another's
+        if word.startswith("test_"):
+            there = any(f"def {word}(" in file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+        elif re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", word) and page.name != "from_clipfh.md":  # whose names are another's
             there = re.search(rf"\b{word}\b", source_text()) is not None
         elif re.fullmatch(r"\w+\.(py|yml|json|safetensors|bib)", word):
             there = any(ROOT.rglob(word)) or word in source_text()

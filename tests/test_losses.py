@@ -188,9 +188,12 @@ def found() -> dict:
     encoder.classifier.data = torch.randn(4, 8, dtype=torch.float64)
     embeddings, texts = 3 * torch.randn(6, 8, dtype=torch.float64), torch.randn(4, 8, dtype=torch.float64)
     texts_1 = F.normalize(texts, dim=1)
-    terms = image_losses(encoder.logits, encoder.centers, texts_1, SMOOTHING, MARGIN, TEMPERATURE)
-    values = {name: term(ids=torch.tensor(IDS), embeddings=embeddings).item() for name, term in terms.items()}
-    return values | {"encoder": encoder, "rows": embeddings, "texts": texts}
+    terms = image_losses(
+        encoder.logits, encoder.centers, texts_1, SMOOTHING, MARGIN, TEMPERATURE, lambda: torch.tensor(2.5)
+    )
+    rows = {"embeddings": embeddings, "frozen": torch.randn(6, 8, dtype=torch.float64)}
+    values = {name: term(ids=torch.tensor(IDS), **rows).item() for name, term in terms.items()}
+    return values | {"encoder": encoder, "rows": embeddings, "frozen": rows["frozen"], "texts": texts}
 
 
 def unit(row) -> list[float]:
@@ -254,6 +257,12 @@ def test_text_supcon_is_both_ways_over_the_batchs_own_texts(found):
     ways = [found["rows"], found["texts"][IDS]]
     total = sum(contrastive_by_hand(*way, IDS, IDS, TEMPERATURE, True) for way in (ways, ways[::-1]))
     assert found["text_supcon"] == pytest.approx(total, rel=1e-9)
+
+
+def test_distillation_is_the_mean_squared_distance_to_the_frozen_embeddings_of_length_1(found):
+    distances = [math.dist(unit(row), unit(frozen)) for row, frozen in zip(found["rows"], found["frozen"], strict=True)]
+    assert found["distillation"] == pytest.approx(sum(d**2 for d in distances) / 6, rel=1e-9)
+    assert found["start"] == 2.5, "what it is given"
 
 
 def test_every_loss_has_its_weight():

@@ -20,11 +20,12 @@ from handclip_lib.parameters.notebooks import NOTEBOOKS, JointTraining
 from handclip_lib.training.image import fit_image
 
 PARAMS = Path(__file__).parents[1] / "params"
-MODELS = {name[3:]: model for name, model in NOTEBOOKS.items()} | {"promptsg": JointTraining}
+MODELS = {name[3:]: model for name, model in NOTEBOOKS.items()} | dict.fromkeys(("promptsg", "handid"), JointTraining)
 FILES = sorted(PARAMS.rglob("*.yml"))
 VERSIONS = [
     file for file in FILES if file.parent.name in ("joint_training", "promptsg") and re.match(r"v\d", file.stem)
 ]
+TRAINED = [*VERSIONS, *(file for file in FILES if file.parent.name == "handid")]
 
 
 def values_of(file: Path) -> dict:
@@ -93,12 +94,12 @@ def test_joint_training_and_fine_tune_have_the_settings_that_clipfh_reports(clip
     assert compared == 19
 
 
-@pytest.mark.parametrize("file", VERSIONS, ids=lambda file: f"{file.parent.name}-{file.stem}")
+@pytest.mark.parametrize("file", TRAINED, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_every_version_trains_an_epoch(file):
     config = resolve(
         JointTraining, values_of(file) | {"epochs": 1, "precision": "fp32", "n_identities": 2, "n_images": 2}
     )
-    vit, guided = config.backbone == "vitb16", config.method == "promptsg"
+    vit, guided = config.backbone == "vitb16", config.method != "prompts_then_image"
     side = 32 if vit else 64
     height, width = (side, side // 2) if config.size else (side, side)
     torch.manual_seed(0)
@@ -129,4 +130,4 @@ def test_every_version_trains_an_epoch(file):
     assert ("visual.conv1.weight" in moved) == (config.unfreeze_blocks == -1)
     if guided:
         assert any(name.startswith("inversion") for name in moved)
-        assert any(name.startswith("guidance") for name in moved)
+        assert any(name.startswith("guidance") for name in moved) == (config.method == "promptsg")

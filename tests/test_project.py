@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.version import Version
+
+from handclip_lib.places import SHIPPED
+from handclip_lib.version import __version__
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,12 +36,31 @@ def test_the_pins_cover_every_dependency():
     assert {re.split(r"[<>=\[]", name)[0] for name in wanted} <= pinned
 
 
-def test_a_wheel_holds_the_library_alone_which_needs_no_tool():
+def test_a_wheel_holds_library_notebooks_and_params_and_needs_no_tool():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
-    assert project["hatch"]["build"]["targets"]["wheel"]["packages"] == ["handclip_lib"]
+    wheel = project["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["only-include"] == ["handclip_lib", *SHIPPED]
+    assert wheel["sources"] == {part: f"handclip_lib/shipped/{part}" for part in SHIPPED}
+    assert set(wheel["only-include"]) < set(project["hatch"]["build"]["targets"]["sdist"]["only-include"])
     assert project["mypy"]["files"] == ["handclip_lib", "tools"]
     library = "".join(path.read_text() for path in (ROOT / "handclip_lib").rglob("*.py"))
     assert not re.search(r"^\s*(from|import) tools\b", library, re.MULTILINE)
+
+
+def test_a_version_is_released_with_a_date_or_is_one_to_come():
+    released = re.findall(r"^## \[([\d.]+)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    versions = [Version(each) for each in released]
+    assert versions == sorted(versions, reverse=True)
+    ours = Version(__version__)
+    assert ours == versions[0] if not ours.is_devrelease else ours > versions[0]
+    assert f"\nversion: {released[0]}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_every_supported_python_is_named_alike():
+    readme, environment = (ROOT / "README.md").read_text(), (ROOT / "environment.yml").read_text()
+    oldest = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
+    (newest,) = re.findall(rf"Python {re.escape(oldest)} to (3\.\d+)", readme)
+    assert f"python >={oldest},<3.{int(newest.split('.')[1]) + 1}" in environment
 
 
 def test_ruff_and_nbstripout_of_pre_commit_are_the_pinned_ones():

@@ -1,7 +1,7 @@
 import pytest
 
 from handclip_lib.errors import DataError
-from handclip_lib.terminal import one_line, visible
+from handclip_lib.terminal import counted, one_line, visible
 
 
 @pytest.mark.parametrize("sign", ["\x1b", "\x9b", "\a", "\r", "\b", "\u202e", "\u2066", "\u2028", "\u200f", "\ud800"])
@@ -18,3 +18,7 @@ def test_a_field_is_one_line_and_not_longer_than_asked():
     assert one_line("a\nb") == "a\\nb"
     assert one_line("é × ü 手") == "é × ü 手"
     assert one_line("abcdef", 4) == "abc…"
+
+
+def test_one_of_something_is_no_plural():
+    assert [counted(n, "image") for n in (0, 1, 12_000)] == ["0 images", "1 image", "12,000 images"]

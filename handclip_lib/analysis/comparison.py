@@ -10,8 +10,8 @@ import pandas as pd
 
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features, is_baseline
-from handclip_lib.evaluation.intervals import Difference, Interval, identity_interval, paired_difference
-from handclip_lib.evaluation.ranking.protocol import cmc_interval
+from handclip_lib.evaluation.intervals import FEWEST, Difference, Interval, identity_interval, paired_difference
+from handclip_lib.evaluation.ranking.protocol import cmc_interval, few_people
 from handclip_lib.evaluation.ranking.saved_evaluation import SavedEvaluation
 from handclip_lib.evaluation.tables import in_percent, result_table
 
@@ -217,6 +217,18 @@ def comparison_conclusion(table: pd.DataFrame) -> str:
     return (
         f"{said}; {gain} percentage points ({low} to {high}) over {first['model']}, p {sign} {p:.3f} (Holm): {verdict}"
     )
+
+
+def comparison_cautions(table: pd.DataFrame) -> list[str]:
+    """What must be said of the best entry of a `comparison_table` and of its p-values, a sentence each."""
+    best = table.iloc[int(table["rank1"].argmax())]
+    n = int(best["n_identities"])
+    said = few_people(n, bool(best["supported"]))
+    if n < FEWEST:
+        said.append(f"Of {n} people no p is below {2.0 ** (1 - n):.2g}, and of fewer than six none is below .05.")
+    if is_baseline(best["model"]):
+        said.append("No model is better than a trivial baseline, which knows nothing about identity.")
+    return said
 
 
 def won_and_lost(first: Entry, second: Entry, gallery: str = "aspect") -> Mapping[str, pd.DataFrame]:

@@ -162,6 +162,7 @@ def citation_keys(records: Sequence[Mapping[str, Any]]) -> list[str]:
             "hermans2017triplet": bool(given.get("triplet_weight")),
             "wen2016center": bool(given.get("center_weight")),
             "zhong2017reranking": bool(given.get("rerank") or given.get("reranking")),
+            "baisa2025handid": given.get("method") == "handid",
             "yang2024promptsg": "promptsg" in str(record.get("notebook")) or given.get("method") == "promptsg",
         }
         wanted |= {key for key, used in rules.items() if used}

@@ -1,21 +1,28 @@
 """Weights described, and written as other libraries take them: `handclip weights`."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from handclip_lib.backbone.fitting import NOTHING
+from handclip_lib.backbone.image_tower import learning_part
 from handclip_lib.backbone.load import Backbone, load_backbone
 from handclip_lib.backbone.naming import to_hugging_face
 from handclip_lib.backbone.properties import Given, Properties
 from handclip_lib.backbone.weights import save_tensors
+from handclip_lib.data.batches import plain
 from handclip_lib.data.images import height_and_width
 from handclip_lib.errors import BackboneError
 from handclip_lib.files import make_folder, whole_file, write_text
 
-LIBRARIES = ("huggingface", "open_clip", "openai")
+LIBRARIES = ("huggingface", "open_clip", "openai", "onnx")
+ONNX = "image.onnx"
+ONNX_NEEDS = ("onnx", "onnxscript")
+LARGEST_ONNX = 2**31 - 2**24
+"""Bytes of a tower in one file, beyond which its weights lie beside it: protobuf holds 2 GiB."""
 _RESAMPLE = {"bicubic": 3, "bilinear": 2}
 
 
@@ -61,6 +68,8 @@ def convert(path: str, out: Path, to: str, given: Given = NOTHING) -> Path:
         with whole_file(out) as private:
             torch.save(state, private)
         return out
+    if to == "onnx":
+        return _write_onnx(backbone, out)
     make_folder(out)
     facts = {"format": "pt"} | backbone.properties.facts()
     if to == "open_clip":
@@ -72,6 +81,37 @@ def convert(path: str, out: Path, to: str, given: Given = NOTHING) -> Path:
     write_text(out / "preprocessor_config.json", json.dumps(_images(backbone), indent=2) + "\n")
     save_tensors(out / "model.safetensors", to_hugging_face(state), facts)
     return out
+
+
+class _Pixels(torch.nn.Module):
+    """An image tower behind its own normalisation, so that nobody who runs it has to know of that."""
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self.visual, self._by = backbone.model.visual, backbone.normalisation
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return learning_part(self.visual, plain(pixels, self._by))
+
+
+def _write_onnx(backbone: Backbone, folder: Path) -> Path:
+    """The image tower as `ONNX` in a folder: `pixels`, uint8 (n, height, width, 3), to `embedding`, not normalised."""
+    if missing := [name for name in ONNX_NEEDS if find_spec(name) is None]:
+        raise BackboneError(f"--to onnx needs {' and '.join(missing)}: pip install 'handclip[onnx]'")
+    height, width = height_and_width(backbone.resolution)
+    some = torch.zeros(2, height, width, 3, dtype=torch.uint8)  # of one image the number would be a constant
+    with torch.inference_mode():
+        program = torch.onnx.export(
+            _Pixels(backbone).eval(), (some,), input_names=["pixels"], output_names=["embedding"], verbose=False,
+            dynamic_shapes={"pixels": {0: torch.export.Dim("n")}},
+        )  # fmt: skip
+    assert program is not None
+    facts = {"name": backbone.name, "fingerprint": backbone.fingerprint} | backbone.properties.facts()
+    program.model.metadata_props.update(facts)
+    make_folder(folder)
+    weights = sum(4 * p.numel() for p in backbone.model.visual.parameters())
+    program.save(folder / ONNX, external_data=weights > LARGEST_ONNX)
+    return folder
 
 
 def _open_clip(backbone: Backbone) -> dict[str, Any]:

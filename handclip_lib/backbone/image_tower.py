@@ -26,6 +26,14 @@ def blocks_of(visual: Any) -> list[Any]:
     return [visual.layer1, visual.layer2, visual.layer3, visual.layer4]
 
 
+def depths(visual: Any) -> dict[int, int]:
+    """How deep each parameter (its `id`) lies: 0 after the blocks, 1 in the last one, and most before the first."""
+    blocks = blocks_of(visual)
+    found = {id(p): len(blocks) - number for number, block in enumerate(blocks) for p in block.parameters()}
+    after = ("ln_post.", "proj", "attnpool.")
+    return {id(p): 0 if name.startswith(after) else len(blocks) + 1 for name, p in visual.named_parameters()} | found
+
+
 def unfreeze(visual: Any, last: int = ALL) -> list[torch.nn.Module]:
     """Let the last blocks of openai-clip's image tower learn, and what comes after them; freeze the rest.
 
@@ -123,7 +131,7 @@ def _learning(visual: Any, activations: Tensor, last: int) -> tuple[Tensor, list
 def _entrance(visual: Any, images: Tensor) -> Tensor:
     if hasattr(visual, "transformer"):
         patches = visual.conv1(images).flatten(2).transpose(1, 2)
-        tokens = torch.cat([visual.class_embedding.to(patches.dtype).expand(len(images), 1, -1), patches], dim=1)
+        tokens = torch.cat([visual.class_embedding.to(patches.dtype).expand(images.shape[0], 1, -1), patches], dim=1)
         return visual.ln_pre(tokens + visual.positional_embedding.to(patches.dtype))
     x = images
     for number in (1, 2, 3):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 
 from handclip_lib.backbone.fitting import NOTHING, build_model, fitting_model, own_size
 from handclip_lib.backbone.image_tower import RESNET_STEP, learning_part, resize_input, whole_cells
-from handclip_lib.backbone.openai_clip import ClipShape, cells_of, clip_package, fetch_published, published
+from handclip_lib.backbone.openai_clip import ClipShape, cells_of, clip_tokenizer, fetch_published, published
 from handclip_lib.backbone.properties import PLAIN_STEMS, Given, Properties, openais
 from handclip_lib.backbone.weights import TINY_WEIGHTS, Weights, fingerprint, read_weights, refuse_not_finite
 from handclip_lib.data.batches import Normalisation, plain
@@ -99,8 +98,8 @@ class Backbone:
 
     @property
     def reads_text(self) -> bool:
-        """Whether the model has CLIP's vocabulary, without which it embeds images only."""
-        return bool(self.model.vocab_size > self.end_token)
+        """Whether the model has CLIP's vocabulary, without which it embeds images only: a larger one is another."""
+        return bool(self.model.vocab_size == ClipShape.vocab_size)
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
@@ -143,30 +142,25 @@ class Backbone:
             BackboneError: The model has another vocabulary than CLIP's.
         """
         if not self.reads_text:
-            known = f"{self.name} knows {self.model.vocab_size} tokens and CLIP's vocabulary has {self.end_token + 1}"
+            known = f"{self.name} knows {self.model.vocab_size} tokens and CLIP's vocabulary has {ClipShape.vocab_size}"
             known = known if self.model.vocab_size else f"{self.name} has no text tower"
             raise BackboneError(f"{known}; it can embed images, not texts")
-        return list(_tokenizer().encode(text))
+        return list(clip_tokenizer().encode(text))
 
     def words(self, tokens: Sequence[int]) -> list[str]:
         """What each token stands for, for messages and tables."""
-        tokenizer = _tokenizer()
+        tokenizer = clip_tokenizer()
         return [tokenizer.decode([token]).strip() or tokenizer.decoder[token] for token in tokens]
 
     @property
     def start_token(self) -> int:
         """The token every text starts with."""
-        return int(_tokenizer().encoder["<|startoftext|>"])
+        return int(clip_tokenizer().encoder["<|startoftext|>"])
 
     @property
     def end_token(self) -> int:
         """The token every text ends with, the highest of all; its place holds the text's embedding."""
-        return int(_tokenizer().encoder["<|endoftext|>"])
-
-
-@cache
-def _tokenizer() -> Any:
-    return clip_package().simple_tokenizer.SimpleTokenizer()
+        return int(clip_tokenizer().encoder["<|endoftext|>"])
 
 
 def load_backbone(
@@ -252,8 +246,8 @@ def check_weights(
             raise BackboneError(f"{file} is no file; give the path of a checkpoint")
         _, shape, _ = fitting_model(_sized(read_weights(file), input_size), given)
         _refuse_other_shape(name, shape, file)
-        if texts and not shape.text_layers:
-            alone = f"{file} has no text tower, and prompts need one"
+        if texts and shape.vocab_size != ClipShape.vocab_size:
+            alone = f"{file} has no text tower of CLIP's {ClipShape.vocab_size} tokens, and prompts need one"
             raise BackboneError(f"{alone}: notebooks 03 and 05 take it, 02 and 04 do not; give a whole CLIP")
     if input_size:
         whole_cells(shape.patch_size or RESNET_STEP, input_size)

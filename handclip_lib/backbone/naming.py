@@ -129,9 +129,11 @@ def _clip_reid(state: dict[str, Tensor], remarks: list[str]) -> dict[str, Tensor
     """Its text tower has no tokens of its own, so that the image tower alone is whole."""
     tower = {f"visual.{name.removeprefix('image_encoder.')}": value
              for name, value in state.items() if name.startswith("image_encoder.")}  # fmt: skip
+    vit = "visual.class_embedding" in tower  # configs/person/vit_clipreid.yml and cnn_clipreid.yml of its repository
+    said = "ViTs by 0.5: -p mean_std half" if vit else "ResNets by ImageNet's: -p mean_std imagenet"
     remarks.append(
         f"the image tower of a CLIP-ReID, without its {len(state) - len(tower)} other tensors; its own configurations "
-        "normalise by 0.5: -p mean_std half"
+        f"normalise {said}"
     )
     return tower
 

@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import packaging.version
 import torch
@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from handclip_lib.backbone.image_tower import RESNET_STEP
 from handclip_lib.backbone.properties import Properties
+from handclip_lib.backbone.published import published
 from handclip_lib.errors import BackboneError
 from handclip_lib.files import sha256_of, whole_file
 
@@ -68,25 +69,10 @@ def clip_package() -> ModuleType:
     return sys.modules["clip"]
 
 
-class Published(NamedTuple):
-    """One of OpenAI's nine: its file's name in the download folder, where it is, and its SHA-256, a part of that."""
-
-    file: str
-    address: str
-    checksum: str
-
-
-def published(architecture: str) -> Published:
-    """Of a name that `clip.available_models()` lists: `"ViT-B/16"`, whose file is `"ViT-B-16.pt"`."""
-    address: str = clip_package().clip._MODELS[architecture]
-    checksum, file = address.split("/")[-2:]
-    return Published(file, address, checksum)
-
-
-def published_as(file: Path) -> str:
-    """OpenAI's name of the architecture whose published file this is, by its SHA-256; "" where it is none."""
-    checksums = {address.split("/")[-2]: name for name, address in clip_package().clip._MODELS.items()}
-    return checksums.get(sha256_of(file), "")
+@cache
+def clip_tokenizer() -> Any:
+    """openai-clip's own; its `encoder` is CLIP's vocabulary, words to numbers."""
+    return clip_package().simple_tokenizer.SimpleTokenizer()
 
 
 def fetch_published(architecture: str, folder: Path, progress: bool = True) -> Path:

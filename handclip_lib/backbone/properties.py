@@ -32,7 +32,10 @@ WHOLE = (
 """Files of weights in a folder, the first there is taken."""
 PLAIN_STEMS = ("model", "pytorch_model", "open_clip_model", "open_clip_pytorch_model", "best", "final")
 """Of files that are told by their folder's name."""
-CONFIGS = ("open_clip_config.json", "config.json", "preprocessor_config.json", "processor_config.json")
+VOCABULARIES = ("vocab.json", "tokenizer.json")
+CONFIGS = (
+    "open_clip_config.json", "config.json", "preprocessor_config.json", "processor_config.json", *VOCABULARIES,
+)  # fmt: skip
 _ACTIVATIONS = {
     "quick_gelu": "quick_gelu", "quickgelu": "quick_gelu", "gelu": "gelu", "gelu_python": "gelu",
 }  # fmt: skip
@@ -46,6 +49,8 @@ _NEUTRAL = {
     "proj_bias": False, "proj_type": "linear", "act_kwargs": None, "norm_kwargs": None, "timm_model_name": None,
     "hf_model_name": None, "block_type": None,
 }  # fmt: skip
+
+_TOKENS = ("hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")  # keys of open_clip that make other tokens
 
 
 class Given(NamedTuple):
@@ -140,18 +145,19 @@ def stated_beside(path: Path) -> dict[str, Any]:
     for file in [*own, folder / "open_clip_config.json", folder / "config.json"]:
         if not file.is_file():
             continue
-        config = _read(file)
+        config = read_json(file)
         if file.name != "config.json" and not {"model_cfg", "vision_cfg", "model_type", "architecture"} & config.keys():
             continue  # some other .json of this name
         found = _understood(config, file)
         for other in ("preprocessor_config.json", "processor_config.json"):
             if "mean" not in found and (folder / other).is_file():
-                _take(found, _hugging_face_images(_read(folder / other)), other)
+                _take(found, _hugging_face_images(read_json(folder / other)), other)
         return found
     return {}
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """What a file beside weights says, by name."""
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -202,6 +208,9 @@ def _open_clip(config: dict[str, Any], file: Path) -> dict[str, Any]:
         "activation": "quick_gelu" if model.get("quick_gelu") else "gelu", "heads": width // head,
         "text_heads": text.get("heads", 8), "size": _size(vision.get("image_size", 224)), "pooling": "CLIP's",
     }  # fmt: skip
+    words = [f"{name}={text[name]!r}" for name in _TOKENS if text.get(name)]
+    if words and not str(text.get("hf_tokenizer_name", "")).startswith("openai/clip-"):
+        found["vocabulary"] = " and ".join(words)
     if "mean" in images:
         found |= {"mean": tuple(images["mean"]), "std": tuple(images["std"])}
     return found | _interpolated(images.get("interpolation", "bicubic"), file)

@@ -16,8 +16,17 @@ import safetensors.torch
 import torch
 
 from handclip_lib.backbone.naming import named
-from handclip_lib.backbone.openai_clip import published_as
-from handclip_lib.backbone.properties import INDICES, WHOLE, openais, stated_beside, stated_in
+from handclip_lib.backbone.openai_clip import ClipShape, clip_tokenizer
+from handclip_lib.backbone.properties import (
+    INDICES,
+    VOCABULARIES,
+    WHOLE,
+    openais,
+    read_json,
+    stated_beside,
+    stated_in,
+)
+from handclip_lib.backbone.published import published_as
 from handclip_lib.backbone.torchscript import declared_activation, is_torchscript, read_torchscript
 from handclip_lib.errors import BackboneError, HandClipError
 from handclip_lib.files import REMEDY, UNSEALED, is_sealed, seal, whole_file
@@ -106,7 +115,26 @@ def read_weights(path: Path) -> Weights:
     inside = named(found, path)
     stated = _stated(file, facts)
     size, side = _sizes(facts)
-    return Weights(path, inside.state, inside.library, inside.remarks, stated, size or stated.get("size"), side)
+    state, remarks = inside.state, inside.remarks
+    if not {"visual.class_embedding", "visual.proj", "visual.attnpool.positional_embedding"} & state.keys():
+        alone = "without a class token (SigLIP and others pool without one) and without a CLIP ResNet's pooling"
+        raise BackboneError(f"{path} holds an image tower {alone}: it is none of CLIP's shape")
+    if "token_embedding.weight" in state and (other := stated.get("vocabulary") or _other_words(file.parent)):
+        state = {name: value for name, value in state.items() if name.startswith("visual.")}
+        remarks += (f"its text tower was left out, for it reads other tokens than CLIP's ({other})",)
+    return Weights(path, state, inside.library, remarks, stated, size or stated.get("size"), side)
+
+
+def _other_words(folder: Path) -> str:
+    """The file beside weights whose vocabulary is not CLIP's; "" where there is none. Of equal size is not equal."""
+    for name in VOCABULARIES:
+        if (folder / name).is_file():
+            found = read_json(folder / name)
+            words = found.get("model", {}).get("vocab") if name == "tokenizer.json" else found
+            clips = {word: n for word, n in clip_tokenizer().encoder.items() if n < ClipShape.vocab_size - 2}
+            if not (isinstance(words, dict) and clips.items() <= words.items()):
+                return name
+    return ""
 
 
 def _file_in(folder: Path) -> Path:

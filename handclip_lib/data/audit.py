@@ -20,7 +20,7 @@ from handclip_lib.data.survey import POOR, UNREADABLE, Survey, measure_quality, 
 from handclip_lib.data.table import ASPECTS, UNSPECIFIED, HandTable, as_groups, own_groups
 from handclip_lib.errors import DataError
 from handclip_lib.places import METADATA, find_data_root
-from handclip_lib.terminal import one_line, visible
+from handclip_lib.terminal import counted, one_line, visible
 
 ATTRIBUTES = ("aspect", "gender", "skin_color", "age", "accessories", "nail_polish", "irregularities")
 LAYOUTS = ("auto", *READERS)
@@ -87,7 +87,7 @@ def reading_facts(table: HandTable) -> pd.DataFrame:
         ("identities, of people", f"{images['identity'].nunique()}, {images['subject'].nunique()}"),
         ("sessions", f"{known['session'].nunique()}; {several} identities in several" if len(known) else "not known"),
         ("images with a capture number", str(int(images["capture"].notna().sum()))),
-        ("left out", f"{len(table.left_out)} images"),
+        ("left out", counted(len(table.left_out), "image")),
         *((f"note {number}", note) for number, note in enumerate(table.notes, 1)),
     ]
     return pd.DataFrame(facts, columns=["fact", "value"])
@@ -115,7 +115,8 @@ def left_out_reasons(table: HandTable) -> pd.DataFrame:
 def no_part(table: HandTable, split: Split) -> str:
     """How many images could not be used, and how many others the protocol does not use, such as with accessories."""
     unused = len(set(table.images["path"]) - set(split.images["path"]))
-    return f"{len(table.left_out)} images cannot be used, {unused} others are not in this split"
+    others = f"{counted(unused, 'other')} {'is' if unused == 1 else 'are'} not in this split"
+    return f"{counted(len(table.left_out), 'image')} cannot be used, {others}"
 
 
 def attribute_counts(table: HandTable) -> pd.DataFrame:
@@ -191,7 +192,7 @@ class CheckReport:
         yield one_line(self.table.root)
         people = images["subject"].nunique()
         of_people = "" if people == images["identity"].nunique() else f" (hands of {people} people)"
-        what = f"{len(images)} images of {images['identity'].nunique()} identities{of_people}"
+        what = f"{counted(len(images), 'image')} of {images['identity'].nunique()} identities{of_people}"
         yield f"data set {self.table.dataset!r}: {what}"
         if len(sessions := images[images["session"] != ""]):
             again = (sessions.groupby("identity")["session"].nunique() > 1).sum()
@@ -199,7 +200,7 @@ class CheckReport:
         yield from _attributes(self.table)
         yield from _protocols(self.protocol, self.protocols)
         reasons = left_out_reasons(self.table)
-        yield f"\nLeft out: {len(self.table.left_out)} images"
+        yield f"\nLeft out: {counted(len(self.table.left_out), 'image')}"
         for row in reasons[reasons["images"] > 0].itertuples(index=False):
             yield one_line(f"  {row.images} × {row.reason} ({row[2]})")
         if self.notes:
@@ -260,7 +261,8 @@ def check(
             found[aspect] = str(error)
     named = {METADATA, *table.left_out["path"]}
     others = [path for path in data_files(table.dataset, folder) if not is_image(path) and path not in named]
-    said = [f"{len(others)} files have no photograph's name and were not looked at ({others[0]})"] if others else []
+    many = counted(len(others), "file")
+    said = [f"{many} without a photograph's name, not looked at ({others[0]})"] if others else []
     return CheckReport(table, made, found, (*table.notes, *seen.notes, *_converted(seen, failures), *said), quality)
 
 

@@ -15,50 +15,77 @@ from handclip_lib.data.images import CLIP_MEAN, CLIP_STD
 
 
 class SmallBatchWarning(UserWarning):
-    """There are fewer identities than a batch is to hold."""
+    """Batches cannot hold what they are to hold."""
 
 
-def warn_if_few(identities: Sequence[int] | np.ndarray, n_identities: int) -> None:
-    """Say that no batch will hold the `n_identities` that were asked for, with the same arguments as below."""
-    there = len(np.unique(identities))
+def warn_if_short(identities: Sequence[int] | np.ndarray, n_identities: int, n_images: int) -> None:
+    """Say what batches lack of the P people × K images that were asked for, with the same arguments as below."""
+    counts = np.unique(np.asarray(identities), return_counts=True)[1]
+    there, most = len(counts), int(counts.max())
+    said = []
     if there < n_identities:
-        message = f"n_identities={n_identities}: a batch holds the {there} identities there are to train on"
-        warnings.warn(message, SmallBatchWarning, stacklevel=3)
+        said.append(f"n_identities={n_identities}: a batch holds the {there} identities there are to train on")
+    held = min(n_identities, there)
+    shown = _batch_count(-(-counts // n_images), held) * n_images
+    if many := int((counts > shown).sum()):
+        each = f"{held} identities × {n_images} images"
+        left = f"{many} identities have more images than an epoch in batches of {each} shows: {shown} of up to {most}"
+        said.append(f"{left}, and others in the next")
+    if said:
+        warnings.warn("; ".join(said), SmallBatchWarning, stacklevel=3)
 
 
 def identity_batches(
     identities: Sequence[int] | np.ndarray, n_identities: int, n_images: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """One epoch: every image exactly once, in batches of different identities.
+    """One epoch, in batches that are each of as many different identities: P, or all where there are fewer.
 
-    An identity's images are shuffled and cut into groups of `n_images`; a batch takes one group of each of the
-    `n_identities` identities that have the most groups left, so large ones are not left over for the end. An
-    identity with one image is a group of one. The last batches may hold fewer identities; a batch of a single image,
-    which no batch norm can take, joins the batch before it.
+    An identity's images are shuffled and cut into groups of at most `n_images`, as even as may be; a batch takes one
+    group of each of its identities. There are as many batches as hold all groups, P in each. Places that are left go
+    to identities drawn at random, whose images are then shown again. An identity with more groups than there are
+    batches shows some of them, and others in the next epoch: one with many photographs shall not fill steps on its
+    own. All other images are shown at least once.
 
     Args:
-        identities: Of each image, shape (n,).
+        identities: Of each image, shape (n,); at least two different ones.
         n_identities, n_images: P, at least 2, and K, at least 1.
         rng: What shuffles.
 
     Returns:
-        Positions of images, int64 each; together a permutation of 0 … n−1.
+        Positions of images, int64 each, none twice in a batch.
     """
     if n_identities < 2 or n_images < 1:
         raise ValueError(f"a batch of {n_identities} identities × {n_images} images: give at least 2 × 1")
     labels = np.asarray(identities)
-    groups: list[list[np.ndarray]] = []
-    for label in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero(labels == label))
-        groups.append([rows[i : i + n_images] for i in range(0, len(rows), n_images)])
-    batches = []
-    while any(groups):
-        left = np.array([len(parts) for parts in groups])
-        order = np.lexsort((rng.random(len(groups)), -left))[:n_identities]
-        batches.append(np.concatenate([groups[number].pop() for number in order if groups[number]]))
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2:] = [np.concatenate(batches[-2:])]
-    return [batches[number] for number in rng.permutation(len(batches))]
+    people, counts = np.unique(labels, return_counts=True)
+    if len(people) < 2:
+        raise ValueError(f"images of {len(people)} identities: a batch holds at least two")
+    groups, held = -(-counts // n_images), min(n_identities, len(people))
+    n_batches = _batch_count(groups, held)
+    times = np.minimum(groups, n_batches)
+    while (left := held * n_batches - times.sum()) > 0:
+        free = np.flatnonzero(times < n_batches)
+        times[rng.permutation(free)[:left]] += 1
+    # dealt in turn, an identity's groups go to different batches, and each batch gets as many
+    batches: list[list[np.ndarray]] = [[] for _ in range(n_batches)]
+    dealt = 0
+    for number in rng.permutation(len(people)):
+        for group in _groups(np.flatnonzero(labels == people[number]), groups[number], times[number], rng):
+            batches[dealt % n_batches].append(group)
+            dealt += 1
+    return [np.concatenate(batches[number]) for number in rng.permutation(n_batches)]
+
+
+def _batch_count(groups: np.ndarray, held: int) -> int:
+    return -(-int(groups.sum()) // held)
+
+
+def _groups(rows: np.ndarray, count: int, times: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """So many groups of an identity's images, shuffled and cut into `count` anew once all were shown."""
+    found: list[np.ndarray] = []
+    while len(found) < times:
+        found += np.array_split(rng.permutation(rows), count)
+    return found[:times]
 
 
 Normalisation = tuple[Sequence[float], Sequence[float]]

@@ -37,6 +37,7 @@ class DecodedImages:
         failures: Reason for each image that could not be decoded.
         content_keys: A key of each image's file content and transform.
         seen: What their files are.
+        interpolation: As `decode_images` has it.
     """
 
     paths: tuple[str, ...]
@@ -44,6 +45,7 @@ class DecodedImages:
     failures: dict[str, str]
     content_keys: tuple[str, ...]
     seen: Survey = field(default_factory=Survey)
+    interpolation: str = "bicubic"
 
     def rows(self, paths: Iterable[str]) -> np.ndarray:
         """Rows of `pixels` for some paths; a DataError for one that is not among them."""
@@ -113,7 +115,7 @@ def decode_images(
         raise DataError(f"{root}: none of the {len(paths)} images can be decoded; {first}: {reason}")
     rows = [row for row in range(len(good)) if row not in failed]
     return DecodedImages(
-        tuple(good[row] for row in rows), pixels, failures, tuple(keys[row] for row in rows), seen
+        tuple(good[row] for row in rows), pixels, failures, tuple(keys[row] for row in rows), seen, interpolation
     )  # fmt: skip
 
 

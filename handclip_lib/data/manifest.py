@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -104,24 +105,41 @@ class Split:
             raise DataError(f"unknown gallery {gallery!r}; choose from {', '.join(GALLERIES)}")
         if not 0 <= trial < self.meta["draws"]:
             raise DataError(f"draw {trial} does not exist; this split has {self.meta['draws']}, from 0")
-        images = self.images
-        chosen = images["gallery_in"].map(lambda text: str(trial) in text.split())
-        test = images["role"] == "test"
-        in_gallery = (test & chosen) | (images["role"] == "distractor")
+        images, role, chosen = self._arrays, self._arrays["role"], self._chosen[trial]
+        test, other = role == "test", role == "other"
+        in_gallery = (test & chosen) | (role == "distractor")
         if gallery == "all":
-            in_gallery |= (images["role"] == "other") & chosen
-        query, held = images[test & ~chosen], images[in_gallery]
+            in_gallery |= other & chosen
+        query, held = np.flatnonzero(test & ~chosen), np.flatnonzero(in_gallery)
         sessions = sessions or ("other" if self.crosses_sessions else "")
         if sessions:
-            enrolled = query["identity"].map(images[test & chosen].set_index("identity")["session"])
-            same = query["session"] == enrolled
-            query = query[same if sessions == "same" else enrolled.notna() & ~same]
-        foreign = held["role"] == "other"
-        gallery_ids = held["identity"].where(~foreign, held["aspect"] + "/" + held["identity"])
-        return Draw(
-            query["path"].to_numpy(object), query["identity"].to_numpy(str), _captures(query),
-            held["path"].to_numpy(object), gallery_ids.to_numpy(str), _captures(held),
-        )  # fmt: skip
+            first = np.flatnonzero(test & chosen)
+            session_of = dict(zip(images["identity"][first], images["session"][first], strict=True))
+            enrolled = np.array([session_of.get(name) for name in images["identity"][query]], object)
+            same = images["session"][query] == enrolled
+            query = query[same if sessions == "same" else (enrolled != None) & ~same]  # noqa: E711
+        sides = ((images["path"][rows], images[name][rows], images["capture"][rows])
+                 for rows, name in ((query, "identity"), (held, "gallery_identity")))  # fmt: skip
+        return Draw(*next(sides), *next(sides))
+
+    @cached_property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """Columns of the images, and what each is called in a gallery."""
+        images = self.images
+        names = images["identity"].where(images["role"] != "other", images["aspect"] + "/" + images["identity"])
+        return {name: images[name].to_numpy(object) for name in ("path", "role", "session")} | {
+            "identity": images["identity"].to_numpy(str), "gallery_identity": names.to_numpy(str),
+            "capture": images["capture"].fillna(-1).to_numpy(np.int64),
+        }  # fmt: skip
+
+    @cached_property
+    def _chosen(self) -> np.ndarray:
+        """Whether each image is in the gallery of each draw, bool (draws, n)."""
+        number = {str(trial): trial for trial in range(self.meta["draws"])}
+        found = np.zeros((len(number), len(self.images)), bool)
+        for place, text in enumerate(self.images["gallery_in"]):
+            found[[number[trial] for trial in text.split() if trial in number], place] = True
+        return found
 
     def draws(self, gallery: str = "aspect") -> Iterator[Draw]:
         """All draws, one after the other."""
@@ -165,10 +183,6 @@ class Split:
 
 def _with_columns(images: pd.DataFrame) -> pd.DataFrame:
     return images.assign(**{name: "" for name in WHERE_KNOWN if name not in images})[COLUMNS]
-
-
-def _captures(rows: pd.DataFrame) -> np.ndarray:
-    return rows["capture"].fillna(-1).to_numpy(np.int64)
 
 
 def _csv(images: pd.DataFrame) -> str:

@@ -11,6 +11,7 @@ from handclip_lib.data.content import content_keys, is_content
 from handclip_lib.data.manifest import CROSS_SESSION, Split
 from handclip_lib.data.table import ASPECTS, UNSPECIFIED, HandTable, identity_order, is_distractor, natural_order
 from handclip_lib.errors import DataError
+from handclip_lib.terminal import counted
 
 CUTOFFS = {"dorsal_r": 1050, "dorsal_l": 1037, "palmar_r": 1051, "palmar_l": 1042}
 """Largest identity that trains, per aspect of 11k Hands. Source: Baisa, ICPR 2022."""
@@ -71,7 +72,7 @@ def make_split(
             f"{table.root}: {unknown} is of no known session, which protocol={protocol!r} needs; name sessions by "
             "folders (session1), by -p session_level, or in a table's column session"
         )
-    parts = [_one_aspect(own, trains, seed, draws, notes, across)]
+    parts = [assign_roles(own, trains, seed, draws, notes, across)]
     if there and aspect != "all":
         for other in [a for a in ASPECTS if a != aspect]:
             rows = images[images["aspect"] == other]
@@ -79,7 +80,7 @@ def make_split(
                 notes.append(f"gallery 'all' has no images of {other}: the data set has none")
                 continue
             other_trains, _ = _rule(table, images, other, protocol, seed)
-            foreign = _one_aspect(rows, other_trains, seed, draws, [], across)
+            foreign = assign_roles(rows, other_trains, seed, draws, [], across)
             parts.append(foreign[foreign["role"] == "test"].assign(role="other"))
     rows = pd.concat(parts, ignore_index=True)
     return _finished(table, rows, aspect, protocol, seed, draws, cutoff, notes)
@@ -149,7 +150,7 @@ def _own_protocol(table: HandTable) -> str:
 def _without_accessories(images: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     worn = images["accessories"].fillna(False).astype(bool)
     if worn.any():
-        notes.append(f"{int(worn.sum())} images with accessories left out by the protocol")
+        notes.append(f"{counted(int(worn.sum()), 'image')} with accessories left out by the protocol")
     return images[~worn]
 
 
@@ -185,7 +186,7 @@ def _rule(
     return lambda identity: identity_order(identity) <= last, cutoff
 
 
-def _one_aspect(
+def assign_roles(
     images: pd.DataFrame, trains: Callable[[str], bool], seed: int, draws: int, notes: list[str], across: bool = False
 ) -> pd.DataFrame:
     """Give each image a role and its gallery draws; across: of one session of each identity, in turn."""
@@ -252,7 +253,7 @@ def _given(table: HandTable, aspect: str, seed: int, draws: int) -> Split:
         draws = _whole_draws(table, tested)
     known = table.images[table.images["path"].isin(given["path"])]
     said: list[str] = []
-    rows = _one_aspect(known, there.__contains__, seed, draws, said)
+    rows = assign_roles(known, there.__contains__, seed, draws, said)
     if set(given.loc[given["role"] == "val", "subject"]) <= set(given.loc[given["role"] == "train", "subject"]):
         role = given[trains].drop_duplicates("path").set_index("path")["role"]
         rows["role"] = rows["path"].map(role).fillna("test")

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
@@ -41,6 +42,10 @@ class Features:
     embeddings: np.ndarray
     lengths: np.ndarray | None = None
 
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return {path: i for i, path in enumerate(self.paths)}
+
     def __post_init__(self) -> None:
         """Refuse NaN and infinity, for every figure is made of these."""
         require_finite(self.embeddings, f"embeddings of {len(self.paths)} images")
@@ -69,9 +74,8 @@ class Features:
 
     def of(self, paths: Iterable[str]) -> np.ndarray:
         """Embeddings of some paths, float32 (n, size); a path without one is refused."""
-        row = {path: i for i, path in enumerate(self.paths)}
         try:
-            return self.embeddings[[row[path] for path in paths]]
+            return self.embeddings[[self._row[path] for path in paths]]
         except KeyError as error:
             said = f"{error.args[0]} has no embedding; extract the features of the whole split"
             raise EvaluationError(said) from error

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.special import stdtrit
 
 from handclip_lib.errors import EvaluationError
@@ -88,9 +89,8 @@ def by_identity(values: Any, identities: Any) -> tuple[np.ndarray, np.ndarray]:
         raise EvaluationError(f"{len(values)} values but {len(identities)} identities; one each is wanted")
     table = values[:, None] if values.ndim == 1 else values
     kept = ~np.isnan(table).any(1)
-    codes = np.unique(np.asarray(identities)[kept], return_inverse=True)[1].ravel()
-    sums = np.zeros((int(codes.max(initial=-1)) + 1, table.shape[1]))
-    np.add.at(sums, codes, table[kept])
+    codes = pd.factorize(np.asarray(identities)[kept], sort=True)[0]  # by their hashes: quicker than to sort them all
+    sums = np.stack([np.bincount(codes, column) for column in table[kept].T], 1) if len(codes) else np.zeros((0, 1))
     return sums, np.bincount(codes).astype(np.float64)
 
 
@@ -103,7 +103,8 @@ def share_interval(
     variance of the share in terms of what u people would have who are all right or all wrong each: 1 then, about 0
     where people do not differ. Few people with a miss (or a hit, whichever are fewer) say little about ρ: with m =
     (Σ misses)² / Σ misses² of them, m² : 1 is the weight of what was found against 1. Wilson's interval is that of u/ρ
-    trials, with Student's t of u - 1 degrees of freedom in place of 1.96.
+    trials, with Student's t of u - 1 degrees of freedom in place of 1.96; of those of ten people, or all there are,
+    where most counts are one person's: ρ is then held up by its 1, and both at once would say nothing.
 
     So where nobody is missed, one of n further people still may be: the interval is that of n trials. How often it
     covers the truth, and what else was tried, is in docs/definitions.md.
@@ -136,11 +137,27 @@ def share_interval(
     rho = np.divide(variance * trials, most, out=np.ones_like(found), where=most > 0)
     known = np.minimum(_worth(sums), _worth(counts[:, None] - sums)) ** 2
     rho = np.maximum(rho, (known * rho + 1) / (known + 1))
-    t = stdtrit(max(1 / squares - 1, 0.1), (1 + LEVEL) / 2)
+    t = stdtrit(max(1 / squares - 1, min(n, FEWEST) - 1), (1 + LEVEL) / 2)
     spread = t**2 * rho / trials
     middle, half = found + spread / 2, np.sqrt(most * spread + spread**2 / 4)
     low, high = (np.clip((middle + side * half) / (1 + spread), 0, 1) for side in (-1, 1))
     return Interval(found, np.where(found <= 0, 0, low), np.where(found >= 1, 1, high), n)
+
+
+def mean_of_two(first: Interval, second: Interval) -> Interval:
+    """The mean of two rates over the same people: their distances to either end add as the sides of a right angle do.
+
+    So it is no wider where one of them never varies, and keeps to 0..1.
+
+    Source: Zou & Donner, "Construction of confidence limits about effect measures: a general approach", Statistics in
+        Medicine 2008 (the method of variance estimates recovery).
+    """
+    both = (first.estimate + second.estimate) / 2
+    down, up = (
+        np.hypot(getattr(first, end) - first.estimate, getattr(second, end) - second.estimate) / 2
+        for end in ("low", "high")
+    )
+    return Interval(both, both - down, both + up, max(first.n_identities, second.n_identities))
 
 
 def jackknife(figures: Callable[[np.ndarray], Any], estimate: np.ndarray, n: int) -> np.ndarray:

@@ -26,6 +26,7 @@ SELECTIONS = {
     "tiny": (STATED, "Its recipe was chosen with figures of drawn hands and of 11k Hands in view: see its card."),
     "unknown": (UNKNOWN, "The weights are a file: what chose them, and on whose images, is not known here."),
     "embeddings": (UNKNOWN, "Another program made the embeddings: what chose its weights is not known here."),
+    "people": (YES, "The epoch was chosen on training people held out of the training; no test image chose it."),
     "val": (YES, "The epoch was chosen on validation images of the training; no test image chose it."),
     "test": (NO, f'Test images chose the epoch: every figure is to be labelled "{SELECTED_ON_TEST}".'),
 }  # fmt: skip
@@ -52,8 +53,8 @@ def leak_checks(
     Args:
         trained: The manifest the weights were trained on; None where there is none.
         selected_on: What chose the weights: "nothing" for published ones, "tiny" for those shipped here, "unknown" for
-            a file that says nothing of itself, "embeddings" for those of another program, "val" or
-            "test" as the training's `validation` was.
+            a file that says nothing of itself, "embeddings" for those of another program, "people",
+            "val" or "test" as the training's `validation` was.
         pixel_features: `pixel_embeddings` of at least the test images, to count near-duplicates among them.
         images: Decoded images of at least `split.evaluated_paths()`, to compare the content of files.
         seen: Photographs that trained, decoded as `images` are; None: they are not at hand.
@@ -82,7 +83,7 @@ def check_evaluation(
     return leak_checks(
         split,
         trained=training.split if training else manifest_beside(config.weights),
-        selected_on=config.selected_on(training.parameters if training else None),
+        selected_on=training.selected_on if training else config.selected_on,
         pixel_features=features[f"{BASELINE}pixels"],
         images=images,
         seen=seen_photographs(training.split, training.parameters, images, config) if training else None,
@@ -135,8 +136,8 @@ def _files(split: Split, images: DecodedImages) -> tuple[str, str]:
         return YES, "No query is the same file as a gallery image of its draw, compared by path and content."
     query, copy = shared[0]
     return NO, (
-        f"{len(shared)} queries of all draws are the same file as a gallery image, compared by path and content, such "
-        f"as {query} and {copy}: they are found without recognising anybody. Remove the copies."
+        f"Of the queries of all draws {len(shared)} are the same file as a gallery image, compared by path and "
+        f"content, such as {query} and {copy}: they are found without recognising anybody. Remove the copies."
     )
 
 
@@ -188,7 +189,8 @@ def seen_photographs(
 ) -> DecodedImages | None:
     """The photographs a training saw, where its parameters say, if their content is still the recorded one.
 
-    Decoded in the size of the images they are to be `like`, as `config` has those decoded; None where there is none.
+    Decoded in the size and by the interpolation of the images they are to be `like`, as `config` has those decoded;
+    None where there is none.
     """
     rows = trained.images[trained.images["role"].isin(["train", "val"]) & (trained.images["content"] != "")]
     given = {name: parameters[name] for name in (*OPENED_BY, "sample_range") if name in parameters}
@@ -200,7 +202,7 @@ def seen_photographs(
         if not same.any():
             return None
         # all of them, as the training decoded them: then they are in the cache
-        _, images = decode_table(table, asked, size[0] if size[0] == size[1] else size)
+        _, images = decode_table(table, asked, size[0] if size[0] == size[1] else size, like.interpolation)
     except DataError:
         return None
     decoded = set(images.paths)

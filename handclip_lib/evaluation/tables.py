@@ -23,7 +23,9 @@ HEADINGS = {
     "mated_mean": "mean mated score", "non_mated_mean": "mean non-mated score", "template_bytes": "bytes a template",
     "comparisons_per_second": "comparisons a second", "n_identity_pairs": "pairs of people",
     "same_as": "the same model as", "by_chance": "people by chance", "fmr_difference": "FMR difference",
-    "fnmr_difference": "FNMR difference", "n_images": "images",
+    "fnmr_difference": "FNMR difference", "n_images": "images", "trained_rank1": "Rank-1 of trained people",
+    "strangers_rank1": "Rank-1 of strangers", "rank1_gap": "gap",
+    "n_genuine_identities": "identities with a mated pair",
 }  # fmt: skip
 """The field's word for a column (ISO/IEC 2382-37:2022, ISO/IEC 19795-1:2021); any other says what it is itself."""
 QUALIFIED = {
@@ -34,11 +36,14 @@ SHARES = frozenset({
     "rank1", "rank5", "rank10", "map", "map_trapezoid", "minp", "eer", "fmr", "fnmr", "fpir", "fnir", "tar", "target",
     "fta", "fta_if_dropped", "tied_share", "left_out", "share", "accuracy", "majority", "chance", "best_rank1",
     "lowest_supported_fmr", "image_to_text@1", "image_to_text@5", "text_to_image@1", "image_to_text@1_by_text",
-    "hter", "fnir_rank1", "fmr_difference", "fnmr_difference",
+    "hter", "fnir_rank1", "fmr_difference", "fnmr_difference", "trained_rank1", "strangers_rank1", "rank1_gap",
 })  # fmt: skip
 """Columns of results that are shares in 0..1, or differences of such; with them their ends, spreads and gains."""
+COUNTS = ("comparisons_per_second", "template_bytes", "images", "queries")
 OF_A_SHARE = re.compile(r"_(low|high|sd|macro|validation|gain|chance)$")
 RESULTS = "results"
+VALIDATED = "val_"
+"""How the columns begin that a training measures on its validation images."""
 
 
 def result_table(
@@ -76,11 +81,14 @@ def readable(frame: "pd.DataFrame") -> "pd.DataFrame":
         return formatted(frame)
     shown = [name + end for name in how["shown"] for end in ("", "_low", "_high") if name + end in frame]
     some = (frame[shown] if shown else frame).rename(columns=str)
+    if "attribute" in some:  # its values are columns of a data set, such as skin_color
+        some = some.assign(attribute=[heading(str(name)) if name else name for name in some["attribute"]])
     return formatted(some, [name for name in map(str, some) if is_share(name) and some[name].dtype != bool])
 
 
 def is_share(column: str) -> bool:
     """Whether a column of results holds shares in 0..1, such as "rank1", "rank1_low" or "map_gain"."""
+    column = column.removeprefix(VALIDATED)
     while column not in SHARES and OF_A_SHARE.search(column):
         column = OF_A_SHARE.sub("", column)
     return column in SHARES
@@ -88,6 +96,8 @@ def is_share(column: str) -> bool:
 
 def heading(column: str) -> str:
     """What a column is called for a reader."""
+    if column.startswith(VALIDATED):
+        return QUALIFIED["validation"].format(heading(column.removeprefix(VALIDATED)))
     base, _, last = column.rpartition("_")
     if column not in HEADINGS and base and last in QUALIFIED:
         return QUALIFIED[last].format(heading(base))
@@ -107,7 +117,8 @@ def formatted(frame: "pd.DataFrame", percent: Iterable[str] = ()) -> "pd.DataFra
     ranges = {name for name in names if {f"{name}_low", f"{name}_high"} <= set(names)}
     ends = {f"{name}_{end}" for name in ranges for end in ("low", "high")}
     for name in (name for name in names if name not in ends):
-        one = in_percent if name in shares else _p_value if re.search(r"(^|_)p(_holm)?$", name) else plain
+        number = _count if name.startswith("n_") or name in COUNTS else plain
+        one = in_percent if name in shares else _p_value if re.search(r"(^|_)p(_holm)?$", name) else number
         texts = [one(value) for value in frame[name]]
         if name in ranges:
             low, high = ([one(value) for value in frame[f"{name}_{end}"]] for end in ("low", "high"))
@@ -129,6 +140,14 @@ def plain(value: Any) -> str:
     if type(value).__name__ in ("bool", "bool_"):
         return "yes" if value else "no"
     return "" if value is None or type(value).__name__ == "NAType" else str(value)
+
+
+def _count(value: Any) -> str:
+    """A whole number with commas, `plain` otherwise."""
+    try:
+        return f"{value:,d}"
+    except (TypeError, ValueError):
+        return plain(value)
 
 
 def _p_value(value: Any) -> str:

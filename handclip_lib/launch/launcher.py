@@ -18,19 +18,21 @@ from typing import Any
 import yaml
 
 from handclip_lib.errors import ConfigError, HandClipError, RunError
-from handclip_lib.files import umask, write_text, writing
+from handclip_lib.files import begin_file, umask, write_text, writing
+from handclip_lib.launch.papermill_child import KERNEL_DIED
 from handclip_lib.launch.plan import Plan, plan
 from handclip_lib.parameters.files import is_name, read_mapping
 from handclip_lib.parameters.guard import as_papermill
 from handclip_lib.parameters.notebooks import NOTEBOOKS, notebook_of
-from handclip_lib.places import project_root
+from handclip_lib.places import find_file, project_root
 from handclip_lib.runs.record import Claim, now, read_record, remove_results, write_record
 from handclip_lib.runs.run import RUN_FOLDER, new_record
 
 GRACE = 20.0  # seconds a notebook has to end after it was asked to
 AGAIN = 7.0  # seconds after which it is asked again: a signal may be lost, and nbclient gives a kernel 5 to end
-KERNEL_DIED = 138  # papermill's exit code when the kernel is gone
 TIME_OUT = "time-out"
+LOG = "papermill.log"
+"""File in a run's folder: what papermill, the kernel and its processes said, of every start."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def find_notebook(name: str) -> Path:
     found = notebook_of(stem)
     path = Path(name) if name != stem and Path(name).is_file() else folder / f"{found or stem}.ipynb"
     if not folder.is_dir() and not path.is_file():
-        raise ConfigError(f"{folder} is not there: start handclip in the folder of the project, where notebooks/ is")
+        raise ConfigError(f"{folder} is not there: handclip init --update brings the notebooks of a study")
     if not found or not path.is_file():
         raise ConfigError(f"no notebook {name!r} in {folder}; choose from {', '.join(NOTEBOOKS)} or their numbers")
     return path
@@ -65,12 +67,14 @@ def find_notebook(name: str) -> Path:
 def gather(files: Sequence[str], typed: Sequence[tuple[str, str]], raw: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Merge parameters: files in their order, then `-p` (typed as papermill types them), then `-r` (text).
 
+    A file is sought from the working folder or else from the project's.
+
     Raises:
         ConfigError: As `read_mapping`, or a name is none.
     """
     merged: dict[str, Any] = {}
     for file in files:
-        merged |= read_mapping(Path(file))
+        merged |= read_mapping(find_file(file))
     if wrong := [name for name, _ in (*typed, *raw) if not is_name(name)]:
         raise ConfigError(f"{wrong[0]!r} is no name of a parameter")
     return merged | {name: as_papermill(value) for name, value in typed} | dict(raw)
@@ -106,9 +110,9 @@ def _run(notebook: Path, planned: Plan, anew: bool, timeout: float | None) -> La
     write_text(folder / "parameters.yml", yaml.safe_dump(config.model_dump(), sort_keys=False))
     began = time.monotonic()
     private = folder / ".executing.ipynb"
-    command = [sys.executable, "-m", "handclip_lib.launch.papermill_child", str(os.getpid())]
-    command += [str(notebook), str(private), "-f", str(folder / "parameters.yml")]
-    command += ["--cwd", str(Path.cwd()), "--no-request-save-on-cell-execute", "--autosave-cell-every", "5"]
+    begin_file(folder / LOG)
+    command = [sys.executable, "-m", "handclip_lib.launch.papermill_child", str(os.getpid()), str(folder / LOG)]
+    command += [str(notebook), str(private), str(folder / "parameters.yml"), str(Path.cwd())]
     # two seconds to import, needed when the run ends: meanwhile
     threading.Thread(target=importlib.import_module, args=("handclip_lib.report.cells",), daemon=True).start()
     code, stopped_by = _papermill(command, {**os.environ, RUN_FOLDER: str(folder)}, timeout)

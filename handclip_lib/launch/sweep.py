@@ -26,7 +26,7 @@ from handclip_lib.launch.launcher import asked_to_stop
 from handclip_lib.launch.plan import Point
 from handclip_lib.launch.worker import ELSEWHERE, NOT_RUN
 from handclip_lib.machine import cores
-from handclip_lib.places import reports_folder
+from handclip_lib.places import PROJECT, reports_folder
 from handclip_lib.runs.record import lock_of, now, read_record, record_of, write_record
 from handclip_lib.terminal import one_line
 
@@ -72,7 +72,8 @@ def sweep(notebook: Path, points: Sequence[Point], name: str, place: Opener, *, 
         if waiting:
             shared: dict[str, Any] = {
                 "sweep": uuid4().hex, "notebook": str(notebook.absolute()), "force": force, "cwd": str(Path.cwd()),
-                "log": str(folder / "papermill.log"), "environment": {"HANDCLIP_REPORTS": str(reports_folder())},
+                "log": str(folder / "sweep.log"),
+                "environment": {"HANDCLIP_REPORTS": str(reports_folder()), PROJECT: os.environ.get(PROJECT, "")},
             }  # fmt: skip
             with place(shared["sweep"], folder) as opened:
                 _run(shared, waiting, rows, opened, lambda: write_summary(folder, title, list(rows.values())), asked)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from handclip_lib.backbone.image_tower import blocks_of
+from handclip_lib.backbone.image_tower import blocks_of, depths
 
 
 def layer_drift(visual: Any, before: Any) -> pd.DataFrame:
@@ -18,16 +18,11 @@ def layer_drift(visual: Any, before: Any) -> pd.DataFrame:
         Columns part, parameters, drift (0 for a frozen part), from the input on: what comes before the blocks, each
         block, what comes after them.
     """
-    blocks = blocks_of(visual)
-    kind = "block" if hasattr(visual, "transformer") else "layer"
-    owner = {id(p): f"{kind} {n}" for n, block in enumerate(blocks, 1) for p in block.parameters()}
-    after = {"ln_post.weight", "ln_post.bias", "proj"}
-    parts: dict[str, list[float]] = {
-        name: [0, 0.0, 0.0] for name in ("input", *dict.fromkeys(owner.values()), "output")
-    }
-    for (name, value), (_, start) in zip(visual.named_parameters(), before.named_parameters(), strict=True):
-        is_output = name in after or name.startswith("attnpool.")
-        part = parts[owner.get(id(value), "output" if is_output else "input")]
+    kind, depth = "block" if hasattr(visual, "transformer") else "layer", depths(visual)
+    names = ["input", *(f"{kind} {number}" for number, _ in enumerate(blocks_of(visual), 1)), "output"]
+    parts: dict[str, list[float]] = {name: [0, 0.0, 0.0] for name in names}
+    for value, start in zip(visual.parameters(), before.parameters(), strict=True):
+        part = parts[names[-1 - depth[id(value)]]]
         now, then = value.detach().cpu().double(), start.detach().cpu().double()
         part[0] += value.numel()
         part[1] += float((now - then).square().sum())

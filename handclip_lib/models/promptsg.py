@@ -11,6 +11,7 @@ from handclip_lib.backbone.load import Backbone
 from handclip_lib.backbone.text_tower import PromptText
 from handclip_lib.backbone.weights import load_tensors, refuse_not_finite, save_tensors
 from handclip_lib.errors import BackboneError, ConfigError
+from handclip_lib.models.low_rank import merged_state
 from handclip_lib.models.prompt_learner import build_prompts
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.parameters.parts import Guidance
@@ -165,7 +166,7 @@ def save_promptsg(encoder: PromptSG, backbone: Backbone, file: Path) -> None:
         BackboneError: The encoder was made on another backbone.
     """
     _check_same(encoder.recipe["backbone"], backbone, "this encoder")
-    save_tensors(file, encoder.state_dict(), {_FACTS: json.dumps(encoder.recipe)})
+    save_tensors(file, merged_state(encoder), {_FACTS: json.dumps(encoder.recipe)})
 
 
 def load_promptsg(backbone: Backbone, file: Path) -> PromptSG:
@@ -190,7 +191,7 @@ def load_promptsg(backbone: Backbone, file: Path) -> PromptSG:
     _check_same(recipe.pop("backbone"), backbone, str(file))
     try:
         n_identities, heads = recipe.pop("n_identities"), recipe.pop("heads")
-        named = {FORMERLY.get(name, name): value for name, value in recipe.items()}
+        named = {FORMERLY.get(name, name): value for name, value in recipe.items()} | {"lora_rank": 0}  # merged
         encoder = PromptSG(backbone, n_identities, Guidance(method="promptsg", **named), heads)
         encoder.load_state_dict(state)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:

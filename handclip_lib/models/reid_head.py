@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +11,8 @@ from handclip_lib.backbone.image_tower import ALL, frozen_part, learning_part, t
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.errors import ConfigError
 from handclip_lib.losses import arcface_logits
+from handclip_lib.models.low_rank import adapt
+from handclip_lib.models.whitening import projects, whiten
 from handclip_lib.parameters.parts import ReidHead
 
 
@@ -21,6 +24,7 @@ class ReidEncoder(torch.nn.Module):
 
     Attributes:
         makes_texts: Whether `for_losses` gives texts of its own.
+        training_only: Names begin so of what no embedding depends on.
         normalisation: Of the backbone's images.
         visual: The tower; shared with the backbone, so training changes that.
         recipe: What it was made of: a training is resumed by the same only.
@@ -33,6 +37,7 @@ class ReidEncoder(torch.nn.Module):
     """
 
     makes_texts = False
+    training_only: tuple[str, ...] = ("reduction.", "neck.", "classifier", "centers")
 
     def __init__(self, backbone: Backbone, n_identities: int, options: ReidHead):
         """Put the head on, and freeze what does not learn.
@@ -53,6 +58,9 @@ class ReidEncoder(torch.nn.Module):
         self.visual: Any = backbone.model.visual
         self.normalisation = backbone.normalisation
         self.learning, self._options = unfreeze(self.visual, options.unfreeze_blocks), options
+        if options.lora_rank:
+            adapt(self.visual, options.lora_rank, options.lora_alpha, options.seed)
+            self.learning = []
         size = backbone.embedding_dim
         width = options.neck_dim or size
         self.neck = torch.nn.BatchNorm1d(width)
@@ -65,14 +73,26 @@ class ReidEncoder(torch.nn.Module):
             self.reduction = torch.nn.Linear(size, width, bias=False)  # the neck takes every mean away
             self.reduction.weight.data = torch.randn(width, size, generator=generator) / size**0.5
         self.centers = torch.nn.Parameter(torch.zeros(n_identities, size))
+        self._whitened: tuple[Tensor, Tensor] | None = None
         self.to(backbone.device)
 
     def train(self, mode: bool = True) -> "ReidEncoder":
         """Training mode, but for what is frozen."""
         super().train(mode)
         if mode:
-            train_mode(self.visual, [m for m in self.learning if m is not self.visual] or [self.visual])
+            train_mode(self.visual, self.learning)
         return self
+
+    @property
+    def can_be_whitened(self) -> bool:
+        """Whether the embedding is what a last projection of the tower gives."""
+        return not self.makes_texts and projects(self.visual)
+
+    def whiten(self, mean: np.ndarray, matrix: np.ndarray) -> None:
+        """Let the tower give (e − mean) @ matrix in place of its embeddings e; the head goes on to see e."""
+        whiten(self.visual, mean, matrix)
+        back = np.linalg.inv(matrix)
+        self._whitened = self.centers.new_tensor(mean), self.centers.new_tensor(back)
 
     @property
     def has_frozen_part(self) -> bool:
@@ -86,6 +106,11 @@ class ReidEncoder(torch.nn.Module):
     def learning_part(self, activations: Tensor) -> Tensor:
         """Embeddings, not normalised, float32 (n, embedding_dim), from what `frozen_part` gave."""
         return learning_part(self.visual, activations, self._options.unfreeze_blocks, self._options.recompute).float()
+
+    @torch.no_grad()
+    def taught(self, teacher: Any, activations: Tensor) -> Tensor:
+        """Embeddings by another tower of the same frozen blocks, as `learning_part`."""
+        return learning_part(teacher, activations, self._options.unfreeze_blocks).float()
 
     def for_losses(self, activations: Tensor) -> dict[str, Tensor]:
         """What the losses look at, from what `frozen_part` gave: "embeddings", not normalised."""
@@ -105,6 +130,9 @@ class ReidEncoder(torch.nn.Module):
 
     def scores(self, embeddings: Tensor) -> Tensor:
         """What the classifier says where nobody knows the identity: logits, of ArcFace cosines, (n, n_identities)."""
+        if self._whitened is not None:
+            mean, back = self._whitened
+            embeddings = embeddings @ back + mean
         bottled = self.neck(self.reduction(embeddings))
         if self._options.head == "linear":
             return F.linear(bottled, self.classifier)

@@ -30,6 +30,8 @@ from handclip_lib.errors import BackboneError
 from handclip_lib.files import is_sealed
 from handclip_lib.finite import require_finite
 from handclip_lib.models.embeddings import GivenEmbeddings, read_embeddings, under_paths
+from handclip_lib.models.handid import HandID
+from handclip_lib.models.low_rank import merge, merged_state
 from handclip_lib.models.promptsg import PromptSG, load_promptsg, save_promptsg
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.parameters.notebooks import Evaluation, trained_name
@@ -77,21 +79,25 @@ class Training(NamedTuple):
         folder, parameters: The run's folder, and its parameters as its record has them.
         split: The manifest it trained on.
         learnt: `ImageResult.learnt`.
+        selected_on: What chose the epoch: "people", "val" or "test".
     """
 
     folder: Path
     parameters: Mapping[str, Any]
     split: Split
     learnt: str
+    selected_on: str = "val"
 
 
 M = TypeVar("M", Backbone, Trained)
 
 
 def image_encoder(backbone: Backbone, n_identities: int, options: ReidHead) -> ReidEncoder:
-    """The encoder that learns, on the backbone's image tower: a `PromptSG` where `method` says so."""
+    """The encoder that learns, on the backbone's image tower: a `PromptSG` or `HandID` where `method` says so."""
     if isinstance(options, Guidance) and options.method == "promptsg":
         return PromptSG(backbone, n_identities, options)
+    if isinstance(options, Guidance) and options.method == "handid":
+        return HandID(backbone, n_identities, options)
     return ReidEncoder(backbone, n_identities, options)
 
 
@@ -116,7 +122,8 @@ def classify(encoder: ReidEncoder, pixels: np.ndarray) -> np.ndarray:
 def save_trained(encoder: ReidEncoder, backbone: Backbone, folder: Path, name: str = "") -> Trained:
     """Write the best epoch's weights (`best.safetensors`) and the last one's (`final.safetensors`) after `fit_image`.
 
-    A `ReidEncoder` is written as a CLIP, which `-p weights` takes; a `PromptSG` for `load_promptsg`.
+    A `ReidEncoder` is written as a CLIP, which `-p weights` takes, a `HandID` too: its embedding is the tower's own. A
+    `PromptSG` is written for `load_promptsg`. Adapters are merged, in the files and in the encoder.
 
     Args:
         encoder: Holds the best weights, as `fit_image` leaves it; made on the backbone.
@@ -131,8 +138,12 @@ def save_trained(encoder: ReidEncoder, backbone: Backbone, folder: Path, name: s
         now, _ = load_tensors(folder / TRAINING, "now.")
     except ValueError as error:
         raise BackboneError(f"{folder / TRAINING} is damaged ({error}); delete it and train again") from error
-    last = best | now  # what is frozen is not in the file
-    for state, file in ((last, FINAL), (best, BEST)):
+    states = []
+    for state in (best | now, best):  # what is frozen is not in the file
+        encoder.load_state_dict(state)
+        states.append(merged_state(encoder))
+    merge(encoder)
+    for state, file in zip(states, (FINAL, BEST), strict=True):
         encoder.load_state_dict(state)
         if isinstance(encoder, PromptSG):
             save_promptsg(encoder, backbone, folder / file)
@@ -225,7 +236,14 @@ def prompt_texts(backbone: Backbone, run: Path | None, identities: Sequence[str]
     """
     if run is None:
         return None
-    file = run / PROMPTS
+    texts = read_texts(run / PROMPTS, backbone, identities)
+    _refuse_other_photographs(run, identities, split)
+    return texts
+
+
+def read_texts(file: Path, backbone: Backbone, identities: Sequence[str]) -> np.ndarray:
+    """Some identities' rows of what `save_texts` wrote, as `prompt_texts` has them."""
+    run = file.parent
     try:
         _tell_unsealed(file)
         tensors, facts = load_tensors(file)
@@ -244,7 +262,6 @@ def prompt_texts(backbone: Backbone, run: Path | None, identities: Sequence[str]
             "notebook 02 on the same data, aspect, protocol and seed"
         )
     require_finite(texts, f"the prompts of {run.name}", "run notebook 02 again", BackboneError)
-    _refuse_other_photographs(run, identities, split)
     return texts[[names.index(identity) for identity in identities]]
 
 

@@ -10,10 +10,10 @@ import yaml
 from handclip_lib.errors import ConfigError
 from handclip_lib.files import whole_file
 from handclip_lib.parameters.parts import Parameters
-from handclip_lib.places import project_root
+from handclip_lib.places import project, project_root
 
 BASE = "base.yml"
-ALSO = {"joint_training": ("promptsg",)}  # folders of a notebook beside that of its name
+ALSO = {"joint_training": ("promptsg", "handid")}  # folders of a notebook beside that of its name
 MOST = 500_000  # characters, with every alias written out
 MOST_VALUES = 50_000  # a list of 1000 points with twenty parameters has fewer
 DEEPEST = 20  # levels of lists and mappings
@@ -47,7 +47,10 @@ def save_parameters(config: Parameters, name: str, *, overwrite: bool = False) -
         raise ConfigError(f"file name {name!r}: use letters, digits, dots, underscores and hyphens, and no folder")
     if f"{stem}.yml" == BASE:
         raise ConfigError(f"file name {name!r}: the others of its folder are read over a {BASE}; give another name")
-    file = project_root() / "params" / config.notebook[3:] / f"{stem}.yml"
+    here = project()
+    if here is None:
+        raise ConfigError(f"{Path.cwd()} is in no project, whose params/ takes it; make one: handclip init FOLDER")
+    file = here / "params" / config.notebook[3:] / f"{stem}.yml"
     if file.exists() and not overwrite:
         raise ConfigError(f"{shown(file)} is there already; give another name, or tick overwrite")
     header = (

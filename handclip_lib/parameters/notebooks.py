@@ -24,17 +24,22 @@ from handclip_lib.parameters.parts import (
 VERSIONS = {
     "prompts_then_image": tuple(f"v{number}" for number in range(1, 11)),
     "promptsg": tuple(f"promptsg v{number}" for number in range(1, 12)),
+    "handid": (),
 }
 """Versions of CLIP-FH by method."""
 Gallery = Literal["aspect", "all"]
 RunsOf = Literal["", "02_prompt_learning", "03_image_finetune", "04_joint_training", "05_evaluation"]
-Validation = Literal["val", "test"]
+Validation = Literal["people", "val", "test"]
 STUDIES = ("enrolment", "cross_view", "reranking", "zero_shot", "occlusion", "menagerie", "template_cost")
 """Sections of notebook 05 that can be left out."""
 NEED_MODEL = ("zero_shot", "occlusion")
 """Those that embed something anew."""
 SELECTED_ON_TEST = "selected on test"
 """The label of every figure whose epoch test images chose."""
+SELECTED_ON: dict[str, str] = {
+    "people": "selected on held-out people", "val": "selected on validation images", "test": SELECTED_ON_TEST,
+}  # fmt: skip
+"""The same label, by what chose the epoch."""
 
 
 # the bases of a model stand last first: the fields of the last come first in its parameters cell
@@ -64,14 +69,26 @@ class ImageFinetune(ImageTraining, ReidHead, Model, Data):
 
     prompt_run: str = Field("", description="id of a run of 02, or latest; its texts are frozen targets; empty: none")
     processes: int = Field(1, ge=1, le=64, description="processes that train together, such as one a GPU")
-    validation: Validation = Field("val", description="val, or test as CLIP-FH did: every figure is labelled so")
+    validation: Validation = Field(
+        "people", description="people who never train, val: images of those who do, or test as CLIP-FH did"
+    )
+    folds: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="of people: 0, a fifth never trains; 1 or more, all train at last, docs/parameters.md",
+    )
 
     def faults(self) -> list[str]:
-        """Texts that are wanted and not named, too."""
-        if not (self.text_weight or self.text_supcon_weight) or self.prompt_run or self.learns_prompts:
-            return super().faults()
-        wanted = "text_weight and text_supcon_weight need the prompts of a run of 02: -p prompt_run latest"
-        return [*super().faults(), wanted]
+        """A protocol by which nobody trains, folds of no people, and texts that are wanted and not named, too."""
+        found = super().faults()
+        if self.protocol == "test_only":
+            found.append("protocol='test_only' trains nobody: choose another, or evaluate with 05")
+        if self.folds and self.validation != "people":
+            found.append(f"folds={self.folds}: folds are of people; leave it out, or give validation=people")
+        if (self.text_weight or self.text_supcon_weight) and not self.prompt_run and not self.learns_prompts:
+            found.append("text_weight and text_supcon_weight need the prompts of a run of 02: -p prompt_run latest")
+        return found
 
 
 class JointTraining(Guidance, ImageFinetune):
@@ -83,7 +100,6 @@ class JointTraining(Guidance, ImageFinetune):
     triplet_weight: float = Field(0.2, ge=0, le=1e6, description="weight of the batch-hard triplet loss")
     center_weight: float = Field(0.0005, ge=0, le=1e6, description="weight of the distance to the identity's centre")
     text_supcon_weight: float = Field(0.2, ge=0, le=1e6, description="contrastive of images and texts")
-    epochs: int = Field(30, ge=1, le=10_000, description="epochs of the image tower")
     version: str = Field("", description="version of CLIP-FH this repeats, such as v5; empty: none")
     prompt_epochs: int = Field(20, ge=1, le=10_000, description="epochs of the prompts")
     prompt_learning_rate: float = Field(0.02, gt=0, le=10, description="highest learning rate of the prompts")
@@ -99,12 +115,18 @@ class JointTraining(Guidance, ImageFinetune):
         )  # fmt: skip
 
     def faults(self) -> list[str]:
-        """Faults of the version, and texts that PromptSG has not, too."""
+        """Faults of the version, and of texts that a method has not, or has of its own, too."""
         known, found = VERSIONS[self.method], super().faults()
         if self.version and self.version not in known:
-            found.append(f"version={self.version!r}: method={self.method!r} has {', '.join(known)}, or none: ''")
-        if self.method == "promptsg" and self.text_weight:
-            found.append("text_weight: promptsg has no text of an identity; text_supcon_weight compares with its own")
+            has = ", ".join([*known, "none: ''"]).replace(", none", ", or none")
+            found.append(f"version={self.version!r}: method={self.method!r} has {has}")
+        if self.method != "prompts_then_image" and self.text_weight:
+            own = f"{self.method} has no text of an identity; text_supcon_weight compares with its own"
+            found.append(f"text_weight: {own}")
+        if self.method == "handid" and not self.text_supcon_weight:
+            found.append("text_supcon_weight=0: handid's texts act by it alone; give it more, or run 03 without texts")
+        if self.method == "handid" and self.prompt_run:
+            found.append(f"prompt_run={self.prompt_run!r}: handid makes its texts of the images; leave it out")
         return found
 
 
@@ -131,10 +153,9 @@ class Evaluation(Model, Data):
     def _named_studies(self) -> list[str]:
         return [name.strip() for name in self.studies.split(",")]
 
-    def selected_on(self, trained: Mapping[str, Any] | None) -> str:
-        """What chose the weights, as `leak_checks` takes it, by the parameters of the training if there was one."""
-        if trained is not None:
-            return str(trained.get("validation", "val"))
+    @property
+    def selected_on(self) -> str:
+        """What chose the weights, as `leak_checks` takes it, where no run that is known here trained them."""
         if self.embeddings:
             return "embeddings"
         return "unknown" if self.weights else "tiny" if self.backbone == "tiny" else "nothing"

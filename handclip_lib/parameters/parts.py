@@ -28,13 +28,15 @@ Optimizer = Literal["adam", "adamw"]
 Schedule = Literal["cosine", "one_cycle"]
 Head = Literal["linear", "arcface"]
 Precision = Literal["fp32", "bf16", "fp16"]
-Method = Literal["prompts_then_image", "promptsg"]
+Method = Literal["prompts_then_image", "promptsg", "handid"]
 ImageMeasure = Literal["val_rank1", "val_map", "loss"]
 PromptMeasure = Literal["val_image_to_text@1", "val_text_to_image@1", "image_to_text@1", "text_to_image@1", "loss"]
 LARGEST_SIDE = 1024
 """Pixels: of an image that a model sees. 4096 patches of 16 pixels: seven times CLIP's most."""
 LARGEST_BATCH = 65_536
 """Images."""
+CHOSEN = -1.0
+"""An interpolation that validation shall choose."""
 SLOT, NAME, PLACEHOLDER = "{}", "{name}", "X"
 """Of a prompt template: the learnt tokens, the identity's name, and a learnt token where they are spelt out."""
 TEMPLATES = {"identity": "A photo of a {} hand.", "shared": "A photo of a {} hand of {name}."}
@@ -188,24 +190,33 @@ class ReidHead(Parameters):
     head: Head = Field("linear", description="linear or arcface")
     neck_dim: int = Field(0, ge=0, le=65_536, description="width before the classifier; 0: that of the embedding")
     unfreeze_blocks: int = Field(-1, ge=-1, le=200, description="last blocks of the image tower that learn; -1: all")
+    lora_rank: int = Field(0, ge=0, le=1024, description="rank of adapters that learn in the tower's place; 0: none")
+    lora_alpha: float = Field(16.0, gt=0, le=1e4, description="scale of the adapters, over their rank")
     arcface_scale: float = Field(30.0, gt=0, le=1000, description="scale of ArcFace")
     arcface_margin: float = Field(0.3, ge=0, le=1.5, description="margin of ArcFace in radians")
     recompute: bool = Field(False, description="compute a ViT's activations twice to save memory")
+
+    def faults(self) -> list[str]:
+        """Adapters where no block learns, too."""
+        if not self.lora_rank or self.unfreeze_blocks:
+            return super().faults()
+        nothing = "no block learns that an adapter could change; give unfreeze_blocks=-1, or lora_rank=0"
+        return [*super().faults(), f"lora_rank={self.lora_rank} and unfreeze_blocks=0: {nothing}"]
 
 
 class Guidance(Prompts, ReidHead):
     """What is put on an image tower that a prompt of each image may guide."""
 
-    method: Method = Field("prompts_then_image", description="prompts_then_image, or promptsg")
+    method: Method = Field("prompts_then_image", description="prompts_then_image, promptsg or handid")
     guide_layers: int = Field(2, ge=0, le=24, description="self-attention layers of promptsg")
 
     def faults(self) -> list[str]:
-        """Of PromptSG's one template, whose slot one pseudo token fills."""
-        if self.method != "promptsg":
+        """Of the one template whose slot an image's pseudo token fills."""
+        if self.method == "prompts_then_image":
             return super().faults()
         found = super(Prompts, self).faults() + template_faults(self.templates, 1, "identity")
         if len(self.templates) > 1:
-            found.append(f"template={self.template!r}: promptsg takes one template")
+            found.append(f"template={self.template!r}: {self.method} takes one template")
         return found
 
 
@@ -218,10 +229,12 @@ class ImageTraining(Parameters):
     center_weight: float = Field(0.0, ge=0, le=1e6, description="weight of the distance to the identity's centre")
     text_weight: float = Field(0.0, ge=0, le=1e6, description="weight of image to text; needs prompts")
     text_supcon_weight: float = Field(0.0, ge=0, le=1e6, description="contrastive of images and texts; needs prompts")
+    start_weight: float = Field(0.0, ge=0, le=1e6, description="weight of the tower's distance to where it began")
+    distillation_weight: float = Field(0.0, ge=0, le=1e6, description="of the distance to the frozen embeddings")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="of the cross-entropy of identities")
     margin: float = Field(0.3, ge=0, le=2, description="of the triplet loss, embeddings of length 1")
     temperature: float = Field(0.1, gt=0, le=100, description="of the contrastive and the image to text loss")
-    epochs: int = Field(20, ge=1, le=10_000, description="epochs")
+    epochs: int = Field(8, ge=1, le=10_000, description="epochs")
     n_identities: int = Field(32, ge=2, le=4096, description="identities in a batch")
     n_images: int = Field(4, ge=1, le=256, description="images of each identity in a batch")
     views: int = Field(2, ge=1, le=16, description="augmented views of each image in a batch")
@@ -229,6 +242,7 @@ class ImageTraining(Parameters):
         0.0, ge=0, le=10, description="highest learning rate of the image tower; 0: the backbone's, docs/weights.md"
     )
     head_learning_rate: float = Field(0.0, ge=0, le=10, description="the same of the head; 0: the backbone's")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="factor of the rate from a block to the one below; 1: none")
     center_learning_rate: float = Field(0.5, gt=0, le=10, description="learning rate of the centres, by SGD")
     optimizer: Optimizer = Field("adamw", description="adam or adamw")
     weight_decay: float = Field(0.05, ge=0, le=10, description="of the optimizer")
@@ -240,6 +254,12 @@ class ImageTraining(Parameters):
     precision: Precision = Field("fp32", description="fp32, bf16 or fp16")
     encoded_at_once: int = Field(0, ge=0, le=65_536, description="images of a batch in memory at once; 0: all")
     average: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average a step; 0: none")
+    interpolation: float = Field(
+        0.5, ge=-1, le=1, description="share of what was tuned between frozen (0) and tuned (1); -1: by validation"
+    )
+    whitening: float = Field(
+        0.5, ge=0, lt=1, description="strength of the whitening within people, fitted after training; 0: none"
+    )
     select_by: ImageMeasure = Field("val_map", description="measure that chooses the epoch, or loss")
     patience: int = Field(0, ge=0, le=10_000, description="epochs without a better one before it stops; 0: never")
 
@@ -259,8 +279,12 @@ class ImageTraining(Parameters):
                 f"n_identities={self.n_identities}, n_images={self.n_images} and views={self.views} make batches of "
                 f"{batch:,} images; {LARGEST_BATCH:,} are the most: lower one of them"
             )
-        if not any(self.loss_weights.values()):
+        if not any(weight for name, weight in self.loss_weights.items() if name not in ("start", "distillation")):
             found.append("every loss has weight 0: give one of identity_weight, triplet_weight, supcon_weight more")
+        if CHOSEN < self.interpolation < 0:
+            found.append(f"interpolation={self.interpolation:g}: give a share of 0 to 1, or {CHOSEN:g} to choose one")
+        if self.interpolation == CHOSEN and self.select_by == "loss":
+            found.append("interpolation=-1 chooses by validation, and select_by='loss' has none: give val_map")
         return found
 
 

@@ -39,7 +39,7 @@ def forest(table: pd.DataFrame) -> Figure:
     rows = np.arange(len(table))
     style.bar_of_interval(left, [table[f"rank1{end}"] for end in ("", "_low", "_high")], rows, style.look(0)[:2])
     style.name_rows(left, (style.wrapped(name, style.LINE) for name in table["model"]), -0.6)
-    left.set(title="rank-1", xlabel="interval over identities")
+    left.set(title="rank-1", xlabel=f"interval over {style.people(table['n_identities'])}")
     style.percent(left.xaxis)
     right.axvline(0, color=style.QUIET, lw=1)
     for place, (name, label) in enumerate(MEASURES.items()):
@@ -97,7 +97,8 @@ def compared_runs(
     style.name_rows(right, (MEASURES[name] for name in differences), -0.7)
     right.margins(x=0.35)
     right.set_title(style.wrapped(f"{first}\nless {second}", style.HALF))
-    right.set_xlabel(f"difference in {POINTS}, 95 % over identities")
+    people = style.people(difference.n_identities for difference in differences.values())
+    right.set_xlabel(f"difference in {POINTS}, 95 % over {people}")
     for column, name, label, rank in ((0, "first", first, "rank_second"), (1, "second", second, "rank_first")):
         _listed(figure.add_subplot(grid[1, column]), queries[name], label, rank)
     total = sum(map(len, queries.values()))

@@ -34,14 +34,16 @@ GALLERY_TITLES = {"aspect": "gallery: same aspect", "all": "gallery: all aspects
 def cmc_curves(results: Sequence[ProtocolResult]) -> Figure:
     """CMC of each model with its band over identities; one panel a gallery."""
     galleries = list(dict.fromkeys(result.gallery for result in results))
-    figure, axes = style.figure_with_axes(1, len(galleries), sharey=True)
+    models = len({result.model for result in results})
+    figure, axes = style.figure_with_axes(1, len(galleries), height=3.4 + 0.18 * models, sharey=True)
     for axis, gallery in zip(axes, galleries, strict=True):
         own = [result for result in results if result.gallery == gallery]
         draw_cmc(axis, {result.model: result.cmc for result in own})
         sizes = sorted({result.draws[0].n_gallery for result in own})
         axis.set_title(f"{GALLERY_TITLES.get(gallery, f'gallery {gallery}')} ({', '.join(map(str, sizes))} images)")
         axis.set(xlim=(0.5, len(own[-1].cmc.estimate) + 0.5), ylim=(0, 101))
-        axis.legend(loc="lower right", title="rank-1 in brackets")
+        # below, where it hides no curve
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), title="rank-1 in brackets")
     axes[0].set_ylabel("queries with a match in the k best")
     return figure
 
@@ -68,7 +70,8 @@ def draw_spread(results: Sequence[ProtocolResult]) -> Figure:
         style.bar_of_interval(axis, ends, row + 0.22, style.look(models.index(result.model))[:2])
     style.name_rows(axis, (f"{r.model}, {GALLERY_TITLES[r.gallery]}" for r in results))
     style.percent(axis.xaxis)
-    axis.set(xlabel="rank-1: grey dots are single draws, bars the interval over identities", xlim=(0, 100))
+    people = style.people(result.rank1.n_identities for result in results)
+    axis.set(xlabel=f"rank-1: grey dots are single draws, bars the interval over {people}", xlim=(0, 100))
     axis.margins(y=0.2)
     return figure
 

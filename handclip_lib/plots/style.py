@@ -59,7 +59,7 @@ def curve(axis: Axes, x: Any, y: Any, place: int, label: str, band: Sequence[Any
     """A line in the look of one of several, and its band, low and high, where there is one."""
     colour, marker, line = look(place)
     if len(band):
-        axis.fill_between(x, *band, color=colour, alpha=0.12, lw=0)
+        axis.fill_between(x, *band, color=options.get("color", colour), alpha=0.12, lw=0)
     axis.plot(x, y, **{"color": colour, "marker": marker, "ls": line, "ms": 4, "label": label, **options})
 
 
@@ -119,6 +119,12 @@ def draw_scores(
                 scores, edges.tolist(), density=True, color=colour, alpha=0.55, hatch=hatch, edgecolor="white", lw=0,
                 label=f"{kind} ({said(scores)})",
             )  # fmt: skip
+
+
+def people(counts: Iterable[int]) -> str:
+    """How many people figures are of, or from how few to how many."""
+    few, many = min(counts := list(counts), default=0), max(counts, default=0)
+    return f"{many} people" if few == many else f"{few} to {many} people"
 
 
 def legend_below(figure: Figure, axis: Axes, title: str = "") -> None:

@@ -15,7 +15,8 @@ from handclip_lib.plots import style
 
 TERMS = {
     "identity": "identity", "triplet": "triplet", "supcon": "contrastive",
-    "center": "centre", "image_to_text": "image→text", "text_supcon": "image↔text",
+    "center": "centre", "image_to_text": "image→text", "text_supcon": "image↔text", "start": "distance to the start",
+    "distillation": "distance to frozen",
 }  # fmt: skip
 LOSSES = {"loss": "loss", "image_to_text": "image→text", "text_to_image": "text→image"}
 HITS = {
@@ -27,7 +28,7 @@ MOST_NAMES, MOST_LABELS, RIVALS = 40, 30, 5
 
 @style.in_our_look
 def image_curves(history: pd.DataFrame, best_epoch: int, weights: Mapping[str, float]) -> Figure:
-    """Loss terms, rank-1 and mAP of the validation images, gradient norm and learning rate, over epochs.
+    """Loss terms, rank-1 and mAP of validation, gradient norm and learning rate, over epochs.
 
     What each term adds to the loss by its weight is stacked; a dashed line marks the epoch that was chosen.
     """
@@ -35,12 +36,42 @@ def image_curves(history: pd.DataFrame, best_epoch: int, weights: Mapping[str, f
     _stacked(loss, history, weights)
     over_epochs(loss, history, {"loss": "weighted sum"}, best_epoch, "loss and its terms")
     title = f"validation (dashed: epoch {best_epoch}, chosen)"
-    over_epochs(validation, history, {"val_rank1": "rank-1", "val_map": "mAP"}, best_epoch, title, factor=100)
+    names = {"val_rank1": "rank-1", "val_map": "mAP", "trained_rank1": "rank-1 of trained people"}
+    over_epochs(validation, history, names, best_epoch, title, factor=100)
     over_epochs(gradient, history, {"gradient_norm": "before clipping"}, best_epoch, "length of the gradient")
     over_epochs(rate, history, {"learning_rate": "image tower"}, best_epoch, "learning rate at the end of an epoch")
     style.percent(validation.yaxis)
     for axis in (gradient, rate):
         axis.set_xlabel("epoch")
+    return figure
+
+
+@style.in_our_look
+def generalisation_curves(curve: pd.DataFrame, epoch: int) -> Figure:
+    """Rank-1 of trained people and of strangers, with its 95 % interval, over epochs: `Generalisation.curve`.
+
+    A dotted line is what the frozen model, of epoch 0, reaches; the gap stands at the epoch that is kept.
+    """
+    figure, (axis,) = style.figure_with_axes(height=4.0)
+    kept = curve.set_index("epoch").loc[epoch]
+    kinds = {"trained_rank1": ("trained people", style.COLOURS[1]), "strangers_rank1": ("strangers", style.COLOURS[0])}
+    there = {name: look for name, look in kinds.items() if name in curve}
+    for place, (name, (label, colour)) in enumerate(there.items()):
+        ends = ("low", "high") if name == "strangers_rank1" else ()
+        band = [100 * curve[f"{name}_{end}"] for end in ends]
+        said = f"{label}: {100 * kept[name]:.1f} % at epoch {epoch}"
+        style.curve(axis, curve["epoch"], 100 * curve[name], place, said, band, color=colour)
+        frozen = 100 * float(curve[name].iloc[0])
+        axis.axhline(frozen, color=colour, ls=":", lw=1.5, label=f"{label}, frozen model: {frozen:.1f} %")
+    axis.axvline(epoch, color=style.QUIET, ls="--", lw=1)
+    title = f"rank-1 (dashed: epoch {epoch}, kept)"
+    if len(there) == len(kinds):
+        gap, before = (100 * (row["trained_rank1"] - row["strangers_rank1"]) for row in (kept, curve.iloc[0]))
+        title += f"; gap {gap:.1f} points, {before:.1f} before training"
+    axis.set(xlabel="epoch", title=title)
+    style.percent(axis.yaxis)
+    style.whole_numbers(axis.xaxis)
+    style.legend_below(figure, axis)
     return figure
 
 

@@ -41,6 +41,8 @@ OF_THE_NOTEBOOK = ("Needs.", "Writes.", "Time.", "Next.")
 """What paragraphs begin with that say how to use a notebook, and nothing of what a run of it found."""
 LONG = 15  # rows of a table from which it scrolls
 PROGRESS = re.compile(r"\d+%\||\d+it \[|(it/s|s/it)[\],]")
+ENDED = re.compile(r"(finished(, but [^:]+)?: .*|its report: handclip report )\d\d_[a-z_]+-\S+$")
+"""What a run prints at its end, for who sits before the notebook: a report has the id at its head."""
 NUMBER = re.compile(r"[<>≤≥~≈]?\s*[-−+]?\d[\d\s.,%±+\-−–—()\[\]/e×]*|[-–—]|nan|NaN|<NA>|None|")
 
 
@@ -156,7 +158,7 @@ def _is_worth_showing(output: NotebookNode) -> bool:
         lines = output.text.rstrip("\r\n").replace("\r\n", "\n").split("\n")
         if output.name == "stderr":
             lines = [line for line in lines if line.strip() and not PROGRESS.search(line)]
-        output.text = "\n".join(lines)
+        output.text = "\n".join(line for line in lines if not ENDED.match(line))
         return bool(output.text.strip())
     if output.output_type == "error":
         return True

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from handclip_lib.data.decoder import open_image
-from handclip_lib.evaluation.tables import in_percent, readable, result_table
+from handclip_lib.evaluation.tables import claimed, in_percent, readable, result_table
 from handclip_lib.files import whole_file
 from handclip_lib.runs.listing import IN_ID, changed_of
 from handclip_lib.runs.record import not_learnt
@@ -44,11 +44,13 @@ class Answer:
     sentence: str  # its figures, as its notebook concluded; without one, how it ended
     table: list[list[str]]  # the headline beside the baselines as text, the heading first; empty without one
     warnings: list[str]  # what a reader should doubt, a sentence each
+    claims: list[bool]  # whether each row of the table is a claim; the others are grey
 
     def redacted(self, redaction: "Redaction") -> "Answer":
         """The same without names."""
         table = [[redaction.cell(row[0]), *map(redaction.text, row[1:])] for row in self.table]
-        return Answer(redaction.text(self.sentence), table, [redaction.text(warning) for warning in self.warnings])
+        warnings = [redaction.text(warning) for warning in self.warnings]
+        return Answer(redaction.text(self.sentence), table, warnings, self.claims)
 
 
 def answer_of(run_folder: Path, run: Mapping[str, Any]) -> Answer:
@@ -58,12 +60,13 @@ def answer_of(run_folder: Path, run: Mapping[str, Any]) -> Answer:
         took = f" after {duration(run['seconds'])}" if is_number(run.get("seconds")) else ""
         concluded = f"This run {run['status']}{took}." if run["status"] != "running" else "This run goes on."
         cautions = [f"The training did not learn as it should ({unlearnt})."] if unlearnt else []
-    table = _headline(run_folder, run.get("metrics") or {}) if run["status"] == "succeeded" else []
+    table, claims = _headline(run_folder, run.get("metrics") or {}) if run["status"] == "succeeded" else ([], [])
     warnings = [str(caution) for caution in cautions] if isinstance(cautions, list) else []
-    return Answer(concluded, table, warnings)
+    return Answer(concluded, table, warnings, claims)
 
 
-def _headline(run_folder: Path, metrics: Mapping[str, Any]) -> list[list[str]]:
+def _headline(run_folder: Path, metrics: Mapping[str, Any]) -> tuple[list[list[str]], list[bool]]:
+    """The table as text, its heading first, and whether each row is a claim."""
     import pandas as pd  # half a second, which the index does without
 
     name = next((name for name in HEADLINES if (run_folder / f"{name}.csv").is_file()), "")
@@ -73,10 +76,11 @@ def _headline(run_folder: Path, metrics: Mapping[str, Any]) -> list[list[str]]:
             found = found[found["gallery"] == metrics.get("gallery")]
         if "n_identities" not in found and "n_identities" in metrics:
             found = found.assign(n_identities=metrics["n_identities"])
-        some = readable(result_table(found, HEADLINES[name]))
+        of_the_run = result_table(found, HEADLINES[name])
+        some, claims = readable(of_the_run), claimed(of_the_run) or [True] * len(found)
     except (OSError, ValueError, KeyError):
-        return []
-    return [list(some.columns), *some.to_numpy().tolist()] if len(some) else []
+        return [], []
+    return ([list(some.columns), *some.to_numpy().tolist()], claims) if len(some) else ([], [])
 
 
 def is_synthetic(run: Mapping[str, Any]) -> bool:

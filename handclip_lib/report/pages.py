@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from handclip_lib.report.live_panels import LivePanel
 
 FOLDER = Path(__file__).parent / "page"
-RECORDED = ("started", "finished", "command", "process", "git", "split", "seed", "read", "inputs", "left")
+RECORDED = ("started", "finished", "command", "process", "git", "study", "split", "seed", "read", "inputs", "left")
 
 
 def render_report(run_folder: Path, *, interactive: bool = False, private: bool = False) -> Path:

@@ -6,6 +6,7 @@ import re
 import secrets
 import socket
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, get_args
@@ -175,11 +176,12 @@ def redaction_of(run_folder: Path, run: Mapping[str, Any]) -> Redaction:
     people = {person for _, person in rows if person}
     parameters = run.get("parameters") or {}
     places = [Path(str(parameters[name])).expanduser() for name in PLACES if parameters.get(name)]
-    here = [run_folder.absolute(), Path.cwd(), project_root(), reports_folder(), cache_folder(), Path.home()]
+    here = [run_folder.absolute(), Path.cwd(), project_root(), reports_folder(), cache_folder()]
     whole = {str(place) for place in (*places, *(place.absolute() for place in places), *here)}
     parts = {part for place in places for part in (*place.parts, place.stem)} - EVERYWHERE
     inside = {part for path in paths for part in Path(path).parts[:-1]}
-    machine = {socket.gethostname(), str((run.get("process") or {}).get("host") or ""), _user(), Path.home().name}
+    machine = {socket.gethostname(), str((run.get("process") or {}).get("host") or ""), *_user()}
+    machine.add(str((run.get("study") or {}).get("name") or ""))
     files = {name for path in paths for name in (path, Path(path).name, Path(path).stem)}
     named = {"person": people, "image": files, "folder": whole | parts | inside | machine}
     return Redaction({kind: names - {"", "/"} for kind, names in named.items()})
@@ -197,11 +199,14 @@ def _rows(folder: Path) -> Iterator[tuple[str, str]]:
             continue
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a number without a name, as in a container
-        return ""
+def _user() -> set[str]:
+    """This user's name and home folder; a user may be a number without either, as in a container."""
+    found = set[str]()
+    with suppress(OSError, KeyError):
+        found.add(getpass.getuser())
+    with suppress(RuntimeError):
+        found |= {str(Path.home()), Path.home().name}
+    return found
 
 
 def _vocabulary() -> set[str]:

@@ -6,14 +6,12 @@ import itertools
 import json
 import platform
 import re
-import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from handclip_lib.backbone.properties import PLAIN_STEMS
 from handclip_lib.errors import ConfigError, WriteError
@@ -21,13 +19,14 @@ from handclip_lib.files import write_text
 from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import cache_folder, project_root
 from handclip_lib.runs.inputs import what_is_read
+from handclip_lib.version import __version__
 
 COMPUTE = ("torch", "torchvision", "openai-clip", "numpy", "pandas", "pillow")
 """Packages that figures depend on. A run's record has their versions and its id has not: an update shall neither end
 the resume of a training nor repeat each run; where two compared runs differ in them, the comparison says so."""
 PACKAGES = ("handclip", *COMPUTE, "papermill", "matplotlib")
 LIBRARY = Path(__file__).parents[1]
-SHOWS_AND_KEEPS = {"plots", "widgets", "runs", "report", "launch", "cli", "doctor"}
+SHOWS_AND_KEEPS = {"plots", "widgets", "runs", "report", "launch", "cli", "doctor", "version", "study"}
 """Rooms and modules that draw, show, keep and start what others compute: no figure of a result depends on them."""
 WEIGHTS = "tiny.safetensors"  # shipped, and read by backbone tiny alone
 BLOCKS = (ast.stmt, ast.excepthandler, ast.match_case)
@@ -77,27 +76,13 @@ def run_id(config: Parameters, code: str | None, read: Mapping[str, str] | None 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of `PACKAGES`, read without importing them."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    found = {"python": platform.python_version(), "handclip": __version__}
+    for package in PACKAGES[1:]:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def git_state() -> dict[str, Any] | None:
-    """The commit of the project and whether files differ from it, or None outside a checkout."""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(LIBRARY.parent), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return {"commit": git("rev-parse", "HEAD"), "changed": bool(changed)}
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _library_stamp(code: str | None, tiny: bool) -> str:

@@ -84,7 +84,8 @@ def as_lines(records: Sequence[Record]) -> list[str]:
         differs = [f"{name}={value}" for name, value in changed_of(record).items() if name not in IN_ID]
         if record["status"] in (DAMAGED, "lost", "running") and record.get("error"):
             differs.append(f"({record['error']})")
-        differs += [f"({unlearnt})"] if (unlearnt := not_learnt(record)) else []
+        if unlearnt := not_learnt(record):
+            differs.insert(0, f"({unlearnt})")  # a long cell is cut at its end
         rows.append([*(_shown(record, name) for name in COLUMNS), " ".join(differs)])
     return columns_of([[one_line(cell, WIDEST) for cell in row] for row in rows])
 

@@ -28,7 +28,7 @@ TRAINING_CHECKPOINTS = ("image.safetensors", "prompts.safetensors")
 """What trainings go on from, the later one of a run first."""
 RESULTS = (
     "metrics.json", "split.json", "*.csv", "*.md", "*.tex", "*.bib", "figures/*.png", "*.safetensors", "executed.ipynb",
-    "report*.html", "thumbnail.png",
+    "report*.html", "thumbnail.png", "folds.json", "folds/*/*.safetensors",
 )  # fmt: skip
 """What a run writes beside its record and its parameters."""
 MOST = 1_000_000  # bytes of a record; those of a long sweep's runs have some thousands
@@ -36,7 +36,7 @@ DEEPEST = 12  # levels of a record
 LONGEST_NUMBER = 18  # digits
 KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("notebook", "started", "finished", "error", "command"), str),
-    **dict.fromkeys(("parameters", "defaults", "metrics", "inputs", "split", "process", "versions"), dict),
+    **dict.fromkeys(("parameters", "defaults", "metrics", "inputs", "split", "process", "versions", "study"), dict),
     "seconds": (int, float),
 }
 """What parts of a record are, where they are there and not null; of others, any."""
@@ -84,9 +84,11 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 
 def not_learnt(record: Mapping[str, Any]) -> str:
-    """What a training's record says where it did not learn as it should, such as "learnt no: epoch 0 was best"."""
-    learnt = (record.get("metrics") or {}).get("learnt", "yes")
-    return "" if learnt == "yes" else f"learnt {learnt}"
+    """What a training's record says where it did not do as it should, such as "learnt no: epoch 0 was best"."""
+    metrics = record.get("metrics") or {}
+    learnt, unhelped = metrics.get("learnt", "yes"), metrics.get("unhelped", "")
+    said = [f"learnt {learnt}"] if learnt != "yes" else []
+    return "; ".join([*said, *([f"training did not help strangers: {unhelped}"] if unhelped else [])])
 
 
 def find_run(runs: Path, name: str, *notebooks: str) -> Path:

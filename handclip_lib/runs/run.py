@@ -16,18 +16,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from handclip_lib.errors import HandClipError, RunError
 from handclip_lib.files import whole_file, write_text
 from handclip_lib.parameters.guard import defaults, refusal, resolve
-from handclip_lib.parameters.notebooks import SELECTED_ON_TEST
+from handclip_lib.parameters.notebooks import SELECTED_ON, SELECTED_ON_TEST
 from handclip_lib.parameters.parts import Parameters
-from handclip_lib.places import elsewhere, reports_folder
+from handclip_lib.parameters.study import read_study
+from handclip_lib.places import elsewhere, project, reports_folder
 from handclip_lib.runs import inputs
-from handclip_lib.runs.identity import git_state, run_id, versions
+from handclip_lib.runs.identity import run_id, versions
 from handclip_lib.runs.record import Claim, not_learnt, now, read_record, remove_results, this_process, write_record
 from handclip_lib.runs.shown import about_figure, columns_of_text
+from handclip_lib.version import commit_of, commit_of_library
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from handclip_lib.data.folds import Folds
     from handclip_lib.data.manifest import Split
     from handclip_lib.models.trained import Encoder, Training
     from handclip_lib.runs.kept_cells import KeptCells
@@ -168,6 +171,14 @@ class Run:
         self._record["split"] = {"checksum": split.checksum, **split.meta}
         write_record(self.folder, self._record)
 
+    def validation(self, folds: "Folds") -> None:
+        """Store who validates beside the manifest, and say at every figure from here on what chose the epoch."""
+        folds.write(self.folder)
+        self._record["validation"] = folds.facts()
+        self._label = f" ({SELECTED_ON[folds.validation]})"
+        write_record(self.folder, self._record)
+        print(f"epoch {folds.said}")
+
     def weights(self, model: "Encoder", name: str = "") -> None:
         """Note which weights a model has, and where they come from; `name` is what tables call it, else its own."""
         facts: dict[str, Any] = {"fingerprint": model.fingerprint, "source": model.source}
@@ -197,9 +208,10 @@ class Run:
 
         folder = self.earlier(name, *inputs.EARLIER["trained_run"])
         record = read_record(folder) or {}
-        self._label = _label(record["parameters"])
+        selected_on = str((record.get("validation") or {}).get("used") or record["parameters"].get("validation", "val"))
+        self._label = f" ({SELECTED_ON.get(selected_on, selected_on)})"
         learnt = str(record["metrics"].get("learnt", "yes"))
-        return Training(folder, record["parameters"], Split.read(folder), learnt)
+        return Training(folder, record["parameters"], Split.read(folder), learnt, selected_on)
 
     def finish(self, **metrics: float | int | str) -> None:
         """Record the headline figures, what the run left, and that it came to its end; as `refuse_other_input`."""
@@ -274,10 +286,16 @@ def new_record(folder: Path, config: Parameters, read: Mapping[str, str]) -> dic
         "id": folder.name, "notebook": config.notebook, "status": "running", "error": None,
         "parameters": config.model_dump(), "defaults": defaults(type(config)), "seed": config.seed,
         "started": now(), "finished": None, "seconds": None, "metrics": {}, "split": None,
-        "reached_the_end": False, "versions": versions(), "git": git_state(), "process": this_process(),
-        "read": dict(read), "inputs": inputs.earlier_runs(config),
+        "reached_the_end": False, "versions": versions(), "git": commit_of_library(), "study": _study(),
+        "process": this_process(), "read": dict(read), "inputs": inputs.earlier_runs(config),
         "command": f"notebooks/{config.notebook}.ipynb in a kernel of its own",
     }  # fmt: skip
+
+
+def _study() -> dict[str, Any] | None:
+    """The study a run is part of, and the commit of the user's own repository that it is kept in."""
+    study, here = read_study(), project()
+    return None if study is None or here is None else {"name": study.name, **(commit_of(here) or {})}
 
 
 def _label(parameters: Mapping[str, Any]) -> str:

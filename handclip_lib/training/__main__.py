@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from handclip_lib.backbone.load import configured_backbone
+from handclip_lib.data.folds import choose_folds
 from handclip_lib.data.open import open_images
 from handclip_lib.errors import ConfigError, HandClipError
 from handclip_lib.models.trained import image_encoder, prompt_texts, save_trained
 from handclip_lib.parameters.files import read_mapping
 from handclip_lib.parameters.guard import resolve
 from handclip_lib.parameters.notebooks import NOTEBOOKS, ImageFinetune
+from handclip_lib.training.folds import fit_folds
 from handclip_lib.training.image import fit_image
 from handclip_lib.training.launch import PARAMETERS, Processes, this_device
 from handclip_lib.training.validation import training_images
@@ -48,10 +50,15 @@ def train(folder: Path) -> None:
     print(processes)
     model = configured_backbone(config, device, progress=False)
     _, images, split = open_images(config, model.resolution, model.properties.interpolation, progress=False)
-    people = training_images(images, split, config.validation)
-    encoder = image_encoder(model, len(people.identities), config)
+    folds = choose_folds(split, config.validation, config.folds)
+    people = training_images(images, split, folds)
     text = prompt_texts(model, texts, people.identities, split)
-    fit_image(encoder, people.pixels, people.labels, config, text=text, validate=people.validate, folder=folder)
+    measured = fit_folds(model, images, split, folds, config, texts=text, folder=folder)
+    encoder = image_encoder(model, len(people.identities), config)
+    fit_image(
+        encoder, people.pixels, people.labels, config, text=text, validate=people.validate, folder=folder,
+        keep_epoch=measured.best_epoch,
+    )  # fmt: skip
     if Processes(encoder.classifier.device).is_main:
         save_trained(encoder, model, folder)
 

@@ -1,5 +1,8 @@
 """How a batch goes through an encoder: augmented or from the frozen cache, whole or in pieces, at some precision."""
 
+from copy import deepcopy
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,6 +28,10 @@ class BatchEncoder:
         self._encoder, self._pixels, self._options = encoder, pixels, options
         self._device = encoder.classifier.device
         self._frozen: Tensor | None = None
+        self._teacher: Any = None
+        if options.distillation_weight:
+            shared = {id(p): p for p in encoder.visual.parameters() if not p.requires_grad}
+            self._teacher = deepcopy(encoder.visual, shared).eval().requires_grad_(False)
         self._pieces: list[Tensor] = []
 
     @torch.no_grad()
@@ -64,16 +71,22 @@ class BatchEncoder:
         gradients = {name: output.grad for name, output in outputs.items() if output.grad is not None}
         parts = {name: grad.split([len(piece) for piece in self._pieces]) for name, grad in gradients.items()}
         for number, piece in enumerate(self._pieces):
-            again = self._outputs(piece)
+            again = self._outputs(piece, teach=False)
             torch.autograd.backward([again[name] for name in parts], [parts[name][number] for name in parts])
 
     def _autocast(self) -> torch.autocast:
         dtype = HALF.get(self._options.precision)
         return torch.autocast(self._device.type, dtype or torch.float32, enabled=dtype is not None)
 
-    def _outputs(self, some: Tensor) -> dict[str, Tensor]:
+    def _outputs(self, some: Tensor, teach: bool = True) -> dict[str, Tensor]:
+        """Of images, or of what the frozen blocks gave; as "frozen" also the embeddings of before the training."""
+        encoder = self._encoder
         with self._autocast():
-            return self._encoder.for_losses(some if self._frozen is not None else self._encoder.frozen_part(some))
+            activations = some if self._frozen is not None else encoder.frozen_part(some)
+            outputs = encoder.for_losses(activations)
+            if self._teacher is not None and teach:
+                outputs["frozen"] = encoder.taught(self._teacher, activations)
+        return outputs
 
     @torch.no_grad()
     def _in_pieces(self) -> dict[str, Tensor]:

@@ -18,19 +18,18 @@ from handclip_lib.errors import TrainingError
 from handclip_lib.losses import WITH_TEXT, WeightedLoss, image_losses
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.models.trained import TRAINING, encode_images
-from handclip_lib.parameters.parts import ImageTraining
+from handclip_lib.models.whitening import Whitening, within_person_whitening
+from handclip_lib.parameters.parts import CHOSEN, ImageTraining
 from handclip_lib.training.encoding import BatchEncoder
 from handclip_lib.training.launch import Processes
 from handclip_lib.training.optimizer import ImageOptimizer
-from handclip_lib.training.state import Batches, Training, identity_faults, key_of, sample_of
-
-_HEAD = ("reduction.", "neck.", "classifier", "centers")
-"""Names of what training alone needs begin so."""
+from handclip_lib.training.start import SHARES, Start
+from handclip_lib.training.state import LEARNT, Batches, Training, identity_faults, key_of, sample_of
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """What a fine-tune gives; the encoder holds the best epoch's weights.
+    """What a fine-tune gives; the encoder holds the best epoch's weights, or what lies between them and the start.
 
     Attributes:
         history: One row an epoch, from 0 (before training): the loss and its terms, what `validate` returned,
@@ -38,29 +37,35 @@ class ImageResult:
             gradients were no numbers.
         best_epoch: The epoch with the highest `select_by`; 0 where nothing was learnt.
         learnt: "yes"; or "no: " or "in part: " and the reason.
+        share: Of what was tuned that the encoder holds, in 0..1; see `interpolation`.
+        shares: Each that was tried, as "share", and what `validate` returned; empty where nothing is interpolated.
     """
 
     history: pd.DataFrame
     best_epoch: int
     learnt: str
+    share: float
+    shares: pd.DataFrame
 
 
 def fit_image(
     encoder: ReidEncoder, pixels: np.ndarray, identities: np.ndarray, options: ImageTraining, *,
-    text: np.ndarray | None = None, folder: Path | None = None,
+    text: np.ndarray | None = None, folder: Path | None = None, keep_epoch: int | None = None,
     validate: Callable[[Callable[[np.ndarray], np.ndarray]], Mapping[str, float]] | None = None,
     watch: Callable[..., None] | None = None, stop: Callable[[], bool] | None = None, progress: bool = True,
 ) -> ImageResult:  # fmt: skip
     """Train the image tower and its head, on one process or on those that `accelerate launch` or `torchrun` started.
 
     Args:
-        encoder: Trained in place; holds the best epoch's weights at the end.
+        encoder: Trained in place; holds the best epoch's weights at the end, its adapters not merged.
         pixels: uint8, shape (n, side, side, 3).
         identities: Of each image, its place among the encoder's identities, int64 (n,).
         options: How it is trained; for its loss terms see `image_losses`, for rates of 0 `backbone.rates`.
         text: Frozen text features of all identities, (n_identities, size); the terms with text need them.
         validate: Takes an encoder of uint8 images, in evaluation mode; returns measures by name.
         folder: Where `image.safetensors` is written after every epoch; a training that finds its own goes on from it.
+        keep_epoch: Epoch that folds chose, 0 … epochs: it is kept and the last, in the schedule of all epochs, as where
+            it was measured. None: `select_by` chooses among all.
         watch, stop, progress: As `fit_prompt` has them; `stop` is asked on all processes, and the main one decides.
 
     Raises:
@@ -71,15 +76,21 @@ def fit_image(
     visual = encoder.visual
     is_vit = hasattr(visual, "transformer")
     width = (visual.conv1 if is_vit else visual.layer1[0].conv1).out_channels
-    rates = chosen(options.learning_rate, options.head_learning_rate, rates_of(is_vit, width))
+    by = rates_of(is_vit, width, adapters=bool(encoder.recipe["lora_rank"]))
+    rates = chosen(options.learning_rate, options.head_learning_rate, by)
     options = options.model_copy(update=rates)
     _check(encoder, pixels, identities, text, options)
     refuse_not_finite(encoder, "the weights, before the first step", TrainingError)
-    training = _Images(encoder, pixels, identities, options, text, validate, folder)
+    training = _Images(encoder, pixels, identities, options, text, validate, folder, keep_epoch)
     training.images.keep_frozen(progress and training.is_main)
     training.run(watch, stop, progress)
     training.put_best()
-    return ImageResult(training.history.frame(), training.history.best_epoch, training.learnt())
+    share, shares = training.interpolate()
+    learnt, whitened = training.learnt(), training.whiten()
+    if learnt == LEARNT and not share:
+        frozen = "the interpolation took the frozen weights"
+        learnt = f"in part: {frozen}, whitened" if whitened else f"no: {frozen}"
+    return ImageResult(training.history.frame(), training.history.best_epoch, learnt, share, shares)
 
 
 class _Images(Training):
@@ -90,6 +101,7 @@ class _Images(Training):
 
     Attributes:
         evaluated: What is validated and kept: the encoder, or its moving average.
+        whitening: What embeddings that are validated go through; None: nothing.
     """
 
     what = "fine-tuning"
@@ -97,18 +109,15 @@ class _Images(Training):
     def __init__(
         self, encoder: ReidEncoder, pixels: np.ndarray, identities: np.ndarray, options: ImageTraining,
         text: np.ndarray | None, validate: Callable[..., Mapping[str, float]] | None, folder: Path | None,
+        keep_epoch: int | None,
     ):  # fmt: skip
         self.encoder, self.identities, self.options, self.validate = encoder, identities, options, validate
+        self.pixels, self.whitening = pixels, cast(Whitening | None, None)
         self.device = encoder.classifier.device
         self.processes = Processes(self.device)
         self.is_main = self.processes.is_main
         self.images = BatchEncoder(encoder, pixels, options)
         texts = None if text is None else torch.as_tensor(np.asarray(text, np.float32), device=self.device)
-        losses = image_losses(
-            encoder.logits, encoder.centers, None if texts is None else F.normalize(texts, dim=1),
-            options.label_smoothing, options.margin, options.temperature,
-        )  # fmt: skip
-        self.loss_of = WeightedLoss(losses, options.loss_weights)
         batches = Batches(identities, options)
         self.optimizer = ImageOptimizer(encoder, options, batches)
         self.average = None
@@ -118,11 +127,17 @@ class _Images(Training):
         self.evaluated = cast(ReidEncoder, self.average.module) if self.average else encoder
         self.changing = {name for name, p in encoder.named_parameters() if p.requires_grad}
         self.changing |= {name for name, _ in encoder.named_buffers()}
+        self.start = Start(encoder, self.changing if options.start_weight or options.interpolation != 1 else ())
+        losses = image_losses(
+            encoder.logits, encoder.centers, None if texts is None else F.normalize(texts, dim=1),
+            options.label_smoothing, options.margin, options.temperature, self.start.distance,
+        )  # fmt: skip
+        self.loss_of = WeightedLoss(losses, options.loss_weights)
         decides = {
             "encoder": encoder.recipe, "images": int(pixels.astype(np.int64).sum()), "labels": key_of(identities),
             "text": None if text is None else float(np.abs(text).sum(dtype=np.float64)),
         }  # fmt: skip
-        super().__init__(options, batches, decides, folder / TRAINING if folder else None)
+        super().__init__(options, batches, decides, folder / TRAINING if folder else None, keep_epoch)
 
     def train(self, epoch: int) -> dict[str, Any]:
         optimizer, seen = self.optimizer, []
@@ -162,14 +177,56 @@ class _Images(Training):
         return loss, terms
 
     def measure(self) -> Mapping[str, float]:
-        return self.validate(self.embed) if self.validate else {}
+        if not self.validate:
+            return {}
+        self.whitening = self.fitted() if self.history.rows else None  # row 0 is of the model before training
+        try:
+            return self.validate(self.embed)
+        finally:
+            self.whitening = None
+
+    def fitted(self) -> Whitening | None:
+        """The whitening of what is evaluated, by the training images as they are; None where there is none."""
+        strength = self.options.whitening
+        if not (strength and self.encoder.can_be_whitened):
+            return None
+        return within_person_whitening(self.embed(self.pixels), self.identities, strength)
+
+    def whiten(self) -> bool:
+        """Whiten the encoder, which holds what is kept; whether it did: not where nothing was learnt."""
+        self.evaluated = self.encoder
+        kept = self.history.best_epoch > 0
+        whitening = self.from_main(self.fitted() if self.is_main and kept else None)
+        if whitening is not None:
+            self.encoder.whiten(*whitening)
+        return whitening is not None
+
+    def interpolate(self) -> tuple[float, pd.DataFrame]:
+        """Put in the share that `interpolation` asks for; it, and those that were tried.
+
+        An encoder that makes texts has layers that began random, so there is no frozen model to go back to. Chosen is
+        the one of the highest `select_by`, of equals the one nearest the start.
+        """
+        asked, rows = 1.0 if self.encoder.makes_texts else self.options.interpolation, []
+        if asked == 1 or not self.history.best_epoch:
+            return 1.0, pd.DataFrame()
+        self.evaluated = self.encoder
+        for share in SHARES if asked == CHOSEN else sorted({0.0, asked, 1.0}):
+            _put(self.encoder, self.start.towards(self._best, share))
+            rows.append({"share": share} | self.from_main(dict(self.measure()) if self.is_main else {}))
+        share = max(rows, key=lambda row: row[self.options.select_by])["share"] if asked == CHOSEN else asked
+        _put(self.encoder, self.start.towards(self._best, share))
+        return share, pd.DataFrame(rows)
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Embeddings of uint8 images by what is evaluated, in evaluation mode."""
         found, epoch = encode_images(self.evaluated, images), self.history.epoch + 1
         if not np.isfinite(found).all():
             raise self.stopped(f"embeddings after epoch {epoch} are no numbers", epoch)
-        return found
+        if self.whitening is None:
+            return found
+        mean, matrix = self.whitening
+        return ((found - mean) @ matrix).astype(np.float32)
 
     def stopped(self, what: str, number: int) -> TrainingError:
         """What to raise where a number is none, after some batches of the epoch; the encoder takes the best weights."""
@@ -190,8 +247,8 @@ class _Images(Training):
 
     def sample(self) -> list[Tensor]:
         """Of the weights that learn and that embeddings depend on: not of the head, nor of batch norms' statistics."""
-        named = self.evaluated.named_parameters()
-        return sample_of(p for name, p in named if name in self.changing and not name.startswith(_HEAD))
+        named, without = self.evaluated.named_parameters(), self.evaluated.training_only
+        return sample_of(p for name, p in named if name in self.changing and not name.startswith(without))
 
     def changed(self, model: torch.nn.Module) -> dict[str, Tensor]:
         """Of a model's tensors those that training changes."""
@@ -258,5 +315,7 @@ def _check(
     if encoder.makes_texts and options.encoded_at_once == 1:
         alone = "a pseudo token's batch norm takes no single image"
         faults.append(f"encoded_at_once=1: {alone}; give 0, for the whole batch, or at least 2")
+    if options.interpolation == CHOSEN and options.select_by == "loss":
+        faults.append("interpolation=-1 chooses by validation, and select_by='loss' has none: give val_map")
     if faults:
         raise TrainingError("; ".join(faults))

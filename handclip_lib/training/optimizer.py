@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from handclip_lib.backbone.image_tower import depths
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.parameters.parts import ImageTraining
 from handclip_lib.training.state import Batches
@@ -35,7 +36,7 @@ class ImageOptimizer:
 
     @property
     def rate(self) -> float:
-        """Learning rate of the tower at the last step."""
+        """Learning rate of the tower at the last step, the highest of its parts."""
         return float(self.adam.param_groups[0]["lr"])
 
     def set_rates(self, step: int) -> None:
@@ -71,19 +72,21 @@ class ImageOptimizer:
 
 
 def groups(encoder: ReidEncoder, options: ImageTraining) -> list[dict[str, Any]]:
-    """Every tensor that learns, but for the centres, in exactly one group; weight decay on matrices and filters."""
-    tower = {id(p) for p in encoder.visual.parameters()}
-    found = []
-    for in_tower, rate in ((True, options.learning_rate), (False, options.head_learning_rate)):
-        for is_matrix, decay in ((True, options.weight_decay), (False, 0.0)):
-            own = [
-                p for p in encoder.parameters()
-                if p.requires_grad and p is not encoder.centers
-                and (id(p) in tower) == in_tower and (p.ndim > 1) == is_matrix
-            ]  # fmt: skip
-            if own:
-                found.append({"params": own, "lr": rate, "weight_decay": decay})
-    return found
+    """Every tensor that learns, but for the centres, in exactly one group; weight decay on matrices and filters.
+
+    A part of the tower has the rate of the part after it, times `layer_decay`; what comes after its blocks the highest.
+
+    Source: Clark et al., "ELECTRA", ICLR 2020; counted as in Bao et al., "BEiT", ICLR 2022.
+    """
+    deep, found = depths(encoder.visual), dict[tuple[bool, float, bool], list[Tensor]]()
+    for p in encoder.parameters():
+        if p.requires_grad and p is not encoder.centers:
+            is_head, decay = id(p) not in deep, options.layer_decay ** deep.get(id(p), 0)
+            found.setdefault((is_head, -decay, p.ndim <= 1), []).append(p)
+    rates, decays = (options.learning_rate, options.head_learning_rate), (options.weight_decay, 0.0)
+    return [
+        {"params": found[key], "lr": -key[1] * rates[key[0]], "weight_decay": decays[key[2]]} for key in sorted(found)
+    ]
 
 
 def one_cycle(step: int, steps: int) -> float:

@@ -14,8 +14,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from handclip_lib.backbone.weights import SEALED, load_tensors, save_tensors
-from handclip_lib.data.batches import identity_batches, warn_if_few
+from handclip_lib.data.batches import identity_batches, warn_if_short
 from handclip_lib.errors import TrainingError
+from handclip_lib.evaluation.tables import result_table
 from handclip_lib.parameters.parts import ImageTraining, PromptTraining
 
 logger = logging.getLogger("handclip")
@@ -49,6 +50,13 @@ def load_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise TrainingError(f"{file} is no checkpoint of a training ({error}); delete it and train again") from error
 
 
+def keep_history(file: Path) -> None:
+    """Leave of a finished training's checkpoint what it measured, without the weights: it is not trained again."""
+    tensors, facts = load_checkpoint(file)
+    if tensors:
+        save_checkpoint(file, {}, facts)
+
+
 class Batches:
     """The batches of every epoch; they depend on seed and epoch alone, so an interrupted training goes on the same.
 
@@ -61,8 +69,8 @@ class Batches:
     def __init__(self, identities: np.ndarray, options: PromptTraining | ImageTraining):
         """Take the identity of each image."""
         self._identities, self._options = identities, options
-        warn_if_few(identities, options.n_identities)
-        self.steps_of = [len(self.of(epoch)) for epoch in range(options.epochs)]
+        warn_if_short(identities, options.n_identities, options.n_images)
+        self.steps_of = [len(self.of(0))] * options.epochs  # of the number of images alone
         self.before: list[int] = np.concatenate([[0], np.cumsum(self.steps_of)]).tolist()
         self.rising = self.before[min(options.warm_up, options.epochs)]
 
@@ -82,8 +90,8 @@ class History:
         moved: Whether what is evaluated has other weights than before training.
     """
 
-    def __init__(self, select_by: str):
-        """Start without an epoch."""
+    def __init__(self, select_by: str | None):
+        """Start without an epoch; None: nothing chooses, and the last one that learnt is kept."""
         self.rows: list[dict[str, Any]] = []
         self.best_epoch = 0
         self.moved = False
@@ -101,15 +109,15 @@ class History:
             TrainingError: The measure that chooses is not among those of a trained epoch.
         """
         name = self._select_by
-        if row["epoch"] and name not in row:
+        if name and row["epoch"] and name not in row:
             raise TrainingError(f"select_by={name!r} is not measured; choose from {', '.join(row)}")
-        best = self.rows[self.best_epoch].get(name) if self.rows else None
+        best = self.rows[self.best_epoch].get(name) if name and self.rows else None
         first = not self.rows
         self.rows.append(row)
         self.moved = moved and not first
         sign = -1 if name == "loss" else 1
         learnt = self.moved and self._has_gradient
-        better = first or (learnt and (best is None or sign * row[name] > sign * best))
+        better = first or (learnt and (name is None or best is None or sign * row[name] > sign * best))
         if better:
             self.best_epoch = row["epoch"]
         return better
@@ -123,6 +131,8 @@ class History:
 
         Of the `steps_of` each epoch, a row counts those that fp16 skipped as "skipped_steps".
         """
+        if not self.epoch:
+            return "no: epoch 0 was best"
         until = self.best_epoch or self.epoch
         skipped, steps = sum(row.get("skipped_steps", 0) for row in self.rows[1 : until + 1]), sum(steps_of[:until])
         if self.best_epoch:
@@ -141,7 +151,7 @@ class History:
 
     def frame(self) -> pd.DataFrame:
         """The rows as a table."""
-        return pd.DataFrame(self.rows)
+        return result_table(self.rows)
 
 
 class Training(ABC):
@@ -157,18 +167,23 @@ class Training(ABC):
     is_main = True
 
     def __init__(
-        self, options: PromptTraining | ImageTraining, batches: Batches, decides: Mapping[str, Any], file: Path | None
-    ):
+        self, options: PromptTraining | ImageTraining, batches: Batches, decides: Mapping[str, Any],
+        file: Path | None, keep_epoch: int | None = None,
+    ):  # fmt: skip
         """Begin at epoch 0, of what the subclass holds by now.
 
         Args:
             decides: All that decides the training beside the options, JSON values: a checkpoint of others is refused.
             file: Its checkpoint; None: it keeps none.
+            keep_epoch: The epoch after which it ends, and which is kept; None: `select_by` chooses.
         """
         self._limits, self.batches, self._file = options, batches, file
         part = ImageTraining if isinstance(options, ImageTraining) else PromptTraining
         self._decides = options.model_dump(include=set(part.model_fields)) | dict(decides)
-        self.history = History(options.select_by)
+        self._last = options.epochs if keep_epoch is None else min(keep_epoch, options.epochs)
+        if keep_epoch is not None:
+            self._decides |= {"keep_epoch": keep_epoch, "select_by": None, "patience": 0}
+        self.history = History(self._decides["select_by"])
         self._best, self._at_first = self.copy(), self.sample()
 
     @abstractmethod
@@ -205,7 +220,7 @@ class Training(ABC):
 
     def run(self, watch: Callable[..., None] | None, stop: Callable[[], bool] | None, progress: bool) -> None:
         """Go on from the file or begin; train, measure, keep and write epochs until the last, `patience` or `stop`."""
-        options, history = self._limits, self.history
+        history, patience, last = self.history, self._decides["patience"], self._last
 
         def close(row: dict[str, Any], began: float | None = None) -> None:
             """Measure, keep and write an epoch on the main process; the others take its figures."""
@@ -225,12 +240,12 @@ class Training(ABC):
         else:
             close({"epoch": 0})
         shows = progress and self.is_main
-        with tqdm(total=options.epochs, initial=history.epoch, desc=self.what, unit="epoch", disable=not shows) as bar:
-            while history.epoch < options.epochs and not history.stops(options.patience):
+        with tqdm(total=last, initial=history.epoch, desc=self.what, unit="epoch", disable=not shows) as bar:
+            while history.epoch < last and not history.stops(patience):
                 began = time.monotonic()
                 close(self.train(history.epoch), began)
                 row = history.rows[-1]
-                bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", options.select_by) if name in row})
+                bar.set_postfix({name: f"{row[name]:.3g}" for name in ("loss", self._limits.select_by) if name in row})
                 bar.update()
                 if self.from_main(stop is not None and stop()):
                     break
@@ -253,8 +268,9 @@ class Training(ABC):
         if other := ", ".join(name for name in ours if theirs.get(name) != ours[name]):
             raise TrainingError(f"{self._file} is of a training with other {other}; delete it, or name another folder")
         self.history.rows, self.history.best_epoch = facts["history"], facts["best_epoch"]
-        self.take(tensors, facts)
-        self.history.moved = have_moved(self.sample(), self._at_first)
+        if tensors:
+            self.take(tensors, facts)
+        self.history.moved = not tensors or have_moved(self.sample(), self._at_first)
 
     def learnt(self) -> str:
         """See `History.learnt`; a training that did not learn is told in the log."""

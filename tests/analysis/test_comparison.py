@@ -12,6 +12,7 @@ from handclip_lib.analysis.comparison import (
     FIGURES,
     Entry,
     compare_pair,
+    comparison_cautions,
     comparison_conclusion,
     comparison_table,
     entries_of,
@@ -146,6 +147,19 @@ def test_the_conclusion_by_hand():
         "b finds 60.0 % (50.0–70.0) of the queries of 30 people first; +10.0 percentage points (-2.0 to +18.0) over a, "
         "p ≤ 0.001 (Holm): a difference"
     )
+
+
+def test_few_people_and_a_baseline_that_wins_are_said_of_a_comparison():
+    def said(n: int, model: str, supported: bool) -> list[str]:
+        row = {"model": [model], "rank1": [0.9], "n_identities": [n], "supported": [supported]}
+        return comparison_cautions(pd.DataFrame(row))
+
+    assert said(30, "tiny", True) == []
+    (few,) = said(12, "tiny", False)
+    assert few == "12 people can show no error rate below 25.0 %: rank-1 is no claim."
+    only, least, floor = said(3, "trivial baseline: pixels", False)
+    assert only.startswith("Only 3 people") and floor.startswith("No model is better than a trivial baseline")
+    assert least == "Of 3 people no p is below 0.25, and of fewer than six none is below .05."
 
 
 def test_cmc_and_draws_are_those_of_the_evaluation(tmp_path: Path, saved_runs):

@@ -10,6 +10,7 @@ from handclip_lib.backbone.load import load_backbone
 from handclip_lib.backbone.properties import Given
 from handclip_lib.cli import main
 from handclip_lib.errors import BackboneError
+from handclip_lib.models.trained import save_clip
 
 TEXTS = ["A photo of a left hand.", "palm"]
 
@@ -95,3 +96,44 @@ def test_the_command_says_what_a_file_is_and_converts_it(checkpoints, tmp_path, 
     )
     assert "gelu (the file's own header)" in describe(str(tmp_path / "out"))
     assert main(["weights", "convert", str(file)]) == 2
+
+
+@pytest.fixture(params=["SMALL_VIT", "SMALL_RESNET"])
+def tall(request, checkpoints, tmp_path):
+    """A GELU ViT with a normalisation of its own, and a ResNet, both of images twice as high as wide."""
+    vit = request.param == "SMALL_VIT"
+    checkpoints.write_checkpoint(tmp_path / "b.pt", getattr(checkpoints, request.param), config=False)
+    given = Given("gelu", 2, "half") if vit else Given("quick_gelu")
+    size = (64, 32) if vit else (128, 64)
+    return save_clip(load_backbone("tiny", tmp_path / "b.pt", "cpu", None, size, given), tmp_path / "best.safetensors")
+
+
+def test_onnx_runtime_embeds_photographs_as_we_do(tall, tmp_path, monkeypatch):
+    """Of what a training leaves: no parameter says anything more, and the number of photographs is free.
+
+    The ResNet stands for a tower that is too large for one file: its weights lie beside it.
+    """
+    runtime, onnx = pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
+    large = not hasattr(tall.model.visual, "transformer")
+    if large:
+        monkeypatch.setattr("handclip_lib.backbone.convert.LARGEST_ONNX", 0)
+    folder = convert(str(tmp_path / "best.safetensors"), tmp_path / "out", "onnx")
+    files = ["image.onnx", "image.onnx.data"] if large else ["image.onnx"]
+    assert sorted(file.name for file in folder.iterdir()) == files
+    session = runtime.InferenceSession(folder / "image.onnx", providers=["CPUExecutionProvider"])
+    for n in (1, 3):
+        pixels = np.random.default_rng(n).integers(0, 256, (n, *tall.resolution, 3), np.uint8)
+        (found,) = session.run(["embedding"], {"pixels": pixels})
+        wanted = tall.encode_image(pixels)
+        assert np.linalg.norm(found - wanted) <= 1e-5 * np.linalg.norm(wanted)
+    facts = {entry.key: entry.value for entry in onnx.load(folder / "image.onnx").metadata_props}
+    assert facts["fingerprint"] == tall.fingerprint
+    assert json.loads(facts["properties"])["interpolation"] == "bicubic"
+
+
+def test_onnx_without_its_libraries_names_the_extra(checkpoints, tmp_path, monkeypatch, capsys):
+    checkpoints.write_checkpoint(tmp_path / "b.pt", checkpoints.SMALL_VIT)
+    monkeypatch.setattr("handclip_lib.backbone.convert.ONNX_NEEDS", ("onnx", "no_such_library"))
+    assert main(["weights", "convert", str(tmp_path / "b.pt"), str(tmp_path / "out"), "--to", "onnx"]) == 2
+    assert "--to onnx needs no_such_library: pip install 'handclip[onnx]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 """Weights of other libraries, embedded here and by the library's own modules; random, and none is downloaded."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from handclip_lib.backbone.load import Backbone, load_backbone
-from handclip_lib.backbone.openai_clip import ClipShape, clip_package
-from handclip_lib.backbone.properties import NORMALISATIONS, Given
+from handclip_lib.backbone.load import Backbone, check_weights, load_backbone
+from handclip_lib.backbone.naming import named
+from handclip_lib.backbone.openai_clip import ClipShape, clip_package, clip_tokenizer
+from handclip_lib.backbone.properties import NORMALISATIONS, Given, _open_clip
 from handclip_lib.backbone.text_tower import PromptText
 from handclip_lib.errors import BackboneError
+from handclip_lib.losses import supervised_contrastive
+from handclip_lib.models.prompt_learner import PromptLearner
+from handclip_lib.models.reid_head import ReidEncoder
+from handclip_lib.parameters.parts import Prompts, ReidHead
 
 TEXTS = ["A photo of a left hand.", "palm"]
 VIT = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2, "head_width": 16}
@@ -349,3 +355,215 @@ def test_what_is_trained_from_weights_keeps_what_was_said_of_them(checkpoints, t
     assert (again.properties, again.fingerprint) == (loaded.properties, saved.fingerprint)
     np.testing.assert_array_equal(again.encode_image(pixels(32, 32)), loaded.encode_image(pixels(32, 32)))
     assert again.properties.sources["heads"] == "the file's own header"
+
+
+# --- each family of docs/weights.md, in each notebook: on tiny shapes, beside the library's own modules
+
+
+def made(family: str, tmp_path: Path, checkpoints):
+    """A library's model in training mode; how it sees, reads and embeds tokens; and the backbone of its file."""
+    kind, _, more = family.partition(" ")
+    if kind in ("openai", "clip_fh", "clip_reid"):
+        shape = checkpoints.SMALL_RESNET if more == "rn50" else checkpoints.SMALL_VIT
+        model = checkpoints.random_clip(shape).float()
+        state = model.state_dict()
+        if kind == "clip_fh":
+            state = {"clip_state_dict": state, "classifier": {"weight": torch.ones(3)}, "epoch": 3}
+        if kind == "clip_reid":
+            state = {f"image_encoder.{name}": value for name, value in model.visual.state_dict().items()}
+        file = saved(tmp_path / "b.pt", state, checkpoints, shape)
+    elif kind == "open_clip":
+        vision, quick = (RESNET if more == "rn50" else VIT), more == "quickgelu"
+        model, file = open_clip_model(vision, quick_gelu=quick), tmp_path / "b.pt"
+        torch.save(model.state_dict(), file)
+        file.with_suffix(".json").write_text(json.dumps(open_clip_config(vision, quick_gelu=quick)))
+    elif kind == "hugging_face":
+        model, file = hugging_face("CLIPVisionModelWithProjection" if more else "CLIPModel"), tmp_path
+        model.save_pretrained(file)
+    else:
+        timm = pytest.importorskip("timm")
+        sizes = {"img_size": 32, "embed_dim": 64, "depth": 2, "num_heads": 4}
+        model, file = randomised(timm.create_model("vit_base_patch16_clip_224", num_classes=32, **sizes)), tmp_path
+        torch.nn.init.zeros_(model.head.bias)
+        safetensors.torch.save_file(model.state_dict(), file / "model.safetensors")
+        config = {"architecture": "vit_base_patch16_clip_224", "model_args": {"num_heads": 4, "img_size": 32}}
+        (file / "config.json").write_text(json.dumps(config))
+    see, read, words = model, None, None
+    if kind not in ("timm", "hugging_face"):
+        see, words = model.encode_image, model.token_embedding
+        read = model.encode_text
+    elif kind == "hugging_face":
+
+        def see(images):
+            out = model.vision_model(images).pooler_output if not more else model(images).image_embeds
+            return out if more else model.visual_projection(out)
+
+        if not more:
+            words = model.text_model.embeddings.token_embedding
+
+            def read(tokens):
+                return model.text_projection(model.text_model(tokens).pooler_output)
+
+    return model, see, read, words, load_backbone("tiny", file, "cpu")
+
+
+FAMILIES = {  # whether prompts can be learnt
+    "openai": True, "openai rn50": True, "clip_fh": True, "clip_reid": False, "hugging_face": True,
+    "hugging_face vision": False, "open_clip gelu": True, "open_clip quickgelu": True, "open_clip rn50": True,
+    "timm": False,
+}  # fmt: skip
+each_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+@each_family
+def test_frozen_embeddings_are_the_librarys(checkpoints, tmp_path, family):
+    """Notebook 05, and the fast path of images."""
+    _, see, _, _, backbone = made(family, tmp_path, checkpoints)
+    images = pixels(backbone.resolution, backbone.resolution)
+    with torch.no_grad():
+        alike(backbone.encode_image(images), see(normalised(images)))
+
+
+@each_family
+def test_a_step_of_fine_tuning_has_the_librarys_gradient(checkpoints, tmp_path, family):
+    """Notebook 03: a loss of the head's logits, and its gradient to every weight of the tower, under OpenAI's names."""
+    model, see, _, _, backbone = made(family, tmp_path, checkpoints)
+    images, ids = normalised(pixels(backbone.resolution, backbone.resolution)), torch.tensor([0, 1, 1])
+    encoder = ReidEncoder(backbone, 2, ReidHead()).train()
+    torch.nn.functional.cross_entropy(encoder.logits(encoder.encode_image(images), ids), ids).backward()
+    model.train()
+    torch.nn.functional.cross_entropy(encoder.logits(see(images), ids), ids).backward()
+    theirs = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    theirs.pop("head.bias", None)
+    prefix = "visual." if family == "clip_reid" else ""
+    theirs = {f"image_encoder.{n.removeprefix(prefix)}" if prefix else n: g for n, g in theirs.items()}
+    wanted = named(theirs, tmp_path).state
+    compared = 0
+    for name, parameter in encoder.visual.named_parameters():
+        if parameter.grad is not None:
+            scale = wanted[f"visual.{name}"].norm()
+            assert (parameter.grad - wanted[f"visual.{name}"]).norm() <= 1e-4 * scale + 1e-5, name
+            compared += 1
+    assert compared > 20
+
+
+@each_family
+def test_a_step_of_prompt_learning_has_the_librarys_gradient(checkpoints, tmp_path, family):
+    """Notebooks 02 and 04, and the fast path of texts; without a text tower they are refused before anything runs."""
+    _, _, read, words, backbone = made(family, tmp_path, checkpoints)
+    if not FAMILIES[family]:
+        file = tmp_path if family.startswith(("hugging_face", "timm")) else tmp_path / "b.pt"
+        with pytest.raises(BackboneError, match=r"no text tower of CLIP's 49408 tokens.*02 and 04 do not"):
+            check_weights("tiny", str(file), texts=True)
+        return
+    learner = PromptLearner(backbone, ["a", "b", "c"], Prompts(n_ctx=2))
+    image = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
+    ids = torch.arange(3)
+    supervised_contrastive(learner.encode_text(ids), image, ids, ids, 0.1, normalize=True).backward()
+    context = learner.context.detach().clone().requires_grad_()
+    tokens = backbone.tokenize(["A photo of a X X hand."] * 3)
+    (slot, _) = (tokens[0] == backbone.encode_words("X")[0]).nonzero().flatten().tolist()
+    hook = words.register_forward_hook(lambda _m, _i, out: torch.cat([out[:, :slot], context, out[:, slot + 2 :]], 1))
+    supervised_contrastive(read(tokens), image, ids, ids, 0.1, normalize=True).backward()
+    hook.remove()
+    assert (learner.context.grad - context.grad).norm() <= 1e-4 * context.grad.norm()
+    assert context.grad.norm() > 0
+    assert all(p.grad is None for name, p in backbone.model.named_parameters())
+
+
+def test_the_table_of_families_names_what_is_tested():
+    """docs/weights.md: each row's family, each column's test, and the yes or no of each cell."""
+    text = (Path(__file__).parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    head = next(number for number, cells in enumerate(lines) if cells[0] == "family")
+    tests = [re.findall(r"`(test_\w+)`", cell) for cell in lines[head][1:]]
+    there = {
+        name
+        for file in Path(__file__).parent.glob("test_*.py")
+        for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+    known = []
+    for cells in lines[head + 2 :]:
+        if len(cells) != len(lines[head]):
+            break
+        families = re.findall(r"`\[([\w ]+)\]`", cells[0])
+        known += families
+        for column, (cell, names) in enumerate(zip(cells[1:], tests, strict=True)):
+            assert cell.split(":")[0] in ("yes", "no"), cell
+            own = re.findall(r"`(test_\w+)`", cell)
+            assert set(own or names) <= there and (own or names), cell
+            assert own or families, cells
+            if column == 2 and not own:
+                assert {FAMILIES[name] for name in families} == {cell.startswith("yes")}, cells
+    assert sorted(known) == sorted(FAMILIES)
+
+
+# --- what is nearly a CLIP
+
+
+def test_every_model_of_open_clip_is_read_as_it_is_or_refused():
+    """Read are those that differ from a plain CLIP in sizes and activation alone, by open_clip's own classes."""
+    library = pytest.importorskip("open_clip")
+    sizes = {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "heads", "context_length",
+             "vocab_size", "patch_dropout", "output_tokens", "timm_model_pretrained"}  # fmt: skip
+    read = 0
+    for file in (Path(library.__file__).parent / "model_configs").glob("*.json"):
+        config = json.loads(file.read_text())
+        cfgs = [made(**config.get(part, {})) for made, part in (
+            (library.CLIPVisionCfg, "vision_cfg"), (library.CLIPTextCfg, "text_cfg"))]  # fmt: skip
+        plain = all(replace(cfg, **{name: getattr(type(cfg)(), name) for name in sizes & set(vars(cfg))}) == type(cfg)()
+                    for cfg in cfgs) and "multimodal_cfg" not in config  # fmt: skip
+        if not plain:
+            with pytest.raises(BackboneError, match="not of CLIP's own shape"):
+                _open_clip(config, file)
+            continue
+        said, read = _open_clip(config, file), read + 1
+        assert cfgs[1].vocab_size == 49408
+        width = cfgs[0].width * (32 if isinstance(cfgs[0].layers, list) else 1)
+        assert (said["heads"], said["text_heads"]) == (width // cfgs[0].head_width, cfgs[1].heads), file
+        assert said["activation"] == ("quick_gelu" if config.get("quick_gelu") else "gelu")
+    assert read >= 41
+
+
+def test_a_vocabulary_that_is_not_clips_is_not_read_as_clips(checkpoints, tmp_path):
+    """Of another size, as MetaCLIP 2's, or of the same with other words: photographs are embedded, texts refused."""
+    larger = replace(checkpoints.SMALL_VIT, vocab_size=50_000)
+    file = saved(tmp_path / "b.pt", checkpoints.random_clip(larger).state_dict(), checkpoints, larger)
+    backbone = load_backbone("tiny", file, "cpu")
+    assert not backbone.reads_text
+    with pytest.raises(BackboneError, match=r"knows 50000 tokens and CLIP's vocabulary has 49408; it can embed images"):
+        backbone.encode_text(TEXTS)
+    with pytest.raises(BackboneError, match="no text tower of CLIP's 49408 tokens"):
+        check_weights("tiny", str(file), texts=True)
+    model = checkpoints.random_clip(checkpoints.SMALL_VIT)
+    file = saved(tmp_path / "c.pt", model.state_dict(), checkpoints, checkpoints.SMALL_VIT)
+    config = json.loads(file.with_suffix(".json").read_text())
+    words = dict(clip_tokenizer().encoder)
+    (tmp_path / "vocab.json").write_text(json.dumps(words))
+    assert load_backbone("tiny", file, "cpu").reads_text
+    first, second, *_ = words
+    changed = words | {first: words[second], second: words[first]}
+    (tmp_path / "vocab.json").write_text(json.dumps(changed))
+    beside = load_backbone("tiny", file, "cpu")
+    (tmp_path / "vocab.json").unlink()
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": [["a", -1.0]]}}))
+    unigram = load_backbone("tiny", file, "cpu")
+    (tmp_path / "tokenizer.json").unlink()
+    config["text_cfg"]["hf_tokenizer_name"] = "xlm-roberta-base"
+    file.with_suffix(".json").write_text(json.dumps(config))
+    for backbone, why in (
+        (beside, "vocab.json"), (unigram, "tokenizer.json"),
+        (load_backbone("tiny", file, "cpu"), "hf_tokenizer_name='xlm-roberta-base'"),
+    ):  # fmt: skip
+        assert not backbone.reads_text
+        assert f"text tower was left out, for it reads other tokens than CLIP's ({why})" in backbone.source
+        alike(backbone.encode_image(pixels(32, 32)), model.visual(normalised(pixels(32, 32))))
+
+
+def test_a_siglip_without_its_config_is_told_by_its_pooling(tmp_path):
+    library = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}
+    model = library.SiglipVisionModel(library.SiglipVisionConfig(**sizes, image_size=32, patch_size=16))
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(BackboneError, match=r"w\.safetensors holds an image tower without a class token \(SigLIP"):
+        load_backbone("tiny", tmp_path / "w.safetensors", "cpu", given=Given("gelu"))

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from handclip_lib.backbone.load import SHAPES, load_backbone
-from handclip_lib.backbone.openai_clip import build_clip, clip_package, infer_shape, published
+from handclip_lib.backbone.openai_clip import build_clip, clip_package, infer_shape
+from handclip_lib.backbone.published import addresses, published
 from handclip_lib.errors import BackboneError, WriteError
 
 
@@ -32,10 +33,11 @@ def test_the_classes_come_without_torchvision_the_rest_at_first_use_and_a_real_p
 
 
 def test_the_nine_names_and_their_files_are_openai_clips():
-    addresses = clip_package().clip._MODELS
-    assert sorted(shape.published for shape in SHAPES.values() if shape.published) == sorted(addresses)
+    theirs = clip_package().clip._MODELS
+    assert addresses() == theirs
+    assert sorted(shape.published for shape in SHAPES.values() if shape.published) == sorted(theirs)
     assert published("ViT-L/14@336px").file == "ViT-L-14-336px.pt"
-    assert all(published(name).address == address for name, address in addresses.items())
+    assert all(published(name).address == address for name, address in theirs.items())
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -54,7 +56,7 @@ def served(tmp_path, checkpoints, monkeypatch):
     source = tmp_path / "source.pt"
     weights = checkpoints.write_checkpoint(source, checkpoints.SMALL_VIT, "jit")
     checksum = hashlib.sha256(source.read_bytes()).hexdigest()
-    monkeypatch.setitem(clip_package().clip._MODELS, "ViT-B/16", f"https://nowhere.test/{checksum}/ViT-B-16.pt")
+    monkeypatch.setitem(addresses(), "ViT-B/16", f"https://nowhere.test/{checksum}/ViT-B-16.pt")
     reply = {"bytes": source.read_bytes(), "fails": None, "calls": 0}
 
     class Response:

@@ -74,7 +74,7 @@ def test_the_capture_is_the_last_number_of_the_file_name(name, number):
 
 def test_a_relative_data_root_is_sought_here_and_then_in_the_project(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
-    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "study.toml").touch()
     (tmp_path / "photographs").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     assert find_data_root("photographs") == tmp_path / "photographs"

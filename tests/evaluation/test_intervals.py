@@ -7,7 +7,13 @@ import pytest
 from scipy import stats
 
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.intervals import identity_interval, paired_difference, share_interval
+from handclip_lib.evaluation.intervals import (
+    Interval,
+    identity_interval,
+    mean_of_two,
+    paired_difference,
+    share_interval,
+)
 from tests.simulated_people import CEILING, COUNTS, DRAWS, MIDDLE, simulated, two_alike
 
 MEASURES = ("rank-1", "mAP")
@@ -59,7 +65,7 @@ def test_the_interval_of_a_mean_equals_plain_loops():
     rho = variance / squares / (mean * (1 - mean))
     worth = min(sum(x) ** 2 / sum(v**2 for v in x) for x in (hits, misses))
     trials = 1 / squares / ((worth**2 * rho + 1) / (worth**2 + 1))
-    t = stats.t.ppf(0.975, 1 / squares - 1)
+    t = stats.t.ppf(0.975, max(1 / squares - 1, 4 - 1))  # those of four people: fewer than ten
     # Wilson's ends are where the mean is t standard errors off
     for end in (found.low, found.high):
         assert abs(mean - end) == pytest.approx(t * np.sqrt(end * (1 - end) / trials))
@@ -81,6 +87,26 @@ def test_columns_are_counted_at_once_and_a_row_without_a_match_is_left_out():
     alone = identity_interval(values[[0, 2, 3], 1], people[[0, 2, 3]])
     assert (both.low[1], both.high[1]) == (alone.low, alone.high)
     assert both.columns is not None and both[0].estimate == pytest.approx(2 / 3)
+
+
+def test_one_of_twelve_who_has_most_photographs_counts_as_few_people_whose_t_is_that_of_ten():
+    counts = np.array([200.0] + [1.0] * 11)
+    found = share_interval((counts / 2)[:, None], counts)
+    u = counts.sum() ** 2 / (counts**2).sum()  # 1.11: its own 0.11 degrees of freedom would leave nothing but 0..1
+    trials = u / (1 / (u**2 + 1))  # nobody differs, and u people say so
+    spread = stats.t.ppf(0.975, 9) ** 2 / trials
+    assert found.high[0] - found.low[0] == pytest.approx(np.sqrt(spread + spread**2) / (1 + spread))
+
+
+def test_the_mean_of_two_rates_has_the_hypotenuse_of_their_distances():
+    fmr, fnmr = Interval(0.01, 0.004, 0.04, 48), Interval(0.14, 0.05, 0.32, 29)
+    found = mean_of_two(fmr, fnmr)
+    assert found.estimate == pytest.approx(0.075)
+    assert found.low == pytest.approx(0.075 - np.sqrt(0.006**2 + 0.09**2) / 2)
+    assert found.high == pytest.approx(0.075 + np.sqrt(0.03**2 + 0.18**2) / 2)
+    assert found.n_identities == 48
+    none = mean_of_two(Interval.unknown(0.0, 5), Interval.unknown(1.0, 5))
+    assert none.estimate == 0.5 and np.isnan([none.low, none.high]).all()
 
 
 def test_one_person_has_no_interval_and_one_who_outweighs_all_has_one_that_says_nothing():

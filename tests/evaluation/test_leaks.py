@@ -129,9 +129,9 @@ def test_near_duplicates_are_counted_as_a_loop_counts_them():
 
 def test_what_was_chosen_on_the_test_gets_its_label():
     split = split_of("abc")
-    chosen_on = ("nothing", "tiny", "unknown", "val", "test")
+    chosen_on = ("nothing", "tiny", "unknown", "people", "val", "test")
     assert [checked(split, "selection", selected_on=chosen)[0] for chosen in chosen_on] == [
-        "yes", "stated", "not checked", "yes", "no",
+        "yes", "stated", "not checked", "yes", "yes", "no",
     ]  # fmt: skip
     assert "is not known here" in checked(split, "selection", selected_on="unknown")[1]
     for check in ("selection", "labels"):  # another program's embeddings: neither is known
@@ -142,7 +142,7 @@ def test_what_was_chosen_on_the_test_gets_its_label():
 
 def test_an_unknown_choice_and_no_cosine_are_refused():
     with pytest.raises(
-        EvaluationError, match="selected_on='train'; choose from nothing, tiny, unknown, embeddings, val, test"
+        EvaluationError, match="selected_on='train'; choose from nothing, tiny, unknown, embeddings, people, val, test"
     ):
         checked(split_of("abc"), "selection", selected_on="train")
     with pytest.raises(EvaluationError, match="near=98: a cosine"):
@@ -223,6 +223,19 @@ def test_photographs_saved_again_are_found(a, tmp_path):
     passed, detail = found.loc["copies"]
     assert passed == "no"
     assert detail.startswith("4 tested photographs are near-duplicates of one that trained, such as person 00")
+
+
+def test_what_trained_is_decoded_as_what_is_tested(a):
+    """By the backbone's own interpolation: else no photograph would be equal to itself, and no cache would serve."""
+    table = open_dataset("folder", str(a))
+    trained = make_split(table, "all", seed=3, draws=1)
+    given = {"dataset": "folder", "data_root": str(a)}
+    for interpolation in ("bilinear", "bicubic"):
+        images = decode_images(table.root, list(table.images["path"]), 32, progress=False, interpolation=interpolation)
+        seen = seen_photographs(trained, given, images, Data())
+        own = images.select(list(seen.paths))
+        assert own.content_keys == seen.content_keys
+        np.testing.assert_array_equal(own.pixels, seen.pixels)
 
 
 def test_photographs_that_are_gone_or_changed_are_not_checked(a, b, tmp_path):

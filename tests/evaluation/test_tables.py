@@ -57,6 +57,20 @@ def test_a_column_is_called_what_the_field_calls_it():
     assert {name: heading(name) for name in names} == names
 
 
+def test_attributes_are_read_without_their_underscores_and_counts_with_commas():
+    table = result_table({"attribute": ["", "skin_color"], "fmr": [0.1, 0.2], "n_impostor": [12, 90_000_000]})
+    told = readable(table)
+    assert told["attribute"].tolist() == ["", "skin color"]
+    assert told["non-mated pairs"].tolist() == ["12", "90,000,000"]
+    assert table["attribute"].tolist() == ["", "skin_color"]
+
+
+def test_what_a_training_measures_on_validation_is_in_percent():
+    told = readable(result_table({"epoch": [1], "val_rank1": [0.5], "val_image_to_text@1": [0.25], "loss": [2.0]}))
+    assert list(told) == ["epoch", "Rank-1 on validation, %", "image to text@1 on validation, %", "loss"]
+    assert told.iloc[0].tolist() == ["1", "50.0", "25.0", "2"]
+
+
 def test_shares_are_known_by_name():
     shares = ["rank1", "rank1_low", "rank1_sd", "map_macro", "fmr_validation", "rank1_gain_high", "map_trapezoid"]
     others = ["rank1_p", "rank1_p_holm", "fnmr_ratio", "eer_threshold", "n_query", "low", "model", "margin"]

@@ -180,8 +180,8 @@ def _summary(reports: Path) -> list[dict[str, str]]:
 
 def _begun(reports: Path) -> Counter[str]:
     """How often each run was begun."""
-    log = (reports / "sweeps" / "01-sweep" / "papermill.log").read_text().splitlines()
-    return Counter(line.split("/")[-2] for line in log if line.startswith("Output Notebook:"))
+    logs = (log.read_text().splitlines() for log in (reports / "runs").glob("*/papermill.log"))
+    return Counter(line.split("/")[-2] for log in logs for line in log if line.startswith("Output Notebook:"))
 
 
 def _processes_of(reports: Path) -> list[psutil.Process]:

@@ -10,7 +10,8 @@ from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.errors import ConfigError
 from handclip_lib.models.promptsg import PromptGuidance, PromptInversion
 
-FILES = sorted((Path(__file__).parents[2] / "params/promptsg").glob("*.yml"))
+PARAMS = Path(__file__).parents[2] / "params"
+FILES = [file for method in ("promptsg", "handid") for file in sorted((PARAMS / method).glob("*.yml"))]
 TEMPLATES = ("A photo of a {} hand.", "{}", *sorted({yaml.safe_load(file.read_text())["template"] for file in FILES}))
 
 

@@ -155,7 +155,7 @@ def test_the_seed_alone_decides_the_first_values(clips):
 def test_the_recipe_tells_everything_that_decides_it(clips):
     options = {
         "template": "a {} hand", "head": "arcface", "unfreeze_blocks": 1, "neck_dim": 16, "guide_layers": 1,
-        "arcface_scale": 20.0, "arcface_margin": 0.4, "seed": 7,
+        "arcface_scale": 20.0, "arcface_margin": 0.4, "lora_rank": 2, "lora_alpha": 4.0, "seed": 7,
     }  # fmt: skip
     encoder = PromptSG(fresh(clips, "vit"), 5, Guidance(**options), heads=4)
     assert encoder.recipe == options | {"backbone": "0123", "n_identities": 5, "heads": 4}
@@ -178,6 +178,19 @@ def test_a_saved_encoder_comes_back_on_the_backbone_it_began_with(clips, kind, t
         assert torch.equal(
             loaded.logits(images(5)[:, 0, 0, :48], IDS[1:]), encoder.logits(images(5)[:, 0, 0, :48], IDS[1:])
         )
+
+
+def test_adapters_are_merged_in_the_file(clips, tmp_path):
+    backbone = fresh(clips, "vit")
+    encoder = PromptSG(backbone, 5, Guidance(lora_rank=2, guide_layers=1))
+    with torch.no_grad():
+        for name, parameter in encoder.visual.named_parameters():
+            parameter.add_(0.1 * name.endswith(".up"))
+    save_promptsg(encoder.eval(), backbone, tmp_path / "best.safetensors")
+    loaded = load_promptsg(fresh(clips, "vit"), tmp_path / "best.safetensors")
+    assert {name for name in loaded.state_dict() if "parametrizations" in name} == set()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.encode_image(images()), encoder.encode_image(images()), rtol=1e-6, atol=1e-6)
 
 
 def test_a_file_of_another_backbone_or_of_something_else_is_refused(clips, tmp_path):

@@ -139,7 +139,9 @@ def test_every_cell_of_the_analysis_can_be_run_again(ran):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [{"method": "promptsg", "guide_layers": 1}, {"input_size": "96x64"}])
+@pytest.mark.parametrize(
+    "method", [{"method": "promptsg", "guide_layers": 1}, {"method": "handid"}, {"input_size": "96x64"}]
+)
 def test_a_trained_run_is_evaluated_as_it_was_in_its_own_notebook(method, tmp_path: Path):
     trained = run_quickly("04_joint_training", tmp_path, **method).record
     found = run_quickly("05_evaluation", tmp_path, trained_run="latest", studies="none").record

@@ -70,7 +70,7 @@ LIBRARY = Path(handclip_lib.__file__).parent
 TAKEN_BY = {
     PromptTraining: ["training/prompt"], Prompts: ["models/prompt_learner"],
     ReidHead: ["models/reid_head"],
-    Guidance: [f"models/{name}" for name in ("promptsg", "reid_head", "prompt_learner")],
+    Guidance: [f"models/{name}" for name in ("promptsg", "handid", "reid_head", "prompt_learner")],
     ImageTraining: [f"training/{name}" for name in ("image", "encoding", "optimizer")],
 }  # fmt: skip
 
@@ -112,6 +112,19 @@ def test_losses_that_do_not_fit_are_refused():
     assert resolve(JointTraining, {"text_weight": 1}).loss_weights["image_to_text"] == 1
 
 
+def test_ways_to_stay_near_the_frozen_model_that_cannot_be_are_refused_together():
+    assert resolve(ImageFinetune, {"interpolation": -1, "lora_rank": 8, "recompute": True}).interpolation == -1
+    with pytest.raises(ConfigError, match=r"interpolation=1\.5"):
+        resolve(ImageFinetune, {"interpolation": 1.5})
+    alone = {"identity_weight": 0, "supcon_weight": 0, "start_weight": 1, "distillation_weight": 1}
+    with pytest.raises(ConfigError) as caught:
+        resolve(ImageFinetune, {"interpolation": -0.5, "lora_rank": 8, "unfreeze_blocks": 0, **alone})
+    words = ("3 parameters", "give a share of 0 to 1, or -1", "unfreeze_blocks=0", "every loss has weight 0")
+    assert [word for word in words if word not in str(caught.value)] == []
+    with pytest.raises(ConfigError, match="interpolation=-1 chooses by validation"):
+        resolve(ImageFinetune, {"interpolation": -1, "select_by": "loss"})
+
+
 def test_an_analysis_asks_for_no_photograph():
     assert not {"data_root", "draws", "backbone"} & set(Analysis.model_fields)
     config = resolve(Analysis, {"runs": " 03_x-1, 05_y-2 ,", "dataset": "11k"})
@@ -143,6 +156,20 @@ def test_promptsg_takes_one_template_and_no_text_of_identities():
         resolve(JointTraining, {"method": "promptsg", "template": "a hand"})
 
 
+def test_handid_makes_texts_of_its_own_and_they_act():
+    with pytest.raises(ConfigError) as error:
+        resolve(JointTraining, {
+            "method": "handid", "template": "a {} hand|one {} hand", "text_weight": 1, "text_supcon_weight": 0,
+            "prompt_run": "latest", "version": "v5",
+        })  # fmt: skip
+    for words in (
+        "handid takes one template", "text_weight: handid has no text of an identity", "handid's texts act by it alone",
+        "prompt_run='latest': handid makes its texts of the images", "method='handid' has none: ''",
+    ):  # fmt: skip
+        assert words in str(error.value)
+    assert resolve(JointTraining, {"method": "handid"}).method == "handid"
+
+
 @pytest.mark.parametrize(("given", "size"), [("", None), ("256x128", (256, 128))])
 def test_an_input_size_is_height_and_width(given, size):
     assert resolve(ImageFinetune, {"input_size": given}).size == size
@@ -155,11 +182,20 @@ def test_what_is_no_input_size_is_refused(given):
 
 
 def test_what_chose_the_weights_is_told_by_where_they_come_from():
-    assert Evaluation().selected_on(None) == "tiny"
-    assert Evaluation(backbone="vitb16").selected_on(None) == "nothing"
-    assert Evaluation(weights="some.pt").selected_on(None) == "unknown"
-    assert Evaluation().selected_on({"validation": "test"}) == "test"
-    assert Evaluation().selected_on({}) == "val", "of a run from before there was a choice"
+    assert Evaluation().selected_on == "tiny"
+    assert Evaluation(backbone="vitb16").selected_on == "nothing"
+    assert Evaluation(weights="some.pt").selected_on == "unknown"
+
+
+def test_nobody_trains_by_a_protocol_that_only_tests_and_folds_are_of_people():
+    with pytest.raises(ConfigError, match="protocol='test_only' trains nobody: choose another"):
+        resolve(ImageFinetune, {"protocol": "test_only", "validation": "people"})
+    for validation in ("val", "test"):
+        with pytest.raises(ConfigError, match="folds=3: folds are of people; leave it out, or give validation=people"):
+            resolve(ImageFinetune, {"validation": validation, "folds": 3})
+    with pytest.raises(ConfigError, match="folds"):
+        resolve(ImageFinetune, {"folds": -1})
+    assert (ImageFinetune().validation, ImageFinetune().folds) == ("people", 0)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +240,7 @@ def test_a_batch_that_no_memory_holds_names_what_makes_it():
 def test_embeddings_stand_in_place_of_a_model_and_encode_nothing():
     config = resolve(Evaluation, {"embeddings": "e.npz"})
     assert [name for name in STUDIES if not config.wants(name)] == ["zero_shot", "occlusion"]
-    assert config.selected_on(None) == "embeddings"
+    assert config.selected_on == "embeddings"
     with pytest.raises(ConfigError) as refused:
         resolve(Evaluation, {"embeddings": "e.npz", "backbone": "vitb16", "studies": "occlusion"})
     assert "stand in place of a model: leave backbone, weights" in str(refused.value)

@@ -4,6 +4,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from handclip_lib.data.images import DecodedImages
@@ -151,6 +152,13 @@ def test_figures_ignore_what_the_user_set_for_matplotlib(results):
         legend = figure.axes[0].get_legend().get_texts()
     assert {text.get_fontsize() for text in legend} == {9}
     assert not any(text.get_parse_math() for text in legend)
+
+
+def test_the_legend_of_a_cmc_hides_no_curve(results):
+    figure = plots.cmc_curves(results)
+    FigureCanvasAgg(figure).draw()
+    for axis in figure.axes:
+        assert axis.get_legend().get_window_extent().y1 < axis.bbox.y0
 
 
 @pytest.fixture

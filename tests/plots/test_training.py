@@ -5,7 +5,7 @@ import pytest
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.evaluation.ranking.confusion import confusion
 from handclip_lib.plots import training as plots
-from handclip_lib.plots.training import confusion_matrix, drift_bars, image_curves
+from handclip_lib.plots.training import confusion_matrix, drift_bars, generalisation_curves, image_curves
 
 
 def test_curves_show_the_terms_there_are_and_validation_in_percent():
@@ -26,6 +26,19 @@ def test_curves_show_the_terms_there_are_and_validation_in_percent():
     drawn = [patch.get_label() for patch in every.axes[0].collections]
     assert len(drawn) == len(set(drawn)) == 6, "every term is drawn"
     assert "epoch 2, chosen" in validation.get_title()
+
+
+def test_trained_people_and_strangers_stand_on_one_axis_with_the_frozen_model_and_the_gap():
+    curve = pd.DataFrame({"epoch": range(3), "trained_rank1": [0.8, 0.9, 1.0], "strangers_rank1": [0.7, 0.75, 0.6]})
+    curve = curve.assign(strangers_rank1_low=0.5, strangers_rank1_high=0.9)
+    (axis,) = generalisation_curves(curve, 1).axes
+    assert axis.get_title() == "rank-1 (dashed: epoch 1, kept); gap 15.0 points, 10.0 before training"
+    lines = {line.get_label(): line for line in axis.lines}
+    np.testing.assert_allclose(lines["strangers: 75.0 % at epoch 1"].get_ydata(), [70, 75, 60])
+    np.testing.assert_allclose(lines["trained people: 90.0 % at epoch 1"].get_ydata(), [80, 90, 100])
+    assert set(lines["strangers, frozen model: 70.0 %"].get_ydata()) == {70.0}
+    (axis,) = generalisation_curves(curve[["epoch", "trained_rank1"]], 2).axes
+    assert axis.get_title() == "rank-1 (dashed: epoch 2, kept)", "where nobody is held out there is no gap"
 
 
 def test_stacked_terms_reach_the_weighted_sum():

@@ -103,8 +103,8 @@ def test_parameters_that_are_all_as_by_default_have_no_column_of_defaults(tmp_pa
 
 def test_the_first_screen_is_what_the_notebook_concluded_beside_the_baselines(tmp_path: Path):
     (tmp_path / "results.csv").write_text(
-        "model,gallery,rank1,rank1_low,rank1_high,map\ntiny,aspect,0.631,0.572,0.694,0.7\n"
-        "trivial baseline: pixels,aspect,0.341,0.28,0.4,0.4\ntiny,all,0.5,0.4,0.6,0.5\n"
+        "model,gallery,rank1,rank1_low,rank1_high,map,supported\ntiny,aspect,0.631,0.572,0.694,0.7,False\n"
+        "trivial baseline: pixels,aspect,0.341,0.28,0.4,0.4,True\ntiny,all,0.5,0.4,0.6,0.5,True\n"
     )
     concluded = {"answer": f"It is {SCRIPT}.", "cautions": ["Few people.", SCRIPT]}
     page = _report(tmp_path, [v4.new_markdown_cell("# 05")], metrics={"gallery": "aspect", "rank1": 0.631}, **concluded)
@@ -115,6 +115,17 @@ def test_the_first_screen_is_what_the_notebook_concluded_beside_the_baselines(tm
         ["tiny", "63.1 [57.2, 69.4]", "70.0"],
         ["trivial baseline: pixels", "34.1 [28.0, 40.0]", "40.0"],
     ]
+    assert [row.get("class") for row in page.select("header tbody tr")] == [["unclaimed"], None]  # grey: no claim
+
+
+def test_where_a_run_lies_is_no_part_of_what_it_found(tmp_path: Path):
+    place = f"finished, but it did not learn: {tmp_path}/05_evaluation-tiny-drawn-dorsal_r-0fc937ed"
+    printed = (
+        f"finished: the third of 3\n{place}\nits report: handclip report 05_evaluation-tiny-drawn-dorsal_r-0fc937ed\n"
+    )
+    page = _report(tmp_path, [_code("run.finish()", v4.new_output("stream", name="stdout", text=printed))])
+    shown = page.select_one("main").text
+    assert "finished: the third of 3" in shown and "0fc937ed" not in shown and "did not learn" not in shown
 
 
 @pytest.mark.parametrize(

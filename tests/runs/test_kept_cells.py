@@ -48,7 +48,7 @@ def of_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cells_stand_among_the_shipped_text_with_what_they_showed_last(tmp_path: Path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
-    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "study.toml").touch()
     monkeypatch.chdir(tmp_path)
     shipped = [
         v4.new_markdown_cell("# Title"), v4.new_code_cell("a = 1", metadata={"tags": ["parameters"]}),

@@ -14,7 +14,7 @@ from handclip_lib.launch.plan import run_folder
 from handclip_lib.parameters.notebooks import Evaluation, trained_name
 from handclip_lib.report.pages import write_index
 from handclip_lib.runs.listing import all_records, as_lines, chosen, ordered
-from handclip_lib.runs.record import write_record
+from handclip_lib.runs.record import not_learnt, write_record
 
 USUAL = {"dataset": "drawn", "aspect": "dorsal_r", "learning_rate": 5e-4, "epochs": 20, "flip": False}
 
@@ -101,6 +101,15 @@ def test_what_was_not_learnt_is_told_in_its_line_its_note_and_its_name(tmp_path:
         "tiny, not joint (epoch 0 was best), selected on test"
     )
     assert trained_name("tiny", {}) == "tiny, fine-tuned"
+
+
+def test_training_that_did_not_help_strangers_is_told_before_all_else(tmp_path: Path):
+    said = "rank-1 of 14 held-out people is 45.0 % at epoch 2, 50.0 % by the frozen model"
+    given = dict.fromkeys(("data_root", "weights", "download_root"), "x" * 30)
+    told = record("03_image_finetune-g", parameters=given, metrics={"rank1": 0.5, "unhelped": said})
+    assert f"(training did not help strangers: {said[:60]}" in as_lines([told])[1]
+    both = record("03_image_finetune-g", metrics={"learnt": "no: epoch 0 was best", "unhelped": said})
+    assert not_learnt(both) == f"learnt no: epoch 0 was best; training did not help strangers: {said}"
 
 
 def test_the_command_lists_damaged_runs_too_and_loads_nothing_heavy(tmp_path: Path, monkeypatch, capsys):

@@ -37,24 +37,26 @@ def test_a_run_tells_its_story_in_run_json(reports: Path):
     assert config.draws == 3
 
 
-@pytest.mark.parametrize("inside", ["", "notebooks", "notebooks pyproject.toml"])
+@pytest.mark.parametrize(
+    "inside", ["", "notebooks pyproject.toml", "study.toml", "handclip_lib notebooks pyproject.toml"]
+)
 def test_every_start_says_where_it_writes_and_whether_that_is_in_a_project(
     tmp_path: Path, monkeypatch, capfd, inside: str
 ):
     monkeypatch.delenv("HANDCLIP_REPORTS")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "of the user"))
     for name in inside.split():
-        (tmp_path / name).mkdir()
-    if "pyproject.toml" in inside:
-        (tmp_path / "pyproject.toml").rmdir()
-        (tmp_path / "pyproject.toml").touch()
+        (tmp_path / name).touch() if name.endswith(".toml") else (tmp_path / name).mkdir()
+    ours = inside.startswith(("study", "handclip_lib"))
+    reports = tmp_path / "reports" if ours else tmp_path / "of the user" / "handclip" / "reports"
     monkeypatch.setitem(sys.modules, "ipykernel", None)
     _, run = start(Evaluation, {})
     run.finish()
     printed = capfd.readouterr()
     for said in (printed.out, printed.err):  # the notebook, and the terminal that papermill was started in
-        assert f"writes to {tmp_path / 'reports' / 'runs'}" in said
-        assert ("is in no project of HandCLIP" in said) == ("pyproject.toml" not in inside)
+        assert f"writes to {reports / 'runs'}" in said
+        assert ("is in no project of HandCLIP" in said) == (not ours)
 
 
 def test_bad_parameters_make_no_folder(reports: Path):

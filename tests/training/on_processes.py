@@ -30,7 +30,7 @@ def train(folder: Path, *, apart: bool = False, stop_after: int = 0, raises: boo
         apart: Whether the other processes have a folder of their own.
         stop_after: Epochs after which the main process, and it alone, asks to stop; 0: it does not.
         raises: Whether the process that is not the main one fails, in the first epoch.
-        more: Parameters of the training.
+        more: Parameters of the training, and of the head.
     """
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(5), [5, 4, 4, 3, 1])
@@ -38,7 +38,8 @@ def train(folder: Path, *, apart: bool = False, stop_after: int = 0, raises: boo
     pixels = (colours[labels] + rng.integers(-40, 40, (17, 32, 32, 3))).clip(0, 255).astype(np.uint8)
     torch.manual_seed(0)
     model = clip_package().model.CLIP(16, 32, 2, 64, 16, 77, 100, 64, 1, 1).eval()
-    encoder = ReidEncoder(Backbone("random", model, 32, 16, 77, torch.device("cpu"), ""), 5, ReidHead(head="arcface"))
+    head = ReidHead(head="arcface", **{name: more.pop(name) for name in {*more} & {*ReidHead.model_fields}})
+    encoder = ReidEncoder(Backbone("random", model, 32, 16, 77, torch.device("cpu"), ""), 5, head)
     texts = rng.normal(size=(5, 16)).astype(np.float32)
     processes, asked = Processes(torch.device("cpu")), []
     if raises and not processes.is_main:
@@ -50,7 +51,8 @@ def train(folder: Path, *, apart: bool = False, stop_after: int = 0, raises: boo
 
     seen = folder / "other" if apart and not processes.is_main else folder
     result = fit_image(
-        encoder, pixels, labels, ImageTraining(**RATES | SIZE | more), text=texts,
+        encoder, pixels, labels, ImageTraining(**RATES | SIZE | {"interpolation": 1.0, "whitening": 0.0} | more),
+        text=texts,
         validate=lambda encode: {"val_rank1": float(encode(pixels).sum())}, folder=seen, progress=False,
         stop=stop if stop_after else None,
     )  # fmt: skip

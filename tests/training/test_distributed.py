@@ -62,6 +62,18 @@ def test_several_processes_train_as_one_with_the_same_batch(tmp_path, count, siz
 
 
 @pytest.mark.slow
+def test_several_processes_stay_near_the_frozen_model_as_one_does(tmp_path):
+    options = {
+        "start_weight": 0.1, "distillation_weight": 0.5, "layer_decay": 0.8, "interpolation": -1, "lora_rank": 2,
+        "encoded_at_once": 2, "epochs": 2,
+    }  # fmt: skip
+    on_one(tmp_path / "one", **options)
+    well, said = on_several(2, tmp_path / "several", **options)
+    assert well, said[-3000:]
+    same(tmp_path / "one", tmp_path / "several", 2)
+
+
+@pytest.mark.slow
 def test_the_main_process_stops_all_and_they_go_on_to_what_one_would_have(tmp_path):
     on_one(tmp_path / "one")
     well, said = on_several(2, tmp_path / "several", stop_after=2)

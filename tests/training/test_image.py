@@ -59,6 +59,7 @@ def fit(data, encoder=None, **options):
     weights = options.pop("weights", WEIGHTS)
     given = {TERMS.get(name, f"{name}_weight"): weights.get(name, 0.0) for name in ImageTraining().loss_weights}
     given |= {"epochs": 4, "n_identities": 3, "n_images": 2, "learning_rate": 2e-3, "select_by": "val_rank1"}
+    given |= {"interpolation": 1.0, "whitening": 0.0}
     given |= {name: options.pop(name) for name in set(options) & set(ImageTraining.model_fields)}
     options = {"validate": nearest(data), "progress": False} | options
     return encoder, fit_image(encoder, *data, ImageTraining().model_copy(update=given), **options)

@@ -22,7 +22,7 @@ ODD = {"n_ctx": 2, "template": "it's a {} \"hand\" | $HOME/{} ü", "learning_rat
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project as working folder."""
     (tmp_path / "notebooks").mkdir()
-    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "study.toml").touch()
     monkeypatch.chdir(tmp_path)
     _typed.cache_clear()
     return tmp_path

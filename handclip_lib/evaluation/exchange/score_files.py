@@ -18,7 +18,7 @@ from handclip_lib.evaluation.ranking.retrieval import cosines
 from handclip_lib.files import whole_file
 
 BLOCK = 256  # queries scored at once
-FORMS = ("csv", "bob", "four-column")
+FORMS = ("csv", "bob", "four-column", "two-column")
 PLAIN = ("draw", "probe", "probe_subject", "reference", "reference_subject", "score")
 BOB = ("probe_template_id", "probe_key", "probe_subject_id", "bio_ref_template_id", "bio_ref_subject_id", "score")
 COLUMNS = {
@@ -80,9 +80,9 @@ def write_scores(file: Path, features: Features, split: Split, form: str = "csv"
         raise DataError(f"the form {form} cannot tell draws apart, and pairs come again: choose one, such as --draw 0")
     written = 0
     with whole_file(file) as private, private.open("w", encoding="utf-8", newline="") as opened:
-        text = form == "four-column"
-        out = csv.writer(opened, delimiter=" " if text else ",", lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
-        if not text:
+        text, titled = form == "four-column", form in ("csv", "bob")
+        out = csv.writer(opened, delimiter="," if titled else " ", lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+        if titled:
             out.writerow(PLAIN if form == "csv" else BOB)
         for number in range(split.meta["draws"]) if draw is None else (draw,):
             one = split.draw(number)
@@ -98,7 +98,8 @@ def write_scores(file: Path, features: Features, split: Split, form: str = "csv"
                         out.writerow(
                             (held_who, who, path, repr(score)) if text
                             else (number, path, who, held_path, held_who, repr(score)) if form == "csv"
-                            else (path, path, who, held_path, held_who, repr(score))
+                            else (path, path, who, held_path, held_who, repr(score)) if titled
+                            else (1 if who == held_who else -1, repr(score))
                         )  # fmt: skip
                 written += len(paths) * len(held)
     return written

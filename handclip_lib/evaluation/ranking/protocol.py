@@ -12,11 +12,13 @@ from handclip_lib.data.audit import data_cautions
 from handclip_lib.data.manifest import Draw, Split
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features, is_baseline
-from handclip_lib.evaluation.intervals import FEWEST, RULE_OF_THREE, Interval, identity_interval
+from handclip_lib.evaluation.intervals import FEWEST, RULE_OF_THREE, Interval, share_interval
+from handclip_lib.evaluation.ranking.one_match import rank_one_match
 from handclip_lib.evaluation.ranking.retrieval import (
     TIED_SHARE_WARNED,
     RetrievalMetrics,
     TiedScoresWarning,
+    check_unit_length,
     rank_features,
 )
 from handclip_lib.evaluation.tables import in_percent, result_table
@@ -123,11 +125,13 @@ def chance_of_match(query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarra
 def cmc_interval(per_query: pd.DataFrame, n_gallery: int) -> Interval:
     """CMC at 1…20 (or the gallery's size) over all draws, with its interval; rows of `ProtocolResult.per_query`."""
     depth = min(CMC_DEPTH, n_gallery)
-    within = per_query["first_match_rank"].to_numpy()[:, None] <= np.arange(1, depth + 1)
-    people = per_query["identity"].nunique()
-    if people < 2:
-        raise EvaluationError(f"{people} identities have a query; an interval over identities needs at least two")
-    return identity_interval(within, per_query["identity"])
+    codes, people = pd.factorize(per_query["identity"], sort=True)
+    if len(people) < 2:
+        raise EvaluationError(f"{len(people)} identities have a query; an interval over identities needs at least two")
+    rank = np.minimum(per_query["first_match_rank"].to_numpy(), depth + 1)
+    found = np.bincount(codes * (depth + 1) + rank - 1, minlength=len(people) * (depth + 1))
+    within = found.reshape(-1, depth + 1)[:, :depth].cumsum(1)
+    return share_interval(within.astype(np.float64), np.bincount(codes).astype(np.float64))
 
 
 def evaluate_models(features: Mapping[str, Features], split: Split, *, burst: int = 0) -> list[ProtocolResult]:
@@ -159,15 +163,22 @@ def conclusion(results: Sequence[ProtocolResult]) -> str:
     beside = [f"{model} {in_percent(rank1)} %" for model, rank1 in others if not is_baseline(model)]
     if "best_baseline" in told:
         beside.append(f"the better trivial baseline {in_percent(told['best_floor_rank1'])} %")
-    found = f"{told['model']} finds {in_percent(told['rank1'])} % ({interval}) of queries first"
-    return "; ".join([f"{found} among {told['n_people']} people", *beside])
+    n, people = told["n_identities"], told["n_people"]
+    whose = "queries" if n == people else f"the queries of {n} people"
+    found = f"{told['model']} finds {in_percent(told['rank1'])} % ({interval}) of {whose} first among"
+    return "; ".join([f"{found} {people}" + " people" * (n == people), *beside])
 
 
 def cautions(
-    results: Sequence[ProtocolResult], split: Split, checks: pd.DataFrame | None = None, learnt: str = "yes"
-) -> list[str]:
-    """What must be said with the headline, a sentence each; `checks` are `leak_checks`, where any were made."""
-    told, found = headline(results), data_cautions(split)
+    results: Sequence[ProtocolResult], split: Split, checks: pd.DataFrame | None = None, learnt: str = "yes",
+    unhelped: str = "",
+) -> list[str]:  # fmt: skip
+    """What must be said with the headline, a sentence each; `checks` are `leak_checks`, where any were made.
+
+    `learnt` and `unhelped` are of a training: `ImageResult.learnt`, `Generalisation.unhelped`.
+    """
+    told, found = headline(results), [f"Training did not help strangers: {unhelped}."] if unhelped else []
+    found += data_cautions(split)
     if learnt != "yes":
         found.append(f"The training did not learn, or only in part ({learnt}).")
     if SELECTED_ON_TEST in told["model"]:
@@ -177,13 +188,7 @@ def cautions(
         found.append("The model is no better than a trivial baseline, which knows nothing about identity.")
     elif told["rank1_low"] <= floor:
         found.append("The interval reaches down to a trivial baseline, which knows nothing about identity.")
-    if told["n_identities"] < FEWEST:
-        found.append(
-            f"Only {told['n_identities']} people have a query: from {FEWEST} on, their interval says something."
-        )
-    elif not results[0].rank1.supported:
-        least = in_percent(RULE_OF_THREE / told["n_identities"])
-        found.append(f"{told['n_identities']} people can show no error rate below {least} %: rank-1 is no claim.")
+    found += few_people(told["n_identities"], bool(results[0].rank1.supported))
     if checks is not None and "detail" in checks:  # a share to be judged: said, but where nothing was found
         near = checks.loc[checks["check"] == "near-duplicates", "detail"].tolist()
         found += [said.partition(" (cosine")[0] + "." for said in near if not said.startswith("0 of")]
@@ -191,6 +196,14 @@ def cautions(
         names = [] if checks is None else checks.loc[checks["passed"] == passed, "check"].tolist()
         found += [f"{said}: {', '.join(names)}."] if names else []
     return found
+
+
+def few_people(n: int, supported: bool) -> list[str]:
+    """What must be said of a rank-1 that so many people do not support, a sentence."""
+    if n < FEWEST:
+        return [f"Only {n} people have a query: from {FEWEST} on, their interval says something."]
+    least = in_percent(RULE_OF_THREE / n)
+    return [] if supported else [f"{n} people can show no error rate below {least} %: rank-1 is no claim."]
 
 
 def in_burst(draw: Draw, burst: int) -> np.ndarray:
@@ -257,20 +270,20 @@ def near_duplicates(features: Features, split: Split, threshold: float = 0.98, m
 def _ranked(features: Features, draw: Draw, exclude: np.ndarray | None = None) -> tuple[RetrievalMetrics, pd.DataFrame]:
     """Metrics of one draw, and the best match and best wrong image of each query that is matched and not left out."""
     n_query = len(draw.query_paths)
-    codes = np.unique(np.concatenate([draw.query_ids, draw.gallery_ids]), return_inverse=True)[1].ravel()
-    best, score = np.zeros((2, n_query), int), np.zeros((2, n_query), np.float32)
-
-    def look(rows: np.ndarray, scores: np.ndarray) -> None:
-        own = codes[rows, None] == codes[None, n_query:]
-        for side, kept in enumerate((own, ~own)):
-            masked = np.where(kept, scores, np.float32(-np.inf))
-            best[side, rows] = masked.argmax(1)
-            score[side, rows] = masked[np.arange(len(rows)), best[side, rows]]
-
+    codes = pd.factorize(np.concatenate([draw.query_ids, draw.gallery_ids]))[0]
     query, gallery = features.of(draw.query_paths), features.of(draw.gallery_paths)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TiedScoresWarning)  # the caller sums them up over the draws
-        metrics = rank_features(query, gallery, draw.query_ids, draw.gallery_ids, exclude=exclude, look=look)
+    place = np.full(codes.max() + 1, -1)
+    place[codes[n_query:]] = np.arange(len(gallery))
+    asked = np.ones(n_query, bool) if exclude is None else ~exclude
+    match = np.where(asked, place[codes[:n_query]], -1)
+    if (place >= 0).sum() == len(gallery) and (match >= 0).any():
+        check_unit_length("query", query, np.flatnonzero(asked))
+        check_unit_length("gallery", gallery)
+        found = rank_one_match(query, gallery, match)
+        best, score = np.stack([match, found.wrong]), np.stack([found.match_score, found.wrong_score])
+        metrics = found.metrics(len(gallery), asked)
+    else:
+        metrics, best, score = _ranked_by_all(query, gallery, codes, exclude)
     rank = metrics.first_match_rank
     table = pd.DataFrame(
         {
@@ -281,3 +294,22 @@ def _ranked(features: Features, draw: Draw, exclude: np.ndarray | None = None) -
         }
     )  # fmt: skip
     return metrics, table[rank > 0]
+
+
+def _ranked_by_all(
+    query: np.ndarray, gallery: np.ndarray, codes: np.ndarray, exclude: np.ndarray | None
+) -> tuple[RetrievalMetrics, np.ndarray, np.ndarray]:
+    """The same where a query may have several matches; places and scores of the best match and wrong image, (2, n)."""
+    n = len(query)
+    best, score = np.zeros((2, n), int), np.zeros((2, n), np.float32)
+
+    def look(rows: np.ndarray, scores: np.ndarray) -> None:
+        own = codes[rows, None] == codes[None, n:]
+        for side, kept in enumerate((own, ~own)):
+            masked = np.where(kept, scores, np.float32(-np.inf))
+            best[side, rows] = masked.argmax(1)
+            score[side, rows] = masked[np.arange(len(rows)), best[side, rows]]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TiedScoresWarning)  # the caller sums them up over the draws
+        return rank_features(query, gallery, codes[:n], codes[n:], exclude=exclude, look=look), best, score

@@ -1,6 +1,6 @@
 """What prompts know: of people, learnt ones beside written ones; and untaught, of view and side of a hand."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,15 +122,19 @@ class PromptTask:
         return self.features.of(self.paths) @ _unit(text).T
 
 
-def prompt_task(features: Features, split: Split) -> PromptTask:
+def prompt_task(features: Features, split: Split, without: Collection[str] = ()) -> PromptTask:
     """Training and validation images of a split, as `labelled` has them."""
-    identities, (paths, labels), (val_paths, val_labels) = labelled(split)
+    identities, (paths, labels), (val_paths, val_labels) = labelled(split, without)
     return PromptTask(identities, paths, labels, val_paths, val_labels, features)
 
 
-def labelled(split: Split) -> tuple[tuple[str, ...], Labelled, Labelled]:
-    """Training identities in their order; paths and labels, places in that order, of training and validation images."""
+def labelled(split: Split, without: Collection[str] = ()) -> tuple[tuple[str, ...], Labelled, Labelled]:
+    """Training identities in their order; paths and labels, places in that order, of training and validation images.
+
+    All but those of the people (subjects) `without` whom it is to be.
+    """
     images = split.images
+    images = images[~images["subject"].where(images["subject"] != "", images["identity"]).isin(without)]
     identities = tuple(sorted(set(images.loc[images["role"] == "train", "identity"]), key=identity_order))
     if len(identities) < 2:
         found = f"{len(identities)} identities train in this split (protocol {split.meta['protocol']!r})"

@@ -17,7 +17,10 @@ from handclip_lib.evaluation.ranking.retrieval import cosines
 from handclip_lib.evaluation.tables import result_table
 
 TARGETS = (1e-1, 1e-2, 1e-3)
-EQUAL_ERRORS = ("model", "eer", "eer_threshold", "auc", "d_prime", "n_identities", "n_genuine", "n_impostor")
+EQUAL_ERRORS = (
+    "model", "eer", "eer_threshold", "auc", "d_prime", "n_identities", "n_genuine_identities", "n_genuine",
+    "n_impostor",
+)  # fmt: skip
 AT_TARGETS = ("model", "target", "fnmr", "threshold", "n_identities", "supported")
 BLOCK = 1024  # rows of the similarity matrix at once
 PAIR_BYTES = 100  # of a pair, with its score sorted, as a verification has it
@@ -151,6 +154,35 @@ def area_under_roc(curve: ErrorCurve) -> float:
     return float(-np.trapezoid(1 - curve.false_negative, curve.false_positive))
 
 
+def auc_interval(pairs: Pairs, curve: ErrorCurve) -> Interval:
+    """AUC with its interval over people: the mean over mated pairs of the share of non-mated ones that each outscores.
+
+    The variance is that of leaving out each person with all their pairs in turn, which takes no pass over all pairs:
+    of the wins of all, those of their mated pairs go, and those over their non-mated pairs, but not twice those of the
+    one over the other.
+
+    Source: `share_interval`; Arvesen, "Jackknifing U-statistics", Annals of Mathematical Statistics 1969.
+    """
+    n, steps, n_mated = pairs.n_identities, len(curve.thresholds), len(curve.mated_order)
+    mated, other = (
+        np.repeat(np.arange(steps - 1), np.diff(below)) for below in (curve.mated_below, curve.non_mated_below)
+    )
+    owner, people = pairs.genuine_identities[curve.mated_order], pairs.impostor_identities[curve.non_mated_order]
+    wins = (curve.non_mated_below[mated] + curve.non_mated_below[mated + 1]) / 2
+    lost = n_mated - (curve.mated_below[other] + curve.mated_below[other + 1]) / 2
+    theirs, own = np.sort((people * steps + other[:, None]).ravel()), owner * steps + mated
+    over_own = (np.searchsorted(theirs, own) + np.searchsorted(theirs, own, "right")) / 2
+    over_own -= np.searchsorted(theirs, owner * steps)
+    won, of_mated = (np.bincount(owner, rows, n) for rows in (wins, np.ones(n_mated)))
+    gone = won + np.bincount(people.ravel(), np.repeat(lost, 2), n) - np.bincount(owner, over_own, n)
+    left = (n_mated - of_mated) * (len(other) - np.bincount(people.ravel(), minlength=n))
+    estimate = np.array([area_under_roc(curve)])
+    with np.errstate(invalid="ignore", divide="ignore"):  # the one person in every pair left out: nothing is left
+        without = (wins.sum() - gone) / left
+    variance = np.nansum((without - estimate) ** 2, keepdims=True) * (n - 1) / n
+    return share_interval((won / len(other))[:, None], of_mated, estimate=estimate, variance=variance)[0]
+
+
 @dataclass(frozen=True)
 class VerificationResult:
     """Verification of one model over all draws of a split; `points` and `fnmr_at_targets` hold one a target FMR."""
@@ -159,6 +191,7 @@ class VerificationResult:
     pairs: Pairs
     curve: ErrorCurve
     eer: Interval
+    auc: Interval
     points: list[OperatingPoint]
     fnmr_at_targets: Interval
 
@@ -168,10 +201,11 @@ class VerificationResult:
         return {
             "model": self.model, **self.eer.columns("eer"),
             "supported": curve.eer >= curve.lowest_supported and bool(self.eer.supported),
-            "eer_threshold": curve.eer_threshold, "auc": area_under_roc(curve),
+            "eer_threshold": curve.eer_threshold, **self.auc.columns("auc"),
             "d_prime": d_prime(pairs.genuine, pairs.impostor),
             "n_genuine": len(pairs.genuine), "n_impostor": len(pairs.impostor), "n_identities": pairs.n_identities,
-            "n_identity_pairs": pairs.n_identity_pairs, "lowest_supported_fmr": curve.lowest_supported,
+            "n_genuine_identities": self.eer.n_identities, "n_identity_pairs": pairs.n_identity_pairs,
+            "lowest_supported_fmr": curve.lowest_supported,
         }  # fmt: skip
 
 
@@ -200,7 +234,7 @@ def verification_of_pairs(
     rejected = np.stack([np.bincount(owner[pairs.genuine < t], minlength=n) for t in thresholds], 1)
     variance = jackknife(_errors(pairs, curve, targets), estimate, n)
     figures = share_interval(rejected, np.bincount(owner, minlength=n), estimate=estimate, variance=variance)
-    return VerificationResult(model, pairs, curve, figures[0], points, figures[1:])
+    return VerificationResult(model, pairs, curve, figures[0], auc_interval(pairs, curve), points, figures[1:])
 
 
 def verify_models(features: Mapping[str, Features], split: Split, **options: Any) -> list[VerificationResult]:

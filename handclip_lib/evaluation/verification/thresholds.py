@@ -13,7 +13,14 @@ from handclip_lib.data.table import AGE_BANDS, UNKNOWN, as_groups, identity_orde
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.error_curve import ErrorCurve, OperatingPoint, PrefixSums
 from handclip_lib.evaluation.features import Features, embed_with_baselines
-from handclip_lib.evaluation.intervals import RULE_OF_THREE, Interval, identity_interval, jackknife, share_interval
+from handclip_lib.evaluation.intervals import (
+    RULE_OF_THREE,
+    Interval,
+    identity_interval,
+    jackknife,
+    mean_of_two,
+    share_interval,
+)
 from handclip_lib.evaluation.ranking.protocol import evaluate_split
 from handclip_lib.evaluation.ranking.retrieval import TIE, cosines, retrieval_metrics
 from handclip_lib.evaluation.tables import in_percent, result_table
@@ -23,8 +30,8 @@ from handclip_lib.models.trained import Encoder
 from handclip_lib.parameters.notebooks import Evaluation
 
 FIXED_SHOWN = (
-    "model", "threshold", "fmr_validation", "fmr", "fnmr_validation", "fnmr", "hter", "n_identities", "n_genuine",
-    "n_impostor",
+    "model", "threshold", "fmr_validation", "fmr", "fnmr_validation", "fnmr", "hter", "n_identities",
+    "n_genuine_identities", "n_genuine", "n_impostor",
 )  # fmt: skip
 GROUPS_SHOWN = ("attribute", "group", "n_identities", "rank1", "fmr", "fnmr", "fnmr_ratio")
 OPEN_SET_SHOWN = (
@@ -46,6 +53,12 @@ def at_threshold(test: Pairs, threshold: float) -> tuple[dict[str, float], bool]
         where fewer than two pairs of people (FMR) or two people (FNMR) are compared. And whether there are enough
         people for both: an FMR as low as the one found (rule of three over pairs of people), and `Interval.supported`.
     """
+    fmr, fnmr, supported = _rates_at(test, threshold)
+    return fmr.columns("fmr") | fnmr.columns("fnmr"), supported
+
+
+def _rates_at(test: Pairs, threshold: float) -> tuple[Interval, Interval, bool]:
+    """What `at_threshold` returns, as intervals."""
     if np.isnan(threshold):
         raise EvaluationError("threshold=nan: a score is wanted")
     n, pairs = test.n_identities, test.n_identity_pairs
@@ -56,7 +69,7 @@ def at_threshold(test: Pairs, threshold: float) -> tuple[dict[str, float], bool]
         fnmr = identity_interval(test.genuine < threshold, test.genuine_identities)
     carried = bool(fnmr.supported) or not len(test.genuine)  # across groups there are no mated pairs
     supported = pairs > 0 and float(fmr.estimate) >= RULE_OF_THREE / pairs and carried
-    return fmr.columns("fmr") | fnmr.columns("fnmr"), supported
+    return fmr, fnmr, supported
 
 
 def operating_points(
@@ -64,7 +77,8 @@ def operating_points(
 ) -> pd.DataFrame:
     """A row a model: its threshold for an FMR on validation identities, and its errors on test identities there.
 
-    HTER, the half total error rate, is the mean of FMR and FNMR there (Bengio & Mariéthoz, Odyssey 2004).
+    HTER, the half total error rate, is the mean of FMR and FNMR there (Bengio & Mariéthoz, Odyssey 2004), with the
+    interval of `mean_of_two`.
 
     Where only rejecting everybody keeps to it, as with few people happens, the threshold is infinity: that one model
     cannot do it is a result, and the others have theirs.
@@ -82,11 +96,13 @@ def operating_points(
 def at_fixed(known: Pairs, test: Pairs, fmr: float) -> dict[str, Any]:
     """The threshold for an FMR on pairs that are known, and the errors of others there, as `operating_points` has."""
     chosen = verification(known.genuine, known.impostor, known.n_identity_pairs).operating_point(fmr)
-    rates, supported = at_threshold(test, chosen.threshold)
+    false_match, false_non_match, supported = _rates_at(test, chosen.threshold)
     return {
         "target": fmr, "threshold": chosen.threshold, "fmr_validation": chosen.false_positive,
-        "fnmr_validation": chosen.false_negative, **rates, "hter": (rates["fmr"] + rates["fnmr"]) / 2,
-        "n_identities": test.n_identities, "n_genuine": len(test.genuine), "n_impostor": len(test.impostor),
+        "fnmr_validation": chosen.false_negative, **false_match.columns("fmr"), **false_non_match.columns("fnmr"),
+        **mean_of_two(false_match, false_non_match).columns("hter"),
+        "n_identities": test.n_identities, "n_genuine_identities": false_non_match.n_identities,
+        "n_genuine": len(test.genuine), "n_impostor": len(test.impostor),
         "validation_supported": chosen.supported, "supported": supported,
     }  # fmt: skip
 

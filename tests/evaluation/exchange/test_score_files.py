@@ -64,6 +64,17 @@ def test_one_draw_in_the_forms_of_others(tmp_path, form):
     assert not theirs.has_draws
 
 
+def test_two_columns_are_mated_or_not_and_the_score_and_name_nobody(tmp_path):
+    split, features = a_case(tuple(f"p{i}" for i in range(6)))
+    plain, two = tmp_path / "plain.csv", tmp_path / "two.txt"
+    assert write_scores(plain, features, split, draw=1) == write_scores(two, features, split, "two-column", 1)
+    ours = read_scores(plain)
+    mated = ours.subjects[ours.probe] == ours.subjects[ours.reference]
+    np.testing.assert_array_equal(np.loadtxt(two), np.stack([np.where(mated, 1, -1), ours.score], 1))
+    with pytest.raises(DataError, match=r"two\.txt, line 1 has 2 fields"):
+        read_scores(two)
+
+
 def test_the_columns_are_those_that_bob_reads(tmp_path):
     split, features = a_case(("a", "b", "c"))
     write_scores(tmp_path / "bob.csv", features, split, "bob", 0)

@@ -100,6 +100,22 @@ def test_fdr_by_hand():
     assert fairness_discrepancy_rate([0, 1], [0, 1]) == 0
 
 
+def sorted_gini(rates) -> float:
+    """Gini by ranks, Σ (2 i - n - 1) x_i / (n Σ x), as economists compute it; then by n / (n - 1)."""
+    x, n = sorted(rates), len(rates)
+    plain = sum((2 * i - n - 1) * value for i, value in enumerate(x, 1)) / (n * sum(x))
+    return plain * n / (n - 1)
+
+
+@pytest.mark.parametrize("n", [2, 3, 7])
+def test_garbe_and_fdr_by_their_other_definitions(n):
+    # FDR by the distance of each group to the best, GARBE by ranks: neither looks at pairs of groups
+    fmr, fnmr = np.random.default_rng(n).random((2, n)) / 10
+    assert garbe(fmr, fnmr, 0.3) == pytest.approx(0.3 * sorted_gini(fmr) + 0.7 * sorted_gini(fnmr))
+    farthest = [max(rates - min(rates)) for rates in (fmr, fnmr)]
+    assert fairness_discrepancy_rate(fmr, fnmr, 0.3) == pytest.approx(1 - 0.3 * farthest[0] - 0.7 * farthest[1])
+
+
 def groups(**changes) -> pd.DataFrame:
     rows = {
         "attribute": ["", "age", "age", "age", "age", "gender"],

@@ -1,5 +1,6 @@
 """Pairs of images, FMR and FNMR: against loops over draws and thresholds, scikit-learn, and repetition."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation import features as features_module
 from handclip_lib.evaluation.error_curve import ErrorCurve, PrefixSums
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.intervals import share_interval
+from handclip_lib.evaluation.intervals import Interval, mean_of_two, share_interval
 from handclip_lib.evaluation.ranking.confusion import similarity_by_identity
 from handclip_lib.evaluation.tables import summary_table
 from handclip_lib.evaluation.verification.error_rates import (
     EQUAL_ERRORS,
     Pairs,
     area_under_roc,
+    auc_interval,
     compared_pairs,
     d_prime,
     target_table,
@@ -32,6 +34,8 @@ from handclip_lib.evaluation.verification.error_rates import (
     verification_of,
     verify_models,
 )
+from handclip_lib.evaluation.verification.thresholds import at_threshold
+from tests.simulated_people import pairs_of_people, true_rates
 
 SIZES = (1, 2, 3, 5, 9, 4, 2, 6, 3, 1, 8, 4)
 scores = st.lists(st.integers(-3, 3), min_size=1, max_size=25).map(lambda values: np.array(values) / 4)
@@ -50,6 +54,15 @@ def a_split(sizes=SIZES, protocol="proportional", draws=4) -> Split:
 def random_features(split: Split, seed=0) -> Features:
     rng = np.random.default_rng(seed)
     return Features.normalised(split.images["path"], rng.normal(size=(len(split.images), 4)))
+
+
+def some_people(n: int, images: int, mated: float) -> Pairs:
+    """Every pair of the images of some people, normal scores, mated ones so much higher."""
+    people = np.repeat([f"{i:02d}" for i in range(n)], images)
+    both = np.stack(np.triu_indices(n * images, 1), 1)
+    same = people[both[:, 0]] == people[both[:, 1]]
+    score = np.random.default_rng(0).normal(size=len(both)) + mated * same
+    return Pairs(np.arange(n * images).astype(object), people, score[same], both[same], score[~same], both[~same])
 
 
 def as_dict(pairs: Pairs) -> dict[frozenset, tuple[bool, float]]:
@@ -385,3 +398,62 @@ def test_area_under_roc_is_scikit_learns(decimals):
     labels = np.repeat([1, 0], [len(genuine), len(impostor)])
     expected = roc_auc_score(labels, np.concatenate([genuine, impostor]))
     assert area_under_roc(verification(genuine, impostor, 10)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("decimals", [1, 8])
+def test_the_interval_of_auc_leaves_out_each_person_with_all_their_pairs(decimals):
+    split = a_split()
+    pairs = compared_pairs(random_features(split), split)
+    pairs = replace(pairs, genuine=pairs.genuine.round(decimals), impostor=pairs.impostor.round(decimals))
+
+    def auc(of_genuine, of_impostor) -> float:
+        scores = pairs.genuine[of_genuine], pairs.impostor[of_impostor]
+        return roc_auc_score(np.repeat([1, 0], [len(side) for side in scores]), np.concatenate(scores))
+
+    n, owner, people = pairs.n_identities, pairs.genuine_identities, pairs.impostor_identities
+    found = auc_interval(pairs, verification(pairs.genuine, pairs.impostor, pairs.n_identity_pairs))
+    whole = auc(owner >= 0, people[:, 0] >= 0)
+    without = [auc(owner != person, (people != person).all(1)) for person in range(n)]
+    variance = (n - 1) / n * sum((one - whole) ** 2 for one in without)
+    won = np.zeros(n)
+    for person, score in zip(owner, pairs.genuine, strict=True):
+        won[person] += np.mean((pairs.impostor < score) + (pairs.impostor == score) / 2)
+    expected = share_interval(
+        won[:, None], np.bincount(owner, minlength=n), estimate=[whole], variance=np.array([variance])
+    )
+    assert (found.estimate, found.low, found.high) == pytest.approx((whole, expected.low[0], expected.high[0]))
+    assert found.low < found.estimate < found.high and found.n_identities == len(np.unique(owner))
+
+
+def test_an_auc_of_1_has_the_interval_of_so_many_people_who_are_all_right():
+    pairs = some_people(10, 3, mated=9.0)
+    found = auc_interval(pairs, verification(pairs.genuine, pairs.impostor, pairs.n_identity_pairs))
+    assert (found.estimate, found.low, found.high) == pytest.approx((1, 0.6615, 1), abs=5e-5)
+
+
+def test_one_person_in_every_pair_leaves_nothing_when_left_out():
+    paths, people = np.array(["a0", "a1", "b", "c"], object), np.array(["a", "a", "b", "c"])
+    pairs = Pairs(paths, people, np.array([0.9]), np.array([[0, 1]]), np.array([0.1, 0.95]), np.array([[0, 2], [1, 3]]))
+    found = auc_interval(pairs, verification(pairs.genuine, pairs.impostor, 2))
+    assert found.estimate == 0.5 and np.isnan([found.low, found.high]).all()  # one person has mated pairs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "data_sets"), [(10, 150), (20, 60)])
+def test_intervals_of_auc_and_hter_cover_the_truth(n, data_sets):
+    threshold = 2.326  # an FMR of 1 %
+    for counts in ("even", "11k"):
+        for mean, alike, goats, dependent in ((1.2, 0.1, 0, 0), (2.3, 0.5, 0, -0.7), (3.3, 0.3, 3, 0)):
+            auc, fmr, fnmr = true_rates(threshold, mean, goats)
+            rng, covered = np.random.default_rng([n, int(10 * mean)]), []
+            for _ in range(data_sets):
+                pairs = pairs_of_people(n, counts, mean, alike, goats, dependent, rng)
+                found = auc_interval(pairs, verification(pairs.genuine, pairs.impostor, pairs.n_identity_pairs))
+                rates, _ = at_threshold(pairs, threshold)
+                both = mean_of_two(
+                    *(Interval(rates[x], rates[f"{x}_low"], rates[f"{x}_high"], n) for x in ("fmr", "fnmr"))
+                )
+                truths = (found, auc), (both, (fmr + fnmr) / 2)
+                covered.append([interval.low <= truth <= interval.high for interval, truth in truths])
+            # three standard errors of so many data sets; of 20 people one sample in eight holds nobody who scores low
+            assert np.mean(covered, axis=0).min() >= (0.8 if goats and n == 20 else 0.87), (counts, mean, covered)
