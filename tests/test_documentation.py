@@ -54,7 +54,7 @@ PACKAGES = (
 VERSION = re.compile(r"\d+(?:\.\d+)+")
 FOREIGN = {
     "--help", "--upgrade-package", "--dashboard-address", "--host", "--tls-cert", "--nnodes", "--nproc", "--rdzv",
-    "--inject-paths",
+    "--inject-paths", "--lr", "--torch-backend",
 }  # fmt: skip
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
