@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 KEYS := metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution
 
-.PHONY: demo test test-slow test-all lab strip lint cells bench pins clean
+.PHONY: demo test test-slow test-all lab strip lint cells bench docs pins clean
 
 demo: $(STAMP)  ## the notebooks on drawn hands, to a report
 	$(BIN)/handclip run 01 --force
@@ -56,6 +56,26 @@ bench: $(STAMP)  ## our way beside the peers', in one process: ratios
 	$(BIN)/python -m benchmarks.retrieval
 	$(BIN)/python -m benchmarks.prompts
 	$(BIN)/python -m benchmarks.fine_tune
+	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.gpu
+
+SITE := HANDCLIP_REPORTS="$(CURDIR)/site/reports" $(BIN)/handclip run
+FEW := -p drawn_subjects 40 -p draws 3
+
+docs: $(VENV)/.docs  ## the documentation, with the notebooks run on few drawn hands: site/html/index.html, offline
+	$(SITE) 01 $(FEW)
+	$(SITE) 02 $(FEW) -p epochs 20
+	$(SITE) 03 $(FEW) -p epochs 6
+	$(SITE) 04 $(FEW) -p epochs 6 -p prompt_run latest
+	$(SITE) 05 $(FEW)
+	$(SITE) 06
+	$(BIN)/python -m tools.site_pages site/source --reports site/reports
+	$(BIN)/python -m sphinx -W --keep-going -q site/source site/html
+	@echo "site/html/index.html"
+
+$(VENV)/.docs: $(STAMP) docs/requirements.txt
+	$(BIN)/uv pip install --python $(BIN)/python --quiet -r docs/requirements.txt
+	@touch $@
 
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -78,6 +98,8 @@ $(STAMP): requirements.txt pyproject.toml
 pins: $(STAMP)  ## requirements.txt anew from pyproject.toml; name packages to upgrade in UPGRADE="--upgrade-package torch"
 	$(BIN)/uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 --no-emit-index-url \
 	  --no-annotate --custom-compile-command "make pins" --quiet $(UPGRADE) --output-file requirements.txt
+	$(BIN)/uv pip compile --group docs --constraint requirements.txt --universal --python-version 3.11 --no-emit-index-url \
+	  --no-annotate --custom-compile-command "make pins" --quiet $(UPGRADE) --output-file docs/requirements.txt
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache

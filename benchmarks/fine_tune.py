@@ -1,6 +1,5 @@
 """A step of image fine-tuning at the true size of ViT-B/16. `python -m benchmarks.fine_tune`."""
 
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -56,8 +55,6 @@ def main() -> None:
             kept = partial(step, partial(encoder.learning_part, held))
             compare(f"{title}: openai-clip's tower : frozen blocks kept", plain, kept, 3, resident)
     less_memory(images, ids)
-    if torch.cuda.is_available():
-        on_gpu(torch.device("cuda"))
 
 
 def less_memory(images: torch.Tensor, ids: torch.Tensor, repeats: int = 3) -> None:
@@ -81,41 +78,6 @@ def less_memory(images: torch.Tensor, ids: torch.Tensor, repeats: int = 3) -> No
     full = whole_step()
     for title, options in LESS.items():
         compare(f"all weights : {title}", full, whole_step(**options), repeats, resident)
-
-
-def on_gpu(device: torch.device, batch: int = 256, steps: int = 10) -> None:
-    """Images a second of whole training steps, and the share of what the GPU's matrix products could do."""
-    encoder = ReidEncoder(random_clip(), IDENTITIES, ReidHead()).to(device).train()
-    images = torch.randn(batch, 3, 224, 224, device=device)
-    ids = torch.arange(batch // 4, device=device).repeat_interleave(4) % IDENTITIES
-    adam = torch.optim.AdamW([p for p in encoder.parameters() if p.requires_grad], 1e-5)
-
-    def step() -> None:
-        adam.zero_grad()
-        with torch.autocast(device.type, torch.bfloat16):
-            embeddings = encoder.encode_image(images)
-        loss = torch.nn.functional.cross_entropy(encoder.logits(embeddings, ids), ids)
-        (loss + batch_hard_triplet(embeddings, ids)).backward()
-        adam.step()
-
-    matrix = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
-    limit = 2 * 8192**3 / _on_device(lambda: matrix @ matrix, steps)
-    rate = batch / _on_device(step, steps)
-    share = rate * FLOP_AN_IMAGE / limit
-    print(f"ViT-B/16 on {torch.cuda.get_device_name(device)}, bf16, B = {batch}: {rate:,.0f} images/s")
-    print(f"  {100 * share:.0f} % of the {limit / 1e12:.0f} TFLOP/s that a product of 8192 × 8192 reaches")
-
-
-def _on_device(work: Callable[[], object], steps: int) -> float:
-    """Seconds a call, after three to warm up."""
-    for _ in range(3):
-        work()
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(steps):
-        work()
-    torch.cuda.synchronize()
-    return (time.perf_counter() - began) / steps
 
 
 if __name__ == "__main__":

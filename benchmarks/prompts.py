@@ -14,7 +14,7 @@ from handclip_lib.parameters.parts import Prompts
 IDENTITIES = 72  # of 11k Hands' training half
 
 
-def random_clip(activation: str = "quick_gelu") -> Backbone:
+def random_clip(activation: str = "quick_gelu", device: torch.device | str = "cpu") -> Backbone:
     """ViT-B/16 with random weights, frozen."""
     torch.manual_seed(0)
     shape = SHAPES["vitb16"]
@@ -26,7 +26,7 @@ def random_clip(activation: str = "quick_gelu") -> Backbone:
     if activation == "gelu":
         for block in (*model.visual.transformer.resblocks, *model.transformer.resblocks):
             block.mlp.gelu = torch.nn.GELU()
-    return Backbone("vitb16", model, 224, 512, 77, torch.device("cpu"), "")
+    return Backbone("vitb16", model.to(device), 224, 512, 77, torch.device(device), "")
 
 
 def step(image: torch.Tensor, text: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

@@ -23,18 +23,26 @@ def allocated(way: Callable[[], object]) -> float:
 def resident(way: Callable[[], object]) -> float:
     """How much the process grows at its peak, MiB: for torch, which Python's tracing does not see. Linux only."""
     way()
+    before = peak_begins()
+    way()
+    return status("VmHWM") - before
+
+
+def peak_begins() -> float:
+    """Begin the peak of the process anew; what it holds now, MiB, or NaN where nothing says so."""
     gc.collect()
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # else what the first call freed is kept, and the second does not grow
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        ctypes.CDLL(None).malloc_trim(0)  # else what an earlier call freed is kept, and the next does not grow
+        Path("/proc/self/clear_refs").write_text("5")
     except (OSError, AttributeError):
         return float("nan")
-    before = _status("VmRSS")
-    way()
-    return _status("VmHWM") - before
+    return status("VmRSS")
 
 
-def _status(name: str) -> float:
+def status(name: str) -> float:
+    """A line of the process's memory, MiB: VmRSS, VmHWM."""
+    if not Path("/proc/self/status").exists():
+        return float("nan")
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) / 1024
 

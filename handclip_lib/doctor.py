@@ -29,11 +29,10 @@ from handclip_lib.terminal import in_units, one_line
 LITTLE_SPACE = 2_000_000_000
 EXTRAS = {
     "numba": ("'handclip[fast]'", "counting ranks is compiled, otherwise it takes several times as long"),
-    "faiss": (
-        "'handclip[fast]'",
-        "a gallery of 100,000 images and more is searched fast, otherwise exactly",
-    ),
     "pillow_heif": ("'handclip[heif]'", "photographs of telephones (.heic) are read, otherwise left out by name"),
+    "open_clip": ("'handclip[open_clip]'", "SigLIP, EVA02-CLIP, MobileCLIP, PE are backbones: open_clip:NAME"),
+    "timm": ("'handclip[timm]'", "timm's image models are backbones, DINOv2 and DINOv3 among them: timm:NAME"),
+    "transformers": ("'handclip[transformers]'", "folders of Hugging Face are backbones: hf:FOLDER"),
     "submitit": ("'handclip[slurm]'", "a sweep can go to a Slurm cluster"),
     "playwright": ("playwright", "the tests of reports in a browser can run, with Chromium"),
 }

@@ -29,6 +29,10 @@ class BackboneError(HandClipError):
     """CLIP weights are missing, damaged or of another shape."""
 
 
+class OtherModelError(BackboneError):
+    """Weights are sound, and those of a model that is not of CLIP's own shape."""
+
+
 class EvaluationError(HandClipError):
     """The arrays handed to an evaluation cannot give a defensible number."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from handclip_lib.errors import ConfigError
+from handclip_lib.parameters.backbones import of_library
 from handclip_lib.parameters.notebooks import Evaluation
 from handclip_lib.parameters.parts import Dataset, Identity, Protocol
 from handclip_lib.places import reports_folder
@@ -21,8 +22,8 @@ def add_file_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     weights = command("weights", help="what a file or folder of weights is; or convert it: weights convert FILE OUT")
     weights.add_argument("words", nargs="+", metavar="FILE", help="FILE, or: convert FILE OUT")
     weights.add_argument("--to", default="", choices=["huggingface", "open_clip", "openai", "onnx"], help="of convert")
-    weights.add_argument("-p", dest="typed", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                         help="activation, heads or mean_std, where no file says it")  # fmt: skip
+    said = "activation, heads or mean_std, where no file says it; backbone, of another library's weights"
+    weights.add_argument("-p", dest="typed", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=said)
     weights.set_defaults(action=_weights)
 
     data = command("data", help="look at a data set").add_subparsers(required=True, metavar="WHAT")
@@ -66,6 +67,13 @@ def _add_exchange(command: Callable[..., argparse.ArgumentParser]) -> None:
     score.add_argument("--out", metavar="FOLDER", help="write tables (CSV) and figures (DET, ROC, CMC) into it")
     score.set_defaults(action=_score)
 
+    search = command("search", help="write the gallery images most alike to each query, of files of embeddings")
+    search.add_argument("query", metavar="QUERY", help="embeddings, .npz or .parquet")
+    search.add_argument("gallery", metavar="GALLERY", help="likewise, of the same model")
+    search.add_argument("--out", required=True, metavar="FILE", help="CSV: query, rank, gallery, cosine")
+    search.add_argument("-k", type=int, default=10, help="gallery images of each query (10)")
+    search.set_defaults(action=_search)
+
 
 def _weights(options: argparse.Namespace) -> int:
     from handclip_lib.launch.launcher import gather
@@ -75,14 +83,16 @@ def _weights(options: argparse.Namespace) -> int:
     if len(options.words) != (3 if converts else 1) or converts != bool(options.to):
         raise ConfigError("say: handclip weights FILE, or: handclip weights convert FILE OUT --to open_clip")
     file = options.words[1 if converts else 0]
-    config = resolve(Evaluation, gather([], options.typed, []) | {"weights": file})
+    of_another = {"backbone": file} if of_library(file) else {"weights": file}
+    config = resolve(Evaluation, gather([], options.typed, []) | of_another)
     from handclip_lib.backbone.convert import convert, describe
     from handclip_lib.backbone.load import given_in
 
     if converts:
         print(f"written: {convert(file, Path(options.words[2]), options.to, given_in(config))}")
     else:
-        print(describe(file, given_in(config)))
+        named = config.backbone if of_library(config.backbone) and config.weights else ""
+        print(describe(file, given_in(config), named))
     return 0
 
 
@@ -147,4 +157,12 @@ def _score(options: argparse.Namespace) -> int:
 
         write_evaluation(found, Path(options.out))
         print(f"tables and figures: {one_line(Path(options.out))}")
+    return 0
+
+
+def _search(options: argparse.Namespace) -> int:
+    from handclip_lib.evaluation.exchange.search import search
+
+    n = search(Path(options.query), Path(options.gallery), Path(options.out), options.k)
+    print(f"{n:,} rows: {one_line(options.out)}")
     return 0

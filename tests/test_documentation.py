@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatch
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -41,11 +42,11 @@ from handclip_lib.launch.plan import plan
 from handclip_lib.models.trained import save_clip
 from handclip_lib.parameters.guard import resolve
 from handclip_lib.parameters.notebooks import NOTEBOOKS
-from handclip_lib.runs.record import STATUSES
+from handclip_lib.runs.record import KINDS, RESULTS, STATUSES
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "notebooks" / "README.md", *DOCS]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "notebooks").glob("*.md")), *DOCS]
 PARAMETERS = {name for model in NOTEBOOKS.values() for name in model.model_fields}
 PACKAGES = (
     "analysis|backbone|config|data|drawn|errors|evaluation|files|finite|guard|losses|machine|models|parameters|plots|"
@@ -54,7 +55,7 @@ PACKAGES = (
 VERSION = re.compile(r"\d+(?:\.\d+)+")
 FOREIGN = {
     "--help", "--upgrade-package", "--dashboard-address", "--host", "--tls-cert", "--nnodes", "--nproc", "--rdzv",
-    "--inject-paths", "--lr", "--torch-backend",
+    "--inject-paths", "--lr", "--torch-backend", "--from", "--quiet",
 }  # fmt: skip
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -177,7 +178,7 @@ def check_handclip(words: Sequence[str], data_root: Path) -> None:
         # the text's machine, and its files of weights and runs, are the reader's
         with (
             patch("handclip_lib.launch.plan._room_faults", return_value=[]),
-            patch("handclip_lib.backbone.load.check_weights", return_value=SHAPES["vitb16"]),
+            patch("handclip_lib.backbone.load.check_weights", return_value=(True, 768)),
             patch("handclip_lib.runs.inputs.usable_run"),
         ):
             assert main([*plan, "--dry-run"]) == 0, words
@@ -426,6 +427,15 @@ def test_the_error_rates_that_other_tools_are_compared_with_are_ours(hands11k_sa
     )
     assert eer == f"{100 * curve.eer:.2f} %"
     assert fnmr == f"{100 * curve.operating_point(0.001).false_negative:.1f} %"
+
+
+def test_the_page_of_files_has_every_kind_that_a_run_leaves():
+    table = list(rows(ROOT / "docs" / "files.md", "A run's folder"))
+    told = {name.replace("NAME", "x") for row in table for name in re.findall(r"`([\w./]+)`", " ".join(row))}
+    for pattern in RESULTS:
+        assert any(fnmatch(name, pattern) or name == Path(pattern).suffix for name in told), pattern
+    keys = {key for row in rows(ROOT / "docs" / "files.md", "run.json") for key in re.findall(r"`(\w+)`", row[0])}
+    assert set(KINDS) <= keys
 
 
 # --- examples

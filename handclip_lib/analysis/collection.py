@@ -14,7 +14,7 @@ from handclip_lib.errors import EvaluationError, RunError
 from handclip_lib.evaluation.features import is_baseline
 from handclip_lib.evaluation.ranking.saved_evaluation import PER_QUERY, SavedEvaluation, load_evaluation
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.runs.identity import COMPUTE
+from handclip_lib.runs.identity import COMPUTE, TOWERS
 from handclip_lib.runs.listing import changed_of
 from handclip_lib.runs.record import CHECKPOINTS, not_learnt, record_of
 from handclip_lib.training.state import load_checkpoint
@@ -106,7 +106,7 @@ def _told(given: Mapping[str, Any], names: Iterable[str]) -> str:
 def _differing_packages(records: Iterable[Record]) -> list[str]:
     """Packages that figures depend on, of which runs had different versions."""
     software = [record.get("versions") or {} for record in records]
-    return [name for name in COMPUTE if len({str(one[name]) for one in software if name in one}) > 1]
+    return [name for name in (*COMPUTE, *TOWERS) if len({str(one[name]) for one in software if name in one}) > 1]
 
 
 def note_of(record: Record, runs: Path) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from handclip_lib.backbone.fitting import NOTHING
-from handclip_lib.backbone.image_tower import learning_part
+from handclip_lib.backbone.image_tower import kind_of, learning_part
+from handclip_lib.backbone.library_tower import is_clip_shaped
 from handclip_lib.backbone.load import Backbone, load_backbone
 from handclip_lib.backbone.naming import to_hugging_face
 from handclip_lib.backbone.properties import Given, Properties
@@ -26,20 +27,28 @@ LARGEST_ONNX = 2**31 - 2**24
 _RESAMPLE = {"bicubic": 3, "bilinear": 2}
 
 
-def describe(path: str, given: Given = NOTHING) -> str:
-    """What weights are, who says what of them, and what of the notebooks works with them; raises as `load_backbone`."""
-    backbone = load_backbone(path, device="cpu", given=given)
+def describe(path: str, given: Given = NOTHING, named: str = "") -> str:
+    """What weights are, who says what of them, and what of the notebooks works with them.
+
+    `path` may be another library's model as `load_library` names it, or `named` be that, and the path its weights'.
+
+    Raises:
+        BackboneError: As `load_backbone`.
+    """
+    backbone = load_backbone(named or path, path if named else None, "cpu", given=given)
     visual, numbers = backbone.model.visual, sum(p.numel() for p in backbone.model.parameters())
-    kind = "ViT" if hasattr(visual, "transformer") else "ResNet"
+    kind, fast = "ViT" if kind_of(visual)[0] else "convolutional", not backbone.properties.library
+    of_texts = fast or (backbone.reads_text and is_clip_shaped(backbone.model.text))
+    by = "by the fast path of CLIP's shape", "by the library's own modules"
     height, width = height_and_width(backbone.resolution)
     towers = f"image ({kind}, {height}x{width} px, {sum(p.numel() for p in visual.parameters()):,} parameters)"
     if backbone.model.vocab_size:
         towers += f" and text ({backbone.context_length} tokens of {backbone.model.vocab_size:,})"
     works = {
-        "05, 03": "yes, by the fast path of CLIP's shape",
-        "02, 04": "yes, by the fast path"
+        "05, 03": f"yes, {by[0] if fast else by[1]}",
+        "02, 04": f"yes, {by[0] if of_texts else by[1]}"
         if backbone.reads_text
-        else "no: prompts need a text tower with CLIP's tokens",
+        else f"no: prompts need a text tower with CLIP's tokens, and {backbone.model.no_text}",
         "01, 06": "need no weights",
     }
     lines = {
@@ -58,6 +67,9 @@ def convert(path: str, out: Path, to: str, given: Given = NOTHING) -> Path:
         WriteError: It cannot be written.
     """
     backbone = load_backbone(path, device="cpu", given=given)
+    if backbone.properties.library:
+        own = f"{path} has the names of {backbone.properties.library} already, which opens it as it is"
+        raise BackboneError(f"{own}; CLIPs of their own shape are converted")
     if out.exists():
         raise BackboneError(f"{out} is there already; name another place")
     state = {name: value.contiguous() for name, value in backbone.model.state_dict().items()}

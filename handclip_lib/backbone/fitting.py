@@ -1,7 +1,6 @@
 """The model that weights make: sizes by their tensors, the rest by what is said of them, every tensor in its place."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,7 +64,7 @@ def fitting_model(weights: Weights, given: Given = NOTHING) -> tuple[Any, ClipSh
         needed, there = len(positions(model.visual).positional_embedding), cells_of(state) + 1
         if there != needed:
             raise BackboneError(f"{path} says images of {size}, and has {there - 1} places for patches")
-    _compare(model, state, shape, path)
+    compare(model, state, f"the tensors of {path} make no CLIP model ({shape})")
     return model, shape, properties
 
 
@@ -79,13 +78,14 @@ def own_size(weights: Weights) -> tuple[tuple[int, int] | None, int | None]:
     return size, step * max(1, round((size[0] * size[1]) ** 0.5 / step))
 
 
-def _compare(model: Any, state: Mapping[str, torch.Tensor], shape: ClipShape, path: Path) -> None:
+def compare(model: Any, state: Mapping[str, torch.Tensor], fault: str) -> None:
+    """Refuse, in these words, tensors that are not those of a model, one for one, but for what scales logits."""
     needed = model.state_dict()
     both = [(name, state[name], needed[name]) for name in needed if name in state]
     faults = {
         "missing": [
             name for name in needed
-            if name not in state and not name.endswith("num_batches_tracked") and name != "logit_scale"
+            if name not in state and not name.endswith(("num_batches_tracked", "logit_scale", "logit_bias"))
         ],
         "unknown": [name for name in state if name not in needed],
         "of another size": [
@@ -103,4 +103,4 @@ def _compare(model: Any, state: Mapping[str, torch.Tensor], shape: ClipShape, pa
         if names
     ]
     if named:
-        raise BackboneError(f"the tensors of {path} make no CLIP model ({shape}): {'; '.join(named)}")
+        raise BackboneError(f"{fault}: {'; '.join(named)}")

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from handclip_lib.backbone.library_tower import LibraryTower
 from handclip_lib.errors import BackboneError, ConfigError
 
 ALL = -1
@@ -20,32 +21,61 @@ RESNET_STEP = 32  # pixels of an image that one cell of a ResNet's last map cove
 
 
 def blocks_of(visual: Any) -> list[Any]:
-    """Blocks from the input on: a ViT's residual blocks, a ResNet's four layers."""
+    """Blocks from the input on: a ViT's residual blocks, a ResNet's four layers; a library's as it has them."""
+    if isinstance(visual, LibraryTower):
+        return visual.blocks
     if hasattr(visual, "transformer"):
         return list(visual.transformer.resblocks)
     return [visual.layer1, visual.layer2, visual.layer3, visual.layer4]
+
+
+def after_blocks(visual: Any) -> list[torch.nn.Module]:
+    """Modules that come after the blocks; a ViT's projection, which is none, is `visual.proj`."""
+    if isinstance(visual, LibraryTower):
+        return visual.after
+    return [visual.ln_post] if hasattr(visual, "transformer") else [visual.attnpool]
+
+
+def kind_of(visual: Any) -> tuple[bool, int]:
+    """Whether it is a ViT, and its width, or that of a ResNet's first layer: what `rates_of` takes."""
+    if isinstance(visual, LibraryTower):
+        return visual.is_vit, visual.width
+    is_vit = hasattr(visual, "transformer")
+    return is_vit, (visual.conv1 if is_vit else visual.layer1[0].conv1).out_channels
+
+
+def can_recompute(visual: Any) -> bool:
+    """Whether activations can be computed twice: a convolutional tower's batch norms would count each image twice."""
+    return hasattr(visual, "transformer")
+
+
+def splits(visual: Any) -> bool:
+    """Whether `frozen_part` does any work; of a library's tower the whole pass is one."""
+    return not isinstance(visual, LibraryTower)
 
 
 def depths(visual: Any) -> dict[int, int]:
     """How deep each parameter (its `id`) lies: 0 after the blocks, 1 in the last one, and most before the first."""
     blocks = blocks_of(visual)
     found = {id(p): len(blocks) - number for number, block in enumerate(blocks) for p in block.parameters()}
-    after = ("ln_post.", "proj", "attnpool.")
-    return {id(p): 0 if name.startswith(after) else len(blocks) + 1 for name, p in visual.named_parameters()} | found
+    after = {id(p): 0 for module in after_blocks(visual) for p in module.parameters()}
+    return (
+        {id(p): len(blocks) + 1 for p in visual.parameters()} | after | {id(getattr(visual, "proj", None)): 0} | found
+    )
 
 
 def unfreeze(visual: Any, last: int = ALL) -> list[torch.nn.Module]:
-    """Let the last blocks of openai-clip's image tower learn, and what comes after them; freeze the rest.
+    """Let the last blocks of an image tower learn, and what comes after them; freeze the rest.
 
     Args:
         last: Number of blocks; 0: only what comes after the blocks (a ViT's last norm and projection, a ResNet's
-            attention pooling); `ALL` (−1): everything, patches or stem included.
+            attention pooling, a library's norm and head); `ALL` (−1): everything, patches or stem included.
 
     Returns:
         The modules that learn, for `train_mode`.
 
     Raises:
-        ConfigError: More blocks than there are.
+        ConfigError: More blocks than there are, or no more than a norm comes after them.
     """
     blocks = blocks_of(visual)
     if not ALL <= last <= len(blocks):
@@ -53,12 +83,15 @@ def unfreeze(visual: Any, last: int = ALL) -> list[torch.nn.Module]:
     visual.requires_grad_(last == ALL)
     if last == ALL:
         return [visual]
-    after = [visual.ln_post] if hasattr(visual, "transformer") else [visual.attnpool]
-    learning = [*(blocks[-last:] if last else []), *after]
+    learning = [*(blocks[-last:] if last else []), *after_blocks(visual)]
     for module in learning:
         module.requires_grad_(True)
     if getattr(visual, "proj", None) is not None:
         visual.proj.requires_grad_(True)
+    if not any(parameter.requires_grad and parameter.ndim > 1 for parameter in visual.parameters()):
+        raise ConfigError(
+            f"unfreeze_blocks={last}: after this tower's blocks comes at most a norm; give 1 to {len(blocks)}, or -1"
+        )
     return learning
 
 
@@ -72,9 +105,10 @@ def train_mode(visual: Any, learning: list[torch.nn.Module]) -> None:
 def frozen_part(visual: Any, images: Tensor, last: int = ALL) -> Tensor:
     """Activations of normalised images (n, 3, height, width) before the `last` blocks, without a graph.
 
-    Tokens (n, tokens, width) of a ViT, maps (n, channels, h, w) of a ResNet, or with `ALL` the images themselves.
+    Tokens (n, tokens, width) of a ViT, maps (n, channels, h, w) of a ResNet, or, with `ALL` and where the tower is a
+    library's, the images themselves.
     """
-    if last == ALL:
+    if last == ALL or not splits(visual):
         return images
     with torch.no_grad():
         blocks = blocks_of(visual)
@@ -86,6 +120,8 @@ def learning_part(visual: Any, activations: Tensor, last: int = ALL, recompute: 
 
     With `recompute` a ViT's blocks are computed again for the gradient; what is inside them is not kept.
     """
+    if isinstance(visual, LibraryTower):
+        return visual(activations)
     x, blocks = _learning(visual, activations, last)
     if not hasattr(visual, "transformer"):
         return visual.attnpool(_through(visual, x, blocks))
@@ -104,8 +140,13 @@ def learning_tokens(visual: Any, activations: Tensor, last: int = ALL, recompute
     Returns:
         Shape (n, 1 + places, embedding_dim): first what `learning_part` gives, then the places, row by row.
 
+    Raises:
+        ConfigError: The tower is another library's, whose places are not in the embedding's space.
+
     Source of a ResNet's places: Zhou et al., "Extract Free Dense Labels from CLIP", ECCV 2022.
     """
+    if isinstance(visual, LibraryTower):
+        raise ConfigError("promptsg asks every place of an image, which CLIP's own towers alone have in its space")
     x = _through(visual, *_learning(visual, activations, last), recompute)
     if hasattr(visual, "transformer"):
         return _projected(visual, x)

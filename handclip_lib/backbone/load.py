@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from handclip_lib.backbone.fitting import NOTHING, build_model, fitting_model, own_size
-from handclip_lib.backbone.image_tower import RESNET_STEP, learning_part, resize_input, whole_cells
+from handclip_lib.backbone.image_tower import RESNET_STEP, kind_of, learning_part, resize_input, whole_cells
+from handclip_lib.backbone.libraries import Loaded, clip_shaped, load_library
 from handclip_lib.backbone.openai_clip import ClipShape, cells_of, clip_tokenizer, fetch_published, published
 from handclip_lib.backbone.properties import PLAIN_STEMS, Given, Properties, openais
 from handclip_lib.backbone.weights import TINY_WEIGHTS, Weights, fingerprint, read_weights, refuse_not_finite
@@ -19,6 +20,7 @@ from handclip_lib.data.batches import Normalisation, plain
 from handclip_lib.data.decoder import Resolution, height_and_width
 from handclip_lib.errors import BackboneError
 from handclip_lib.finite import require_finite
+from handclip_lib.parameters.backbones import of_library
 from handclip_lib.parameters.parts import Model
 from handclip_lib.places import cache_folder
 
@@ -92,6 +94,8 @@ class Backbone:
     @property
     def unlike_clip(self) -> str:
         """As `Properties.unlike_clip`, for a fingerprint of weights trained from these."""
+        if self.properties.library:
+            return self.properties.unlike_clip((0, 0))
         pool, text = getattr(self.model.visual, "attnpool", None), getattr(self.model, "transformer", None)
         width = self.model.visual.conv1.out_channels if pool is None else pool.positional_embedding.shape[1]
         return self.properties.unlike_clip((width, text.width if text is not None else 0))
@@ -143,7 +147,7 @@ class Backbone:
         """
         if not self.reads_text:
             known = f"{self.name} knows {self.model.vocab_size} tokens and CLIP's vocabulary has {ClipShape.vocab_size}"
-            known = known if self.model.vocab_size else f"{self.name} has no text tower"
+            known = known if self.model.vocab_size else f"{self.name}: {self.model.no_text}"
             raise BackboneError(f"{known}; it can embed images, not texts")
         return list(clip_tokenizer().encode(text))
 
@@ -170,7 +174,8 @@ def load_backbone(
     """Load a backbone in float32.
 
     Args:
-        name: A short name of `SHAPES`, or the path of weights of any CLIP's shape.
+        name: A short name of `SHAPES`, the path of weights of any CLIP's shape, or another library's model, see
+            `load_library`; where that is of CLIP's own shape, it is read as such weights are.
         weights: Weights to use in place of OpenAI's download. `name` must then be of their shape, but for the size of
             images, or "tiny", the default, with which the weights say what they are.
         device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
@@ -184,10 +189,16 @@ def load_backbone(
             or infinity, or of which nobody says what their tensors do not.
     """
     place, known = _device(device), SHAPES.get(name)
-    if known is None and (weights or not Path(name).expanduser().exists()):
+    described = clip_shaped(name, weights, given) if of_library(name) else None
+    if of_library(name) and described is None:
+        return _of_library(load_library(name, weights, input_size, given), place)
+    if described is None and known is None and (weights or not Path(name).expanduser().exists()):
         choices = ", ".join(SHAPES)
         raise BackboneError(f"unknown backbone {name!r}; choose from {choices}, or give the path of a checkpoint")
-    if known is not None and known.published and not weights:
+    if described is not None:
+        file, read = described.path, _sized(described, input_size)
+        source = "; ".join([f"file {file}", *read.remarks])
+    elif known is not None and known.published and not weights:
         file = _published(name, Path(download_root or cache_folder() / "clip").expanduser(), progress)
         source = f"published {known.published}, {file}"
         read = replace(read_weights(file), stated=openais(f"OpenAI's {known.published}, by its SHA-256"))
@@ -198,7 +209,7 @@ def load_backbone(
         read = _sized(read_weights(file), input_size)
         source = "; ".join(["tiny of this library" if file == TINY_WEIGHTS else f"file {file}", *read.remarks])
     model, shape, properties = build_model(read, given)
-    if weights:
+    if weights and described is None:
         _refuse_other_shape(name, shape, file)
     refuse_not_finite(model, str(file))
     size = own_size(read)[0] or (shape.resolution, shape.resolution)
@@ -211,6 +222,17 @@ def load_backbone(
         name if known and not weights else _called(file, content), model.to(place),
         taken[0] if taken[0] == taken[1] else taken, shape.embedding_dim, shape.context_length, place, content,
         properties, source,
+    )  # fmt: skip
+
+
+def _of_library(loaded: Loaded, device: torch.device) -> Backbone:
+    """A library's model as a backbone."""
+    model, properties, size = loaded.model, loaded.properties, loaded.size
+    refuse_not_finite(model, str(loaded.file))
+    content = fingerprint(model, properties.unlike_clip((0, 0)))
+    return Backbone(
+        _called(loaded.file, content), model.to(device), size[0] if size[0] == size[1] else size, loaded.embedding_dim,
+        model.context_length, device, content, properties, "; ".join([f"file {loaded.file}", *loaded.remarks]),
     )  # fmt: skip
 
 
@@ -229,29 +251,43 @@ def given_in(config: Model) -> Given:
 
 def check_weights(
     name: str, weights: str, input_size: tuple[int, int] | None = None, given: Given = NOTHING, texts: bool = False
-) -> ClipShape:
-    """Refuse what `load_backbone` would refuse of a short name's weights and input size, without making the model.
+) -> tuple[bool, int]:
+    """Refuse what `load_backbone` would refuse of a name's weights and input size, without making a CLIP.
 
     Published weights, those of an empty `weights`, are not looked at. `texts`: what is run needs a text tower.
+
+    Returns:
+        As `kind_of` the image tower.
 
     Raises:
         BackboneError: The file is absent, damaged, no CLIP or of another shape, or the size fits no patches.
     """
-    shape = SHAPES[name]
-    if not weights:
+    file = Path(weights).expanduser()
+    if weights and file.exists() and not (file.is_file() or file.is_dir()):
+        raise BackboneError(f"{file} is no file; give the path of a checkpoint")
+    shape: Any = SHAPES.get(name)
+    described = clip_shaped(name, weights, given) if of_library(name) else None
+    if of_library(name) and described is None:
+        model = load_library(name, weights, input_size, given).model
+        if texts and not model.vocab_size:
+            raise BackboneError(f"{name}: {model.no_text}; {_NO_PROMPTS}")
+        return kind_of(model.visual)
+    if described is None and not weights:
         _refuse_unpublished(name)
     else:
-        file = Path(weights).expanduser()
-        if file.exists() and not (file.is_file() or file.is_dir()):
-            raise BackboneError(f"{file} is no file; give the path of a checkpoint")
-        _, shape, _ = fitting_model(_sized(read_weights(file), input_size), given)
-        _refuse_other_shape(name, shape, file)
+        read = _sized(described or read_weights(file), input_size)
+        _, shape, _ = fitting_model(read, given)
+        if described is None:
+            _refuse_other_shape(name, shape, file)
         if texts and shape.vocab_size != ClipShape.vocab_size:
-            alone = f"{file} has no text tower of CLIP's {ClipShape.vocab_size} tokens, and prompts need one"
-            raise BackboneError(f"{alone}: notebooks 03 and 05 take it, 02 and 04 do not; give a whole CLIP")
+            alone = f"{read.path} has no text tower of CLIP's {ClipShape.vocab_size} tokens"
+            raise BackboneError(f"{alone}; {_NO_PROMPTS}")
     if input_size:
         whole_cells(shape.patch_size or RESNET_STEP, input_size)
-    return shape
+    return shape.patch_size is not None, shape.vision_width
+
+
+_NO_PROMPTS = "prompts need one: notebooks 03 and 05 take it, 02 and 04 do not; give a whole CLIP"
 
 
 def _sized(read: Weights, input_size: tuple[int, int] | None) -> Weights:

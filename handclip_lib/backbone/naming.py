@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from handclip_lib.errors import BackboneError
+from handclip_lib.errors import BackboneError, OtherModelError
 
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 RAW = ("state_dict", "model_state_dict", "clip_state_dict", "model", "module", "net", "network", "params")
@@ -43,11 +43,11 @@ class Named(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def named(found: Any, path: Path) -> Named:
-    """What a file holds, under OpenAI's names, out of its wrappers.
+def unwrapped(found: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """Tensors under their own names, out of what trainings wrap around them, and what was chosen.
 
     Raises:
-        BackboneError: It holds no tensors of a CLIP's image tower, or those of several.
+        BackboneError: They are in no mapping, or not plain.
     """
     remarks: list[str] = []
     while True:
@@ -72,7 +72,17 @@ def named(found: Any, path: Path) -> Named:
             )
     if any(str(name) == "n_averaged" for name in found):
         remarks.append("averaged weights (of torch's AveragedModel)")
-    state = {name: value for name, value in state.items() if not _HARMLESS.fullmatch(name) and name not in _NUMBERS}
+    kept = {name: value for name, value in state.items() if not _HARMLESS.fullmatch(name) and name not in _NUMBERS}
+    return kept, remarks
+
+
+def named(found: Any, path: Path) -> Named:
+    """What a file holds, under OpenAI's names, out of its wrappers.
+
+    Raises:
+        BackboneError: It holds no tensors of a CLIP's image tower, or those of several.
+    """
+    state, remarks = unwrapped(found, path)
     prefix, library = _tower(state, path, remarks)
     outside = [name for name in state if not name.startswith(prefix)]
     if outside:
@@ -110,11 +120,11 @@ def _tower(state: Mapping[str, Tensor], path: Path, remarks: list[str]) -> tuple
     if any(name.startswith("visual.") and not name.startswith("visual.trunk.") for name in state):
         return "", "openai"  # what it lacks is named later
     if any("visual.trunk." in name for name in state):
-        raise BackboneError(
+        raise OtherModelError(
             f"{path} holds an open_clip model whose image tower is timm's (visual.trunk.…), not CLIP's own"
         )
     few = ", ".join(list(state)[:3]) or "no tensor at all"
-    raise BackboneError(
+    raise OtherModelError(
         f"{path} has no image encoder of a CLIP: none of its tensors is named visual.…, vision_model.…, "
         f"image_encoder.… or as timm names a ViT's patches (it has {few})"
     )
@@ -170,6 +180,8 @@ _FROM_HUGGING_FACE = (
 
 
 def _timm(state: dict[str, Tensor], remarks: list[str]) -> dict[str, Tensor]:
+    if "patch_embed.proj.weight" in state and "norm_pre.weight" not in state:
+        raise OtherModelError("the tensors are those of a ViT of timm's, not of CLIP's own shape (no norm_pre)")
     bias = state.pop("head.bias", None)
     if bias is not None and bias.any():
         remarks.append(f"the classifier of {len(bias)} classes was left out: embeddings are what it looks at")

@@ -202,7 +202,7 @@ def _count(state: Mapping[str, torch.Tensor], prefix: str) -> int:
     return len(blocks)
 
 
-class _NoRandomNumbers(TorchFunctionMode):
+class NoRandomNumbers(TorchFunctionMode):
     """Leave tensors as they are allocated: weights follow, and openai-clip's initial ones take seconds.
 
     The meta device would do the same, but it imports torch's compiler (a thousand modules).
@@ -220,6 +220,7 @@ class ImageTower(torch.nn.Module):
     """What stands for a `CLIP` where there is an image tower alone: it knows no token."""
 
     vocab_size = context_length = 0
+    no_text = "it has no text tower"
 
     def __init__(self, visual: torch.nn.Module):
         super().__init__()
@@ -236,7 +237,7 @@ def build_clip(shape: ClipShape, properties: Properties | None = None) -> torch.
     """
     classes = clip_package().model
     vit, text = shape.patch_size is not None, shape.text_layers > 0
-    with _NoRandomNumbers():
+    with NoRandomNumbers():
         # below 64 openai-clip would ask for zero heads; the tower is put in afterwards
         width, heads = max(64, shape.vision_width) if vit else shape.vision_width, max(1, shape.text_width // 64)
         model = classes.CLIP(

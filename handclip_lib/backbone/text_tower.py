@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from handclip_lib.backbone.image_tower import has_gelu
+from handclip_lib.backbone.library_tower import LibraryModel, is_clip_shaped
 
 
 class _Layer(NamedTuple):
@@ -88,6 +89,44 @@ class PromptText:
         x = torch.stack(prompts) + model.positional_embedding
         x = model.ln_final(model.transformer(x.permute(1, 0, 2)).permute(1, 0, 2))
         return x[torch.arange(len(rows)), self._end[rows]] @ model.text_projection
+
+
+class LibraryText(PromptText):
+    """The same of a library's text tower: fast where that computes what CLIP's does, else by the library's modules.
+
+    Learnt tokens enter where its token embeddings come out; masks, padding and pooling go by the tokens in their place.
+    """
+
+    def __init__(self, model: LibraryModel, tokens: Tensor, slots: Tensor, n_ctx: int):
+        """As `PromptText`."""
+        self._whole, self.is_fast = model, is_clip_shaped(model.text)
+        device = model.token_embedding.weight.device
+        self._tokens, self._slots, self._n_ctx = tokens.to(device), slots.to(device), n_ctx
+        if self.is_fast:
+            super().__init__(model.text, tokens, slots, n_ctx)
+
+    def encode(self, rows: Tensor, context: Tensor) -> Tensor:
+        """As `PromptText.encode`."""
+        return super().encode(rows, context) if self.is_fast else self.encode_plainly(rows, context)
+
+    def encode_plainly(self, rows: Tensor, context: Tensor) -> Tensor:
+        """By the library's own modules on all positions."""
+        places = self._slots[rows][:, None] + torch.arange(self._n_ctx, device=rows.device)
+        each = torch.arange(len(rows), device=rows.device)[:, None]
+
+        def put(_module: Any, _tokens: Any, embedded: Tensor) -> Tensor:
+            return embedded.index_put((each, places), context)
+
+        handle = self._whole.token_embedding.register_forward_hook(put)
+        try:
+            return self._whole.encode_text(self._tokens[rows])
+        finally:
+            handle.remove()
+
+
+def prompt_text(model: Any, tokens: Tensor, slots: Tensor, n_ctx: int) -> PromptText:
+    """`PromptText` of a CLIP, or of a library's model."""
+    return (LibraryText if isinstance(model, LibraryModel) else PromptText)(model, tokens, slots, n_ctx)
 
 
 def _frozen(module: Any) -> tuple[Tensor, Tensor]:

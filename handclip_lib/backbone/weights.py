@@ -15,20 +15,13 @@ import safetensors
 import safetensors.torch
 import torch
 
+from handclip_lib.backbone.configs import another_library, read_json, stated_beside
 from handclip_lib.backbone.naming import named
 from handclip_lib.backbone.openai_clip import ClipShape, clip_tokenizer
-from handclip_lib.backbone.properties import (
-    INDICES,
-    VOCABULARIES,
-    WHOLE,
-    openais,
-    read_json,
-    stated_beside,
-    stated_in,
-)
+from handclip_lib.backbone.properties import INDICES, VOCABULARIES, WHOLE, openais, stated_in
 from handclip_lib.backbone.published import published_as
 from handclip_lib.backbone.torchscript import declared_activation, is_torchscript, read_torchscript
-from handclip_lib.errors import BackboneError, HandClipError
+from handclip_lib.errors import BackboneError, HandClipError, OtherModelError
 from handclip_lib.files import REMEDY, UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.finite import require_finite
 
@@ -108,21 +101,32 @@ def read_weights(path: Path) -> Weights:
     Raises:
         BackboneError: The file is absent, empty, cut short, of another kind, or holds Python objects.
     """
-    if not path.exists():
-        raise BackboneError(f"no weights at {path}; check the path")
-    file = _file_in(path) if path.is_dir() else path
-    found, facts = _shards(file) if file.name in INDICES else _whole(file)
-    inside = named(found, path)
-    stated = _stated(file, facts)
+    file, found, facts = read_tensors(path)
+    if of := stated_in(facts, "")["library"] if "properties" in facts else "":
+        made_of = facts.get(MADE_OF, of)
+        raise BackboneError(f"{path} was trained from {made_of}, another library's model: name it, -p backbone {of}")
+    try:
+        inside = named(found, path)
+        stated = _stated(file, facts)
+    except OtherModelError as error:
+        raise OtherModelError(f"{error}{another_library(path)}") from None
     size, side = _sizes(facts)
     state, remarks = inside.state, inside.remarks
     if not {"visual.class_embedding", "visual.proj", "visual.attnpool.positional_embedding"} & state.keys():
         alone = "without a class token (SigLIP and others pool without one) and without a CLIP ResNet's pooling"
-        raise BackboneError(f"{path} holds an image tower {alone}: it is none of CLIP's shape")
+        raise OtherModelError(f"{path} holds an image tower {alone}: it is none of CLIP's shape{another_library(path)}")
     if "token_embedding.weight" in state and (other := stated.get("vocabulary") or _other_words(file.parent)):
         state = {name: value for name, value in state.items() if name.startswith("visual.")}
         remarks += (f"its text tower was left out, for it reads other tokens than CLIP's ({other})",)
     return Weights(path, state, inside.library, remarks, stated, size or stated.get("size"), side)
+
+
+def read_tensors(path: Path) -> tuple[Path, Any, dict[str, str]]:
+    """The file of weights at a path, what it holds as it is, and the facts in its header; raises as `read_weights`."""
+    if not path.exists():
+        raise BackboneError(f"no weights at {path}; check the path")
+    file = _file_in(path) if path.is_dir() else path
+    return file, *(_shards(file) if file.name in INDICES else _whole(file))
 
 
 def _other_words(folder: Path) -> str:

@@ -83,8 +83,8 @@ class Plan:
 
         config = cast(ImageFinetune, self.config)
         given = Given(config.activation, config.heads, config.mean_std)
-        shape = check_weights(config.backbone, config.weights, config.size, given)
-        by = rates_of(shape.patch_size is not None, shape.vision_width, config.lora_rank > 0)
+        is_vit, width = check_weights(config.backbone, config.weights, config.size, given)
+        by = rates_of(is_vit, width, config.lora_rank > 0)
         rates = chosen(config.learning_rate, config.head_learning_rate, by)
         said = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
         return said + ("" if config.learning_rate and config.head_learning_rate else f" (of 0: {by.source})")

@@ -4,21 +4,21 @@ from typing import Any
 
 import pandas as pd
 
-from handclip_lib.backbone.image_tower import blocks_of, depths
+from handclip_lib.backbone.image_tower import blocks_of, depths, kind_of
 
 
 def layer_drift(visual: Any, before: Any) -> pd.DataFrame:
     """Relative change of each part: ‖now − before‖ / ‖before‖ over all its parameters.
 
     Args:
-        visual: openai-clip's image tower as it is now.
+        visual: The image tower as it is now.
         before: The tower it was a copy of (`Backbone.copy`).
 
     Returns:
         Columns part, parameters, drift (0 for a frozen part), from the input on: what comes before the blocks, each
         block, what comes after them.
     """
-    kind, depth = "block" if hasattr(visual, "transformer") else "layer", depths(visual)
+    kind, depth = "block" if kind_of(visual)[0] else "layer", depths(visual)
     names = ["input", *(f"{kind} {number}" for number, _ in enumerate(blocks_of(visual), 1)), "output"]
     parts: dict[str, list[float]] = {name: [0, 0.0, 0.0] for name in names}
     for value, start in zip(visual.parameters(), before.parameters(), strict=True):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from handclip_lib.backbone.load import Backbone
-from handclip_lib.backbone.text_tower import PromptText
+from handclip_lib.backbone.text_tower import prompt_text
 from handclip_lib.errors import ConfigError
 from handclip_lib.parameters.parts import NAME, PLACEHOLDER, Prompts, split_template
 
@@ -104,7 +104,7 @@ class PromptLearner(torch.nn.Module):
             "templates": self.templates, "ctx_init": ctx_init, "names": self.identities, "seed": seed,
         }  # fmt: skip
         self._prompts = [build_prompts(backbone, one, n_ctx, context, self.identities) for one in self.templates]
-        self._texts = [PromptText(backbone.model, *prompts, n_ctx) for prompts in self._prompts]
+        self._texts = [prompt_text(backbone.model, *prompts, n_ctx) for prompts in self._prompts]
         first = _first_context(backbone, n_ctx, ctx_init, seed, len(self.identities) if context == "identity" else 1)
         self.context = torch.nn.Parameter(first if context == "identity" else first[0])
 

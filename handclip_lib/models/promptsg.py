@@ -8,7 +8,7 @@ from torch import Tensor
 
 from handclip_lib.backbone.image_tower import learning_tokens
 from handclip_lib.backbone.load import Backbone
-from handclip_lib.backbone.text_tower import PromptText
+from handclip_lib.backbone.text_tower import prompt_text
 from handclip_lib.backbone.weights import load_tensors, refuse_not_finite, save_tensors
 from handclip_lib.errors import BackboneError, ConfigError
 from handclip_lib.models.low_rank import merged_state
@@ -42,7 +42,7 @@ class PromptInversion(torch.nn.Module):
         """
         super().__init__()
         prompts = build_prompts(backbone, template, 1, "identity", [""])
-        self._text = PromptText(backbone.model, *prompts, 1)
+        self._text = prompt_text(backbone.model, *prompts, 1)
         vocabulary = backbone.model.token_embedding.weight.detach()
         width = vocabulary.shape[1]
         norm = torch.nn.BatchNorm1d(width)

@@ -7,7 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from handclip_lib.backbone.image_tower import ALL, frozen_part, learning_part, train_mode, unfreeze
+from handclip_lib.backbone.image_tower import (
+    ALL,
+    can_recompute,
+    frozen_part,
+    learning_part,
+    splits,
+    train_mode,
+    unfreeze,
+)
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.errors import ConfigError
 from handclip_lib.losses import arcface_logits
@@ -46,18 +54,21 @@ class ReidEncoder(torch.nn.Module):
         no activations inside a ViT's blocks and computes them again: the same gradient, less memory, more time.
 
         Raises:
-            ConfigError: Too few identities, more blocks than there are, or `recompute` with a ResNet.
+            ConfigError: Too few identities, more blocks than there are, or what this kind of tower does not do.
         """
         super().__init__()
         if n_identities < 2:
             raise ConfigError(f"{n_identities} identities train; a classifier needs at least two")
-        if options.recompute and not hasattr(backbone.model.visual, "transformer"):
-            raise ConfigError("recompute=True: a ResNet's batch norms would count every image twice; leave it off")
+        if options.recompute and not can_recompute(backbone.model.visual):
+            why = "a ResNet's batch norms would count every image twice, and another library's modules are left alone"
+            raise ConfigError(f"recompute=True: {why}; leave it off")
         kept = options.model_dump(include=set(ReidHead.model_fields) - {"recompute"})
         self.recipe: dict[str, Any] = {"backbone": backbone.fingerprint, "n_identities": n_identities, **kept}
         self.visual: Any = backbone.model.visual
         self.normalisation = backbone.normalisation
         self.learning, self._options = unfreeze(self.visual, options.unfreeze_blocks), options
+        if options.lora_rank and not splits(self.visual):
+            raise ConfigError("lora_rank: another library's modules are left as they are; leave it out")
         if options.lora_rank:
             adapt(self.visual, options.lora_rank, options.lora_alpha, options.seed)
             self.learning = []
@@ -97,7 +108,7 @@ class ReidEncoder(torch.nn.Module):
     @property
     def has_frozen_part(self) -> bool:
         """Whether `frozen_part` does any work that is worth keeping."""
-        return self._options.unfreeze_blocks != ALL
+        return self._options.unfreeze_blocks != ALL and splits(self.visual)
 
     def frozen_part(self, images: Tensor) -> Tensor:
         """Activations before what learns, of normalised images; the same as long as the images are."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import PurePath
-from typing import Any, TypeVar, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -133,9 +133,10 @@ def _convert(model: type[BaseModel], name: str, value: Any) -> tuple[Any, str | 
         return value, f"{given}: no parameter is empty; leave it out for its default"
     if isinstance(value, list | dict | tuple):
         return value, f"{given}: one value is wanted; several are a sweep: handclip sweep"
-    if wanted is str and isinstance(value, PurePath):  # of who writes one into the parameters cell
+    is_text = wanted is str or str in get_args(wanted)
+    if is_text and isinstance(value, PurePath):  # of who writes one into the parameters cell
         return str(value), None
-    if wanted is str and not isinstance(value, str):
+    if is_text and not isinstance(value, str):
         return value, (
             f"{given}: text is wanted, and papermill reads what looks like a number or a truth value as one; "
             f"give it raw: -r {name} TEXT (so 007 stays 007), or in quotes in a file or a cell"
@@ -164,6 +165,8 @@ def _refused(model: type[BaseModel], error: Any) -> str:
         choices = [str(choice) for choice in model.model_fields[name].annotation.__args__]  # type: ignore[union-attr]
         near = get_close_matches(str(error["input"]), choices, 1)
         return f"{given}: {f'did you mean {near[0]}? ' if near else ''}choose from {', '.join(choices)}"
+    if error["type"] == "unknown":  # its message has the choices
+        return f"{given}: {error['msg']}"
     return f"{given}: {error['msg'][0].lower()}{error['msg'][1:]} ({model.model_fields[name].description})"
 
 

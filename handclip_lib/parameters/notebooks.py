@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from handclip_lib.parameters.backbones import of_library
 from handclip_lib.parameters.parts import (
     Aspect,
     Data,
@@ -80,12 +81,16 @@ class ImageFinetune(ImageTraining, ReidHead, Model, Data):
     )
 
     def faults(self) -> list[str]:
-        """A protocol by which nobody trains, folds of no people, and texts that are wanted and not named, too."""
+        """A protocol by which nobody trains, folds of no people, texts not named, another library's model, too."""
         found = super().faults()
         if self.protocol == "test_only":
             found.append("protocol='test_only' trains nobody: choose another, or evaluate with 05")
         if self.folds and self.validation != "people":
             found.append(f"folds={self.folds}: folds are of people; leave it out, or give validation=people")
+        for name in ("recompute", "lora_rank") if of_library(self.backbone) else ():
+            if value := getattr(self, name):
+                own = "goes by its library's modules, which are left as they are"
+                found.append(f"{name}={value}: backbone={self.backbone!r} {own}; leave it out")
         if (self.text_weight or self.text_supcon_weight) and not self.prompt_run and not self.learns_prompts:
             found.append("text_weight and text_supcon_weight need the prompts of a run of 02: -p prompt_run latest")
         return found
@@ -127,6 +132,9 @@ class JointTraining(Guidance, ImageFinetune):
             found.append("text_supcon_weight=0: handid's texts act by it alone; give it more, or run 03 without texts")
         if self.method == "handid" and self.prompt_run:
             found.append(f"prompt_run={self.prompt_run!r}: handid makes its texts of the images; leave it out")
+        if self.method == "promptsg" and of_library(self.backbone):
+            places = "promptsg asks every place of an image in the embedding's space, which CLIP's own towers have"
+            found.append(f"method='promptsg': {places}; backbone={self.backbone!r} takes prompts_then_image or handid")
         return found
 
 
@@ -158,7 +166,9 @@ class Evaluation(Model, Data):
         """What chose the weights, as `leak_checks` takes it, where no run that is known here trained them."""
         if self.embeddings:
             return "embeddings"
-        return "unknown" if self.weights else "tiny" if self.backbone == "tiny" else "nothing"
+        if self.weights or of_library(self.backbone):
+            return "unknown"
+        return "tiny" if self.backbone == "tiny" else "nothing"
 
     def faults(self) -> list[str]:
         """Two models at once, and unknown studies, too."""

@@ -6,11 +6,12 @@ A loop takes the part that it is steered by; a notebook's parameters are such a 
 import re
 from collections.abc import Collection
 from difflib import get_close_matches
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from handclip_lib.errors import ConfigError
+from handclip_lib.parameters.backbones import BackboneName, known_backbone, of_library
 
 Dataset = Literal["drawn", "11k", "hd", "folder", "csv", "tongji", "iitd", "casia", "hagrid"]
 Aspect = Literal["dorsal_r", "dorsal_l", "palmar_r", "palmar_l", "all", "unspecified"]
@@ -19,9 +20,6 @@ Identity = Literal["auto", "subject", "hand"]
 Fit = Literal["stretch", "crop", "pad"]
 Decode = Literal["fast", "exact"]
 Quality = Literal["keep", "drop"]
-BackboneName = Literal[
-    "tiny", "vitb16", "vitb32", "vitl14", "vitl14_336", "rn50", "rn101", "rn50x4", "rn50x16", "rn50x64"
-]  # fmt: skip
 Activation = Literal["", "gelu", "quick_gelu"]
 Context = Literal["identity", "shared"]
 Optimizer = Literal["adam", "adamw"]
@@ -53,6 +51,11 @@ def nearest(name: str, known: Collection[str]) -> str:
     """The remedy for a name that is not known."""
     near = get_close_matches(name, known, 1, 0.5)
     return f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
+
+
+def choices_of(annotation: Any) -> list[Any]:
+    """The values that a field takes; `str` among them where it takes other text, too; none of a plain type."""
+    return [choice for part in get_args(annotation) for choice in (get_args(part) or (part,))]
 
 
 class Parameters(BaseModel):
@@ -113,8 +116,10 @@ class Data(Shown):
 class Model(Parameters):
     """Which CLIP embeds them."""
 
-    backbone: BackboneName = Field("tiny", description=_listed(BackboneName))
-    weights: str = Field("", description="file or folder of CLIP weights; empty for the published ones")
+    backbone: Annotated[BackboneName | str, AfterValidator(known_backbone)] = Field(
+        "tiny", description=f"{', '.join(get_args(BackboneName))}, open_clip:NAME, timm:NAME or hf:FOLDER"
+    )
+    weights: str = Field("", description="file or folder of weights; empty for the published ones")
     activation: Activation = Field("", description="gelu or quick_gelu, of weights whose files do not say; else empty")
     heads: int = Field(0, ge=0, le=256, description="attention heads of their image tower; 0: as their files say")
     mean_std: str = Field(
@@ -143,8 +148,12 @@ class Model(Parameters):
         if max(self.size or (0,)) > LARGEST_SIDE:
             near = "x".join(str(min(side, LARGEST_SIDE)) for side in self.size or ())
             found.append(f"input_size={self.input_size!r}: a side has at most {LARGEST_SIDE} pixels; try {near}")
-        said = [name for name in ("activation", "heads", "mean_std") if getattr(self, name)]
-        if said and not self.weights:
+        of_another = of_library(self.backbone) is not None
+        known = ("activation", "heads") if of_another else ("activation", "heads", "mean_std")
+        said = [name for name in known if getattr(self, name)]
+        if said and of_another:
+            found.append(f"{' and '.join(said)}: backbone={self.backbone!r} says it; leave it out")
+        elif said and not self.weights:
             found.append(f"{' and '.join(said)}: said of the file that weights names; published ones need no word")
         return found
 

@@ -15,6 +15,7 @@ from PIL import Image
 from handclip_lib.data.decoder import open_image
 from handclip_lib.evaluation.tables import claimed, in_percent, readable, result_table
 from handclip_lib.files import whole_file
+from handclip_lib.parameters.backbones import folder_of
 from handclip_lib.runs.listing import IN_ID, changed_of
 from handclip_lib.runs.record import not_learnt
 
@@ -104,12 +105,14 @@ def index_row(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
     changed = [f"{name} = {text(value)}" for name, value in changed_of(run).items() if name not in hidden]
     figure = None if (folder / THUMBNAIL).is_file() or parameters.get("private") else most_telling(folder)
     picture = figure.relative_to(folder).as_posix() if figure else THUMBNAIL
-    seconds, started = run.get("seconds"), run.get("started")
+    seconds, started, backbone = run.get("seconds"), run.get("started"), str(parameters.get("backbone") or "")
+    if parameters.get("private") and folder_of(backbone):
+        backbone = backbone.partition(":")[0]
     return {
         "id": run["id"], "status": run["status"], "tone": tone_of(run), "error": str(run.get("error") or ""),
         "stage": str(run.get("notebook") or "").replace("_", " "),
         "changed": ", ".join(filter(None, [*changed, not_learnt(run)])),
-        **{name: str(parameters.get(name) or "") for name in ("backbone", "dataset", "aspect")},
+        **{name: str(parameters.get(name) or "") for name in ("dataset", "aspect")}, "backbone": backbone,
         "rank1": share.get("rank1", ""), "interval": "–".join(interval) if all(interval) else "",  # type: ignore[arg-type]
         "baseline": share.get("best_floor_rank1", ""), "map": share.get("map", ""),
         "took": duration(seconds), "seconds_taken": f"{seconds:.0f}" if is_number(seconds) else "",

@@ -9,14 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from bs4 import BeautifulSoup
 from nbformat import NotebookNode, v4
 
 from handclip_lib.data.manifest import GALLERIES, ROLES
 from handclip_lib.evaluation.tables import HEADINGS
+from handclip_lib.parameters.backbones import folder_of
 from handclip_lib.parameters.notebooks import NOTEBOOKS
+from handclip_lib.parameters.parts import choices_of
 from handclip_lib.places import cache_folder, project_root, reports_folder
 from handclip_lib.report.facts import PLACES
 
@@ -83,6 +85,8 @@ class Redaction:
 
     def value(self, name: str, value: Any) -> Any:
         """A value of a record or of the parameters, by its name, with everything in it."""
+        if name == "backbone" and isinstance(value, str) and folder_of(value):
+            return f"{value.partition(':')[0]}:{WITHHELD}"
         if name in OF_THE_MACHINE or (name in PLACES and isinstance(value, str) and value):
             return WITHHELD
         if isinstance(value, Mapping):
@@ -176,6 +180,7 @@ def redaction_of(run_folder: Path, run: Mapping[str, Any]) -> Redaction:
     people = {person for _, person in rows if person}
     parameters = run.get("parameters") or {}
     places = [Path(str(parameters[name])).expanduser() for name in PLACES if parameters.get(name)]
+    places += [Path(folder).expanduser() for folder in [folder_of(str(parameters.get("backbone")))] if folder]
     here = [run_folder.absolute(), Path.cwd(), project_root(), reports_folder(), cache_folder()]
     whole = {str(place) for place in (*places, *(place.absolute() for place in places), *here)}
     parts = {part for place in places for part in (*place.parts, place.stem)} - EVERYWHERE
@@ -212,6 +217,6 @@ def _user() -> set[str]:
 def _vocabulary() -> set[str]:
     """Words that the library itself says: in a sentence nobody can tell a folder or person of such a name from them."""
     fields = {name: field for model in NOTEBOOKS.values() for name, field in model.model_fields.items()}
-    choices = [str(choice) for field in fields.values() for choice in get_args(field.annotation)]
+    choices = [str(choice) for field in fields.values() for choice in choices_of(field.annotation)]
     said = " ".join([*(field.description or "" for field in fields.values()), *HEADINGS.values()])
     return {*fields, *choices, *ROLES, *GALLERIES, *re.findall(r"\w+", said)}

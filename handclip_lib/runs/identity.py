@@ -16,6 +16,7 @@ from pathlib import Path
 from handclip_lib.backbone.properties import PLAIN_STEMS
 from handclip_lib.errors import ConfigError, WriteError
 from handclip_lib.files import write_text
+from handclip_lib.parameters.backbones import folder_of
 from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import cache_folder, project_root
 from handclip_lib.runs.inputs import what_is_read
@@ -25,6 +26,8 @@ COMPUTE = ("torch", "torchvision", "openai-clip", "numpy", "pandas", "pillow")
 """Packages that figures depend on. A run's record has their versions and its id has not: an update shall neither end
 the resume of a training nor repeat each run; where two compared runs differ in them, the comparison says so."""
 PACKAGES = ("handclip", *COMPUTE, "papermill", "matplotlib")
+TOWERS = ("open-clip-torch", "timm", "transformers")
+"""Of extras: a record has the version of each that is there."""
 LIBRARY = Path(__file__).parents[1]
 SHOWS_AND_KEEPS = {"plots", "widgets", "runs", "report", "launch", "cli", "doctor", "version", "study"}
 """Rooms and modules that draw, show, keep and start what others compute: no figure of a result depends on them."""
@@ -67,21 +70,22 @@ def run_id(config: Parameters, code: str | None, read: Mapping[str, str] | None 
         json.dumps(what_is_read(config) if read is None else dict(read), sort_keys=True),
     ):
         digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
-    weights = Path(str(getattr(config, "weights", "")))
+    weights = Path(str(getattr(config, "weights", "") or folder_of(backbone)))
     named = weights.parent.name if weights.stem in PLAIN_STEMS and weights.suffix else weights.stem
-    called = re.sub(r"[^A-Za-z0-9_.]+", "_", named)[:MOST_LETTERS] or backbone
+    called = re.sub(r"[^A-Za-z0-9_.]+", "_", named or backbone)[:MOST_LETTERS]
     parts = (called, *(str(getattr(config, name, "")) for name in ("dataset", "aspect")))
     return "-".join(word for word in (config.notebook, *parts, digest.hexdigest()[:8]) if word)
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of `PACKAGES`, read without importing them."""
+    """Versions of Python, of `PACKAGES` and of those of `TOWERS` that are there, read without importing them."""
     found = {"python": platform.python_version(), "handclip": __version__}
-    for package in PACKAGES[1:]:
+    for package in (*PACKAGES[1:], *TOWERS):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
+            if package not in TOWERS:
+                found[package] = "not installed"
     return found
 
 

@@ -10,8 +10,9 @@ from typing import Any, TypeVar, get_args
 
 from handclip_lib.data.content import content_keys, data_files
 from handclip_lib.errors import BackboneError, DataError, RunError
+from handclip_lib.parameters.backbones import BackboneName, folder_of, of_library
 from handclip_lib.parameters.notebooks import Analysis
-from handclip_lib.parameters.parts import BackboneName, Parameters
+from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import HD_IDENTITIES, LABELS, METADATA, PHOTOGRAPHS, find_data_root, reports_folder
 from handclip_lib.runs.record import CHECKPOINTS, PROMPTS_OF, TRAININGS, find_run, read_record
 
@@ -49,9 +50,10 @@ def what_is_read(config: Parameters, *, progress: bool = True) -> dict[str, str]
             closed = [is_image(path) and bool(file_fault(path)) for path in paths]
             lines = zip(paths, content_keys(root, paths, progress), closed, strict=True)
             read["data_root"] = _digest("\0".join(f"{path}\0{'' if shut else key}" for path, key, shut in lines))
-    for name in ("weights", "embeddings"):
-        if given.get(name):
-            read[name] = _file(given[name])
+    for name, path in (("weights", given.get("weights")), ("embeddings", given.get("embeddings")),
+                       ("backbone", folder_of(str(given.get("backbone"))))):  # fmt: skip
+        if path:
+            read[name] = _file(path)
     for name in EARLIER:
         if given.get(name):
             earlier = _earlier_run(config, name)
@@ -113,7 +115,8 @@ def weights_faults(given: Mapping[str, Any]) -> list[str]:
     """What is wrong with the file of weights and the size of the images; torch is imported where they are named."""
     backbone, weights = given.get("backbone"), given.get("weights")
     size = re.fullmatch(r"(\d+)x(\d+)", str(given.get("input_size")))
-    if backbone not in get_args(BackboneName) or not isinstance(weights, str) or not (weights or size):
+    known, another = backbone in get_args(BackboneName), of_library(str(backbone)) is not None
+    if not isinstance(weights, str) or not ((known and (weights or size)) or another) or given.get("embeddings"):
         return []
     from handclip_lib.backbone.load import check_weights
     from handclip_lib.backbone.properties import Given
@@ -180,7 +183,7 @@ def _earlier_run(config: Parameters, name: str) -> Path | None:
 
 def _file(typed: str) -> str:
     """Of the weights at a path, and of the files beside them that say how they compute."""
-    from handclip_lib.backbone.properties import files_of
+    from handclip_lib.backbone.configs import files_of
 
     try:
         path = Path(typed).expanduser()

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from handclip_lib.backbone.image_tower import kind_of
 from handclip_lib.backbone.rates import chosen, rates_of
 from handclip_lib.backbone.weights import refuse_not_finite
 from handclip_lib.errors import TrainingError
@@ -73,10 +74,7 @@ def fit_image(
         TrainingError: The data do not fit the encoder, a loss, gradient or embedding is no number (the encoder then
             holds the best epoch's weights), or the checkpoint is of another training.
     """
-    visual = encoder.visual
-    is_vit = hasattr(visual, "transformer")
-    width = (visual.conv1 if is_vit else visual.layer1[0].conv1).out_channels
-    by = rates_of(is_vit, width, adapters=bool(encoder.recipe["lora_rank"]))
+    by = rates_of(*kind_of(encoder.visual), adapters=bool(encoder.recipe["lora_rank"]))
     rates = chosen(options.learning_rate, options.head_learning_rate, by)
     options = options.model_copy(update=rates)
     _check(encoder, pixels, identities, text, options)

@@ -4,14 +4,14 @@ import html
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, get_args
+from typing import Any
 
 import ipywidgets
 
 from handclip_lib.errors import ConfigError, WriteError
 from handclip_lib.parameters.files import parameter_files, read_parameters, save_parameters, shown
 from handclip_lib.parameters.guard import papermill_command, parameter_lines, resolve, run_command, said
-from handclip_lib.parameters.parts import Data, Model, Parameters
+from handclip_lib.parameters.parts import Data, Model, Parameters, choices_of
 
 GROUPS = {"data": Data, "backbone": Model}
 ROW = {"display": "flex", "flex_flow": "row wrap"}
@@ -200,7 +200,9 @@ def _control(name: str, field: Any, value: Any, layout: ipywidgets.Layout) -> ip
         return ipywidgets.Checkbox(value, **about)
     if isinstance(field.default, int | float):
         return ipywidgets.FloatText(value, step=1 if isinstance(field.default, int) else None, **about)
-    choices = [choice for part in get_args(field.annotation) for choice in (get_args(part) or (part,))]
+    choices = choices_of(field.annotation)
+    if str in choices:
+        return ipywidgets.Combobox(value=value, options=[one for one in choices if one is not str], **about)
     if choices:
         return ipywidgets.Dropdown(options=choices, value=value, **about)
     return ipywidgets.Text(value, continuous_update=False, **about)

@@ -10,10 +10,11 @@ import pytest
 import safetensors.torch
 import torch
 
+from handclip_lib.backbone.configs import _open_clip
 from handclip_lib.backbone.load import Backbone, check_weights, load_backbone
 from handclip_lib.backbone.naming import named
 from handclip_lib.backbone.openai_clip import ClipShape, clip_package, clip_tokenizer
-from handclip_lib.backbone.properties import NORMALISATIONS, Given, _open_clip
+from handclip_lib.backbone.properties import NORMALISATIONS, Given
 from handclip_lib.backbone.text_tower import PromptText
 from handclip_lib.errors import BackboneError
 from handclip_lib.losses import supervised_contrastive

@@ -8,7 +8,7 @@ import torch
 from handclip_lib.backbone.load import SHAPES, TINY_WEIGHTS, check_weights, load_backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.errors import BackboneError
-from handclip_lib.parameters.parts import BackboneName
+from handclip_lib.parameters.backbones import BackboneName
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_a_name_and_a_file_that_disagree_are_refused_and_the_remedy_works(checkp
     for refuses in (load_backbone, check_weights):
         with pytest.raises(BackboneError, match=r"(?s)vitb16 is a ViT.*768.*holds a ResNet.*leave backbone out"):
             refuses("vitb16", str(path))
-    assert check_weights("tiny", str(path)).embedding_dim == 32
+    assert check_weights("tiny", str(path)) == (False, 8)
     assert load_backbone("tiny", weights=path, device="cpu").embedding_dim == 32
 
 
@@ -93,7 +93,7 @@ def test_a_name_without_published_weights_is_not_given_tinys(monkeypatch, checkp
         with pytest.raises(BackboneError, match=r"nobody publishes weights of small.*-p weights FILE"):
             refuses("small", "")
     checkpoints.write_checkpoint(tmp_path / "small.pt", checkpoints.SMALL_VIT)
-    assert check_weights("small", str(tmp_path / "small.pt")) == checkpoints.SMALL_VIT
+    assert check_weights("small", str(tmp_path / "small.pt")) == (True, 64)
     assert load_backbone("small", tmp_path / "small.pt", device="cpu").embedding_dim == 32
 
 
@@ -159,4 +159,4 @@ def test_weights_trained_on_another_size_take_it(checkpoints, tmp_path, kind):
     checkpoints.write_checkpoint(path, replace(SHAPES["tiny"], resolution=256), kind)
     assert load_backbone("tiny", weights=path, device="cpu").resolution == 256
     assert load_backbone("tiny", weights=path, device="cpu", input_size=(128, 64)).resolution == (128, 64)
-    assert check_weights("tiny", str(path)).resolution == 256
+    assert check_weights("tiny", str(path)) == (False, 16)

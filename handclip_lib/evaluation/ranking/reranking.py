@@ -14,7 +14,8 @@ from handclip_lib.evaluation.ranking.counting import compiled
 from handclip_lib.evaluation.ranking.retrieval import check_unit_length, embeddings_of
 
 SMALLEST = 1e-6  # of what is a squared distance rather than rounding: images may all be the same
-BLOCK_BYTES = 32 * 2**20  # of similarities, or of gathered embeddings, at once
+BLOCK_BYTES = 8 * 2**20  # of similarities, or of gathered embeddings, at once: near the cache
+LAST = np.uint64(2**64 - 1)  # a key after every other
 INDICES, VALUES = "int64[::1]", "float32[::1]"
 SIGNATURE = f"void(float32[:,::1], int64[::1], {INDICES}, {INDICES}, {VALUES}, {INDICES}, {INDICES}, {VALUES}, float32)"
 
@@ -47,7 +48,8 @@ def rerank_similarity(
     needed = 4 * BLOCK_BYTES + n * (4 * query.shape[1] + 8 * (k1 + 1) ** 2 + 16 * k1 * k2) + 4 * n_query * n_gallery
     check_memory(f"re-ranking {n:,} images", needed, "re-rank a part of the gallery")
     images = np.concatenate([query, gallery])
-    neighbours, furthest = _neighbours(images, k1 + 1)
+    similarity = np.empty((n_query, n_gallery), np.float32)
+    neighbours, furthest = _neighbours(images, k1 + 1, similarity)
     weights = _weights(images, _expanded(neighbours, k1), furthest)  # sparse (n, n), a row sums to 1
     if k2 > 1:
         weights = (_pattern(neighbours[:, :k2], np.float32(1 / k2)) @ weights).tocsr()
@@ -55,12 +57,11 @@ def rerank_similarity(
     having = weights[n_query:].tocsc()
     for matrix in (weights, having):  # scipy chooses int32 where they suffice
         matrix.indptr, matrix.indices = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64)
-    similarity = np.empty((n_query, n_gallery), np.float32)
     size = max(1, BLOCK_BYTES // (4 * n_gallery))
     for start in range(0, n_query, size):
         rows = np.arange(start, min(start + size, n_query))
         # 1 - share × distance - (1 - share) × (1 - overlap), in one array
-        block = np.matmul(query[rows], gallery.T, out=similarity[start : start + size])
+        block = similarity[start : start + size]
         block -= 1  # exact, before the scale, which is large where all images are nearly the same
         block *= 2 * distance_share / furthest[rows, None]
         block += distance_share
@@ -88,10 +89,10 @@ def alpha_query_expansion(query: np.ndarray, gallery: np.ndarray, k: int = 10, a
     for start in range(0, len(query), size):
         block = query[start : start + size]
         similarity = block @ gallery.T
-        nearest = _nearest(similarity, k)
-        cosine = np.take_along_axis(similarity, nearest, axis=1)
+        added = nearest(similarity, k)
+        cosine = np.take_along_axis(similarity, added, axis=1)
         weight = np.where(cosine > 0, np.abs(cosine) ** np.float32(alpha), 0)
-        summed = block + np.einsum("qk,qks->qs", weight, gallery[nearest])
+        summed = block + np.einsum("qk,qks->qs", weight, gallery[added])
         expanded[start : start + size] = summed / np.linalg.norm(summed, axis=1, keepdims=True)
     return expanded
 
@@ -104,30 +105,74 @@ def _checked(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.nda
     return query, gallery
 
 
-def _neighbours(images: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each image's k nearest, nearest first, itself the first, int32 (n, k); and its largest squared distance, (n,)."""
-    n = len(images)
-    neighbours, furthest = np.empty((n, k), np.int32), np.empty(n, np.float32)
-    size = min(max(1, BLOCK_BYTES // (4 * n)), n)
-    similarity = np.empty((size, n), np.float32)
+def _neighbours(images: np.ndarray, k: int, similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each image's k nearest, nearest first, itself the first, int32 (n, k); and its largest squared distance, (n,).
+
+    Two images are multiplied once: a block of images with those from its first on, which serves both sides. What the
+    queries, which stand first, have with the gallery is written into `similarity`, (n_query, n_gallery).
+    """
+    n, n_query = len(images), len(similarity)
+    best, lowest = np.full((n, k), LAST), np.full(n, np.inf, np.float32)
+    size = min(max(k, BLOCK_BYTES // (4 * n)), n)
     for start in range(0, n, size):
-        block = np.matmul(images[start : start + size], images.T, out=similarity[: min(size, n - start)])
-        rows = np.arange(len(block))
-        furthest[start : start + size] = 2 - 2 * block.min(axis=1)
-        block[rows, start + rows] = np.inf
-        neighbours[start : start + size] = _nearest(block, k)
-    return neighbours, np.maximum(furthest, SMALLEST)
+        stop = min(start + size, n)
+        block = images[start:stop] @ images[start:].T
+        if start < n_query:
+            similarity[start:stop] = block[: n_query - start, n_query - start :]
+        later = block[:, stop - start :]
+        np.minimum(lowest[start:stop], block.min(axis=1), out=lowest[start:stop])
+        np.minimum(lowest[stop:], later.min(axis=0), out=lowest[stop:])
+        np.fill_diagonal(block, np.inf)
+        # What comes later in order has to be nearer, not as near, than the k there are.
+        least = _bound(block, k) if start == 0 else np.nextafter(_furthest(best[start:stop]), np.float32(np.inf))
+        row, column = np.divmod(np.flatnonzero(block >= least[:, None]), n - start)
+        _keep(best[start:stop], row, block[row, column], column + start)
+        if stop < n:
+            least = _bound(later.T, k) if start == 0 else np.nextafter(_furthest(best[stop:]), np.float32(np.inf))
+            row, column = np.divmod(np.flatnonzero(later >= least), n - stop)
+            _keep(best[stop:], column, later[row, column], row + start)
+    best.sort(axis=1)
+    return (best & 0xFFFFFFFF).astype(np.int32), np.maximum(2 - 2 * lowest, SMALLEST)
 
 
-def _nearest(similarity: np.ndarray, k: int) -> np.ndarray:
-    """Columns of the k largest of each row, the largest first and of equal ones the first in order: int64 (n, k)."""
+def _furthest(best: np.ndarray) -> np.ndarray:
+    """The similarity in the last of each row's keys, float32 (n,)."""
+    bits = ~(best.max(axis=1) >> 32).astype(np.uint32)
+    return np.where(bits >> 31, bits & 0x7FFFFFFF, ~bits).astype(np.uint32).view(np.float32)
+
+
+def _keep(best: np.ndarray, row: np.ndarray, similarity: np.ndarray, column: np.ndarray) -> None:
+    """Put what is nearer in the place of what is not, in some rows of the keys of the nearest, uint64 (n, k).
+
+    A key is the similarity, its bits in the opposite order, and then the column: the smaller, the earlier in a ranking.
+    """
+    order = np.argsort(row, kind="stable")
+    bits = (similarity[order] + np.float32(0)).view(np.uint32)  # -0 becomes 0
+    keys = (np.where(bits >> 31, bits, ~bits & 0x7FFFFFFF).astype(np.uint64) << 32) | column[order].astype(np.uint64)
+    touched, begin, count = np.unique(row[order], return_index=True, return_counts=True)
+    if not len(touched):
+        return
+    k = best.shape[1]
+    wide = np.full((len(touched), k + count.max()), LAST)
+    wide[:, :k] = best[touched]
+    wide[np.repeat(np.arange(len(touched)), count), k + np.arange(len(keys)) - np.repeat(begin, count)] = keys
+    wide.partition(k - 1, axis=1)
+    best[touched] = wide[:, :k]
+
+
+def _bound(similarity: np.ndarray, k: int) -> np.ndarray:
+    """At most the k-th largest of each row, and near it, (n,): that of the maxima over a few columns each."""
     n, m = similarity.shape
-    # The k-th largest maximum over a few columns each is at most the k-th largest of all, and soon found.
     fold = max(1, min(16, m // (4 * k)))
     width = m // fold
     highest = similarity[:, : fold * width].reshape(n, fold, width).max(axis=1)
-    bound = np.partition(highest, width - k, axis=1)[:, width - k]
-    row, column = np.divmod(np.flatnonzero(similarity >= bound[:, None]), m)
+    return np.partition(highest, width - k, axis=1)[:, width - k]
+
+
+def nearest(similarity: np.ndarray, k: int) -> np.ndarray:
+    """Columns of the k largest of each row, the largest first and of equal ones the first in order: int64 (n, k)."""
+    n, m = similarity.shape
+    row, column = np.divmod(np.flatnonzero(similarity >= _bound(similarity, k)[:, None]), m)
     order = np.lexsort((column, -similarity[row, column], row))
     first = np.searchsorted(row, np.arange(n))
     return column[order][first[:, None] + np.arange(k)]

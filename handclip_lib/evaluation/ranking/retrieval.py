@@ -1,9 +1,8 @@
-"""CMC, mAP and mINP of a similarity matrix or of embeddings, and the search of a gallery of millions by FAISS."""
+"""CMC, mAP and mINP of a similarity matrix or of embeddings."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -18,8 +17,6 @@ TIE = 2.0**-22
 """Cosines no further apart are a tie: the rounding of embeddings to float32 moves one by up to 2^-23."""
 LENGTH_TOLERANCE = 1e-3  # what float16 leaves of a length of 1
 TIED_SHARE_WARNED = 0.01
-KINDS = ("flat", "ivf", "hnsw")
-POINTS_PER_LIST = 39  # what FAISS asks for to learn where the lists' centres are
 
 
 class TiedScoresWarning(UserWarning):
@@ -129,7 +126,7 @@ def rank_features(
         f"ranking a gallery of {n_gallery:,} images",
         n_gallery * (4 * n_rows * copies + 16)
         + min(2 * WIDE_BYTES, 16 * gallery.size),  # the block, a row's rivals, the gallery by identity
-        "rank against a part of the gallery, or search it by `GalleryIndex`",
+        "rank against a part of the gallery",
     )
 
     def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -220,97 +217,3 @@ def check_unit_length(name: str, embeddings: np.ndarray, rows: np.ndarray | None
         remedy = "scale it (`Features.normalised`)" if np.isfinite(length[row]) else "encode it in float32"
         so = f"and so {int(bad.sum())} of {len(bad)} embeddings are not of length 1"
         raise EvaluationError(f"{name}[{row}] has length {length[row]:.6g}, {so}; {remedy}")
-
-
-@dataclass(frozen=True)
-class Found:
-    """The k best gallery images of each query.
-
-    Attributes:
-        rows: int64 (n_query, k), the best first; -1 where an approximate search found fewer.
-        similarity: Their cosine, float32 (n_query, k), -1..1; below -1 where `rows` is -1.
-        recall: Recall@k against the exact search of the same queries, 0..1: mean over `n_sampled` of them; 1 if exact.
-    """
-
-    rows: np.ndarray
-    similarity: np.ndarray
-    recall: float
-    n_sampled: int
-
-
-class GalleryIndex:
-    """A gallery ready to be searched; ranks beyond k, and so mAP and mINP, only `rank_features` has.
-
-    Source: Douze et al., "The Faiss library", 2024; Malkov & Yashunin, "Efficient and robust approximate nearest
-    neighbor search using Hierarchical Navigable Small World graphs", TPAMI 2020.
-    """
-
-    def __init__(self, gallery: np.ndarray, kind: str = "flat", effort: int | None = None):
-        """Build the index of embeddings of length 1, (n_gallery, size), which are kept, not copied, as float32.
-
-        "flat" is exact and copies nothing; "ivf" looks into the lists nearest to the query; "hnsw" walks a graph: the
-        quickest to search, the slowest to build and the largest. With more effort, the lists looked into (ivf; by
-        default a sixteenth, 16 at least) or candidates kept (hnsw; 128), it is slower, and recall rises.
-        """
-        if kind not in KINDS:
-            raise EvaluationError(f"kind={kind!r}; choose from {', '.join(KINDS)}")
-        if effort is not None and (effort < 1 or kind == "flat"):
-            raise EvaluationError(f"effort={effort} with kind={kind!r}; a number from 1, for ivf or hnsw, is wanted")
-        self._faiss, self.kind, self.gallery = _faiss(), kind, embeddings_of("gallery", gallery)
-        check_unit_length("gallery", self.gallery)
-        self._index = None if kind == "flat" else self._approximate(effort)
-
-    def _approximate(self, effort: int | None) -> Any:
-        (n, size), faiss = self.gallery.shape, self._faiss
-        links = 32
-        needed = n * (4 * size + (8 * links + 8 if self.kind == "hnsw" else 8))
-        check_memory(f"an index of {n:,} images", needed, 'use kind="flat", which copies nothing')
-        if self.kind == "ivf":
-            lists = max(1, min(int(4 * n**0.5), n // POINTS_PER_LIST))
-            index = faiss.IndexIVFFlat(faiss.IndexFlatIP(size), size, lists, faiss.METRIC_INNER_PRODUCT)
-            index.nprobe = min(effort or max(16, lists // 16), lists)
-            index.train(self.gallery)
-        else:
-            index = faiss.IndexHNSWFlat(size, links, faiss.METRIC_INNER_PRODUCT)
-            index.hnsw.efConstruction = 128
-            index.hnsw.efSearch = effort or 128
-        index.add(self.gallery)
-        return index
-
-    def search(self, query: np.ndarray, k: int = 10, sample: int = 100) -> Found:
-        """Find the k gallery images most alike to each query, of length 1 too, and measure what a search misses.
-
-        The recall is measured on the exact search of a sample of the queries, evenly spread; of all, if they are fewer.
-        """
-        query = embeddings_of("query", query, self.gallery)
-        check_unit_length("query", query)
-        if not 1 <= k <= len(self.gallery) or sample < 1:
-            least = f"k from 1 to the gallery's {len(self.gallery)} images, and a sample of 1 query or more"
-            raise EvaluationError(f"k={k}, sample={sample}; choose {least}")
-        if self._index is None:
-            similarity, rows = self._exact(query, k)
-            return Found(rows, similarity, 1.0, len(query))
-        similarity, rows = self._index.search(query, k)
-        asked = np.unique(np.linspace(0, len(query) - 1, min(sample, len(query))).astype(int))
-        recall = recall_at_k(similarity[asked], self._exact(query[asked], k)[0])
-        return Found(rows, similarity, recall, len(asked))
-
-    def _exact(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        return self._faiss.knn(query, self.gallery, k, metric=self._faiss.METRIC_INNER_PRODUCT)
-
-
-def recall_at_k(found: np.ndarray, exact: np.ndarray) -> float:
-    """Share of the neighbours found that are as near as the k nearest: 0..1, of cosines (n, k), those found and exact.
-
-    By cosine and not by row, since of images that are equal, as of a burst, any is right.
-    """
-    return float((found >= exact.min(axis=1, keepdims=True) - 2 * TIE).mean())
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        remedy = "`pip install handclip[fast]`; without it, `rank_features`"
-        raise EvaluationError(f"an index of the gallery needs FAISS ({error}): {remedy}") from error
-    return faiss

@@ -14,6 +14,7 @@ from handclip_lib.evaluation.ranking.protocol import ProtocolResult
 Encode = Callable[[np.ndarray], np.ndarray]
 CELLS, WINDOW, FADE = 12, 1.5, 0.25
 RIM = 16  # the outermost sixteenth of the shorter side: background, but for the wrist
+UNCHANGED = 8  # of 255: a cover that moves no pixel further is that of background by background
 ANOTHER_MODEL = 0.01  # cosine: far above what batch size or device can move, far below what another model does
 
 
@@ -82,7 +83,8 @@ def occlusion_map(
     """Cover one window of a query after the other, and measure how far the margin falls.
 
     Match and wrong image stay the same, whatever a cover would bring to the top of the gallery. The map says what this
-    model would miss, not where identity lies.
+    model would miss, not where identity lies. A window that is the background already is not encoded, for its fall is
+    0: at most 0.002 off with `tiny`, on drawn hands and on 11k Hands, of whose windows it is half.
 
     The cover takes the colour of the background, the median of the image's rim, as if the part were not there. Zeiler
     & Fergus cover with grey, and the mean colour of the image is the usual choice; on a white background either is an
@@ -102,14 +104,18 @@ def occlusion_map(
     match_score, wrong_score = float(own @ right), float(own @ other)
     down, across = (_profiles(length, cells, window, fade) for length in query.shape[:2])
     colour = _background(query)
-    covered = []
-    for start in range(0, cells**2, batch_size):
-        row, column = np.divmod(np.arange(start, min(start + batch_size, cells**2)), cells)
+    change = np.abs(colour - query).max(2)
+    strongest = [(change * profile[:, None] * along).max() for profile in down for along in across]
+    changed = np.flatnonzero(np.array(strongest) > UNCHANGED)
+    fall = np.zeros(cells**2)
+    for start in range(0, len(changed), batch_size):
+        at = changed[start : start + batch_size]
+        row, column = np.divmod(at, cells)
         share = (down[row, :, None] * across[column, None, :])[..., None]
         pixels = np.rint(query + share * (colour - query)).astype(np.uint8)
-        covered.append(_embedded(pixels, encode, f"the image covered at cells {start} … {start + len(row) - 1}"))
-    fall = match_score - wrong_score - np.concatenate(covered).reshape(cells, cells, -1) @ (right - other)
-    return OcclusionMap(fall, match_score, wrong_score)
+        covered = _embedded(pixels, encode, f"the image covered at cells {at[0]} … {at[-1]}")
+        fall[at] = match_score - wrong_score - covered @ (right - other)
+    return OcclusionMap(fall.reshape(cells, cells), match_score, wrong_score)
 
 
 def _background(image: np.ndarray) -> np.ndarray:

@@ -117,7 +117,7 @@ def test_the_nearest_are_those_of_a_stable_sort():
     for m, k in ((5, 5), (9, 2), (300, 3), (301, 20), (1000, 7)):
         similarity = rng.integers(0, 40, (12, m)).astype(np.float32)
         expected = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-        np.testing.assert_array_equal(reranking._nearest(similarity, k), expected)
+        np.testing.assert_array_equal(reranking.nearest(similarity, k), expected)
 
 
 @pytest.mark.parametrize("spread", [0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-3])

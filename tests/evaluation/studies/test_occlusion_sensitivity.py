@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from handclip_lib.backbone.load import load_backbone
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.errors import EvaluationError
+from handclip_lib.evaluation.studies import occlusion_sensitivity as occlusion
 from handclip_lib.evaluation.studies.occlusion_sensitivity import example_queries, occlusion_map, occlusion_sensitivity
 
 SHARP = {"window": 1, "fade": 0}
@@ -82,6 +84,26 @@ def test_only_the_part_that_is_looked_at_matters_and_its_sign_says_for_whom():
     expected[0, 1], expected[2, 3] = 65025 / 65026, -65025 / 65026
     np.testing.assert_allclose(found.fall, expected, atol=1e-6)
     assert found.margin == pytest.approx(0, abs=1e-7)
+
+
+def test_a_window_of_background_is_not_encoded_and_the_map_stays(monkeypatch):
+    tiny = load_backbone("tiny")
+    photos = np.random.default_rng(4).integers(236, 240, (3, 128, 128, 3), np.uint8)  # a wall, with its noise
+    hands = np.stack([photographs(1, 4, 4, seed)[0] for seed in range(3)])
+    photos[:, 32:64, 32:64] = hands.repeat(8, 1).repeat(8, 2)
+    encoded = []
+
+    def encode(pixels: np.ndarray) -> np.ndarray:
+        encoded.append(len(pixels))
+        return tiny.encode_image(pixels)
+
+    found = occlusion_map(*photos, encode, cells=8)
+    assert sum(encoded) == 3 + 16  # the 4 × 4 windows that reach the hand
+    monkeypatch.setattr(occlusion, "UNCHANGED", -1)
+    every = occlusion_map(*photos, encode, cells=8)
+    assert sum(encoded) == 3 + 16 + 3 + 64
+    np.testing.assert_allclose(found.fall, every.fall, atol=0.02)
+    assert np.abs(every.fall).max() > 0.05
 
 
 def test_a_faded_window_covers_its_middle_wholly_and_ends_half_a_fade_outside():
