@@ -4,7 +4,7 @@
 # Expected: the engine changes the speed, not the ids; "0x10" is text in both, as a column with "12ab" is.
 # Found: pandas' own reader keeps "0x10"; Arrow makes 16 of it. Ids cut from a hash merge with plain numbers ("0x10" and
 # "16" are one person), and a manifest read by one engine does not join with the scores read by the other.
-# Versions: pandas 3.1.1, pyarrow 26.0.1. Date: 2026-11-27.
+# Versions: pandas 3.1.1, pyarrow 26.0.1, numpy 2.4.6. Date: 2026-11-27.
 # Output:
 #   c        ['0x10', '16', '0x1f']  3 people
 #   pyarrow  [16, 16, 31]  2 people

@@ -5,7 +5,7 @@
 # Found: read_csv's sniffer makes dates of the year 1: "1-2-3" becomes 0001-02-03, and "01-02-03" and "1-2-3", two
 # people, are one. One row whose middle number is above 12 turns the whole column back into text, so a split joined to
 # the same study by its ids matches on one day and not on the next.
-# Versions: duckdb 2.0.1, pandas 3.1.1. Date: 2026-11-27.
+# Versions: duckdb 2.0.1, pandas 3.1.1, numpy 2.4.6. Date: 2026-11-27.
 # Output:
 #   in the file    ['1-2-3', '1-3-1', '01-02-03']
 #   pandas         ['1-2-3', '1-3-1', '01-02-03']

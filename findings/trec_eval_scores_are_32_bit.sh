@@ -4,7 +4,7 @@
 # Expected: a match that scores 0.900000001 stands above one that scores 0.9, as Python's floats say.
 # Found: both become the same 32-bit float, and ties go to the name that sorts LAST: the match "p001" drops to rank 2
 # behind "p002", and "p002" wins though it is the lower by 1e-9.
-# Versions: pytrec-eval-terrier 0.5.11. Date: 2026-11-27.
+# Versions: pytrec-eval-terrier 0.5.11, numpy 2.4.6. Date: 2026-11-27.
 # Output:
 #   match p001 ahead by  1e-06: rank 1
 #   match p001 ahead by  1e-09: rank 2

@@ -31,9 +31,12 @@ from handclip_lib.backbone.properties import Given
 from handclip_lib.backbone.published import published
 from handclip_lib.cli import EXIT_CODES, _parser, main
 from handclip_lib.data.audit import PUBLISHED_COUNTS
+from handclip_lib.data.images import decode_images
 from handclip_lib.data.labels import read_hands11k, read_labels
 from handclip_lib.data.splits import CUTOFFS, make_split
 from handclip_lib.errors import HandClipError
+from handclip_lib.evaluation.features import histogram_embeddings
+from handclip_lib.evaluation.verification.error_rates import verify_models
 from handclip_lib.launch.launcher import find_notebook, gather
 from handclip_lib.launch.plan import plan
 from handclip_lib.models.trained import save_clip
@@ -49,6 +52,11 @@ PACKAGES = (
     "analysis|backbone|config|data|drawn|errors|evaluation|files|finite|guard|losses|machine|models|parameters|plots|"
     "runs|report(?!\\.html)|launch|training|widgets"
 )
+VERSION = re.compile(r"\d+(?:\.\d+)+")
+FOREIGN = {
+    "--help", "--upgrade-package", "--dashboard-address", "--host", "--tls-cert", "--nnodes", "--nproc", "--rdzv",
+    "--inject-paths", "--lr", "--torch-backend", "--from", "--quiet",
+}  # fmt: skip
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -98,6 +106,21 @@ def test_every_relative_link_and_anchor_resolves(page: Path):
 
 def test_the_readme_leads_to_every_page():
     assert set(re.findall(r"\]\((docs/\w+\.md)\)", prose(ROOT / "README.md"))) == {f"docs/{p.name}" for p in DOCS}
+
+
+def test_every_finding_is_listed_and_has_been_run():
+    folder = ROOT / "findings"
+    scripts = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.sh")}
+    listed = [row[0] for row in rows(folder / "README.md", "Findings")]
+    assert sorted(listed) == sorted(f"[{name}]({name}.sh)" for name in scripts)
+    for name, text in scripts.items():
+        head, _, body = text.partition("set -euo pipefail")
+        told = {
+            number for line in re.findall(r"^# Versions: (.+)$", head, re.MULTILINE) for number in VERSION.findall(line)
+        }
+        assert set(VERSION.findall(" ".join(re.findall(r"pip. install (.+)", body)))) <= told, name
+        assert re.search(r"^# Output:\n#  +\S", head, re.MULTILINE), name
+        assert os.access(folder / f"{name}.sh", os.X_OK), name
 
 
 # --- commands
@@ -251,6 +274,13 @@ def test_a_wrong_command_is_found(typed: str, data_root: Path, tmp_path: Path, m
 
 
 @each_page
+def test_every_option_is_one_of_ours_or_known_to_be_anothers(page: Path):
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert {o for o in options - FOREIGN if f'"{o}"' not in source_text() and o not in makefile} == set()
+
+
+@each_page
 def test_every_parameter_in_the_text_is_taken_by_every_notebook_that_has_it(page: Path):
     """`-p recompute true`, without a command before it; names in capitals stand for what the reader has."""
     for word in code_words(page):
@@ -382,6 +412,21 @@ def test_the_exit_codes_and_statuses_are_those_of_the_launcher():
     table = list(rows(ROOT / "docs" / "cluster.md", "When something stops"))
     assert {int(row[2]) for row in table} == {int(code) for code in re.findall(r"\b\d+\b", EXIT_CODES)}
     assert {word for row in table for word in re.findall(r"`(\w+)`", row[1])} == set(STATUSES) - {"running"}
+
+
+@pytest.mark.slow
+def test_the_error_rates_that_other_tools_are_compared_with_are_ours(hands11k_sample: Path):
+    text = prose(ROOT / "docs" / "definitions.md")
+    _, eer, _, fnmr, _ = next(rows(ROOT / "docs" / "definitions.md", "The same scores elsewhere"))
+    split = make_split(read_hands11k(hands11k_sample), "dorsal_r", "test_only")
+    histograms = histogram_embeddings(decode_images(hands11k_sample, split.images["path"], 64, progress=False))
+    (found,) = verify_models({"histogram": histograms}, split)
+    pairs, curve = found.pairs, found.curve
+    assert (
+        f"{len(pairs.genuine)} mated and {len(pairs.impostor):,} non-mated pairs of {pairs.n_identities} people" in text
+    )
+    assert eer == f"{100 * curve.eer:.2f} %"
+    assert fnmr == f"{100 * curve.operating_point(0.001).false_negative:.1f} %"
 
 
 def test_the_page_of_files_has_every_kind_that_a_run_leaves():

@@ -1,5 +1,6 @@
 """Where points of a sweep are run: in `concurrent.futures` of this machine, of a Dask cluster or of jobs of Slurm."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -17,12 +18,14 @@ from typing import Any
 from handclip_lib.errors import ConfigError, RunError
 from handclip_lib.launch.plan import Point
 from handclip_lib.launch.worker import NOT_RUN, end_runs, run_point, stop_runs
+from handclip_lib.machine import cores
 
 ATTEMPTS = 3  # times a run is begun whose worker is lost
 ANSWERS_WITHIN = 20  # seconds
 PAUSE = 0.5  # seconds between looks at what goes on
 LOOK = 3.0  # seconds between questions to Slurm's controller
 GONE = 30.0  # seconds after which a job that Slurm no longer lists and that left no answer is lost
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 Task = dict[str, Any]  # what `run_point` takes
 Answer = dict[str, Any]  # and gives
 
@@ -144,11 +147,34 @@ def on_dask(sweep: str, address: str) -> Iterator[Place]:
             if not client.nthreads():
                 executor.shutdown(wait=False)  # which cancels what waits for a worker
 
+        def submit(tasks: list[Task]) -> list[Future[Answer]]:
+            at_once = Counter[str]()
+            for worker, threads in client.nthreads().items():
+                at_once[_machine(worker)] += threads
+            return [executor.submit(run_with_cores, task, dict(at_once)) for task in tasks]
+
         try:
-            yield Place(lambda tasks: [executor.submit(run_point, task) for task in tasks], stop, look)
+            yield Place(submit, stop, look)
         finally:
             if client.status == "running":
                 client.run(end_runs, sweep, on_error="ignore")
+
+
+def run_with_cores(task: Task, at_once: Mapping[str, int]) -> Answer:
+    """Run a task on this Dask worker with its share of the cores, by how many runs go on at once on each machine.
+
+    Dask's nanny starts every worker with `ONE_THREAD` at 1, for tasks that are many and small.
+    """
+    from distributed import get_worker
+
+    share = str(max(1, cores() // at_once.get(_machine(get_worker().address), 1)))
+    own = {name: share for name in ONE_THREAD if os.environ.get(name, "1") == "1"}
+    return run_point(task | {"environment": own | task["environment"]})
+
+
+def _machine(address: str) -> str:
+    """`tcp://HOST` of a Dask worker's `tcp://HOST:PORT`."""
+    return address.rpartition(":")[0]
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Figures of verification and open-set identification: results in, `Figure` out."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,8 @@ def roc_curves(results: Sequence[VerificationResult]) -> Figure:
 def det_curves(results: Sequence[VerificationResult]) -> Figure:
     """FNMR against FMR, both on normal-deviate axes, on which normal scores give straight lines.
 
+    A curve that lies outside the axes, such as one without errors, is drawn along their edges, and its name says so.
+
     Source: Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
     """
     limit = max(result.curve.lowest_supported for result in results)
@@ -61,11 +64,16 @@ def det_curves(results: Sequence[VerificationResult]) -> Figure:
     for row, result in enumerate(results):
         curve, (colour, marker, line) = result.curve, look(row)
         rates = (curve.false_positive, curve.false_negative)
-        fmr, fnmr = (norm.ppf(np.clip(rate, ticks[0] / 10, 0.9999)) for rate in rates)
+        edge = _outside(*rates, ticks[0], ticks[-1])
+        above: dict[str, Any] = {"clip_on": False, "zorder": 3} if edge else {}  # the frame
+        ends = (ticks[0], ticks[-1]) if edge else (ticks[0] / 10, 0.9999)
+        fmr, fnmr = (norm.ppf(np.clip(rate, *ends)) for rate in rates)
         kept = _visible_steps((fmr - low) / (high - low), (fnmr - low) / (high - low))
-        axis.step(fmr[kept], fnmr[kept], where="pre", color=colour, ls=line, label=_with_eer(result))
-        if ticks[0] <= curve.eer <= ticks[-1]:
-            axis.plot(norm.ppf(curve.eer), norm.ppf(curve.eer), marker, color=colour, ms=7, mfc="white", mew=1.5)
+        name = _with_eer(result) + (", along the edges" if edge else "")
+        axis.step(fmr[kept], fnmr[kept], where="pre", color=colour, ls=line, label=name, **above)
+        if edge or ticks[0] <= curve.eer <= ticks[-1]:
+            eer = norm.ppf(np.clip(curve.eer, ticks[0], ticks[-1]))
+            axis.plot(eer, eer, marker, color=colour, ms=7, mfc="white", mew=1.5, **above)
     axis.plot([low, high], [low, high], color=QUIET, lw=0.8, ls=":")
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_locator(FixedLocator(norm.ppf(ticks)))
@@ -226,6 +234,13 @@ def _log_steps(
     for x, y, supported in marks:
         face = colour if supported else "white"
         axis.plot(max(x, left), 100 * y, marker, color=colour, ms=6, mfc=face, clip_on=False)
+
+
+def _outside(fmr: np.ndarray, fnmr: np.ndarray, low: float, high: float) -> bool:
+    """Whether no step, up and then to the left, passes where both rates lie between `low` and `high`."""
+    up = (low < fmr[:-1]) & (fmr[:-1] < high) & (fnmr[1:] > low) & (fnmr[:-1] < high)
+    left = (low < fnmr[1:]) & (fnmr[1:] < high) & (fmr[:-1] > low) & (fmr[1:] < high)
+    return not (up | left).any()
 
 
 def _visible_steps(*coordinates: np.ndarray) -> np.ndarray:

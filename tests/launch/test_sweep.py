@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -394,3 +395,18 @@ def test_each_run_at_once_has_gpus_of_its_own_and_gives_them_back(monkeypatch):
     with on_this_machine("w", workers=2, gpus=["0,1", "2,3"], threads="1") as place:
         used = {answer["gpu"] for _, answer in answers(points, lambda _: {"environment": {}}, place, lambda: False)}
     assert (used, max(most)) == ({"0,1", "2,3"}, 1)
+
+
+def test_a_run_on_dask_computes_on_its_share_of_the_cores(monkeypatch):
+    """Dask's nanny sets all three to 1; what a person set stays."""
+    monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(address="tcp://10.0.0.2:4001"))
+    monkeypatch.setattr(executors, "run_point", lambda task: task["environment"])
+    monkeypatch.setattr(executors, "cores", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("MKL_NUM_THREADS", "6")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    at_once = {"tcp://10.0.0.2": 2, "tcp://10.0.0.3": 8}
+    environment = executors.run_with_cores({"environment": {"HANDCLIP_REPORTS": "r"}}, at_once)
+    assert environment == {"OMP_NUM_THREADS": "4", "OPENBLAS_NUM_THREADS": "4", "HANDCLIP_REPORTS": "r"}
+    monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(address="tcp://10.0.0.3:4001"))
+    assert executors.run_with_cores({"environment": {}}, at_once)["OMP_NUM_THREADS"] == "1"

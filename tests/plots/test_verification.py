@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from scipy.stats import norm
 
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
+from handclip_lib.evaluation.error_curve import ErrorCurve
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.verification.error_rates import verify_models
 from handclip_lib.evaluation.verification.menagerie import menagerie
@@ -199,6 +201,14 @@ def test_a_perfect_model_of_very_few_people_can_be_drawn(drawn):
     assert found[0].curve.lowest_supported == 0.5  # 3 / 6 pairs
     for figure in (plots.roc_curves(found), plots.det_curves(found), plots.threshold_choice(found[0], 0.5)):
         drawn(figure)
+    wrong = replace(found[0], model="wrong", curve=ErrorCurve.of(np.zeros(4), np.ones(6), 6))
+    for result, name, end in ((found[0], "oracle (EER 0 %)", 0), (wrong, "wrong (EER 100 %)", 1)):
+        figure = plots.det_curves([result])
+        (axis,) = figure.axes
+        ((x, y),) = curves(axis, 1)
+        np.testing.assert_allclose(sorted({*x, *y}), axis.get_xlim())
+        assert marks(axis) == [(pytest.approx(axis.get_xlim()[end]),) * 2 + (False,)]
+        assert f"{name}, along the edges" in drawn(figure)
 
 
 def test_a_cell_that_people_cannot_carry_is_grey_and_has_no_colour():
