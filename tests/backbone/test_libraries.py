@@ -443,7 +443,7 @@ def test_a_step_of_fine_tuning_has_the_librarys_gradient(checkpoints, tmp_path, 
     for name, parameter in encoder.visual.named_parameters():
         if parameter.grad is not None:
             scale = wanted[f"visual.{name}"].norm()
-            assert (parameter.grad - wanted[f"visual.{name}"]).norm() <= 1e-4 * scale + 1e-5, name
+            assert (parameter.grad - wanted[f"visual.{name}"]).norm() <= 3e-4 * scale + 1e-5, name
             compared += 1
     assert compared > 20
 

@@ -25,7 +25,7 @@ def result(model: str, gallery: str, rank1: list[float], n_gallery: int = 9) -> 
         model=model,
         gallery=gallery,
         draws=draws,
-        rank1=SimpleNamespace(estimate=mean, low=mean - 0.1, high=mean + 0.05),
+        rank1=SimpleNamespace(estimate=mean, low=mean - 0.1, high=mean + 0.05, n_identities=70),
         cmc=SimpleNamespace(estimate=estimate, low=estimate - 0.1, high=np.minimum(estimate + 0.05, 1)),
     )
 

@@ -234,7 +234,7 @@ def test_a_forced_rerun_that_fails_leaves_nothing_of_the_success_before_it(repor
     again = launch(find_notebook("03"), {}, force=True)
     assert (again.folder, again.status, read_record(again.folder)["metrics"]) == (done.folder, "died", {})
     left = {file.relative_to(done.folder).as_posix() for file in done.folder.rglob("*") if file.is_file()}
-    assert left == {"run.json", "parameters.yml", "report.html", "my notes.txt"}
+    assert left == {"run.json", "parameters.yml", "papermill.log", "report.html", "my notes.txt"}
 
 
 @pytest.mark.parametrize("forced", [True, False])

@@ -25,6 +25,7 @@ from handclip_lib.training.image import ImageResult, fit_image
 from handclip_lib.training.state import load_checkpoint
 from handclip_lib.training.validation import TrainingImages, training_images
 
+NO_SHARES = pd.DataFrame()
 OPTIONS = ImageFinetune(epochs=3, n_identities=8, n_images=2, views=1, folds=2, learning_rate=1e-3, interpolation=1.0)
 
 
@@ -164,7 +165,7 @@ def test_a_fold_takes_the_prompts_of_its_own_people(backbone, hands, tmp_path, m
 
     def taken(*_, text, **__):
         given.append(text)
-        return ImageResult(pd.DataFrame({"epoch": [0], "val_map": [0.5]}), 0, "yes", 1.0, pd.DataFrame())
+        return ImageResult(pd.DataFrame({"epoch": [0], "val_map": [0.5]}), 0, "yes", 1.0, NO_SHARES)
 
     monkeypatch.setattr(module, "fit_image", taken)
     monkeypatch.setattr(module, "keep_history", lambda _: None)
@@ -239,8 +240,10 @@ def test_with_validation_images_nobody_measured_is_a_stranger(validation, column
         {} if validation == "val" else {"trained_rank1": [0.7, 0.8]}
     )
     nothing = FoldHistory(pd.DataFrame(), pd.DataFrame(), None)
-    told = generalisation(nothing, ImageResult(pd.DataFrame(measured), 1, "yes", 1.0, pd.DataFrame()), Folds(validation))
+    told = generalisation(nothing, ImageResult(pd.DataFrame(measured), 1, "yes", 1.0, NO_SHARES), Folds(validation))
     assert sorted(told.curve.columns.drop("epoch")) == sorted(columns)
     folds = FoldHistory(pd.DataFrame(measured), pd.DataFrame(), 0)
-    of_folds = generalisation(folds, ImageResult(pd.DataFrame({"epoch": [0]}), 0, "no", 1.0, pd.DataFrame()), Folds(validation))
+    of_folds = generalisation(
+        folds, ImageResult(pd.DataFrame({"epoch": [0]}), 0, "no", 1.0, NO_SHARES), Folds(validation)
+    )
     assert (len(of_folds.curve), of_folds.epoch) == (2, 0)
