@@ -79,7 +79,7 @@ def load_library(backbone: str, weights: str | Path | None, input_size: Size | N
     stored = (height, width) if height else None
     read = Read(path, {n: t.float() if t.is_floating_point() else t for n, t in state.items()}, facts, stored)
     place = str(Path(folder).expanduser()) if folder else ""
-    with _quiet(), NoRandomNumbers():
+    with _quiet(), NoRandomNumbers(zeros=True):
         made = made_by(package, place or name, read, input_size, remarks)
     made.model.eval()
     size = input_size or read.size or made.size

@@ -205,14 +205,20 @@ def _count(state: Mapping[str, torch.Tensor], prefix: str) -> int:
 class NoRandomNumbers(TorchFunctionMode):
     """Leave tensors as they are allocated: weights follow, and openai-clip's initial ones take seconds.
 
-    The meta device would do the same, but it imports torch's compiler (a thousand modules).
+    The meta device would do the same, but it imports torch's compiler (a thousand modules). With `zeros` they hold 0:
+    `trunc_normal_`, as libraries call it, draws until all numbers are near 0, and what memory held may never be.
     """
+
+    def __init__(self, zeros: bool = False):
+        super().__init__()
+        self.zeros = zeros
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):
-            return args[0] if args else (kwargs or {})["tensor"]
+            tensor = args[0] if args else (kwargs or {})["tensor"]
+            return tensor.zero_() if self.zeros else tensor
         return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
 
 

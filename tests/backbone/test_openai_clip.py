@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from handclip_lib.backbone.load import SHAPES, load_backbone
-from handclip_lib.backbone.openai_clip import build_clip, clip_package, infer_shape
+from handclip_lib.backbone.openai_clip import NoRandomNumbers, build_clip, clip_package, infer_shape
 from handclip_lib.backbone.published import addresses, published
 from handclip_lib.errors import BackboneError, WriteError
 
@@ -152,3 +152,9 @@ def test_a_damaged_file_in_the_folder_is_replaced_only_by_a_sound_one(served, tm
     served["bytes"] = sound
     load_backbone("vitb16", device="cpu", download_root=file.parent, progress=False)
     assert file.read_bytes() == sound
+
+
+def test_numbers_that_are_drawn_until_they_are_near_0_end_whatever_the_memory_held():
+    with NoRandomNumbers(zeros=True):
+        kept = torch.nn.init.trunc_normal_(torch.full((4, 4), 1e9).requires_grad_(), std=0.2)
+    assert not kept.any()
