@@ -204,10 +204,11 @@ def test_runs_on_real_photographs_with_one_parameter_changed(notebook, aspect, t
         ({"data_root": 7}, ["data_root=7", "-r data_root"]),
         ({"dataset": "11k", "data_root": "/nowhere/at/all"}, ["/nowhere/at/all", "does not exist"]),
         ({"weights": "/nowhere.pt"}, ["/nowhere.pt"]),
-        ({"backbone": "vitb16", "download_root": "/nowhere/at/all"}, ["vitb16", "weights", "tiny"]),
+        ({"backbone": "vitb16", "download_root": "{made}"}, ["vitb16", "weights", "tiny"]),
     ],
 )
 def test_bad_input_stops_a_notebook_with_one_message(values, said, tmp_path: Path):
+    values = {name: str(tmp_path) if value == "{made}" else value for name, value in values.items()}
     with pytest.raises(HandClipError) as told:
         run_notebook("05_evaluation", tmp_path, **SMALL | values)
     assert [word for word in said if word not in str(told.value)] == []

@@ -145,8 +145,6 @@ def test_outside_the_project_the_message_says_so(tmp_path: Path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     assert main(["runs"]) == 0
     assert "in no project of HandCLIP: name one by --project FOLDER" in capsys.readouterr().out
-    assert main(["run", "05"]) == 2
-    assert "start handclip in the folder of the project" in capsys.readouterr().err
     monkeypatch.setenv("HANDCLIP_REPORTS", "~nobody_of_that_name/reports")
     assert main(["runs"]) == 2
     assert "HANDCLIP_REPORTS='~nobody" in capsys.readouterr().err
