@@ -218,7 +218,9 @@ class NoRandomNumbers(TorchFunctionMode):
     ) -> Any:
         if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):
             tensor = args[0] if args else (kwargs or {})["tensor"]
-            return tensor.zero_() if self.zeros else tensor
+            if self.zeros:
+                tensor.detach().zero_()
+            return tensor
         return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
 
 
