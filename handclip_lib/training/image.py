@@ -196,7 +196,7 @@ class _Images(Training):
         kept = self.history.best_epoch > 0
         whitening = self.from_main(self.fitted() if self.is_main and kept else None)
         if whitening is not None:
-            self.encoder.whiten(*whitening)
+            self.encoder.whiten(*map(np.asarray, whitening))  # from another process they come as lists
         return whitening is not None
 
     def interpolate(self) -> tuple[float, pd.DataFrame]:

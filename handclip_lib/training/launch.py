@@ -186,10 +186,10 @@ class Processes:
                     parameter.grad = reduce(parameter.grad, "mean")
 
     def from_main(self, value: Any) -> Any:
-        """What the main process has, in all of them: anything that JSON can say, and numbers of numpy."""
+        """What the main process has, in all of them: anything that JSON can say; numpy's arrays as lists."""
         if self.count == 1:
             return value
-        told = list(json.dumps(value, default=lambda number: number.item()).encode()) if self.is_main else []
+        told = list(json.dumps(value, default=lambda value: value.tolist()).encode()) if self.is_main else []
         size = torch.tensor([len(told)], device=self._state.device)
         distributed.broadcast(size, 0)
         letters = torch.tensor(told or [0] * int(size), dtype=torch.uint8, device=self._state.device)

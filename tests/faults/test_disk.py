@@ -105,7 +105,8 @@ def test_a_disk_that_fills_before_the_report(small_disk: Path, monkeypatch, caps
     assert "report.html cannot be written (No space left on device); free space there" in said
     assert f"then: handclip report {folder.name}" in said
     assert read_record(folder)["status"] == "succeeded"
-    assert {path.name for path in folder.iterdir()} == {"run.json", "parameters.yml"}, "nothing half-written is left"
+    left = {"run.json", "parameters.yml", "papermill.log"}
+    assert {path.name for path in folder.iterdir()} == left, "nothing half-written is left"
     filler.unlink()
     assert main(words) == 0
     assert "succeeded before" in capsys.readouterr().out
