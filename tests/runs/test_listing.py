@@ -142,6 +142,7 @@ def test_a_reader_that_has_had_enough_is_no_fault(tmp_path: Path):
 
 def test_outside_the_project_the_message_says_so(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.delenv("HANDCLIP_REPORTS", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert main(["runs"]) == 0
     assert "in no project of HandCLIP: name one by --project FOLDER" in capsys.readouterr().out

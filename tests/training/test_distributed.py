@@ -58,7 +58,7 @@ def test_several_processes_train_as_one_with_the_same_batch(tmp_path, count, siz
     assert well, said[-3000:]
     assert said.count(f"one of {count} processes") == count
     # the neck's norm over two images gives ±1 whatever they are: its gradient is what rounding leaves
-    same(tmp_path / "one", tmp_path / "several", size.get("epochs", 4), 1e-3 if size else 1e-5)
+    same(tmp_path / "one", tmp_path / "several", size.get("epochs", 4), 1e-3 if size else 5e-5)
 
 
 @pytest.mark.slow
