@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 from unittest.mock import patch
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -113,11 +113,16 @@ def parameters_page(model: type[Parameters]) -> str:
 
 
 def _takes(field: FieldInfo) -> str:
-    if get_origin(field.annotation) is Literal:
-        return ", ".join(f"`{value}`" if value else "empty" for value in get_args(field.annotation))
+    own = get_args(field.annotation) if get_origin(field.annotation) is Union else (field.annotation,)
     bounds = [bound for bound in field.metadata if type(bound) in SIGNS]
     limits = [f"{SIGNS[type(bound)]} {getattr(bound, type(bound).__name__.lower())}" for bound in bounds]
-    return ", ".join([KINDS[field.annotation], *limits])
+    return ", ".join([*map(_kind, own), *limits])
+
+
+def _kind(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{value}`" if value else "empty" for value in get_args(annotation))
+    return KINDS[annotation]
 
 
 def commands_page() -> str:
