@@ -1,7 +1,7 @@
 # Each target makes .venv from the pins when it is missing or older than them.
 PYTHON ?= python3
 # Which build of torch, by uv's name: cpu, cu130, rocm6.4, …; pinned: the package index's own, which on Linux brings
-# 5 GB of CUDA. By default the CPU's, where Linux has no NVIDIA driver and PyTorch's own index can be reached.
+# 4 GB of CUDA. By default the CPU's, where Linux has no NVIDIA driver and PyTorch's own index can be reached.
 TORCH ?=
 VENV := .venv
 BIN := $(VENV)/bin

@@ -18,7 +18,7 @@ FROZEN = ", frozen"
 
 @dataclass(frozen=True)
 class Generalisation:
-    """Rank-1 of trained people and of strangers over epochs, in 0..1.
+    """Rank-1 of trained people and of strangers over epochs, in 0..1, as tuned: before any interpolation.
 
     Attributes:
         curve: One row an epoch, from 0, the frozen model; columns epoch, and trained_rank1 and strangers_rank1 with
