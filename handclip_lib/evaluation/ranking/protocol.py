@@ -269,21 +269,8 @@ def near_duplicates(features: Features, split: Split, threshold: float = 0.98, m
 
 def _ranked(features: Features, draw: Draw, exclude: np.ndarray | None = None) -> tuple[RetrievalMetrics, pd.DataFrame]:
     """Metrics of one draw, and the best match and best wrong image of each query that is matched and not left out."""
-    n_query = len(draw.query_paths)
-    codes = pd.factorize(np.concatenate([draw.query_ids, draw.gallery_ids]))[0]
     query, gallery = features.of(draw.query_paths), features.of(draw.gallery_paths)
-    place = np.full(codes.max() + 1, -1)
-    place[codes[n_query:]] = np.arange(len(gallery))
-    asked = np.ones(n_query, bool) if exclude is None else ~exclude
-    match = np.where(asked, place[codes[:n_query]], -1)
-    if (place >= 0).sum() == len(gallery) and (match >= 0).any():
-        check_unit_length("query", query, np.flatnonzero(asked))
-        check_unit_length("gallery", gallery)
-        found = rank_one_match(query, gallery, match)
-        best, score = np.stack([match, found.wrong]), np.stack([found.match_score, found.wrong_score])
-        metrics = found.metrics(len(gallery), asked)
-    else:
-        metrics, best, score = _ranked_by_all(query, gallery, codes, exclude)
+    metrics, best, score = best_images(query, gallery, draw.query_ids, draw.gallery_ids, exclude)
     rank = metrics.first_match_rank
     table = pd.DataFrame(
         {
@@ -294,6 +281,30 @@ def _ranked(features: Features, draw: Draw, exclude: np.ndarray | None = None) -
         }
     )  # fmt: skip
     return metrics, table[rank > 0]
+
+
+def best_images(
+    query: np.ndarray, gallery: np.ndarray, query_ids: np.ndarray, gallery_ids: np.ndarray,
+    exclude: np.ndarray | None = None,
+) -> tuple[RetrievalMetrics, np.ndarray, np.ndarray]:  # fmt: skip
+    """Metrics of a ranking, and of each query the best match and the best image of someone else.
+
+    Their places in the gallery, int (2, n_query), which say nothing where the score is -infinity: there is no such
+    image; and their scores, float32 (2, n_query).
+    """
+    n_query = len(query)
+    codes = pd.factorize(np.concatenate([query_ids, gallery_ids]))[0]
+    place = np.full(codes.max() + 1, -1)
+    place[codes[n_query:]] = np.arange(len(gallery))
+    asked = np.ones(n_query, bool) if exclude is None else ~exclude
+    match = np.where(asked, place[codes[:n_query]], -1)
+    if (place >= 0).sum() == len(gallery) and (match >= 0).any():
+        check_unit_length("query", query, np.flatnonzero(asked))
+        check_unit_length("gallery", gallery)
+        found = rank_one_match(query, gallery, match)
+        best, score = np.stack([match, found.wrong]), np.stack([found.match_score, found.wrong_score])
+        return found.metrics(len(gallery), asked), best, score
+    return _ranked_by_all(query, gallery, codes, exclude)
 
 
 def _ranked_by_all(

@@ -14,9 +14,9 @@ from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.intervals import identity_interval, share_interval
 from handclip_lib.evaluation.verification import thresholds
 from handclip_lib.evaluation.verification.error_rates import Pairs, compared_pairs, validation_pairs
+from handclip_lib.evaluation.verification.tallies import at_threshold
 from handclip_lib.evaluation.verification.thresholds import (
     ATTRIBUTES,
-    at_threshold,
     fixed_on_validation,
     group_figures,
     held_out_identities,
