@@ -1,6 +1,7 @@
 """More of the same images, beside the plain ranking: several enrolled, two aspects fused, neighbours that re-rank."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,15 @@ from handclip_lib.data.table import ASPECTS, identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features, embed, extract_features, mirrored
 from handclip_lib.evaluation.intervals import identity_interval
+from handclip_lib.evaluation.ranking.protocol import best_images
 from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rerank_similarity
-from handclip_lib.evaluation.ranking.retrieval import TIE, cosines, retrieval_metrics
+from handclip_lib.evaluation.ranking.retrieval import (
+    TIE,
+    RetrievalMetrics,
+    cosines,
+    rank_scores,
+    retrieval_metrics,
+)
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.models.embeddings import GivenEmbeddings
 from handclip_lib.models.trained import Encoder
@@ -24,21 +32,21 @@ RULES = ("max", "mean", "feature mean")
 K1, K2 = 20, 6  # the paper's, or as many as there are
 EXPANDED_BY = 3  # gallery images: each identity has one there, so more would be other people
 SHOWN = ("name", "rank1", "map", "n_query", "n_gallery", "n_short")
-Trial = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Of one draw: similarity (n_query, n_gallery), identities of the queries, and of the gallery's entries."""
+Ranked = tuple[RetrievalMetrics, np.ndarray]
+"""Of one draw: the ranking of a gallery whose entries are identities, and the identities of its queries."""
 
 
-def _row(name: str, trials: Sequence[Trial], n_short: int = 0) -> dict[str, Any]:
+def _row(name: str, ranked: Sequence[Ranked], n_short: int = 0) -> dict[str, Any]:
     """One way to combine images as a row of a table, the gallery's entries being identities.
 
     Shares in 0..1 are means over the queries of all draws with their intervals over identities, counts are means a
     draw. `n_short` are the identities that enrol fewer images than was asked for, having no more to spare.
     """
-    draws = [retrieval_metrics(*trial, tie=TIE) for trial in trials]
+    draws = [metrics for metrics, _ in ranked]
     rank = np.concatenate([draw.first_match_rank for draw in draws])
     precision = np.concatenate([draw.average_precision for draw in draws])
     values = np.stack([np.where(rank > 0, rank == 1, np.nan), precision], 1)
-    means = identity_interval(values, np.concatenate([ids for _, ids, _ in trials]))
+    means = identity_interval(values, np.concatenate([ids for _, ids in ranked]))
     return {
         "name": name, **means[0].columns("rank1"), **means[1].columns("map"),
         "n_query": int((rank > 0).sum()) / len(draws), "n_unmatched": float(np.mean([d.n_unmatched for d in draws])),
@@ -67,13 +75,14 @@ def enrol_several(features: Features, split: Split, sizes: Sequence[int] = (1, 2
     for size in sizes:
         short = sum(len(paths) < size for paths in drawn[0].values())
         for rule in RULES if size > 1 else RULES[:1]:
-            trials = []
+            ranked = []
             for enrolled in drawn:
                 gallery = {identity: paths[:size] for identity, paths in enrolled.items()}
                 query = _left_over(rows, enrolled, across)
-                trials.append(_fused_trial(features.of(query["path"]), query["identity"], features, gallery, rule))
+                fused = _Fused.of(features.of(query["path"]), features, gallery, rule)
+                ranked.append(_ranked([fused], query["identity"]))
             name = f"{size} images, {rule}" if size > 1 else "1 image"
-            table.append(_row(name, trials, short))
+            table.append(_row(name, ranked, short))
     return result_table(table, SHOWN)
 
 
@@ -96,8 +105,11 @@ def refined(features: Features, split: Split) -> pd.DataFrame:
     }
     table = []
     for name, way in ways.items():
-        trials = [(way(*pair), draw.query_ids, draw.gallery_ids) for pair, draw in zip(pairs, draws, strict=True)]
-        table.append(_row(name, trials))
+        ranked = []
+        for pair, draw in zip(pairs, draws, strict=True):
+            metrics = retrieval_metrics(way(*pair), draw.query_ids, draw.gallery_ids, tie=TIE)
+            ranked.append((metrics, draw.query_ids))
+        table.append(_row(name, ranked))
     return result_table(table, SHOWN)
 
 
@@ -150,7 +162,7 @@ def fuse_aspects(features: Features, split: Split, aspects: tuple[str, str]) -> 
     score is the mean of the two aspects' cosines.
     """
     rows = [_of_aspect(split, aspect) for aspect in aspects]
-    trials: dict[str, list[Trial]] = {name: [] for name in (*aspects, f"{' + '.join(aspects)}, mean")}
+    ranked: dict[str, list[Ranked]] = {name: [] for name in (*aspects, f"{' + '.join(aspects)}, mean")}
     across = split.crosses_sessions
     for trial in range(split.meta["draws"]):
         galleries = [enrolled_paths(own, trial, split.meta["seed"], 1, across) for own in rows]
@@ -164,11 +176,10 @@ def fuse_aspects(features: Features, split: Split, aspects: tuple[str, str]) -> 
         alone = []
         for side, gallery in enumerate(galleries):
             enrolled = {identity: gallery[identity] for identity in both}
-            alone.append(_fused_trial(features.of(probes[side]), probes["identity"], features, enrolled, "max"))
-        fused = np.stack([similarity for similarity, _, _ in alone]).mean(0)
-        for name, scored in zip(trials, (*alone, (fused, *alone[0][1:])), strict=True):
-            trials[name].append(scored)
-    return [_row(name, scored) for name, scored in trials.items()]
+            alone.append(_Fused.of(features.of(probes[side]), features, enrolled, "max"))
+        for name, ways in zip(ranked, ([alone[0]], [alone[1]], alone), strict=True):
+            ranked[name].append(_ranked(ways, probes["identity"]))
+    return [_row(name, found) for name, found in ranked.items()]
 
 
 def cross_aspect(
@@ -180,14 +191,14 @@ def cross_aspect(
     same paths; the gallery holds one image of each person. A query whose person is not there is unmatched and counted.
     """
     asked, others = _of_aspect(split, query), _of_aspect(split, gallery)
-    trials = []
+    ranked = []
     for trial in range(split.meta["draws"]):
         enrolled = enrolled_paths(others, trial, split.meta["seed"], 1)
         of_own = enrolled_paths(asked, trial, split.meta["seed"], 1, split.crosses_sessions)
         queries = _left_over(asked, of_own, split.crosses_sessions)
         embeddings = (flipped or features).of(queries["path"])
-        trials.append(_fused_trial(embeddings, queries["identity"], features, enrolled, "max"))
-    return _row(f"{query}{' flipped' if flipped else ''} in {gallery}", trials)
+        ranked.append(_ranked([_Fused.of(embeddings, features, enrolled, "max")], queries["identity"]))
+    return _row(f"{query}{' flipped' if flipped else ''} in {gallery}", ranked)
 
 
 def enrolled_paths(rows: pd.DataFrame, trial: int, seed: int, most: int, across: bool = False) -> dict[str, list[str]]:
@@ -221,21 +232,54 @@ def _left_over(rows: pd.DataFrame, enrolled: Mapping[str, list[str]], across: bo
     return rows[~taken & (rows["role"] != "distractor")]
 
 
-def _fused_trial(
-    query: np.ndarray, identities: pd.Series, features: Features, gallery: Mapping[str, list[str]], rule: str
-) -> Trial:
-    """Score of each query, (n_query, size), with each identity of a gallery, the paths of its images, by one rule."""
-    count = np.array([len(paths) for paths in gallery.values()])
-    start = np.cumsum(count) - count
-    enrolled = features.of([path for paths in gallery.values() for path in paths])
-    if rule == "feature mean":
-        total = np.add.reduceat(enrolled, start, axis=0)
-        scores = cosines(query, total / np.linalg.norm(total, axis=1, keepdims=True))
-    elif rule == "max":
-        scores = np.maximum.reduceat(cosines(query, enrolled), start, axis=1)
-    else:
-        scores = np.add.reduceat(cosines(query, enrolled), start, axis=1) / count.astype(np.float32)
-    return scores, identities.to_numpy(str), np.array(list(gallery))
+@dataclass(frozen=True)
+class _Fused:
+    """Queries and a gallery of identities, whose images are fused by a rule.
+
+    Attributes:
+        enrolled: Of the first, second … images of the identities that have so many, which are the first ones.
+        identities: Text (n_gallery,), those with the most images first.
+        count: Images of each.
+    """
+
+    query: np.ndarray
+    enrolled: list[np.ndarray]
+    identities: np.ndarray
+    count: np.ndarray
+    rule: str
+
+    @classmethod
+    def of(cls, query: np.ndarray, features: Features, gallery: Mapping[str, list[str]], rule: str) -> "_Fused":
+        """Embeddings of queries, (n_query, size), and the paths of the images of each identity."""
+        ordered = sorted(gallery.items(), key=lambda item: -len(item[1]))
+        names, count = np.array([name for name, _ in ordered]), np.array([len(paths) for _, paths in ordered])
+        nth = [[paths[place] for _, paths in ordered if len(paths) > place] for place in range(count[0])]
+        enrolled = [features.of(paths) for paths in nth]
+        if rule == "feature mean":
+            for more in enrolled[1:]:
+                enrolled[0][: len(more)] += more
+            enrolled = [enrolled[0] / np.linalg.norm(enrolled[0], axis=1, keepdims=True)]
+        return cls(query, enrolled, names, count, rule)
+
+    def scores(self, rows: np.ndarray) -> np.ndarray:
+        """Score of some queries with each identity, float32 (n_rows, n_gallery)."""
+        found = cosines(self.query[rows], self.enrolled[0])
+        for more in self.enrolled[1:]:
+            part, scores = found[:, : len(more)], cosines(self.query[rows], more)
+            (np.maximum if self.rule == "max" else np.add)(part, scores, out=part)
+        return found / self.count.astype(np.float32) if self.rule == "mean" else found
+
+
+def _ranked(ways: Sequence[_Fused], identities: pd.Series) -> Ranked:
+    """The ranking by the mean score of some ways, whose galleries hold the same identities in one order."""
+    names, people = identities.to_numpy(str), ways[0].identities
+    if len(ways) == 1 and len(ways[0].enrolled) == 1:
+        return best_images(ways[0].query, ways[0].enrolled[0], names, people)[0], names
+
+    def scored(rows: np.ndarray) -> np.ndarray:
+        return ways[0].scores(rows) if len(ways) == 1 else np.stack([way.scores(rows) for way in ways]).mean(0)
+
+    return rank_scores(scored, names, people, 3 * len(people)), names
 
 
 def _of_aspect(split: Split, aspect: str) -> pd.DataFrame:
