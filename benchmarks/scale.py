@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,11 @@ BARE_DRAWS = 2**33  # similarities of a draw, from which the bare product of one
 SAMPLE = 300  # queries of each gallery that are ranked the plain way
 
 
-def case(n: int, aspects: int = 2, seed: int = 0) -> tuple[Features, Split]:
-    """Embeddings of n images of people, 16 each, and ten draws of one gallery image a person and aspect."""
+def case(n: int, aspects: int = 2, seed: int = 0, of_person: int = IMAGES) -> tuple[Features, Split]:
+    """Embeddings of n images of people, so many each, and ten draws of one gallery image a person and aspect."""
     rng = np.random.default_rng(seed)
-    people, each = n // IMAGES, IMAGES // aspects
-    person, aspect = np.repeat(np.arange(people), IMAGES), np.arange(people * IMAGES) // each % aspects
+    people, each = n // of_person, of_person // aspects
+    person, aspect = np.repeat(np.arange(people), of_person), np.arange(people * of_person) // each % aspects
     drawn = np.arange(people * aspects) * each + rng.integers(0, each, (DRAWS, people * aspects))
     gallery_in: list[list[str]] = [[] for _ in person]
     for draw, rows in enumerate(drawn.tolist()):
@@ -54,9 +55,9 @@ def galleries(split: Split) -> tuple[str, ...]:
     return ("aspect", "all") if "other" in set(split.images["role"]) else ("aspect",)
 
 
-def bare_product(features: Features, split: Split, draws: int = DRAWS) -> None:
+def bare_product(features: Features, split: Split, draws: int = DRAWS, names: Sequence[str] = ()) -> None:
     """All cosines of the draws, in float32, and the largest of each query: the least that a ranking could do."""
-    for name in galleries(split):
+    for name in names or galleries(split):
         for trial in range(draws):
             draw = split.draw(trial, name)
             gallery, query = features.of(draw.gallery_paths), features.of(draw.query_paths)

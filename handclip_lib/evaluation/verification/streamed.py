@@ -17,7 +17,7 @@ from handclip_lib.evaluation.verification.pairs import Counts, Pairs, count_labe
 from handclip_lib.machine import cores
 
 ROWS, COLUMNS = 512, 4096  # of a block of cosines
-NONE = np.float32(-2)  # a pair that is not compared, or mated
+NONE, LEAST = np.float32(-2), -1.5  # a pair that is not compared, or mated; and less than any cosine
 BUFFERED = 2**22  # accepted pairs that are counted at once
 PATTERNS = 512  # of the draws that images are in, set against all others at once
 SAMPLE = 64  # images whose scores with all others draw a distribution
@@ -171,7 +171,7 @@ class StreamedPairs:
         """All pairs in a list, each in the order of the rows it was made of."""
         _check_memory(len(self.paths), self.n_impostor + len(self.genuine))
         found = [self.genuine_images], [self.genuine]
-        for images, scores in self.each_block(_those_above(NONE + np.float32(0.5))):
+        for images, scores in self.each_block(_those_above(LEAST)):
             found[0].append(images)
             found[1].append(scores)
         images, scores = np.sort(self.place[np.concatenate(found[0])], 1).astype(np.int32), np.concatenate(found[1])
@@ -185,7 +185,7 @@ class StreamedPairs:
     def accepted(self, threshold: float) -> Iterator[np.ndarray]:
         """Images of the impostor pairs that score at or above a threshold, int64 (n, 2), many at a time."""
         found: list[np.ndarray] = []
-        for images, _ in self.each_block(_those_above(max(threshold, NONE + 0.5))):
+        for images, _ in self.each_block(_those_above(max(threshold, LEAST))):
             found.append(images)
             if sum(map(len, found)) > BUFFERED:
                 yield np.concatenate(found)
@@ -201,7 +201,7 @@ class StreamedPairs:
         n = len(self.paths)
         starts = [(row, column) for row in range(0, self.n_held, ROWS) for column in range(row, n, COLUMNS)]
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
-            yield from pool.map(lambda start: work(*start, self._scores(*start)), starts)
+            yield from pool.map(lambda at: work(at[0], at[1], self._scores(at[0], at[1])), starts)
 
     def _scores(self, row: int, column: int) -> np.ndarray:
         rows, columns = slice(row, min(row + ROWS, self.n_held)), slice(column, column + COLUMNS)
@@ -226,7 +226,7 @@ class StreamedPairs:
     def compared(self, labels: np.ndarray, n_labels: int) -> np.ndarray:
         """Of each image, how many impostor pairs with images of each label there are, int64 (n_images, n_labels)."""
         place, (own, other) = self._pattern
-        of_patterns = np.zeros((len(own), n_labels), self._counting)
+        of_patterns: np.ndarray = np.zeros((len(own), n_labels), self._counting)
         for column in labels.T:
             np.add.at(of_patterns, (place, column), 1)
         found = np.empty((len(own), n_labels), np.int64)
@@ -238,7 +238,8 @@ class StreamedPairs:
     def within(self, group: np.ndarray, n_groups: int) -> np.ndarray:
         """How many impostor pairs are within each group of images, which parts no person: int64 (n_groups,)."""
         place, (own, other) = self._pattern
-        of_patterns, found = np.zeros((len(own), n_groups), self._counting), np.zeros(n_groups)
+        found = np.zeros(n_groups)
+        of_patterns: np.ndarray = np.zeros((len(own), n_groups), self._counting)
         np.add.at(of_patterns, (place, group), 1)
         for start in range(0, len(own), PATTERNS):
             some = slice(start, start + PATTERNS)

@@ -207,7 +207,7 @@ def _pass(pairs: StreamedPairs, whole: _Whole, group: np.ndarray, cuts: np.ndarr
     gone = np.zeros((groups, parts + 1), np.int64)
     gone[:, 1:-1] = whole.touched[:, None] - above[:, 1:]
     gone[:, -1] = whole.touched
-    return _Pass(cuts, total, gone, *(np.concatenate(found) for found in (scores, whose, where)), lost)
+    return _Pass(cuts, total, gone, np.concatenate(scores), np.concatenate(whose), np.concatenate(where), lost)
 
 
 def _needed(found: _Pass, whole: _Whole, targets: Sequence[float]) -> np.ndarray:
