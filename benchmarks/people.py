@@ -2,7 +2,7 @@
 
 `python -m benchmarks.people [--people 8000]`: eight images of each, ten draws. The bare product is of all queries with
 the gallery of each draw, in float32, with its maximum; and again of each pair once, as verification compares it. Ways
-and products take turns; figures are CPU and wall seconds, their ratio to the first product, and memory.
+and products take turns; figures are CPU and wall seconds, memory, and the ratio of either to the first product.
 """
 
 import argparse
@@ -34,26 +34,20 @@ def once(features: Features) -> None:
         (images[start : start + size] @ images[start:].T).max(axis=1)
 
 
-def timed(name: str, way: Way) -> float:
-    """Print what a call takes; its wall seconds."""
-    before = peak_begins()
+def seconds(way: Way) -> np.ndarray:
+    """CPU and wall seconds of a call."""
     cpu, wall = time.process_time(), time.perf_counter()
     way()
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    print(f"{name:<48} {cpu:>9.1f} {wall:>9.1f} {status('VmHWM') - before:>8.0f}", end="", flush=True)
-    return wall
+    return np.array([time.process_time() - cpu, time.perf_counter() - wall])
 
 
 def row(name: str, way: Way, bare: Way, of: float = 1) -> None:
     """A way beside so many bare products, which are measured before and after it."""
-    start = time.perf_counter()
-    bare()
-    first = time.perf_counter() - start
-    took = timed(name, way)
-    start = time.perf_counter()
-    bare()
-    product = of * (first + time.perf_counter() - start) / 2
-    print(f" {took / product:>8.2f}×", flush=True)
+    first = seconds(bare)
+    before = peak_begins()
+    took, memory = seconds(way), status("VmHWM") - before
+    ratio = took / (of * (first + seconds(bare)) / 2)
+    print(f"{name:<48} {took[0]:>9.1f} {took[1]:>9.1f} {memory:>8.0f} {ratio[0]:>8.2f}× {ratio[1]:>8.2f}×", flush=True)
 
 
 def people_table(split: Split) -> pd.DataFrame:
@@ -82,7 +76,7 @@ def main() -> None:
     )
     print(f"{options.people:,} people, {IMAGES} images each, {DRAWS} draws, {EMBEDDING} numbers; {pairs.n_impostor:,} "
           f"non-mated pairs{'' if isinstance(pairs, error_rates.Pairs) else ', too many to list'}")  # fmt: skip
-    print(f"{'':<48} {'CPU s':>9} {'wall s':>9} {'MiB':>8} {'to product':>9}")
+    print(f"{'':<48} {'CPU s':>9} {'wall s':>9} {'MiB':>8} {'CPU':>9} {'wall':>9}")
     bare = lambda: bare_product(features, split, 1)  # noqa: E731
     of = DRAWS
 
