@@ -71,14 +71,14 @@ def enrol_several(features: Features, split: Split, sizes: Sequence[int] = (1, 2
     rows = split.images[split.images["role"].isin(["test", "distractor"])]
     meta, across = split.meta, split.crosses_sessions
     drawn = [enrolled_paths(rows, trial, meta["seed"], max(sizes), across) for trial in range(meta["draws"])]
+    asked = [_left_over(rows, enrolled, across)[["path", "identity"]] for enrolled in drawn]
     table = []
     for size in sizes:
         short = sum(len(paths) < size for paths in drawn[0].values())
         for rule in RULES if size > 1 else RULES[:1]:
             ranked = []
-            for enrolled in drawn:
+            for enrolled, query in zip(drawn, asked, strict=True):
                 gallery = {identity: paths[:size] for identity, paths in enrolled.items()}
-                query = _left_over(rows, enrolled, across)
                 fused = _Fused.of(features.of(query["path"]), features, gallery, rule)
                 ranked.append(_ranked([fused], query["identity"]))
             name = f"{size} images, {rule}" if size > 1 else "1 image"
@@ -206,30 +206,38 @@ def enrolled_paths(rows: pd.DataFrame, trial: int, seed: int, most: int, across:
 
     Across sessions all are of that image's session, and the queries are of the others (`_left_over`).
     """
-    chosen = rows["gallery_in"].map(lambda text: str(trial) in text.split())
-    order = rows.assign(later=~chosen, key=_image_keys(rows, seed, f"enrol {trial}")).sort_values(["later", "key"])
+    chosen = [str(trial) in text.split() for text in rows["gallery_in"].tolist()]
+    keys = _image_keys(rows, seed, f"enrol {trial}")
+    order = sorted(range(len(rows)), key=lambda row: (not chosen[row], keys[row]))
+    path, identity, role, session = (rows[name].tolist() for name in ("path", "identity", "role", "session"))
+    images = dict[str, list[int]]()
+    for row in order:
+        images.setdefault(str(identity[row]), []).append(row)
     galleries = {}
-    for identity, group in order.groupby("identity", sort=True):
+    for who in sorted(images):
+        own = images[who]
         if across:
-            group = group[group["session"] == group["session"].iloc[0]]
-        spare = len(group) - (group["role"].iloc[0] != "distractor" and not across)
-        galleries[str(identity)] = group["path"].tolist()[: max(1, min(most, spare))]
+            own = [row for row in own if session[row] == session[own[0]]]
+        spare = len(own) - (role[own[0]] != "distractor" and not across)
+        galleries[who] = [path[row] for row in own[: max(1, min(most, spare))]]
     return galleries
 
 
 def _image_keys(rows: pd.DataFrame, seed: int, purpose: str) -> list[bytes]:
     """A hash to order each image by, of its identity and file name."""
-    names = (path.rsplit("/", 1)[-1] for path in rows["path"])
-    return [keyed(seed, f"{purpose}|{identity}", name) for identity, name in zip(rows["identity"], names, strict=True)]
+    names = (path.rsplit("/", 1)[-1] for path in rows["path"].tolist())
+    return [keyed(seed, f"{purpose}|{who}", name) for who, name in zip(rows["identity"].tolist(), names, strict=True)]
 
 
 def _left_over(rows: pd.DataFrame, enrolled: Mapping[str, list[str]], across: bool = False) -> pd.DataFrame:
     """The images that may be queries: not enrolled (across: nor of the session enrolled from), and no distractors."""
-    taken = rows["path"].isin([path for paths in enrolled.values() for path in paths])
+    held = {path for paths in enrolled.values() for path in paths}
+    taken = np.array([path in held for path in rows["path"].tolist()])
     if across:
         session = rows.set_index("path")["session"]
-        taken = rows["session"] == rows["identity"].map({who: session[paths[0]] for who, paths in enrolled.items()})
-    return rows[~taken & (rows["role"] != "distractor")]
+        of_person = rows["identity"].map({who: session[paths[0]] for who, paths in enrolled.items()})
+        taken = (rows["session"] == of_person).to_numpy(bool)
+    return rows[~taken & (rows["role"] != "distractor").to_numpy(bool)]
 
 
 @dataclass(frozen=True)
