@@ -1,7 +1,6 @@
 """Pairs of images that are too many to list: their cosines are computed a block at a time, and counted."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -9,12 +8,11 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from threadpoolctl import threadpool_limits
 
 from handclip_lib.evaluation.features import Features, check_memory
 from handclip_lib.evaluation.ranking.retrieval import cosines
 from handclip_lib.evaluation.verification.pairs import Counts, Pairs, count_labels, numbered
-from handclip_lib.machine import cores
+from handclip_lib.machine import workers
 
 ROWS, COLUMNS = 512, 4096  # of a block of cosines
 NONE, LEAST = np.float32(-2), -1.5  # a pair that is not compared, or mated; and less than any cosine
@@ -200,7 +198,7 @@ class StreamedPairs:
         """
         n = len(self.paths)
         starts = [(row, column) for row in range(0, self.n_held, ROWS) for column in range(row, n, COLUMNS)]
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
+        with workers() as pool:
             yield from pool.map(lambda at: work(at[0], at[1], self._scores(at[0], at[1])), starts)
 
     def _scores(self, row: int, column: int) -> np.ndarray:
