@@ -10,6 +10,7 @@ import pandas as pd
 from handclip_lib.data.table import AGE_BANDS, UNKNOWN, as_groups
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.evaluation.verification.error_rates import AnyPairs
+from handclip_lib.evaluation.verification.pairs import Counts
 from handclip_lib.evaluation.verification.tallies import Tallies
 from handclip_lib.evaluation.verification.thresholds import ATTRIBUTES, SMALL
 
@@ -117,6 +118,7 @@ def equity(
         whether every group has people enough for its FMR.
     """
     rows: list[dict[str, Any]] = []
+    between: Counts | None = None
     by_path = images.set_index("path").reindex(index=list(pairs.paths))
     for attribute, of_attribute in groups[groups["attribute"] != ""].groupby("attribute", sort=False):
         kept = of_attribute["fmr"].notna() & of_attribute["fnmr"].notna() & ~of_attribute["small"].astype(bool)
@@ -126,7 +128,8 @@ def equity(
             continue
         rates = some["fmr"].to_numpy(), some["fnmr"].to_numpy()
         of_image = as_groups(by_path[attribute]).to_numpy(str)
-        dealt = _dealt_garbe(pairs, of_image, some["group"].tolist(), threshold, shuffles, seed)
+        between = between or pairs.between_people(threshold)
+        dealt = _dealt_garbe(pairs, between, of_image, some["group"].tolist(), threshold, shuffles, seed)
         found = garbe(*rates)
         p = (1 + int((dealt >= found - 1e-12).sum())) / (1 + len(dealt)) if len(dealt) and found == found else np.nan
         rows.append(
@@ -141,9 +144,12 @@ def equity(
 
 
 def _dealt_garbe(
-    pairs: AnyPairs, of_image: np.ndarray, groups: Sequence[str], threshold: float, shuffles: int, seed: int
-) -> np.ndarray:
+    pairs: AnyPairs, between: Counts, of_image: np.ndarray, groups: Sequence[str], threshold: float, shuffles: int,
+    seed: int,
+) -> np.ndarray:  # fmt: skip
     """GARBE where the people of some groups are dealt to groups of the same sizes, float64 (at most shuffles,).
+
+    `between` are the pairs of each two people, of `between_people`.
 
     Deals without any error, or without a pair in a group, are left out; all are where a person is in two groups.
     """
@@ -154,17 +160,24 @@ def _dealt_garbe(
             return np.empty(0)
     people = np.array([person for person in sorted(group_of) if group_of[person] in groups])
     member = np.array([[group_of[person] == group for group in groups] for person in people.tolist()], float)
-    between = pairs.between_people(threshold)
+    everyone = np.zeros((n, 1), between[0].dtype)
+    everyone[people] = 1
+    of_all = [matrix @ everyone for matrix in between]
     of_people = [np.bincount(some, minlength=n) for some in (own[pairs.genuine < threshold], own)]
     rng, dealt = np.random.default_rng(seed), []
     for start in range(0, shuffles, AT_ONCE):
         deals = [rng.permutation(member) for _ in range(min(AT_ONCE, shuffles - start))]
-        hands = np.zeros((n, len(deals) * len(groups)), between[0].dtype)
-        hands[people] = np.concatenate(deals, axis=1)
-        matches = [np.einsum("pg,pg->g", matrix @ hands, hands, dtype=np.float64) for matrix in between]
-        non_matches = [counts @ hands.astype(np.float64) for counts in of_people]
+        hands = np.zeros((n, len(deals), len(groups)), everyone.dtype)
+        hands[people] = np.stack(deals, axis=1)
+        matches = []
+        for matrix, total in zip(between, of_all, strict=True):
+            # the last group's share is what the others leave of everybody's
+            with_others = (matrix @ hands[:, :, :-1].reshape(n, -1)).reshape(n, len(deals), -1)
+            shares = np.concatenate([with_others, total[:, None] - with_others.sum(2, keepdims=True)], axis=2)
+            matches.append(np.einsum("pdg,pdg->dg", shares, hands, dtype=np.float64))
+        non_matches = [np.einsum("p,pdg->dg", counts, hands, dtype=np.float64) for counts in of_people]
         with np.errstate(invalid="ignore", divide="ignore"):
-            rates = [(few / all_of).reshape(len(deals), -1) for few, all_of in (matches, non_matches)]
-            dealt += [garbe(*both) for both in zip(*rates, strict=True)]
+            rates = [few / all_of for few, all_of in (matches, non_matches)]
+        dealt += [garbe(*both) for both in zip(*rates, strict=True)]
     found = np.array(dealt)
     return found[~np.isnan(found)]

@@ -157,7 +157,7 @@ def test_groups_and_people_are_those_of_the_list(both):
     pd.testing.assert_frame_equal(*tables)
     groups = images["gender"].to_numpy(str)
     dealt = [
-        differentials._dealt_garbe(pairs, of_image, ["male", "female"], 0.4, 100, 0)
+        differentials._dealt_garbe(pairs, pairs.between_people(0.4), of_image, ["male", "female"], 0.4, 100, 0)
         for pairs, of_image in ((some, groups[some.place]), (listed, groups))
     ]
     np.testing.assert_allclose(*dealt, rtol=1e-12)
