@@ -13,6 +13,7 @@ from handclip_lib.data.manifest import Draw, Split
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features, is_baseline
 from handclip_lib.evaluation.intervals import FEWEST, RULE_OF_THREE, Interval, share_interval
+from handclip_lib.evaluation.ranking.counting import matches
 from handclip_lib.evaluation.ranking.one_match import rank_one_match
 from handclip_lib.evaluation.ranking.retrieval import (
     TIED_SHARE_WARNED,
@@ -212,15 +213,16 @@ def in_burst(draw: Draw, burst: int) -> np.ndarray:
         return np.zeros(len(draw.query_paths), bool)
     if burst < 0:
         raise EvaluationError(f"burst={burst}: a number of captures is wanted, 0 or more")
-    own = draw.query_ids[:, None] == draw.gallery_ids[None, :]
-    needed = own.any(0)  # of a distractor the capture number is never asked
+    codes = pd.factorize(np.concatenate([draw.query_ids, draw.gallery_ids]))[0]
+    query, own = matches(codes[: len(draw.query_ids)], codes[len(draw.query_ids) :])
+    needed = np.unique(own)  # of a distractor the capture number is never asked
     paths = np.concatenate([draw.query_paths, draw.gallery_paths[needed]])
     unknown = np.concatenate([draw.query_captures, draw.gallery_captures[needed]]) < 0
     if unknown.any():
         path = paths[np.argmax(unknown)]
         raise EvaluationError(f"burst={burst}: the file name of {path!r} has no capture number; use burst=0")
-    near = np.abs(draw.query_captures[:, None] - draw.gallery_captures[None, :]) <= burst
-    return (own & near).any(1)
+    near = np.abs(draw.query_captures[query] - draw.gallery_captures[own]) <= burst
+    return np.isin(np.arange(len(draw.query_ids)), query[near])
 
 
 def burst_shares(features: Mapping[str, Features], split: Split, bursts: Sequence[int] = (0, 1, 2, 5)) -> pd.DataFrame:

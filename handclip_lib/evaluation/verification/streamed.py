@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from handclip_lib.evaluation.features import Features, check_memory
+from handclip_lib.evaluation.ranking.counting import matches
 from handclip_lib.evaluation.ranking.retrieval import cosines
 from handclip_lib.evaluation.verification.pairs import Counts, Pairs, count_labels, numbered
 from handclip_lib.machine import workers
@@ -290,11 +291,8 @@ def _mated(people: np.ndarray, held: np.ndarray, asked: np.ndarray) -> np.ndarra
     found, n = [np.zeros(0, np.int64)], len(people)
     for in_gallery, is_query in zip(held.T, asked.T, strict=True):
         gallery, query = np.flatnonzero(in_gallery), np.flatnonzero(is_query)
-        gallery = gallery[np.argsort(people[gallery], kind="stable")]
-        begin, end = (np.searchsorted(people[gallery], people[query], side) for side in ("left", "right"))
-        count = end - begin
-        nth = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        one, other = np.repeat(query, count), gallery[np.repeat(begin, count) + nth]
+        asked, own = matches(people[query], people[gallery])
+        one, other = query[asked], gallery[own]
         found.append(np.minimum(one, other) * n + np.maximum(one, other))
     return np.stack(np.divmod(np.unique(np.concatenate(found)), n), 1)
 
