@@ -114,7 +114,7 @@ def draw(table: pd.DataFrame, file: Path) -> None:
 
     figure, (time_axis, memory_axis) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for name, mark in (("evaluation", "o-"), ("bare", "s--")):
-        label = "ranking, both galleries" if name == "evaluation" else "bare product and its maximum"
+        label = "ranking" if name == "evaluation" else "bare product and its maximum"
         time_axis.loglog(table["images"], table[f"{name}_cpu_s"], mark, label=label)
         memory_axis.loglog(table["images"], table[f"{name}_mib"].clip(lower=1), mark, label=label)
     time_axis.set(xlabel="images", ylabel="CPU seconds, ten draws")

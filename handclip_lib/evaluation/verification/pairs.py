@@ -72,12 +72,6 @@ class Pairs:
         kept = self.impostor_identities[self._across(first, second)]
         return len(np.unique(kept.min(1, initial=2**62) * self.n_identities + kept.max(1, initial=-1)))
 
-    def among(self, images: np.ndarray) -> "Pairs":
-        """The pairs of which both images are chosen; bool (n_images,)."""
-        a, b = (images[rows].all(1) for rows in (self.genuine_images, self.impostor_images))
-        kept = self.genuine[a], self.genuine_images[a], self.impostor[b], self.impostor_images[b]
-        return Pairs(self.paths, self.identities, *kept)
-
     def counts(self, threshold: float, labels: np.ndarray, n_labels: int) -> Counts:
         """Of each image, how many impostor pairs with images of each label are accepted, and how many there are.
 

@@ -34,7 +34,7 @@ from handclip_lib.evaluation.verification.error_rates import (
     verification_of,
     verify_models,
 )
-from handclip_lib.evaluation.verification.tallies import at_threshold
+from handclip_lib.evaluation.verification.tallies import Tallies, at_threshold
 from tests.simulated_people import pairs_of_people, true_rates
 
 SIZES = (1, 2, 3, 5, 9, 4, 2, 6, 3, 1, 8, 4)
@@ -115,12 +115,15 @@ def test_a_choice_of_images_keeps_the_pairs_within_it():
     pairs = compared_pairs(random_features(split), split)
     chosen = np.random.default_rng(1).random(len(pairs.paths)) < 0.5
     kept = set(pairs.paths[chosen])
-    few = pairs.among(chosen)
-    assert as_dict(few) == {pair: value for pair, value in as_dict(pairs).items() if pair <= kept}
-    people = {i for pair in as_dict(few) for i in (pairs.identities[list(pairs.paths).index(p)] for p in pair)}
-    assert few.n_identities == len(people)
-    nobody = pairs.among(np.zeros(len(chosen), bool))
-    assert (len(nobody.genuine), len(nobody.impostor), nobody.n_identities, nobody.n_identity_pairs) == (0, 0, 0, 0)
+    within = {pair: value for pair, value in as_dict(pairs).items() if pair <= kept}
+    few = Tallies(pairs, 0.2, {"chosen": chosen.astype(str)}).of("chosen", "True")
+    impostors, mated = ([score for same, score in within.values() if same == kind] for kind in (False, True))
+    assert (few.n_impostor, few.passed.sum()) == (len(impostors), 2 * sum(score >= 0.2 for score in impostors))
+    assert sorted(few.rejected) == sorted(score < 0.2 for score in mated)
+    person = dict(zip(pairs.paths, pairs.identities, strict=True))
+    assert few.n_identities == len({person[path] for pair in within for path in pair})
+    people = {frozenset(person[path] for path in pair) for pair, (same, _) in within.items() if not same}
+    assert few.n_identity_pairs == len(people)
 
 
 def test_distractors_are_impostors_of_queries_only():
