@@ -1,7 +1,7 @@
 """More of the same images, beside the plain ranking: several enrolled, two aspects fused, neighbours that re-rank."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ def enrol_several(features: Features, split: Split, sizes: Sequence[int] = (1, 2
             for enrolled, query in zip(drawn, asked, strict=True):
                 gallery = {identity: paths[:size] for identity, paths in enrolled.items()}
                 fused = _Fused.of(features.of(query["path"]), features, gallery, rule)
-                ranked.append(_ranked([fused], query["identity"]))
+                ranked.append(fused.ranked(query["identity"]))
             name = f"{size} images, {rule}" if size > 1 else "1 image"
             table.append(_row(name, ranked, short))
     return result_table(table, SHOWN)
@@ -177,8 +177,8 @@ def fuse_aspects(features: Features, split: Split, aspects: tuple[str, str]) -> 
         for side, gallery in enumerate(galleries):
             enrolled = {identity: gallery[identity] for identity in both}
             alone.append(_Fused.of(features.of(probes[side]), features, enrolled, "max"))
-        for name, ways in zip(ranked, ([alone[0]], [alone[1]], alone), strict=True):
-            ranked[name].append(_ranked(ways, probes["identity"]))
+        for name, way in zip(ranked, (*alone, alone[0].beside(alone[1])), strict=True):
+            ranked[name].append(way.ranked(probes["identity"]))
     return [_row(name, found) for name, found in ranked.items()]
 
 
@@ -197,7 +197,7 @@ def cross_aspect(
         of_own = enrolled_paths(asked, trial, split.meta["seed"], 1, split.crosses_sessions)
         queries = _left_over(asked, of_own, split.crosses_sessions)
         embeddings = (flipped or features).of(queries["path"])
-        ranked.append(_ranked([_Fused.of(embeddings, features, enrolled, "max")], queries["identity"]))
+        ranked.append(_Fused.of(embeddings, features, enrolled, "max").ranked(queries["identity"]))
     return _row(f"{query}{' flipped' if flipped else ''} in {gallery}", ranked)
 
 
@@ -277,17 +277,18 @@ class _Fused:
             (np.maximum if self.rule == "max" else np.add)(part, scores, out=part)
         return found / self.count.astype(np.float32) if self.rule == "mean" else found
 
+    def beside(self, other: "_Fused") -> "_Fused":
+        """Of the same queries and identities, one image each: side by side, whose cosine is the mean of both."""
+        sides = ((self.query, other.query), (self.enrolled[0], other.enrolled[0]))
+        query, enrolled = (np.concatenate(both, 1) * np.float32(0.5**0.5) for both in sides)
+        return replace(self, query=query, enrolled=[enrolled])
 
-def _ranked(ways: Sequence[_Fused], identities: pd.Series) -> Ranked:
-    """The ranking by the mean score of some ways, whose galleries hold the same identities in one order."""
-    names, people = identities.to_numpy(str), ways[0].identities
-    if len(ways) == 1 and len(ways[0].enrolled) == 1:
-        return best_images(ways[0].query, ways[0].enrolled[0], names, people)[0], names
-
-    def scored(rows: np.ndarray) -> np.ndarray:
-        return ways[0].scores(rows) if len(ways) == 1 else np.stack([way.scores(rows) for way in ways]).mean(0)
-
-    return rank_scores(scored, names, people, 3 * len(people)), names
+    def ranked(self, identities: pd.Series) -> Ranked:
+        """The ranking, of queries of some identities."""
+        names = identities.to_numpy(str)
+        if len(self.enrolled) == 1:
+            return best_images(self.query, self.enrolled[0], names, self.identities)[0], names
+        return rank_scores(self.scores, names, self.identities, 3 * len(self.identities)), names
 
 
 def _of_aspect(split: Split, aspect: str) -> pd.DataFrame:
