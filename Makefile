@@ -57,6 +57,7 @@ bench: $(STAMP)  ## our way beside the peers', in one process: ratios
 	$(BIN)/python -m benchmarks.prompts
 	$(BIN)/python -m benchmarks.fine_tune
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.people
 	$(BIN)/python -m benchmarks.gpu
 
 SITE := HANDCLIP_REPORTS="$(CURDIR)/site/reports" $(BIN)/handclip run

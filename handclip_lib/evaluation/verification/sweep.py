@@ -45,7 +45,7 @@ def sweep(pairs: StreamedPairs, targets: Sequence[float]) -> Sweep:
     """The curve of all pairs, exact at its EER and at the lowest threshold for each target FMR.
 
     AUC and d′ are of the bins: a mated and a non-mated score in one bin are a tie. AUC is off by at most half the share
-    of such pairs, which is below 1e-4 where scores spread by a tenth, and d′ by at most 2^-15 (1 + d′) over that spread.
+    of such pairs, below 1e-4 where scores spread by a tenth, and d′ by at most 2^-15 (1 + d′) over that spread.
     In the interval of AUC, that mated scores win over non-mated ones of the same person is taken to be as likely as of
     others, but for the people with most pairs: it is a share of 1 / people of all.
     """
