@@ -2,6 +2,7 @@
 
 import csv
 import getpass
+import json
 import re
 import secrets
 import socket
@@ -19,7 +20,8 @@ from handclip_lib.evaluation.tables import HEADINGS
 from handclip_lib.parameters.backbones import folder_of
 from handclip_lib.parameters.notebooks import NOTEBOOKS
 from handclip_lib.parameters.parts import choices_of
-from handclip_lib.places import cache_folder, project_root, reports_folder
+from handclip_lib.parameters.sets import named_sets
+from handclip_lib.places import TRAINED_ON, cache_folder, project_root, reports_folder
 from handclip_lib.report.facts import PLACES
 
 NOTE = (
@@ -175,11 +177,14 @@ def redaction_of(run_folder: Path, run: Mapping[str, Any]) -> Redaction:
     """What a run could name: the people and files of its split, of runs it took or compared, and where it was made."""
     folders = [run_folder, *(run_folder.parent / str(name) for name in (run.get("inputs") or {}).values())]
     folders += [run_folder.parent / name for name in run.get("read") or {} if (run_folder.parent / name).is_dir()]
+    folders += [place for folder in folders for place in folder.glob(f"{TRAINED_ON}/*")]
     rows = [row for folder in folders for row in _rows(folder)]
     paths = {path for path, _ in rows if path}
     people = {person for _, person in rows if person}
     parameters = run.get("parameters") or {}
-    places = [Path(str(parameters[name])).expanduser() for name in PLACES if parameters.get(name)]
+    typed = [str(parameters.get(name) or "") for name in PLACES if name != "extra_data"]
+    typed += [one.data_root for one in named_sets(str(parameters.get("extra_data") or ""))]
+    places = [Path(name).expanduser() for name in typed if name]
     places += [Path(folder).expanduser() for folder in [folder_of(str(parameters.get("backbone")))] if folder]
     here = [run_folder.absolute(), Path.cwd(), project_root(), reports_folder(), cache_folder()]
     whole = {str(place) for place in (*places, *(place.absolute() for place in places), *here)}
@@ -193,13 +198,21 @@ def redaction_of(run_folder: Path, run: Mapping[str, Any]) -> Redaction:
 
 
 def _rows(folder: Path) -> Iterator[tuple[str, str]]:
-    """Path and identity of the photographs that files of a run name; of those left out the folder stands for it."""
+    """Path and identity of the photographs that files of a run name; of those left out the folder stands for it.
+
+    Of another data set than the run's own the identity as its tables have it, too.
+    """
+    label = ""
+    with suppress(OSError, ValueError, AttributeError):
+        label = json.loads((folder / "opened.json").read_text(encoding="utf-8")).get("label", "")
     for name, column in (("split.csv", "path"), ("left_out.csv", "for example")):
         try:
             with (folder / name).open(encoding="utf-8", newline="") as file:
                 for row in csv.DictReader(file):
                     path = row.get(column) or ""
                     yield path, row.get("identity") or ""
+                    if label:
+                        yield path, f"{label}:{row.get('identity')}"
         except (OSError, ValueError, csv.Error):
             continue
 
