@@ -195,6 +195,8 @@ def seen_photographs(
     None where there is none.
     """
     rows = trained.images[trained.images["role"].isin(["train", "val"]) & (trained.images["content"] != "")]
+    if "dataset" not in parameters:  # its record is gone
+        return None
     given = {name: parameters[name] for name in (*OPENED_BY, "sample_range") if name in parameters}
     size = like.pixels.shape[1:3]
     try:
