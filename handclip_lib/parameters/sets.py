@@ -47,7 +47,7 @@ class ExtraData(Data):
 
     def faults(self) -> list[str]:
         """Sets that are unknown, have no folder, or are named twice, too."""
-        found, seen = super().faults(), {self.dataset}
+        found, seen = super().faults(), {str(self.dataset)}
         for one in self.extra_sets:
             given, of = f"extra_data={str(one)!r}", one.dataset
             if of not in get_args(Dataset):
