@@ -15,6 +15,7 @@ from handclip_lib.files import sha256_of, whole_file
 
 RESOLUTION = 224  # pixels: of the photographs shown, and of those the trivial baselines are made of
 PARQUET = "Parquet needs pyarrow, which is not installed: pip install 'handclip[parquet]', or use .npz"
+OBJECTS = "it holds Python objects, which are not opened; save names as np.array(names, str)"
 WANTED = (
     "wanted are an .npz of the arrays paths (text) and embeddings (a row an image), or of one vector an image under "
     "its name; or Parquet with the columns path (text) and embedding (lists)"
@@ -64,7 +65,8 @@ def read_embeddings(file: Path) -> GivenEmbeddings:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{file} holds no embeddings ({error}); {WANTED}") from error
+        said = OBJECTS if "allow_pickle" in str(error) else error  # numpy's own advice is to run them
+        raise DataError(f"{file} holds no embeddings ({said}); {WANTED}") from error
     if not names:
         raise DataError(f"{file} holds no embeddings; {WANTED}")
     seen: set[str] = set()
@@ -139,10 +141,9 @@ def write_embeddings(file: Path, paths: Sequence[str], identities: Sequence[str]
 
 
 def _read_npz(file: Path) -> tuple[list[str], np.ndarray]:
-    loaded = np.load(file, allow_pickle=False)
-    if not isinstance(loaded, np.lib.npyio.NpzFile):
-        raise ValueError("it is one array without names")
-    with loaded as arrays:
+    if not zipfile.is_zipfile(file):  # numpy would advise to run what is in it
+        raise ValueError("it is no .npz")
+    with np.load(file, allow_pickle=False) as arrays:
         if {"paths", "embeddings"} <= set(arrays.files):
             names, vectors = arrays["paths"], arrays["embeddings"]
             if names.dtype.kind != "U" or names.ndim != 1:
@@ -201,7 +202,8 @@ def _same_size(file: Path, sizes: Iterable[tuple[str, int]]) -> None:
 def _real(name: str, values: np.ndarray) -> np.ndarray:
     if values.dtype.kind not in "fiu":
         raise ValueError(f"{name} is {values.dtype} and no real numbers")
-    return values.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 does not hold becomes infinity, which is refused by name
+        return values.astype(np.float32)
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from bs4 import BeautifulSoup
 from nbformat import NotebookNode, v4
 
+from handclip_lib.data.decoder import IMAGE_FORMATS
 from handclip_lib.data.manifest import GALLERIES, ROLES
 from handclip_lib.evaluation.tables import HEADINGS
 from handclip_lib.parameters.backbones import folder_of
@@ -32,7 +33,8 @@ OF_THE_MACHINE = ("command", "process")
 """Parts of a record that name a machine, its user, and folders there."""
 EVERYWHERE = frozenset({"home", "Users", "root", "mnt", "media", "srv", "opt", "var", "tmp", "data", "usr"})
 """Folders that every machine has."""
-FILE = re.compile(r"[^\s'\"<>()\[\],;:=|]+\.(?:jpe?g|png|bmp|tiff?|webp)\b", re.I)
+SUFFIXES = "|".join(suffix[1:] for suffixes in IMAGE_FORMATS.values() for suffix in suffixes)
+FILE = re.compile(rf"[^\s'\"<>()\[\],;:=|]+\.(?:{SUFFIXES})\b", re.I)
 PLACE = re.compile(r"(?<![\w./<])(?:~?/(?!/)|[A-Za-z]:[\\/]|\\\\)[\w.~][^\s'\"<>|;)]*")
 PICTURE = re.compile(r"!\[[^\]]*\]\([^)]*\)|<img\b[^>]*>", re.I)
 LISTED = re.compile(r"(?<=[(\[])[^()\[\]]+(?=[)\]])")
@@ -47,7 +49,7 @@ class Redaction:
     names can find out whose it is, and two reports cannot be joined by it.
 
     Args:
-        named: Names by what they are: "person", "image" or "folder".
+        named: Names by what they are: "person", "session", "image" or "folder".
     """
 
     def __init__(self, named: Mapping[str, Iterable[str]]):
@@ -176,8 +178,9 @@ def redaction_of(run_folder: Path, run: Mapping[str, Any]) -> Redaction:
     folders = [run_folder, *(run_folder.parent / str(name) for name in (run.get("inputs") or {}).values())]
     folders += [run_folder.parent / name for name in run.get("read") or {} if (run_folder.parent / name).is_dir()]
     rows = [row for folder in folders for row in _rows(folder)]
-    paths = {path for path, _ in rows if path}
-    people = {person for _, person in rows if person}
+    paths = {path for row in rows for path in (row.get("path"), row.get("for example")) if path}
+    people = {row.get(name) or "" for row in rows for name in ("identity", "subject")}
+    sessions = {row.get("session") or "" for row in rows}
     parameters = run.get("parameters") or {}
     places = [Path(str(parameters[name])).expanduser() for name in PLACES if parameters.get(name)]
     places += [Path(folder).expanduser() for folder in [folder_of(str(parameters.get("backbone")))] if folder]
@@ -188,18 +191,17 @@ def redaction_of(run_folder: Path, run: Mapping[str, Any]) -> Redaction:
     machine = {socket.gethostname(), str((run.get("process") or {}).get("host") or ""), *_user()}
     machine.add(str((run.get("study") or {}).get("name") or ""))
     files = {name for path in paths for name in (path, Path(path).name, Path(path).stem)}
-    named = {"person": people, "image": files, "folder": whole | parts | inside | machine}
+    sessions = {name for name in sessions if not name.isdecimal()}  # a number names no day and no place
+    named = {"person": people, "session": sessions, "image": files, "folder": whole | parts | inside | machine}
     return Redaction({kind: names - {"", "/"} for kind, names in named.items()})
 
 
-def _rows(folder: Path) -> Iterator[tuple[str, str]]:
-    """Path and identity of the photographs that files of a run name; of those left out the folder stands for it."""
-    for name, column in (("split.csv", "path"), ("left_out.csv", "for example")):
+def _rows(folder: Path) -> Iterator[dict[str, str]]:
+    """Rows of the files of a run that name photographs; of those left out the folder stands for whose they are."""
+    for name in ("split.csv", "left_out.csv"):
         try:
             with (folder / name).open(encoding="utf-8", newline="") as file:
-                for row in csv.DictReader(file):
-                    path = row.get(column) or ""
-                    yield path, row.get("identity") or ""
+                yield from csv.DictReader(file)
         except (OSError, ValueError, csv.Error):
             continue
 

@@ -46,7 +46,7 @@ def write(file: Path, **arrays) -> Path:
     ("arrays", "said"),
     [
         ({"paths": np.array([1, 2, 3]), "embeddings": VECTORS}, "not text: numbers lose their zeros"),
-        ({"paths": np.array(PATHS, object), "embeddings": VECTORS}, "allow_pickle=False"),
+        ({"paths": np.array(PATHS, object), "embeddings": VECTORS}, "Python objects, which are not opened"),
         ({"paths": np.array(PATHS[:2]), "embeddings": VECTORS}, "shape (3, 4) for 2 paths"),
         ({"paths": np.array([*PATHS[:2], PATHS[0]]), "embeddings": VECTORS}, "two embeddings of 'NA/007.jpg'"),
         ({"paths": np.array(PATHS), "embeddings": np.where(VECTORS[1, 2] == VECTORS, np.nan, VECTORS)},
@@ -69,7 +69,7 @@ def test_other_files_are_refused(tmp_path):
     np.save(tmp_path / "e.npy", VECTORS)
     for name, said in (
         ("e.npz", "holds no embeddings"),
-        ("e.npy", "one array without names"),
+        ("e.npy", "it is no .npz"),
         ("no.npz", "is no file"),
     ):
         with pytest.raises(DataError, match=said):
