@@ -22,6 +22,8 @@ from handclip_lib.parameters.notebooks import NOTEBOOKS
 from handclip_lib.parameters.parts import choices_of
 from handclip_lib.places import cache_folder, project_root, reports_folder
 from handclip_lib.report.facts import PLACES
+from handclip_lib.runs.identity import weights_in_id
+from handclip_lib.runs.record import record_of
 
 NOTE = (
     "This report is private: photographs, pictures with names in them, messages, folders and machines are left out, "
@@ -99,7 +101,7 @@ class Redaction:
 
     def record(self, run: Mapping[str, Any]) -> dict[str, Any]:
         """A run's record; of an error only that there was one."""
-        kept = ("id", "notebook", "status", "started", "finished")
+        kept = ("notebook", "status", "started", "finished")
         told = {name: value if name in kept else self.value(name, value) for name, value in run.items()}
         if run.get("error"):
             told["error"] = f"Its message is {WITHHELD}, for it may name people; run.json beside this report has it."
@@ -174,25 +176,27 @@ class Redaction:
 
 
 def redaction_of(run_folder: Path, run: Mapping[str, Any]) -> Redaction:
-    """What a run could name: the people and files of its split, of runs it took or compared, and where it was made."""
+    """What a run could name, or one that it took or compared: people, files and folders, and where it was made."""
     folders = [run_folder, *(run_folder.parent / str(name) for name in (run.get("inputs") or {}).values())]
     folders += [run_folder.parent / name for name in run.get("read") or {} if (run_folder.parent / name).is_dir()]
     rows = [row for folder in folders for row in _rows(folder)]
     paths = {path for row in rows for path in (row.get("path"), row.get("for example")) if path}
     people = {row.get(name) or "" for row in rows for name in ("identity", "subject")}
     sessions = {row.get("session") or "" for row in rows}
-    parameters = run.get("parameters") or {}
-    places = [Path(str(parameters[name])).expanduser() for name in PLACES if parameters.get(name)]
-    places += [Path(folder).expanduser() for folder in [folder_of(str(parameters.get("backbone")))] if folder]
+    given = [one.get("parameters") or {} for one in (run, *map(record_of, folders[1:]))]
+    typed = [str(one[name]) for one in given for name in PLACES if one.get(name)]
+    typed += [folder_of(str(one.get("backbone"))) for one in given]
+    places = [Path(place).expanduser() for place in typed if place]
     here = [run_folder.absolute(), Path.cwd(), project_root(), reports_folder(), cache_folder()]
     whole = {str(place) for place in (*places, *(place.absolute() for place in places), *here)}
-    parts = {part for place in places for part in (*place.parts, place.stem)} - EVERYWHERE
+    parts = {*map(weights_in_id, given), *(part for place in places for part in (*place.parts, place.stem))}
     inside = {part for path in paths for part in Path(path).parts[:-1]}
     machine = {socket.gethostname(), str((run.get("process") or {}).get("host") or ""), *_user()}
     machine.add(str((run.get("study") or {}).get("name") or ""))
     files = {name for path in paths for name in (path, Path(path).name, Path(path).stem)}
     sessions = {name for name in sessions if not name.isdecimal()}  # a number names no day and no place
-    named = {"person": people, "session": sessions, "image": files, "folder": whole | parts | inside | machine}
+    folders_named = whole | (parts | machine) - EVERYWHERE | inside
+    named = {"person": people, "session": sessions, "image": files, "folder": folders_named}
     return Redaction({kind: names - {"", "/"} for kind, names in named.items()})
 
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from handclip_lib.backbone.properties import PLAIN_STEMS
 from handclip_lib.errors import ConfigError, WriteError
@@ -70,11 +71,19 @@ def run_id(config: Parameters, code: str | None, read: Mapping[str, str] | None 
         json.dumps(what_is_read(config) if read is None else dict(read), sort_keys=True),
     ):
         digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
-    weights = Path(str(getattr(config, "weights", "") or folder_of(backbone)))
-    named = weights.parent.name if weights.stem in PLAIN_STEMS and weights.suffix else weights.stem
-    called = re.sub(r"[^A-Za-z0-9_.]+", "_", named or backbone)[:MOST_LETTERS]
+    called = weights_in_id(config.model_dump()) or _of_letters(backbone)
     parts = (called, *(str(getattr(config, name, "")) for name in ("dataset", "aspect")))
     return "-".join(word for word in (config.notebook, *parts, digest.hexdigest()[:8]) if word)
+
+
+def weights_in_id(parameters: Mapping[str, Any]) -> str:
+    """How an id names the file or folder of weights that parameters name; "" where they name none."""
+    place = Path(str(parameters.get("weights") or folder_of(str(parameters.get("backbone")))))
+    return _of_letters(place.parent.name if place.stem in PLAIN_STEMS and place.suffix else place.stem)
+
+
+def _of_letters(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", name)[:MOST_LETTERS]
 
 
 def versions() -> dict[str, str]:

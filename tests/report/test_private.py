@@ -161,11 +161,13 @@ def test_what_is_taken_out_of_a_sentence(text: str, told: str):
 
 def test_subjects_sessions_and_files_of_embeddings_are_names_too(tmp_path: Path):
     (tmp_path / "split.csv").write_text("path,identity,subject,session\na1.jpg,erik left,erik,Haus Ost\na2.jpg,x,y,2\n")
-    given = {"embeddings": "klinik/of_mueller.npz"}
+    given = {"embeddings": "klinik/of_mueller.npz", "weights": "CLIP of Weber/model.pt"}
     redaction = redaction_of(tmp_path, {"parameters": given})
+    told = redaction.record({"id": "05_evaluation-CLIP_of_Weber-folder-all-12345678", "status": "failed"})
+    assert re.fullmatch(r"05_evaluation-folder-\w{8}-folder-all-12345678", told["id"])
     said = redaction.text("embeddings of_mueller: erik of Haus Ost, session (2)")
     assert re.sub(r"-\w{8}", "-", said) == "embeddings folder-: person- of session-, session (2)"
-    assert redaction.value("parameters", given) == {"embeddings": "withheld"}
+    assert redaction.value("parameters", given) == dict.fromkeys(given, "withheld")
 
 
 def test_a_picture_says_whether_it_holds_photographs(tmp_path: Path):

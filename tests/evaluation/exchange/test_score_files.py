@@ -147,7 +147,7 @@ def test_what_is_no_text_or_not_there_is_refused(tmp_path):
 
 
 def test_others_files_are_taken_as_they_come(tmp_path):
-    """A mark of byte order, Windows line ends, semicolons, bars, tabs, capitals, space around names, other columns, five columns."""
+    """Mark of byte order, Windows line ends, semicolons, bars, tabs, capitals, spaces, more columns, five columns."""
     wanted = {(0, "x", "a", "y", "b"): 0.5}
     for text in (
         "\ufeff" + HEAD.replace("\n", "\r\n") + "x,a,y,b,0.5\r\n",
