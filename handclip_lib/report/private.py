@@ -169,8 +169,11 @@ class Redaction:
 
     def _listed(self, listed: str) -> str:
         """Texts parted by commas, if each is a name or says that there are more: `anna, 7, …`."""
-        parts = [part.strip().strip("'\"") for part in listed.split(",")]
-        if all(part in self._pseudonyms or part in ("…", "...") for part in parts):
+        parts, told = (
+            [part.strip().strip("'\"") for part in listed.split(",")],
+            {*self._pseudonyms.values(), "…", "..."},
+        )
+        if all(part in self._pseudonyms or part in told for part in parts):
             return ", ".join(self._pseudonyms.get(part, part) for part in parts)
         return listed
 

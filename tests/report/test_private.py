@@ -151,6 +151,7 @@ def test_of_a_private_run_that_failed_the_kind_of_error_is_told_alone(private: t
         ("IMG_7.HEIC, a.jfif and x.raw", "[withheld], [withheld] and x.raw"),
         ("7 images of erika", "7 images of erika"),
         ("identity '7'", "identity 'person-'"),
+        ("3 (erik, 7, …)", "3 (person-, person-, …)"),
         ("erik, erik's", "person-, person-'s"),
     ],
 )
@@ -161,9 +162,10 @@ def test_what_is_taken_out_of_a_sentence(text: str, told: str):
 
 def test_subjects_sessions_and_files_of_embeddings_are_names_too(tmp_path: Path):
     (tmp_path / "split.csv").write_text("path,identity,subject,session\na1.jpg,erik left,erik,Haus Ost\na2.jpg,x,y,2\n")
-    given = {"embeddings": "klinik/of_mueller.npz", "weights": "CLIP of Weber/model.pt"}
+    given = {"embeddings": "klinik/of_mueller.npz"}
     redaction = redaction_of(tmp_path, {"parameters": given})
-    told = redaction.record({"id": "05_evaluation-CLIP_of_Weber-folder-all-12345678", "status": "failed"})
+    by_weights = redaction_of(tmp_path, {"parameters": {"weights": "CLIP of Weber/model.pt"}})
+    told = by_weights.record({"id": "05_evaluation-CLIP_of_Weber-folder-all-12345678", "status": "failed"})
     assert re.fullmatch(r"05_evaluation-folder-\w{8}-folder-all-12345678", told["id"])
     said = redaction.text("embeddings of_mueller: erik of Haus Ost, session (2)")
     assert re.sub(r"-\w{8}", "-", said) == "embeddings folder-: person- of session-, session (2)"
