@@ -41,6 +41,7 @@ class ImageResult:
         learnt: "yes"; or "no: " or "in part: " and the reason.
         share: Of what was tuned that the encoder holds, in 0..1; see `interpolation`.
         shares: Each that was tried, as "interpolation", and what `validate` returned; empty where none is.
+        whitened: "yes", "no", or "no: " and why it could not be.
     """
 
     history: pd.DataFrame
@@ -48,6 +49,7 @@ class ImageResult:
     learnt: str
     share: float
     shares: pd.DataFrame
+    whitened: str = "no"
 
 
 def fit_image(
@@ -89,7 +91,9 @@ def fit_image(
     if learnt == LEARNT and not share:
         frozen = "the interpolation took the frozen weights"
         learnt = f"in part: {frozen}, whitened" if whitened else f"no: {frozen}"
-    return ImageResult(training.history.frame(), training.history.best_epoch, learnt, share, shares)
+    cannot = options.whitening and not encoder.can_be_whitened
+    told = "yes" if whitened else "no: no last projection gives its embedding" if cannot else "no"
+    return ImageResult(training.history.frame(), training.history.best_epoch, learnt, share, shares, told)
 
 
 class _Images(Training):
