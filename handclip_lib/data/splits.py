@@ -302,7 +302,7 @@ def _finished(
         raise DataError(
             f"{table.root}, aspect {aspect}, protocol {protocol}: {len(per_identity)} test identities, of which "
             f"{len(per_identity) - len(unqueryable)} have two {of_what} or more; at least two identities and one query "
-            "are needed. Use more photographs, another aspect, or protocol='proportional'"
+            f"are needed. Use more photographs, or another {'aspect' if protocol == 'proportional' else 'protocol'}"
         )
     counts = {role: int(n) for role, n in rows["role"].value_counts().sort_index().items()}
     meta: dict[str, Any] = {
