@@ -1,5 +1,6 @@
 """Embeddings in files of other programs: read in place of a model, and written for others, as .npz or Parquet."""
 
+import unicodedata
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -84,7 +85,8 @@ def read_embeddings(file: Path) -> GivenEmbeddings:
 def under_paths(model: Any, table: HandTable, split: Split) -> Any:
     """Given embeddings under the paths of a table; any other model as it is.
 
-    A name is a path of the table, whatever folder stands before it, or a file name that one image of the table has.
+    A name is a path of the table, whatever folder stands before it and however a system writes it, or a file name that
+    one image of the table has.
     Those of images that were left out are ignored.
 
     Raises:
@@ -96,11 +98,12 @@ def under_paths(model: Any, table: HandTable, split: Split) -> Any:
     paths = [*table.images["path"], *table.left_out["path"]]
     known, by_file_name = set(paths), dict[str, list[str]]()
     for path in paths:
-        by_file_name.setdefault(path.rsplit("/", 1)[-1], []).append(path)
+        by_file_name.setdefault(_form(path).rsplit("/", 1)[-1], []).append(path)
     name_of: dict[str, str] = {}
     for name in model.paths:
-        same = by_file_name.get(name.rsplit("/", 1)[-1], [])
-        found = [name] if name in known else [p for p in same if "/" not in name or name.endswith(f"/{p}")]
+        form = _form(name)
+        same = by_file_name.get(form.rsplit("/", 1)[-1], [])
+        found = [name] if name in known else [p for p in same if "/" not in form or f"/{form}".endswith(f"/{_form(p)}")]
         if len(found) != 1:
             meant = (
                 f"several photographs, such as {found[0]} and {found[1]}" if found else f"no photograph of {table.root}"
@@ -121,6 +124,11 @@ def under_paths(model: Any, table: HandTable, split: Split) -> Any:
             f"{file} has no embedding of {missing[0]} ({len(missing)} of {len(wanted)} evaluated photographs); add them"
         )
     return named
+
+
+def _form(name: str) -> str:
+    """A path as any system writes it: a Mac parts é into two signs, and Windows has backslashes."""
+    return unicodedata.normalize("NFC", name).replace("\\", "/")
 
 
 def write_embeddings(file: Path, paths: Sequence[str], identities: Sequence[str], embeddings: np.ndarray) -> None:

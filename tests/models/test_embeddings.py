@@ -1,5 +1,6 @@
 """Another program's embeddings: taken whole under the right photographs, or refused with name and remedy."""
 
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,6 +127,15 @@ def test_names_are_paths_whatever_folder_stands_before_them_or_names_of_one_file
     found = under_paths(model, table, split)
     np.testing.assert_array_equal(found.of(table.images["path"].tolist()), model.embeddings[:-1])
     assert under_paths("any other model", table, split) == "any other model"
+
+
+def test_names_are_known_as_a_mac_and_windows_write_them():
+    rows = [{"path": f"{who}/{n}.jpg", "identity": who, "aspect": "dorsal_r"} for who in ("é", "ü") for n in range(2)]
+    table = HandTable.build("folder", Path("/photographs"), rows, {})
+    split = make_split(table, "dorsal_r", "test_only", 0, 1)
+    given = [unicodedata.normalize("NFD", f"C:\\x\\{row['path']}".replace("/", "\\")) for row in rows]
+    model = GivenEmbeddings("e", tuple(given), RNG.normal(size=(4, 3)).astype(np.float32), "", "file e.npz")
+    np.testing.assert_array_equal(under_paths(model, table, split).of([row["path"] for row in rows]), model.embeddings)
 
 
 @pytest.mark.parametrize(
