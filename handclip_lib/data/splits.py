@@ -317,7 +317,7 @@ def _finished(
         raise DataError(
             f"{table.root}, aspect {aspect}, protocol {protocol}: {len(per_identity)} test identities, of which "
             f"{len(per_identity) - len(unqueryable)} have two {of_what} or more; at least two identities and one query "
-            "are needed. Use more photographs, another aspect, or protocol='proportional'"
+            f"are needed. Use more photographs, or another {'aspect' if protocol == 'proportional' else 'protocol'}"
         )
     return _recorded(table, rows, aspect, protocol, seed, draws, cutoff, unqueryable, notes)
 

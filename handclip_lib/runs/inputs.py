@@ -77,6 +77,12 @@ def earlier_runs(config: Parameters) -> dict[str, str]:
     return {folder.name.partition("-")[0]: folder.name for folder in found if folder}
 
 
+def model_parameters(config: Parameters) -> Mapping[str, Any]:
+    """The parameters that say which model it is: of a run that takes a trained one, the training's own."""
+    folder = _earlier_run(config, "trained_run") if getattr(config, "trained_run", "") else None
+    return ((read_record(folder) or {}).get("parameters") if folder else None) or config.model_dump()
+
+
 def input_faults(given: Mapping[str, Any]) -> list[str]:
     """What is wrong with the data set and the earlier runs that parameters, checked or not, name; with the remedy."""
     found = []
