@@ -29,6 +29,8 @@ COLUMNS = [
     "id", "notebook", "model", "weights", "dataset", "data_root", "aspect", "differs", *METRICS, "seconds",
     "peak_memory_mb", "split", "status", "note",
 ]  # fmt: skip
+SHOWN = ("id", "model", "weights", "differs", "rank1", "map", "seconds", "split", "status", "note")
+"""Columns that a reader sees: what an id says is in no other."""
 NUMBERS = [*METRICS, "seconds", "peak_memory_mb"]
 IN_COLUMNS = ("dataset", "data_root", "aspect")  # parameters that have a column of their own there
 MOST_NAMED, LONGEST_LABEL = 2, 28  # parameters, and characters, that a label of a run may hold
@@ -84,7 +86,7 @@ def runs_table(records: Sequence[Record], runs: Path, notes: Mapping[str, str] |
             "note": note_of(record, runs) or (notes or {}).get(record["id"], ""),
         })  # fmt: skip
     table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(NUMBERS, "float64"))
-    return result_table(table.drop(columns="peak_memory_mb") if table["peak_memory_mb"].isna().all() else table)
+    return result_table(table.drop(columns="peak_memory_mb") if table["peak_memory_mb"].isna().all() else table, SHOWN)
 
 
 def differing(records: Iterable[Record]) -> list[str]:
@@ -229,35 +231,69 @@ def seeds_table(records: Sequence[Record]) -> pd.DataFrame:
 def seeds_of(records: Sequence[Record], entries: Sequence[Entry]) -> pd.DataFrame:
     """With which seeds each compared model was made: its run and those that differ from it in the seed alone.
 
-    Columns model, run, trained (its seed made it, not only its draws), seeds (text), n_seeds, and the mean and the
-    standard deviation of rank-1 over them, which are of other draws too; baselines are left out.
+    What a run of 05 evaluates was made with the seed of the run of 03 or 04 that it names.
+
+    Columns model, run, trained ("here": a seed made it, not only its draws; "no"; or "elsewhere", with seeds that are
+    not known here), seeds (text), n_seeds, and the mean and the standard deviation of rank-1 over them (rank1_spread),
+    which are of other draws too; baselines are left out.
     """
-    groups = {record["id"]: group for group in _alike(records, {"seed"}) for record in group}
     by_id = {record["id"]: record for record in records}
+    groups = {record["id"]: group for group in _alike(records, {"seed"}) for record in group}
     rows = []
     for entry in entries:
         run = entry.evaluation.run
         if is_baseline(entry.model) or run not in by_id:
             continue
         group = groups.get(run, [by_id[run]])  # a run that was made again later has no group of its own
-        seeds = sorted({int(record["parameters"]["seed"]) for record in group})
+        trained = _trained(by_id[run], by_id)
+        if trained == "here" and run.startswith("05_"):
+            group = _of_trainings(by_id[run], records, groups)
+        seeds = sorted({int((_training(record, by_id) or record)["parameters"]["seed"]) for record in group})
         rank1 = [record["metrics"]["rank1"] for record in group]
-        trained = not run.startswith("05_") or bool(by_id[run]["parameters"].get("trained_run"))
         spread = float(np.std(rank1, ddof=1)) if len(rank1) > 1 else float("nan")
-        told = ", ".join(map(str, seeds))
-        rows.append([entry.label, run, trained, told, len(seeds), float(np.mean(rank1)), spread])
-    shown = ["model", "trained", "seeds", "n_seeds", "rank1", "rank1_sd"]
-    return result_table(rows, shown, columns=["model", "run", *shown[1:]])
+        told, n = (", ".join(map(str, seeds)), len(seeds)) if trained != "elsewhere" else ("not known", None)
+        rows.append([entry.label, run, trained, told, n, float(np.mean(rank1)), spread])
+    shown = ["model", "trained", "seeds", "n_seeds", "rank1", "rank1_spread"]
+    table = pd.DataFrame(rows, columns=["model", "run", *shown[1:]]).astype({"n_seeds": "Int64"})
+    return result_table(table, shown)
+
+
+def _training(record: Record, by_id: Mapping[str, Record]) -> Record | None:
+    """The run of 03 or 04 whose model a run of 05 evaluates, where it names one that is among the others."""
+    named = record["parameters"].get("trained_run")
+    used = record.get("inputs") or {}
+    return by_id.get(next((used[notebook] for notebook in EVALUATES[:2] if notebook in used), named)) if named else None
+
+
+def _trained(record: Record, by_id: Mapping[str, Record]) -> str:
+    if not record["id"].startswith("05_") or _training(record, by_id):
+        return "here"
+    given = record["parameters"]
+    return "elsewhere" if any(given.get(name) for name in ("trained_run", "weights", "embeddings")) else "no"
+
+
+def _of_trainings(record: Record, records: Sequence[Record], groups: Mapping[str, list[Record]]) -> list[Record]:
+    """The runs of 05 that evaluate trainings alike but for the seed, the newest of each, in nothing else different."""
+    by_id = {one["id"]: one for one in records}
+    training = _training(record, by_id) or record
+    alike = {one["id"] for one in groups.get(training["id"], [training])}
+    found = {}
+    for group in _alike(records, {"seed", "trained_run"}):
+        if record["id"] in {one["id"] for one in group}:
+            made_by = {one["id"]: (_training(one, by_id) or one)["id"] for one in group}
+            found |= {made_by[one["id"]]: one for one in group if made_by[one["id"]] in alike}
+    return list(found.values()) or [record]
 
 
 def seed_cautions(seeds: pd.DataFrame) -> list[str]:
-    """What must be said of trained models of one seed, by `seeds_of`, a sentence."""
-    alone = seeds.loc[seeds["trained"].astype(bool) & (seeds["n_seeds"] == 1), "model"].tolist()
-    if not alone:
-        return []
-    return [
-        f"Trained with one seed only: {', '.join(alone)}. Another seed moves figures, and no interval here knows it."
-    ]
+    """What must be said of models trained with one seed, or seeds nobody knows, by `seeds_of`, a sentence each."""
+    alone = seeds.loc[(seeds["trained"] == "here") & (seeds["n_seeds"] == 1).fillna(False), "model"].tolist()
+    unknown = seeds.loc[seeds["trained"] == "elsewhere", "model"].tolist()
+    moves = "Another seed moves figures, and no interval here knows it."
+    found = [f"Trained with one seed only: {', '.join(alone)}. {moves}"] if alone else []
+    return found + (
+        [f"Trained elsewhere, with seeds that are not known here: {', '.join(unknown)}."] if unknown else []
+    )
 
 
 def prompt_lengths(runs: Path, records: Sequence[Record]) -> dict[str, np.ndarray]:

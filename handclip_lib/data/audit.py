@@ -67,6 +67,7 @@ def split_facts(split: Split) -> pd.DataFrame:
     facts = [
         ("protocol", meta["protocol"]),
         ("aspect", meta["aspect"]),
+        ("in each draw", _drawn(split)),
         ("identities up to this one train", "—" if meta["cutoff"] is None else str(meta["cutoff"])),
         ("draws, seed", f"{meta['draws']}, {meta['seed']}"),
         ("test identities with one image, never a query", f"{len(alone)}{names}"),
@@ -74,6 +75,17 @@ def split_facts(split: Split) -> pd.DataFrame:
         ("checksum of the manifest", split.checksum[:16]),
     ]
     return pd.DataFrame(facts, columns=["fact", "value"])
+
+
+def _drawn(split: Split) -> str:
+    """What is enrolled and what searched in each draw of a split, in words."""
+    tested = split.identities("test")
+    enrolled = (pd.Series(draw.gallery_ids).value_counts().reindex(sorted(tested)) for draw in split.draws())
+    if not all((number == 1).all() for number in enrolled):
+        return "the gallery and query images that the folders name"
+    asked = "images of other sessions" if split.crosses_sessions else "other images"
+    everybody = "the one tested identity" if len(tested) == 1 else f"each of {len(tested)} tested identities"
+    return f"one gallery image of {everybody}; their {asked} are queries"
 
 
 def reading_facts(table: HandTable) -> pd.DataFrame:
@@ -85,7 +97,10 @@ def reading_facts(table: HandTable) -> pd.DataFrame:
         ("data set, folder", f"{table.dataset}, {one_line(table.root)}"),
         ("images", str(len(images))),
         ("identities, of people", f"{images['identity'].nunique()}, {images['subject'].nunique()}"),
-        ("sessions", f"{known['session'].nunique()}; {several} identities in several" if len(known) else "not known"),
+        (
+            "sessions",
+            f"{known['session'].nunique()}; {counted(several, 'identity')} in several" if len(known) else "not known",
+        ),
         ("images with a capture number", str(int(images["capture"].notna().sum()))),
         ("left out", counted(len(table.left_out), "image")),
         *((f"note {number}", note) for number, note in enumerate(table.notes, 1)),
@@ -96,7 +111,12 @@ def reading_facts(table: HandTable) -> pd.DataFrame:
 def data_cautions(split: Split) -> list[str]:
     """What must be said with every figure on these data, a sentence each."""
     found = [said for dataset, said in CAUTIONS.items() if dataset == split.meta["dataset"]]
-    if (split.images.loc[split.images["role"] == "test", "session"] != "").any() and not split.crosses_sessions:
+    tested = split.images[split.images["role"] == "test"]
+    subjects = tested["subject"].where(tested["subject"] != "", tested["identity"]).nunique()
+    if subjects < tested["identity"].nunique():
+        parts = f"{counted(tested['identity'].nunique(), 'identity')} tested are of {counted(subjects, 'person')}"
+        found.append(f"The {parts}: counts of people here, and intervals over them, take each for a person of its own.")
+    if (tested["session"] != "").any() and not split.crosses_sessions:
         found.append("Queries and their gallery images may be of one session: protocol cross_session parts them.")
     return found
 
@@ -110,6 +130,14 @@ def left_out_reasons(table: HandTable) -> pd.DataFrame:
     grouped = table.left_out.groupby("reason", sort=False)["path"]
     frame = pd.DataFrame({"images": grouped.size(), "for example": grouped.first()})
     return frame.sort_values("images", ascending=False).reset_index(names="reason")
+
+
+def data_conclusion(table: HandTable, split: Split) -> str:
+    """What there is, who is tested and what takes no part, as a sentence without its full stop."""
+    whose = "identity" if (table.images["subject"] != table.images["identity"]).any() else "person"
+    there = f"{counted(len(table.images), 'image')} of {counted(table.images['identity'].nunique(), whose)}"
+    tested = len(split.identities("test"))
+    return f"{there}; {counted(tested, whose)} {'is' if tested == 1 else 'are'} tested; {no_part(table, split)}"
 
 
 def no_part(table: HandTable, split: Split) -> str:
@@ -191,12 +219,13 @@ class CheckReport:
         images = self.table.images
         yield one_line(self.table.root)
         people = images["subject"].nunique()
-        of_people = "" if people == images["identity"].nunique() else f" (hands of {people} people)"
-        what = f"{counted(len(images), 'image')} of {images['identity'].nunique()} identities{of_people}"
+        of_people = "" if people == images["identity"].nunique() else f" (hands of {counted(people, 'person')})"
+        what = f"{counted(len(images), 'image')} of {counted(images['identity'].nunique(), 'identity')}{of_people}"
         yield f"data set {self.table.dataset!r}: {what}"
         if len(sessions := images[images["session"] != ""]):
             again = (sessions.groupby("identity")["session"].nunique() > 1).sum()
-            yield f"{sessions['session'].nunique()} sessions; {again} identities were photographed in several"
+            were = f"{counted(again, 'identity')} {'was' if again == 1 else 'were'} photographed in several"
+            yield f"{counted(sessions['session'].nunique(), 'session')}; {were}"
         yield from _attributes(self.table)
         yield from _protocols(self.protocol, self.protocols)
         reasons = left_out_reasons(self.table)
@@ -271,7 +300,10 @@ def _converted(seen: Survey, failures: Mapping[str, str]) -> list[str]:
     for path, header in seen.headers.items():
         if header.mode in CONVERTED and not header.samples and path not in failures:
             kinds[CONVERTED[header.mode]].append(path)
-    return [f"{len(paths)} {kind} images are converted to RGB ({paths[0]})" for kind, paths in kinds.items()]
+    return [
+        f"{counted(len(paths), f'{kind} image')} {'is' if len(paths) == 1 else 'are'} converted to RGB ({paths[0]})"
+        for kind, paths in kinds.items()
+    ]
 
 
 def _attributes(table: HandTable) -> Iterator[str]:
@@ -281,7 +313,8 @@ def _attributes(table: HandTable) -> Iterator[str]:
         names = values["value"].map(one_line)
         width = max(names.str.len())
         for row in values.assign(value=names)[values["images"] > 0].itertuples(index=False):
-            yield f"  {row.value:<{width}}  {row.images:>6} images of {row.identities} identities"
+            noun = "image " if row.images == 1 else "images"
+            yield f"  {row.value:<{width}}  {row.images:>6} {noun} of {counted(row.identities, 'identity')}"
 
 
 def _protocols(protocol: str, protocols: Mapping[str, pd.DataFrame | str]) -> Iterator[str]:

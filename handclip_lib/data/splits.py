@@ -11,6 +11,7 @@ from handclip_lib.data.content import content_keys, is_content
 from handclip_lib.data.manifest import CROSS_SESSION, Split
 from handclip_lib.data.table import ASPECTS, UNSPECIFIED, HandTable, identity_order, is_distractor, natural_order
 from handclip_lib.errors import DataError
+from handclip_lib.terminal import counted
 
 CUTOFFS = {"dorsal_r": 1050, "dorsal_l": 1037, "palmar_r": 1051, "palmar_l": 1042}
 """Largest identity that trains, per aspect of 11k Hands. Source: Baisa, ICPR 2022."""
@@ -116,13 +117,14 @@ def refuse_leak(trained: Split, tested: Split) -> tuple[bool, str]:
     common = (set(trained.images["content"]) & set(tested.images["content"])) - {""}
     if common or trained.checksum == tested.checksum or (ours == theirs and ours in WITH_PUBLISHED_IDS):
         if not both:
-            return True, f"{n_seen} people trained, {n_asked} are tested, and nobody is both."
+            are = "is" if n_asked == 1 else "are"
+            return True, f"{counted(n_seen, 'person')} trained, {n_asked} {are} tested, and nobody is both."
         raise DataError(
             f"{len(both)} identities of the test split trained the model ({some}); evaluate on the split it was "
             f"trained with ({trained.meta['aspect']}, {trained.meta['protocol']}), or train and test on one "
             "proportional split"
         )
-    shared = f"; {len(both)} people have the same names there ({some})" if both else ""
+    shared = f"; the same names there: {counted(len(both), 'person')} ({some})" if both else ""
     if not (seen["content"].all() and asked["content"].all()):
         return False, (
             f"The weights were trained on {theirs}, the test is on {ours}, and the content of not all photographs is "

@@ -22,6 +22,7 @@ from handclip_lib.evaluation.studies.occlusion_sensitivity import (
 )
 from handclip_lib.evaluation.tables import in_percent
 from handclip_lib.plots import style
+from handclip_lib.terminal import counted
 
 MOST_IN_MATRIX = 400
 MOST_LABELS = 30
@@ -107,7 +108,7 @@ def score_histogram(mated: np.ndarray, non_mated: np.ndarray, height: float = 3.
     figure, (axis,) = style.figure_with_axes(height=height)
     ends = np.array([min(mated.min(), non_mated.min()), max(mated.max(), non_mated.max())], np.float64)
     edges = np.histogram_bin_edges(ends, 60)  # also where all scores are equal
-    style.draw_scores(axis, mated, non_mated, edges, lambda scores: f"{len(scores):,} pairs, mean {scores.mean():.2f}")
+    style.draw_scores(axis, mated, non_mated, edges, lambda s: f"{counted(len(s), 'pair')}, mean {s.mean():.2f}")
     axis.set(xlabel="cosine similarity of a query and a gallery image", ylabel="density")
     axis.legend(loc="upper left")
     return figure

@@ -91,6 +91,12 @@ def is_synthetic(run: Mapping[str, Any]) -> bool:
     return bool(named == "drawn")
 
 
+def model_of(parameters: Mapping[str, Any]) -> str:
+    """The backbone that was asked for, or what stands in its place: its default is none that ran then."""
+    instead = {"embeddings": "embeddings", "trained_run": "a trained run's"}
+    return next((said for name, said in instead.items() if parameters.get(name)), str(parameters.get("backbone") or ""))
+
+
 def tone_of(run: Mapping[str, Any]) -> str:
     """Which of the style's tones a status has."""
     return TONES.get(run["status"], "bad")
@@ -105,14 +111,16 @@ def index_row(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
     changed = [f"{name} = {text(value)}" for name, value in changed_of(run).items() if name not in hidden]
     figure = None if (folder / THUMBNAIL).is_file() or parameters.get("private") else most_telling(folder)
     picture = figure.relative_to(folder).as_posix() if figure else THUMBNAIL
-    seconds, started, backbone = run.get("seconds"), run.get("started"), str(parameters.get("backbone") or "")
+    split = run["split"] if isinstance(run.get("split"), dict) else {}
+    seconds, started, backbone = run.get("seconds"), run.get("started"), model_of(parameters)
     if parameters.get("private") and folder_of(backbone):
         backbone = backbone.partition(":")[0]
     return {
         "id": run["id"], "status": run["status"], "tone": tone_of(run), "error": str(run.get("error") or ""),
         "stage": str(run.get("notebook") or "").replace("_", " "),
         "changed": ", ".join(filter(None, [*changed, not_learnt(run)])),
-        **{name: str(parameters.get(name) or "") for name in ("dataset", "aspect")}, "backbone": backbone,
+        **{name: str(split.get(name) or parameters.get(name) or "") for name in ("dataset", "aspect")},
+        "backbone": backbone,
         "rank1": share.get("rank1", ""), "interval": "–".join(interval) if all(interval) else "",  # type: ignore[arg-type]
         "baseline": share.get("best_floor_rank1", ""), "map": share.get("map", ""),
         "took": duration(seconds), "seconds_taken": f"{seconds:.0f}" if is_number(seconds) else "",

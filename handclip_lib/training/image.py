@@ -40,6 +40,7 @@ class ImageResult:
         learnt: "yes"; or "no: " or "in part: " and the reason.
         share: Of what was tuned that the encoder holds, in 0..1; see `interpolation`.
         shares: Each that was tried, as "share", and what `validate` returned; empty where nothing is interpolated.
+        whitened: Whether the encoder whitens what it embeds.
     """
 
     history: pd.DataFrame
@@ -47,6 +48,18 @@ class ImageResult:
     learnt: str
     share: float
     shares: pd.DataFrame
+    whitened: bool = False
+
+    @property
+    def after_training(self) -> str:
+        """What the encoder holds, a sentence."""
+        weights = f"those of epoch {self.best_epoch}"
+        if not (self.best_epoch and self.share):
+            weights = "as they were before training"
+        elif self.share < 1:
+            weights = f"{100 * self.share:.3g} % of the way from the frozen ones to {weights}"
+        whitened = "whitened by the photographs that trained" if self.whitened else "not whitened"
+        return f"The weights are {weights}; what they embed is {whitened}."
 
 
 def fit_image(
@@ -88,7 +101,7 @@ def fit_image(
     if learnt == LEARNT and not share:
         frozen = "the interpolation took the frozen weights"
         learnt = f"in part: {frozen}, whitened" if whitened else f"no: {frozen}"
-    return ImageResult(training.history.frame(), training.history.best_epoch, learnt, share, shares)
+    return ImageResult(training.history.frame(), training.history.best_epoch, learnt, share, shares, whitened)
 
 
 class _Images(Training):

@@ -12,7 +12,7 @@ from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.intervals import identity_interval
 from handclip_lib.evaluation.ranking.retrieval import TIE, cosines, retrieval_metrics
-from handclip_lib.evaluation.tables import result_table
+from handclip_lib.evaluation.tables import in_percent, result_table
 from handclip_lib.finite import require_finite
 
 SHARES = ("image_to_text@1", "image_to_text@5", "text_to_image@1", "image_to_text@1_by_text", "chance")
@@ -64,6 +64,13 @@ class PromptTask:
             val = _accuracy(cosines(self.features.of(self.val_paths), _unit(text)), self.val_labels)
             shares |= {f"val_{name}": value for name, value in val.items()}
         return shares
+
+    def conclusion(self, before: np.ndarray, after: np.ndarray) -> str:
+        """What was learnt, as a sentence without its full stop: hits of validation images, or of training ones."""
+        images, measure = ("validation", "val_image_to_text@1") if self.val_paths else ("training", "image_to_text@1")
+        at_first, hits = (in_percent(self.accuracy(text)[measure]) for text in (before, after))
+        own = f"nearest to the text of their own identity, one of {len(self.identities)}"
+        return f"{hits} % of the {images} images are {own}; before learning {at_first} %"
 
     @property
     def sorted_labels(self) -> np.ndarray:

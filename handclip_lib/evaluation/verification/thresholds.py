@@ -113,7 +113,7 @@ def kept_promise(fixed: pd.DataFrame, trained: bool) -> str:
     `trained`: the people it was chosen on trained the model too.
     """
     if fixed.empty:
-        return "No threshold could be fixed: fewer than two people validate"
+        return "No threshold could be fixed: fewer than two people validate, or their photographs have no embedding"
     first = fixed.iloc[0]
     promised, kept = (f"{in_percent(first[name])} %" for name in ("fmr_validation", "fmr"))
     told = (
@@ -202,10 +202,16 @@ def fixed_on_validation(
     return operating_points(held, features, split, config.target_fmr)
 
 
-def usable_threshold(fixed: pd.DataFrame, otherwise: float) -> float:
-    """The first model's threshold of `fixed_on_validation`; another where there is none or it rejects everybody."""
+def usable_threshold(fixed: pd.DataFrame, otherwise: float) -> tuple[float, str]:
+    """The first model's threshold of `fixed_on_validation`, or that of the EER, and what chose it, in words.
+
+    The latter where there is none on validation, or it rejects everybody.
+    """
     found = float(fixed["threshold"].iloc[0]) if len(fixed) else np.inf
-    return otherwise if np.isinf(found) else found
+    if not np.isinf(found):
+        return found, "fixed on validation"
+    why = "the one fixed on validation rejects everybody" if len(fixed) else "nobody validates"
+    return otherwise, f"of the equal error rate, which the test pairs chose themselves ({why})"
 
 
 def _fmr(pairs: Pairs, threshold: float) -> Interval:
