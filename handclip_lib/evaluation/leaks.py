@@ -148,7 +148,8 @@ def _files(split: Split, images: DecodedImages) -> tuple[str, str]:
     query, copy = shared[0]
     return NO, (
         f"Queries that are the same file as a gallery image of their draw, compared by path and content: "
-        f"{len(shared):,} over all draws, such as {query} and {copy}. They are found without recognising anybody: remove the copies."
+        f"{len(shared):,} over all draws, such as {query} and {copy}. They are found without recognising anybody: "
+        "remove the copies."
     )
 
 
@@ -164,7 +165,8 @@ def _near_duplicates(split: Split, features: Features, near: float) -> tuple[str
         others += int((alike & ~same).any(1).sum())
     return STATED, (
         f"{own:,} of the {asked:,} queries of all draws ({in_percent(own / asked)} %) have a near-duplicate of their "
-        f"own person in the gallery (cosine of 32×32 pixels of {near} or more): they can be found by the photograph alone. "
+        f"own person in the gallery (cosine of 32×32 pixels of {near} or more): they can be found by the photograph "
+        "alone. "
         f"{others:,} ({in_percent(others / asked)} %) have one of someone else."
     )
 

@@ -23,14 +23,16 @@ HEADINGS = {
     "mated_mean": "mean mated score", "non_mated_mean": "mean non-mated score", "template_bytes": "bytes a template",
     "comparisons_per_second": "comparisons a second", "n_identity_pairs": "pairs of people",
     "n_left": "queries left a draw", "same_as": "the same model as", "by_chance": "people by chance",
-    "fmr_difference": "FMR difference", "fnmr_difference": "FNMR difference", "n_images": "images", "trained_rank1": "Rank-1 of trained people",
+    "fmr_difference": "FMR difference", "fnmr_difference": "FNMR difference", "n_images": "images",
+    "trained_rank1": "Rank-1 of trained people",
     "strangers_rank1": "Rank-1 of strangers", "rank1_gap": "gap",
     "n_genuine_identities": "identities with a mated pair",
 }  # fmt: skip
 """The field's word for a column (ISO/IEC 2382-37:2022, ISO/IEC 19795-1:2021); any other says what it is itself."""
 QUALIFIED = {
     "sd": "{}, SD over draws", "spread": "{}, SD over seeds", "macro": "{} (mean over identities)",
-    "validation": "{} on validation", "ratio": "{}, ratio to everybody's", "chance": "{} by chance", "gain": "Δ {}", "p": "p ({})", "holm": "{}, Holm",
+    "validation": "{} on validation", "ratio": "{}, ratio to everybody's", "chance": "{} by chance",
+    "gain": "Δ {}", "p": "p ({})", "holm": "{}, Holm",
 }  # fmt: skip
 SHARES = frozenset({
     "rank1", "rank5", "rank10", "map", "map_trapezoid", "minp", "eer", "fmr", "fnmr", "fpir", "fnir", "tar", "target",
