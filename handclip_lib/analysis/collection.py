@@ -15,6 +15,7 @@ from handclip_lib.evaluation.features import is_baseline
 from handclip_lib.evaluation.ranking.saved_evaluation import PER_QUERY, SavedEvaluation, load_evaluation
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.runs.identity import COMPUTE, TOWERS
+from handclip_lib.runs.inputs import EARLIER
 from handclip_lib.runs.listing import changed_of
 from handclip_lib.runs.record import CHECKPOINTS, not_learnt, record_of
 from handclip_lib.training.state import load_checkpoint
@@ -260,9 +261,7 @@ def seeds_of(records: Sequence[Record], entries: Sequence[Entry]) -> pd.DataFram
 
 def _training(record: Record, by_id: Mapping[str, Record]) -> Record | None:
     """The run of 03 or 04 whose model a run of 05 evaluates, where it names one that is among the others."""
-    named = record["parameters"].get("trained_run")
-    used = record.get("inputs") or {}
-    return by_id.get(next((used[notebook] for notebook in EVALUATES[:2] if notebook in used), named)) if named else None
+    return by_id.get(_meant(record).get("trained_run", ""))
 
 
 def _trained(record: Record, by_id: Mapping[str, Record]) -> str:
@@ -309,12 +308,20 @@ def _alike(records: Iterable[Record], but: set[str]) -> list[list[Record]]:
     groups = defaultdict[tuple[str, str], dict[str, Record]](dict)
     for record in records:
         if record["status"] == "succeeded" and "rank1" in (record.get("metrics") or {}):
-            rest = {name: value for name, value in record["parameters"].items() if name not in but}
+            given = _meant(record)
+            rest = {name: value for name, value in given.items() if name not in but}
             group = groups[record["notebook"], json.dumps(rest, sort_keys=True, default=str)]
-            own = json.dumps(record["parameters"], sort_keys=True, default=str)
+            own = json.dumps(given, sort_keys=True, default=str)
             group.pop(own, None)  # made again with another library or other data: no second seed, no second value
             group[own] = record
     return [list(group.values()) for group in groups.values()]
+
+
+def _meant(record: Record) -> dict[str, Any]:
+    """A run's parameters, with the earlier runs they name by id: "latest" was another one at another time."""
+    used, given = record.get("inputs") or {}, record["parameters"]
+    named = {name: notebooks for name, notebooks in EARLIER.items() if given.get(name)}
+    return {**given, **{name: used[one] for name, notebooks in named.items() for one in notebooks if one in used}}
 
 
 def _on_one_split(group: Sequence[Record]) -> list[Record]:

@@ -4,6 +4,7 @@ Counts, balance, sizes, what is missing, and why images are left out.
 """
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,12 @@ ATTRIBUTES = ("aspect", "gender", "skin_color", "age", "accessories", "nail_poli
 LAYOUTS = ("auto", *READERS)
 CONVERTED = {"CMYK": "CMYK", "P": "palette", "PA": "palette", "1": "1-bit", "RGBA": "transparent", "LA": "transparent"}
 """Modes whose images are converted to RGB in a way that a reader may want to know of, deep samples apart."""
+
+SINGULAR = {
+    "images": "image", "photographs": "photograph", "identities": "identity", "people": "person", "rows": "row",
+    "folders": "folder", " have": " has", " are": " is", " were": " was", " stay": " stays", " record": " records",
+}  # fmt: skip
+ONE = re.compile(r"\b1 (\w+ )?(images|photographs|identities|people|rows|folders)( have| are| were| stay| record)?\b")
 
 PUBLISHED_COUNTS = pd.DataFrame(
     {
@@ -71,10 +78,15 @@ def split_facts(split: Split) -> pd.DataFrame:
         ("identities up to this one train", "—" if meta["cutoff"] is None else str(meta["cutoff"])),
         ("draws, seed", f"{meta['draws']}, {meta['seed']}"),
         ("test identities with one image, never a query", f"{len(alone)}{names}"),
-        *((f"note {number}", note) for number, note in enumerate(meta["notes"], 1)),
+        *((f"note {number}", _in_singular(note)) for number, note in enumerate(meta["notes"], 1)),
         ("checksum of the manifest", split.checksum[:16]),
     ]
     return pd.DataFrame(facts, columns=["fact", "value"])
+
+
+def _in_singular(note: str) -> str:
+    """A note as it is read: under a split's checksum it has the words of many, for others would make another split."""
+    return ONE.sub(lambda found: f"1 {found[1] or ''}{SINGULAR[found[2]]}{SINGULAR.get(found[3], '')}", note)
 
 
 def _drawn(split: Split) -> str:
@@ -103,7 +115,7 @@ def reading_facts(table: HandTable) -> pd.DataFrame:
         ),
         ("images with a capture number", str(int(images["capture"].notna().sum()))),
         ("left out", counted(len(table.left_out), "image")),
-        *((f"note {number}", note) for number, note in enumerate(table.notes, 1)),
+        *((f"note {number}", _in_singular(note)) for number, note in enumerate(table.notes, 1)),
     ]
     return pd.DataFrame(facts, columns=["fact", "value"])
 
@@ -234,7 +246,7 @@ class CheckReport:
             yield one_line(f"  {row.images} × {row.reason} ({row[2]})")
         if self.notes:
             yield "\nNotes"
-            yield from (one_line(f"  {note}") for note in self.notes)
+            yield from (one_line(f"  {_in_singular(note)}") for note in self.notes)
         if self.quality is None:
             yield "\nThe head of each file was read and no image decoded; --deep decodes each."
         else:

@@ -124,7 +124,8 @@ def refuse_leak(trained: Split, tested: Split) -> tuple[bool, str]:
             f"trained with ({trained.meta['aspect']}, {trained.meta['protocol']}), or train and test on one "
             "proportional split"
         )
-    shared = f"; the same names there: {counted(len(both), 'person')} ({some})" if both else ""
+    of_one_name = "has the same name" if len(both) == 1 else "have the same names"
+    shared = f"; {counted(len(both), 'person')} {of_one_name} there ({some})" if both else ""
     if not (seen["content"].all() and asked["content"].all()):
         return False, (
             f"The weights were trained on {theirs}, the test is on {ours}, and the content of not all photographs is "

@@ -94,7 +94,7 @@ def check_evaluation(
 
 
 def _of_tiny(split: Split) -> tuple[str, str]:
-    if (split.meta["dataset"], split.meta["seed"]) == ("drawn", TINY_SEED):
+    if split.meta["dataset"] == "drawn" and split.meta["seed"] == TINY_SEED:
         return NO, f"The weights learnt of the very people that seed={TINY_SEED} draws: choose another seed."
     return YES, "The weights learnt of drawn hands alone, and of other people than are tested here: see their card."
 

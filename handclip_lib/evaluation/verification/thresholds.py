@@ -116,9 +116,8 @@ def kept_promise(fixed: pd.DataFrame, trained: bool) -> str:
         return "No threshold could be fixed: fewer than two people validate, or their photographs have no embedding"
     first = fixed.iloc[0]
     promised, kept = (f"{in_percent(first[name])} %" for name in ("fmr_validation", "fmr"))
-    told = (
-        f"{first['model']} accepts {promised} of strangers on validation, at the threshold fixed there, {kept} on test"
-    )
+    at = "at the threshold fixed there"
+    told = f"{first['model']} accepts {promised} of non-mated pairs on validation, {at}, {kept} on test"
     return told + ("; the people who validate also trained it" if trained else "")
 
 
