@@ -276,7 +276,7 @@ def _of_trainings(record: Record, records: Sequence[Record], groups: Mapping[str
     by_id = {one["id"]: one for one in records}
     training = _training(record, by_id) or record
     alike = {one["id"] for one in groups.get(training["id"], [training])}
-    found = {}
+    found = dict[str, Record]()
     for group in _alike(records, {"seed", "trained_run"}):
         if record["id"] in {one["id"] for one in group}:
             made_by = {one["id"]: (_training(one, by_id) or one)["id"] for one in group}

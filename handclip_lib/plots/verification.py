@@ -152,12 +152,12 @@ def group_bars(table: pd.DataFrame, model: str, threshold: float) -> Figure:
     groups = table["attribute"].str.replace("_", " ") + ": " + table["group"]
     counts = zip(groups.str.removeprefix(": "), table["n_identities"], table["n_query"], strict=True)
     names = [
-        f"{group} ({counted(people, 'person')}, {plain(queries)} {'query' if queries == 1 else 'queries'} a draw)"
+        f"{group} ({counted(people, 'person')}, {plain(queries)} {'query' if queries == 1 else 'queries'})"
         for group, people, queries in counts
     ]
     name_rows(axes[0], names)
     figure.suptitle(
-        f"{model}, threshold {threshold:.3f}. Grey: fewer than 5 people. Hollow: too few for a claim",
+        f"{model}, threshold {threshold:.3f}. Queries: a draw. Grey: fewer than 5 people. Hollow: too few for a claim",
         fontsize=10
     )  # fmt: skip
     return figure
@@ -209,7 +209,7 @@ def menagerie_map(people: pd.DataFrame, model: str) -> Figure:
             line(float(np.quantile(people[column], quarter)), color=QUIET, lw=0.8, ls=":")
     axis.set_xlabel("mean score with oneself (mated): left, goats")
     axis.set_ylabel("mean score with others:\nabove, lambs and wolves")
-    title = f"{model}: {counted(len(people), 'person')}, {counted(people['n_genuine'].sum(), 'mated pair')}; "
+    title = f"{model}: {counted(len(people), 'person')}, {counted(int(people['n_genuine'].sum()), 'mated pair')}; "
     title += "dotted: quarters" if len(people) >= FEWEST else f"fewer than {FEWEST} people: no kinds"
     _words_above(axis, title)
     return figure

@@ -13,6 +13,7 @@ from PIL import Image
 
 from handclip_lib.errors import RunError, WriteError
 from handclip_lib.report.cells import cleaned
+from handclip_lib.report.facts import index_row
 from handclip_lib.report.pages import render_report, write_index
 
 SCRIPT = "<script>alert(1)</script>"
@@ -51,6 +52,20 @@ def _report(folder: Path, cells: list, **record: object) -> BeautifulSoup:
     path = render_report(folder)
     assert path == folder / "report.html"
     return BeautifulSoup(path.read_text("utf-8"), "html.parser")
+
+
+def test_the_header_says_what_was_done_where_something_else_was_asked(tmp_path: Path):
+    given = {"dataset": "folder", "aspect": "dorsal_r", "backbone": "tiny", "embeddings": "theirs.npz"}
+    split = {"dataset": "folder", "aspect": "unspecified", "checksum": "0"}
+    page = _report(tmp_path / "a", [], parameters=given, defaults={}, split=split, metrics={})
+    facts = {fact.dt.text: fact.dd.text for fact in page.select("dl.facts div")}
+    assert (facts["Aspect"], facts["Model"]) == ("unspecified", "embeddings")
+    row = index_row(tmp_path / "a", {"id": "a", "status": "succeeded", "parameters": given, "split": split})
+    assert (row["aspect"], row["backbone"]) == ("unspecified", "embeddings")
+    given = {"trained_run": "latest", "backbone": "tiny"}
+    assert (
+        index_row(tmp_path / "a", {"id": "a", "status": "failed", "parameters": given})["backbone"] == "a trained run's"
+    )
 
 
 def test_the_header_says_what_ran_when_and_what_differs(tmp_path: Path):

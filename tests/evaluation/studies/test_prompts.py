@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -62,6 +64,17 @@ def test_hits_are_by_identity_and_worked_out_by_hand(task):
     assert found["image_to_text@5"] == 1
     assert found["text_to_image@1"] == 1
     assert found["val_image_to_text@1"] == 1
+
+
+def test_the_conclusion_is_of_validation_images_or_where_there_are_none_of_training_images(task):
+    before, after = -AXES, AXES
+    said = task.conclusion(before, after)
+    hits = [100 * task.accuracy(text)["val_image_to_text@1"] for text in (after, before)]
+    own = "images are nearest to the text of their own identity, one of 3; before learning"
+    assert said == f"{hits[0]:.1f} % of the validation {own} {hits[1]:.1f} %"
+    none = replace(task, val_paths=(), val_labels=np.empty(0, np.int64))
+    hits = [100 * task.accuracy(text)["image_to_text@1"] for text in (after, before)]
+    assert none.conclusion(before, after) == f"{hits[0]:.1f} % of the training {own} {hits[1]:.1f} %"
 
 
 def test_a_tie_is_no_hit(task):
