@@ -326,7 +326,7 @@ def _attributes(table: HandTable) -> Iterator[str]:
         width = max(names.str.len())
         for row in values.assign(value=names)[values["images"] > 0].itertuples(index=False):
             noun = "image " if row.images == 1 else "images"
-            yield f"  {row.value:<{width}}  {row.images:>6} {noun} of {counted(int(row.identities), "identity")}"
+            yield f"  {row.value:<{width}}  {row.images:>6} {noun} of {counted(int(row.identities), 'identity')}"
 
 
 def _protocols(protocol: str, protocols: Mapping[str, pd.DataFrame | str]) -> Iterator[str]:
