@@ -17,6 +17,7 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from handclip_lib.errors import RunError
+from handclip_lib.report.facts import unbroken
 from handclip_lib.report.private import WIDGET_VIEW, Redaction
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def _make_legible(soup: BeautifulSoup, table: Tag, number: int) -> None:
     place = {"class": kind, "tabindex": "0", "role": "region", "aria-labelledby": f"table-{number}"}
     table.wrap(soup.new_tag("div", attrs=place)).insert_before(caption)
     for name in table.select("thead th"):
-        name.string = name.get_text().replace("-", "\u2011").replace("95 % CI", "95\u00a0%\u00a0CI")  # no "Rank-" / "1"
+        name.string = unbroken(name.get_text())
     if not rows or table.find(["td", "th"], attrs={"colspan": True}) or len({len(row) for row in rows}) > 1:
         return
     headings = [row.find_all("th", recursive=False) for row in table.select("thead > tr")]

@@ -81,7 +81,13 @@ def _headline(run_folder: Path, metrics: Mapping[str, Any]) -> tuple[list[list[s
         some, claims = readable(of_the_run), claimed(of_the_run) or [True] * len(found)
     except (OSError, ValueError, KeyError):
         return [], []
-    return ([list(some.columns), *some.to_numpy().tolist()], claims) if len(some) else ([], [])
+    headings = [unbroken(name).replace(", %", ",\u00a0%") for name in some.columns]
+    return ([headings, *some.to_numpy().tolist()], claims) if len(some) else ([], [])
+
+
+def unbroken(heading: str) -> str:
+    """A column's heading that no line ends within "Rank-1" and "95 % CI"."""
+    return heading.replace("-", "\u2011").replace("95 % CI", "95\u00a0%\u00a0CI")
 
 
 def is_synthetic(run: Mapping[str, Any]) -> bool:

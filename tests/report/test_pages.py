@@ -126,7 +126,7 @@ def test_the_first_screen_is_what_the_notebook_concluded_beside_the_baselines(tm
     assert page.select_one("header .answer").text == concluded["answer"]
     assert [line.text for line in page.select("header .warnings li")] == concluded["cautions"]
     assert [[cell.text for cell in row(["th", "td"])] for row in page.select("header tr")] == [
-        ["model", "Rank-1 (95 % CI), %", "mAP, %"],
+        ["model", "Rank\u20111 (95\u00a0%\u00a0CI),\u00a0%", "mAP,\u00a0%"],
         ["tiny", "63.1 [57.2, 69.4]", "70.0"],
         ["trivial baseline: pixels", "34.1 [28.0, 40.0]", "40.0"],
     ]
