@@ -17,7 +17,7 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from handclip_lib.errors import RunError
-from handclip_lib.report.facts import unbroken
+from handclip_lib.report.facts import unbroken, whole_interval
 from handclip_lib.report.private import WIDGET_VIEW, Redaction
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ OF_THE_NOTEBOOK = ("Needs.", "Writes.", "Time.", "Next.")
 """What paragraphs begin with that say how to use a notebook, and nothing of what a run of it found."""
 LONG = 15  # rows of a table from which it scrolls
 PROGRESS = re.compile(r"\d+%\||\d+it \[|(it/s|s/it)[\],]")
+LONG_WORD, BREAKS = re.compile(r"[^\s-]{24}"), re.compile(r"(?<=[_/=])(?=\w)")
+"""A name that would widen its column, and where a line may end in it; hyphens are such places by themselves."""
 ENDED = re.compile(r"(finished(, but [^:]+)?: .*|its report: handclip report )\d\d_[a-z_]+-\S+$")
 """What a run prints at its end, for who sits before the notebook: a report has the id at its head."""
 NUMBER = re.compile(r"[<>≤≥~≈]?\s*[-−+]?\d[\d\s.,%±+\-−–—()\[\]/e×]*|[-–—]|nan|NaN|<NA>|None|")
@@ -257,3 +259,8 @@ def _make_legible(soup: BeautifulSoup, table: Tag, number: int) -> None:
         if is_number and cells[0].name == "td":
             for cell in (*cells, *(row[column] for row in headings if len(row) == len(rows[0]))):
                 cell["class"] = "number"
+            for cell, text in zip(cells, texts, strict=True):
+                cell.string = whole_interval(text)
+    for word in table.find_all(string=LONG_WORD):
+        first, *others = BREAKS.split(word)
+        word.replace_with(first, *(new for part in others for new in (soup.new_tag("wbr"), part)))

@@ -81,8 +81,13 @@ def _headline(run_folder: Path, metrics: Mapping[str, Any]) -> tuple[list[list[s
         some, claims = readable(of_the_run), claimed(of_the_run) or [True] * len(found)
     except (OSError, ValueError, KeyError):
         return [], []
-    headings = [unbroken(name).replace(", %", ",\u00a0%") for name in some.columns]
-    return ([headings, *some.to_numpy().tolist()], claims) if len(some) else ([], [])
+    rows = [[name, *map(whole_interval, figures)] for name, *figures in some.to_numpy().tolist()]
+    return ([[*map(unbroken, some.columns)], *rows], claims) if len(some) else ([], [])
+
+
+def whole_interval(figure: str) -> str:
+    """A figure that a line may end before its interval, and not within it."""
+    return figure.replace(", ", ",\u00a0")
 
 
 def unbroken(heading: str) -> str:

@@ -126,9 +126,9 @@ def test_the_first_screen_is_what_the_notebook_concluded_beside_the_baselines(tm
     assert page.select_one("header .answer").text == concluded["answer"]
     assert [line.text for line in page.select("header .warnings li")] == concluded["cautions"]
     assert [[cell.text for cell in row(["th", "td"])] for row in page.select("header tr")] == [
-        ["model", "Rank\u20111 (95\u00a0%\u00a0CI),\u00a0%", "mAP,\u00a0%"],
-        ["tiny", "63.1 [57.2, 69.4]", "70.0"],
-        ["trivial baseline: pixels", "34.1 [28.0, 40.0]", "40.0"],
+        ["model", "Rank\u20111 (95\u00a0%\u00a0CI), %", "mAP, %"],
+        ["tiny", "63.1 [57.2,\u00a069.4]", "70.0"],
+        ["trivial baseline: pixels", "34.1 [28.0,\u00a040.0]", "40.0"],
     ]
     assert [row.get("class") for row in page.select("header tbody tr")] == [["unclaimed"], None]  # grey: no claim
 
