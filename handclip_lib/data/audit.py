@@ -18,7 +18,7 @@ from handclip_lib.data.decoder import is_image
 from handclip_lib.data.open import CAUTIONS, READERS, open_dataset, recognised
 from handclip_lib.data.splits import PROTOCOLS, Split, make_split
 from handclip_lib.data.survey import POOR, UNREADABLE, Survey, measure_quality, reasons, survey
-from handclip_lib.data.table import ASPECTS, UNSPECIFIED, HandTable, as_groups, own_groups
+from handclip_lib.data.table import AGE_BANDS, ASPECTS, UNKNOWN, UNSPECIFIED, HandTable, as_groups, own_groups
 from handclip_lib.errors import DataError
 from handclip_lib.places import METADATA, find_data_root
 from handclip_lib.terminal import counted, one_line, visible
@@ -108,7 +108,7 @@ def reading_facts(table: HandTable) -> pd.DataFrame:
     facts = [
         ("data set, folder", f"{table.dataset}, {one_line(table.root)}"),
         ("images", str(len(images))),
-        ("identities, of people", f"{images['identity'].nunique()}, {images['subject'].nunique()}"),
+        ("identities", f"{images['identity'].nunique()}, of {counted(images['subject'].nunique(), 'person')}"),
         (
             "sessions",
             f"{known['session'].nunique()}; {counted(several, 'identity')} in several" if len(known) else "not known",
@@ -169,6 +169,8 @@ def attribute_counts(table: HandTable) -> pd.DataFrame:
             continue
         grouped = images.groupby(as_groups(values), sort=True)["identity"]
         part = pd.DataFrame({"images": grouped.size(), "identities": grouped.nunique()})
+        if attribute == "age":
+            part = part.reindex([band for band in (*AGE_BANDS, UNKNOWN) if band in part.index])
         parts.append(part.rename_axis("value").reset_index().assign(attribute=attribute))
     if not parts:
         return pd.DataFrame(columns=["attribute", "value", "images", "identities"])

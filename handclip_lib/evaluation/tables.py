@@ -26,7 +26,9 @@ HEADINGS = {
     "fmr_difference": "FMR difference", "fnmr_difference": "FNMR difference", "n_images": "images",
     "trained_rank1": "Rank-1 of trained people",
     "strangers_rank1": "Rank-1 of strangers", "rank1_gap": "gap",
-    "n_genuine_identities": "identities with a mated pair",
+    "n_genuine_identities": "identities with a mated pair", "image_to_text@1": "image→text@1",
+    "image_to_text@5": "image→text@5", "text_to_image@1": "text→image@1", "text_to_image@5": "text→image@5",
+    "image_to_text@1_by_text": "image→text@1 by text", "image_to_text": "image→text", "text_to_image": "text→image",
 }  # fmt: skip
 """The field's word for a column (ISO/IEC 2382-37:2022, ISO/IEC 19795-1:2021); any other says what it is itself."""
 QUALIFIED = {

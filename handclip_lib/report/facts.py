@@ -47,6 +47,12 @@ class Answer:
     warnings: list[str]  # what a reader should doubt, a sentence each
     claims: list[bool]  # whether each row of the table is a claim; the others are grey
 
+    @property
+    def numbers(self) -> list[bool]:
+        """Whether each column of the table holds figures; the first holds names."""
+        _, *columns = zip(*self.table[1:], strict=True)
+        return [False, *(any(map(str.isdigit, "".join(column))) for column in columns)]
+
     def redacted(self, redaction: "Redaction") -> "Answer":
         """The same without names."""
         table = [[redaction.cell(row[0]), *map(redaction.text, row[1:])] for row in self.table]

@@ -103,8 +103,10 @@ class _Prompts(Training):
     ):  # fmt: skip
         self.learner, self.identities, self.options, self.validate = learner, identities, options, validate
         device = learner.context.device
-        self.labels = torch.as_tensor(np.asarray(identities, np.int64), device=device)
-        self.features = torch.as_tensor(np.asarray(images, np.float32), device=device)
+        self.labels = torch.tensor(
+            np.asarray(identities, np.int64), device=device
+        )  # a copy: pandas gives read-only ones
+        self.features = torch.tensor(np.asarray(images, np.float32), device=device)
         self.adam = OPTIMIZERS[options.optimizer](
             [learner.context], lr=options.learning_rate, weight_decay=options.weight_decay
         )

@@ -68,7 +68,7 @@ def test_attributes_are_read_without_their_underscores_and_counts_with_commas():
 
 def test_what_a_training_measures_on_validation_is_in_percent():
     told = readable(result_table({"epoch": [1], "val_rank1": [0.5], "val_image_to_text@1": [0.25], "loss": [2.0]}))
-    assert list(told) == ["epoch", "Rank-1 on validation, %", "image to text@1 on validation, %", "loss"]
+    assert list(told) == ["epoch", "Rank-1 on validation, %", "image→text@1 on validation, %", "loss"]
     assert told.iloc[0].tolist() == ["1", "50.0", "25.0", "2"]
 
 
