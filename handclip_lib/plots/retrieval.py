@@ -69,11 +69,10 @@ def draw_spread(results: Sequence[ProtocolResult]) -> Figure:
         axis.plot(values, np.full(len(values), row), ".", color=style.QUIET, ms=9, alpha=0.7)
         ends = (result.rank1.estimate, result.rank1.low, result.rank1.high)
         style.bar_of_interval(axis, ends, row + 0.22, style.look(models.index(result.model))[:2])
-    style.name_rows(axis, (f"{r.model}, {GALLERY_TITLES[r.gallery]}" for r in results))
+    style.name_rows(axis, (f"{r.model}, {GALLERY_TITLES[r.gallery]}" for r in results), -0.5)
     style.percent(axis.xaxis)
     people = style.people(result.rank1.n_identities for result in results)
     axis.set(xlabel=f"rank-1: grey dots are single draws, bars the interval over {people}", xlim=(0, 100))
-    axis.margins(y=0.2)
     return figure
 
 

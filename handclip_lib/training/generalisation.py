@@ -35,7 +35,7 @@ class Generalisation:
     @property
     def of_whom(self) -> str:
         """Whose rank-1 was measured, in words."""
-        kinds = {"trained_rank1": "trained people", "strangers_rank1": f"strangers ({self.who})"}
+        kinds = {"trained_rank1": "trained people", "strangers_rank1": f"strangers, {self.who}"}
         return " and of ".join(said for name, said in kinds.items() if name in self.curve) or "nobody"
 
     @property

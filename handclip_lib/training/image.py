@@ -16,6 +16,7 @@ from handclip_lib.backbone.image_tower import kind_of
 from handclip_lib.backbone.rates import chosen, rates_of
 from handclip_lib.backbone.weights import refuse_not_finite
 from handclip_lib.errors import TrainingError
+from handclip_lib.evaluation.tables import result_table
 from handclip_lib.losses import WITH_TEXT, WeightedLoss, image_losses
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.models.trained import TRAINING, encode_images
@@ -49,6 +50,12 @@ class ImageResult:
     share: float
     shares: pd.DataFrame
     whitened: bool = False
+
+    @property
+    def between(self) -> str:
+        """What `shares` are of, as a caption."""
+        ends = f"From the frozen weights (0 %) to those of epoch {self.best_epoch} (100 %)"
+        return f"{ends}{', each whitened' if self.whitened else ''}; taken: {100 * self.share:.3g} %"
 
     @property
     def after_training(self) -> str:
@@ -227,7 +234,7 @@ class _Images(Training):
             rows.append({"share": share} | self.from_main(dict(self.measure()) if self.is_main else {}))
         share = max(rows, key=lambda row: row[self.options.select_by])["share"] if asked == CHOSEN else asked
         _put(self.encoder, self.start.towards(self._best, share))
-        return share, pd.DataFrame(rows)
+        return share, result_table(rows)
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Embeddings of uint8 images by what is evaluated, in evaluation mode."""

@@ -137,12 +137,12 @@ def cmc_interval(per_query: pd.DataFrame, n_gallery: int) -> Interval:
 
 
 def evaluate_models(features: Mapping[str, Features], split: Split, *, burst: int = 0) -> list[ProtocolResult]:
-    """Evaluate several models by name, the model of interest first, on each gallery the split has."""
+    """Evaluate several models by name, that of interest first, trivial baselines last, on each gallery there is."""
     galleries = ("aspect", "all") if "other" in set(split.images["role"]) else ("aspect",)
     return [
-        evaluate_split(embeddings, split, gallery, model=model, burst=burst)
+        evaluate_split(features[model], split, gallery, model=model, burst=burst)
         for gallery in galleries
-        for model, embeddings in features.items()
+        for model in sorted(features, key=is_baseline)
     ]
 
 
