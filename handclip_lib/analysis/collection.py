@@ -30,8 +30,8 @@ COLUMNS = [
     "id", "notebook", "model", "weights", "dataset", "data_root", "aspect", "differs", *METRICS, "seconds",
     "peak_memory_mb", "split", "status", "note",
 ]  # fmt: skip
-SHOWN = ("id", "model", "weights", "differs", "rank1", "map", "seconds", "split", "status", "note")
-"""Columns that a reader sees: what an id says is in no other."""
+SHOWN = ("id", "model", "differs", "rank1", "map", "seconds", "split", "note")
+"""Columns that a reader sees: what an id or a note says is in no other."""
 NUMBERS = [*METRICS, "seconds", "peak_memory_mb"]
 IN_COLUMNS = ("dataset", "data_root", "aspect")  # parameters that have a column of their own there
 MOST_NAMED, LONGEST_LABEL = 2, 28  # parameters, and characters, that a label of a run may hold
@@ -77,7 +77,10 @@ def runs_table(records: Sequence[Record], runs: Path, notes: Mapping[str, str] |
     for record in records:
         given, metrics = record.get("parameters") or {}, record.get("metrics") or {}
         model, software = metrics.get("model", ""), record.get("versions") or {}
-        differs = [_told(given, names), *(f"{name} {software[name]}" for name in packages if name in software)]
+        differs = [
+            _told(_meant(record), names) if given else "",
+            *(f"{name} {software[name]}" for name in packages if name in software),
+        ]
         rows.append({
             "id": record["id"], "notebook": record["notebook"], "model": model, "weights": _fingerprint(record, model),
             **{name: given.get(name, "") for name in IN_COLUMNS}, "differs": ", ".join(filter(None, differs)),
@@ -175,7 +178,7 @@ def run_labels(records: Sequence[Record], evaluations: Sequence[SavedEvaluation]
     It is "" for a run that has none of them, and for all where there is more to tell than a legend holds.
     """
     compared = [record for record in records if record["id"] in {evaluation.run for evaluation in evaluations}]
-    names = differing(compared)
+    names = [name for name in differing(compared) if name not in EARLIER]  # an id that a label has no room for
     given = {record["id"]: record.get("parameters") or {} for record in compared}
     texts = {run: _told(values, names) for run, values in given.items()}
     fits = len(names) <= MOST_NAMED and max(map(len, texts.values()), default=0) <= LONGEST_LABEL

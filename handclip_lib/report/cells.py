@@ -40,7 +40,7 @@ PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,")
 SETUP = "setup"  # tag of cells that start a run: what they print is for who sits before the notebook
 OF_THE_NOTEBOOK = ("Needs.", "Writes.", "Time.", "Next.")
 """What paragraphs begin with that say how to use a notebook, and nothing of what a run of it found."""
-LONG = 15  # rows of a table from which it scrolls
+LONG, WIDE = 15, 9  # rows of a table from which it scrolls, and columns from which its print is smaller
 PROGRESS = re.compile(r"\d+%\||\d+it \[|(it/s|s/it)[\],]")
 LONG_WORD, BREAKS = re.compile(r"[^\s-]{24}"), re.compile(r"(?<=[_/=])(?=\w)")
 """A name that would widen its column, and where a line may end in it; hyphens are such places by themselves."""
@@ -245,7 +245,7 @@ def _make_legible(soup: BeautifulSoup, table: Tag, number: int) -> None:
         cue = soup.new_tag("span", attrs={"class": "rows"})
         cue.string = f" ({len(rows)} rows; scroll for all of them)"
         caption.append(cue)
-    kind = "table long" if len(rows) > LONG else "table"
+    kind = "table" + " long" * (len(rows) > LONG) + " wide" * (max(map(len, rows), default=0) > WIDE)
     place = {"class": kind, "tabindex": "0", "role": "region", "aria-labelledby": f"table-{number}"}
     table.wrap(soup.new_tag("div", attrs=place)).insert_before(caption)
     for name in table.select("thead th"):
@@ -257,8 +257,9 @@ def _make_legible(soup: BeautifulSoup, table: Tag, number: int) -> None:
         texts = [cell.get_text(" ", strip=True) for cell in cells]
         is_number = any(re.search(r"\d", text) for text in texts) and all(NUMBER.fullmatch(text) for text in texts)
         if is_number and cells[0].name == "td":
+            kind = "number interval" if any("[" in text for text in texts) else "number"
             for cell in (*cells, *(row[column] for row in headings if len(row) == len(rows[0]))):
-                cell["class"] = "number"
+                cell["class"] = kind
             for cell, text in zip(cells, texts, strict=True):
                 cell.string = whole_interval(text)
     for word in table.find_all(string=LONG_WORD):

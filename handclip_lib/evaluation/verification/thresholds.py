@@ -31,7 +31,7 @@ from handclip_lib.parameters.notebooks import Evaluation
 
 FIXED_SHOWN = (
     "model", "threshold", "fmr_validation", "fmr", "fnmr_validation", "fnmr", "hter", "n_identities",
-    "n_genuine_identities", "n_genuine", "n_impostor",
+    "n_genuine_identities",
 )  # fmt: skip
 GROUPS_SHOWN = ("attribute", "group", "n_identities", "rank1", "fmr", "fnmr", "fnmr_ratio")
 OPEN_SET_SHOWN = (
