@@ -100,6 +100,17 @@ def test_a_conclusion_stands_on_the_first_screen_alone_and_in_the_cells_of_a_run
     assert page.main.text.count("It is 5.") == 1
 
 
+def test_an_interval_stays_whole_and_a_long_name_may_end_a_line_within(tmp_path: Path):
+    row = "<tr><td>vitb16_prompts_of_the_lab_2026/best=1</td><td>63.1 [56.9, 69.0]</td></tr>"
+    table = f"<table><thead><tr><th>model</th><th>Rank-1 (95 % CI), %</th></tr></thead><tbody>{row * 2}</tbody></table>"
+    cells = [v4.new_code_cell("", outputs=[v4.new_output("display_data", {"text/html": table, "text/plain": ""})])]
+    page = _report(tmp_path, cells)
+    name, figure = page.select_one(".cell tbody tr")("td")
+    assert name.decode_contents() == "vitb16_<wbr/>prompts_<wbr/>of_<wbr/>the_<wbr/>lab_<wbr/>2026/<wbr/>best=<wbr/>1"
+    assert (figure.text, figure["class"]) == ("63.1 [56.9,\u00a069.0]", ["number", "interval"])
+    assert page.select(".cell th")[1].text == "Rank\u20111 (95\u00a0%\u00a0CI), %"
+
+
 def test_of_a_table_without_rows_the_caption_says_so_and_no_heading_stands_alone(tmp_path: Path):
     headings = "<thead><tr><th>model</th></tr></thead><tbody></tbody>"
     table = f"<table><caption>By session; none here</caption>{headings}</table>"
