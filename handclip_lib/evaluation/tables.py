@@ -153,7 +153,7 @@ def plain(value: Any) -> str:
 def _count(value: Any) -> str:
     """A whole number with commas, `plain` otherwise."""
     try:
-        return f"{value:,d}"
+        return f"{value:,d}" if plain(value) else ""
     except (TypeError, ValueError):
         return plain(value)
 

@@ -248,7 +248,8 @@ def embedding_maps(maps: Mapping[str, pd.DataFrame], identities: int = 12) -> Fi
     named = list(dict.fromkeys(next(iter(maps.values()))["identity"]))[:identities]
     for axis, (label, points) in zip(axes, maps.items(), strict=True):
         rest = points[~points["identity"].isin(named)]
-        axis.plot(rest["x"], rest["y"], ".", color=PALE, ms=4, label=counted(rest["identity"].nunique(), "other"))
+        others = counted(rest["identity"].nunique(), "other") if len(rest) else None
+        axis.plot(rest["x"], rest["y"], ".", color=PALE, ms=4, label=others)
         for place, identity in enumerate(named):
             own = points[points["identity"] == identity]
             marker = style.MARKERS[place // len(style.COLOURS) % len(style.MARKERS)]

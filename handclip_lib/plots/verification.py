@@ -199,7 +199,7 @@ def cross_group_matrices(table: pd.DataFrame, model: str, threshold: float) -> F
 def menagerie_map(people: pd.DataFrame, model: str) -> Figure:
     """Mean mated and non-mated score of each person, rows of `menagerie`, and the quarters that make the kinds."""
     figure, (axis,) = figure_with_axes(height=4.6)
-    for place, kind in enumerate(("", *KINDS)):
+    for place, kind in enumerate(("", *KINDS) if len(people) >= FEWEST else ("",)):
         rows = people[people["kind"] == kind]
         colour, marker, _ = look(place - 1) if kind else (QUIET, ".", "")
         label = f"{kind or 'none of these'} ({len(rows)})"

@@ -368,6 +368,7 @@ def test_seeds_of_each_model_are_stated_and_one_seed_of_a_training_is_warned_of(
     seeds = collection.seeds_of([*records, *evaluated, other], entries_of(evaluations, "05_evaluation-0"))
     assert seeds["seeds"].tolist() == ["0, 4", "0, 4", "not known"]
     assert seeds["trained"].tolist() == ["here", "here", "elsewhere"]
+    assert readable(seeds)["number of seeds"].tolist() == ["2", "2", ""]
     assert seeds["rank1"].tolist() == pytest.approx([0.55, 0.55, 0.4])
     assert collection.seed_cautions(seeds) == [
         "Trained elsewhere, with seeds that are not known here: tiny (05-w)."
