@@ -302,10 +302,12 @@ def _finished(
         per_identity, of_what = of_each["session"].nunique(), "sessions"
     unqueryable = sorted(per_identity.index[per_identity == 1], key=identity_order)
     if len(per_identity) < 2 or len(unqueryable) == len(per_identity):
+        able = len(per_identity) - len(unqueryable)
+        others = "" if protocol in ("proportional", "test_only") else ", or protocol='proportional'"
         raise DataError(
-            f"{table.root}, aspect {aspect}, protocol {protocol}: {len(per_identity)} test identities, of which "
-            f"{len(per_identity) - len(unqueryable)} have two {of_what} or more; at least two identities and one query "
-            "are needed. Use more photographs, another aspect, or protocol='proportional'"
+            f"{table.root}, aspect {aspect}, protocol {protocol}: {counted(len(per_identity), 'test identity')}, "
+            f"{able} of which with two {of_what} or more; at least two identities and one query are needed. Use "
+            f"photographs of more people, more of each, or another aspect{others}"
         )
     counts = {role: int(n) for role, n in rows["role"].value_counts().sort_index().items()}
     meta: dict[str, Any] = {

@@ -87,6 +87,7 @@ def notebook_cells(
     notebook, _ = TagRemovePreprocessor(remove_cell_tags={"papermill-error-cell-tag"}).preprocess(notebook, {})
     if redaction:
         redaction.redact_notebook(notebook)
+    _end_with_the_failure(notebook)
     errors, placed = [], set()
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -116,6 +117,13 @@ def notebook_cells(
             cell["class"] = "cell quiet"
     style = HtmlFormatter(style="default").get_style_defs(".highlight")
     return Cells(str(soup), style, title, contents, errors[0] if errors else "")
+
+
+def _end_with_the_failure(notebook: NotebookNode) -> None:
+    """Of a notebook that failed, drop the sections after it that nothing was computed for."""
+    ran = [number for number, cell in enumerate(notebook.cells) if cell.get("outputs")]
+    if any(output.output_type == "error" for number in ran for output in notebook.cells[number].outputs):
+        notebook.cells = notebook.cells[: ran[-1] + 1]
 
 
 def _enliven(output: NotebookNode, panels: "Sequence[LivePanel]") -> str | None:

@@ -100,6 +100,19 @@ def test_a_conclusion_stands_on_the_first_screen_alone_and_in_the_cells_of_a_run
     assert page.main.text.count("It is 5.") == 1
 
 
+def test_a_failed_report_ends_where_it_failed(tmp_path: Path):
+    error = v4.new_output("error", ename="DataError", evalue="one person", traceback=["one person"])
+    cells = [
+        v4.new_markdown_cell("## Before"), _code("1", error), v4.new_markdown_cell("## After\n\nWhat figures mean."),
+        _code("2"),
+    ]  # fmt: skip
+    page = _report(tmp_path / "failed", cells, status="failed", error="one person")
+    assert [heading.text for heading in page.select(".prose h2")] == ["Before"]
+    cells[-1] = _code("2", _display(plain="went on by hand"))
+    page = _report(tmp_path / "on", cells, status="failed", error="one person")
+    assert [heading.text for heading in page.select(".prose h2")] == ["Before", "After"]
+
+
 def test_an_interval_stays_whole_and_a_long_name_may_end_a_line_within(tmp_path: Path):
     row = "<tr><td>vitb16_prompts_of_the_lab_2026/best=1</td><td>63.1 [56.9, 69.0]</td></tr>"
     table = f"<table><thead><tr><th>model</th><th>Rank-1 (95 % CI), %</th></tr></thead><tbody>{row * 2}</tbody></table>"
