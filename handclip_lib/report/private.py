@@ -19,7 +19,14 @@ from handclip_lib.evaluation.tables import HEADINGS
 from handclip_lib.parameters.backbones import folder_of
 from handclip_lib.parameters.notebooks import NOTEBOOKS
 from handclip_lib.parameters.parts import choices_of
-from handclip_lib.places import cache_folder, project_root, reports_folder
+from handclip_lib.places import (
+    HD_DISTRACTORS,
+    HD_IDENTITIES,
+    PHOTOGRAPHS,
+    cache_folder,
+    project_root,
+    reports_folder,
+)
 from handclip_lib.report.facts import PLACES
 
 NOTE = (
@@ -30,6 +37,8 @@ WITHHELD = "withheld"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 OF_THE_MACHINE = ("command", "process")
 """Parts of a record that name a machine, its user, and folders there."""
+PUBLISHED = frozenset({PHOTOGRAPHS, *HD_IDENTITIES.split("/"), *HD_DISTRACTORS.split("/")})
+"""Folders of data sets as they are published: everybody's are called so, and "11k Hands" is a word of ours."""
 EVERYWHERE = frozenset({"home", "Users", "root", "mnt", "media", "srv", "opt", "var", "tmp", "data", "usr"})
 """Folders that every machine has."""
 FILE = re.compile(r"[^\s'\"<>()\[\],;:=|]+\.(?:jpe?g|png|bmp|tiff?|webp)\b", re.I)
@@ -184,7 +193,7 @@ def redaction_of(run_folder: Path, run: Mapping[str, Any]) -> Redaction:
     here = [run_folder.absolute(), Path.cwd(), project_root(), reports_folder(), cache_folder()]
     whole = {str(place) for place in (*places, *(place.absolute() for place in places), *here)}
     parts = {part for place in places for part in (*place.parts, place.stem)} - EVERYWHERE
-    inside = {part for path in paths for part in Path(path).parts[:-1]}
+    inside = {part for path in paths for part in Path(path).parts[:-1]} - PUBLISHED
     machine = {socket.gethostname(), str((run.get("process") or {}).get("host") or ""), *_user()}
     machine.add(str((run.get("study") or {}).get("name") or ""))
     files = {name for path in paths for name in (path, Path(path).name, Path(path).stem)}
