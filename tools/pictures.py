@@ -18,11 +18,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 PLACE = ROOT / "reports" / "reference"
-FIRST_SCREEN, WIDE = {"width": 1280, "height": 920}, {"width": 1400, "height": 900}
+FIRST_SCREEN, WIDE = ViewportSize(width=1280, height=920), ViewportSize(width=1400, height=900)
 TRIAL = "train = partial("
 """How the cell of notebook 02 begins that makes the panel which trains."""
 

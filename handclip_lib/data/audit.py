@@ -326,9 +326,10 @@ def _attributes(table: HandTable) -> Iterator[str]:
         yield f"\n{attribute}"
         names = values["value"].map(one_line)
         width = max(names.str.len())
-        for row in values.assign(value=names)[values["images"] > 0].itertuples(index=False):
-            noun = "image " if row.images == 1 else "images"
-            yield f"  {row.value:<{width}}  {row.images:>6} {noun} of {counted(int(row.identities), 'identity')}"
+        for name, images, identities in zip(names, values["images"], values["identities"], strict=True):
+            if images:
+                noun = "image " if images == 1 else "images"
+                yield f"  {name:<{width}}  {images:>6} {noun} of {counted(identities, 'identity')}"
 
 
 def _protocols(protocol: str, protocols: Mapping[str, pd.DataFrame | str]) -> Iterator[str]:

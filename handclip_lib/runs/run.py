@@ -130,7 +130,7 @@ class Run:
         def redraw(*values: Any, last: bool = False) -> None:
             nonlocal drawn_at
             if last or time.monotonic() - drawn_at >= SECONDS_BETWEEN_FIGURES:
-                place = {"display_id": f"handclip-{self.folder.name}-{name}", "update": drawn_at >= 0}
+                place: dict[str, Any] = {"display_id": f"handclip-{self.folder.name}-{name}", "update": drawn_at >= 0}
                 self._show(draw(*values), name, alt, **place)
                 drawn_at = time.monotonic()
 
