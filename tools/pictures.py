@@ -47,7 +47,7 @@ def main() -> None:
         page.screenshot(path=PLACE / "interactive.png")
         handclip("init", str(folder / "study"))
         with lab(folder / "study") as url:
-            photograph_panel(page, url)
+            photograph_panel(page, url, report.parents[1])
             page.screenshot(path=PLACE / "panel.png")
         browser.close()
 
@@ -84,19 +84,23 @@ def lab(study: Path) -> Iterator[str]:
         process.wait(30)
 
 
-def photograph_panel(page: Page, url: str) -> None:
+def photograph_panel(page: Page, url: str, runs: Path) -> None:
     """Run notebook 02, open a group of its parameters, and give the panel that trains a view of its own below."""
     page.goto(url)
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
-    command(page, "notebook:run-all-cells")
-    page.wait_for_timeout(5000)
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=300_000)
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=90_000)
+    page.evaluate("window.jupyterapp.shell.currentWidget.context.sessionContext.ready")
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    while not any('"reached_the_end": true' in record.read_text() for record in runs.glob("02_*/run.json")):
+        page.wait_for_timeout(1000)
     show(page, TRIAL)
     command(page, "notebook:create-output-view")
     command(page, "application:toggle-left-area")
-    page.get_by_alt_text("Learning curves of a short training").last.wait_for()
     show(page, "parameter_panel(config)")
-    page.get_by_role("button", name="prompt learning").first.click()
+    group = page.get_by_role("button", name="prompt learning").first
+    group.click()
+    page.wait_for_timeout(1000)
+    group.evaluate("e => e.scrollIntoView(true)")
     page.wait_for_timeout(2000)
 
 

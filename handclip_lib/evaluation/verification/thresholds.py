@@ -108,16 +108,14 @@ def at_fixed(known: Pairs, test: Pairs, fmr: float) -> dict[str, Any]:
 
 
 def kept_promise(fixed: pd.DataFrame, trained: bool) -> str:
-    """What the first model's threshold of `fixed_on_validation` promised and keeps, as a caption.
-
-    `trained`: the people it was chosen on trained the model too.
-    """
+    """What the first threshold of `fixed_on_validation` promised and keeps; `trained`: on people who trained it too."""
     if fixed.empty:
         return "No threshold could be fixed: fewer than two people validate, or their photographs have no embedding"
     first = fixed.iloc[0]
     promised, kept = (f"{in_percent(first[name])} %" for name in ("fmr_validation", "fmr"))
-    at = "at the threshold fixed there"
-    told = f"{first['model']} accepts {promised} of non-mated pairs on validation, {at}, {kept} on test"
+    told = (
+        f"{first['model']} accepts {promised} of non-mated pairs at the threshold fixed on validation, {kept} on test"
+    )
     return told + ("; the people who validate also trained it" if trained else "")
 
 
@@ -202,15 +200,11 @@ def fixed_on_validation(
 
 
 def usable_threshold(fixed: pd.DataFrame, otherwise: float) -> tuple[float, str]:
-    """The first model's threshold of `fixed_on_validation`, or that of the EER, and what chose it, in words.
-
-    The latter where there is none on validation, or it rejects everybody.
-    """
+    """The first model's threshold of `fixed_on_validation`, else, or if that rejects all, the EER's; what chose it."""
     found = float(fixed["threshold"].iloc[0]) if len(fixed) else np.inf
-    if not np.isinf(found):
-        return found, "fixed on validation"
     why = "the one fixed on validation rejects everybody" if len(fixed) else "nobody validates"
-    return otherwise, f"of the equal error rate, which the test pairs chose themselves ({why})"
+    of_test = f"of the equal error rate, which the test pairs chose themselves ({why})"
+    return (otherwise, of_test) if np.isinf(found) else (found, "fixed on validation")
 
 
 def _fmr(pairs: Pairs, threshold: float) -> Interval:

@@ -461,6 +461,6 @@ def test_what_cannot_be_measured_is_refused(options, words):
 def test_the_caption_of_a_fixed_threshold_is_made_of_its_figures_and_says_who_trained():
     fixed = pd.DataFrame({"model": ["tiny", "pixels"], "fmr_validation": [0.01, 0.5], "fmr": [0.034, 0.5]})
     told = thresholds.kept_promise(fixed, trained=False)
-    assert told == "tiny accepts 1.0 % of non-mated pairs on validation, at the threshold fixed there, 3.4 % on test"
+    assert told == "tiny accepts 1.0 % of non-mated pairs at the threshold fixed on validation, 3.4 % on test"
     assert thresholds.kept_promise(fixed, trained=True) == f"{told}; the people who validate also trained it"
     assert "fewer than two people" in thresholds.kept_promise(fixed.iloc[:0], trained=True)
