@@ -97,8 +97,8 @@ def whole_interval(figure: str) -> str:
 
 
 def unbroken(heading: str) -> str:
-    """A column's heading that no line ends within "Rank-1" and "95 % CI"."""
-    return heading.replace("-", "\u2011").replace("95 % CI", "95\u00a0%\u00a0CI")
+    """A column's heading that no line ends within "Rank-1" and "95 % CI", but one may after the arrow of "a→b"."""
+    return heading.replace("-", "\u2011").replace("95 % CI", "95\u00a0%\u00a0CI").replace("→", "→\u200b")
 
 
 def is_synthetic(run: Mapping[str, Any]) -> bool:
