@@ -70,6 +70,7 @@ def split_facts(split: Split) -> pd.DataFrame:
     """What a reader must know of a split to read its figures: columns `fact` and `value` (text)."""
     meta = split.meta
     alone = meta["unqueryable"]
+    once = "session" if split.crosses_sessions else "image"
     names = f" ({', '.join(alone[:8])}{', …' if len(alone) > 8 else ''})" if alone else ""
     facts = [
         ("protocol", meta["protocol"]),
@@ -77,7 +78,7 @@ def split_facts(split: Split) -> pd.DataFrame:
         ("in each draw", _drawn(split)),
         ("identities up to this one train", "—" if meta["cutoff"] is None else str(meta["cutoff"])),
         ("draws, seed", f"{meta['draws']}, {meta['seed']}"),
-        ("test identities with one image, never a query", f"{len(alone)}{names}"),
+        (f"test identities with one {once}, never a query", f"{len(alone)}{names}"),
         *((f"note {number}", _in_singular(note)) for number, note in enumerate(meta["notes"], 1)),
         ("checksum of the manifest", split.checksum[:16]),
     ]

@@ -39,7 +39,8 @@ QUALIFIED = {
 SHARES = frozenset({
     "rank1", "rank5", "rank10", "map", "map_trapezoid", "minp", "eer", "fmr", "fnmr", "fpir", "fnir", "tar", "target",
     "fta", "fta_if_dropped", "tied_share", "left_out", "share", "accuracy", "majority", "chance", "best_rank1",
-    "lowest_supported_fmr", "image_to_text@1", "image_to_text@5", "text_to_image@1", "image_to_text@1_by_text",
+    "interpolation", "lowest_supported_fmr", "image_to_text@1", "image_to_text@5", "text_to_image@1",
+    "image_to_text@1_by_text",
     "hter", "fnir_rank1", "fmr_difference", "fnmr_difference", "trained_rank1", "trained_map",
     "strangers_rank1", "rank1_gap",
 })  # fmt: skip

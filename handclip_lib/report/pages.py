@@ -145,7 +145,7 @@ def _facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         # a split says what was done: of a data set without aspects none, whichever was asked for
         "Data set": split.get("dataset") or given.get("dataset"),
         "Aspect": split.get("aspect") or given.get("aspect"),
-        "Model": (run.get("metrics") or {}).get("model") or model_of(given),
+        "Model": (run.get("metrics") or {}).get("model") or model_of(run),
         "Weights": "; ".join(weights) or given.get("weights"),
         "Changed from default": ", ".join(f"{name} = {text(value)}" for name, value in changed_of(run).items()),
         "Started": moment(run.get("started")),

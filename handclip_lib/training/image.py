@@ -40,8 +40,8 @@ class ImageResult:
         best_epoch: The epoch with the highest `select_by`; 0 where nothing was learnt.
         learnt: "yes"; or "no: " or "in part: " and the reason.
         share: Of what was tuned that the encoder holds, in 0..1; see `interpolation`.
-        shares: Each that was tried, as "share", and what `validate` returned; empty where nothing is interpolated.
-        whitened: Whether the encoder whitens what it embeds.
+        shares: Each that was tried, as "interpolation", and what `validate` returned; empty where none is.
+        whitened: "yes", "no", or "no: " and why it could not be.
     """
 
     history: pd.DataFrame
@@ -49,13 +49,13 @@ class ImageResult:
     learnt: str
     share: float
     shares: pd.DataFrame
-    whitened: bool = False
+    whitened: str = "no"
 
     @property
     def between(self) -> str:
         """What `shares` are of, as a caption."""
         ends = f"From the frozen weights (0 %) to those of epoch {self.best_epoch} (100 %)"
-        return f"{ends}{', each whitened' if self.whitened else ''}; taken: {100 * self.share:.3g} %"
+        return f"{ends}{', each whitened' if self.whitened == 'yes' else ''}; taken: {100 * self.share:.3g} %"
 
     @property
     def after_training(self) -> str:
@@ -65,7 +65,9 @@ class ImageResult:
             weights = "as they were before training"
         elif self.share < 1:
             weights = f"{100 * self.share:.3g} % of the way from the frozen ones to {weights}"
-        whitened = "whitened by the photographs that trained" if self.whitened else "not whitened"
+        whitened = self.whitened.replace("no", "not whitened", 1)
+        if self.whitened == "yes":
+            whitened = "whitened by the photographs that trained"
         return f"The weights are {weights}; what they embed is {whitened}."
 
 
@@ -108,7 +110,9 @@ def fit_image(
     if learnt == LEARNT and not share:
         frozen = "the interpolation took the frozen weights"
         learnt = f"in part: {frozen}, whitened" if whitened else f"no: {frozen}"
-    return ImageResult(training.history.frame(), training.history.best_epoch, learnt, share, shares, whitened)
+    cannot = options.whitening and not encoder.can_be_whitened
+    told = "yes" if whitened else "no: no last projection gives its embedding" if cannot else "no"
+    return ImageResult(training.history.frame(), training.history.best_epoch, learnt, share, shares, told)
 
 
 class _Images(Training):
@@ -231,8 +235,8 @@ class _Images(Training):
         self.evaluated = self.encoder
         for share in SHARES if asked == CHOSEN else sorted({0.0, asked, 1.0}):
             _put(self.encoder, self.start.towards(self._best, share))
-            rows.append({"share": share} | self.from_main(dict(self.measure()) if self.is_main else {}))
-        share = max(rows, key=lambda row: row[self.options.select_by])["share"] if asked == CHOSEN else asked
+            rows.append({"interpolation": share} | self.from_main(dict(self.measure()) if self.is_main else {}))
+        share = max(rows, key=lambda row: row[self.options.select_by])["interpolation"] if asked == CHOSEN else asked
         _put(self.encoder, self.start.towards(self._best, share))
         return share, result_table(rows)
 

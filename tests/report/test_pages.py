@@ -59,13 +59,9 @@ def test_the_header_says_what_was_done_where_something_else_was_asked(tmp_path: 
     split = {"dataset": "folder", "aspect": "unspecified", "checksum": "0"}
     page = _report(tmp_path / "a", [], parameters=given, defaults={}, split=split, metrics={})
     facts = {fact.dt.text: fact.dd.text for fact in page.select("dl.facts div")}
-    assert (facts["Aspect"], facts["Model"]) == ("unspecified", "embeddings")
+    assert (facts["Aspect"], "Model" in facts) == ("unspecified", False), "the default backbone is none that ran"
     row = index_row(tmp_path / "a", {"id": "a", "status": "succeeded", "parameters": given, "split": split})
-    assert (row["aspect"], row["backbone"]) == ("unspecified", "embeddings")
-    given = {"trained_run": "latest", "backbone": "tiny"}
-    assert (
-        index_row(tmp_path / "a", {"id": "a", "status": "failed", "parameters": given})["backbone"] == "a trained run's"
-    )
+    assert (row["aspect"], row["backbone"]) == ("unspecified", "")
 
 
 def test_the_header_says_what_ran_when_and_what_differs(tmp_path: Path):
@@ -401,6 +397,15 @@ def test_the_index_lists_runs_newest_first_with_figures_and_links(tmp_path: Path
     links = BeautifulSoup(write_index(runs).read_text("utf-8"), "html.parser").select_one("tbody tr")
     assert [link["href"] for link in links("a")][1:] == ["runs/newer%20%231/report_interactive.html"]
     assert links.img["src"] == "runs/newer%20%231/figures/cmc.png", "it tells more than the first one"
+
+
+@pytest.mark.parametrize(("metrics", "called"), [({"model": "w 3fa9, fine-tuned"}, "w 3fa9, fine-tuned"), ({}, "")])
+def test_the_index_calls_a_file_of_weights_by_its_name_and_not_by_the_backbone_that_is_default(
+    tmp_path: Path, metrics: dict, called: str
+):
+    _run(tmp_path / "runs", "one", metrics=metrics, parameters=RECORD["parameters"] | {"weights": "/x/w.pt"})
+    page = BeautifulSoup(write_index(tmp_path / "runs").read_text("utf-8"), "html.parser")
+    assert page.select_one("tbody tr")("td")[5].text == called
 
 
 def _saved_picture(path: Path, colour: str) -> None:

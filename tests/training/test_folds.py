@@ -253,11 +253,11 @@ def test_with_validation_images_nobody_measured_is_a_stranger(validation, column
 @pytest.mark.parametrize(
     ("epoch", "share", "whitened", "said"),
     [
-        (5, 0.5, True, "50 % of the way from the frozen ones to those of epoch 5; what they embed is whitened by the "
+        (5, 0.5, "yes", "50 % of the way from the frozen ones to those of epoch 5; what they embed is whitened by the "
                        "photographs that trained"),
-        (5, 1.0, False, "those of epoch 5; what they embed is not whitened"),
-        (5, 0.0, False, "as they were before training; what they embed is not whitened"),
-        (0, 1.0, False, "as they were before training; what they embed is not whitened"),
+        (5, 1.0, "no", "those of epoch 5; what they embed is not whitened"),
+        (5, 0.0, "no", "as they were before training; what they embed is not whitened"),
+        (0, 1.0, "no", "as they were before training; what they embed is not whitened"),
     ],
 )  # fmt: skip
 def test_what_was_done_to_the_weights_is_said_of_what_was_done(epoch, share, whitened, said):
