@@ -161,6 +161,14 @@ class Evaluation(Model, Data):
         """Whether one of `STUDIES` is asked for, and to be had: some need a model, and embeddings are none."""
         return (self.studies == "all" and not (self.embeddings and study in NEED_MODEL)) or study in self._named_studies
 
+    def left_out(self, study: str) -> str:
+        """Why one of `STUDIES` is not in a report, a sentence."""
+        if self.embeddings and study in NEED_MODEL:
+            return (
+                "Not computed: it needs a model that encodes photographs, and these embeddings are another program's."
+            )
+        return f"Not computed: studies={self.studies!r} leaves it out."
+
     @property
     def _named_studies(self) -> list[str]:
         return [name.strip() for name in self.studies.split(",")]

@@ -98,23 +98,27 @@ class Run:
         if keeps_status:
             self._watch()
 
-    def show(self, figure: "Figure", name: str, alt: str) -> None:
-        """Save a figure as `figures/<name>.png` and show it; `alt` says what it shows, as its caption in the report."""
-        self._show(figure, name, alt)
+    def show(self, figure: "Figure", name: str, alt: str, caption: str = "") -> None:
+        """Save a figure as `figures/<name>.png` and show it; `alt` says what it shows.
+
+        In the report that is its caption too, unless a shorter one is given for those who see the figure.
+        """
+        self._show(figure, name, alt, caption)
 
     def show_all(self, figures: "Mapping[str, tuple[Figure, str]]") -> None:
         """`show` of several figures: each with what it shows, by name."""
         for name, (figure, alt) in figures.items():
             self.show(figure, name, alt)
 
-    def _show(self, figure: "Figure", name: str, alt: str, **place: Any) -> None:
+    def _show(self, figure: "Figure", name: str, alt: str, caption: str = "", **place: Any) -> None:
         _check_name(name)
         alt += self._label
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=DPI)
         with whole_file(self.folder / "figures" / f"{name}.png") as private:
             private.write_bytes(buffer.getvalue())
-        about = {"image/png": about_figure(figure, alt)}
+        seen = {"caption": caption + self._label} if caption else {}
+        about = {"image/png": about_figure(figure, alt) | seen}
         _display({"image/png": buffer.getvalue(), "text/plain": alt}, about, **place)
 
     def live(self, draw: "Callable[..., Figure]", name: str, alt: str) -> Callable[..., None]:
@@ -127,7 +131,7 @@ class Run:
         def redraw(*values: Any, last: bool = False) -> None:
             nonlocal drawn_at
             if last or time.monotonic() - drawn_at >= SECONDS_BETWEEN_FIGURES:
-                place = {"display_id": f"handclip-{self.folder.name}-{name}", "update": drawn_at >= 0}
+                place: dict[str, Any] = {"display_id": f"handclip-{self.folder.name}-{name}", "update": drawn_at >= 0}
                 self._show(draw(*values), name, alt, **place)
                 drawn_at = time.monotonic()
 
