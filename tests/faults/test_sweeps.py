@@ -197,7 +197,9 @@ def _processes_of(reports: Path) -> list[psutil.Process]:
 
 
 def _kernels(reports: Path) -> list[psutil.Process]:
-    return [process for process in _processes_of(reports) if "ipykernel_launcher" in " ".join(_command(process))]
+    return [
+        process for process in _processes_of(reports) if "handclip_lib.launch.kernel" in " ".join(_command(process))
+    ]
 
 
 def _command(process: psutil.Process) -> list[str]:

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -83,22 +84,22 @@ def test_a_launch_makes_a_report_that_is_its_owners_alone_and_is_not_repeated(re
     assert {"run.json", "executed.ipynb", "report.html", "split.csv", "split.json", "metrics.json"} <= files
     assert not [name for name in files if name.startswith(".")]
     assert done.folder.name in (reports / "index.html").read_text()
-    monkeypatch.setattr(launcher, "_papermill", lambda *_: pytest.fail("run again"))
+    monkeypatch.setattr(launcher.Papermill, "run", lambda *_: pytest.fail("run again"))
     assert launch(find_notebook("01"), SMALL).status == "skipped"
-    monkeypatch.setattr(launcher, "_papermill", lambda *_: (1, None))
+    monkeypatch.setattr(launcher.Papermill, "run", lambda *_: (1, None))
     assert launch(find_notebook("01"), SMALL, force=True).status == "failed"
     assert read_record(done.folder)["status"] == "failed"
 
 
 def test_a_notebook_that_does_not_reach_its_end_has_failed(monkeypatch):
-    monkeypatch.setattr(launcher, "_papermill", lambda *_: (0, None))
+    monkeypatch.setattr(launcher.Papermill, "run", lambda *_: (0, None))
     done = launch(find_notebook("01"), SMALL | {"seed": 5})
     assert (done.status, "run.finish" in done.error) == ("failed", True)
 
 
 @pytest.mark.matrix("two at once", "start", "the second is refused")
 def test_the_same_run_is_not_started_twice(monkeypatch):
-    monkeypatch.setattr(launcher, "_papermill", lambda *_: (1, None))
+    monkeypatch.setattr(launcher.Papermill, "run", lambda *_: (1, None))
     folder = launch(find_notebook("01"), SMALL | {"seed": 6}).folder
     with FileLock(folder.parent / f".{folder.name}.lock"), pytest.raises(RunError, match="another process"):
         launch(find_notebook("01"), SMALL | {"seed": 6})
@@ -126,13 +127,14 @@ def test_a_notebook_that_loses_the_signal_is_asked_again(tmp_path: Path, monkeyp
 
     threading.Thread(target=stop, daemon=True).start()
     command = [sys.executable, "-c", LOSES_THE_FIRST, str(ready)]
-    assert launcher._papermill(command, dict(os.environ), None) == (3, "SIGTERM"), "-9 where it is ended by force"
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert launcher.waited_for(child, None) == (3, "SIGTERM"), "-9 where it is ended by force"
 
 
 def test_the_command_line_lists_runs_and_refuses_without_a_traceback(monkeypatch, capsys):
     assert main(["runs"]) == 0
     assert "no runs in" in capsys.readouterr().out
-    monkeypatch.setattr(launcher, "_papermill", lambda *_: (1, None))
+    monkeypatch.setattr(launcher.Papermill, "run", lambda *_: (1, None))
     assert main(["run", "01", "-p", "draws", "2", "-p", "drawn_subjects", "8"]) == 1
     capsys.readouterr()
     assert main(["runs"]) == 0

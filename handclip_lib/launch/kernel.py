@@ -1,0 +1,64 @@
+"""The kernel of launched notebooks: it has imported what the first of them will, and begins anew for each.
+
+What takes seconds to import is imported while papermill is, in another process; an import that fails here fails again
+in its cell, which tells of it.
+"""
+
+import ast
+import gc
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+def main(notebook: str) -> None:
+    """Serve as a kernel, as ipykernel_launcher does with the arguments that are left."""
+    from ipykernel.kernelapp import IPKernelApp
+
+    app = IPKernelApp.instance()
+    app.initialize()  # before the imports: some look whether they are in a notebook
+    gc.disable()  # a fifth of the time: what is imported stays
+    import_ahead(Path(notebook))
+    gc.enable()
+    gc.freeze()
+    app.start()
+
+
+def import_ahead(notebook: Path) -> None:
+    """Import what the code cells of a notebook import of this library, as far as it can be."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                _import_of("".join(cell["source"]))
+
+
+def _import_of(source: str) -> None:
+    with suppress(Exception):
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("handclip_lib"):
+                exec(compile(ast.Module([node], []), "<imported ahead>", "exec"), {})
+
+
+def begin(log: str, environment: dict[str, str]) -> None:
+    """Forget the notebook before: its names and numbers, and its widgets; what is said goes into another log."""
+    from IPython import get_ipython
+
+    if "ipywidgets" in sys.modules:
+        sys.modules["ipywidgets"].Widget.close_all()
+    shell: Any = get_ipython()  # type: ignore[no-untyped-call]
+    shell.reset(new_session=True)
+    os.environ.update(environment)
+    gc.collect()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
+        sys.modules["torch"].cuda.empty_cache()
+    opened = os.open(log, os.O_WRONLY | os.O_APPEND)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(opened, stream.fileno())  # of the file that was there when the kernel began, not of its own stream
+    os.close(opened)
+
+
+if __name__ == "__main__":
+    main(sys.argv.pop(1))
