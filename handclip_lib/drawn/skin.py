@@ -99,7 +99,7 @@ def _skin(anatomy: Anatomy, surface: Surface, view: str, flush: float) -> np.nda
         tip = _bump((field.along - field.length) ** 2, 0.07)
         red[field.window] += np.where(field.distance < 0.01, tip * np.float32(0.5), 0)
     for pivot in anatomy.pivot[1:]:
-        near = surface.around(*pivot, REACH * 0.047)
+        near = surface.around(pivot[0], pivot[1], REACH * 0.047)
         away = (surface.x[near] - np.float32(pivot[0])) ** 2 + (surface.y[near] - np.float32(pivot[1])) ** 2
         red[near] += np.float32(0.7 if view == "dorsal" else 0.35) * _bump(away, 0.047)
     change = _rgb([0.02, -0.10, -0.085], np.float32)
