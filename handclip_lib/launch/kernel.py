@@ -16,6 +16,8 @@ from typing import Any
 
 def main(notebook: str) -> None:
     """Serve as a kernel, as ipykernel_launcher does with the arguments that are left."""
+    if Path(sys.path[0]) == Path.cwd():
+        del sys.path[0]  # no file that lies there stands for a module; IPython puts it back for the cells
     from ipykernel.kernelapp import IPKernelApp
 
     app = IPKernelApp.instance()
@@ -55,8 +57,10 @@ def begin(log: str, environment: dict[str, str]) -> None:
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
         sys.modules["torch"].cuda.empty_cache()
     opened = os.open(log, os.O_WRONLY | os.O_APPEND)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(opened, stream.fileno())  # of the file that was there when the kernel began, not of its own stream
+    for number, stream in enumerate((sys.stdout, sys.stderr), start=1):
+        with suppress(OSError):
+            number = stream.fileno()  # of the file that was there when the kernel began: the number's is its own pipe
+        os.dup2(opened, number)
     os.close(opened)
 
 

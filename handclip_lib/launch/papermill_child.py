@@ -67,8 +67,7 @@ def _kernel(notebook: str) -> Any:
     from traitlets.config import Config
 
     kernel = AsyncKernelManager(kernel_name="python3", config=Config(ENCRYPTED))
-    # -P: a file beside the notebooks stands for no module that is imported ahead; a cell finds it
-    command = [sys.executable, "-P", "-m", "handclip_lib.launch.kernel", notebook, "-f", "{connection_file}"]
+    command = [sys.executable, "-m", "handclip_lib.launch.kernel", notebook, "-f", "{connection_file}"]
     kernel.kernel_spec.argv = command  # type: ignore[union-attr]
     return kernel
 
