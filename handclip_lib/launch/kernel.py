@@ -11,6 +11,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 
@@ -51,7 +52,9 @@ def begin(log: str, environment: dict[str, str]) -> None:
     if "ipywidgets" in sys.modules:
         sys.modules["ipywidgets"].Widget.close_all()
     shell: Any = get_ipython()  # type: ignore[no-untyped-call]
+    module = {name: shell.user_ns[name] for name in vars(ModuleType("")) if name in shell.user_ns}
     shell.reset(new_session=True)
+    shell.user_ns.update(module)  # processes that a notebook starts look for its __spec__
     os.environ.update(environment)
     gc.collect()
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():

@@ -173,11 +173,11 @@ def ranked_gallery(
 
 def decision_figure(
     result: ProtocolResult, images: DecodedImages, model: Encodes, by: str = "auto", batch_size: int = 32
-) -> tuple[Figure, str, str]:
-    """`decision_rows` of a ranking's `example_queries` by the model that made it, the method, and what it shows."""
+) -> tuple[Figure, str]:
+    """`decision_rows` of a ranking's `example_queries` by the model that made it, and what it shows in words."""
     queries = example_queries(result)
     maps = decision_maps(queries, images, model, by=by, batch_size=batch_size)
-    return decision_rows(queries, maps, images), METHODS[maps[0].by].replace(" ", "_"), decision_alt(queries, maps)
+    return decision_rows(queries, maps, images), decision_alt(queries, maps)
 
 
 @style.in_our_look
