@@ -6,6 +6,7 @@ in its cell, which tells of it.
 
 import ast
 import gc
+import importlib
 import json
 import os
 import sys
@@ -41,8 +42,11 @@ def import_ahead(notebook: Path) -> None:
 def _import_of(source: str) -> None:
     with suppress(Exception):
         for node in ast.parse(source).body:
-            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("handclip_lib"):
-                exec(compile(ast.Module([node], []), "<imported ahead>", "exec"), {})
+            if isinstance(node, ast.ImportFrom) and (module := str(node.module)).startswith("handclip_lib"):
+                importlib.import_module(module)
+                for alias in node.names:
+                    with suppress(ModuleNotFoundError):  # most are no modules
+                        importlib.import_module(f"{module}.{alias.name}")
 
 
 def begin(log: str, environment: dict[str, str]) -> None:
