@@ -48,7 +48,7 @@ def test_a_killed_worker_s_run_is_run_by_the_other(reports: Path, cluster, tmp_p
     (tmp_path / "sweep.yml").write_text(TINY + "grid: {samples: [2, 3, 4]}\n")
     command = [*SWEEP, "-f", str(tmp_path / "sweep.yml"), "--scheduler", address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as sweep:
-        _until(lambda: len(_kernels(reports)) == 2, "two runs did not start")
+        _until(lambda: len(_begun(reports)) == 2, "two runs did not start")
         workers[0].send_signal(signal.SIGKILL)
         out, _ = sweep.communicate(timeout=240)
     assert (sweep.returncode, out.count("interrupted"), out.count("failed")) == (0, 0, 0), out
