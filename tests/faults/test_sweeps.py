@@ -77,7 +77,7 @@ def test_a_killed_sweep_leaves_no_run_behind_and_goes_on_from_there(reports: Pat
     command = [*SWEEP, "-f", str(tmp_path / "sweep.yml"), "--workers", "1"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT) as sweep:
         _until(lambda: [r["status"] for r in _records(reports)].count("succeeded") == 1, "no run succeeded")
-        _until(lambda: len(_kernels(reports)) == 1, "the second run did not start")
+        _until(lambda: len(_begun(reports)) == 2, "the second run did not start")
         sweep.kill()
     _until(lambda: not _processes_of(reports), "processes are left")
     assert sorted(record["status"] for record in _records(reports)) == ["interrupted", "succeeded"]
