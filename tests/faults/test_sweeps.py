@@ -137,8 +137,9 @@ def test_slurm_runs_a_sweep_and_a_killed_job_is_run_again(slurm, reports: Path, 
     (tmp_path / "sweep.yml").write_text(TINY + "grid: {samples: [2, 3, 4]}\n")
     command = [*SWEEP, "-f", str(tmp_path / "sweep.yml"), "--slurm", "-s", "time", "5"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as sweep:
-        _until(lambda: len(_kernels(reports)) >= 1, "no run started")
-        above = _kernels(reports)[0].parents()  # of a job whose run has begun: another may not be as far
+        _until(lambda: _begun(reports), "no run started")
+        begun = [k for k in _kernels(reports) if Path(k.environ()["HANDCLIP_RUN"]).name in _begun(reports)]
+        above = begun[0].parents()  # of a job whose run has begun: another may not be as far
         next(p for p in above if "submitit.core._submit" in _command(p) and "srun" not in _command(p)[0]).kill()
         out, _ = sweep.communicate(timeout=400)
     assert sweep.returncode == 0, out
