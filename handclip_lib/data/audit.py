@@ -69,7 +69,10 @@ def split_facts(split: Split) -> pd.DataFrame:
         ("aspect", meta["aspect"]),
         ("identities up to this one train", "—" if meta["cutoff"] is None else str(meta["cutoff"])),
         ("draws, seed", f"{meta['draws']}, {meta['seed']}"),
-        ("test identities with one image, never a query", f"{len(alone)}{names}"),
+        (
+            f"test identities with one {'session' if split.crosses_sessions else 'image'}, never a query",
+            f"{len(alone)}{names}",
+        ),
         *((f"note {number}", note) for number, note in enumerate(meta["notes"], 1)),
         ("checksum of the manifest", split.checksum[:16]),
     ]

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from handclip_lib.drawn.hand import Pose, anatomy_of, generator, surface_of
 from handclip_lib.drawn.skin import Light, Worn, render
 from handclip_lib.errors import DataError
-from handclip_lib.files import file_lock, make_folder
+from handclip_lib.files import REMEDY, file_lock, make_folder
 from handclip_lib.machine import cores
 
 DRAWN_ASPECTS = ("dorsal_r", "palmar_r", "dorsal_l", "palmar_l")
@@ -200,7 +200,7 @@ def draw_dataset(
                 _refuse_foreign(folder)
                 _replace(folder, recipe, progress, workers)
     except OSError as error:
-        raise DataError(f"cannot draw into {folder}: {error}; choose a folder you may write to") from error
+        raise DataError(f"cannot draw into {folder}: {error}; {REMEDY}") from error
     return folder
 
 

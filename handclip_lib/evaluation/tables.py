@@ -24,7 +24,7 @@ HEADINGS = {
     "comparisons_per_second": "comparisons a second", "n_identity_pairs": "pairs of people",
     "same_as": "the same model as", "by_chance": "people by chance", "fmr_difference": "FMR difference",
     "fnmr_difference": "FNMR difference", "n_images": "images", "trained_rank1": "Rank-1 of trained people",
-    "strangers_rank1": "Rank-1 of strangers", "rank1_gap": "gap",
+    "trained_map": "mAP of trained people", "strangers_rank1": "Rank-1 of strangers", "rank1_gap": "gap",
     "n_genuine_identities": "identities with a mated pair",
 }  # fmt: skip
 """The field's word for a column (ISO/IEC 2382-37:2022, ISO/IEC 19795-1:2021); any other says what it is itself."""
@@ -36,7 +36,8 @@ SHARES = frozenset({
     "rank1", "rank5", "rank10", "map", "map_trapezoid", "minp", "eer", "fmr", "fnmr", "fpir", "fnir", "tar", "target",
     "fta", "fta_if_dropped", "tied_share", "left_out", "share", "accuracy", "majority", "chance", "best_rank1",
     "lowest_supported_fmr", "image_to_text@1", "image_to_text@5", "text_to_image@1", "image_to_text@1_by_text",
-    "hter", "fnir_rank1", "fmr_difference", "fnmr_difference", "trained_rank1", "strangers_rank1", "rank1_gap",
+    "hter", "fnir_rank1", "fmr_difference", "fnmr_difference", "trained_rank1", "trained_map",
+    "strangers_rank1", "rank1_gap",
 })  # fmt: skip
 """Columns of results that are shares in 0..1, or differences of such; with them their ends, spreads and gains."""
 COUNTS = ("comparisons_per_second", "template_bytes", "images", "queries")

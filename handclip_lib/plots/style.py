@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -21,11 +22,17 @@ LINES = ("-", "--", ":", "-.")
 WIDTH = 9.0  # inches: the width of a report's column
 CHARACTER = 0.075  # inches: mean width of a character at 9 pt
 LINE, HALF = 34, 52  # characters of a label beside an axis, which takes its width; and of half a figure's width
+OTHER_SCRIPTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC",
+    "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS",
+)  # fmt: skip
+"""Fonts for names that the first font has no letters for, those that are there."""
+_INSTALLED = set(fontManager.get_font_names())
 LOOK: Any = {
     "font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10, "legend.fontsize": 9, "xtick.labelsize": 9,
     "ytick.labelsize": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "grid.color": "#E5E5E5", "axes.axisbelow": True, "legend.frameon": False, "text.parse_math": False,
-    "text.usetex": False,
+    "text.usetex": False, "font.family": ["DejaVu Sans", *(font for font in OTHER_SCRIPTS if font in _INSTALLED)],
 }  # fmt: skip
 _DRAWING = RLock()
 

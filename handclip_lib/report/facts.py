@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, get_args
 from urllib.parse import quote
 
 from PIL import Image
@@ -15,7 +15,7 @@ from PIL import Image
 from handclip_lib.data.decoder import open_image
 from handclip_lib.evaluation.tables import claimed, in_percent, readable, result_table
 from handclip_lib.files import whole_file
-from handclip_lib.parameters.backbones import folder_of
+from handclip_lib.parameters.backbones import BackboneName, of_library
 from handclip_lib.runs.listing import IN_ID, changed_of
 from handclip_lib.runs.record import not_learnt
 
@@ -31,7 +31,7 @@ HEADLINES = {
 }
 """By table, the first that a run has being its headline: the columns of it that a reader sees; all of the last."""
 THUMBNAIL_SIZE, THUMBNAIL_COLOURS = (288, 144), 64  # pixels: twice what the index shows, for dense screens
-PLACES = ("data_root", "weights", "download_root")
+PLACES = ("data_root", "extra_data", "weights", "download_root", "embeddings")
 """Parameters that name a place on somebody's machine."""
 TELLING = ("forest", "cmc", "curves", "learning_curves", "transform")
 """Names of the figures that say most of a run, the first that is there being taken."""
@@ -84,6 +84,13 @@ def _headline(run_folder: Path, metrics: Mapping[str, Any]) -> tuple[list[list[s
     return ([list(some.columns), *some.to_numpy().tolist()], claims) if len(some) else ([], [])
 
 
+def model_of(run: Mapping[str, Any]) -> str:
+    """What a run's model is called: by the run, else its backbone; "" where a file's has no name yet."""
+    given, known = run.get("parameters") or {}, (run.get("metrics") or {}).get("model")
+    of_a_file = any(given.get(name) for name in ("weights", "embeddings", "trained_run"))
+    return str((known if of_a_file else given.get("backbone")) or "")
+
+
 def is_synthetic(run: Mapping[str, Any]) -> bool:
     """Whether a run looked at drawn hands."""
     split = run.get("split")
@@ -105,9 +112,9 @@ def index_row(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
     changed = [f"{name} = {text(value)}" for name, value in changed_of(run).items() if name not in hidden]
     figure = None if (folder / THUMBNAIL).is_file() or parameters.get("private") else most_telling(folder)
     picture = figure.relative_to(folder).as_posix() if figure else THUMBNAIL
-    seconds, started, backbone = run.get("seconds"), run.get("started"), str(parameters.get("backbone") or "")
-    if parameters.get("private") and folder_of(backbone):
-        backbone = backbone.partition(":")[0]
+    seconds, started, backbone = run.get("seconds"), run.get("started"), model_of(run)
+    if parameters.get("private") and backbone not in get_args(BackboneName):
+        backbone = backbone.partition(":")[0] if of_library(backbone) else ""
     return {
         "id": run["id"], "status": run["status"], "tone": tone_of(run), "error": str(run.get("error") or ""),
         "stage": str(run.get("notebook") or "").replace("_", " "),

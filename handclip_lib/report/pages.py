@@ -19,6 +19,7 @@ from handclip_lib.report.facts import (
     duration,
     index_row,
     is_synthetic,
+    model_of,
     moment,
     nested_rows,
     text,
@@ -143,7 +144,7 @@ def _facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = {
         "Data set": given.get("dataset") or split.get("dataset"),
         "Aspect": given.get("aspect") or split.get("aspect"),
-        "Model": (run.get("metrics") or {}).get("model") or given.get("backbone"),
+        "Model": (run.get("metrics") or {}).get("model") or model_of(run),
         "Weights": "; ".join(weights) or given.get("weights"),
         "Changed from default": ", ".join(f"{name} = {text(value)}" for name, value in changed_of(run).items()),
         "Started": moment(run.get("started")),

@@ -16,6 +16,7 @@ from handclip_lib.backbone.image_tower import kind_of
 from handclip_lib.backbone.rates import chosen, rates_of
 from handclip_lib.backbone.weights import refuse_not_finite
 from handclip_lib.errors import TrainingError
+from handclip_lib.evaluation.tables import result_table
 from handclip_lib.losses import WITH_TEXT, WeightedLoss, image_losses
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.models.trained import TRAINING, encode_images
@@ -39,7 +40,8 @@ class ImageResult:
         best_epoch: The epoch with the highest `select_by`; 0 where nothing was learnt.
         learnt: "yes"; or "no: " or "in part: " and the reason.
         share: Of what was tuned that the encoder holds, in 0..1; see `interpolation`.
-        shares: Each that was tried, as "share", and what `validate` returned; empty where nothing is interpolated.
+        shares: Each that was tried, as "interpolation", and what `validate` returned; empty where none is.
+        whitened: "yes", "no", or "no: " and why it could not be.
     """
 
     history: pd.DataFrame
@@ -47,6 +49,7 @@ class ImageResult:
     learnt: str
     share: float
     shares: pd.DataFrame
+    whitened: str = "no"
 
 
 def fit_image(
@@ -88,7 +91,9 @@ def fit_image(
     if learnt == LEARNT and not share:
         frozen = "the interpolation took the frozen weights"
         learnt = f"in part: {frozen}, whitened" if whitened else f"no: {frozen}"
-    return ImageResult(training.history.frame(), training.history.best_epoch, learnt, share, shares)
+    cannot = options.whitening and not encoder.can_be_whitened
+    told = "yes" if whitened else "no: no last projection gives its embedding" if cannot else "no"
+    return ImageResult(training.history.frame(), training.history.best_epoch, learnt, share, shares, told)
 
 
 class _Images(Training):
@@ -211,10 +216,10 @@ class _Images(Training):
         self.evaluated = self.encoder
         for share in SHARES if asked == CHOSEN else sorted({0.0, asked, 1.0}):
             _put(self.encoder, self.start.towards(self._best, share))
-            rows.append({"share": share} | self.from_main(dict(self.measure()) if self.is_main else {}))
-        share = max(rows, key=lambda row: row[self.options.select_by])["share"] if asked == CHOSEN else asked
+            rows.append({"interpolation": share} | self.from_main(dict(self.measure()) if self.is_main else {}))
+        share = max(rows, key=lambda row: row[self.options.select_by])["interpolation"] if asked == CHOSEN else asked
         _put(self.encoder, self.start.towards(self._best, share))
-        return share, pd.DataFrame(rows)
+        return share, result_table(rows)
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Embeddings of uint8 images by what is evaluated, in evaluation mode."""

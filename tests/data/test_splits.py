@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from handclip_lib.data.audit import split_facts
 from handclip_lib.data.folder import read_folder
 from handclip_lib.data.labels import read_hands11k, read_labels
 from handclip_lib.data.manifest import Split
@@ -394,6 +395,7 @@ def test_across_sessions_no_query_is_of_the_session_its_person_is_enrolled_from(
         assert set(same.query_paths) == set(tested["path"]) - set(others) - set(draw.gallery_paths)
     alone = {who for who in set(tested["identity"]) if tested["session"][tested["identity"] == who].nunique() == 1}
     assert set(split.meta["unqueryable"]) == alone
+    assert split_facts(split)["fact"].eq("test identities with one session, never a query").sum() == 1
 
 
 def test_sessions_are_in_the_manifest_and_those_without_keep_their_checksum(tmp_path):

@@ -52,6 +52,7 @@ def test_a_column_is_called_what_the_field_calls_it():
     names = {
         "rank1_sd": "Rank-1, SD over draws", "d_prime": "d′", "fnmr_validation": "FNMR on validation",
         "rank1_p_holm": "p (Rank-1), Holm", "map_gain": "Δ mAP", "confused_with": "confused with",
+        "trained_map": "mAP of trained people",
         "p": "p", "sd": "sd", "by_chance": "people by chance", "fmr_difference": "FMR difference",
     }  # fmt: skip
     assert {name: heading(name) for name in names} == names

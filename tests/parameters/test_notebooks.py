@@ -75,6 +75,12 @@ TAKEN_BY = {
 }  # fmt: skip
 
 
+def test_sessions_are_asked_of_data_that_can_have_them_alone():
+    assert DataExploration(dataset="tongji", data_root="x", protocol="cross_session").faults() == []
+    said = "protocol='cross_session': dataset='drawn' records no sessions; choose another protocol"
+    assert DataExploration(protocol="cross_session").faults() == [said]
+
+
 @pytest.mark.parametrize("part", TAKEN_BY, ids=lambda part: part.__name__)
 def test_every_field_of_a_part_is_used_by_what_takes_it(part):
     source = "".join(

@@ -364,6 +364,15 @@ def test_the_index_lists_runs_newest_first_with_figures_and_links(tmp_path: Path
     assert links.img["src"] == "runs/newer%20%231/figures/cmc.png", "it tells more than the first one"
 
 
+@pytest.mark.parametrize(("metrics", "called"), [({"model": "w 3fa9, fine-tuned"}, "w 3fa9, fine-tuned"), ({}, "")])
+def test_the_index_calls_a_file_of_weights_by_its_name_and_not_by_the_backbone_that_is_default(
+    tmp_path: Path, metrics: dict, called: str
+):
+    _run(tmp_path / "runs", "one", metrics=metrics, parameters=RECORD["parameters"] | {"weights": "/x/w.pt"})
+    page = BeautifulSoup(write_index(tmp_path / "runs").read_text("utf-8"), "html.parser")
+    assert page.select_one("tbody tr")("td")[5].text == called
+
+
 def _saved_picture(path: Path, colour: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (1200, 300), colour).save(path)

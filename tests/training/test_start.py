@@ -78,7 +78,7 @@ def test_shares_0_and_1_are_both_ends_to_the_bit_and_others_lie_between(vit, ran
         result = fit(encoder, interpolation=share)
         found = tower(encoder)
         assert result.share == share
-        assert result.shares["share"].tolist() == sorted({0, share, 1})
+        assert result.shares["interpolation"].tolist() == sorted({0, share, 1})
         assert result.learnt == ("yes" if share else "no: the interpolation took the frozen weights")
         if not share:
             assert equal(found, ends[0])
@@ -109,7 +109,7 @@ def test_validation_chooses_the_share_and_of_equals_the_one_nearest_the_start(be
     encoder = encoder_of(True)
     result = fit(encoder, validate, interpolation=-1)
     assert result.share == taken
-    assert result.shares["share"].tolist() == list(SHARES)
+    assert result.shares["interpolation"].tolist() == list(SHARES)
     assert seen[3] == 0 and np.all(np.diff(seen[3:]) > 0)
     assert seen[-1] == pytest.approx(seen[2], rel=1e-6), "the last share is the best epoch, the last one"
     assert (np.abs(encode_images(encoder, PIXELS) - start).sum() == 0) == (taken == 0)
