@@ -197,13 +197,19 @@ def enrolled_paths(rows: pd.DataFrame, trial: int, seed: int, most: int, across:
     Across sessions all are of that image's session, and the queries are of the others (`_left_over`).
     """
     chosen = rows["gallery_in"].map(lambda text: str(trial) in text.split())
-    order = rows.assign(later=~chosen, key=_image_keys(rows, seed, f"enrol {trial}")).sort_values(["later", "key"])
+    keys = _image_keys(rows, seed, f"enrol {trial}")
+    order = rows.iloc[sorted(range(len(rows)), key=[*zip(~chosen, keys, strict=True)].__getitem__)]
+    groups: dict[str, list[tuple[str, str, str]]] = {}
+    for identity, *image in zip(
+        *(order[name].tolist() for name in ("identity", "path", "session", "role")), strict=True
+    ):
+        groups.setdefault(str(identity), []).append((*image,))
     galleries = {}
-    for identity, group in order.groupby("identity", sort=True):
-        if across:
-            group = group[group["session"] == group["session"].iloc[0]]
-        spare = len(group) - (group["role"].iloc[0] != "distractor" and not across)
-        galleries[str(identity)] = group["path"].tolist()[: max(1, min(most, spare))]
+    for identity in sorted(groups):
+        (_, session, role), *_ = group = groups[identity]
+        paths = [path for path, other, _ in group if not across or other == session]
+        spare = len(paths) - (role != "distractor" and not across)
+        galleries[identity] = paths[: max(1, min(most, spare))]
     return galleries
 
 
