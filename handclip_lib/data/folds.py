@@ -82,7 +82,7 @@ class Folds:
         write_text(folder / FOLDS, json.dumps(told, indent=1) + "\n")
 
 
-def choose_folds(split: Split, asked: Validation = "people", folds: int = 0) -> Folds:
+def choose_folds(split: Split, asked: Validation = "people", folds: int = 0, known: Collection[str] = ()) -> Folds:
     """Draw who validates, by a keyed hash of the split's seed and of each name.
 
     Only people who can be searched are held out: those with two photographs or more (under protocol cross_session two
@@ -92,6 +92,7 @@ def choose_folds(split: Split, asked: Validation = "people", folds: int = 0) -> 
         asked: "people", or what needs no fold: "val" and "test".
         folds: 0: a fifth of the people (at least three) is held out; 1: the same, and then everybody trains; 2 and
             more: so many folds of about the same size, together everybody who can be searched, then everybody trains.
+        known: People who trained the weights that the training begins with: they are held out in no fold.
 
     Returns:
         What can be done: "val", with the reason, where `folds` is 0 and people would leave fewer than 12 training
@@ -105,13 +106,15 @@ def choose_folds(split: Split, asked: Validation = "people", folds: int = 0) -> 
     rows = _training_rows(split)
     who, place = rows["subject"], "session" if split.crosses_sessions else "path"
     of_identity = rows.groupby(["subject", "identity"])[place].nunique()
-    can = set(of_identity[of_identity > 1].index.get_level_values("subject"))
+    can = set(of_identity[of_identity > 1].index.get_level_values("subject")) - set(known)
     seed = split.meta["seed"]
     order = sorted(can, key=lambda name: (keyed(seed, "folds", name), name))
     held_out = _shares(order, who.nunique(), folds)
     if not (fault := _fault(rows, held_out)):
         return Folds("people", held_out, folds > 0, split=split.checksum)
     said = f"{who.nunique()} people train, of whom {len(order)} have two {place.replace('path', 'photograph')}s or more"
+    if old := len(set(known) & set(who)):
+        said += f" and did not train the weights it begins with, as {old} did"
     if folds:
         numbers = range(1, len(order) // FEWEST_SEARCHED + 1)
         can_be = [n for n in numbers if not _fault(rows, _shares(order, who.nunique(), n))]

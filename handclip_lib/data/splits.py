@@ -11,13 +11,14 @@ from handclip_lib.data.content import content_keys, is_content
 from handclip_lib.data.manifest import CROSS_SESSION, Split
 from handclip_lib.data.table import ASPECTS, UNSPECIFIED, HandTable, identity_order, is_distractor, natural_order
 from handclip_lib.errors import DataError
+from handclip_lib.parameters.sets import WITH_PUBLISHED_IDS
 
 CUTOFFS = {"dorsal_r": 1050, "dorsal_l": 1037, "palmar_r": 1051, "palmar_l": 1042}
 """Largest identity that trains, per aspect of 11k Hands. Source: Baisa, ICPR 2022."""
 HD_CUTOFF = 447
-WITH_PUBLISHED_IDS = ("11k", "hd", "drawn")
-"""Data sets whose people have the same ids in every copy."""
 TRAIN_SHARE = 0.5
+TRAIN_ONLY = "train_only"
+"""What the protocol of a set is called of which nobody validates or is tested: one of `extra_data`."""
 PROTOCOLS = ("auto", "standard", "hd", "proportional", CROSS_SESSION, "given", "test_only")
 
 
@@ -113,8 +114,7 @@ def refuse_leak(trained: Split, tested: Split) -> tuple[bool, str]:
     some = ", ".join(sorted(both, key=identity_order)[:5]) + (", …" if len(both) > 5 else "")
     n_seen, n_asked = seen["subject"].nunique(), asked["subject"].nunique()
     ours, theirs = tested.meta["dataset"], trained.meta["dataset"]
-    common = (set(trained.images["content"]) & set(tested.images["content"])) - {""}
-    if common or trained.checksum == tested.checksum or (ours == theirs and ours in WITH_PUBLISHED_IDS):
+    if _one_set(trained, tested):
         if not both:
             return True, f"{n_seen} people trained, {n_asked} are tested, and nobody is both."
         raise DataError(
@@ -132,6 +132,21 @@ def refuse_leak(trained: Split, tested: Split) -> tuple[bool, str]:
         f"None of {len(asked)} tested photographs is one of the {len(seen)} that trained, and the two data sets "
         f"({theirs}, {ours}) share none: their people are taken for others{shared}."
     )
+
+
+def known_people(trained: Split, split: Split) -> set[str]:
+    """Training people of a split whom weights know that trained on another, told as `refuse_leak` tells people."""
+    seen, ours = _of_people(trained, "train", "val"), _of_people(split, "train", "val")
+    again = ours[(ours["content"] != "") & ours["content"].isin(seen["content"])]
+    named = set(seen["subject"]) & set(ours["subject"]) if _one_set(trained, split) else set()
+    return set(again["subject"]) | named
+
+
+def _one_set(a: Split, b: Split) -> bool:
+    """Whether equal names in two splits are one person's."""
+    common = (set(a.images["content"]) & set(b.images["content"])) - {""}
+    published = a.meta["dataset"] == b.meta["dataset"] and a.meta["dataset"] in WITH_PUBLISHED_IDS
+    return bool(common) or a.checksum == b.checksum or published
 
 
 def _of_people(split: Split, *roles: str) -> pd.DataFrame:
@@ -304,6 +319,20 @@ def _finished(
             f"{len(per_identity) - len(unqueryable)} have two {of_what} or more; at least two identities and one query "
             f"are needed. Use more photographs, or another {'aspect' if protocol == 'proportional' else 'protocol'}"
         )
+    return _recorded(table, rows, aspect, protocol, seed, draws, cutoff, unqueryable, notes)
+
+
+def whole_split(table: HandTable, aspect: str, seed: int = 0) -> Split:
+    """The manifest of a table whose every photograph trains, named after an aspect if it records any."""
+    rows = _manifest_rows(table.images).assign(role="train", gallery_in="")
+    aspect = aspect if (rows["aspect"] != "").any() else UNSPECIFIED
+    return _recorded(table, rows, aspect, TRAIN_ONLY, seed, 0, None, [], table.notes)
+
+
+def _recorded(
+    table: HandTable, rows: pd.DataFrame, aspect: str, protocol: str, seed: int, draws: int, cutoff: int | None,
+    unqueryable: list[str], notes: Sequence[str],
+) -> Split:  # fmt: skip
     counts = {role: int(n) for role, n in rows["role"].value_counts().sort_index().items()}
     meta: dict[str, Any] = {
         "dataset": table.dataset, "protocol": protocol, "aspect": aspect, "seed": seed, "draws": draws,

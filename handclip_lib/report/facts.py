@@ -31,7 +31,7 @@ HEADLINES = {
 }
 """By table, the first that a run has being its headline: the columns of it that a reader sees; all of the last."""
 THUMBNAIL_SIZE, THUMBNAIL_COLOURS = (288, 144), 64  # pixels: twice what the index shows, for dense screens
-PLACES = ("data_root", "weights", "download_root", "embeddings")
+PLACES = ("data_root", "extra_data", "weights", "download_root", "embeddings")
 """Parameters that name a place on somebody's machine."""
 TELLING = ("forest", "cmc", "curves", "learning_curves", "transform")
 """Names of the figures that say most of a run, the first that is there being taken."""

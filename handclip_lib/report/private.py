@@ -2,6 +2,7 @@
 
 import csv
 import getpass
+import json
 import re
 import secrets
 import socket
@@ -20,7 +21,8 @@ from handclip_lib.evaluation.tables import HEADINGS
 from handclip_lib.parameters.backbones import folder_of
 from handclip_lib.parameters.notebooks import NOTEBOOKS
 from handclip_lib.parameters.parts import choices_of
-from handclip_lib.places import cache_folder, project_root, reports_folder
+from handclip_lib.parameters.sets import named_sets
+from handclip_lib.places import TRAINED_ON, cache_folder, project_root, reports_folder
 from handclip_lib.report.facts import PLACES
 from handclip_lib.runs.identity import weights_in_id
 from handclip_lib.runs.record import record_of
@@ -182,12 +184,14 @@ def redaction_of(run_folder: Path, run: Mapping[str, Any]) -> Redaction:
     """What a run could name, or one that it took or compared: people, files and folders, and where it was made."""
     folders = [run_folder, *(run_folder.parent / str(name) for name in (run.get("inputs") or {}).values())]
     folders += [run_folder.parent / name for name in run.get("read") or {} if (run_folder.parent / name).is_dir()]
-    rows = [row for folder in folders for row in _rows(folder)]
+    sets = [place for folder in folders for place in folder.glob(f"{TRAINED_ON}/*")]
+    rows = [row for folder in (*folders, *sets) for row in _rows(folder)]
     paths = {path for row in rows for path in (row.get("path"), row.get("for example")) if path}
     people = {row.get(name) or "" for row in rows for name in ("identity", "subject")}
     sessions = {row.get("session") or "" for row in rows}
     given = [one.get("parameters") or {} for one in (run, *map(record_of, folders[1:]))]
-    typed = [str(one[name]) for one in given for name in PLACES if one.get(name)]
+    typed = [str(one[name]) for one in given for name in PLACES if one.get(name) and name != "extra_data"]
+    typed += [extra.data_root for one in given for extra in named_sets(str(one.get("extra_data") or ""))]
     typed += [folder_of(str(one.get("backbone"))) for one in given]
     places = [Path(place).expanduser() for place in typed if place]
     here = [run_folder.absolute(), Path.cwd(), project_root(), reports_folder(), cache_folder()]
@@ -204,11 +208,20 @@ def redaction_of(run_folder: Path, run: Mapping[str, Any]) -> Redaction:
 
 
 def _rows(folder: Path) -> Iterator[dict[str, str]]:
-    """Rows of the files of a run that name photographs; of those left out the folder stands for whose they are."""
+    """Rows of the files of a run that name photographs; of those left out the folder stands for whose they are.
+
+    Of another data set than the run's own the identity as its tables have it, too.
+    """
+    label = ""
+    with suppress(OSError, ValueError, AttributeError):
+        label = json.loads((folder / "opened.json").read_text(encoding="utf-8")).get("label", "")
     for name in ("split.csv", "left_out.csv"):
         try:
             with (folder / name).open(encoding="utf-8", newline="") as file:
-                yield from csv.DictReader(file)
+                for row in csv.DictReader(file):
+                    yield row
+                    if label:
+                        yield {"identity": f"{label}:{row.get('identity')}"}
         except (OSError, ValueError, csv.Error):
             continue
 

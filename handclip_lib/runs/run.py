@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from handclip_lib.data.folds import Folds
     from handclip_lib.data.manifest import Split
+    from handclip_lib.models.lineage import TrainedOn
     from handclip_lib.models.trained import Encoder, Training
     from handclip_lib.runs.kept_cells import KeptCells
 
@@ -179,6 +180,15 @@ class Run:
         write_record(self.folder, self._record)
         print(f"epoch {folds.said}")
 
+    def trained_on(self, lineage: "Sequence[TrainedOn]") -> None:
+        """Store what else than the split trains the weights, or had trained those that the training begins with."""
+        from handclip_lib.models.lineage import cautions_of, write_lineage
+
+        write_lineage(self.folder, lineage)
+        self._record["trained_on"] = [one.facts() for one in lineage]
+        write_record(self.folder, self._record)
+        print(*cautions_of(lineage), sep="\n", end="\n" if len(lineage) > 1 else "")
+
     def weights(self, model: "Encoder", name: str = "") -> None:
         """Note which weights a model has, and where they come from; `name` is what tables call it, else its own."""
         facts: dict[str, Any] = {"fingerprint": model.fingerprint, "source": model.source}
@@ -203,7 +213,7 @@ class Run:
         """An earlier training by notebook 03 or 04; None where the name is empty."""
         if not name:
             return None
-        from handclip_lib.data.manifest import Split
+        from handclip_lib.models.lineage import read_lineage
         from handclip_lib.models.trained import Training
 
         folder = self.earlier(name, *inputs.EARLIER["trained_run"])
@@ -211,7 +221,8 @@ class Run:
         selected_on = str((record.get("validation") or {}).get("used") or record["parameters"].get("validation", "val"))
         self._label = f" ({SELECTED_ON.get(selected_on, selected_on)})"
         learnt = str(record["metrics"].get("learnt", "yes"))
-        return Training(folder, record["parameters"], Split.read(folder), learnt, selected_on)
+        lineage = read_lineage(folder)
+        return Training(folder, record["parameters"], lineage[0].split, learnt, selected_on, lineage)
 
     def finish(self, **metrics: float | int | str) -> None:
         """Record the headline figures, what the run left, and that it came to its end; as `refuse_other_input`."""

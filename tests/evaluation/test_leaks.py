@@ -42,7 +42,8 @@ def checked(split: Split, name: str, trained: Split | None = None, selected_on: 
     paths = split.evaluated_paths()
     pixels = Features.normalised(paths, np.eye(len(paths)))
     options = {"pixel_features": pixels, "images": images_of(split), **options}
-    table = leak_checks(split, trained=trained, selected_on=selected_on, **options)
+    manifests = [] if trained is None else [trained]
+    table = leak_checks(split, trained=manifests, selected_on=selected_on, **options)
     assert table["check"].tolist() == CHECKS
     assert table["detail"].str.endswith(".").all()
     return tuple(table.set_index("check").loc[name, ["passed", "detail"]])
@@ -183,9 +184,9 @@ def copies_checked(trained_on: Path, tested_on: Path, here: Path | None = None, 
     images = decode_images(table.root, split.evaluated_paths(), 128, progress=False)
     if here is not None:
         folders["data_root"] = str(here)
-    seen = seen_photographs(trained, folders, images, Data())
+    seen = [seen_photographs(trained, folders, images, Data())]
     pixels = pixel_embeddings(images)
-    found = leak_checks(split, trained=trained, selected_on="val", pixel_features=pixels, images=images, seen=seen)
+    found = leak_checks(split, trained=[trained], selected_on="val", pixel_features=pixels, images=images, seen=seen)
     return found.set_index("check")
 
 
