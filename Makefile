@@ -52,6 +52,7 @@ bench: $(STAMP)  ## our way beside the peers', in one process: ratios
 	$(BIN)/python -m benchmarks.prompts
 	$(BIN)/python -m benchmarks.fine_tune
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.people
 	$(BIN)/python -m benchmarks.gpu
 
 FEW := -p drawn_subjects 40 -p draws 3 -p 02.epochs 20 -p 03.epochs 6 -p 04.epochs 6 -p 04.prompt_run latest

@@ -241,7 +241,8 @@ CHECKS: dict[str, Callable[[Sequence[str], Path], None]] = {
 
 @cache
 def source_text() -> str:
-    files = [*(ROOT / "handclip_lib").rglob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")]
+    code = [*(ROOT / "handclip_lib").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    files = [*code, *(ROOT / "notebooks").glob("*.ipynb")]
     return "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 

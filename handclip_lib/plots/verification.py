@@ -92,7 +92,7 @@ def threshold_choice(result: VerificationResult, threshold: float) -> Figure:
     """The scores of a model with one threshold, and what it does: FMR, FNMR and the pairs behind them."""
     pairs, curve = result.pairs, result.curve
     place = int(np.searchsorted(curve.thresholds, threshold))
-    n_impostor, n_genuine = len(pairs.impostor), len(pairs.genuine)
+    n_impostor, n_genuine = pairs.n_impostor, len(pairs.genuine)
     accepted, rejected = n_impostor - int(curve.non_mated_below[place]), int(curve.mated_below[place])
     fmr, fnmr = accepted / n_impostor, rejected / n_genuine
     doubt = "" if fmr >= curve.lowest_supported else ", too few for a claim"
@@ -101,7 +101,7 @@ def threshold_choice(result: VerificationResult, threshold: float) -> Figure:
         f" ({counted(pairs.n_identities, 'person')}{doubt})\n"
         f"FNMR {in_percent(fnmr, '.3g')} %: {rejected:,} of {counted(n_genuine, 'mated pair')} rejected"
     )
-    figure = score_histogram(pairs.genuine, pairs.impostor, height=3.6)
+    figure = score_histogram(pairs.genuine, pairs.shown, height=3.6)
     (axis,) = figure.axes
     axis.axvline(threshold, color=QUERY, lw=1.8, label=f"threshold: {threshold:.3f}")
     axis.set_xlabel("cosine similarity of two images")

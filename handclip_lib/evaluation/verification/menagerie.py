@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.evaluation.verification.error_rates import Pairs
+from handclip_lib.evaluation.verification.error_rates import AnyPairs
 
 FEWEST = 8  # people: two in each quarter
 KINDS = {
@@ -17,7 +17,7 @@ KINDS = {
 PEOPLE_SHOWN = ("kind", "identity", "mated_mean", "non_mated_mean", "fnmr", "fmr", "n_genuine", "n_impostor")
 
 
-def menagerie(pairs: Pairs, threshold: float) -> pd.DataFrame:
+def menagerie(pairs: AnyPairs, threshold: float) -> pd.DataFrame:
     """A row a person, the hardest first: their mean scores, their errors at a threshold, and their kind.
 
     With a symmetric score, as the cosine is, Doddington's lambs and wolves are the same people: those with high
@@ -32,25 +32,21 @@ def menagerie(pairs: Pairs, threshold: float) -> pd.DataFrame:
     Source: Doddington et al., "Sheep, goats, lambs and wolves", ICSLP 1998; Yager & Dunstone, "The biometric
         menagerie", IEEE PAMI 2010.
     """
-    n = pairs.n_identities
-    own, others = pairs.genuine_identities, pairs.impostor_identities.T.ravel()
-    scores = np.tile(pairs.impostor, 2)
+    n, own, used = pairs.n_identities, pairs.genuine_identities, pairs.people >= 0
+    accepted, compared = pairs.counts(threshold, np.zeros((len(pairs.paths), 1), np.int64), 1)
+    errors, counts = (np.bincount(pairs.people[used], images[used, 0], n) for images in (accepted, compared))
     sides = [
-        (np.bincount(who, minlength=n), np.bincount(who, score.astype(np.float64), n), np.bincount(who, wrong, n))
-        for who, score, wrong in (
-            (own, pairs.genuine, pairs.genuine < threshold),
-            (others, scores, scores >= threshold),
-        )
-    ]
+        (np.bincount(own, minlength=n), np.bincount(own, pairs.genuine.astype(np.float64), n),
+         np.bincount(own, pairs.genuine < threshold, n)),
+        (counts.astype(np.int64), pairs.impostor_sums(), errors),
+    ]  # fmt: skip
     both = (sides[0][0] > 0) & (sides[1][0] > 0)
-    counts, totals, errors = ([side[part][both] for side in sides] for part in range(3))
-    used = np.zeros(len(pairs.paths), bool)
-    used[pairs.genuine_images] = used[pairs.impostor_images] = True
     frame = {"identity": np.unique(pairs.identities[used])[both]}
-    for side, (mean, rate, number) in enumerate(
-        (("mated_mean", "fnmr", "n_genuine"), ("non_mated_mean", "fmr", "n_impostor"))
+    for side, (mean, rate, number) in zip(
+        sides, (("mated_mean", "fnmr", "n_genuine"), ("non_mated_mean", "fmr", "n_impostor")), strict=True
     ):
-        frame |= {mean: totals[side] / counts[side], rate: errors[side] / counts[side], number: counts[side]}
+        count, total, wrong = (part[both] for part in side)
+        frame |= {mean: total / count, rate: wrong / count, number: count}
     frame["kind"] = _kinds(frame["mated_mean"], frame["non_mated_mean"])
     table = result_table(frame, PEOPLE_SHOWN)
     table = table.sort_values(["fnmr", "fmr", "identity"], ascending=[False, False, True], ignore_index=True)
