@@ -57,10 +57,10 @@ class Folds:
         if not self.held_out:
             return SELECTED_ON[self.validation] + (f": {self.reason}" if self.reason else "")
         n_people = sum(map(len, self.held_out))
-        folds = f"{n_people} training people in {len(self.held_out)} folds" if len(self.held_out) > 1 else ""
-        people = folds or f"{n_people} training people"
+        folds = f", in {len(self.held_out)} folds" if len(self.held_out) > 1 else ""
         last = "; then all people trained for that many epochs" if self.trains_all else ""
-        return f"{SELECTED_ON[self.validation]}: {people}, whom no training saw that was measured on them{last}"
+        never = "who trained nothing that was measured on them"
+        return f"{SELECTED_ON[self.validation]}: {n_people} people not tested{folds}, {never}{last}"
 
     def facts(self) -> dict[str, Any]:
         """For the record of a run: counts, and the checksum of who is in which."""

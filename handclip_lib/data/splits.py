@@ -12,6 +12,7 @@ from handclip_lib.data.manifest import CROSS_SESSION, Split
 from handclip_lib.data.table import ASPECTS, UNSPECIFIED, HandTable, identity_order, is_distractor, natural_order
 from handclip_lib.errors import DataError
 from handclip_lib.parameters.sets import WITH_PUBLISHED_IDS
+from handclip_lib.terminal import counted
 
 CUTOFFS = {"dorsal_r": 1050, "dorsal_l": 1037, "palmar_r": 1051, "palmar_l": 1042}
 """Largest identity that trains, per aspect of 11k Hands. Source: Baisa, ICPR 2022."""
@@ -116,13 +117,15 @@ def refuse_leak(trained: Split, tested: Split) -> tuple[bool, str]:
     ours, theirs = tested.meta["dataset"], trained.meta["dataset"]
     if _one_set(trained, tested):
         if not both:
-            return True, f"{n_seen} people trained, {n_asked} are tested, and nobody is both."
+            are = "is" if n_asked == 1 else "are"
+            return True, f"{counted(n_seen, 'person')} trained, {n_asked} {are} tested, and nobody is both."
         raise DataError(
             f"{len(both)} identities of the test split trained the model ({some}); evaluate on the split it was "
             f"trained with ({trained.meta['aspect']}, {trained.meta['protocol']}), or train and test on one "
             "proportional split"
         )
-    shared = f"; {len(both)} people have the same names there ({some})" if both else ""
+    of_one_name = "has the same name" if len(both) == 1 else "have the same names"
+    shared = f"; {counted(len(both), 'person')} {of_one_name} there ({some})" if both else ""
     if not (seen["content"].all() and asked["content"].all()):
         return False, (
             f"The weights were trained on {theirs}, the test is on {ours}, and the content of not all photographs is "
@@ -314,10 +317,12 @@ def _finished(
         per_identity, of_what = of_each["session"].nunique(), "sessions"
     unqueryable = sorted(per_identity.index[per_identity == 1], key=identity_order)
     if len(per_identity) < 2 or len(unqueryable) == len(per_identity):
+        able = len(per_identity) - len(unqueryable)
+        others = "" if protocol in ("proportional", "test_only") else ", or protocol='proportional'"
         raise DataError(
-            f"{table.root}, aspect {aspect}, protocol {protocol}: {len(per_identity)} test identities, of which "
-            f"{len(per_identity) - len(unqueryable)} have two {of_what} or more; at least two identities and one query "
-            f"are needed. Use more photographs, or another {'aspect' if protocol == 'proportional' else 'protocol'}"
+            f"{table.root}, aspect {aspect}, protocol {protocol}: {counted(len(per_identity), 'test identity')}, "
+            f"{able} of which with two {of_what} or more; at least two identities and one query are needed. Use "
+            f"photographs of more people, more of each, or another aspect{others}"
         )
     return _recorded(table, rows, aspect, protocol, seed, draws, cutoff, unqueryable, notes)
 

@@ -13,6 +13,7 @@ from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.open import OPENED_BY, decode_table, open_table
 from handclip_lib.data.splits import TRAIN_ONLY, refuse_leak
+from handclip_lib.drawn.dataset import TINY_SEED
 from handclip_lib.errors import DataError, EvaluationError
 from handclip_lib.evaluation.features import BASELINE, Features
 from handclip_lib.evaluation.tables import in_percent
@@ -20,11 +21,12 @@ from handclip_lib.models.lineage import lineage_beside
 from handclip_lib.models.trained import Training
 from handclip_lib.parameters.notebooks import SELECTED_ON_TEST, Evaluation
 from handclip_lib.parameters.parts import Data
+from handclip_lib.terminal import counted
 
 YES, NO, STATED, UNKNOWN = "yes", "no", "stated", "not checked"
 SELECTIONS = {
     "nothing": (YES, "The weights are the backbone's published ones: no image of this split chose them."),
-    "tiny": (STATED, "Its recipe was chosen with figures of drawn hands and of 11k Hands in view: see its card."),
+    "tiny": (STATED, "Their recipe was chosen with figures of drawn hands and of 11k Hands in view: see their card."),
     "unknown": (UNKNOWN, "The weights are a file: what chose them, and on whose images, is not known here."),
     "embeddings": (UNKNOWN, "Another program made the embeddings: what chose its weights is not known here."),
     "people": (YES, "The epoch was chosen on training people held out of the training; no test image chose it."),
@@ -70,7 +72,8 @@ def leak_checks(
     if not -1 <= near <= 1:
         raise EvaluationError(f"near={near}: a cosine in -1..1 is wanted")
     rows = {
-        "people": _people(split, trained), "copies": _copies(split, trained, images, seen),
+        "people": _of_tiny(split) if selected_on == "tiny" else _people(split, trained),
+        "copies": _of_tiny(split) if selected_on == "tiny" else _copies(split, trained, images, seen),
         "files": _files(split, images), "near-duplicates": _near_duplicates(split, pixel_features, near),
         "selection": SELECTIONS[selected_on], "labels": UNSEEN if selected_on == "embeddings" else LABELS,
     }  # fmt: skip
@@ -90,6 +93,12 @@ def check_evaluation(
         images=images,
         seen=[seen_photographs(one.split, one.opened, images, config) for one in lineage],
     )
+
+
+def _of_tiny(split: Split) -> tuple[str, str]:
+    if split.meta["dataset"] == "drawn" and split.meta["seed"] == TINY_SEED:
+        return NO, f"The weights learnt of the very people that seed={TINY_SEED} draws: choose another seed."
+    return YES, "The weights learnt of drawn hands alone, and of other people than are tested here: see their card."
 
 
 def _people(split: Split, trained: Sequence[Split]) -> tuple[str, str]:
@@ -114,11 +123,11 @@ def _copies(
         copies = find_copies(tests, one) | copies
     wanted = sum(int(one.images["role"].isin(["train", "val"]).sum()) for one in trained)
     n_seen = sum(len(one.paths) for one in there)
-    looked = f"{n_seen} of {wanted} photographs that trained were looked at (cosine of fine 32×32 pixels)"
+    looked = f"Looked at: {n_seen:,} of {counted(wanted, 'photograph')} that trained (cosine of fine 32×32 pixels)"
     if copies:
         tested, trained_on = next(iter(copies.items()))
         return NO, (
-            f"{len(copies)} tested photographs are near-duplicates of one that trained, such as "
+            f"Tested photographs that are near-duplicates of one that trained: {len(copies):,}, such as "
             f"{tested} of {trained_on}: these people are no strangers to the weights. {looked}."
         )
     complete = YES if n_seen == wanted else UNKNOWN
@@ -138,8 +147,9 @@ def _files(split: Split, images: DecodedImages) -> tuple[str, str]:
         return YES, "No query is the same file as a gallery image of its draw, compared by path and content."
     query, copy = shared[0]
     return NO, (
-        f"Of the queries of all draws {len(shared)} are the same file as a gallery image, compared by path and "
-        f"content, such as {query} and {copy}: they are found without recognising anybody. Remove the copies."
+        f"Queries that are the same file as a gallery image of their draw, compared by path and content: "
+        f"{len(shared):,} over all draws, such as {query} and {copy}. They are found without recognising anybody: "
+        "remove the copies."
     )
 
 
@@ -154,9 +164,10 @@ def _near_duplicates(split: Split, features: Features, near: float) -> tuple[str
         own += int((alike & same).any(1).sum())
         others += int((alike & ~same).any(1).sum())
     return STATED, (
-        f"{own} of {asked} queries of all draws ({in_percent(own / asked)}%) have a near-duplicate of their own person "
-        f"in the gallery (cosine of 32×32 pixels of {near} or more): they can be found by the photograph alone. "
-        f"{others} ({in_percent(others / asked)}%) have one of someone else."
+        f"{own:,} of the {asked:,} queries of all draws ({in_percent(own / asked)} %) have a near-duplicate of their "
+        f"own person in the gallery (cosine of 32×32 pixels of {near} or more): they can be found by the photograph "
+        "alone. "
+        f"{others:,} ({in_percent(others / asked)} %) have one of someone else."
     )
 
 

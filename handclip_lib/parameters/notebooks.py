@@ -156,10 +156,21 @@ class Evaluation(Model, Data):
     held_out: float = Field(0.5, gt=0, lt=1, description="share of test identities that an open gallery does not hold")
     top_k: int = Field(8, ge=1, le=20, description="gallery images shown for a query")
     studies: str = Field("all", description=f"all, none, or some of {', '.join(STUDIES)}, parted by commas")
+    parts_by: Literal["auto", "occlusion"] = Field(
+        "auto", description="which parts decided: auto, by relevance in a ViT, else by occlusion; or occlusion"
+    )
 
     def wants(self, study: str) -> bool:
         """Whether one of `STUDIES` is asked for, and to be had: some need a model, and embeddings are none."""
         return (self.studies == "all" and not (self.embeddings and study in NEED_MODEL)) or study in self._named_studies
+
+    def left_out(self, study: str) -> str:
+        """Why one of `STUDIES` is not in a report, a sentence."""
+        if self.embeddings and study in NEED_MODEL:
+            return (
+                "Not computed: it needs a model that encodes photographs, and these embeddings are another program's."
+            )
+        return f"Not computed: studies={self.studies!r} leaves it out."
 
     @property
     def _named_studies(self) -> list[str]:

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from handclip_lib.terminal import counted
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito, "Color Universal Design", 2008."""
 MATCH, OTHER, QUERY, QUIET = "#009E73", "#D55E00", "#333333", "#8C8C8C"
@@ -131,7 +133,7 @@ def draw_scores(
 def people(counts: Iterable[int]) -> str:
     """How many people figures are of, or from how few to how many."""
     few, many = min(counts := list(counts), default=0), max(counts, default=0)
-    return f"{many} people" if few == many else f"{few} to {many} people"
+    return counted(many, "person") if few == many else f"{few} to {many} people"
 
 
 def legend_below(figure: Figure, axis: Axes, title: str = "") -> None:
@@ -178,6 +180,14 @@ def picture_grid(
     for axis, image, title in zip(axes, pixels, lines_of, strict=False):
         show_picture(axis, image, title)
     return figure, axes[: len(pixels)]
+
+
+def nothing(said: str) -> Figure:
+    """That there is nothing to draw, and why: empty axes would look like a fault."""
+    figure, (axis,) = figure_with_axes(height=1.0)
+    axis.set_axis_off()
+    axis.text(0.5, 0.5, said, ha="center", va="center")
+    return figure
 
 
 def wrapped(title: str, width: int) -> str:

@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri  # norm's, whose scipy.stats takes a second to import
 
-from handclip_lib.evaluation.tables import in_percent
+from handclip_lib.evaluation.tables import in_percent, plain
 from handclip_lib.evaluation.verification.error_rates import VerificationResult
 from handclip_lib.evaluation.verification.menagerie import FEWEST, KINDS
 from handclip_lib.evaluation.verification.thresholds import OpenSetResult
@@ -26,6 +26,7 @@ from handclip_lib.plots.style import (
     name_rows,
     percent,
 )
+from handclip_lib.terminal import counted
 
 SHADE, FAINT = "#E3E3E3", "#6B6B6B"
 DET_TICKS = np.array([0.0001, 0.0005, 0.002, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9])
@@ -59,7 +60,7 @@ def det_curves(results: Sequence[VerificationResult]) -> Figure:
     """
     limit = max(result.curve.lowest_supported for result in results)
     ticks = DET_TICKS[max(0, np.searchsorted(DET_TICKS, limit / 10, "right") - 1) :]
-    low, high = norm.ppf(ticks[0]), norm.ppf(ticks[-1])
+    low, high = ndtri(ticks[0]), ndtri(ticks[-1])
     figure, (axis,) = figure_with_axes(height=4.8)
     for row, result in enumerate(results):
         curve, (colour, marker, line) = result.curve, look(row)
@@ -67,21 +68,21 @@ def det_curves(results: Sequence[VerificationResult]) -> Figure:
         edge = _outside(*rates, ticks[0], ticks[-1])
         above: dict[str, Any] = {"clip_on": False, "zorder": 3} if edge else {}  # the frame
         ends = (ticks[0], ticks[-1]) if edge else (ticks[0] / 10, 0.9999)
-        fmr, fnmr = (norm.ppf(np.clip(rate, *ends)) for rate in rates)
+        fmr, fnmr = (ndtri(np.clip(rate, *ends)) for rate in rates)
         kept = _visible_steps((fmr - low) / (high - low), (fnmr - low) / (high - low))
         name = _with_eer(result) + (", along the edges" if edge else "")
         axis.step(fmr[kept], fnmr[kept], where="pre", color=colour, ls=line, label=name, **above)
         if edge or ticks[0] <= curve.eer <= ticks[-1]:
-            eer = norm.ppf(np.clip(curve.eer, ticks[0], ticks[-1]))
+            eer = ndtri(np.clip(curve.eer, ticks[0], ticks[-1]))
             axis.plot(eer, eer, marker, color=colour, ms=7, mfc="white", mew=1.5, **above)
     axis.plot([low, high], [low, high], color=QUIET, lw=0.8, ls=":")
     for side in (axis.xaxis, axis.yaxis):
-        side.set_major_locator(FixedLocator(norm.ppf(ticks)))
+        side.set_major_locator(FixedLocator(ndtri(ticks)))
         side.set_minor_locator(NullLocator())
-        side.set_major_formatter(FuncFormatter(lambda deviate, _: f"{in_percent(norm.cdf(deviate), '.3g')}%"))
+        side.set_major_formatter(FuncFormatter(lambda deviate, _: f"{in_percent(ndtr(deviate), '.3g')}%"))
     axis.set(xlim=(low, high), xlabel="non-mated pairs accepted (FMR)")
     axis.set(ylim=(low, high), ylabel="mated pairs rejected (FNMR)")
-    _shade(axis, norm.ppf(min(limit, 0.9999)), results[0].pairs.n_identities)
+    _shade(axis, ndtri(min(limit, 0.9999)), results[0].pairs.n_identities)
     _words_above(axis, "marks on the dotted line: EER")
     return figure
 
@@ -96,9 +97,9 @@ def threshold_choice(result: VerificationResult, threshold: float) -> Figure:
     fmr, fnmr = accepted / n_impostor, rejected / n_genuine
     doubt = "" if fmr >= curve.lowest_supported else ", too few for a claim"
     title = (
-        f"FMR {in_percent(fmr, '.3g')} %: {accepted:,} of {n_impostor:,} non-mated pairs accepted"
-        f" ({pairs.n_identities} people{doubt})\n"
-        f"FNMR {in_percent(fnmr, '.3g')} %: {rejected:,} of {n_genuine:,} mated pairs rejected"
+        f"FMR {in_percent(fmr, '.3g')} %: {accepted:,} of {counted(n_impostor, 'non-mated pair')} accepted"
+        f" ({counted(pairs.n_identities, 'person')}{doubt})\n"
+        f"FNMR {in_percent(fnmr, '.3g')} %: {rejected:,} of {counted(n_genuine, 'mated pair')} rejected"
     )
     figure = score_histogram(pairs.genuine, pairs.shown, height=3.6)
     (axis,) = figure.axes
@@ -150,10 +151,13 @@ def group_bars(table: pd.DataFrame, model: str, threshold: float) -> Figure:
         axis.grid(axis="y", visible=False)
     groups = table["attribute"].str.replace("_", " ") + ": " + table["group"]
     counts = zip(groups.str.removeprefix(": "), table["n_identities"], table["n_query"], strict=True)
-    names = [f"{group} ({people} people, {queries:.0f} queries)" for group, people, queries in counts]
+    names = [
+        f"{group} ({counted(people, 'person')}, {plain(queries)} {'query' if queries == 1 else 'queries'})"
+        for group, people, queries in counts
+    ]
     name_rows(axes[0], names)
     figure.suptitle(
-        f"{model}, threshold {threshold:.3f}. Grey: fewer than 5 people. Hollow: too few for a claim",
+        f"{model}, threshold {threshold:.3f}. Queries: a draw. Grey: fewer than 5 people. Hollow: too few for a claim",
         fontsize=10
     )  # fmt: skip
     return figure
@@ -195,7 +199,7 @@ def cross_group_matrices(table: pd.DataFrame, model: str, threshold: float) -> F
 def menagerie_map(people: pd.DataFrame, model: str) -> Figure:
     """Mean mated and non-mated score of each person, rows of `menagerie`, and the quarters that make the kinds."""
     figure, (axis,) = figure_with_axes(height=4.6)
-    for place, kind in enumerate(("", *KINDS)):
+    for place, kind in enumerate(("", *KINDS) if len(people) >= FEWEST else ("",)):
         rows = people[people["kind"] == kind]
         colour, marker, _ = look(place - 1) if kind else (QUIET, ".", "")
         label = f"{kind or 'none of these'} ({len(rows)})"
@@ -205,7 +209,7 @@ def menagerie_map(people: pd.DataFrame, model: str) -> Figure:
             line(float(np.quantile(people[column], quarter)), color=QUIET, lw=0.8, ls=":")
     axis.set_xlabel("mean score with oneself (mated): left, goats")
     axis.set_ylabel("mean score with others:\nabove, lambs and wolves")
-    title = f"{model}: {len(people)} people, {people['n_genuine'].sum():,} mated pairs; "
+    title = f"{model}: {counted(len(people), 'person')}, {counted(int(people['n_genuine'].sum()), 'mated pair')}; "
     title += "dotted: quarters" if len(people) >= FEWEST else f"fewer than {FEWEST} people: no kinds"
     _words_above(axis, title)
     return figure

@@ -47,6 +47,12 @@ class Answer:
     warnings: list[str]  # what a reader should doubt, a sentence each
     claims: list[bool]  # whether each row of the table is a claim; the others are grey
 
+    @property
+    def numbers(self) -> list[bool]:
+        """Whether each column of the table holds figures; the first holds names."""
+        _, *columns = zip(*self.table[1:], strict=True)
+        return [False, *(any(map(str.isdigit, "".join(column))) for column in columns)]
+
     def redacted(self, redaction: "Redaction") -> "Answer":
         """The same without names."""
         table = [[redaction.cell(row[0]), *map(redaction.text, row[1:])] for row in self.table]
@@ -81,7 +87,18 @@ def _headline(run_folder: Path, metrics: Mapping[str, Any]) -> tuple[list[list[s
         some, claims = readable(of_the_run), claimed(of_the_run) or [True] * len(found)
     except (OSError, ValueError, KeyError):
         return [], []
-    return ([list(some.columns), *some.to_numpy().tolist()], claims) if len(some) else ([], [])
+    rows = [[name, *map(whole_interval, figures)] for name, *figures in some.to_numpy().tolist()]
+    return ([[*map(unbroken, some.columns)], *rows], claims) if len(some) else ([], [])
+
+
+def whole_interval(figure: str) -> str:
+    """A figure that a line may end before its interval, and not within it."""
+    return figure.replace(", ", ",\u00a0")
+
+
+def unbroken(heading: str) -> str:
+    """A column's heading that no line ends within "Rank-1" and "95 % CI", but one may after the arrow of "a→b"."""
+    return heading.replace("-", "\u2011").replace("95 % CI", "95\u00a0%\u00a0CI").replace("→", "→\u200b")
 
 
 def model_of(run: Mapping[str, Any]) -> str:
@@ -112,6 +129,7 @@ def index_row(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
     changed = [f"{name} = {text(value)}" for name, value in changed_of(run).items() if name not in hidden]
     figure = None if (folder / THUMBNAIL).is_file() or parameters.get("private") else most_telling(folder)
     picture = figure.relative_to(folder).as_posix() if figure else THUMBNAIL
+    split = run["split"] if isinstance(run.get("split"), dict) else {}
     seconds, started, backbone = run.get("seconds"), run.get("started"), model_of(run)
     if parameters.get("private") and backbone not in get_args(BackboneName):
         backbone = backbone.partition(":")[0] if of_library(backbone) else ""
@@ -119,7 +137,8 @@ def index_row(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
         "id": run["id"], "status": run["status"], "tone": tone_of(run), "error": str(run.get("error") or ""),
         "stage": str(run.get("notebook") or "").replace("_", " "),
         "changed": ", ".join(filter(None, [*changed, not_learnt(run)])),
-        **{name: str(parameters.get(name) or "") for name in ("dataset", "aspect")}, "backbone": backbone,
+        **{name: str(split.get(name) or parameters.get(name) or "") for name in ("dataset", "aspect")},
+        "backbone": backbone,
         "rank1": share.get("rank1", ""), "interval": "–".join(interval) if all(interval) else "",  # type: ignore[arg-type]
         "baseline": share.get("best_floor_rank1", ""), "map": share.get("map", ""),
         "took": duration(seconds), "seconds_taken": f"{seconds:.0f}" if is_number(seconds) else "",

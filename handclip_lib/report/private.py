@@ -22,7 +22,15 @@ from handclip_lib.parameters.backbones import folder_of
 from handclip_lib.parameters.notebooks import NOTEBOOKS
 from handclip_lib.parameters.parts import choices_of
 from handclip_lib.parameters.sets import named_sets
-from handclip_lib.places import TRAINED_ON, cache_folder, project_root, reports_folder
+from handclip_lib.places import (
+    HD_DISTRACTORS,
+    HD_IDENTITIES,
+    PHOTOGRAPHS,
+    TRAINED_ON,
+    cache_folder,
+    project_root,
+    reports_folder,
+)
 from handclip_lib.report.facts import PLACES
 from handclip_lib.runs.identity import weights_in_id
 from handclip_lib.runs.record import record_of
@@ -35,6 +43,8 @@ WITHHELD = "withheld"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 OF_THE_MACHINE = ("command", "process")
 """Parts of a record that name a machine, its user, and folders there."""
+PUBLISHED = frozenset({PHOTOGRAPHS, *HD_IDENTITIES.split("/"), *HD_DISTRACTORS.split("/")})
+"""Folders of data sets as they are published: everybody's are called so, and "11k Hands" is a word of ours."""
 EVERYWHERE = frozenset({"home", "Users", "root", "mnt", "media", "srv", "opt", "var", "tmp", "data", "usr"})
 """Folders that every machine has."""
 SUFFIXES = "|".join(suffix[1:] for suffixes in IMAGE_FORMATS.values() for suffix in suffixes)
@@ -197,7 +207,7 @@ def redaction_of(run_folder: Path, run: Mapping[str, Any]) -> Redaction:
     here = [run_folder.absolute(), Path.cwd(), project_root(), reports_folder(), cache_folder()]
     whole = {str(place) for place in (*places, *(place.absolute() for place in places), *here)}
     parts = {*map(weights_in_id, given), *(part for place in places for part in (*place.parts, place.stem))}
-    inside = {part for path in paths for part in Path(path).parts[:-1]}
+    inside = {part for path in paths for part in Path(path).parts[:-1]} - PUBLISHED
     machine = {socket.gethostname(), str((run.get("process") or {}).get("host") or ""), *_user()}
     machine.add(str((run.get("study") or {}).get("name") or ""))
     files = {name for path in paths for name in (path, Path(path).name, Path(path).stem)}

@@ -2,7 +2,6 @@
 
 import atexit
 import html
-import io
 import json
 import os
 import re
@@ -23,7 +22,7 @@ from handclip_lib.places import elsewhere, project, reports_folder
 from handclip_lib.runs import inputs
 from handclip_lib.runs.identity import run_id, versions
 from handclip_lib.runs.record import Claim, not_learnt, now, read_record, remove_results, this_process, write_record
-from handclip_lib.runs.shown import about_figure, columns_of_text
+from handclip_lib.runs.shown import about_figure, as_png, columns_of_text
 from handclip_lib.version import commit_of, commit_of_library
 
 if TYPE_CHECKING:
@@ -98,24 +97,27 @@ class Run:
         if keeps_status:
             self._watch()
 
-    def show(self, figure: "Figure", name: str, alt: str) -> None:
-        """Save a figure as `figures/<name>.png` and show it; `alt` says what it shows, as its caption in the report."""
-        self._show(figure, name, alt)
+    def show(self, figure: "Figure", name: str, alt: str, caption: str = "") -> None:
+        """Save a figure as `figures/<name>.png` and show it; `alt` says what it shows.
+
+        In the report that is its caption too, unless a shorter one is given for those who see the figure.
+        """
+        self._show(figure, name, alt, caption)
 
     def show_all(self, figures: "Mapping[str, tuple[Figure, str]]") -> None:
         """`show` of several figures: each with what it shows, by name."""
         for name, (figure, alt) in figures.items():
             self.show(figure, name, alt)
 
-    def _show(self, figure: "Figure", name: str, alt: str, **place: Any) -> None:
+    def _show(self, figure: "Figure", name: str, alt: str, caption: str = "", **place: Any) -> None:
         _check_name(name)
         alt += self._label
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=DPI)
+        picture = as_png(figure, DPI)
         with whole_file(self.folder / "figures" / f"{name}.png") as private:
-            private.write_bytes(buffer.getvalue())
-        about = {"image/png": about_figure(figure, alt)}
-        _display({"image/png": buffer.getvalue(), "text/plain": alt}, about, **place)
+            private.write_bytes(picture)
+        seen = {"caption": caption + self._label} if caption else {}
+        about = {"image/png": about_figure(figure, alt) | seen}
+        _display({"image/png": picture, "text/plain": alt}, about, **place)
 
     def live(self, draw: "Callable[..., Figure]", name: str, alt: str) -> Callable[..., None]:
         """A figure in one place of the notebook, drawn anew of what the result is called with.
@@ -127,7 +129,7 @@ class Run:
         def redraw(*values: Any, last: bool = False) -> None:
             nonlocal drawn_at
             if last or time.monotonic() - drawn_at >= SECONDS_BETWEEN_FIGURES:
-                place = {"display_id": f"handclip-{self.folder.name}-{name}", "update": drawn_at >= 0}
+                place: dict[str, Any] = {"display_id": f"handclip-{self.folder.name}-{name}", "update": drawn_at >= 0}
                 self._show(draw(*values), name, alt, **place)
                 drawn_at = time.monotonic()
 

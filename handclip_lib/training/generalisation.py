@@ -8,6 +8,7 @@ import pandas as pd
 from handclip_lib.data.folds import Folds
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult
 from handclip_lib.evaluation.tables import in_percent, result_table
+from handclip_lib.terminal import counted
 from handclip_lib.training.folds import FoldHistory
 from handclip_lib.training.image import ImageResult
 from handclip_lib.training.validation import STRANGERS, TRAINED
@@ -32,6 +33,12 @@ class Generalisation:
     who: str
 
     @property
+    def of_whom(self) -> str:
+        """Whose rank-1 was measured, in words."""
+        kinds = {"trained_rank1": "trained people", "strangers_rank1": f"strangers, {self.who}"}
+        return " and of ".join(said for name, said in kinds.items() if name in self.curve) or "nobody"
+
+    @property
     def table(self) -> pd.DataFrame:
         """The frozen model and the kept epoch, each with the gap: rank-1 of trained people less that of strangers."""
         rows = self.curve[self.curve["epoch"].isin([0, self.epoch])].drop(columns="epoch").reset_index(drop=True)
@@ -54,7 +61,7 @@ class Generalisation:
         rank1 = self.curve.set_index("epoch")["strangers_rank1"]
         frozen, kept, later = rank1[0], rank1[self.epoch], rank1.drop(0)
         if self.epoch == 0 and len(later):
-            best = f"{in_percent(later.max())} % at the best of {len(later)} later epochs"
+            best = f"{in_percent(later.max())} % at the best of {counted(len(later), 'later epoch')}"
             return f"the frozen model finds {in_percent(frozen)} % of the photographs of {self.who} first, {best}"
         if self.epoch and kept <= frozen:
             found = f"rank-1 of {self.who} is {in_percent(kept)} % at epoch {self.epoch}"
@@ -83,5 +90,5 @@ def _tested(results: Sequence[ProtocolResult]) -> str:
     kept, frozen = (one.summary()["rank1"] for one in (first, before[0]))
     if kept > frozen:
         return ""
-    found = f"rank-1 of the {first.n_people} people tested is {in_percent(kept)} %"
+    found = f"rank-1 of the {first.n_people} {first.whose} tested is {in_percent(kept)} %"
     return f"{found}, {in_percent(frozen)} % by the frozen model"

@@ -51,6 +51,25 @@ class ImageResult:
     shares: pd.DataFrame
     whitened: str = "no"
 
+    @property
+    def between(self) -> str:
+        """What `shares` are of, as a caption."""
+        ends = f"From the frozen weights (0 %) to those of epoch {self.best_epoch} (100 %)"
+        return f"{ends}{', each whitened' if self.whitened == 'yes' else ''}; taken: {100 * self.share:.3g} %"
+
+    @property
+    def after_training(self) -> str:
+        """What the encoder holds, a sentence."""
+        weights = f"those of epoch {self.best_epoch}"
+        if not (self.best_epoch and self.share):
+            weights = "as they were before training"
+        elif self.share < 1:
+            weights = f"{100 * self.share:.3g} % of the way from the frozen ones to {weights}"
+        whitened = self.whitened.replace("no", "not whitened", 1)
+        if self.whitened == "yes":
+            whitened = "whitened by the photographs that trained"
+        return f"The weights are {weights}; what they embed is {whitened}."
+
 
 def fit_image(
     encoder: ReidEncoder, pixels: np.ndarray, identities: np.ndarray, options: ImageTraining, *,

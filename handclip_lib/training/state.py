@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +149,9 @@ class History:
         """Whether there was no better epoch for `patience` of them; never with 0."""
         return bool(patience) and self.epoch - self.best_epoch >= patience
 
-    def frame(self) -> pd.DataFrame:
-        """The rows as a table."""
-        return result_table(self.rows)
+    def frame(self, shown: Sequence[str] = ()) -> pd.DataFrame:
+        """The rows as a table, of which a reader sees some columns."""
+        return result_table(self.rows, shown)
 
 
 class Training(ABC):

@@ -137,7 +137,7 @@ def test_what_is_held_out_is_written_beside_the_manifest(tmp_path):
     told = json.loads((tmp_path / "folds.json").read_text())
     assert [tuple(fold) for fold in told["held_out"]] == list(found.held_out)
     assert (told["checksum"], told["split"], told["used"]) == (found.checksum, found.split, "people")
-    assert "30 training people in 3 folds" in told["said"]
+    assert "30 people not tested, in 3 folds" in told["said"]
 
 
 def test_trained_people_are_enrolled_by_what_trained():

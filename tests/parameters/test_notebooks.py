@@ -246,6 +246,8 @@ def test_a_batch_that_no_memory_holds_names_what_makes_it():
 def test_embeddings_stand_in_place_of_a_model_and_encode_nothing():
     config = resolve(Evaluation, {"embeddings": "e.npz"})
     assert [name for name in STUDIES if not config.wants(name)] == ["zero_shot", "occlusion"]
+    assert config.left_out("occlusion").startswith("Not computed: it needs a model that encodes photographs")
+    assert Evaluation(studies="none").left_out("occlusion") == "Not computed: studies='none' leaves it out."
     assert config.selected_on == "embeddings"
     with pytest.raises(ConfigError) as refused:
         resolve(Evaluation, {"embeddings": "e.npz", "backbone": "vitb16", "studies": "occlusion"})

@@ -185,3 +185,11 @@ def test_a_picture_says_whether_it_holds_photographs(tmp_path: Path):
         assert about_figure(figure, "x")["photographs"] is wanted
     assert "erik" in about_figure(grid, "x")["texts"]
     assert not any(text.isdecimal() for text in about_figure(plain, "x")["texts"]), "ticks that are numbers name nobody"
+
+
+def test_the_name_of_a_published_data_set_stays_a_word_of_ours(tmp_path: Path):
+    (tmp_path / "split.csv").write_text("path,identity\nHands/Hand_0000002.jpg,0000000\nlab/x.jpg,anna\n")
+    redaction = redaction_of(tmp_path, {"parameters": {}})
+    told = redaction.text("chosen with 11k Hands in view, as Hand_0000002.jpg in lab shows")
+    assert told.startswith("chosen with 11k Hands in view, as ")
+    assert "Hand_0000002" not in told and " lab " not in told

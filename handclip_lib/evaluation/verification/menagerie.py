@@ -1,8 +1,10 @@
 """Which people a model finds hard: each one's own scores and those with others, and whether the kinds go together."""
 
+from fractions import Fraction
+from math import comb
+
 import numpy as np
 import pandas as pd
-from scipy.stats import hypergeom
 
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.evaluation.verification.error_rates import AnyPairs
@@ -62,12 +64,25 @@ def kinds_beside_chance(people: pd.DataFrame) -> pd.DataFrame:
         quarters = [_end(people[column].to_numpy(), end) for column, end in zip(MEANS, ends, strict=True)]
         first, second = (int(quarter.sum()) for quarter in quarters)
         found = int((people["kind"] == kind).sum())
-        p = float(hypergeom.sf(found - 1, n, first, second))
-        rows.append((kind, *ends, found, first * second / n, p, n))
+        rows.append((kind, *ends, found, first * second / n, _chance(found, n, first, second), n))
     return result_table(rows, columns=["kind", "mated", "non_mated", "people", "by_chance", "p", "n_identities"])
 
 
 MEANS = ("mated_mean", "non_mated_mean")
+
+
+def _chance(found: int, n: int, first: int, second: int) -> float:
+    """The chance that `found` or more of `first` people are among `second` that are drawn of all n; exact.
+
+    In whole numbers, for importing scipy's distributions takes a second.
+    """
+    least = max(found, first + second - n, 0)
+    ways = comb(first, least) * comb(n - first, second - least) if least <= min(first, second) else 0
+    total = 0
+    for both in range(least, min(first, second) + 1):
+        total += ways
+        ways = ways * (first - both) * (second - both) // ((both + 1) * (n - first - second + both + 1))
+    return float(Fraction(total, comb(n, second)))
 
 
 def _kinds(mated: np.ndarray, non_mated: np.ndarray) -> np.ndarray:
