@@ -175,6 +175,18 @@ class _Images(Training):
         return loss, terms
 
     def measure(self) -> Mapping[str, float]:
+        """Validate what would be kept of this epoch: whitened, and at the share of the way that is asked for."""
+        share = 1.0 if self.asked == CHOSEN else self.asked
+        if not (self.validate and self.history.rows) or share == 1:
+            return self.validated()
+        tuned = self.copy()
+        _put(self.evaluated, self.start.towards(tuned, share))
+        measured = self.validated()
+        _put(self.evaluated, tuned)
+        return measured
+
+    def validated(self) -> Mapping[str, float]:
+        """Validate what is evaluated as it is, whitened."""
         if not self.validate:
             return {}
         self.whitening = self.fitted() if self.history.rows else None  # row 0 is of the model before training
@@ -182,6 +194,11 @@ class _Images(Training):
             return self.validate(self.embed)
         finally:
             self.whitening = None
+
+    @property
+    def asked(self) -> float:
+        """What `interpolation` says: an encoder that makes texts has layers that began random, and no frozen model."""
+        return 1.0 if self.encoder.makes_texts else self.options.interpolation
 
     def fitted(self) -> Whitening | None:
         """The whitening of what is evaluated, by the training images as they are; None where there is none."""
@@ -202,16 +219,15 @@ class _Images(Training):
     def interpolate(self) -> tuple[float, pd.DataFrame]:
         """Put in the share that `interpolation` asks for; it, and those that were tried.
 
-        An encoder that makes texts has layers that began random, so there is no frozen model to go back to. Chosen is
-        the one of the highest `select_by`, of equals the one nearest the start.
+        Chosen is the one of the highest `select_by`, of equals the one nearest the start.
         """
-        asked, rows = 1.0 if self.encoder.makes_texts else self.options.interpolation, []
+        asked, rows = self.asked, []
         if asked == 1 or not self.history.best_epoch:
             return 1.0, pd.DataFrame()
         self.evaluated = self.encoder
         for share in SHARES if asked == CHOSEN else sorted({0.0, asked, 1.0}):
             _put(self.encoder, self.start.towards(self._best, share))
-            rows.append({"share": share} | self.from_main(dict(self.measure()) if self.is_main else {}))
+            rows.append({"share": share} | self.from_main(dict(self.validated()) if self.is_main else {}))
         share = max(rows, key=lambda row: row[self.options.select_by])["share"] if asked == CHOSEN else asked
         _put(self.encoder, self.start.towards(self._best, share))
         return share, pd.DataFrame(rows)
