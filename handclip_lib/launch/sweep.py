@@ -37,7 +37,7 @@ HELD_OUT = {
     "strangers_rank1": "rank-1",
     "strangers_map": "mAP",
     "strangers_gain": "gain over the frozen model",
-    "strangers_gain_low": "from",
+    "strangers_gain_low": "95 % from",
     "strangers_gain_high": "to",
     "strangers_worst": "gain of the worst fold",
 }  # of `Generalisation.figures`
@@ -153,7 +153,8 @@ def write_summary(folder: Path, title: str, rows: Sequence[Row], figures: Mappin
     done = sum(row["status"] == "succeeded" for row in rows)
     page = [f"# {title}", "", f"{done} of {len(rows)} runs succeeded. Shares are in 0..1.", ""]
     if choice := _choice(rows):
-        page += ["Training people who were held out, in percent and points, the best gain first. Choose by them.", ""]
+        page += ["Training people who were held out, in percent and points, the best gain first. Choose by them. The"]
+        page += ["interval is over folds, or over seeds where there are several: of two it is wide.", ""]
         tested = "`rank1` and `map` are of the people tested: chosen by them is selected on test."
         page += [*_table(choice), "", tested, ""]
     page += [*_table(lines), ""]
