@@ -289,7 +289,8 @@ def test_a_sweep_of_trainings_is_chosen_from_by_people_held_out_over_seeds_and_t
     page = (reports / "sweeps" / "one" / "summary.md").read_text()
     tables = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
     assert tables[0] == [
-        "interpolation", "runs", "rank-1", "mAP", "gain over the frozen model", "95 % from", "to", "gain of the worst fold",
+        "interpolation", "runs", "rank-1", "mAP", "gain over the frozen model", "95 % from", "to",
+        "gain of the worst fold",
     ]  # fmt: skip
     # the mean of two seeds ± 12.706 · 0.02 / √2 · 1 / √2
     assert tables[2] == ["0.5", "2", "86.0", "90.0", "6.0", "-6.7", "18.7", "2.0"]
