@@ -121,3 +121,20 @@ def test_folders_and_locks_are_made_by_the_one_rule_of_who_may_read_them():
         "launch/launcher.py",  # umask(), which it hands to the notebook's process
         "launch/worker.py",
     }
+
+
+def test_modules_functions_and_rooms_stay_small_enough_to_be_read():
+    lines = {path: path.read_text().splitlines() for path in PACKAGE.rglob("*.py")}
+    assert {str(path): len(of) for path, of in lines.items() if len(of) > 350} == {}
+    long = {}
+    for path, of in lines.items():
+        for node in ast.walk(ast.parse("\n".join(of))):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                written = of[body[0].lineno - 1 : node.end_lineno] if body else []
+                code = [line for line in written if line.strip() and not line.strip().startswith("#")]
+                if len(code) > 60:
+                    long[f"{path}: {node.name}"] = len(code)
+    assert long == {}
+    rooms = [path.parent for path in lines if path.name != "__init__.py"]
+    assert {str(room): rooms.count(room) for room in rooms if rooms.count(room) > 14} == {}

@@ -9,7 +9,7 @@ import torch
 
 from handclip_lib.backbone.fitting import NOTHING
 from handclip_lib.backbone.image_tower import kind_of, learning_part
-from handclip_lib.backbone.library_tower import is_clip_shaped
+from handclip_lib.backbone.library.tower import is_clip_shaped
 from handclip_lib.backbone.load import Backbone, load_backbone
 from handclip_lib.backbone.naming import to_hugging_face
 from handclip_lib.backbone.properties import Given, Properties

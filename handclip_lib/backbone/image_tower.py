@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from handclip_lib.backbone.library_tower import LibraryTower
+from handclip_lib.backbone.library.tower import LibraryTower
 from handclip_lib.errors import BackboneError, ConfigError
 
 ALL = -1

@@ -12,7 +12,7 @@ import torch
 
 from handclip_lib.backbone.fitting import NOTHING, build_model, fitting_model, own_size
 from handclip_lib.backbone.image_tower import RESNET_STEP, kind_of, learning_part, resize_input, whole_cells
-from handclip_lib.backbone.libraries import Loaded, clip_shaped, load_library
+from handclip_lib.backbone.library.load import Loaded, clip_shaped, load_library
 from handclip_lib.backbone.openai_clip import ClipShape, cells_of, clip_tokenizer, fetch_published, published
 from handclip_lib.backbone.properties import PLAIN_STEMS, Given, Properties, openais
 from handclip_lib.backbone.weights import TINY_WEIGHTS, Weights, fingerprint, read_weights, refuse_not_finite

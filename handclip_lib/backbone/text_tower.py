@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from handclip_lib.backbone.image_tower import has_gelu
-from handclip_lib.backbone.library_tower import LibraryModel, is_clip_shaped
+from handclip_lib.backbone.library.tower import LibraryModel, is_clip_shaped
 
 
 class _Layer(NamedTuple):

@@ -1,4 +1,4 @@
-"""How open_clip, timm and transformers make a model and put tensors into it, for `libraries`."""
+"""How open_clip, timm and transformers make a model and put tensors into it, for `load`."""
 
 import inspect
 import json
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from handclip_lib.backbone.configs import config_in, hugging_face_images
 from handclip_lib.backbone.fitting import compare
-from handclip_lib.backbone.library_tower import HuggingFaceTower, LibraryModel, LibraryTower
+from handclip_lib.backbone.library.tower import HuggingFaceTower, LibraryModel, LibraryTower
 from handclip_lib.errors import BackboneError
 
 Size = tuple[int, int]

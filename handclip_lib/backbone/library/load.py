@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from handclip_lib.backbone.configs import images_beside, open_clips, stated_beside
-from handclip_lib.backbone.library_makers import (
+from handclip_lib.backbone.library.makers import (
     Read,
     Said,
     Size,
@@ -27,7 +27,7 @@ from handclip_lib.backbone.library_makers import (
     of_timm,
     published_images,
 )
-from handclip_lib.backbone.library_tower import LibraryModel
+from handclip_lib.backbone.library.tower import LibraryModel
 from handclip_lib.backbone.naming import unwrapped
 from handclip_lib.backbone.openai_clip import NoRandomNumbers
 from handclip_lib.backbone.properties import Given, Properties, parsed, stated_in
