@@ -226,7 +226,8 @@ def _runs(options: argparse.Namespace) -> int:
     asked = (options.notebook, options.dataset, options.aspect, options.status, options.since, options.changed)
     found = ordered(chosen(records, *asked), options.sort)
     if options.json:
-        print(json.dumps(found, indent=1))
+        whole = json.loads(json.dumps(found), parse_constant=lambda _: None)  # what is NaN has no word in JSON
+        print(json.dumps(whole, indent=1))
     elif not records:
         print(f"no runs in {reports_folder() / 'runs'}; try: handclip run 05{elsewhere()}")
     elif not found:

@@ -63,7 +63,7 @@ def _add_exchange(command: Callable[..., argparse.ArgumentParser]) -> None:
     score.add_argument("files", nargs="+", metavar="FILE", help="CSV with named columns, bob.bio's, or four columns")
     score.add_argument("--distances", action="store_true", help="smaller scores are more alike")
     score.add_argument("--validation", metavar="FILE", help="scores of other people, which fix the threshold")
-    score.add_argument("--fmr", type=float, default=0.01, help="that the threshold is chosen for (0.01)")
+    score.add_argument("--fmr", type=float, help="that --validation chooses the threshold for (0.01)")
     score.add_argument("--out", metavar="FOLDER", help="write tables (CSV) and figures (DET, ROC, CMC) into it")
     score.set_defaults(action=_score)
 
@@ -145,8 +145,12 @@ def _score(options: argparse.Namespace) -> int:
     from handclip_lib.evaluation.tables import readable
 
     validation = Path(options.validation) if options.validation else None
-    files = list(map(Path, options.files))
-    found = evaluate_files(files, distances=options.distances, validation=validation, fmr=options.fmr)
+    if options.fmr is not None and not validation:
+        raise ConfigError(f"--fmr {options.fmr:g} is of the threshold that --validation FILE fixes; give that too")
+    if options.out and Path(options.out).is_file():
+        raise ConfigError(f"--out {options.out} is a file; name a folder")
+    files, fmr = list(map(Path, options.files)), 0.01 if options.fmr is None else options.fmr
+    found = evaluate_files(files, distances=options.distances, validation=validation, fmr=fmr)
     for title, table in found.tables.items():
         text = readable(table).to_string(index=False)
         print(f"{title.replace('_', ' ')}\n{visible(text)}\n")

@@ -18,8 +18,8 @@ from handclip_lib.errors import WriteError
 
 SHARED = "HANDCLIP_SHARED"  # variable: 1 where a group shares cache and reports
 REMEDY = (
-    "free space there, or name another folder in the environment variables HANDCLIP_REPORTS, for runs and reports, or "
-    "HANDCLIP_CACHE"
+    "free space there, make it yours, or name another place: that of runs and reports by the environment variable "
+    "HANDCLIP_REPORTS, that of the cache by HANDCLIP_CACHE"
 )
 
 
@@ -64,6 +64,8 @@ def writing(path: Path, remedy: str = REMEDY) -> Iterator[None]:
 @contextmanager
 def whole_file(path: Path, remedy: str = REMEDY) -> Iterator[Path]:
     """A private path beside `path` to write; it becomes `path` when the block ends well, and is removed otherwise."""
+    if path.is_dir():
+        raise WriteError(f"{path} is a folder; name a file in it")
     private = path.with_name(f".{path.name}.{uuid4().hex[:8]}{path.suffix}")
     with writing(path, remedy):
         make_folder(path.parent)

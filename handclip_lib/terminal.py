@@ -1,5 +1,7 @@
 """Text of others on a terminal: names, errors and values may hold signs that drive it, hide, or fake a line."""
 
+PLURALS = {"person": "people", "identity": "identities", "query": "queries"}
+
 
 def visible(text: object) -> str:
     """Text whose control signs, overrides of direction and lone surrogates are written out; its lines stay."""
@@ -15,8 +17,9 @@ def one_line(value: object, most: int = 0) -> str:
 
 
 def counted(n: int, noun: str) -> str:
-    """So many of something: "1 image", "12,000 images"."""
-    return f"{n:,} {noun}" + "s" * (n != 1)
+    """So many of something: "1 image", "12,000 images", "2 people"; of several words the last is counted."""
+    *before, last = noun.split(" ")
+    return f"{n:,} {noun if n == 1 else ' '.join([*before, PLURALS.get(last, f'{last}s')])}"
 
 
 def in_units(size: int) -> str:

@@ -148,6 +148,7 @@ def test_a_run_begins_with_what_the_study_says_below_files_and_what_is_typed(min
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("seed = 3", "seed: write it below the line"),
         ("nam = 'x'", "nam: no such key; did you mean name"), ("name = 3", "name=3: text is wanted"),
         ("[parameter]", "did you mean parameters"), ("parameters = 1", "a table of names and values"),
         ("[parameters]\ndata_rot = 'x'", "data_rot: no notebook has such a parameter; did you mean data_root"),

@@ -22,3 +22,5 @@ def test_a_field_is_one_line_and_not_longer_than_asked():
 
 def test_one_of_something_is_no_plural():
     assert [counted(n, "image") for n in (0, 1, 12_000)] == ["0 images", "1 image", "12,000 images"]
+    assert [counted(n, "person") for n in (0, 1, 2)] == ["0 people", "1 person", "2 people"]
+    assert [counted(n, "later query") for n in (1, 2)] == ["1 later query", "2 later queries"]

@@ -15,6 +15,7 @@ from handclip_lib.evaluation.features import is_baseline
 from handclip_lib.evaluation.ranking.saved_evaluation import PER_QUERY, SavedEvaluation, load_evaluation
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.runs.identity import COMPUTE, TOWERS
+from handclip_lib.runs.inputs import EARLIER
 from handclip_lib.runs.listing import changed_of
 from handclip_lib.runs.record import CHECKPOINTS, not_learnt, record_of
 from handclip_lib.training.state import load_checkpoint
@@ -29,6 +30,8 @@ COLUMNS = [
     "id", "notebook", "model", "weights", "dataset", "data_root", "aspect", "differs", *METRICS, "seconds",
     "peak_memory_mb", "split", "status", "note",
 ]  # fmt: skip
+SHOWN = ("id", "model", "differs", "rank1", "map", "seconds", "split", "note")
+"""Columns that a reader sees: what an id or a note says is in no other."""
 NUMBERS = [*METRICS, "seconds", "peak_memory_mb"]
 IN_COLUMNS = ("dataset", "data_root", "aspect")  # parameters that have a column of their own there
 MOST_NAMED, LONGEST_LABEL = 2, 28  # parameters, and characters, that a label of a run may hold
@@ -74,7 +77,10 @@ def runs_table(records: Sequence[Record], runs: Path, notes: Mapping[str, str] |
     for record in records:
         given, metrics = record.get("parameters") or {}, record.get("metrics") or {}
         model, software = metrics.get("model", ""), record.get("versions") or {}
-        differs = [_told(given, names), *(f"{name} {software[name]}" for name in packages if name in software)]
+        differs = [
+            _told(_meant(record), names) if given else "",
+            *(f"{name} {software[name]}" for name in packages if name in software),
+        ]
         rows.append({
             "id": record["id"], "notebook": record["notebook"], "model": model, "weights": _fingerprint(record, model),
             **{name: given.get(name, "") for name in IN_COLUMNS}, "differs": ", ".join(filter(None, differs)),
@@ -84,7 +90,7 @@ def runs_table(records: Sequence[Record], runs: Path, notes: Mapping[str, str] |
             "note": note_of(record, runs) or (notes or {}).get(record["id"], ""),
         })  # fmt: skip
     table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(NUMBERS, "float64"))
-    return result_table(table.drop(columns="peak_memory_mb") if table["peak_memory_mb"].isna().all() else table)
+    return result_table(table.drop(columns="peak_memory_mb") if table["peak_memory_mb"].isna().all() else table, SHOWN)
 
 
 def differing(records: Iterable[Record]) -> list[str]:
@@ -172,7 +178,7 @@ def run_labels(records: Sequence[Record], evaluations: Sequence[SavedEvaluation]
     It is "" for a run that has none of them, and for all where there is more to tell than a legend holds.
     """
     compared = [record for record in records if record["id"] in {evaluation.run for evaluation in evaluations}]
-    names = differing(compared)
+    names = [name for name in differing(compared) if name not in EARLIER]  # an id that a label has no room for
     given = {record["id"]: record.get("parameters") or {} for record in compared}
     texts = {run: _told(values, names) for run, values in given.items()}
     fits = len(names) <= MOST_NAMED and max(map(len, texts.values()), default=0) <= LONGEST_LABEL
@@ -229,35 +235,67 @@ def seeds_table(records: Sequence[Record]) -> pd.DataFrame:
 def seeds_of(records: Sequence[Record], entries: Sequence[Entry]) -> pd.DataFrame:
     """With which seeds each compared model was made: its run and those that differ from it in the seed alone.
 
-    Columns model, run, trained (its seed made it, not only its draws), seeds (text), n_seeds, and the mean and the
-    standard deviation of rank-1 over them, which are of other draws too; baselines are left out.
+    What a run of 05 evaluates was made with the seed of the run of 03 or 04 that it names.
+
+    Columns model, run, trained ("here": a seed made it, not only its draws; "no"; or "elsewhere", with seeds that are
+    not known here), seeds (text), n_seeds, and the mean and the standard deviation of rank-1 over them (rank1_spread),
+    which are of other draws too; baselines are left out.
     """
-    groups = {record["id"]: group for group in _alike(records, {"seed"}) for record in group}
     by_id = {record["id"]: record for record in records}
+    groups = {record["id"]: group for group in _alike(records, {"seed"}) for record in group}
     rows = []
     for entry in entries:
         run = entry.evaluation.run
         if is_baseline(entry.model) or run not in by_id:
             continue
         group = groups.get(run, [by_id[run]])  # a run that was made again later has no group of its own
-        seeds = sorted({int(record["parameters"]["seed"]) for record in group})
+        trained = _trained(by_id[run], by_id)
+        if trained == "here" and run.startswith("05_"):
+            group = _of_trainings(by_id[run], records, groups)
+        seeds = sorted({int((_training(record, by_id) or record)["parameters"]["seed"]) for record in group})
         rank1 = [record["metrics"]["rank1"] for record in group]
-        trained = not run.startswith("05_") or bool(by_id[run]["parameters"].get("trained_run"))
         spread = float(np.std(rank1, ddof=1)) if len(rank1) > 1 else float("nan")
-        told = ", ".join(map(str, seeds))
-        rows.append([entry.label, run, trained, told, len(seeds), float(np.mean(rank1)), spread])
-    shown = ["model", "trained", "seeds", "n_seeds", "rank1", "rank1_sd"]
-    return result_table(rows, shown, columns=["model", "run", *shown[1:]])
+        told, n = (", ".join(map(str, seeds)), len(seeds)) if trained != "elsewhere" else ("not known", None)
+        rows.append([entry.label, run, trained, told, n, float(np.mean(rank1)), spread])
+    shown = ["model", "trained", "seeds", "n_seeds", "rank1", "rank1_spread"]
+    table = pd.DataFrame(rows, columns=["model", "run", *shown[1:]]).astype({"n_seeds": "Int64"})
+    return result_table(table, shown)
+
+
+def _training(record: Record, by_id: Mapping[str, Record]) -> Record | None:
+    """The run of 03 or 04 whose model a run of 05 evaluates, where it names one that is among the others."""
+    return by_id.get(_meant(record).get("trained_run", ""))
+
+
+def _trained(record: Record, by_id: Mapping[str, Record]) -> str:
+    if not record["id"].startswith("05_") or _training(record, by_id):
+        return "here"
+    given = record["parameters"]
+    return "elsewhere" if any(given.get(name) for name in ("trained_run", "weights", "embeddings")) else "no"
+
+
+def _of_trainings(record: Record, records: Sequence[Record], groups: Mapping[str, list[Record]]) -> list[Record]:
+    """The runs of 05 that evaluate trainings alike but for the seed, the newest of each, in nothing else different."""
+    by_id = {one["id"]: one for one in records}
+    training = _training(record, by_id) or record
+    alike = {one["id"] for one in groups.get(training["id"], [training])}
+    found = dict[str, Record]()
+    for group in _alike(records, {"seed", "trained_run"}):
+        if record["id"] in {one["id"] for one in group}:
+            made_by = {one["id"]: (_training(one, by_id) or one)["id"] for one in group}
+            found |= {made_by[one["id"]]: one for one in group if made_by[one["id"]] in alike}
+    return list(found.values()) or [record]
 
 
 def seed_cautions(seeds: pd.DataFrame) -> list[str]:
-    """What must be said of trained models of one seed, by `seeds_of`, a sentence."""
-    alone = seeds.loc[seeds["trained"].astype(bool) & (seeds["n_seeds"] == 1), "model"].tolist()
-    if not alone:
-        return []
-    return [
-        f"Trained with one seed only: {', '.join(alone)}. Another seed moves figures, and no interval here knows it."
-    ]
+    """What must be said of models trained with one seed, or seeds nobody knows, by `seeds_of`, a sentence each."""
+    alone = seeds.loc[(seeds["trained"] == "here") & (seeds["n_seeds"] == 1).fillna(False), "model"].tolist()
+    unknown = seeds.loc[seeds["trained"] == "elsewhere", "model"].tolist()
+    moves = "Another seed moves figures, and no interval here knows it."
+    found = [f"Trained with one seed only: {', '.join(alone)}. {moves}"] if alone else []
+    return found + (
+        [f"Trained elsewhere, with seeds that are not known here: {', '.join(unknown)}."] if unknown else []
+    )
 
 
 def prompt_lengths(runs: Path, records: Sequence[Record]) -> dict[str, np.ndarray]:
@@ -273,12 +311,20 @@ def _alike(records: Iterable[Record], but: set[str]) -> list[list[Record]]:
     groups = defaultdict[tuple[str, str], dict[str, Record]](dict)
     for record in records:
         if record["status"] == "succeeded" and "rank1" in (record.get("metrics") or {}):
-            rest = {name: value for name, value in record["parameters"].items() if name not in but}
+            given = _meant(record)
+            rest = {name: value for name, value in given.items() if name not in but}
             group = groups[record["notebook"], json.dumps(rest, sort_keys=True, default=str)]
-            own = json.dumps(record["parameters"], sort_keys=True, default=str)
+            own = json.dumps(given, sort_keys=True, default=str)
             group.pop(own, None)  # made again with another library or other data: no second seed, no second value
             group[own] = record
     return [list(group.values()) for group in groups.values()]
+
+
+def _meant(record: Record) -> dict[str, Any]:
+    """A run's parameters, with the earlier runs they name by id: "latest" was another one at another time."""
+    used, given = record.get("inputs") or {}, record["parameters"]
+    named = {name: notebooks for name, notebooks in EARLIER.items() if given.get(name)}
+    return {**given, **{name: used[one] for name, notebooks in named.items() for one in notebooks if one in used}}
 
 
 def _on_one_split(group: Sequence[Record]) -> list[Record]:

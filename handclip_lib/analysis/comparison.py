@@ -171,7 +171,8 @@ def comparison_table(
         of_it = by_label.get(table.loc[i, "same_as"] or table.loc[i, "model"], np.ones(len(tested)))
         table.loc[i, [f"{name}_holm" for name in tested]] = of_it
     words = ("model", "run", "same_as", "supported", "n_identities")
-    return result_table(table.astype(dict.fromkeys([c for c in table if c not in words], np.float64)), SHOWN)
+    shown = [name for name in SHOWN if name != "same_as" or table["same_as"].any()]
+    return result_table(table.astype(dict.fromkeys([c for c in table if c not in words], np.float64)), shown)
 
 
 def _alike(given: pd.DataFrame, other: pd.DataFrame) -> bool:
@@ -202,11 +203,14 @@ def _both_maps(queries: pd.DataFrame) -> dict[str, float]:
     return {name: queries[column].mean() for name, column in columns.items()}
 
 
-def comparison_conclusion(table: pd.DataFrame) -> str:
-    """The best entry of a `comparison_table` as a sentence without its full stop, and what it gains over the first."""
+def comparison_conclusion(table: pd.DataFrame, whose: str = "people") -> str:
+    """The best entry of a `comparison_table` as a sentence without its full stop, and what it gains over the first.
+
+    `whose`: what identities are, as `Split.whose` says.
+    """
     best, first = table.iloc[int(table["rank1"].argmax())], table.iloc[0]
     interval = "–".join(in_percent(best[f"rank1_{end}"]) for end in ("low", "high"))
-    share, people = f"{in_percent(best['rank1'])} % ({interval})", f"{best['n_identities']:.0f} people"
+    share, people = f"{in_percent(best['rank1'])} % ({interval})", f"{best['n_identities']:.0f} {whose}"
     said = f"{best['model']} finds {share} of the queries of {people} first"
     if best["model"] == first["model"]:
         return f"{said}; nothing it is compared with finds more"

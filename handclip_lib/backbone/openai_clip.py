@@ -37,7 +37,7 @@ def clip_package() -> ModuleType:
     `clip_package().model` and `.simple_tokenizer` are light; `.load` and the rest run `clip/__init__.py`.
 
     Raises:
-        BackboneError: openai-clip is not installed.
+        BackboneError: openai-clip is not installed, or something else is called clip.
     """
     if "clip" not in sys.modules:
         spec = find_spec("clip")
@@ -63,8 +63,14 @@ def clip_package() -> ModuleType:
             return getattr(package, name)
 
         sys.modules["clip"] = package
-        import_module("clip.model")
-        import_module("clip.simple_tokenizer")
+        try:
+            import_module("clip.model")
+            import_module("clip.simple_tokenizer")
+        except ModuleNotFoundError as error:
+            del sys.modules["clip"]
+            place = spec.origin or next(iter(spec.submodule_search_locations or ()), "clip")
+            said = f"{place} stands in the place of openai-clip, which is called clip too"
+            raise BackboneError(f"{said}; rename it, or work in another folder") from error
         package.__dict__["__getattr__"] = complete
     return sys.modules["clip"]
 

@@ -4,6 +4,7 @@ Counts, balance, sizes, what is missing, and why images are left out.
 """
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from handclip_lib.data.decoder import is_image
 from handclip_lib.data.open import CAUTIONS, READERS, open_dataset, recognised
 from handclip_lib.data.splits import PROTOCOLS, Split, make_split
 from handclip_lib.data.survey import POOR, UNREADABLE, Survey, measure_quality, reasons, survey
-from handclip_lib.data.table import ASPECTS, UNSPECIFIED, HandTable, as_groups, own_groups
+from handclip_lib.data.table import AGE_BANDS, ASPECTS, UNKNOWN, UNSPECIFIED, HandTable, as_groups, own_groups
 from handclip_lib.errors import DataError
 from handclip_lib.places import METADATA, find_data_root
 from handclip_lib.terminal import counted, one_line, visible
@@ -26,6 +27,12 @@ ATTRIBUTES = ("aspect", "gender", "skin_color", "age", "accessories", "nail_poli
 LAYOUTS = ("auto", *READERS)
 CONVERTED = {"CMYK": "CMYK", "P": "palette", "PA": "palette", "1": "1-bit", "RGBA": "transparent", "LA": "transparent"}
 """Modes whose images are converted to RGB in a way that a reader may want to know of, deep samples apart."""
+
+SINGULAR = {
+    "images": "image", "photographs": "photograph", "identities": "identity", "people": "person", "rows": "row",
+    "folders": "folder", " have": " has", " are": " is", " were": " was", " stay": " stays", " record": " records",
+}  # fmt: skip
+ONE = re.compile(r"\b1 (\w+ )?(images|photographs|identities|people|rows|folders)( have| are| were| stay| record)?\b")
 
 PUBLISHED_COUNTS = pd.DataFrame(
     {
@@ -63,17 +70,35 @@ def split_facts(split: Split) -> pd.DataFrame:
     """What a reader must know of a split to read its figures: columns `fact` and `value` (text)."""
     meta = split.meta
     alone = meta["unqueryable"]
+    once = "session" if split.crosses_sessions else "image"
     names = f" ({', '.join(alone[:8])}{', …' if len(alone) > 8 else ''})" if alone else ""
     facts = [
         ("protocol", meta["protocol"]),
         ("aspect", meta["aspect"]),
+        ("in each draw", _drawn(split)),
         ("identities up to this one train", "—" if meta["cutoff"] is None else str(meta["cutoff"])),
         ("draws, seed", f"{meta['draws']}, {meta['seed']}"),
-        ("test identities with one image, never a query", f"{len(alone)}{names}"),
-        *((f"note {number}", note) for number, note in enumerate(meta["notes"], 1)),
+        (f"test identities with one {once}, never a query", f"{len(alone)}{names}"),
+        *((f"note {number}", _in_singular(note)) for number, note in enumerate(meta["notes"], 1)),
         ("checksum of the manifest", split.checksum[:16]),
     ]
     return pd.DataFrame(facts, columns=["fact", "value"])
+
+
+def _in_singular(note: str) -> str:
+    """A note as it is read: under a split's checksum it has the words of many, for others would make another split."""
+    return ONE.sub(lambda found: f"1 {found[1] or ''}{SINGULAR[found[2]]}{SINGULAR.get(found[3], '')}", note)
+
+
+def _drawn(split: Split) -> str:
+    """What is enrolled and what searched in each draw of a split, in words."""
+    tested = split.identities("test")
+    enrolled = (pd.Series(draw.gallery_ids).value_counts().reindex(sorted(tested)) for draw in split.draws())
+    if not all((number == 1).all() for number in enrolled):
+        return "the gallery and query images that the folders name"
+    asked = "images of other sessions" if split.crosses_sessions else "other images"
+    everybody = "the one tested identity" if len(tested) == 1 else f"each of {len(tested)} tested identities"
+    return f"one gallery image of {everybody}; their {asked} are queries"
 
 
 def reading_facts(table: HandTable) -> pd.DataFrame:
@@ -84,11 +109,14 @@ def reading_facts(table: HandTable) -> pd.DataFrame:
     facts = [
         ("data set, folder", f"{table.dataset}, {one_line(table.root)}"),
         ("images", str(len(images))),
-        ("identities, of people", f"{images['identity'].nunique()}, {images['subject'].nunique()}"),
-        ("sessions", f"{known['session'].nunique()}; {several} identities in several" if len(known) else "not known"),
+        ("identities", f"{images['identity'].nunique()}, of {counted(images['subject'].nunique(), 'person')}"),
+        (
+            "sessions",
+            f"{known['session'].nunique()}; {counted(several, 'identity')} in several" if len(known) else "not known",
+        ),
         ("images with a capture number", str(int(images["capture"].notna().sum()))),
         ("left out", counted(len(table.left_out), "image")),
-        *((f"note {number}", note) for number, note in enumerate(table.notes, 1)),
+        *((f"note {number}", _in_singular(note)) for number, note in enumerate(table.notes, 1)),
     ]
     return pd.DataFrame(facts, columns=["fact", "value"])
 
@@ -96,7 +124,12 @@ def reading_facts(table: HandTable) -> pd.DataFrame:
 def data_cautions(split: Split) -> list[str]:
     """What must be said with every figure on these data, a sentence each."""
     found = [said for dataset, said in CAUTIONS.items() if dataset == split.meta["dataset"]]
-    if (split.images.loc[split.images["role"] == "test", "session"] != "").any() and not split.crosses_sessions:
+    tested = split.images[split.images["role"] == "test"]
+    subjects = tested["subject"].where(tested["subject"] != "", tested["identity"]).nunique()
+    if subjects < tested["identity"].nunique():
+        parts = f"{counted(tested['identity'].nunique(), 'identity')} tested are of {counted(subjects, 'person')}"
+        found.append(f"The {parts}: counts of people here, and intervals over them, take each for a person of its own.")
+    if (tested["session"] != "").any() and not split.crosses_sessions:
         found.append("Queries and their gallery images may be of one session: protocol cross_session parts them.")
     return found
 
@@ -110,6 +143,14 @@ def left_out_reasons(table: HandTable) -> pd.DataFrame:
     grouped = table.left_out.groupby("reason", sort=False)["path"]
     frame = pd.DataFrame({"images": grouped.size(), "for example": grouped.first()})
     return frame.sort_values("images", ascending=False).reset_index(names="reason")
+
+
+def data_conclusion(table: HandTable, split: Split) -> str:
+    """What there is, who is tested and what takes no part, as a sentence without its full stop."""
+    whose = "identity" if (table.images["subject"] != table.images["identity"]).any() else "person"
+    there = f"{counted(len(table.images), 'image')} of {counted(table.images['identity'].nunique(), whose)}"
+    tested = len(split.identities("test"))
+    return f"{there}; {counted(tested, whose)} {'is' if tested == 1 else 'are'} tested; {no_part(table, split)}"
 
 
 def no_part(table: HandTable, split: Split) -> str:
@@ -129,6 +170,8 @@ def attribute_counts(table: HandTable) -> pd.DataFrame:
             continue
         grouped = images.groupby(as_groups(values), sort=True)["identity"]
         part = pd.DataFrame({"images": grouped.size(), "identities": grouped.nunique()})
+        if attribute == "age":
+            part = part.reindex([band for band in (*AGE_BANDS, UNKNOWN) if band in part.index])
         parts.append(part.rename_axis("value").reset_index().assign(attribute=attribute))
     if not parts:
         return pd.DataFrame(columns=["attribute", "value", "images", "identities"])
@@ -191,12 +234,13 @@ class CheckReport:
         images = self.table.images
         yield one_line(self.table.root)
         people = images["subject"].nunique()
-        of_people = "" if people == images["identity"].nunique() else f" (hands of {people} people)"
-        what = f"{counted(len(images), 'image')} of {images['identity'].nunique()} identities{of_people}"
+        of_people = "" if people == images["identity"].nunique() else f" (hands of {counted(people, 'person')})"
+        what = f"{counted(len(images), 'image')} of {counted(images['identity'].nunique(), 'identity')}{of_people}"
         yield f"data set {self.table.dataset!r}: {what}"
         if len(sessions := images[images["session"] != ""]):
             again = (sessions.groupby("identity")["session"].nunique() > 1).sum()
-            yield f"{sessions['session'].nunique()} sessions; {again} identities were photographed in several"
+            were = f"{counted(again, 'identity')} {'was' if again == 1 else 'were'} photographed in several"
+            yield f"{counted(sessions['session'].nunique(), 'session')}; {were}"
         yield from _attributes(self.table)
         yield from _protocols(self.protocol, self.protocols)
         reasons = left_out_reasons(self.table)
@@ -205,7 +249,7 @@ class CheckReport:
             yield one_line(f"  {row.images} × {row.reason} ({row[2]})")
         if self.notes:
             yield "\nNotes"
-            yield from (one_line(f"  {note}") for note in self.notes)
+            yield from (one_line(f"  {_in_singular(note)}") for note in self.notes)
         if self.quality is None:
             yield "\nThe head of each file was read and no image decoded; --deep decodes each."
         else:
@@ -271,7 +315,10 @@ def _converted(seen: Survey, failures: Mapping[str, str]) -> list[str]:
     for path, header in seen.headers.items():
         if header.mode in CONVERTED and not header.samples and path not in failures:
             kinds[CONVERTED[header.mode]].append(path)
-    return [f"{len(paths)} {kind} images are converted to RGB ({paths[0]})" for kind, paths in kinds.items()]
+    return [
+        f"{counted(len(paths), f'{kind} image')} {'is' if len(paths) == 1 else 'are'} converted to RGB ({paths[0]})"
+        for kind, paths in kinds.items()
+    ]
 
 
 def _attributes(table: HandTable) -> Iterator[str]:
@@ -280,8 +327,10 @@ def _attributes(table: HandTable) -> Iterator[str]:
         yield f"\n{attribute}"
         names = values["value"].map(one_line)
         width = max(names.str.len())
-        for row in values.assign(value=names)[values["images"] > 0].itertuples(index=False):
-            yield f"  {row.value:<{width}}  {row.images:>6} images of {row.identities} identities"
+        for name, images, identities in zip(names, values["images"], values["identities"], strict=True):
+            if images:
+                noun = "image " if images == 1 else "images"
+                yield f"  {name:<{width}}  {images:>6} {noun} of {counted(identities, 'identity')}"
 
 
 def _protocols(protocol: str, protocols: Mapping[str, pd.DataFrame | str]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,10 @@ class Folds:
         if not self.held_out:
             return SELECTED_ON[self.validation] + (f": {self.reason}" if self.reason else "")
         n_people = sum(map(len, self.held_out))
-        folds = f"{n_people} training people in {len(self.held_out)} folds" if len(self.held_out) > 1 else ""
-        people = folds or f"{n_people} training people"
+        folds = f", in {len(self.held_out)} folds" if len(self.held_out) > 1 else ""
         last = "; then all people trained for that many epochs" if self.trains_all else ""
-        return f"{SELECTED_ON[self.validation]}: {people}, whom no training saw that was measured on them{last}"
+        never = "who trained nothing that was measured on them"
+        return f"{SELECTED_ON[self.validation]}: {n_people} people not tested{folds}, {never}{last}"
 
     def facts(self) -> dict[str, Any]:
         """For the record of a run: counts, and the checksum of who is in which."""
@@ -82,7 +82,7 @@ class Folds:
         write_text(folder / FOLDS, json.dumps(told, indent=1) + "\n")
 
 
-def choose_folds(split: Split, asked: Validation = "people", folds: int = 0) -> Folds:
+def choose_folds(split: Split, asked: Validation = "people", folds: int = 0, known: Collection[str] = ()) -> Folds:
     """Draw who validates, by a keyed hash of the split's seed and of each name.
 
     Only people who can be searched are held out: those with two photographs or more (under protocol cross_session two
@@ -92,6 +92,7 @@ def choose_folds(split: Split, asked: Validation = "people", folds: int = 0) -> 
         asked: "people", or what needs no fold: "val" and "test".
         folds: 0: a fifth of the people (at least three) is held out; 1: the same, and then everybody trains; 2 and
             more: so many folds of about the same size, together everybody who can be searched, then everybody trains.
+        known: People who trained the weights that the training begins with: they are held out in no fold.
 
     Returns:
         What can be done: "val", with the reason, where `folds` is 0 and people would leave fewer than 12 training
@@ -105,28 +106,39 @@ def choose_folds(split: Split, asked: Validation = "people", folds: int = 0) -> 
     rows = _training_rows(split)
     who, place = rows["subject"], "session" if split.crosses_sessions else "path"
     of_identity = rows.groupby(["subject", "identity"])[place].nunique()
-    can = set(of_identity[of_identity > 1].index.get_level_values("subject"))
+    can = set(of_identity[of_identity > 1].index.get_level_values("subject")) - set(known)
     seed = split.meta["seed"]
     order = sorted(can, key=lambda name: (keyed(seed, "folds", name), name))
-    if folds > 1:
-        held_out = tuple(tuple(order[start::folds]) for start in range(folds))
-    else:
-        held_out = (tuple(order[: max(FEWEST_SEARCHED, round(HELD_SHARE * who.nunique()))]),)
-    left = min(rows["identity"][~who.isin(fold)].nunique() for fold in held_out)
-    smallest = min(map(len, held_out))
-    said = f"{who.nunique()} people train, of whom {len(order)} have two {place.replace('path', 'photograph')}s or more"
-    if smallest < FEWEST_SEARCHED:
-        fault = f"{said}: a share of them needs at least {FEWEST_SEARCHED} to be searched"
-    elif left < FEWEST_TRAINED:
-        fault = f"{said}: without a share of {max(map(len, held_out))} people {left} identities would train, of at "
-        fault += f"least {FEWEST_TRAINED}"
-    else:
+    held_out = _shares(order, who.nunique(), folds)
+    if not (fault := _fault(rows, held_out)):
         return Folds("people", held_out, folds > 0, split=split.checksum)
+    said = f"{who.nunique()} people train, of whom {len(order)} have two {place.replace('path', 'photograph')}s or more"
+    if old := len(set(known) & set(who)):
+        said += f" and did not train the weights it begins with, as {old} did"
     if folds:
-        most = len(order) // FEWEST_SEARCHED
-        remedy = f"give at most folds={most}, " if 1 < most < folds else "give "
-        raise DataError(f"folds={folds}: {fault}; {remedy}folds=0 with validation=val, or more people")
-    return Folds("val", reason=fault, split=split.checksum)
+        numbers = range(1, len(order) // FEWEST_SEARCHED + 1)
+        can_be = [n for n in numbers if not _fault(rows, _shares(order, who.nunique(), n))]
+        several = [n for n in can_be if n > 1] or can_be
+        remedy = f"folds={several[0]}{f' to {several[-1]}' if len(several) > 1 else ''}, " if several else ""
+        raise DataError(f"folds={folds}: {said}: {fault}; give {remedy}folds=0 with validation=val, or more people")
+    return Folds("val", reason=f"{said}: {fault}", split=split.checksum)
+
+
+def _shares(order: Sequence[str], n_people: int, folds: int) -> tuple[tuple[str, ...], ...]:
+    if folds > 1:
+        return tuple(tuple(order[start::folds]) for start in range(folds))
+    return (tuple(order[: max(FEWEST_SEARCHED, round(HELD_SHARE * n_people))]),)
+
+
+def _fault(rows: pd.DataFrame, held_out: Sequence[Sequence[str]]) -> str:
+    """Why people cannot be held out so; "" where they can."""
+    if min(map(len, held_out)) < FEWEST_SEARCHED:
+        return f"a share of them needs at least {FEWEST_SEARCHED} to be searched"
+    left = min(rows["identity"][~rows["subject"].isin(fold)].nunique() for fold in held_out)
+    if left < FEWEST_TRAINED:
+        most = max(map(len, held_out))
+        return f"without a share of {most} people {left} identities would train, of at least {FEWEST_TRAINED}"
+    return ""
 
 
 def as_tested(split: Split, people: Collection[str], trained: bool = False) -> Split:

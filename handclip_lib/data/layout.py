@@ -225,8 +225,9 @@ def _not_plain(
             break
     return (
         f"{root}: it is not plain which folders name the people: level {' or level '.join(levels)}.{twice} "
-        f"Say -p identity_level {' or '.join(str(stands[places[0]][at] + 1) for at in candidates)}, and -p "
-        "session_level where a level names sessions (photographs of one name are then one person's); or write a table "
+        f"Say -p identity_level {' or '.join(str(stands[places[0]][at] + 1) for at in candidates)} (to data check: "
+        "--identity-level), and session_level where a level names sessions (photographs of one name are then one "
+        "person's); or write a table "
         f"(handclip data manifest {root})"
     )
 

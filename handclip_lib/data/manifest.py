@@ -73,6 +73,11 @@ class Split:
         return self.meta.get("protocol") == CROSS_SESSION
 
     @property
+    def whose(self) -> str:
+        """What its identities are, in a sentence: people, or parts of people, such as hands, where it says whose."""
+        return "identities" if (self.images["subject"] != "").any() else "people"
+
+    @property
     def knows_content(self) -> bool:
         """Whether it says what is in its files; manifests of earlier versions do not."""
         return bool(self.images["content"].any())

@@ -18,9 +18,10 @@ from handclip_lib.data.layout import LAYOUTS, aspect_columns, named_set, number_
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.survey import POOR, measure_quality, reasons, survey
-from handclip_lib.data.table import HandTable, misplaced
+from handclip_lib.data.table import ASPECTS, HandTable, is_distractor, misplaced
 from handclip_lib.errors import DataError
 from handclip_lib.parameters.parts import Data
+from handclip_lib.parameters.sets import NamedSet
 from handclip_lib.places import (
     HD_DISTRACTORS,
     HD_IDENTITIES,
@@ -283,6 +284,37 @@ def open_table(config: Data) -> HandTable:
         config.dataset, config.data_root, drawn_subjects=config.drawn_subjects, drawn_images=config.drawn_images,
         identity=config.identity, identity_level=config.identity_level, session_level=config.session_level,
     )  # fmt: skip
+
+
+def open_extra(named: NamedSet, aspect: str, **opened: Any) -> HandTable:
+    """What trains of a data set beside a notebook's own: all its people in one aspect, less distractors.
+
+    Photographs with accessories do not, nor people whom its own folders or table test. One that records no aspect is
+    taken whole.
+
+    Args:
+        aspect: Where `named` has none.
+        opened: As `open_dataset` takes it.
+
+    Raises:
+        DataError: It cannot be opened, or nothing of it trains.
+    """
+    table = open_dataset(named.dataset, named.data_root, **opened)
+    images, aspect = table.images, named.aspect or aspect
+    there = [name for name in ASPECTS if (images["aspect"] == name).any()]
+    own = images[images["aspect"] == aspect] if there and aspect != "all" else images
+    if own.empty:
+        other = f"it has {', '.join(there)}: name one behind the folder, or all: {named._replace(aspect=there[0])}"
+        raise DataError(f"{table.root} has no photograph of aspect {aspect!r}; {other}")
+    worn = own["accessories"].fillna(False).astype(bool)
+    trains = ~worn & ~is_distractor(own)
+    if (given := table.given_split) is not None:
+        trains &= own["path"].isin(given.loc[given["role"].isin(["train", "val"]), "path"])
+    if not trains.any():
+        why = f"of {len(own)} photographs {int(worn.sum())} show accessories, and the others are of people to be tested"
+        raise DataError(f"nothing of {table.root} trains: {why} or of the gallery alone; name another set")
+    notes = [f"{int(worn.sum())} images with accessories left out"] if worn.any() else []
+    return replace(table, images=own[trains].reset_index(drop=True), notes=(*table.notes, *notes))
 
 
 def open_images(

@@ -11,13 +11,15 @@ from handclip_lib.data.content import content_keys, is_content
 from handclip_lib.data.manifest import CROSS_SESSION, Split
 from handclip_lib.data.table import ASPECTS, UNSPECIFIED, HandTable, identity_order, is_distractor, natural_order
 from handclip_lib.errors import DataError
+from handclip_lib.parameters.sets import WITH_PUBLISHED_IDS
+from handclip_lib.terminal import counted
 
 CUTOFFS = {"dorsal_r": 1050, "dorsal_l": 1037, "palmar_r": 1051, "palmar_l": 1042}
 """Largest identity that trains, per aspect of 11k Hands. Source: Baisa, ICPR 2022."""
 HD_CUTOFF = 447
-WITH_PUBLISHED_IDS = ("11k", "hd", "drawn")
-"""Data sets whose people have the same ids in every copy."""
 TRAIN_SHARE = 0.5
+TRAIN_ONLY = "train_only"
+"""What the protocol of a set is called of which nobody validates or is tested: one of `extra_data`."""
 PROTOCOLS = ("auto", "standard", "hd", "proportional", CROSS_SESSION, "given", "test_only")
 
 
@@ -113,16 +115,17 @@ def refuse_leak(trained: Split, tested: Split) -> tuple[bool, str]:
     some = ", ".join(sorted(both, key=identity_order)[:5]) + (", …" if len(both) > 5 else "")
     n_seen, n_asked = seen["subject"].nunique(), asked["subject"].nunique()
     ours, theirs = tested.meta["dataset"], trained.meta["dataset"]
-    common = (set(trained.images["content"]) & set(tested.images["content"])) - {""}
-    if common or trained.checksum == tested.checksum or (ours == theirs and ours in WITH_PUBLISHED_IDS):
+    if _one_set(trained, tested):
         if not both:
-            return True, f"{n_seen} people trained, {n_asked} are tested, and nobody is both."
+            are = "is" if n_asked == 1 else "are"
+            return True, f"{counted(n_seen, 'person')} trained, {n_asked} {are} tested, and nobody is both."
         raise DataError(
             f"{len(both)} identities of the test split trained the model ({some}); evaluate on the split it was "
             f"trained with ({trained.meta['aspect']}, {trained.meta['protocol']}), or train and test on one "
             "proportional split"
         )
-    shared = f"; {len(both)} people have the same names there ({some})" if both else ""
+    of_one_name = "has the same name" if len(both) == 1 else "have the same names"
+    shared = f"; {counted(len(both), 'person')} {of_one_name} there ({some})" if both else ""
     if not (seen["content"].all() and asked["content"].all()):
         return False, (
             f"The weights were trained on {theirs}, the test is on {ours}, and the content of not all photographs is "
@@ -132,6 +135,21 @@ def refuse_leak(trained: Split, tested: Split) -> tuple[bool, str]:
         f"None of {len(asked)} tested photographs is one of the {len(seen)} that trained, and the two data sets "
         f"({theirs}, {ours}) share none: their people are taken for others{shared}."
     )
+
+
+def known_people(trained: Split, split: Split) -> set[str]:
+    """Training people of a split whom weights know that trained on another, told as `refuse_leak` tells people."""
+    seen, ours = _of_people(trained, "train", "val"), _of_people(split, "train", "val")
+    again = ours[(ours["content"] != "") & ours["content"].isin(seen["content"])]
+    named = set(seen["subject"]) & set(ours["subject"]) if _one_set(trained, split) else set()
+    return set(again["subject"]) | named
+
+
+def _one_set(a: Split, b: Split) -> bool:
+    """Whether equal names in two splits are one person's."""
+    common = (set(a.images["content"]) & set(b.images["content"])) - {""}
+    published = a.meta["dataset"] == b.meta["dataset"] and a.meta["dataset"] in WITH_PUBLISHED_IDS
+    return bool(common) or a.checksum == b.checksum or published
 
 
 def _of_people(split: Split, *roles: str) -> pd.DataFrame:
@@ -299,11 +317,27 @@ def _finished(
         per_identity, of_what = of_each["session"].nunique(), "sessions"
     unqueryable = sorted(per_identity.index[per_identity == 1], key=identity_order)
     if len(per_identity) < 2 or len(unqueryable) == len(per_identity):
+        able = len(per_identity) - len(unqueryable)
+        others = "" if protocol in ("proportional", "test_only") else ", or protocol='proportional'"
         raise DataError(
-            f"{table.root}, aspect {aspect}, protocol {protocol}: {len(per_identity)} test identities, of which "
-            f"{len(per_identity) - len(unqueryable)} have two {of_what} or more; at least two identities and one query "
-            "are needed. Use more photographs, another aspect, or protocol='proportional'"
+            f"{table.root}, aspect {aspect}, protocol {protocol}: {counted(len(per_identity), 'test identity')}, "
+            f"{able} of which with two {of_what} or more; at least two identities and one query are needed. Use "
+            f"photographs of more people, more of each, or another aspect{others}"
         )
+    return _recorded(table, rows, aspect, protocol, seed, draws, cutoff, unqueryable, notes)
+
+
+def whole_split(table: HandTable, aspect: str, seed: int = 0) -> Split:
+    """The manifest of a table whose every photograph trains, named after an aspect if it records any."""
+    rows = _manifest_rows(table.images).assign(role="train", gallery_in="")
+    aspect = aspect if (rows["aspect"] != "").any() else UNSPECIFIED
+    return _recorded(table, rows, aspect, TRAIN_ONLY, seed, 0, None, [], table.notes)
+
+
+def _recorded(
+    table: HandTable, rows: pd.DataFrame, aspect: str, protocol: str, seed: int, draws: int, cutoff: int | None,
+    unqueryable: list[str], notes: Sequence[str],
+) -> Split:  # fmt: skip
     counts = {role: int(n) for role, n in rows["role"].value_counts().sort_index().items()}
     meta: dict[str, Any] = {
         "dataset": table.dataset, "protocol": protocol, "aspect": aspect, "seed": seed, "draws": draws,

@@ -278,7 +278,7 @@ def quality_table(measured: pd.DataFrame) -> pd.DataFrame:
         values = measured[measure].dropna()
         spread = dict(zip(("lowest", "5 %", "median", "highest"), values.quantile([0, 0.05, 0.5, 1]), strict=True))
         least, fault = LIMITS.get(measure, (float("nan"), ""))
-        below = {"photographs below": int((values < least).sum()), "called": fault}
+        below = {"photographs below": int((values < least).sum()) if fault else None, "called": fault}
         rows.append({"measure": measure, **spread, "limit": least, **below})
     return pd.DataFrame(rows)
 

@@ -138,7 +138,7 @@ class HandTable:
         own = [name for name in frame.columns if name not in COLUMNS]
         for text in ("side", "view", "aspect", "session", "camera", *own):
             frame[text] = frame[text].astype("object").where(frame[text].notna(), "")
-        notes = [*notes, *_in_one_form(root, frame), *_without_aspect(frame)]
+        notes = [*notes, *_in_one_form(root, frame), *_sessions_in_one_form(frame), *_without_aspect(frame)]
         return cls(dataset, Path(root), frame, _reasons(left_out), given_split, tuple(notes)).validated()
 
     def validated(self) -> "HandTable":
@@ -183,6 +183,25 @@ def _in_one_form(root: Path, frame: pd.DataFrame) -> list[str]:
             notes.append(f"spaces around names were ignored and letters composed, of {len(changed)} people: {some}")
         frame[column] = frame[column].map(forms)
     return notes
+
+
+def _sessions_in_one_form(frame: pd.DataFrame) -> list[str]:
+    """Give sessions the name of the first that differs in capitals, spaces or zeros alone, in place; a note on those.
+
+    Told apart, a photograph would be searched for in its own session as if that were another.
+    """
+    first: dict[str, str] = {}
+    names = sorted(frame["session"].unique(), key=natural_order)
+    told = {name: first.setdefault(_session_form(name), name) for name in names}
+    changed = [name for name, other in told.items() if name != other]
+    frame["session"] = frame["session"].map(told)
+    return [f"{len(changed)} sessions are taken for others: {changed[0]!r} is {told[changed[0]]!r}"] if changed else []
+
+
+def _session_form(name: str) -> str:
+    plain = unicodedata.normalize("NFC", name).casefold().strip()
+    joined = re.sub(r"(?<=[^\W\d_])[\s_-]+(?=[0-9])", "", plain)
+    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", joined)
 
 
 def _refuse_alike(root: Path, paths: Mapping[str, str], forms: Mapping[str, str]) -> None:

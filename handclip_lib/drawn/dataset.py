@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from handclip_lib.drawn.hand import Pose, anatomy_of, generator, surface_of
 from handclip_lib.drawn.skin import Light, Worn, render
 from handclip_lib.errors import DataError
-from handclip_lib.files import file_lock, make_folder
+from handclip_lib.files import REMEDY, file_lock, make_folder
 from handclip_lib.machine import cores
 
 DRAWN_ASPECTS = ("dorsal_r", "palmar_r", "dorsal_l", "palmar_l")
@@ -36,6 +36,8 @@ _CLOTH = ((0.05, 0.05, 0.06), (0.09, 0.10, 0.20), (0.35, 0.04, 0.07), (0.30, 0.3
 SIDES = {"r": "right", "l": "left"}
 _SKIN = ("very fair", "fair", "medium", "dark")
 RECIPE_VERSION = 2
+TINY_SEED = 10_000
+"""Of the people whose hands `tiny` learnt: a drawn data set's people follow from its seed, and its default is 0."""
 _HEADER = "id,age,gender,skinColor,accessories,nailPolish,aspectOfHand,imageName,irregularities\r\n"
 _QUALITY = 92
 _WORTH_PROCESSES = 100  # images; starting processes costs about as much as drawing these
@@ -197,7 +199,7 @@ def draw_dataset(
                 _refuse_foreign(folder)
                 _replace(folder, recipe, progress, workers)
     except OSError as error:
-        raise DataError(f"cannot draw into {folder}: {error}; choose a folder you may write to") from error
+        raise DataError(f"cannot draw into {folder}: {error}; {REMEDY}") from error
     return folder
 
 

@@ -62,7 +62,7 @@ class Features:
         if bad.any():
             kind = "zero" if length[bad][0, 0] == 0 else "not finite"
             said = f"the embedding of {paths[int(np.argmax(bad))]} is {kind} ({int(bad.sum())} of {len(paths)})"
-            raise EvaluationError(f"{said}; check the weights, and use float32")
+            raise EvaluationError(f"{said}; check the weights, or the file it is of, and use float32")
         return cls(paths, (embeddings / length).astype(np.float32), length[:, 0].astype(np.float32))
 
     @property

@@ -1,7 +1,7 @@
 """What could make a figure better than the model: people, files and choices that the test must not share."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,18 +12,21 @@ from handclip_lib.data.content import content_keys
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.open import OPENED_BY, decode_table, open_table
-from handclip_lib.data.splits import refuse_leak
+from handclip_lib.data.splits import TRAIN_ONLY, refuse_leak
+from handclip_lib.drawn.dataset import TINY_SEED
 from handclip_lib.errors import DataError, EvaluationError
 from handclip_lib.evaluation.features import BASELINE, Features
 from handclip_lib.evaluation.tables import in_percent
+from handclip_lib.models.lineage import lineage_beside
 from handclip_lib.models.trained import Training
 from handclip_lib.parameters.notebooks import SELECTED_ON_TEST, Evaluation
 from handclip_lib.parameters.parts import Data
+from handclip_lib.terminal import counted
 
 YES, NO, STATED, UNKNOWN = "yes", "no", "stated", "not checked"
 SELECTIONS = {
     "nothing": (YES, "The weights are the backbone's published ones: no image of this split chose them."),
-    "tiny": (STATED, "Its recipe was chosen with figures of drawn hands and of 11k Hands in view: see its card."),
+    "tiny": (STATED, "Their recipe was chosen with figures of drawn hands and of 11k Hands in view: see their card."),
     "unknown": (UNKNOWN, "The weights are a file: what chose them, and on whose images, is not known here."),
     "embeddings": (UNKNOWN, "Another program made the embeddings: what chose its weights is not known here."),
     "people": (YES, "The epoch was chosen on training people held out of the training; no test image chose it."),
@@ -45,19 +48,19 @@ AT_ONCE = 1024
 
 
 def leak_checks(
-    split: Split, *, trained: Split | None, selected_on: str, pixel_features: Features,
-    images: DecodedImages, seen: DecodedImages | None = None, near: float = 0.98,
+    split: Split, *, trained: Sequence[Split], selected_on: str, pixel_features: Features,
+    images: DecodedImages, seen: Sequence[DecodedImages | None] = (), near: float = 0.98,
 ) -> pd.DataFrame:  # fmt: skip
     """Check that the test is one, and say in plain sentences what was found.
 
     Args:
-        trained: The manifest the weights were trained on; None where there is none.
+        trained: The manifests the weights were trained on; none where it is not known.
         selected_on: What chose the weights: "nothing" for published ones, "tiny" for those shipped here, "unknown" for
             a file that says nothing of itself, "embeddings" for those of another program, "people",
             "val" or "test" as the training's `validation` was.
         pixel_features: `pixel_embeddings` of at least the test images, to count near-duplicates among them.
         images: Decoded images of at least `split.evaluated_paths()`, to compare the content of files.
-        seen: Photographs that trained, decoded as `images` are; None: they are not at hand.
+        seen: Photographs that trained, of each manifest, decoded as `images` are; None: they are not at hand.
         near: Cosine from which two images are near-duplicates, -1..1.
 
     Returns:
@@ -69,7 +72,8 @@ def leak_checks(
     if not -1 <= near <= 1:
         raise EvaluationError(f"near={near}: a cosine in -1..1 is wanted")
     rows = {
-        "people": _people(split, trained), "copies": _copies(split, trained, images, seen),
+        "people": _of_tiny(split) if selected_on == "tiny" else _people(split, trained),
+        "copies": _of_tiny(split) if selected_on == "tiny" else _copies(split, trained, images, seen),
         "files": _files(split, images), "near-duplicates": _near_duplicates(split, pixel_features, near),
         "selection": SELECTIONS[selected_on], "labels": UNSEEN if selected_on == "embeddings" else LABELS,
     }  # fmt: skip
@@ -80,47 +84,54 @@ def check_evaluation(
     config: Evaluation, split: Split, images: DecodedImages, features: Mapping[str, Features], training: Training | None
 ) -> pd.DataFrame:
     """`leak_checks` of notebook 05, of features of all models; `training` made the weights, as far as a run did."""
+    lineage = training.lineage if training else lineage_beside(config.weights)
     return leak_checks(
         split,
-        trained=training.split if training else manifest_beside(config.weights),
+        trained=[one.split for one in lineage],
         selected_on=training.selected_on if training else config.selected_on,
         pixel_features=features[f"{BASELINE}pixels"],
         images=images,
-        seen=seen_photographs(training.split, training.parameters, images, config) if training else None,
+        seen=[seen_photographs(one.split, one.opened, images, config) for one in lineage],
     )
 
 
-def _people(split: Split, trained: Split | None) -> tuple[str, str]:
-    if trained is None:
+def _of_tiny(split: Split) -> tuple[str, str]:
+    if split.meta["dataset"] == "drawn" and split.meta["seed"] == TINY_SEED:
+        return NO, f"The weights learnt of the very people that seed={TINY_SEED} draws: choose another seed."
+    return YES, "The weights learnt of drawn hands alone, and of other people than are tested here: see their card."
+
+
+def _people(split: Split, trained: Sequence[Split]) -> tuple[str, str]:
+    if not trained:
         return UNKNOWN, "No training manifest was given: whether the weights saw these people is not known here."
     try:
-        known, said = refuse_leak(trained, split)
+        found = [refuse_leak(one, split) for one in trained]
     except DataError as leak:
         raise EvaluationError(str(leak)) from leak
-    return YES if known else UNKNOWN, said
+    return YES if all(known for known, _ in found) else UNKNOWN, " ".join(said for _, said in found)
 
 
-def _copies(split: Split, trained: Split | None, images: DecodedImages, seen: DecodedImages | None) -> tuple[str, str]:
-    if trained is None or seen is None:
+def _copies(
+    split: Split, trained: Sequence[Split], images: DecodedImages, seen: Sequence[DecodedImages | None]
+) -> tuple[str, str]:
+    there = [one for one in seen if one is not None]
+    if not there:
         said = "copies of them in other files, saved again or resized, were not looked for."
         return UNKNOWN, f"The photographs that trained are not at hand: {said}"
-    copies = find_copies(images.select(split.paths("test")), seen)
-    wanted = int(trained.images["role"].isin(["train", "val"]).sum())
-    looked = f"{len(seen.paths)} of {wanted} photographs that trained were looked at (cosine of fine 32×32 pixels)"
+    tests, copies = images.select(split.paths("test")), dict[str, str]()
+    for one in there:
+        copies = find_copies(tests, one) | copies
+    wanted = sum(int(one.images["role"].isin(["train", "val"]).sum()) for one in trained)
+    n_seen = sum(len(one.paths) for one in there)
+    looked = f"Looked at: {n_seen:,} of {counted(wanted, 'photograph')} that trained (cosine of fine 32×32 pixels)"
     if copies:
         tested, trained_on = next(iter(copies.items()))
         return NO, (
-            f"{len(copies)} tested photographs are near-duplicates of one that trained, such as "
+            f"Tested photographs that are near-duplicates of one that trained: {len(copies):,}, such as "
             f"{tested} of {trained_on}: these people are no strangers to the weights. {looked}."
         )
-    complete = YES if len(seen.paths) == wanted else UNKNOWN
+    complete = YES if n_seen == wanted else UNKNOWN
     return complete, f"No tested photograph is a near-duplicate of one that trained. {looked}."
-
-
-def manifest_beside(weights: str) -> Split | None:
-    """The manifest of the run whose folder a file of weights lies in; None where there is none."""
-    folder = Path(weights).expanduser().parent
-    return Split.read(folder) if weights and (folder / "split.csv").is_file() else None
 
 
 def _files(split: Split, images: DecodedImages) -> tuple[str, str]:
@@ -136,8 +147,9 @@ def _files(split: Split, images: DecodedImages) -> tuple[str, str]:
         return YES, "No query is the same file as a gallery image of its draw, compared by path and content."
     query, copy = shared[0]
     return NO, (
-        f"Of the queries of all draws {len(shared)} are the same file as a gallery image, compared by path and "
-        f"content, such as {query} and {copy}: they are found without recognising anybody. Remove the copies."
+        f"Queries that are the same file as a gallery image of their draw, compared by path and content: "
+        f"{len(shared):,} over all draws, such as {query} and {copy}. They are found without recognising anybody: "
+        "remove the copies."
     )
 
 
@@ -152,9 +164,10 @@ def _near_duplicates(split: Split, features: Features, near: float) -> tuple[str
         own += int((alike & same).any(1).sum())
         others += int((alike & ~same).any(1).sum())
     return STATED, (
-        f"{own} of {asked} queries of all draws ({in_percent(own / asked)}%) have a near-duplicate of their own person "
-        f"in the gallery (cosine of 32×32 pixels of {near} or more): they can be found by the photograph alone. "
-        f"{others} ({in_percent(others / asked)}%) have one of someone else."
+        f"{own:,} of the {asked:,} queries of all draws ({in_percent(own / asked)} %) have a near-duplicate of their "
+        f"own person in the gallery (cosine of 32×32 pixels of {near} or more): they can be found by the photograph "
+        "alone. "
+        f"{others:,} ({in_percent(others / asked)} %) have one of someone else."
     )
 
 
@@ -193,11 +206,16 @@ def seen_photographs(
     None where there is none.
     """
     rows = trained.images[trained.images["role"].isin(["train", "val"]) & (trained.images["content"] != "")]
+    if "dataset" not in parameters:  # its record is gone
+        return None
     given = {name: parameters[name] for name in (*OPENED_BY, "sample_range") if name in parameters}
     size = like.pixels.shape[1:3]
     try:
         asked = Data(fit=config.fit, decode=config.decode, **given)
         table = open_table(asked)
+        if trained.meta["protocol"] == TRAIN_ONLY:  # no other photograph of it was decoded
+            own = table.images["path"].isin(rows["path"])
+            table = replace(table, images=table.images[own].reset_index(drop=True))
         same = np.array(content_keys(table.root, rows["path"], progress=False)) == rows["content"].to_numpy()
         if not same.any():
             return None

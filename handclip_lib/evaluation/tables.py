@@ -18,29 +18,37 @@ HEADINGS = {
     "n_unqueryable": "identities never a query", "n_mated_identities": "identities enrolled",
     "n_non_mated_identities": "identities not enrolled", "n_short": "identities with too few images",
     "tied_share": "best matches tied", "supported": "enough people for the claim",
-    "auc": "AUC", "hter": "HTER", "fdr": "FDR", "garbe": "GARBE", "n_mated": "mated queries",
-    "n_non_mated": "non-mated queries", "fnir_rank1": "FNIR at rank 1, no threshold",
+    "auc": "AUC", "hter": "HTER", "fdr": "FDR", "garbe": "GARBE", "n_mated": "mated queries, all draws",
+    "n_non_mated": "non-mated queries, all draws", "fnir_rank1": "FNIR at rank 1, no threshold",
     "mated_mean": "mean mated score", "non_mated_mean": "mean non-mated score", "template_bytes": "bytes a template",
     "comparisons_per_second": "comparisons a second", "n_identity_pairs": "pairs of people",
-    "same_as": "the same model as", "by_chance": "people by chance", "fmr_difference": "FMR difference",
-    "fnmr_difference": "FNMR difference", "n_images": "images", "trained_rank1": "Rank-1 of trained people",
-    "strangers_rank1": "Rank-1 of strangers", "rank1_gap": "gap",
-    "n_genuine_identities": "identities with a mated pair",
+    "n_left": "queries left a draw", "same_as": "the same model as", "by_chance": "people by chance",
+    "fmr_difference": "FMR difference", "fnmr_difference": "FNMR difference", "n_images": "images",
+    "trained_rank1": "Rank-1 of trained people",
+    "trained_map": "mAP of trained people", "strangers_rank1": "Rank-1 of strangers", "rank1_gap": "gap",
+    "n_genuine_identities": "identities with a mated pair", "image_to_text@1": "image→text@1",
+    "image_to_text@5": "image→text@5", "text_to_image@1": "text→image@1", "text_to_image@5": "text→image@5",
+    "image_to_text@1_by_text": "image→text@1 by text", "image_to_text": "image→text", "text_to_image": "text→image",
 }  # fmt: skip
 """The field's word for a column (ISO/IEC 2382-37:2022, ISO/IEC 19795-1:2021); any other says what it is itself."""
 QUALIFIED = {
-    "sd": "{}, SD over draws", "macro": "{} (mean over identities)", "validation": "{} on validation",
-    "ratio": "{}, ratio to everybody's", "chance": "{} by chance", "gain": "Δ {}", "p": "p ({})", "holm": "{}, Holm",
+    "sd": "{}, SD over draws", "spread": "{}, SD over seeds", "macro": "{} (mean over identities)",
+    "validation": "{} on validation", "ratio": "{}, ratio to everybody's", "chance": "{} by chance",
+    "gain": "Δ {}", "p": "p ({})", "holm": "{}, Holm",
 }  # fmt: skip
 SHARES = frozenset({
     "rank1", "rank5", "rank10", "map", "map_trapezoid", "minp", "eer", "fmr", "fnmr", "fpir", "fnir", "tar", "target",
     "fta", "fta_if_dropped", "tied_share", "left_out", "share", "accuracy", "majority", "chance", "best_rank1",
-    "lowest_supported_fmr", "image_to_text@1", "image_to_text@5", "text_to_image@1", "image_to_text@1_by_text",
-    "hter", "fnir_rank1", "fmr_difference", "fnmr_difference", "trained_rank1", "strangers_rank1", "rank1_gap",
+    "interpolation", "lowest_supported_fmr", "image_to_text@1", "image_to_text@5", "text_to_image@1",
+    "image_to_text@1_by_text",
+    "hter", "fnir_rank1", "fmr_difference", "fnmr_difference", "trained_rank1", "trained_map",
+    "strangers_rank1", "rank1_gap",
 })  # fmt: skip
 """Columns of results that are shares in 0..1, or differences of such; with them their ends, spreads and gains."""
 COUNTS = ("comparisons_per_second", "template_bytes", "images", "queries")
-OF_A_SHARE = re.compile(r"_(low|high|sd|macro|validation|gain|chance)$")
+OF_A_SHARE = re.compile(r"_(low|high|sd|spread|macro|validation|gain|chance)$")
+DIFFERENCE = re.compile(r"_(gain|gap|difference)$")
+"""Columns of shares that are one share less another: percentage points, and no percent of anything."""
 RESULTS = "results"
 VALIDATED = "val_"
 """How the columns begin that a training measures on its validation images."""
@@ -107,8 +115,8 @@ def heading(column: str) -> str:
 def formatted(frame: "pd.DataFrame", percent: Iterable[str] = ()) -> "pd.DataFrame":
     """A table as text for print: `x` with `x_low` and `x_high` becomes one column, such as `92.0 [89.0, 94.7]`.
 
-    Columns of shares in 0..1 are printed in percent, and their heading says so. p-values have three decimals, and
-    "<0.001" below; what rounds to 0 has no sign; what is missing is empty.
+    Columns of shares in 0..1 are printed in percent, differences of shares in percentage points, and their heading says
+    so. p-values have three decimals, and "<0.001" below; what rounds to 0 has no sign; what is missing is empty.
     """
     import pandas as pd
 
@@ -123,7 +131,8 @@ def formatted(frame: "pd.DataFrame", percent: Iterable[str] = ()) -> "pd.DataFra
         if name in ranges:
             low, high = ([one(value) for value in frame[f"{name}_{end}"]] for end in ("low", "high"))
             texts = [f"{t} [{a}, {b}]" if a and b else t for t, a, b in zip(texts, low, high, strict=True)]
-        columns[heading(name) + " (95 % CI)" * (name in ranges) + ", %" * (name in shares)] = texts
+        unit = (", points" if DIFFERENCE.search(name) else ", %") if name in shares else ""
+        columns[heading(name) + " (95 % CI)" * (name in ranges) + unit] = texts
     return pd.DataFrame(columns)
 
 
@@ -145,7 +154,7 @@ def plain(value: Any) -> str:
 def _count(value: Any) -> str:
     """A whole number with commas, `plain` otherwise."""
     try:
-        return f"{value:,d}"
+        return f"{value:,d}" if plain(value) else ""
     except (TypeError, ValueError):
         return plain(value)
 

@@ -24,7 +24,7 @@ from handclip_lib.launch.plan import Plan, plan
 from handclip_lib.parameters.files import is_name, read_mapping
 from handclip_lib.parameters.guard import as_papermill
 from handclip_lib.parameters.notebooks import NOTEBOOKS, notebook_of
-from handclip_lib.places import find_file, project_root
+from handclip_lib.places import find_file, project, project_root
 from handclip_lib.runs.record import Claim, now, read_record, remove_results, write_record
 from handclip_lib.runs.run import RUN_FOLDER, new_record
 
@@ -59,7 +59,10 @@ def find_notebook(name: str) -> Path:
     path = Path(name) if name != stem and Path(name).is_file() else folder / f"{found or stem}.ipynb"
     if not folder.is_dir() and not path.is_file():
         raise ConfigError(f"{folder} is not there: handclip init --update brings the notebooks of a study")
-    if not found or not path.is_file():
+    if found and not path.is_file():
+        remedy = "copy it from a new study: handclip init FOLDER" if project() else "install HandCLIP again"
+        raise ConfigError(f"{path} is not there: {remedy}")
+    if not found:
         raise ConfigError(f"no notebook {name!r} in {folder}; choose from {', '.join(NOTEBOOKS)} or their numbers")
     return path
 

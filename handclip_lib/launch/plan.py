@@ -24,8 +24,8 @@ from handclip_lib.runs.record import TRAINING_CHECKPOINTS, read_record, record_o
 from handclip_lib.terminal import one_line
 
 NAMES_INPUTS = (
-    "dataset", "data_root", "backbone", "weights", "input_size", "activation", "heads", "mean_std", "embeddings",
-    *EARLIER,
+    "dataset", "data_root", "extra_data", "aspect", "backbone", "weights", "input_size", "activation", "heads",
+    "mean_std", "embeddings", *EARLIER,
 )  # fmt: skip
 """Parameters that name what is read: two runs with equal ones read the same."""
 SHOWN = 3  # runs that could be meant

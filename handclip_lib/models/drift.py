@@ -21,9 +21,10 @@ def layer_drift(visual: Any, before: Any) -> pd.DataFrame:
     kind, depth = "block" if kind_of(visual)[0] else "layer", depths(visual)
     names = ["input", *(f"{kind} {number}" for number, _ in enumerate(blocks_of(visual), 1)), "output"]
     parts: dict[str, list[float]] = {name: [0, 0.0, 0.0] for name in names}
-    for value, start in zip(visual.parameters(), before.parameters(), strict=True):
+    starts = dict(before.named_parameters())
+    for name, value in visual.named_parameters():  # in another order where adapters were merged
         part = parts[names[-1 - depth[id(value)]]]
-        now, then = value.detach().cpu().double(), start.detach().cpu().double()
+        now, then = value.detach().cpu().double(), starts[name].detach().cpu().double()
         part[0] += value.numel()
         part[1] += float((now - then).square().sum())
         part[2] += float(then.square().sum())

@@ -1,5 +1,6 @@
 """Embeddings in files of other programs: read in place of a model, and written for others, as .npz or Parquet."""
 
+import unicodedata
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from handclip_lib.files import sha256_of, whole_file
 
 RESOLUTION = 224  # pixels: of the photographs shown, and of those the trivial baselines are made of
 PARQUET = "Parquet needs pyarrow, which is not installed: pip install 'handclip[parquet]', or use .npz"
+OBJECTS = "it holds Python objects, which are not opened; save names as np.array(names, str)"
 WANTED = (
     "wanted are an .npz of the arrays paths (text) and embeddings (a row an image), or of one vector an image under "
     "its name; or Parquet with the columns path (text) and embedding (lists)"
@@ -64,7 +66,8 @@ def read_embeddings(file: Path) -> GivenEmbeddings:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{file} holds no embeddings ({error}); {WANTED}") from error
+        said = OBJECTS if "allow_pickle" in str(error) else error  # numpy's own advice is to run them
+        raise DataError(f"{file} holds no embeddings ({said}); {WANTED}") from error
     if not names:
         raise DataError(f"{file} holds no embeddings; {WANTED}")
     seen: set[str] = set()
@@ -82,7 +85,8 @@ def read_embeddings(file: Path) -> GivenEmbeddings:
 def under_paths(model: Any, table: HandTable, split: Split) -> Any:
     """Given embeddings under the paths of a table; any other model as it is.
 
-    A name is a path of the table, whatever folder stands before it, or a file name that one image of the table has.
+    A name is a path of the table, whatever folder stands before it and however a system writes it, or a file name that
+    one image of the table has.
     Those of images that were left out are ignored.
 
     Raises:
@@ -94,11 +98,12 @@ def under_paths(model: Any, table: HandTable, split: Split) -> Any:
     paths = [*table.images["path"], *table.left_out["path"]]
     known, by_file_name = set(paths), dict[str, list[str]]()
     for path in paths:
-        by_file_name.setdefault(path.rsplit("/", 1)[-1], []).append(path)
+        by_file_name.setdefault(_form(path).rsplit("/", 1)[-1], []).append(path)
     name_of: dict[str, str] = {}
     for name in model.paths:
-        same = by_file_name.get(name.rsplit("/", 1)[-1], [])
-        found = [name] if name in known else [p for p in same if "/" not in name or name.endswith(f"/{p}")]
+        form = _form(name)
+        same = by_file_name.get(form.rsplit("/", 1)[-1], [])
+        found = [name] if name in known else [p for p in same if "/" not in form or f"/{form}".endswith(f"/{_form(p)}")]
         if len(found) != 1:
             meant = (
                 f"several photographs, such as {found[0]} and {found[1]}" if found else f"no photograph of {table.root}"
@@ -121,6 +126,11 @@ def under_paths(model: Any, table: HandTable, split: Split) -> Any:
     return named
 
 
+def _form(name: str) -> str:
+    """A path as any system writes it: a Mac parts é into two signs, and Windows has backslashes."""
+    return unicodedata.normalize("NFC", name).replace("\\", "/")
+
+
 def write_embeddings(file: Path, paths: Sequence[str], identities: Sequence[str], embeddings: np.ndarray) -> None:
     """Write embeddings, float32 (n, size), with path and identity of each image; the file's suffix is its kind."""
     if file.suffix not in (".npz", ".parquet"):
@@ -139,10 +149,9 @@ def write_embeddings(file: Path, paths: Sequence[str], identities: Sequence[str]
 
 
 def _read_npz(file: Path) -> tuple[list[str], np.ndarray]:
-    loaded = np.load(file, allow_pickle=False)
-    if not isinstance(loaded, np.lib.npyio.NpzFile):
-        raise ValueError("it is one array without names")
-    with loaded as arrays:
+    if not zipfile.is_zipfile(file):  # numpy would advise to run what is in it
+        raise ValueError("it is no .npz")
+    with np.load(file, allow_pickle=False) as arrays:
         if {"paths", "embeddings"} <= set(arrays.files):
             names, vectors = arrays["paths"], arrays["embeddings"]
             if names.dtype.kind != "U" or names.ndim != 1:
@@ -201,7 +210,8 @@ def _same_size(file: Path, sizes: Iterable[tuple[str, int]]) -> None:
 def _real(name: str, values: np.ndarray) -> np.ndarray:
     if values.dtype.kind not in "fiu":
         raise ValueError(f"{name} is {values.dtype} and no real numbers")
-    return values.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 does not hold becomes infinity, which is refused by name
+        return values.astype(np.float32)
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -31,6 +31,7 @@ from handclip_lib.files import is_sealed
 from handclip_lib.finite import require_finite
 from handclip_lib.models.embeddings import GivenEmbeddings, read_embeddings, under_paths
 from handclip_lib.models.handid import HandID
+from handclip_lib.models.lineage import TrainedOn, cautions_of
 from handclip_lib.models.low_rank import merge, merged_state
 from handclip_lib.models.promptsg import PromptSG, load_promptsg, save_promptsg
 from handclip_lib.models.reid_head import ReidEncoder
@@ -80,6 +81,7 @@ class Training(NamedTuple):
         split: The manifest it trained on.
         learnt: `ImageResult.learnt`.
         selected_on: What chose the epoch: "people", "val" or "test".
+        lineage: All that its weights were trained on, that split first.
     """
 
     folder: Path
@@ -87,6 +89,12 @@ class Training(NamedTuple):
     split: Split
     learnt: str
     selected_on: str = "val"
+    lineage: tuple[TrainedOn, ...] = ()
+
+    @property
+    def cautions(self) -> list[str]:
+        """What must be said of what trained it, beside its own split."""
+        return cautions_of(self.lineage)
 
 
 M = TypeVar("M", Backbone, Trained)

@@ -22,6 +22,7 @@ from handclip_lib.parameters.parts import (
     Shown,
     nearest,
 )
+from handclip_lib.parameters.sets import ExtraData
 
 VERSIONS = {
     "prompts_then_image": tuple(f"v{number}" for number in range(1, 11)),
@@ -63,7 +64,7 @@ class PromptLearning(PromptTraining, Prompts, Model, Data):
     trial_epochs: int = Field(10, ge=1, le=10_000, description="epochs of a training started in the panel")
 
 
-class ImageFinetune(ImageTraining, ReidHead, Model, Data):
+class ImageFinetune(ImageTraining, ReidHead, Model, ExtraData):
     """Parameters of notebook 03."""
 
     notebook: ClassVar[str] = "03_image_finetune"
@@ -95,6 +96,9 @@ class ImageFinetune(ImageTraining, ReidHead, Model, Data):
             if value := getattr(self, name):
                 own = "goes by its library's modules, which are left as they are"
                 found.append(f"{name}={value}: backbone={self.backbone!r} {own}; leave it out")
+        if self.prompt_run and self.extra_data:
+            lacks = "02 learnt no prompt of the people of extra_data; leave one of the two out, or run 04 without it"
+            found.append(f"prompt_run={self.prompt_run!r}: {lacks}, which learns prompts of all")
         if (self.text_weight or self.text_supcon_weight) and not self.prompt_run and not self.learns_prompts:
             found.append("text_weight and text_supcon_weight need the prompts of a run of 02: -p prompt_run latest")
         return found
@@ -160,6 +164,14 @@ class Evaluation(Model, Data):
     def wants(self, study: str) -> bool:
         """Whether one of `STUDIES` is asked for, and to be had: some need a model, and embeddings are none."""
         return (self.studies == "all" and not (self.embeddings and study in NEED_MODEL)) or study in self._named_studies
+
+    def left_out(self, study: str) -> str:
+        """Why one of `STUDIES` is not in a report, a sentence."""
+        if self.embeddings and study in NEED_MODEL:
+            return (
+                "Not computed: it needs a model that encodes photographs, and these embeddings are another program's."
+            )
+        return f"Not computed: studies={self.studies!r} leaves it out."
 
     @property
     def _named_studies(self) -> list[str]:

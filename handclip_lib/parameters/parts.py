@@ -33,6 +33,8 @@ LARGEST_SIDE = 1024
 """Pixels: of an image that a model sees. 4096 patches of 16 pixels: seven times CLIP's most."""
 LARGEST_BATCH = 65_536
 """Images."""
+WITH_SESSIONS = ("folder", "csv", "tongji")
+"""Data sets that can say of which session a photograph is."""
 CHOSEN = -1.0
 """An interpolation that validation shall choose."""
 SLOT, NAME, PLACEHOLDER = "{}", "{name}", "X"
@@ -100,11 +102,15 @@ class Data(Shown):
     drawn_images: int = Field(5, ge=1, le=100, description="photographs a drawn subject and aspect")
 
     def faults(self) -> list[str]:
-        """A data set without its folder, and levels of folders where none is asked, too."""
+        """A data set without its folder or sessions, and levels of folders where none is asked, too."""
         found = super().faults()
         if self.dataset != "drawn" and not self.data_root:
             needs = f"dataset={self.dataset!r} needs the folder of its photographs: -p data_root FOLDER"
             found.append(f"data_root='': {needs}")
+        if self.protocol == "cross_session" and self.dataset not in WITH_SESSIONS:
+            found.append(
+                f"protocol='cross_session': dataset={self.dataset!r} records no sessions; choose another protocol"
+            )
         for name in ("identity_level", "session_level"):
             if (level := getattr(self, name)) and self.dataset != "folder":
                 found.append(f"{name}={level}: only dataset='folder' has levels; leave it out")

@@ -37,11 +37,15 @@ def read_study() -> Study | None:
         found = tomllib.loads(read_regular(file, MOST))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
-    faults = [f"{key}: no such key; {nearest(key, KEYS)}" for key in found if key not in KEYS]
+    known = {name for model in NOTEBOOKS.values() for name in model.model_fields}
+    faults = [
+        f"{key}: " + ("write it below the line [parameters]" if key in known else f"no such key; {nearest(key, KEYS)}")
+        for key in found
+        if key not in KEYS
+    ]
     for key, (kind, words) in KEYS.items():
         if not isinstance(found.get(key, kind()), kind):
             faults.append(f"{key}={found.pop(key)!r}: {words} is wanted")
-    known = {name for model in NOTEBOOKS.values() for name in model.model_fields}
     unknown = [name for name in found.get("parameters", {}) if name not in known]
     faults += [f"parameters: {name}: no notebook has such a parameter; {nearest(name, known)}" for name in unknown]
     if faults:

@@ -14,6 +14,7 @@ from handclip_lib.evaluation.ranking.confusion import embedding_map, similarity_
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult
 from handclip_lib.evaluation.verification.error_rates import compared_pairs
 from handclip_lib.plots import retrieval, style
+from handclip_lib.terminal import counted
 
 MEASURES = {"rank1": "rank-1", "map": "mAP"}
 POINTS, PALE = "percentage points", "#C8C8C8"
@@ -104,7 +105,8 @@ def compared_runs(
     total = sum(map(len, queries.values()))
     both, one, other, neither = (100 * len(queries[n]) / max(1, total) for n in ("both", "first", "second", "neither"))
     figure.suptitle(
-        f"of {total} queries both get {both:.0f} % right, one of them {one + other:.0f} %, neither {neither:.0f} %",
+        f"of {counted(total, 'query')} of all draws both get {both:.0f} % right, one of them {one + other:.0f} %, "
+        f"neither {neither:.0f} %",
         fontsize=10
     )  # fmt: skip
     return figure
@@ -115,10 +117,13 @@ def _listed(axis: Axes, queries: pd.DataFrame, label: str, rank: str) -> None:
     photographs = queries.groupby(["path", "identity"])[rank].agg(["size", "max"]).reset_index()
     photographs = photographs.sort_values(["size", "max", "path"], ascending=[False, False, True], kind="stable")
     axis.set_axis_off()
-    title = style.wrapped(f"only {label}:", style.HALF) + f"\n{len(queries)} queries of {len(photographs)} photographs"
+    title = (
+        style.wrapped(f"only {label}:", style.HALF)
+        + f"\n{counted(len(queries), 'query')} of {counted(len(photographs), 'photograph')}"
+    )
     axis.set_title(title, loc="left", fontsize=9)
     lines = [
-        f"{_short(path)} ({identity}): {draws} {'draw' if draws == 1 else 'draws'}, other's rank ≤ {worst}"
+        f"{_short(path)} ({identity}): {counted(draws, 'draw')}, other's rank ≤ {worst}"
         for path, identity, draws, worst in photographs.head(MOST_QUERIES).itertuples(index=False, name=None)
     ]
     if len(photographs) > len(lines):
@@ -243,14 +248,17 @@ def embedding_maps(maps: Mapping[str, pd.DataFrame], identities: int = 12) -> Fi
     named = list(dict.fromkeys(next(iter(maps.values()))["identity"]))[:identities]
     for axis, (label, points) in zip(axes, maps.items(), strict=True):
         rest = points[~points["identity"].isin(named)]
-        axis.plot(rest["x"], rest["y"], ".", color=PALE, ms=4, label=f"{rest['identity'].nunique()} others")
+        others = counted(rest["identity"].nunique(), "other") if len(rest) else None
+        axis.plot(rest["x"], rest["y"], ".", color=PALE, ms=4, label=others)
         for place, identity in enumerate(named):
             own = points[points["identity"] == identity]
             marker = style.MARKERS[place // len(style.COLOURS) % len(style.MARKERS)]
             style.curve(
                 axis, own["x"], own["y"], place, str(identity), marker=marker, ls="", ms=6, mec="white", mew=0.4
             )
-        axis.set_title(style.wrapped(f"{label}: {len(points)} images", style.HALF if len(maps) > 1 else 2 * style.HALF))
+        axis.set_title(
+            style.wrapped(f"{label}: {counted(len(points), 'image')}", style.HALF if len(maps) > 1 else 2 * style.HALF)
+        )
         style.bare(axis, PALE)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, title="identity")
     return figure
@@ -287,7 +295,7 @@ def prompt_norms_of_runs(lengths: Mapping[str, np.ndarray]) -> Figure:
     figure, (axis,) = style.figure_with_axes(height=3.6)
     for place, (run, tokens) in enumerate(lengths.items()):
         ordered = tokens[np.argsort(tokens.mean(axis=1), kind="stable")].repeat(1 if len(tokens) > 1 else 2, axis=0)
-        label = f"02-{run.rpartition('-')[2]}: {tokens.shape[1]} tokens, mean {tokens.mean():.2f}"
+        label = f"02-{run.rpartition('-')[2]}: {counted(tokens.shape[1], 'token')}, mean {tokens.mean():.2f}"
         x, band = np.linspace(0, 100, len(ordered)), (ordered.min(1), ordered.max(1))
         style.curve(axis, x, ordered.mean(1), place, label, band, ms=3)
     axis.set(xlabel="identities, shortest prompts first", ylabel="length of a learnt token", ylim=(0, None))

@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from handclip_lib.data.survey import LIMITS
-from handclip_lib.plots.style import COLOURS, QUIET, figure_with_axes, in_our_look, name_rows, picture_grid
+from handclip_lib.plots.style import COLOURS, QUIET, figure_with_axes, in_our_look, name_rows, nothing, picture_grid
+from handclip_lib.terminal import counted
 
 
 @in_our_look
@@ -36,7 +37,7 @@ def attribute_balance(frame: pd.DataFrame) -> Figure:
     figure, axes = figure_with_axes(rows, columns, height=2.3 * rows)
     for axis, (attribute, part) in zip(axes, groups, strict=False):
         bars = axis.barh(range(len(part)), part["images"], color=COLOURS[0])
-        axis.bar_label(bars, [f"{n} ids" for n in part["identities"]], padding=3, fontsize=9)
+        axis.bar_label(bars, [counted(n, "id") for n in part["identities"]], padding=3, fontsize=9)
         name_rows(axis, part["value"])
         axis.set_title(str(attribute).replace("_", " "))
         axis.margins(x=0.4)
@@ -52,11 +53,14 @@ def images_per_identity(counts: "pd.Series[int]") -> Figure:
     figure, (axis,) = figure_with_axes(height=2.9)
     values = counts.to_numpy()
     axis.bar(np.arange(len(values)), values, width=1.0, color=COLOURS[0])
-    axis.set(xlabel=f"{len(values)} identities, most images first", ylabel="images", xlim=(-0.5, len(values) - 0.5))
-    top = min(10, len(values))
+    axis.set(
+        xlabel=f"{counted(len(values), 'identity')}, most images first", ylabel="images", xlim=(-0.5, len(values) - 0.5)
+    )
+    top = 10
+    most = f"the first {top} hold {values[:top].sum() / values.sum():.0%}; " if len(values) > top else ""
     axis.set_title(
-        f"{values.sum():,} images, median {np.median(values):.0f} an identity; the first {top} identities hold "
-        f"{values[:top].sum() / values.sum():.0%}; {(values == 1).sum()} identities have one image",
+        f"{counted(values.sum(), 'image')}, median {np.median(values):g} an identity; {most}"
+        f"{counted((values == 1).sum(), 'identity')} of one image",
         loc="left",
         fontsize=10,
     )
@@ -74,10 +78,7 @@ def near_duplicate_pairs(pairs: pd.DataFrame, left: Sequence[np.ndarray], right:
     """Pairs of images that look nearly the same, one above the other; rows of `near_duplicates`."""
     shown = min(6, len(pairs))
     if not shown:
-        figure, (axis,) = figure_with_axes(height=1.0)
-        axis.set_axis_off()
-        axis.text(0.5, 0.5, "no two images look nearly the same", ha="center", va="center")
-        return figure
+        return nothing("no two images look nearly the same")
     titles = []
     for pair in pairs.head(shown).itertuples():
         distance = "unknown" if pair.capture_distance is pd.NA else str(pair.capture_distance)
@@ -94,7 +95,7 @@ def image_sizes(sizes: pd.DataFrame) -> Figure:
     width, height = (grouped.index.get_level_values(i).to_numpy() for i in (0, 1))
     axis.scatter(width, height, s=40 + 300 * grouped.to_numpy() / grouped.max(), color=COLOURS[0], alpha=0.6)
     for w, h, n in list(zip(width, height, grouped, strict=True))[:8]:
-        axis.annotate(f"{w}×{h}: {n:,} images", (w, h), (12, 0), textcoords="offset points", va="center")
+        axis.annotate(f"{w}×{h}: {counted(n, 'image')}", (w, h), (12, 0), textcoords="offset points", va="center")
     axis.set(xlabel="width in pixels", ylabel="height in pixels")
     axis.set(xlim=(0, width.max() * 1.35), ylim=(0, height.max() * 1.35))
     return figure
@@ -140,8 +141,11 @@ def poorest_photographs(rows: pd.DataFrame, pixels: Sequence[np.ndarray]) -> Fig
 @in_our_look
 def capture_distances(pairs: pd.DataFrame) -> Figure:
     """How far apart in capture number near-duplicates of one identity lie: bursts sit at one."""
-    figure, (axis,) = figure_with_axes(height=2.6)
     same = pairs[pairs["same_identity"]]["capture_distance"].dropna().astype(int).clip(upper=15)
+    if same.empty:
+        numbered = pairs["capture_distance"].notna().any() or pairs.empty
+        return nothing("no near-duplicates of one identity" if numbered else "captures are not numbered here")
+    figure, (axis,) = figure_with_axes(height=2.6)
     counts = same.value_counts().reindex(range(1, 16), fill_value=0)
     axis.bar(counts.index, counts.to_numpy(), color=QUIET)
     axis.set_xticks(range(1, 16), [*map(str, range(1, 15)), "15+"])

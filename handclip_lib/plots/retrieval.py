@@ -22,6 +22,7 @@ from handclip_lib.evaluation.studies.occlusion_sensitivity import (
 )
 from handclip_lib.evaluation.tables import in_percent
 from handclip_lib.plots import style
+from handclip_lib.terminal import counted
 
 MOST_IN_MATRIX = 400
 MOST_LABELS = 30
@@ -68,11 +69,10 @@ def draw_spread(results: Sequence[ProtocolResult]) -> Figure:
         axis.plot(values, np.full(len(values), row), ".", color=style.QUIET, ms=9, alpha=0.7)
         ends = (result.rank1.estimate, result.rank1.low, result.rank1.high)
         style.bar_of_interval(axis, ends, row + 0.22, style.look(models.index(result.model))[:2])
-    style.name_rows(axis, (f"{r.model}, {GALLERY_TITLES[r.gallery]}" for r in results))
+    style.name_rows(axis, (f"{r.model}, {GALLERY_TITLES[r.gallery]}" for r in results), -0.5)
     style.percent(axis.xaxis)
     people = style.people(result.rank1.n_identities for result in results)
     axis.set(xlabel=f"rank-1: grey dots are single draws, bars the interval over {people}", xlim=(0, 100))
-    axis.margins(y=0.2)
     return figure
 
 
@@ -107,7 +107,7 @@ def score_histogram(mated: np.ndarray, non_mated: np.ndarray, height: float = 3.
     figure, (axis,) = style.figure_with_axes(height=height)
     ends = np.array([min(mated.min(), non_mated.min()), max(mated.max(), non_mated.max())], np.float64)
     edges = np.histogram_bin_edges(ends, 60)  # also where all scores are equal
-    style.draw_scores(axis, mated, non_mated, edges, lambda scores: f"{len(scores):,} pairs, mean {scores.mean():.2f}")
+    style.draw_scores(axis, mated, non_mated, edges, lambda s: f"{counted(len(s), 'pair')}, mean {s.mean():.2f}")
     axis.set(xlabel="cosine similarity of a query and a gallery image", ylabel="density")
     axis.legend(loc="upper left")
     return figure

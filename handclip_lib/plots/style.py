@@ -11,7 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from handclip_lib.terminal import counted
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito, "Color Universal Design", 2008."""
@@ -21,11 +24,17 @@ LINES = ("-", "--", ":", "-.")
 WIDTH = 9.0  # inches: the width of a report's column
 CHARACTER = 0.075  # inches: mean width of a character at 9 pt
 LINE, HALF = 34, 52  # characters of a label beside an axis, which takes its width; and of half a figure's width
+OTHER_SCRIPTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC",
+    "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS",
+)  # fmt: skip
+"""Fonts for names that the first font has no letters for, those that are there."""
+_INSTALLED = set(fontManager.get_font_names())
 LOOK: Any = {
     "font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10, "legend.fontsize": 9, "xtick.labelsize": 9,
     "ytick.labelsize": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "grid.color": "#E5E5E5", "axes.axisbelow": True, "legend.frameon": False, "text.parse_math": False,
-    "text.usetex": False,
+    "text.usetex": False, "font.family": ["DejaVu Sans", *(font for font in OTHER_SCRIPTS if font in _INSTALLED)],
 }  # fmt: skip
 _DRAWING = RLock()
 
@@ -124,7 +133,7 @@ def draw_scores(
 def people(counts: Iterable[int]) -> str:
     """How many people figures are of, or from how few to how many."""
     few, many = min(counts := list(counts), default=0), max(counts, default=0)
-    return f"{many} people" if few == many else f"{few} to {many} people"
+    return counted(many, "person") if few == many else f"{few} to {many} people"
 
 
 def legend_below(figure: Figure, axis: Axes, title: str = "") -> None:
@@ -171,6 +180,14 @@ def picture_grid(
     for axis, image, title in zip(axes, pixels, lines_of, strict=False):
         show_picture(axis, image, title)
     return figure, axes[: len(pixels)]
+
+
+def nothing(said: str) -> Figure:
+    """That there is nothing to draw, and why: empty axes would look like a fault."""
+    figure, (axis,) = figure_with_axes(height=1.0)
+    axis.set_axis_off()
+    axis.text(0.5, 0.5, said, ha="center", va="center")
+    return figure
 
 
 def wrapped(title: str, width: int) -> str:

@@ -232,6 +232,8 @@ def identity_hits(by_identity: pd.DataFrame) -> Figure:
 @style.in_our_look
 def confused_hands(pairs: Sequence[tuple[str, str, str, str]], images: DecodedImages) -> Figure:
     """Side by side: a photograph, and one of the identity whose text is nearer to it; `PromptTask.confused_pairs`."""
+    if not pairs:
+        return style.nothing("every image is nearest to the text of its own identity")
     paths = [path for _, own, _, other in pairs for path in (own, other)]
     titles = [title for own, _, other, _ in pairs for title in (own, f"taken for {other}")]
     return style.picture_grid(images.pixels[images.rows(paths)], titles, columns=6, size=1.5)[0]

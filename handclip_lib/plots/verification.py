@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from scipy.stats import norm
 
-from handclip_lib.evaluation.tables import in_percent
+from handclip_lib.evaluation.tables import in_percent, plain
 from handclip_lib.evaluation.verification.error_rates import VerificationResult
 from handclip_lib.evaluation.verification.menagerie import FEWEST, KINDS
 from handclip_lib.evaluation.verification.thresholds import OpenSetResult
@@ -26,6 +26,7 @@ from handclip_lib.plots.style import (
     name_rows,
     percent,
 )
+from handclip_lib.terminal import counted
 
 SHADE, FAINT = "#E3E3E3", "#6B6B6B"
 DET_TICKS = np.array([0.0001, 0.0005, 0.002, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9])
@@ -96,9 +97,9 @@ def threshold_choice(result: VerificationResult, threshold: float) -> Figure:
     fmr, fnmr = accepted / n_impostor, rejected / n_genuine
     doubt = "" if fmr >= curve.lowest_supported else ", too few for a claim"
     title = (
-        f"FMR {in_percent(fmr, '.3g')} %: {accepted:,} of {n_impostor:,} non-mated pairs accepted"
-        f" ({pairs.n_identities} people{doubt})\n"
-        f"FNMR {in_percent(fnmr, '.3g')} %: {rejected:,} of {n_genuine:,} mated pairs rejected"
+        f"FMR {in_percent(fmr, '.3g')} %: {accepted:,} of {counted(n_impostor, 'non-mated pair')} accepted"
+        f" ({counted(pairs.n_identities, 'person')}{doubt})\n"
+        f"FNMR {in_percent(fnmr, '.3g')} %: {rejected:,} of {counted(n_genuine, 'mated pair')} rejected"
     )
     figure = score_histogram(pairs.genuine, pairs.impostor, height=3.6)
     (axis,) = figure.axes
@@ -150,10 +151,13 @@ def group_bars(table: pd.DataFrame, model: str, threshold: float) -> Figure:
         axis.grid(axis="y", visible=False)
     groups = table["attribute"].str.replace("_", " ") + ": " + table["group"]
     counts = zip(groups.str.removeprefix(": "), table["n_identities"], table["n_query"], strict=True)
-    names = [f"{group} ({people} people, {queries:.0f} queries)" for group, people, queries in counts]
+    names = [
+        f"{group} ({counted(people, 'person')}, {plain(queries)} {'query' if queries == 1 else 'queries'})"
+        for group, people, queries in counts
+    ]
     name_rows(axes[0], names)
     figure.suptitle(
-        f"{model}, threshold {threshold:.3f}. Grey: fewer than 5 people. Hollow: too few for a claim",
+        f"{model}, threshold {threshold:.3f}. Queries: a draw. Grey: fewer than 5 people. Hollow: too few for a claim",
         fontsize=10
     )  # fmt: skip
     return figure
@@ -195,7 +199,7 @@ def cross_group_matrices(table: pd.DataFrame, model: str, threshold: float) -> F
 def menagerie_map(people: pd.DataFrame, model: str) -> Figure:
     """Mean mated and non-mated score of each person, rows of `menagerie`, and the quarters that make the kinds."""
     figure, (axis,) = figure_with_axes(height=4.6)
-    for place, kind in enumerate(("", *KINDS)):
+    for place, kind in enumerate(("", *KINDS) if len(people) >= FEWEST else ("",)):
         rows = people[people["kind"] == kind]
         colour, marker, _ = look(place - 1) if kind else (QUIET, ".", "")
         label = f"{kind or 'none of these'} ({len(rows)})"
@@ -205,7 +209,7 @@ def menagerie_map(people: pd.DataFrame, model: str) -> Figure:
             line(float(np.quantile(people[column], quarter)), color=QUIET, lw=0.8, ls=":")
     axis.set_xlabel("mean score with oneself (mated): left, goats")
     axis.set_ylabel("mean score with others:\nabove, lambs and wolves")
-    title = f"{model}: {len(people)} people, {people['n_genuine'].sum():,} mated pairs; "
+    title = f"{model}: {counted(len(people), 'person')}, {counted(int(people['n_genuine'].sum()), 'mated pair')}; "
     title += "dotted: quarters" if len(people) >= FEWEST else f"fewer than {FEWEST} people: no kinds"
     _words_above(axis, title)
     return figure

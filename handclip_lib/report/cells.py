@@ -17,6 +17,7 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from handclip_lib.errors import RunError
+from handclip_lib.report.facts import unbroken, whole_interval
 from handclip_lib.report.private import WIDGET_VIEW, Redaction
 
 if TYPE_CHECKING:
@@ -39,8 +40,10 @@ PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,")
 SETUP = "setup"  # tag of cells that start a run: what they print is for who sits before the notebook
 OF_THE_NOTEBOOK = ("Needs.", "Writes.", "Time.", "Next.")
 """What paragraphs begin with that say how to use a notebook, and nothing of what a run of it found."""
-LONG = 15  # rows of a table from which it scrolls
+LONG, WIDE = 15, 9  # rows of a table from which it scrolls, and columns from which its print is smaller
 PROGRESS = re.compile(r"\d+%\||\d+it \[|(it/s|s/it)[\],]")
+LONG_WORD, BREAKS = re.compile(r"[^\s-]{24}"), re.compile(r"(?<=[_/=])(?=\w)")
+"""A name that would widen its column, and where a line may end in it; hyphens are such places by themselves."""
 ENDED = re.compile(r"(finished(, but [^:]+)?: .*|its report: handclip report )\d\d_[a-z_]+-\S+$")
 """What a run prints at its end, for who sits before the notebook: a report has the id at its head."""
 NUMBER = re.compile(r"[<>≤≥~≈]?\s*[-−+]?\d[\d\s.,%±+\-−–—()\[\]/e×]*|[-–—]|nan|NaN|<NA>|None|")
@@ -84,6 +87,7 @@ def notebook_cells(
     notebook, _ = TagRemovePreprocessor(remove_cell_tags={"papermill-error-cell-tag"}).preprocess(notebook, {})
     if redaction:
         redaction.redact_notebook(notebook)
+    _end_with_the_failure(notebook)
     errors, placed = [], set()
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -113,6 +117,13 @@ def notebook_cells(
             cell["class"] = "cell quiet"
     style = HtmlFormatter(style="default").get_style_defs(".highlight")
     return Cells(str(soup), style, title, contents, errors[0] if errors else "")
+
+
+def _end_with_the_failure(notebook: NotebookNode) -> None:
+    """Of a notebook that failed, drop the sections after it that nothing was computed for."""
+    ran = [number for number, cell in enumerate(notebook.cells) if cell.get("outputs")]
+    if any(output.output_type == "error" for number in ran for output in notebook.cells[number].outputs):
+        notebook.cells = notebook.cells[: ran[-1] + 1]
 
 
 def _enliven(output: NotebookNode, panels: "Sequence[LivePanel]") -> str | None:
@@ -242,11 +253,11 @@ def _make_legible(soup: BeautifulSoup, table: Tag, number: int) -> None:
         cue = soup.new_tag("span", attrs={"class": "rows"})
         cue.string = f" ({len(rows)} rows; scroll for all of them)"
         caption.append(cue)
-    kind = "table long" if len(rows) > LONG else "table"
+    kind = "table" + " long" * (len(rows) > LONG) + " wide" * (max(map(len, rows), default=0) > WIDE)
     place = {"class": kind, "tabindex": "0", "role": "region", "aria-labelledby": f"table-{number}"}
     table.wrap(soup.new_tag("div", attrs=place)).insert_before(caption)
     for name in table.select("thead th"):
-        name.string = name.get_text().replace("-", "\u2011").replace("95 % CI", "95\u00a0%\u00a0CI")  # no "Rank-" / "1"
+        name.string = unbroken(name.get_text())
     if not rows or table.find(["td", "th"], attrs={"colspan": True}) or len({len(row) for row in rows}) > 1:
         return
     headings = [row.find_all("th", recursive=False) for row in table.select("thead > tr")]
@@ -254,5 +265,11 @@ def _make_legible(soup: BeautifulSoup, table: Tag, number: int) -> None:
         texts = [cell.get_text(" ", strip=True) for cell in cells]
         is_number = any(re.search(r"\d", text) for text in texts) and all(NUMBER.fullmatch(text) for text in texts)
         if is_number and cells[0].name == "td":
+            kind = "number interval" if any("[" in text for text in texts) else "number"
             for cell in (*cells, *(row[column] for row in headings if len(row) == len(rows[0]))):
-                cell["class"] = "number"
+                cell["class"] = kind
+            for cell, text in zip(cells, texts, strict=True):
+                cell.string = whole_interval(text)
+    for word in table.find_all(string=LONG_WORD):
+        first, *others = BREAKS.split(word)
+        word.replace_with(first, *(new for part in others for new in (soup.new_tag("wbr"), part)))

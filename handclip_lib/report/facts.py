@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, get_args
 from urllib.parse import quote
 
 from PIL import Image
@@ -15,7 +15,7 @@ from PIL import Image
 from handclip_lib.data.decoder import open_image
 from handclip_lib.evaluation.tables import claimed, in_percent, readable, result_table
 from handclip_lib.files import whole_file
-from handclip_lib.parameters.backbones import folder_of
+from handclip_lib.parameters.backbones import BackboneName, of_library
 from handclip_lib.runs.listing import IN_ID, changed_of
 from handclip_lib.runs.record import not_learnt
 
@@ -31,7 +31,7 @@ HEADLINES = {
 }
 """By table, the first that a run has being its headline: the columns of it that a reader sees; all of the last."""
 THUMBNAIL_SIZE, THUMBNAIL_COLOURS = (288, 144), 64  # pixels: twice what the index shows, for dense screens
-PLACES = ("data_root", "weights", "download_root")
+PLACES = ("data_root", "extra_data", "weights", "download_root", "embeddings")
 """Parameters that name a place on somebody's machine."""
 TELLING = ("forest", "cmc", "curves", "learning_curves", "transform")
 """Names of the figures that say most of a run, the first that is there being taken."""
@@ -46,6 +46,12 @@ class Answer:
     table: list[list[str]]  # the headline beside the baselines as text, the heading first; empty without one
     warnings: list[str]  # what a reader should doubt, a sentence each
     claims: list[bool]  # whether each row of the table is a claim; the others are grey
+
+    @property
+    def numbers(self) -> list[bool]:
+        """Whether each column of the table holds figures; the first holds names."""
+        _, *columns = zip(*self.table[1:], strict=True)
+        return [False, *(any(map(str.isdigit, "".join(column))) for column in columns)]
 
     def redacted(self, redaction: "Redaction") -> "Answer":
         """The same without names."""
@@ -81,7 +87,25 @@ def _headline(run_folder: Path, metrics: Mapping[str, Any]) -> tuple[list[list[s
         some, claims = readable(of_the_run), claimed(of_the_run) or [True] * len(found)
     except (OSError, ValueError, KeyError):
         return [], []
-    return ([list(some.columns), *some.to_numpy().tolist()], claims) if len(some) else ([], [])
+    rows = [[name, *map(whole_interval, figures)] for name, *figures in some.to_numpy().tolist()]
+    return ([[*map(unbroken, some.columns)], *rows], claims) if len(some) else ([], [])
+
+
+def whole_interval(figure: str) -> str:
+    """A figure that a line may end before its interval, and not within it."""
+    return figure.replace(", ", ",\u00a0")
+
+
+def unbroken(heading: str) -> str:
+    """A column's heading that no line ends within "Rank-1" and "95 % CI", but one may after the arrow of "a→b"."""
+    return heading.replace("-", "\u2011").replace("95 % CI", "95\u00a0%\u00a0CI").replace("→", "→\u200b")
+
+
+def model_of(run: Mapping[str, Any]) -> str:
+    """What a run's model is called: by the run, else its backbone; "" where a file's has no name yet."""
+    given, known = run.get("parameters") or {}, (run.get("metrics") or {}).get("model")
+    of_a_file = any(given.get(name) for name in ("weights", "embeddings", "trained_run"))
+    return str((known if of_a_file else given.get("backbone")) or "")
 
 
 def is_synthetic(run: Mapping[str, Any]) -> bool:
@@ -105,14 +129,16 @@ def index_row(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
     changed = [f"{name} = {text(value)}" for name, value in changed_of(run).items() if name not in hidden]
     figure = None if (folder / THUMBNAIL).is_file() or parameters.get("private") else most_telling(folder)
     picture = figure.relative_to(folder).as_posix() if figure else THUMBNAIL
-    seconds, started, backbone = run.get("seconds"), run.get("started"), str(parameters.get("backbone") or "")
-    if parameters.get("private") and folder_of(backbone):
-        backbone = backbone.partition(":")[0]
+    split = run["split"] if isinstance(run.get("split"), dict) else {}
+    seconds, started, backbone = run.get("seconds"), run.get("started"), model_of(run)
+    if parameters.get("private") and backbone not in get_args(BackboneName):
+        backbone = backbone.partition(":")[0] if of_library(backbone) else ""
     return {
         "id": run["id"], "status": run["status"], "tone": tone_of(run), "error": str(run.get("error") or ""),
         "stage": str(run.get("notebook") or "").replace("_", " "),
         "changed": ", ".join(filter(None, [*changed, not_learnt(run)])),
-        **{name: str(parameters.get(name) or "") for name in ("dataset", "aspect")}, "backbone": backbone,
+        **{name: str(split.get(name) or parameters.get(name) or "") for name in ("dataset", "aspect")},
+        "backbone": backbone,
         "rank1": share.get("rank1", ""), "interval": "–".join(interval) if all(interval) else "",  # type: ignore[arg-type]
         "baseline": share.get("best_floor_rank1", ""), "map": share.get("map", ""),
         "took": duration(seconds), "seconds_taken": f"{seconds:.0f}" if is_number(seconds) else "",

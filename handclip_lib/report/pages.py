@@ -19,6 +19,7 @@ from handclip_lib.report.facts import (
     duration,
     index_row,
     is_synthetic,
+    model_of,
     moment,
     nested_rows,
     text,
@@ -141,9 +142,10 @@ def _facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         if isinstance(about, Mapping)
     ]
     facts = {
-        "Data set": given.get("dataset") or split.get("dataset"),
-        "Aspect": given.get("aspect") or split.get("aspect"),
-        "Model": (run.get("metrics") or {}).get("model") or given.get("backbone"),
+        # a split says what was done: of a data set without aspects none, whichever was asked for
+        "Data set": split.get("dataset") or given.get("dataset"),
+        "Aspect": split.get("aspect") or given.get("aspect"),
+        "Model": (run.get("metrics") or {}).get("model") or model_of(run),
         "Weights": "; ".join(weights) or given.get("weights"),
         "Changed from default": ", ".join(f"{name} = {text(value)}" for name, value in changed_of(run).items()),
         "Started": moment(run.get("started")),

@@ -2,6 +2,7 @@
 
 import csv
 import getpass
+import json
 import re
 import secrets
 import socket
@@ -14,13 +15,25 @@ from typing import Any
 from bs4 import BeautifulSoup
 from nbformat import NotebookNode, v4
 
+from handclip_lib.data.decoder import IMAGE_FORMATS
 from handclip_lib.data.manifest import GALLERIES, ROLES
 from handclip_lib.evaluation.tables import HEADINGS
 from handclip_lib.parameters.backbones import folder_of
 from handclip_lib.parameters.notebooks import NOTEBOOKS
 from handclip_lib.parameters.parts import choices_of
-from handclip_lib.places import cache_folder, project_root, reports_folder
+from handclip_lib.parameters.sets import named_sets
+from handclip_lib.places import (
+    HD_DISTRACTORS,
+    HD_IDENTITIES,
+    PHOTOGRAPHS,
+    TRAINED_ON,
+    cache_folder,
+    project_root,
+    reports_folder,
+)
 from handclip_lib.report.facts import PLACES
+from handclip_lib.runs.identity import weights_in_id
+from handclip_lib.runs.record import record_of
 
 NOTE = (
     "This report is private: photographs, pictures with names in them, messages, folders and machines are left out, "
@@ -30,9 +43,12 @@ WITHHELD = "withheld"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 OF_THE_MACHINE = ("command", "process")
 """Parts of a record that name a machine, its user, and folders there."""
+PUBLISHED = frozenset({PHOTOGRAPHS, *HD_IDENTITIES.split("/"), *HD_DISTRACTORS.split("/")})
+"""Folders of data sets as they are published: everybody's are called so, and "11k Hands" is a word of ours."""
 EVERYWHERE = frozenset({"home", "Users", "root", "mnt", "media", "srv", "opt", "var", "tmp", "data", "usr"})
 """Folders that every machine has."""
-FILE = re.compile(r"[^\s'\"<>()\[\],;:=|]+\.(?:jpe?g|png|bmp|tiff?|webp)\b", re.I)
+SUFFIXES = "|".join(suffix[1:] for suffixes in IMAGE_FORMATS.values() for suffix in suffixes)
+FILE = re.compile(rf"[^\s'\"<>()\[\],;:=|]+\.(?:{SUFFIXES})\b", re.I)
 PLACE = re.compile(r"(?<![\w./<])(?:~?/(?!/)|[A-Za-z]:[\\/]|\\\\)[\w.~][^\s'\"<>|;)]*")
 PICTURE = re.compile(r"!\[[^\]]*\]\([^)]*\)|<img\b[^>]*>", re.I)
 LISTED = re.compile(r"(?<=[(\[])[^()\[\]]+(?=[)\]])")
@@ -47,7 +63,7 @@ class Redaction:
     names can find out whose it is, and two reports cannot be joined by it.
 
     Args:
-        named: Names by what they are: "person", "image" or "folder".
+        named: Names by what they are: "person", "session", "image" or "folder".
     """
 
     def __init__(self, named: Mapping[str, Iterable[str]]):
@@ -97,7 +113,7 @@ class Redaction:
 
     def record(self, run: Mapping[str, Any]) -> dict[str, Any]:
         """A run's record; of an error only that there was one."""
-        kept = ("id", "notebook", "status", "started", "finished")
+        kept = ("notebook", "status", "started", "finished")
         told = {name: value if name in kept else self.value(name, value) for name, value in run.items()}
         if run.get("error"):
             told["error"] = f"Its message is {WITHHELD}, for it may name people; run.json beside this report has it."
@@ -165,41 +181,57 @@ class Redaction:
 
     def _listed(self, listed: str) -> str:
         """Texts parted by commas, if each is a name or says that there are more: `anna, 7, …`."""
-        parts = [part.strip().strip("'\"") for part in listed.split(",")]
-        if all(part in self._pseudonyms or part in ("…", "...") for part in parts):
+        parts, told = (
+            [part.strip().strip("'\"") for part in listed.split(",")],
+            {*self._pseudonyms.values(), "…", "..."},
+        )
+        if all(part in self._pseudonyms or part in told for part in parts):
             return ", ".join(self._pseudonyms.get(part, part) for part in parts)
         return listed
 
 
 def redaction_of(run_folder: Path, run: Mapping[str, Any]) -> Redaction:
-    """What a run could name: the people and files of its split, of runs it took or compared, and where it was made."""
+    """What a run could name, or one that it took or compared: people, files and folders, and where it was made."""
     folders = [run_folder, *(run_folder.parent / str(name) for name in (run.get("inputs") or {}).values())]
     folders += [run_folder.parent / name for name in run.get("read") or {} if (run_folder.parent / name).is_dir()]
-    rows = [row for folder in folders for row in _rows(folder)]
-    paths = {path for path, _ in rows if path}
-    people = {person for _, person in rows if person}
-    parameters = run.get("parameters") or {}
-    places = [Path(str(parameters[name])).expanduser() for name in PLACES if parameters.get(name)]
-    places += [Path(folder).expanduser() for folder in [folder_of(str(parameters.get("backbone")))] if folder]
+    sets = [place for folder in folders for place in folder.glob(f"{TRAINED_ON}/*")]
+    rows = [row for folder in (*folders, *sets) for row in _rows(folder)]
+    paths = {path for row in rows for path in (row.get("path"), row.get("for example")) if path}
+    people = {row.get(name) or "" for row in rows for name in ("identity", "subject")}
+    sessions = {row.get("session") or "" for row in rows}
+    given = [one.get("parameters") or {} for one in (run, *map(record_of, folders[1:]))]
+    typed = [str(one[name]) for one in given for name in PLACES if one.get(name) and name != "extra_data"]
+    typed += [extra.data_root for one in given for extra in named_sets(str(one.get("extra_data") or ""))]
+    typed += [folder_of(str(one.get("backbone"))) for one in given]
+    places = [Path(place).expanduser() for place in typed if place]
     here = [run_folder.absolute(), Path.cwd(), project_root(), reports_folder(), cache_folder()]
     whole = {str(place) for place in (*places, *(place.absolute() for place in places), *here)}
-    parts = {part for place in places for part in (*place.parts, place.stem)} - EVERYWHERE
-    inside = {part for path in paths for part in Path(path).parts[:-1]}
+    parts = {*map(weights_in_id, given), *(part for place in places for part in (*place.parts, place.stem))}
+    inside = {part for path in paths for part in Path(path).parts[:-1]} - PUBLISHED
     machine = {socket.gethostname(), str((run.get("process") or {}).get("host") or ""), *_user()}
     machine.add(str((run.get("study") or {}).get("name") or ""))
     files = {name for path in paths for name in (path, Path(path).name, Path(path).stem)}
-    named = {"person": people, "image": files, "folder": whole | parts | inside | machine}
+    sessions = {name for name in sessions if not name.isdecimal()}  # a number names no day and no place
+    folders_named = whole | (parts | machine) - EVERYWHERE | inside
+    named = {"person": people, "session": sessions, "image": files, "folder": folders_named}
     return Redaction({kind: names - {"", "/"} for kind, names in named.items()})
 
 
-def _rows(folder: Path) -> Iterator[tuple[str, str]]:
-    """Path and identity of the photographs that files of a run name; of those left out the folder stands for it."""
-    for name, column in (("split.csv", "path"), ("left_out.csv", "for example")):
+def _rows(folder: Path) -> Iterator[dict[str, str]]:
+    """Rows of the files of a run that name photographs; of those left out the folder stands for whose they are.
+
+    Of another data set than the run's own the identity as its tables have it, too.
+    """
+    label = ""
+    with suppress(OSError, ValueError, AttributeError):
+        label = json.loads((folder / "opened.json").read_text(encoding="utf-8")).get("label", "")
+    for name in ("split.csv", "left_out.csv"):
         try:
             with (folder / name).open(encoding="utf-8", newline="") as file:
                 for row in csv.DictReader(file):
-                    path = row.get(column) or ""
-                    yield path, row.get("identity") or ""
+                    yield row
+                    if label:
+                        yield {"identity": f"{label}:{row.get('identity')}"}
         except (OSError, ValueError, csv.Error):
             continue
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from handclip_lib.backbone.properties import PLAIN_STEMS
 from handclip_lib.errors import ConfigError, WriteError
@@ -19,7 +20,7 @@ from handclip_lib.files import write_text
 from handclip_lib.parameters.backbones import folder_of
 from handclip_lib.parameters.parts import Parameters
 from handclip_lib.places import cache_folder, project_root
-from handclip_lib.runs.inputs import what_is_read
+from handclip_lib.runs.inputs import model_parameters, what_is_read
 from handclip_lib.version import __version__
 
 COMPUTE = ("torch", "torchvision", "openai-clip", "numpy", "pandas", "pillow")
@@ -53,7 +54,8 @@ def code_of(notebook: Path) -> str:
 def run_id(config: Parameters, code: str | None, read: Mapping[str, str] | None = None) -> str:
     """`<notebook>-<backbone>-<dataset>-<aspect>-<hash>`; the same for the same work on the same content.
 
-    A part that the notebook has not (06 has no backbone) is left out; a file of weights stands in the backbone's place.
+    A part that the notebook has not (06 has no backbone) is left out. A file of weights or embeddings stands in the
+    backbone's place, and that of a trained run is its training's.
 
     Args:
         code: Of `code_of`; None of a run by hand, whose cells are its own and whose imports are the notebook's.
@@ -70,11 +72,21 @@ def run_id(config: Parameters, code: str | None, read: Mapping[str, str] | None 
         json.dumps(what_is_read(config) if read is None else dict(read), sort_keys=True),
     ):
         digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
-    weights = Path(str(getattr(config, "weights", "") or folder_of(backbone)))
-    named = weights.parent.name if weights.stem in PLAIN_STEMS and weights.suffix else weights.stem
-    called = re.sub(r"[^A-Za-z0-9_.]+", "_", named or backbone)[:MOST_LETTERS]
+    given = model_parameters(config)
+    called = weights_in_id(given) or _of_letters(str(given.get("backbone", "")))
     parts = (called, *(str(getattr(config, name, "")) for name in ("dataset", "aspect")))
     return "-".join(word for word in (config.notebook, *parts, digest.hexdigest()[:8]) if word)
+
+
+def weights_in_id(parameters: Mapping[str, Any]) -> str:
+    """How an id names the file or folder of weights or embeddings that parameters name; "" where they name none."""
+    typed = parameters.get("embeddings") or parameters.get("weights") or folder_of(str(parameters.get("backbone")))
+    place = Path(str(typed))
+    return _of_letters(place.parent.name if place.stem in PLAIN_STEMS and place.suffix else place.stem)
+
+
+def _of_letters(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", name)[:MOST_LETTERS]
 
 
 def versions() -> dict[str, str]:

@@ -13,14 +13,15 @@ from handclip_lib.errors import BackboneError, DataError, RunError
 from handclip_lib.parameters.backbones import BackboneName, folder_of, of_library
 from handclip_lib.parameters.notebooks import Analysis
 from handclip_lib.parameters.parts import Parameters
-from handclip_lib.places import HD_IDENTITIES, LABELS, METADATA, PHOTOGRAPHS, find_data_root, reports_folder
+from handclip_lib.parameters.sets import named_sets
+from handclip_lib.places import HD_IDENTITIES, LABELS, METADATA, PHOTOGRAPHS, TRAINED_ON, find_data_root, reports_folder
 from handclip_lib.runs.record import CHECKPOINTS, PROMPTS_OF, TRAININGS, find_run, read_record
 
 C = TypeVar("C", bound=Parameters)
 EARLIER = {"prompt_run": PROMPTS_OF, "trained_run": TRAININGS}
 """Parameters that name an earlier run, and whose runs they take."""
 LEFT = ("text_features.safetensors", "best.safetensors", "split.csv", "split.json")
-"""What later runs read of a run: its digest is that of these files and its parameters."""
+"""What later runs read of a run: its digest is that of these files, of those of `TRAINED_ON`, and its parameters."""
 EVALUATED = ("run.json", "per_query.csv", "embeddings.safetensors", "split.csv", "split.json")
 """What an analysis reads of a run."""
 
@@ -40,16 +41,9 @@ def what_is_read(config: Parameters, *, progress: bool = True) -> dict[str, str]
             read[folder.name] = f"{status} {_digest(json.dumps([record.get('started'), known], sort_keys=True))}"
         return read
     if given.get("data_root") and given["dataset"] != "drawn":
-        from handclip_lib.data.decoder import file_fault, is_image
-
-        read["data_root"] = "absent"
-        with suppress(DataError):
-            root = find_data_root(given["data_root"])
-            paths = data_files(given["dataset"], root)
-            # what another reader may open once it is installed, a run does not read before
-            closed = [is_image(path) and bool(file_fault(path)) for path in paths]
-            lines = zip(paths, content_keys(root, paths, progress), closed, strict=True)
-            read["data_root"] = _digest("\0".join(f"{path}\0{'' if shut else key}" for path, key, shut in lines))
+        read["data_root"] = _data(given["dataset"], given["data_root"], progress)
+    if beside := [one for one in named_sets(given.get("extra_data", "")) if one.data_root]:
+        read["extra_data"] = _digest("\0".join(_data(one.dataset, one.data_root, progress) for one in beside))
     for name, path in (("weights", given.get("weights")), ("embeddings", given.get("embeddings")),
                        ("backbone", folder_of(str(given.get("backbone"))))):  # fmt: skip
         if path:
@@ -83,6 +77,12 @@ def earlier_runs(config: Parameters) -> dict[str, str]:
     return {folder.name.partition("-")[0]: folder.name for folder in found if folder}
 
 
+def model_parameters(config: Parameters) -> Mapping[str, Any]:
+    """The parameters that say which model it is: of a run that takes a trained one, the training's own."""
+    folder = _earlier_run(config, "trained_run") if getattr(config, "trained_run", "") else None
+    return ((read_record(folder) or {}).get("parameters") if folder else None) or config.model_dump()
+
+
 def input_faults(given: Mapping[str, Any]) -> list[str]:
     """What is wrong with the data set and the earlier runs that parameters, checked or not, name; with the remedy."""
     found = []
@@ -96,6 +96,7 @@ def input_faults(given: Mapping[str, Any]) -> list[str]:
                 open_dataset(str(dataset), str(root))  # it says what is missing, and which folder may be meant
         except DataError as error:
             found.append(str(error))
+    found += _extra_faults(given)
     folder = given.get("download_root")
     if isinstance(folder, str) and Path(folder).is_file():
         found.append(f"download_root={folder!r} is a file: name the folder it is in, or say -p weights {folder}")
@@ -108,6 +109,31 @@ def input_faults(given: Mapping[str, Any]) -> list[str]:
                 usable_run(given[name], *notebooks)
             except RunError as error:
                 found.append(f"{name}: {error}")
+    return found
+
+
+def _extra_faults(given: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the data sets of `extra_data`, as far as no photograph has to be looked at."""
+    sets = named_sets(text) if isinstance(text := given.get("extra_data"), str) else ()
+    if not sets:
+        return []
+    from handclip_lib.data.open import READERS, open_extra
+
+    found, seen = [], dict[Path, str]()
+    with suppress(DataError, TypeError):
+        seen[find_data_root(str(given.get("data_root"))).resolve()] = "data_root"
+    for one in sets:
+        if one.dataset not in READERS or not one.data_root:
+            continue  # the parameters' own faults say so
+        try:
+            root = find_data_root(one.data_root).resolve()
+            if root in seen:
+                both = f"{root} is the folder of {seen[root]} too, and each of its people would be two"
+                raise DataError(f"{both}; leave one out, and give the aspect all for all its aspects")
+            seen[root] = str(one)
+            open_extra(one, str(given.get("aspect")), identity=str(given.get("identity", "auto")))
+        except DataError as error:
+            found.append(f"extra_data={str(one)!r}: {error}")
     return found
 
 
@@ -167,8 +193,9 @@ def usable_run(name: str, *notebooks: str) -> Path:
     return folder
 
 
-def contents(folder: Path, names: tuple[str, ...] = LEFT) -> dict[str, str]:
-    """Content keys of those files of a folder that are there."""
+def contents(folder: Path, names: tuple[str, ...] = ()) -> dict[str, str]:
+    """Content keys of those files of a folder that are there; of those that later runs read where none are named."""
+    names = names or (*LEFT, *sorted(str(file.relative_to(folder)) for file in folder.glob(f"{TRAINED_ON}/*/*")))
     keys = zip(names, content_keys(folder, names, progress=False), strict=True)
     return {name: key for name, key in keys if key != "absent"}
 
@@ -179,6 +206,21 @@ def _earlier_run(config: Parameters, name: str) -> Path | None:
         return find_run(reports_folder() / "runs", getattr(config, name), *EARLIER[name])
     except (AttributeError, RunError):
         return None
+
+
+def _data(dataset: str, data_root: str, progress: bool) -> str:
+    """Of all files that opening a data set looks at."""
+    from handclip_lib.data.decoder import file_fault, is_image
+
+    try:
+        root = find_data_root(data_root)
+    except DataError:
+        return "absent"
+    paths = data_files(dataset, root)
+    # what another reader may open once it is installed, a run does not read before
+    closed = [is_image(path) and bool(file_fault(path)) for path in paths]
+    lines = zip(paths, content_keys(root, paths, progress), closed, strict=True)
+    return _digest("\0".join(f"{path}\0{'' if shut else key}" for path, key, shut in lines))
 
 
 def _file(typed: str) -> str:

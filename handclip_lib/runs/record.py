@@ -16,6 +16,7 @@ from filelock import Timeout
 
 from handclip_lib.errors import RunError
 from handclip_lib.files import begin_file, file_lock, make_folder, read_regular, write_text, writing
+from handclip_lib.places import TRAINED_ON
 from handclip_lib.terminal import one_line
 
 STATUSES = ("running", "succeeded", "failed", "interrupted", "died", "lost")
@@ -28,7 +29,7 @@ TRAINING_CHECKPOINTS = ("image.safetensors", "prompts.safetensors")
 """What trainings go on from, the later one of a run first."""
 RESULTS = (
     "metrics.json", "split.json", "*.csv", "*.md", "*.tex", "*.bib", "figures/*.png", "*.safetensors", "executed.ipynb",
-    "report*.html", "thumbnail.png", "folds.json", "folds/*/*.safetensors",
+    "report*.html", "thumbnail.png", "folds.json", "folds/*/*.safetensors", f"{TRAINED_ON}/*/*",
 )  # fmt: skip
 """What a run writes beside its record and its parameters."""
 MOST = 1_000_000  # bytes of a record; those of a long sweep's runs have some thousands

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from handclip_lib.data.folds import Folds
     from handclip_lib.data.manifest import Split
+    from handclip_lib.models.lineage import TrainedOn
     from handclip_lib.models.trained import Encoder, Training
     from handclip_lib.runs.kept_cells import KeptCells
 
@@ -97,23 +98,27 @@ class Run:
         if keeps_status:
             self._watch()
 
-    def show(self, figure: "Figure", name: str, alt: str) -> None:
-        """Save a figure as `figures/<name>.png` and show it; `alt` says what it shows, as its caption in the report."""
-        self._show(figure, name, alt)
+    def show(self, figure: "Figure", name: str, alt: str, caption: str = "") -> None:
+        """Save a figure as `figures/<name>.png` and show it; `alt` says what it shows.
+
+        In the report that is its caption too, unless a shorter one is given for those who see the figure.
+        """
+        self._show(figure, name, alt, caption)
 
     def show_all(self, figures: "Mapping[str, tuple[Figure, str]]") -> None:
         """`show` of several figures: each with what it shows, by name."""
         for name, (figure, alt) in figures.items():
             self.show(figure, name, alt)
 
-    def _show(self, figure: "Figure", name: str, alt: str, **place: Any) -> None:
+    def _show(self, figure: "Figure", name: str, alt: str, caption: str = "", **place: Any) -> None:
         _check_name(name)
         alt += self._label
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=DPI)
         with whole_file(self.folder / "figures" / f"{name}.png") as private:
             private.write_bytes(buffer.getvalue())
-        about = {"image/png": about_figure(figure, alt)}
+        seen = {"caption": caption + self._label} if caption else {}
+        about = {"image/png": about_figure(figure, alt) | seen}
         _display({"image/png": buffer.getvalue(), "text/plain": alt}, about, **place)
 
     def live(self, draw: "Callable[..., Figure]", name: str, alt: str) -> Callable[..., None]:
@@ -126,7 +131,7 @@ class Run:
         def redraw(*values: Any, last: bool = False) -> None:
             nonlocal drawn_at
             if last or time.monotonic() - drawn_at >= SECONDS_BETWEEN_FIGURES:
-                place = {"display_id": f"handclip-{self.folder.name}-{name}", "update": drawn_at >= 0}
+                place: dict[str, Any] = {"display_id": f"handclip-{self.folder.name}-{name}", "update": drawn_at >= 0}
                 self._show(draw(*values), name, alt, **place)
                 drawn_at = time.monotonic()
 
@@ -179,6 +184,15 @@ class Run:
         write_record(self.folder, self._record)
         print(f"epoch {folds.said}")
 
+    def trained_on(self, lineage: "Sequence[TrainedOn]") -> None:
+        """Store what else than the split trains the weights, or had trained those that the training begins with."""
+        from handclip_lib.models.lineage import cautions_of, write_lineage
+
+        write_lineage(self.folder, lineage)
+        self._record["trained_on"] = [one.facts() for one in lineage]
+        write_record(self.folder, self._record)
+        print(*cautions_of(lineage), sep="\n", end="\n" if len(lineage) > 1 else "")
+
     def weights(self, model: "Encoder", name: str = "") -> None:
         """Note which weights a model has, and where they come from; `name` is what tables call it, else its own."""
         facts: dict[str, Any] = {"fingerprint": model.fingerprint, "source": model.source}
@@ -203,7 +217,7 @@ class Run:
         """An earlier training by notebook 03 or 04; None where the name is empty."""
         if not name:
             return None
-        from handclip_lib.data.manifest import Split
+        from handclip_lib.models.lineage import read_lineage
         from handclip_lib.models.trained import Training
 
         folder = self.earlier(name, *inputs.EARLIER["trained_run"])
@@ -211,7 +225,8 @@ class Run:
         selected_on = str((record.get("validation") or {}).get("used") or record["parameters"].get("validation", "val"))
         self._label = f" ({SELECTED_ON.get(selected_on, selected_on)})"
         learnt = str(record["metrics"].get("learnt", "yes"))
-        return Training(folder, record["parameters"], Split.read(folder), learnt, selected_on)
+        lineage = read_lineage(folder)
+        return Training(folder, record["parameters"], lineage[0].split, learnt, selected_on, lineage)
 
     def finish(self, **metrics: float | int | str) -> None:
         """Record the headline figures, what the run left, and that it came to its end; as `refuse_other_input`."""

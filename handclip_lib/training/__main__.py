@@ -23,6 +23,7 @@ from handclip_lib.parameters.notebooks import NOTEBOOKS, ImageFinetune
 from handclip_lib.training.folds import fit_folds
 from handclip_lib.training.image import fit_image
 from handclip_lib.training.launch import PARAMETERS, Processes, this_device
+from handclip_lib.training.sets import open_sets
 from handclip_lib.training.validation import training_images
 
 
@@ -49,11 +50,12 @@ def train(folder: Path) -> None:
     device, processes = this_device(config.device)
     print(processes)
     model = configured_backbone(config, device, progress=False)
-    _, images, split = open_images(config, model.resolution, model.properties.interpolation, progress=False)
-    folds = choose_folds(split, config.validation, config.folds)
-    people = training_images(images, split, folds)
+    table, images, split = open_images(config, model.resolution, model.properties.interpolation, progress=False)
+    sets = open_sets(config, table, split, model, progress=False)
+    folds = choose_folds(split, config.validation, config.folds, sets.known)
+    people = training_images(images, split, folds, sets.extra)
     text = prompt_texts(model, texts, people.identities, split)
-    measured = fit_folds(model, images, split, folds, config, texts=text, folder=folder)
+    measured = fit_folds(model, images, split, folds, config, texts=text, folder=folder, extra=sets.extra)
     encoder = image_encoder(model, len(people.identities), config)
     fit_image(
         encoder, people.pixels, people.labels, config, text=text, validate=people.validate, folder=folder,

@@ -16,6 +16,7 @@ from handclip_lib.models.trained import PROMPTS, TRAINING, image_encoder, read_t
 from handclip_lib.parameters.notebooks import ImageFinetune
 from handclip_lib.training.image import fit_image
 from handclip_lib.training.launch import Processes
+from handclip_lib.training.sets import ExtraSet
 from handclip_lib.training.state import History, keep_history
 from handclip_lib.training.validation import STRANGERS, TRAINED, training_images
 
@@ -41,7 +42,7 @@ class FoldHistory:
 
 def fit_folds(
     backbone: Backbone, images: DecodedImages, split: Split, folds: Folds, options: ImageFinetune, *,
-    texts: np.ndarray | None = None, folder: Path | None = None, progress: bool = True,
+    texts: np.ndarray | None = None, folder: Path | None = None, extra: Sequence[ExtraSet] = (), progress: bool = True,
 ) -> FoldHistory:  # fmt: skip
     """Train without each fold's people in turn, and measure every epoch on them; nothing where nobody trains after it.
 
@@ -50,13 +51,14 @@ def fit_folds(
         texts: Text features of all training identities; a fold whose folder has `fold_prompts` takes those.
         folder: Where each keeps its checkpoint, `folds/1` …: of one that has ended the history alone. A killed one
             goes on.
+        extra: Data sets that train in each.
     """
     if not folds.trains_all:
         return FoldHistory(pd.DataFrame(), pd.DataFrame(), None)
-    everybody, _, _ = labelled(split)
+    everybody = (*labelled(split)[0], *(name for one in extra for name in one.identities))
     found = []
     for number in range(len(folds.held_out)):
-        part = training_images(images, split, folds.only(number))
+        part = training_images(images, split, folds.only(number), extra)
         own = np.isin(everybody, part.identities)
         place = None if folder is None else folder / PLACE / str(number + 1)
         text = None if texts is None else texts[own]

@@ -9,6 +9,7 @@ from handclip_lib.data.folds import Folds
 from handclip_lib.evaluation.intervals import mean_interval
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult
 from handclip_lib.evaluation.tables import in_percent, result_table
+from handclip_lib.terminal import counted
 from handclip_lib.training.folds import FoldHistory
 from handclip_lib.training.image import ImageResult
 from handclip_lib.training.validation import STRANGERS, TRAINED
@@ -36,6 +37,12 @@ class Generalisation:
     epoch: int
     who: str
     held_out: pd.DataFrame
+
+    @property
+    def of_whom(self) -> str:
+        """Whose rank-1 was measured, in words."""
+        kinds = {"trained_rank1": "trained people", "strangers_rank1": f"strangers, {self.who}"}
+        return " and of ".join(said for name, said in kinds.items() if name in self.curve) or "nobody"
 
     @property
     def table(self) -> pd.DataFrame:
@@ -76,7 +83,7 @@ class Generalisation:
         rank1 = self.curve.set_index("epoch")["strangers_rank1"]
         frozen, kept, later = rank1[0], rank1[self.epoch], rank1.drop(0)
         if self.epoch == 0 and len(later):
-            best = f"{in_percent(later.max())} % at the best of {len(later)} later epochs"
+            best = f"{in_percent(later.max())} % at the best of {counted(len(later), 'later epoch')}"
             return f"the frozen model finds {in_percent(frozen)} % of the photographs of {self.who} first, {best}"
         if self.epoch and kept <= frozen:
             found = f"rank-1 of {self.who} is {in_percent(kept)} % at epoch {self.epoch}"
@@ -110,5 +117,5 @@ def _tested(results: Sequence[ProtocolResult]) -> str:
     kept, frozen = (one.summary()["rank1"] for one in (first, before[0]))
     if kept > frozen:
         return ""
-    found = f"rank-1 of the {first.n_people} people tested is {in_percent(kept)} %"
+    found = f"rank-1 of the {first.n_people} {first.whose} tested is {in_percent(kept)} %"
     return f"{found}, {in_percent(frozen)} % by the frozen model"

@@ -16,6 +16,7 @@ from handclip_lib.backbone.image_tower import kind_of
 from handclip_lib.backbone.rates import chosen, rates_of
 from handclip_lib.backbone.weights import refuse_not_finite
 from handclip_lib.errors import TrainingError
+from handclip_lib.evaluation.tables import result_table
 from handclip_lib.losses import WITH_TEXT, WeightedLoss, image_losses
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.models.trained import TRAINING, encode_images
@@ -25,7 +26,7 @@ from handclip_lib.training.encoding import BatchEncoder
 from handclip_lib.training.launch import Processes
 from handclip_lib.training.optimizer import ImageOptimizer
 from handclip_lib.training.start import SHARES, Start
-from handclip_lib.training.state import LEARNT, Batches, Training, identity_faults, key_of, sample_of
+from handclip_lib.training.state import LEARNT, Batches, Training, finite_means, identity_faults, key_of, sample_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class ImageResult:
         best_epoch: The epoch with the highest `select_by`; 0 where nothing was learnt.
         learnt: "yes"; or "no: " or "in part: " and the reason.
         share: Of what was tuned that the encoder holds, in 0..1; see `interpolation`.
-        shares: Each that was tried, as "share", and what `validate` returned; empty where nothing is interpolated.
+        shares: Each that was tried, as "interpolation", and what `validate` returned; empty where none is.
+        whitened: "yes", "no", or "no: " and why it could not be.
     """
 
     history: pd.DataFrame
@@ -47,6 +49,26 @@ class ImageResult:
     learnt: str
     share: float
     shares: pd.DataFrame
+    whitened: str = "no"
+
+    @property
+    def between(self) -> str:
+        """What `shares` are of, as a caption."""
+        ends = f"From the frozen weights (0 %) to those of epoch {self.best_epoch} (100 %)"
+        return f"{ends}{', each whitened' if self.whitened == 'yes' else ''}; taken: {100 * self.share:.3g} %"
+
+    @property
+    def after_training(self) -> str:
+        """What the encoder holds, a sentence."""
+        weights = f"those of epoch {self.best_epoch}"
+        if not (self.best_epoch and self.share):
+            weights = "as they were before training"
+        elif self.share < 1:
+            weights = f"{100 * self.share:.3g} % of the way from the frozen ones to {weights}"
+        whitened = self.whitened.replace("no", "not whitened", 1)
+        if self.whitened == "yes":
+            whitened = "whitened by the photographs that trained"
+        return f"The weights are {weights}; what they embed is {whitened}."
 
 
 def fit_image(
@@ -88,7 +110,9 @@ def fit_image(
     if learnt == LEARNT and not share:
         frozen = "the interpolation took the frozen weights"
         learnt = f"in part: {frozen}, whitened" if whitened else f"no: {frozen}"
-    return ImageResult(training.history.frame(), training.history.best_epoch, learnt, share, shares)
+    cannot = options.whitening and not encoder.can_be_whitened
+    told = "yes" if whitened else "no: no last projection gives its embedding" if cannot else "no"
+    return ImageResult(training.history.frame(), training.history.best_epoch, learnt, share, shares, told)
 
 
 class _Images(Training):
@@ -125,6 +149,7 @@ class _Images(Training):
         self.evaluated = cast(ReidEncoder, self.average.module) if self.average else encoder
         self.changing = {name for name, p in encoder.named_parameters() if p.requires_grad}
         self.changing |= {name for name, _ in encoder.named_buffers()}
+        self.asked = 1.0 if encoder.makes_texts else options.interpolation  # its layers began random: no way back
         self.start = Start(encoder, self.changing if options.start_weight or options.interpolation != 1 else ())
         losses = image_losses(
             encoder.logits, encoder.centers, None if texts is None else F.normalize(texts, dim=1),
@@ -154,7 +179,7 @@ class _Images(Training):
             if self.average is not None:
                 self.average.update_parameters(self.encoder)
             seen.append([len(rows), loss.item(), gradient.item(), *(value.item() for value in terms.values())])
-        means = _means(np.array(seen))
+        means = finite_means(np.array(seen))
         row = {"epoch": epoch + 1, **dict(zip(("loss", "gradient_norm", *terms), means.tolist(), strict=True))}
         if self.options.precision == "fp16":
             row["skipped_steps"] = int((~np.isfinite(np.array(seen)[:, 2])).sum())
@@ -176,11 +201,10 @@ class _Images(Training):
 
     def measure(self) -> Mapping[str, float]:
         """Validate what would be kept of this epoch: whitened, and at the share of the way that is asked for."""
-        share = 1.0 if self.asked == CHOSEN else self.asked
-        if not (self.validate and self.history.rows) or share == 1:
+        if not (self.validate and self.history.rows) or self.asked in (1, CHOSEN):
             return self.validated()
         tuned = self.copy()
-        _put(self.evaluated, self.start.towards(tuned, share))
+        _put(self.evaluated, self.start.towards(tuned, self.asked))
         measured = self.validated()
         _put(self.evaluated, tuned)
         return measured
@@ -194,11 +218,6 @@ class _Images(Training):
             return self.validate(self.embed)
         finally:
             self.whitening = None
-
-    @property
-    def asked(self) -> float:
-        """What `interpolation` says: an encoder that makes texts has layers that began random, and no frozen model."""
-        return 1.0 if self.encoder.makes_texts else self.options.interpolation
 
     def fitted(self) -> Whitening | None:
         """The whitening of what is evaluated, by the training images as they are; None where there is none."""
@@ -227,10 +246,10 @@ class _Images(Training):
         self.evaluated = self.encoder
         for share in SHARES if asked == CHOSEN else sorted({0.0, asked, 1.0}):
             _put(self.encoder, self.start.towards(self._best, share))
-            rows.append({"share": share} | self.from_main(dict(self.validated()) if self.is_main else {}))
-        share = max(rows, key=lambda row: row[self.options.select_by])["share"] if asked == CHOSEN else asked
+            rows.append({"interpolation": share} | self.from_main(dict(self.validated()) if self.is_main else {}))
+        share = max(rows, key=lambda row: row[self.options.select_by])["interpolation"] if asked == CHOSEN else asked
         _put(self.encoder, self.start.towards(self._best, share))
-        return share, pd.DataFrame(rows)
+        return share, result_table(rows)
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Embeddings of uint8 images by what is evaluated, in evaluation mode."""
@@ -304,13 +323,6 @@ class _Images(Training):
 
 def _put(encoder: torch.nn.Module, changed: Mapping[str, Tensor]) -> None:
     encoder.load_state_dict({**encoder.state_dict(), **changed})
-
-
-def _means(seen: np.ndarray) -> np.ndarray:
-    """Means of columns 1 …, weighted by column 0, over finite values: fp16 tries scales whose gradients are not."""
-    finite = np.isfinite(seen[:, 1:])
-    weight = seen[:, :1] * finite
-    return (weight * np.where(finite, seen[:, 1:], 0)).sum(0) / np.maximum(weight.sum(0), 1e-12)
 
 
 def _check(

@@ -92,6 +92,13 @@ def fit_prompt(
     return training.result()
 
 
+SHOWN = (
+    "epoch", "loss", "image_to_text@1", "text_to_image@1", "val_image_to_text@1", "val_text_to_image@1", "prompt_norm",
+    "gradient_norm", "learning_rate", "seconds",
+)  # fmt: skip
+"""Columns of a history that a reader sees."""
+
+
 class _Prompts(Training):
     """The context, its moments, the texts of the best epoch, and snapshots of both over the training."""
 
@@ -103,8 +110,10 @@ class _Prompts(Training):
     ):  # fmt: skip
         self.learner, self.identities, self.options, self.validate = learner, identities, options, validate
         device = learner.context.device
-        self.labels = torch.as_tensor(np.asarray(identities, np.int64), device=device)
-        self.features = torch.as_tensor(np.asarray(images, np.float32), device=device)
+        self.labels = torch.tensor(
+            np.asarray(identities, np.int64), device=device
+        )  # a copy: pandas gives read-only ones
+        self.features = torch.tensor(np.asarray(images, np.float32), device=device)
         self.adam = OPTIMIZERS[options.optimizer](
             [learner.context], lr=options.learning_rate, weight_decay=options.weight_decay
         )
@@ -180,7 +189,7 @@ class _Prompts(Training):
         final = self.context()
         self.put_best()
         return PromptResult(
-            history=self.history.frame(), best_epoch=self.history.best_epoch, learnt=self.learnt(),
+            history=self.history.frame(SHOWN), best_epoch=self.history.best_epoch, learnt=self.learnt(),
             best=self._best["best"].numpy(), best_text=self._best["best_text"].numpy(), final=final.numpy(),
             epochs=tuple(self.epochs), contexts=torch.stack(self.contexts).numpy(),
             text_features=torch.stack(self.texts).numpy(),

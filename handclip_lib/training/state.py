@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +149,9 @@ class History:
         """Whether there was no better epoch for `patience` of them; never with 0."""
         return bool(patience) and self.epoch - self.best_epoch >= patience
 
-    def frame(self) -> pd.DataFrame:
-        """The rows as a table."""
-        return result_table(self.rows)
+    def frame(self, shown: Sequence[str] = ()) -> pd.DataFrame:
+        """The rows as a table, of which a reader sees some columns."""
+        return result_table(self.rows, shown)
 
 
 class Training(ABC):
@@ -295,6 +295,13 @@ def identity_faults(images: np.ndarray, identities: np.ndarray, count: int, who:
 def key_of(identities: np.ndarray) -> int:
     """A sum that tells labels, and their order, from others."""
     return int(np.asarray(identities, np.int64) @ np.arange(1, len(identities) + 1))
+
+
+def finite_means(seen: np.ndarray) -> np.ndarray:
+    """Means of columns 1 …, weighted by column 0, over finite values: fp16 tries scales whose gradients are not."""
+    finite = np.isfinite(seen[:, 1:])
+    weight = seen[:, :1] * finite
+    return (weight * np.where(finite, seen[:, 1:], 0)).sum(0) / np.maximum(weight.sum(0), 1e-12)
 
 
 def sample_of(parameters: Iterable[Tensor]) -> list[Tensor]:

@@ -13,6 +13,7 @@ from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.intervals import identity_interval
 from handclip_lib.evaluation.ranking.retrieval import TIE, cosines, retrieval_metrics
 from handclip_lib.evaluation.studies.prompts import labelled
+from handclip_lib.training.sets import ExtraSet
 
 Encode = Callable[[np.ndarray], np.ndarray]
 """Of uint8 images (n, side, side, 3) to embeddings (n, size)."""
@@ -74,7 +75,9 @@ class TrainingImages:
         }
 
 
-def training_images(images: DecodedImages, split: Split, folds: Folds | None = None) -> TrainingImages:
+def training_images(
+    images: DecodedImages, split: Split, folds: Folds | None = None, extra: Sequence[ExtraSet] = ()
+) -> TrainingImages:
     """Take the training and validation images of a split, which are among the decoded ones, but of whom is left out.
 
     With validation "people" (the folds' own) those who are left out are strangers: they are searched in as many draws
@@ -85,6 +88,7 @@ def training_images(images: DecodedImages, split: Split, folds: Folds | None = N
 
     Args:
         folds: Of `choose_folds`; None: validation "val".
+        extra: Data sets whose people train too, after those of the split; none of them is searched.
 
     Raises:
         EvaluationError: Fewer than two identities train, or none has a validation image.
@@ -111,6 +115,9 @@ def training_images(images: DecodedImages, split: Split, folds: Folds | None = N
         if trained := tuple(_of_trained(split, identities, val_paths, n_strangers)):
             searches[TRAINED] = Searches(images, trained)
     pixels, val_pixels = (np.array(images.pixels[images.rows(list(part))]) for part in (paths, val_paths))
+    for one in extra:
+        labels = np.concatenate([labels, one.labels + len(identities)])
+        pixels, identities = np.concatenate([pixels, one.images.pixels]), (*identities, *one.identities)
     return TrainingImages(identities, pixels, labels, val_pixels, val_labels, searches)
 
 

@@ -24,6 +24,7 @@ from handclip_lib.analysis.publication import beside_literature
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError, RunError, TrainingError
 from handclip_lib.evaluation.ranking.saved_evaluation import load_evaluation, save_evaluation
+from handclip_lib.evaluation.tables import readable
 from handclip_lib.training.state import save_checkpoint
 
 DEFAULTS = {"dataset": "drawn", "aspect": "dorsal_r", "seed": 0}
@@ -349,9 +350,26 @@ def test_seeds_of_each_model_are_stated_and_one_seed_of_a_training_is_warned_of(
     evaluations = [load_evaluation(tmp_path / record["id"]) for record in records]
     seeds = collection.seeds_of(records, entries_of(evaluations, "05_evaluation-a"))
     assert seeds["seeds"].tolist() == ["0", "0, 4", "0, 4", "2"]
-    assert seeds["trained"].tolist() == [False, True, True, True]
+    assert seeds["trained"].tolist() == ["no", "here", "here", "here"]
     assert seeds["rank1"].tolist() == pytest.approx([0.5, 0.7, 0.7, 0.9])
-    assert seeds["rank1_sd"].iloc[1] == pytest.approx(0.02**0.5)
+    assert seeds["rank1_spread"].iloc[1] == pytest.approx(0.02**0.5)
+    assert "Rank-1, SD over seeds, %" in readable(seeds)
     (said,) = collection.seed_cautions(seeds)
     assert said.startswith("Trained with one seed only: tiny (04-d).")
     assert collection.seed_cautions(seeds.iloc[:3]) == []
+    # three trainings of other seeds, each evaluated by 05, are one model of three seeds; its draws' seed is another
+    evaluated = [
+        run_of(f"05_evaluation-{n}", 0, 0.5 + n / 10, trained_run="latest", batch_size=1)
+        | {"inputs": {"03_image_finetune": f"03_image_finetune-{name}"}}
+        for n, name in enumerate("bc")
+    ]  # fmt: skip
+    other = run_of("05_evaluation-w", 0, 0.4, weights="theirs.pt")
+    evaluations = [load_evaluation(tmp_path / record["id"]) for record in (*evaluated, other)]
+    seeds = collection.seeds_of([*records, *evaluated, other], entries_of(evaluations, "05_evaluation-0"))
+    assert seeds["seeds"].tolist() == ["0, 4", "0, 4", "not known"]
+    assert seeds["trained"].tolist() == ["here", "here", "elsewhere"]
+    assert readable(seeds)["number of seeds"].tolist() == ["2", "2", ""]
+    assert seeds["rank1"].tolist() == pytest.approx([0.55, 0.55, 0.4])
+    assert collection.seed_cautions(seeds) == [
+        "Trained elsewhere, with seeds that are not known here: tiny (05-w)."
+    ]  # fmt: skip

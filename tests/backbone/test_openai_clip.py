@@ -158,3 +158,12 @@ def test_numbers_that_are_drawn_until_they_are_near_0_end_whatever_the_memory_he
     with NoRandomNumbers(zeros=True):
         kept = torch.nn.init.trunc_normal_(torch.full((4, 4), 1e9).requires_grad_(), std=0.2)
     assert not kept.any()
+
+
+def test_something_else_that_is_called_clip_is_named(tmp_path, monkeypatch):
+    (tmp_path / "clip.py").touch()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "clip"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BackboneError, match=r"clip\.py stands in the place of openai-clip.*rename it"):
+        clip_package.__wrapped__()

@@ -217,7 +217,7 @@ def test_01_runs_and_its_parameters_become_a_command_by_keyboard_alone(lab: Lab)
 
 def test_02_trains_behind_a_button_with_progress_and_is_cancelled(lab: Lab):
     lab.run_all("02_prompt_learning")
-    lab.show("trial = options")
+    lab.show("train = partial(")
     figure = lab.page.get_by_alt_text(re.compile("^Learning curves of a short training"))
     first = figure.get_attribute("src")
     lab.page.get_by_role("spinbutton", name="temperature").fill("0.5")

@@ -125,6 +125,32 @@ def test_a_click_opens_a_figure_large_and_another_closes_it_without_a_script(bro
     context.close()
 
 
+def test_the_tables_of_results_and_of_a_comparison_fit_a_window_of_1280_pixels(watched: Watched, tmp_path: Path):
+    """Both by what the library itself shows of them, with names as long as a run of 04 gives its model."""
+    from handclip_lib.analysis.comparison import SHOWN
+    from handclip_lib.evaluation.ranking.protocol import HEADLINE
+    from handclip_lib.evaluation.tables import readable, result_table
+
+    name = "vitb16, joint in part (the interpolation took the frozen weights)"
+    outputs = []
+    for shown in (HEADLINE, SHOWN):
+        row = {column: -0.4219 for column in shown if not column.startswith(("n_", "model", "gallery"))}
+        row |= {f"{column}_{end}": -0.4219 for column in ("rank1", "rank1_gain", "map_gain") for end in ("low", "high")}
+        row |= {"model": name, "gallery": "aspect", "n_identities": 1171, "n_query": 10_471.5, "same_as": ""}
+        table = readable(result_table([row, row], [column for column in shown if column != "same_as"]))
+        outputs.append(v4.new_output("display_data", data={"text/html": table.to_html(index=False, border=0)}))
+    nbformat.write(v4.new_notebook(cells=[v4.new_code_cell("1", outputs=outputs)]), tmp_path / "executed.ipynb")
+    (tmp_path / "run.json").write_text(json.dumps({"id": "x", "notebook": "05", "status": "succeeded"}))
+    watched.open(render_report(tmp_path))
+    cut = "[...document.querySelectorAll('.cell .table')].map(e => e.scrollWidth - e.clientWidth)"
+    assert watched.page.evaluate(cut) == [0, 0]
+    watched.page.emulate_media(media="print")
+    assert len(set(pages(watched.page.pdf(prefer_css_page_size=True)))) == 1
+    paper = 688  # A4 less its margins, at 96 pixels an inch: what is wider makes the print of every page smaller
+    watched.page.set_viewport_size({"width": paper, "height": 900})
+    assert watched.page.evaluate("document.documentElement.scrollWidth") <= paper
+
+
 def test_a_long_table_says_that_it_scrolls_and_a_caption_is_never_cut(watched: Watched, tmp_path: Path):
     rows = "".join(f"<tr><td>{number}</td>{'<td>63.1 [57.2, 69.4]</td>' * 9}</tr>" for number in range(30))
     head = "".join(f"<th>Rank-{number} (95 % CI), %</th>" for number in range(10))

@@ -10,14 +10,19 @@ from handclip_lib.data.audit import (
     PUBLISHED_COUNTS,
     attribute_counts,
     check,
+    data_cautions,
+    data_conclusion,
     images_per_identity,
     left_out_reasons,
     reading_facts,
     split_counts,
+    split_facts,
 )
 from handclip_lib.data.labels import read_hands11k
+from handclip_lib.data.manifest import Split
 from handclip_lib.data.open import recognised
 from handclip_lib.data.splits import make_split
+from handclip_lib.data.table import HandTable
 from handclip_lib.errors import DataError
 
 HEADER = "id,age,gender,skinColor,accessories,nailPolish,aspectOfHand,imageName,irregularities"
@@ -36,6 +41,63 @@ def table(tmp_path: Path):
             Image.new("RGB", (40 + number, 30)).save(tmp_path / "Hands" / name)
     (tmp_path / "HandInfo.csv").write_text("\n".join(rows))
     return read_hands11k(tmp_path)
+
+
+def small(people: int = 2, images: int = 2, sessions: int = 1, **meta) -> tuple[HandTable, Split]:
+    """A table of few people and its split: everybody is tested."""
+    rows = [
+        {"path": f"{who}/{n}.jpg", "identity": str(who), "session": f"s{n % sessions}" if sessions > 1 else ""}
+        for who in range(people)
+        for n in range(images)
+    ]
+    table = HandTable.build("folder", Path("/photographs"), rows, {})
+    return table, make_split(table, "all", "cross_session" if sessions > 1 else "test_only", draws=2)
+
+
+def test_the_conclusion_counts_one_and_many():
+    table, split = small()
+    assert data_conclusion(table, split) == (
+        "4 images of 2 people; 2 people are tested; 0 images cannot be used, 0 others are not in this split"
+    )
+    alone = Split.build(split.meta, split.images[split.images["identity"] == "0"])
+    assert data_conclusion(HandTable.build("folder", table.root, [{"path": "a.jpg", "identity": "0"}], {}), alone) == (
+        "1 image of 1 person; 1 person is tested; 0 images cannot be used, 1 other is not in this split"
+    )
+
+
+def test_what_a_draw_enrols_is_said_of_the_split_at_hand():
+    def said(split: Split) -> str:
+        return split_facts(split).set_index("fact").loc["in each draw", "value"]
+
+    assert said(small()[1]) == "one gallery image of each of 2 tested identities; their other images are queries"
+    assert said(small(4, 4, 2)[1]).endswith("; their images of other sessions are queries")
+    split = small(2, 3)[1]
+    both = Split.build(split.meta, split.images.assign(gallery_in=["0 1", "0 1", ""] * 2))  # as folders may have it
+    assert said(both) == "the gallery and query images that the folders name"
+
+
+def test_a_note_that_a_checksum_keeps_from_changing_is_read_in_the_singular():
+    split = small()[1]
+    notes = [
+        "1 images of 1 identities record no aspect (a.jpg)",
+        "1 train identities have one image: it trains",
+        "12 images",
+    ]
+    told = split_facts(Split.build({**split.meta, "notes": notes}, split.images)).set_index("fact")["value"]
+    assert told[["note 1", "note 2", "note 3"]].tolist() == [
+        "1 image of 1 identity records no aspect (a.jpg)", "1 train identity has one image: it trains", "12 images",
+    ]  # fmt: skip
+
+
+def test_hands_that_are_counted_as_people_are_told():
+    split = small(4)[1]
+    assert data_cautions(split) == []
+    hands = Split.build(split.meta, split.images.assign(subject=["a", "a", "a", "a", "b", "b", "", ""]))
+    assert (split.whose, hands.whose) == ("people", "identities")
+    assert data_cautions(hands) == [
+        "The 4 identities tested are of 3 people: counts of people here, and intervals over them, take each for a "
+        "person of its own."
+    ]
 
 
 def test_attributes_count_images_and_identities(table):
@@ -127,12 +189,12 @@ def test_a_deep_check_decodes_and_says_what_is_damaged_or_converted(root):
     assert deep.notes == shallow.notes
     assert deep.notes == (
         "1 photographs of 16-bit samples from 0 to 65,278: 65,535 is white",
-        "1 CMYK images are converted to RGB (Hands/Hand_0000003.jpg)",
-        "1 palette images are converted to RGB (Hands/Hand_0000004.jpg)",
+        "1 CMYK image is converted to RGB (Hands/Hand_0000003.jpg)",
+        "1 palette image is converted to RGB (Hands/Hand_0000004.jpg)",
     )
     text = str(deep)
     assert "cut short" in text
-    assert "1 CMYK images are converted to RGB (Hands/Hand_0000003.jpg)" in text
+    assert "1 CMYK image is converted to RGB (Hands/Hand_0000003.jpg)" in text
     assert "Every image was decoded; 16 can be used." in text
     Image.new("RGB", (64, 64)).save(hands / "Hand_0000009.jpg")
     poor = check(root, deep=True, progress=False)

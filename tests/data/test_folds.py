@@ -112,6 +112,13 @@ def test_where_too_few_are_left_the_validation_images_choose_and_why_is_said(n_p
     assert choose_folds(split, "val").reason == ""
 
 
+def test_where_two_halves_are_too_large_the_numbers_of_folds_that_do_are_named():
+    split = split_of({f"p{n}": 4 for n in range(36)})
+    with pytest.raises(DataError, match=r"without a share of 9 people 9 identities would train.*; give folds=3 to 6,"):
+        choose_folds(split, folds=2)
+    assert [len(choose_folds(split, folds=number).held_out) for number in (3, 6)] == [3, 6]
+
+
 def test_fifteen_people_are_enough():
     found = choose_folds(split_of({f"p{n}": 4 for n in range(30)}))
     assert (found.validation, len(found.held_out[0])) == ("people", 3)
@@ -119,7 +126,7 @@ def test_fifteen_people_are_enough():
 
 def test_more_folds_than_people_are_refused_with_the_most_there_can_be():
     split = split_of({f"p{n}": 4 for n in range(60)})
-    with pytest.raises(DataError, match=r"folds=50: 30 people train.*at least 3 to be searched; give at most folds=10"):
+    with pytest.raises(DataError, match=r"folds=50: 30 people train.*at least 3 to be searched; give folds=2 to 10"):
         choose_folds(split, folds=50)
     assert len(choose_folds(split, folds=10).held_out) == 10
 
@@ -130,7 +137,7 @@ def test_what_is_held_out_is_written_beside_the_manifest(tmp_path):
     told = json.loads((tmp_path / "folds.json").read_text())
     assert [tuple(fold) for fold in told["held_out"]] == list(found.held_out)
     assert (told["checksum"], told["split"], told["used"]) == (found.checksum, found.split, "people")
-    assert "30 training people in 3 folds" in told["said"]
+    assert "30 people not tested, in 3 folds" in told["said"]
 
 
 def test_trained_people_are_enrolled_by_what_trained():

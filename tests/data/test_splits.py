@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from handclip_lib.data.audit import split_facts
 from handclip_lib.data.folder import read_folder
 from handclip_lib.data.labels import read_hands11k, read_labels
 from handclip_lib.data.manifest import Split
@@ -287,9 +288,9 @@ def test_a_tree_of_another_aspect_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("images", "options", "words"),
     [
-        ({"1": 2, "2000": 2}, {"protocol": "standard"}, "1 test identities, of which 1 have two images"),
-        ({"1": 2, "2000": 1, "2001": 1}, {"protocol": "standard"}, "2 test identities, of which 0 have two images"),
-        ({"1": 2, "2": 2}, {}, "1 test identities.*Use more photographs"),
+        ({"1": 2, "2000": 2}, {"protocol": "standard"}, "1 test identity, 1 of which with two images"),
+        ({"1": 2, "2000": 1, "2001": 1}, {"protocol": "standard"}, "2 test identities, 0 of which with two images"),
+        ({"1": 2, "2": 2}, {}, "1 test identity.*Use photographs of more people"),
         ({"1": 2, "2000": 2, "anna": 2}, {"protocol": "standard"}, "'anna' is not a number.*protocol='proportional'"),
         ({"1": 2, "2000": 2, "٣": 2}, {"protocol": "standard"}, "'٣' is not a number"),
         ({"1": 2, "2": 2}, {"aspect": "dorsal"}, "unknown aspect 'dorsal'; choose from dorsal_r, .*all"),
@@ -394,6 +395,7 @@ def test_across_sessions_no_query_is_of_the_session_its_person_is_enrolled_from(
         assert set(same.query_paths) == set(tested["path"]) - set(others) - set(draw.gallery_paths)
     alone = {who for who in set(tested["identity"]) if tested["session"][tested["identity"] == who].nunique() == 1}
     assert set(split.meta["unqueryable"]) == alone
+    assert split_facts(split)["fact"].eq("test identities with one session, never a query").sum() == 1
 
 
 def test_sessions_are_in_the_manifest_and_those_without_keep_their_checksum(tmp_path):
@@ -410,7 +412,7 @@ def test_across_sessions_everybody_must_be_of_a_session():
     with pytest.raises(DataError, match=r"p3//0\.jpg is of no known session, which protocol='cross_session' needs"):
         make_split(table, protocol="cross_session")
     once = sessions_of({f"p{n}": {"s1": 3} for n in range(6)})
-    with pytest.raises(DataError, match="of which 0 have two sessions or more"):
+    with pytest.raises(DataError, match="0 of which with two sessions or more"):
         make_split(once, protocol="cross_session")
 
 

@@ -108,3 +108,18 @@ def test_the_cache_can_be_moved(tmp_path, monkeypatch):
     monkeypatch.delenv("HANDCLIP_CACHE")
     assert cache_folder().is_absolute()
     assert "handclip" in str(cache_folder())
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [
+        (["session 1", "Session 1", "session01", "session_1"], {"Session 1"}),
+        (["2024-1-11", "2024-11-1", "2024-01-11"], {"2024-1-11", "2024-11-1"}),
+        (["1 11", "11 1", "A1", "A 2"], {"1 11", "11 1", "A1", "A 2"}),
+    ],
+)
+def test_sessions_that_differ_in_capitals_spaces_or_zeros_alone_are_one(names: list[str], kept: set[str]):
+    rows = [{"path": f"a/{number}.jpg", "identity": "a", "session": name} for number, name in enumerate(names)]
+    table = HandTable.build("csv", Path("/x"), rows, {})
+    assert set(table.images["session"]) == kept
+    assert any("sessions are taken for others" in note for note in table.notes) == (len(kept) < len(names))

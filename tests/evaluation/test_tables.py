@@ -52,7 +52,9 @@ def test_a_column_is_called_what_the_field_calls_it():
     names = {
         "rank1_sd": "Rank-1, SD over draws", "d_prime": "d′", "fnmr_validation": "FNMR on validation",
         "rank1_p_holm": "p (Rank-1), Holm", "map_gain": "Δ mAP", "confused_with": "confused with",
+        "trained_map": "mAP of trained people",
         "p": "p", "sd": "sd", "by_chance": "people by chance", "fmr_difference": "FMR difference",
+        "rank1_spread": "Rank-1, SD over seeds",
     }  # fmt: skip
     assert {name: heading(name) for name in names} == names
 
@@ -67,8 +69,17 @@ def test_attributes_are_read_without_their_underscores_and_counts_with_commas():
 
 def test_what_a_training_measures_on_validation_is_in_percent():
     told = readable(result_table({"epoch": [1], "val_rank1": [0.5], "val_image_to_text@1": [0.25], "loss": [2.0]}))
-    assert list(told) == ["epoch", "Rank-1 on validation, %", "image to text@1 on validation, %", "loss"]
+    assert list(told) == ["epoch", "Rank-1 on validation, %", "image→text@1 on validation, %", "loss"]
     assert told.iloc[0].tolist() == ["1", "50.0", "25.0", "2"]
+
+
+def test_what_is_one_share_less_another_is_in_points_and_no_percentage():
+    table = result_table({"rank1": [0.5], "rank1_gain": [0.1], "rank1_gain_low": [-0.02], "rank1_gain_high": [0.2],
+                          "fmr_difference": [0.01], "rank1_gap": [0.3]})  # fmt: skip
+    assert readable(table).to_dict("records") == [
+        {"Rank-1, %": "50.0", "Δ Rank-1 (95 % CI), points": "10.0 [-2.0, 20.0]", "FMR difference, points": "1.0",
+         "gap, points": "30.0"}
+    ]  # fmt: skip
 
 
 def test_shares_are_known_by_name():

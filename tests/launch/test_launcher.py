@@ -70,6 +70,16 @@ def test_an_unknown_notebook_lists_those_there_are():
         find_notebook("09")
 
 
+def test_a_notebook_that_was_removed_from_a_study_is_named_with_the_way_to_get_it_again(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "study.toml").touch()
+    monkeypatch.setenv("HANDCLIP_PROJECT", str(tmp_path))
+    with pytest.raises(
+        ConfigError, match=r"05_evaluation\.ipynb is not there: copy it from a new study: handclip init"
+    ):
+        find_notebook("05")
+
+
 def test_a_launch_makes_a_report_that_is_its_owners_alone_and_is_not_repeated(reports: Path, tmp_path, monkeypatch):
     monkeypatch.setenv("HANDCLIP_CACHE", str(tmp_path / "cache"))
     before = os.umask(0o022)

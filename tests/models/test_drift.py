@@ -5,6 +5,7 @@ import torch
 
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.models.drift import layer_drift
+from handclip_lib.models.low_rank import adapt, merge
 
 
 @pytest.mark.parametrize(("layers", "patch", "kind"), [(3, 16, "block"), ((1, 2, 1, 1), None, "layer")])
@@ -25,3 +26,13 @@ def test_each_part_is_measured_by_its_own_parameters(layers, patch, kind):
     assert moved[f"{kind} 2"] == pytest.approx(0.1, rel=1e-5)
     assert moved["output"] > 0
     assert (moved.drop([f"{kind} 2", "output"]) == 0).all()
+
+
+@pytest.mark.parametrize(("layers", "patch"), [(2, 16), ((1, 2, 1, 1), None)])
+def test_merged_adapters_are_measured_where_they_are(layers, patch):
+    torch.manual_seed(0)
+    visual = clip_package().model.CLIP(16, 32, layers, 64, patch, 77, 100, 64, 1, 1).visual
+    before = deepcopy(visual)
+    adapt(visual, 2, 16.0, 0)
+    merge(visual)
+    assert (layer_drift(visual, before)["drift"] == 0).all()

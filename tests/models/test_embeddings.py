@@ -1,5 +1,6 @@
 """Another program's embeddings: taken whole under the right photographs, or refused with name and remedy."""
 
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def write(file: Path, **arrays) -> Path:
     ("arrays", "said"),
     [
         ({"paths": np.array([1, 2, 3]), "embeddings": VECTORS}, "not text: numbers lose their zeros"),
-        ({"paths": np.array(PATHS, object), "embeddings": VECTORS}, "allow_pickle=False"),
+        ({"paths": np.array(PATHS, object), "embeddings": VECTORS}, "Python objects, which are not opened"),
         ({"paths": np.array(PATHS[:2]), "embeddings": VECTORS}, "shape (3, 4) for 2 paths"),
         ({"paths": np.array([*PATHS[:2], PATHS[0]]), "embeddings": VECTORS}, "two embeddings of 'NA/007.jpg'"),
         ({"paths": np.array(PATHS), "embeddings": np.where(VECTORS[1, 2] == VECTORS, np.nan, VECTORS)},
@@ -69,7 +70,7 @@ def test_other_files_are_refused(tmp_path):
     np.save(tmp_path / "e.npy", VECTORS)
     for name, said in (
         ("e.npz", "holds no embeddings"),
-        ("e.npy", "one array without names"),
+        ("e.npy", "it is no .npz"),
         ("no.npz", "is no file"),
     ):
         with pytest.raises(DataError, match=said):
@@ -126,6 +127,15 @@ def test_names_are_paths_whatever_folder_stands_before_them_or_names_of_one_file
     found = under_paths(model, table, split)
     np.testing.assert_array_equal(found.of(table.images["path"].tolist()), model.embeddings[:-1])
     assert under_paths("any other model", table, split) == "any other model"
+
+
+def test_names_are_known_as_a_mac_and_windows_write_them():
+    rows = [{"path": f"{who}/{n}.jpg", "identity": who, "aspect": "dorsal_r"} for who in ("é", "ü") for n in range(2)]
+    table = HandTable.build("folder", Path("/photographs"), rows, {})
+    split = make_split(table, "dorsal_r", "test_only", 0, 1)
+    given = [unicodedata.normalize("NFD", f"C:\\x\\{row['path']}".replace("/", "\\")) for row in rows]
+    model = GivenEmbeddings("e", tuple(given), RNG.normal(size=(4, 3)).astype(np.float32), "", "file e.npz")
+    np.testing.assert_array_equal(under_paths(model, table, split).of([row["path"] for row in rows]), model.embeddings)
 
 
 @pytest.mark.parametrize(

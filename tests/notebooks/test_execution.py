@@ -181,6 +181,32 @@ def test_what_was_trained_on_one_data_set_is_evaluated_on_another(ran, tmp_path:
     assert (found["metrics"]["n_query"], found["metrics"]["n_gallery"]) == (15, 13)
 
 
+def test_two_sets_train_from_the_weights_of_another_run_and_all_is_known_of_them(ran, tmp_path: Path):
+    """Hands of another world are the run's own; those the first run trained on train again, from their palms."""
+    first = ran("03_image_finetune")
+    own = {
+        "dataset": "11k",
+        "data_root": str(draw_dataset(tmp_path / "own", 12, 4, seed=9)),
+        "protocol": "proportional",
+    }
+    weights = str(first.folder / "best.safetensors")
+    both = run_quickly("03_image_finetune", tmp_path, **own, weights=weights, extra_data="drawn:palmar_r")
+    beside, before = (line for line in both.record["cautions"] if "rained on" in line)
+    assert re.fullmatch(
+        r"Trained on 11k dorsal_r \(6 people, .*\) \+ drawn palmar_r \(12 people, .*\); validated and .*", beside
+    )
+    assert before.startswith("The weights it began with had been trained on drawn dorsal_r (6 people")
+    assert [one["how"] for one in both.record["trained_on"]] == ["own", "extra_data", "weights"]
+    assert [name[:6] for name in both.names["people"].identities].count("drawn:") == 12
+    again = run_quickly("05_evaluation", tmp_path, **own, trained_run="latest", studies="none")
+    assert beside in again.record["cautions"] and before in again.record["cautions"]
+    assert again.record["metrics"]["rank1"] == pytest.approx(both.record["metrics"]["rank1"], abs=1e-6)
+    checks = pd.read_csv(again.folder / "leak_checks.csv").set_index("check")
+    assert checks["passed"][["people", "copies"]].tolist() == ["yes", "yes"]
+    with pytest.raises(HandClipError, match="identities of the test split trained the model"):
+        run_quickly("05_evaluation", tmp_path, trained_run="latest", protocol="test_only", studies="none")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("notebook", "aspect"),

@@ -75,6 +75,12 @@ TAKEN_BY = {
 }  # fmt: skip
 
 
+def test_sessions_are_asked_of_data_that_can_have_them_alone():
+    assert DataExploration(dataset="tongji", data_root="x", protocol="cross_session").faults() == []
+    said = "protocol='cross_session': dataset='drawn' records no sessions; choose another protocol"
+    assert DataExploration(protocol="cross_session").faults() == [said]
+
+
 @pytest.mark.parametrize("part", TAKEN_BY, ids=lambda part: part.__name__)
 def test_every_field_of_a_part_is_used_by_what_takes_it(part):
     source = "".join(
@@ -242,6 +248,8 @@ def test_a_batch_that_no_memory_holds_names_what_makes_it():
 def test_embeddings_stand_in_place_of_a_model_and_encode_nothing():
     config = resolve(Evaluation, {"embeddings": "e.npz"})
     assert [name for name in STUDIES if not config.wants(name)] == ["zero_shot", "occlusion"]
+    assert config.left_out("occlusion").startswith("Not computed: it needs a model that encodes photographs")
+    assert Evaluation(studies="none").left_out("occlusion") == "Not computed: studies='none' leaves it out."
     assert config.selected_on == "embeddings"
     with pytest.raises(ConfigError) as refused:
         resolve(Evaluation, {"embeddings": "e.npz", "backbone": "vitb16", "studies": "occlusion"})

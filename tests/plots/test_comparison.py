@@ -130,7 +130,7 @@ def test_maps_colour_the_same_people_in_both_and_the_rest_grey(drawn):
         assert [len(line.get_xdata()) for line in (rest, first, second)] == [2, 4, 3]
         np.testing.assert_array_equal(first.get_xdata(), points["x"][:4])
         assert (first.get_color(), second.get_color()) == COLOURS[:2]
-    assert {LITERAL, "b", "1 others", "p: 9 images"} <= set(drawn(figure))
+    assert {LITERAL, "b", "1 other", "p: 9 images"} <= set(drawn(figure))
     many = pd.DataFrame({"identity": [str(n) for n in range(15)], "x": 0.0, "y": 0.0})
     looks = [(line.get_color(), line.get_marker()) for line in plots.embedding_maps({"m": many}, 15).axes[0].lines[1:]]
     assert len(set(looks)) == 15

@@ -39,7 +39,7 @@ def test_attribute_balance_has_a_panel_an_attribute(drawn):
     figure = plots.attribute_balance(frame)
     assert [axis.get_title() for axis in figure.axes] == ["gender", "skin color", "age", "nail polish"]
     assert [bar.get_width() for bar in figure.axes[0].patches] == [30, 10]
-    assert {"3 ids", "1 ids", LITERAL} <= set(drawn(figure))
+    assert {"3 ids", "1 id", LITERAL} <= set(drawn(figure))
 
 
 def test_images_per_identity_says_how_much_a_few_hold():
@@ -47,8 +47,11 @@ def test_images_per_identity_says_how_much_a_few_hold():
     (axis,) = plots.images_per_identity(counts).axes
     assert [bar.get_height() for bar in axis.patches] == counts.tolist()
     assert axis.get_title(loc="left") == (
-        "100 images, median 4 an identity; the first 10 identities hold 86%; 2 identities have one image"
+        "100 images, median 4 an identity; the first 10 hold 86%; 2 identities of one image"
     )
+    (axis,) = plots.images_per_identity(pd.Series([1], index=["p"])).axes
+    assert axis.get_title(loc="left") == "1 image, median 1 an identity; 1 identity of one image"
+    assert axis.get_xlabel() == "1 identity, most images first"
 
 
 @pytest.mark.parametrize(("n", "rows", "columns"), [(1, 1, 1), (6, 1, 6), (9, 2, 5), (13, 3, 5)])
@@ -116,12 +119,21 @@ def test_capture_distances_count_pairs_of_one_identity():
     assert [bar.get_height() for bar in axis.patches] == [2, *[0] * 13, 1]
 
 
+@pytest.mark.parametrize(
+    ("same", "apart", "said"),
+    [([True], None, "captures are not numbered here"), ([False], 1, "no near-duplicates of one identity")],
+)
+def test_without_distances_of_captures_it_says_so(same, apart, said, drawn):
+    pairs = pd.DataFrame({"same_identity": same, "capture_distance": pd.array([apart], dtype="Int64")})
+    assert drawn(plots.capture_distances(pairs)) == [said]
+
+
 def test_image_sizes_has_a_dot_a_size(drawn):
     sizes = pd.DataFrame({"width": [1600, 1600, 240], "height": [1200, 1200, 180]})
     figure = plots.image_sizes(sizes)
     (axis,) = figure.axes
     assert sorted(axis.collections[0].get_offsets().tolist()) == [[240, 180], [1600, 1200]]
-    assert {"1600×1200: 2 images", "240×180: 1 images"} <= set(drawn(figure))
+    assert {"1600×1200: 2 images", "240×180: 1 image"} <= set(drawn(figure))
 
 
 def test_transform_steps_shows_the_photograph_first(hands11k_sample, drawn):

@@ -131,6 +131,7 @@ def test_identity_hits_and_sheet(drawn):
     pixels = [np.full((8, 8, 3), value, np.uint8) for value in (0, 200)]
     images = DecodedImages(("0", "1"), np.stack(pixels), {}, ("", ""))
     assert f"taken for {LITERAL}" in drawn(plots.confused_hands([("a", "0", LITERAL, "1")], images))
+    assert drawn(plots.confused_hands([], images)) == ["every image is nearest to the text of its own identity"]
     similarity = np.array([[0.3, 0.9, 0.2], [0.5, 0.7, 0.9], [0.4, 0.8, 0.1]])  # the second is nearest to x
     sheet = plots.identity_sheet(LITERAL, pixels, similarity, ["y", LITERAL, "x"], LITERAL)
     texts = drawn(sheet)

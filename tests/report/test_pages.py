@@ -13,6 +13,7 @@ from PIL import Image
 
 from handclip_lib.errors import RunError, WriteError
 from handclip_lib.report.cells import cleaned
+from handclip_lib.report.facts import index_row
 from handclip_lib.report.pages import render_report, write_index
 
 SCRIPT = "<script>alert(1)</script>"
@@ -53,6 +54,16 @@ def _report(folder: Path, cells: list, **record: object) -> BeautifulSoup:
     return BeautifulSoup(path.read_text("utf-8"), "html.parser")
 
 
+def test_the_header_says_what_was_done_where_something_else_was_asked(tmp_path: Path):
+    given = {"dataset": "folder", "aspect": "dorsal_r", "backbone": "tiny", "embeddings": "theirs.npz"}
+    split = {"dataset": "folder", "aspect": "unspecified", "checksum": "0"}
+    page = _report(tmp_path / "a", [], parameters=given, defaults={}, split=split, metrics={})
+    facts = {fact.dt.text: fact.dd.text for fact in page.select("dl.facts div")}
+    assert (facts["Aspect"], "Model" in facts) == ("unspecified", False), "the default backbone is none that ran"
+    row = index_row(tmp_path / "a", {"id": "a", "status": "succeeded", "parameters": given, "split": split})
+    assert (row["aspect"], row["backbone"]) == ("unspecified", "")
+
+
 def test_the_header_says_what_ran_when_and_what_differs(tmp_path: Path):
     cells = [v4.new_markdown_cell("# 05 Evaluation\n\n**Question.** Who?\n\n**Needs.** Nothing.")]
     weights = {"tiny": {"fingerprint": "3fa9", "source": "shipped here", "properties": {"heads": "8 (as written)"}}}
@@ -85,6 +96,30 @@ def test_a_conclusion_stands_on_the_first_screen_alone_and_in_the_cells_of_a_run
     assert page.main.text.count("It is 5.") == 1
 
 
+def test_a_failed_report_ends_where_it_failed(tmp_path: Path):
+    error = v4.new_output("error", ename="DataError", evalue="one person", traceback=["one person"])
+    cells = [
+        v4.new_markdown_cell("## Before"), _code("1", error), v4.new_markdown_cell("## After\n\nWhat figures mean."),
+        _code("2"),
+    ]  # fmt: skip
+    page = _report(tmp_path / "failed", cells, status="failed", error="one person")
+    assert [heading.text for heading in page.select(".prose h2")] == ["Before"]
+    cells[-1] = _code("2", _display(plain="went on by hand"))
+    page = _report(tmp_path / "on", cells, status="failed", error="one person")
+    assert [heading.text for heading in page.select(".prose h2")] == ["Before", "After"]
+
+
+def test_an_interval_stays_whole_and_a_long_name_may_end_a_line_within(tmp_path: Path):
+    row = "<tr><td>vitb16_prompts_of_the_lab_2026/best=1</td><td>63.1 [56.9, 69.0]</td></tr>"
+    table = f"<table><thead><tr><th>model</th><th>Rank-1 (95 % CI), %</th></tr></thead><tbody>{row * 2}</tbody></table>"
+    cells = [v4.new_code_cell("", outputs=[v4.new_output("display_data", {"text/html": table, "text/plain": ""})])]
+    page = _report(tmp_path, cells)
+    name, figure = page.select_one(".cell tbody tr")("td")
+    assert name.decode_contents() == "vitb16_<wbr/>prompts_<wbr/>of_<wbr/>the_<wbr/>lab_<wbr/>2026/<wbr/>best=<wbr/>1"
+    assert (figure.text, figure["class"]) == ("63.1 [56.9,\u00a069.0]", ["number", "interval"])
+    assert page.select(".cell th")[1].text == "Rank\u20111 (95\u00a0%\u00a0CI), %"
+
+
 def test_of_a_table_without_rows_the_caption_says_so_and_no_heading_stands_alone(tmp_path: Path):
     headings = "<thead><tr><th>model</th></tr></thead><tbody></tbody>"
     table = f"<table><caption>By session; none here</caption>{headings}</table>"
@@ -111,9 +146,9 @@ def test_the_first_screen_is_what_the_notebook_concluded_beside_the_baselines(tm
     assert page.select_one("header .answer").text == concluded["answer"]
     assert [line.text for line in page.select("header .warnings li")] == concluded["cautions"]
     assert [[cell.text for cell in row(["th", "td"])] for row in page.select("header tr")] == [
-        ["model", "Rank-1 (95 % CI), %", "mAP, %"],
-        ["tiny", "63.1 [57.2, 69.4]", "70.0"],
-        ["trivial baseline: pixels", "34.1 [28.0, 40.0]", "40.0"],
+        ["model", "Rank\u20111 (95\u00a0%\u00a0CI), %", "mAP, %"],
+        ["tiny", "63.1 [57.2,\u00a069.4]", "70.0"],
+        ["trivial baseline: pixels", "34.1 [28.0,\u00a040.0]", "40.0"],
     ]
     assert [row.get("class") for row in page.select("header tbody tr")] == [["unclaimed"], None]  # grey: no claim
 
@@ -362,6 +397,15 @@ def test_the_index_lists_runs_newest_first_with_figures_and_links(tmp_path: Path
     links = BeautifulSoup(write_index(runs).read_text("utf-8"), "html.parser").select_one("tbody tr")
     assert [link["href"] for link in links("a")][1:] == ["runs/newer%20%231/report_interactive.html"]
     assert links.img["src"] == "runs/newer%20%231/figures/cmc.png", "it tells more than the first one"
+
+
+@pytest.mark.parametrize(("metrics", "called"), [({"model": "w 3fa9, fine-tuned"}, "w 3fa9, fine-tuned"), ({}, "")])
+def test_the_index_calls_a_file_of_weights_by_its_name_and_not_by_the_backbone_that_is_default(
+    tmp_path: Path, metrics: dict, called: str
+):
+    _run(tmp_path / "runs", "one", metrics=metrics, parameters=RECORD["parameters"] | {"weights": "/x/w.pt"})
+    page = BeautifulSoup(write_index(tmp_path / "runs").read_text("utf-8"), "html.parser")
+    assert page.select_one("tbody tr")("td")[5].text == called
 
 
 def _saved_picture(path: Path, colour: str) -> None:

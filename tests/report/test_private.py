@@ -23,7 +23,7 @@ from handclip_lib.errors import RunError
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.parameters.notebooks import Evaluation
 from handclip_lib.report.pages import render_report, write_index
-from handclip_lib.report.private import Redaction
+from handclip_lib.report.private import Redaction, redaction_of
 from handclip_lib.runs import start
 
 PEOPLE = ("anna-schmidt", "bertil.lund", "carla rossi", "7", "0042", "erik", "train", "jana_k")
@@ -148,14 +148,28 @@ def test_of_a_private_run_that_failed_the_kind_of_error_is_told_alone(private: t
         ("see /home/x/y.csv or C:\\Users\\x or ~/z", "see [withheld] or [withheld] or [withheld]"),
         ("https://example.org/a is public", "https://example.org/a is public"),
         ("new/Other Name.JPG", "new/Other [withheld]"),
+        ("IMG_7.HEIC, a.jfif and x.raw", "[withheld], [withheld] and x.raw"),
         ("7 images of erika", "7 images of erika"),
         ("identity '7'", "identity 'person-'"),
+        ("3 (erik, 7, …)", "3 (person-, person-, …)"),
         ("erik, erik's", "person-, person-'s"),
     ],
 )
 def test_what_is_taken_out_of_a_sentence(text: str, told: str):
     redaction = Redaction({"person": ["7", "erik"]})
     assert re.sub(r"person-\w{8}", "person-", redaction.text(text)) == told
+
+
+def test_subjects_sessions_and_files_of_embeddings_are_names_too(tmp_path: Path):
+    (tmp_path / "split.csv").write_text("path,identity,subject,session\na1.jpg,erik left,erik,Haus Ost\na2.jpg,x,y,2\n")
+    given = {"embeddings": "klinik/of_mueller.npz"}
+    redaction = redaction_of(tmp_path, {"parameters": given})
+    by_weights = redaction_of(tmp_path, {"parameters": {"weights": "CLIP of Weber/model.pt"}})
+    told = by_weights.record({"id": "05_evaluation-CLIP_of_Weber-folder-all-12345678", "status": "failed"})
+    assert re.fullmatch(r"05_evaluation-folder-\w{8}-folder-all-12345678", told["id"])
+    said = redaction.text("embeddings of_mueller: erik of Haus Ost, session (2)")
+    assert re.sub(r"-\w{8}", "-", said) == "embeddings folder-: person- of session-, session (2)"
+    assert redaction.value("parameters", given) == dict.fromkeys(given, "withheld")
 
 
 def test_a_picture_says_whether_it_holds_photographs(tmp_path: Path):
@@ -171,3 +185,11 @@ def test_a_picture_says_whether_it_holds_photographs(tmp_path: Path):
         assert about_figure(figure, "x")["photographs"] is wanted
     assert "erik" in about_figure(grid, "x")["texts"]
     assert not any(text.isdecimal() for text in about_figure(plain, "x")["texts"]), "ticks that are numbers name nobody"
+
+
+def test_the_name_of_a_published_data_set_stays_a_word_of_ours(tmp_path: Path):
+    (tmp_path / "split.csv").write_text("path,identity\nHands/Hand_0000002.jpg,0000000\nlab/x.jpg,anna\n")
+    redaction = redaction_of(tmp_path, {"parameters": {}})
+    told = redaction.text("chosen with 11k Hands in view, as Hand_0000002.jpg in lab shows")
+    assert told.startswith("chosen with 11k Hands in view, as ")
+    assert "Hand_0000002" not in told and " lab " not in told

@@ -1,5 +1,6 @@
 """The run id: what a result depends on renames its runs, and nothing else does."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -98,6 +99,21 @@ def test_code_is_parsed_once_and_known_code_makes_the_same_id(library: Path, tmp
     identity._known.cache_clear()
     monkeypatch.setattr(identity.ast, "dump", lambda _: pytest.fail("parsed again"))
     assert ids() == before
+
+
+def test_an_id_names_the_model_whichever_parameter_brings_it(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path))
+    trained = tmp_path / "runs" / "03_image_finetune-a"
+    trained.mkdir(parents=True)
+    given = {"backbone": "tiny", "weights": "/data/my clip/model.safetensors"}
+    record = {"id": "a", "status": "succeeded", "notebook": "03_image_finetune", "parameters": given}
+    (trained / "run.json").write_text(json.dumps(record))
+    model = NOTEBOOKS["05_evaluation"]
+    for name, value, called in (
+        ("weights", "~/w.pt", "w"), ("embeddings", "of bert.npz", "of_bert"), ("backbone", "timm:vit.x", "timm_vit.x"),
+        ("trained_run", trained.name, "my_clip"), ("trained_run", "gone", "tiny"),
+    ):  # fmt: skip
+        assert run_id(model(**{name: value}), "", {}).split("-")[1] == called
 
 
 def test_versions_of_what_figures_depend_on_are_recorded():

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -120,7 +121,13 @@ def test_the_command_lists_damaged_runs_too_and_loads_nothing_heavy(tmp_path: Pa
     (tmp_path / "runs" / "05_evaluation-e" / "run.json").write_text("{")
     assert [run["status"] for run in all_records(tmp_path / "runs")][-1] == "damaged"
     assert main(["runs", "--notebook", "03", "--sort", "rank1", "--json"]) == 0
-    assert [run["id"][-1] for run in json.loads(capsys.readouterr().out)] == ["b", "a", "c"]
+    printed = capsys.readouterr().out
+    assert [run["id"][-1] for run in json.loads(printed)] == ["b", "a", "c"]
+    nan = record("03_image_finetune-n", metrics={"rank1": float("nan")})
+    write_record(tmp_path / "runs" / nan["id"], nan)
+    assert main(["runs", "--json"]) == 0
+    assert "NaN" not in capsys.readouterr().out, "JSON has no word for it"
+    shutil.rmtree(tmp_path / "runs" / nan["id"])
     assert main(["runs", "--status", "died"]) == 0
     assert "none of 5 runs" in capsys.readouterr().out
     assert main(["runs", "--since", "soon"]) == 2

@@ -157,6 +157,18 @@ def test_a_figure_is_saved_under_a_plain_name(reports: Path):
     run.finish()
 
 
+def test_a_figure_may_have_a_shorter_caption_than_its_description(reports: Path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("handclip_lib.runs.run._display", lambda data, metadata: shown.append(metadata["image/png"]))
+    _, run = start(Evaluation, {})
+    run.show(Figure(), "a", "What is seen, in many words", "What is seen")
+    run.show(Figure(), "b", "What is seen")
+    assert [(about["alt"], about.get("caption")) for about in shown] == [
+        ("What is seen, in many words", "What is seen"), ("What is seen", None),
+    ]  # fmt: skip
+    run.finish()
+
+
 def test_a_live_figure_is_one_display_drawn_anew_but_not_too_often(reports: Path, monkeypatch):
     _, run = start(Evaluation, {"draws": 3})
     shown, drawn, clock = [], [], [0.0]

@@ -16,7 +16,7 @@ from handclip_lib.errors import BackboneError
 from handclip_lib.evaluation.studies.prompts import PROMPTS, zero_shot
 from tools import pretrain_tiny
 from tools.pretrain_tiny import (  # fmt: skip
-    SEED,
+    TINY_SEED,
     Photographs,
     Recipe,
     draw_batch,
@@ -182,7 +182,7 @@ def test_sittings_of_the_drawings_are_those_they_were_drawn_with(tmp_path):
     assert len(photographs.hand) == 3 * 4 * 5
     for row in range(len(photographs.hand)):
         person, aspect, k = row // 20, DRAWN_ASPECTS[row // 5 % 4], row % 5
-        sitting, burst = sitting_of(subject_seed(SEED, person), aspect, k, pretrain_tiny.STAYS)
+        sitting, burst = sitting_of(subject_seed(TINY_SEED, person), aspect, k, pretrain_tiny.STAYS)
         assert photographs.aspect[row] == aspect
         assert photographs.hand[row] == row // 5
         assert photographs.sitting[row] == row // 5 * 5 + sitting
@@ -191,7 +191,7 @@ def test_sittings_of_the_drawings_are_those_they_were_drawn_with(tmp_path):
 
 def test_nobody_of_the_default_data_set_is_pretrained_on():
     default = {subject_seed(0, number) for number in range(20_000)}
-    assert not default & {subject_seed(SEED, number) for number in range(20_000)}
+    assert not default & {subject_seed(TINY_SEED, number) for number in range(20_000)}
 
 
 def test_the_shipped_weights_are_small_and_are_what_the_recipe_makes():
@@ -202,7 +202,7 @@ def test_the_shipped_weights_are_small_and_are_what_the_recipe_makes():
 
 def test_tiny_knows_people_it_never_saw_and_what_prompts_say_of_them(tmp_path):
     seed = 20_000
-    assert seed not in (0, SEED)
+    assert seed not in (0, TINY_SEED)
     table = read_hands11k(draw_dataset(tmp_path / "drawn", 12, 3, seed, progress=False, workers=1)).images
     tiny = load_backbone("tiny", device="cpu")
     decoded = decode_images(tmp_path / "drawn", list(table["path"]), tiny.resolution, cache=tmp_path)

@@ -194,7 +194,7 @@ class Summary:
     """What is asked of a result on the people who are tested."""
 
     def __init__(self, model: str, rank1: float):
-        self.model, self.gallery, self.n_people, self.rank1 = model, "aspect", 70, rank1
+        self.model, self.gallery, self.n_people, self.rank1, self.whose = model, "aspect", 70, rank1, "people"
 
     def summary(self) -> dict[str, float]:
         return {"rank1": self.rank1}
@@ -268,8 +268,24 @@ def test_with_validation_images_nobody_measured_is_a_stranger(validation, column
     nothing = FoldHistory(pd.DataFrame(), pd.DataFrame(), None)
     told = generalisation(nothing, ImageResult(pd.DataFrame(measured), 1, "yes", 1.0, NO_SHARES), Folds(validation))
     assert sorted(told.curve.columns.drop("epoch")) == sorted(columns)
+    assert ("strangers" in told.of_whom, told.of_whom.startswith("trained people")) == (len(columns) == 2, True)
     folds = FoldHistory(pd.DataFrame(measured), pd.DataFrame(), 0)
     of_folds = generalisation(
         folds, ImageResult(pd.DataFrame({"epoch": [0]}), 0, "no", 1.0, NO_SHARES), Folds(validation)
     )
     assert (len(of_folds.curve), of_folds.epoch) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "share", "whitened", "said"),
+    [
+        (5, 0.5, "yes", "50 % of the way from the frozen ones to those of epoch 5; what they embed is whitened by the "
+                       "photographs that trained"),
+        (5, 1.0, "no", "those of epoch 5; what they embed is not whitened"),
+        (5, 0.0, "no", "as they were before training; what they embed is not whitened"),
+        (0, 1.0, "no", "as they were before training; what they embed is not whitened"),
+    ],
+)  # fmt: skip
+def test_what_was_done_to_the_weights_is_said_of_what_was_done(epoch, share, whitened, said):
+    result = ImageResult(pd.DataFrame(), epoch, "yes", share, NO_SHARES, whitened)
+    assert result.after_training == f"The weights are {said}."

@@ -78,7 +78,7 @@ def test_shares_0_and_1_are_both_ends_to_the_bit_and_others_lie_between(vit, ran
         result = fit(encoder, interpolation=share)
         found = tower(encoder)
         assert result.share == share
-        assert result.shares["share"].tolist() == sorted({0, share, 1})
+        assert result.shares["interpolation"].tolist() == sorted({0, share, 1})
         assert result.learnt == ("yes" if share else "no: the interpolation took the frozen weights")
         if not share:
             assert equal(found, ends[0])
@@ -109,7 +109,7 @@ def test_validation_chooses_the_share_and_of_equals_the_one_nearest_the_start(be
     encoder = encoder_of(True)
     result = fit(encoder, validate, interpolation=-1)
     assert result.share == taken
-    assert result.shares["share"].tolist() == list(SHARES)
+    assert result.shares["interpolation"].tolist() == list(SHARES)
     assert seen[3] == 0 and np.all(np.diff(seen[3:]) > 0)
     assert seen[-1] == pytest.approx(seen[2], rel=1e-6), "the last share is the best epoch, the last one"
     assert (np.abs(encode_images(encoder, PIXELS) - start).sum() == 0) == (taken == 0)
@@ -128,7 +128,7 @@ def test_every_epoch_is_validated_as_it_would_be_kept(vit, rank, average):
     kept, tried = encode_images(encoder, PIXELS), seen[3:]
     np.testing.assert_allclose(seen[2], kept, atol=1e-3 * np.abs(kept).max())
     np.testing.assert_array_equal(seen[2], tried[1])
-    assert result.shares["share"].tolist() == [0, 0.4, 1]
+    assert result.shares["interpolation"].tolist() == [0, 0.4, 1]
 
 
 def test_a_rate_that_is_not_given_is_ten_times_as_high_for_adapters():

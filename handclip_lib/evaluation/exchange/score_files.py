@@ -177,9 +177,8 @@ def _refuse_twice(file: Path, columns: list[np.ndarray], n: int) -> None:
 def _number(file: Path, row: Row) -> float:
     value = float(row.score) if NUMBER.fullmatch(row.score) else float("nan")
     if not np.isfinite(value):
-        raise DataError(
-            f"{file}, line {row.line}: the score {row.score!r} is no finite number; mend it, or leave the line out"
-        )
+        remedy = "write it with a decimal point" if "," in row.score else "mend it, or leave the line out"
+        raise DataError(f"{file}, line {row.line}: the score {row.score!r} is no finite number; {remedy}")
     return value
 
 
@@ -194,10 +193,12 @@ def _header(file: Path) -> tuple[str, list[str]]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             first = opened.readline(10_000)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read as text ({error}); {WANTED}") from error
-    for delimiter in ",;\t":
-        fields = [field.strip() for field in next(csv.reader([first], delimiter=delimiter), [])]
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror}); name a file of scores") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} cannot be read as text in UTF-8 ({error}); {WANTED}") from error
+    for delimiter in ",;\t|":
+        fields = [field.strip().casefold() for field in next(csv.reader([first], delimiter=delimiter), [])]
         if "score" in fields:
             return delimiter, fields
     return " ", []
@@ -220,6 +221,8 @@ def _csv_rows(file: Path, reader: "csv.Reader", fields: list[str]) -> Iterator[R
         found = [name for name in names if name in fields]
         if not found and part not in OPTIONAL:
             raise DataError(f"{file} has no column {names[0]}, but {', '.join(fields)}; {WANTED}")
+        if found and fields.count(found[0]) > 1:
+            raise DataError(f"{file} has {fields.count(found[0])} columns {found[0]}; keep the right one")
         at.append(fields.index(found[0]) if found else len(fields))
     next(reader)
     for values in reader:

@@ -31,8 +31,8 @@ RANKED = (
 )  # fmt: skip
 
 
-def pairs_of(scores: Comparisons) -> Pairs:
-    """The comparisons as pairs of images. Those of several draws count once, whichever image is the probe."""
+def pairs_of(scores: Comparisons, name: str) -> Pairs:
+    """The comparisons of a file as pairs of images. Those of several draws count once, whichever image is the probe."""
     probe, reference, score = scores.probe, scores.reference, scores.score
     if scores.has_draws:
         low, high = (side(probe, reference).astype(np.int64) for side in (np.minimum, np.maximum))
@@ -41,7 +41,7 @@ def pairs_of(scores: Comparisons) -> Pairs:
     same = scores.subjects[probe] == scores.subjects[reference]
     for kind, there in (("one person", same.any()), ("two people", not same.all())):
         if not there:
-            raise EvaluationError(f"no comparison is of {kind}; error rates need mated and non-mated ones")
+            raise EvaluationError(f"{name}: no comparison is of {kind}; error rates need mated and non-mated ones")
     images = np.stack([probe, reference], 1)
     return Pairs(scores.names, scores.subjects, score[same], images[same], score[~same], images[~same])
 
@@ -121,12 +121,12 @@ def evaluate_files(
     """
     if not 0 < fmr < 1:
         raise EvaluationError(f"an FMR of {fmr} was asked for; a share between 0 and 1 is wanted (0.01 is 1 percent)")
-    known = pairs_of(read_scores(validation, distances=distances)) if validation else None
+    known = pairs_of(read_scores(validation, distances=distances), str(validation)) if validation else None
     names = [file.name for file in files]
     verified, identified, fixed, remarks = [], [], [], list[str]()
     for file in files:
         scores, name = read_scores(file, distances=distances), file.name if names.count(file.name) == 1 else str(file)
-        pairs = pairs_of(scores)
+        pairs = pairs_of(scores, name)
         verified.append(verification_of_pairs(pairs, model=name))
         ranked = identification_of(scores, name)
         if isinstance(ranked, str):

@@ -46,6 +46,7 @@ class ProtocolResult:
             match_path and match_score (the best match), wrong_path and wrong_score (the best image of someone else).
         rank1, cmc: Rank-1, and CMC at 1…20 (or the gallery's size), over all draws with their intervals.
         unqueryable, n_people: Test identities with one image, never a query; and identities in the gallery of a draw.
+        whose: What identities are, as `Split.whose` says.
         chance: Rank-1 of a gallery in random order, 0..1: the mean of matches / gallery images over the same queries.
     """
 
@@ -59,6 +60,7 @@ class ProtocolResult:
     unqueryable: int
     n_people: int
     chance: float = float("nan")
+    whose: str = "people"
 
     def summary(self) -> dict[str, Any]:
         """One row of a results table: shares in 0..1, means over the queries of all draws (`macro`: over identities).
@@ -112,7 +114,7 @@ def evaluate_split(
     asked = ((draw, metrics.first_match_rank > 0) for draw, metrics in zip(drawn, draws, strict=True))
     by_chance = [chance_of_match(draw.query_ids[rows], draw.gallery_ids) for draw, rows in asked]
     chance = float(np.concatenate(by_chance).mean())
-    return ProtocolResult(model, gallery, burst, draws, per_query, cmc[0], cmc, alone, people, chance)
+    return ProtocolResult(model, gallery, burst, draws, per_query, cmc[0], cmc, alone, people, chance, split.whose)
 
 
 def chance_of_match(query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarray:
@@ -135,12 +137,12 @@ def cmc_interval(per_query: pd.DataFrame, n_gallery: int) -> Interval:
 
 
 def evaluate_models(features: Mapping[str, Features], split: Split, *, burst: int = 0) -> list[ProtocolResult]:
-    """Evaluate several models by name, the model of interest first, on each gallery the split has."""
+    """Evaluate several models by name, that of interest first, trivial baselines last, on each gallery there is."""
     galleries = ("aspect", "all") if "other" in set(split.images["role"]) else ("aspect",)
     return [
-        evaluate_split(embeddings, split, gallery, model=model, burst=burst)
+        evaluate_split(features[model], split, gallery, model=model, burst=burst)
         for gallery in galleries
-        for model, embeddings in features.items()
+        for model in sorted(features, key=is_baseline)
     ]
 
 
@@ -163,10 +165,10 @@ def conclusion(results: Sequence[ProtocolResult]) -> str:
     beside = [f"{model} {in_percent(rank1)} %" for model, rank1 in others if not is_baseline(model)]
     if "best_baseline" in told:
         beside.append(f"the better trivial baseline {in_percent(told['best_floor_rank1'])} %")
-    n, people = told["n_identities"], told["n_people"]
-    whose = "queries" if n == people else f"the queries of {n} people"
+    n, people, are = told["n_identities"], told["n_people"], results[0].whose
+    whose = "queries" if n == people else f"the queries of {n} {are}"
     found = f"{told['model']} finds {in_percent(told['rank1'])} % ({interval}) of {whose} first among"
-    return "; ".join([f"{found} {people}" + " people" * (n == people), *beside])
+    return "; ".join([f"{found} {people}" + f" {are}" * (n == people), *beside])
 
 
 def cautions(
@@ -206,6 +208,11 @@ def few_people(n: int, supported: bool) -> list[str]:
     return [] if supported else [f"{n} people can show no error rate below {least} %: rank-1 is no claim."]
 
 
+def bursts_too(burst: int) -> str:
+    """What a caption of other figures ends with where the headline leaves queries out: these do not."""
+    return f"; of all queries, also those that burst={burst} leaves out of rank-1 above" if burst else ""
+
+
 def in_burst(draw: Draw, burst: int) -> np.ndarray:
     """True for each query within ± `burst` captures of a gallery image of its own identity; bool (n_query,)."""
     if burst == 0:
@@ -226,8 +233,9 @@ def in_burst(draw: Draw, burst: int) -> np.ndarray:
 def burst_shares(features: Mapping[str, Features], split: Split, bursts: Sequence[int] = (0, 1, 2, 5)) -> pd.DataFrame:
     """How much of rank-1 rests on near-duplicates: what is left as queries near their gallery image are left out.
 
-    Columns model, burst, rank1 and the share `left_out` of queries, and `n_query`, the queries a draw that have a
-    match. A burst that leaves no query has rank1 NaN; without capture numbers there is burst 0 only.
+    Columns model, burst, rank1, the share `left_out` of queries, `n_left`, how many are left a draw, and `n_query`, the
+    queries a draw that have a match. A burst that leaves no query has rank1 NaN; without capture numbers there is
+    burst 0 only.
     """
     known = (split.images.loc[split.images["role"] == "test", "capture"].notna()).all()
     draws = list(split.draws())
@@ -238,8 +246,9 @@ def burst_shares(features: Mapping[str, Features], split: Split, bursts: Sequenc
         for burst in bursts if known else (0,):
             out = np.concatenate([in_burst(draw, burst) for draw in draws])[rank > 0]
             rank1 = float(hit[~out].mean()) if (~out).any() else float("nan")
-            rows.append((model, burst, rank1, float(out.mean()), len(out) / len(draws)))
-    shown = ("model", "burst", "rank1", "left_out")
+            n = len(draws)
+            rows.append((model, burst, rank1, float(out.mean()), int((~out).sum()) / n, len(out) / n))
+    shown = ("model", "burst", "rank1", "left_out", "n_left")
     return result_table(rows, shown, columns=[*shown, "n_query"])
 
 

@@ -98,7 +98,7 @@ def refined(features: Features, split: Split) -> pd.DataFrame:
     for name, way in ways.items():
         trials = [(way(*pair), draw.query_ids, draw.gallery_ids) for pair, draw in zip(pairs, draws, strict=True)]
         table.append(_row(name, trials))
-    return result_table(table, SHOWN)
+    return result_table(table, SHOWN[:-1])
 
 
 def cross_view(
@@ -137,7 +137,7 @@ def across_aspects(
             table += fused + [cross_aspect(features, split, own, other, way) for way in ways]
         except EvaluationError as error:
             refused[other] = str(error)
-    return result_table(table, SHOWN, columns=None if table else SHOWN), refused or (
+    return result_table(table, SHOWN[:-1], columns=None if table else SHOWN), refused or (
         {} if others else {"other aspects": "this split tests none"}
     )
 
@@ -150,20 +150,21 @@ def fuse_aspects(features: Features, split: Split, aspects: tuple[str, str]) -> 
     score is the mean of the two aspects' cosines.
     """
     rows = [_of_aspect(split, aspect) for aspect in aspects]
-    trials: dict[str, list[Trial]] = {name: [] for name in (*aspects, f"{' + '.join(aspects)}, mean")}
+    both = " + ".join(aspects)
+    trials: dict[str, list[Trial]] = {name: [] for name in (*(f"{one} of {both}" for one in aspects), f"{both}, mean")}
     across = split.crosses_sessions
     for trial in range(split.meta["draws"]):
         galleries = [enrolled_paths(own, trial, split.meta["seed"], 1, across) for own in rows]
-        both = sorted(set(galleries[0]) & set(galleries[1]), key=identity_order)
+        everybody = sorted(set(galleries[0]) & set(galleries[1]), key=identity_order)
         asked = [_left_over(own, gallery, across) for own, gallery in zip(rows, galleries, strict=True)]
         probes = _paired(asked, trial, split.meta["seed"])
-        if len(both) < 2 or probes.empty:
-            found = f"{len(both)} test identities have images of both {aspects[0]} and {aspects[1]}"
+        if len(everybody) < 2 or probes.empty:
+            found = f"{len(everybody)} test identities have images of both {aspects[0]} and {aspects[1]}"
             remedy = "choose aspects that are photographed of the same people, twice or more"
             raise EvaluationError(f"{found}, with {len(probes)} probes; {remedy}")
         alone = []
         for side, gallery in enumerate(galleries):
-            enrolled = {identity: gallery[identity] for identity in both}
+            enrolled = {identity: gallery[identity] for identity in everybody}
             alone.append(_fused_trial(features.of(probes[side]), probes["identity"], features, enrolled, "max"))
         fused = np.stack([similarity for similarity, _, _ in alone]).mean(0)
         for name, scored in zip(trials, (*alone, (fused, *alone[0][1:])), strict=True):

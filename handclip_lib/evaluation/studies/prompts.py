@@ -1,5 +1,6 @@
 """What prompts know: of people, learnt ones beside written ones; and untaught, of view and side of a hand."""
 
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,8 +12,8 @@ from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.intervals import identity_interval
-from handclip_lib.evaluation.ranking.retrieval import TIE, cosines, retrieval_metrics
-from handclip_lib.evaluation.tables import result_table
+from handclip_lib.evaluation.ranking.retrieval import TIE, TiedScoresWarning, cosines, retrieval_metrics
+from handclip_lib.evaluation.tables import in_percent, result_table
 from handclip_lib.finite import require_finite
 
 SHARES = ("image_to_text@1", "image_to_text@5", "text_to_image@1", "image_to_text@1_by_text", "chance")
@@ -64,6 +65,13 @@ class PromptTask:
             val = _accuracy(cosines(self.features.of(self.val_paths), _unit(text)), self.val_labels)
             shares |= {f"val_{name}": value for name, value in val.items()}
         return shares
+
+    def conclusion(self, before: np.ndarray, after: np.ndarray) -> str:
+        """What was learnt, as a sentence without its full stop: hits of validation images, or of training ones."""
+        images, measure = ("validation", "val_image_to_text@1") if self.val_paths else ("training", "image_to_text@1")
+        at_first, hits = (in_percent(self.accuracy(text)[measure]) for text in (before, after))
+        own = f"nearest to the text of their own identity, one of {len(self.identities)}"
+        return f"{hits} % of the {images} images are {own}; before learning {at_first} %"
 
     @property
     def sorted_labels(self) -> np.ndarray:
@@ -178,7 +186,11 @@ def compare_prompts(
             if len(paths):
                 similarity = cosines(task.features.of(paths), _unit(text))
                 by_text = float((equal[similarity.argmax(axis=1)] == equal[labels]).mean())
-                shares = (*_accuracy(similarity, labels).values(), by_text, 1 / len(task.identities))
+                with warnings.catch_warnings():
+                    if name not in learnt:  # equal sentences tie, and no embedding has collapsed
+                        warnings.simplefilter("ignore", TiedScoresWarning)
+                    hits = _accuracy(similarity, labels).values()
+                shares = (*hits, by_text, 1 / len(task.identities))
                 rows.append((name, part, len(np.unique(equal)), *shares))
     return result_table(rows, columns=["prompts", "images", "texts", *SHARES])
 

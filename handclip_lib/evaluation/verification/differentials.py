@@ -17,7 +17,7 @@ Rates = Sequence[float] | np.ndarray
 CROSS_SHOWN = ("attribute", "group", "other", "fmr", "n_identities", "n_identity_pairs", "n_impostor")
 EQUITY_SHOWN = (
     "attribute", "groups", "left_out_groups", "fmr_difference", "fnmr_difference", "fdr", "garbe", "garbe_chance", "p",
-    "n_identities", "n_genuine", "n_impostor",
+    "n_identities", "n_genuine",
 )  # fmt: skip
 
 

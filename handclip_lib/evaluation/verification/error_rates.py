@@ -144,7 +144,9 @@ def verification(genuine: np.ndarray, impostor: np.ndarray, n_identity_pairs: in
 
 def d_prime(genuine: np.ndarray, impostor: np.ndarray) -> float:
     """Difference of the means over the root mean of the variances, NaN where neither varies (Daugman 2000)."""
-    genuine, impostor = genuine.astype(np.float64), impostor.astype(np.float64)
+    exponent = np.frexp(max(np.abs(part).max() for part in (genuine, impostor)))[1]
+    # exact, for it is a power of two; squares of 1e300 are infinite
+    genuine, impostor = (np.ldexp(part.astype(np.float64), -exponent) for part in (genuine, impostor))
     spread = np.sqrt((genuine.var() + impostor.var()) / 2)
     return float((genuine.mean() - impostor.mean()) / spread) if spread > 0 else float("nan")
 

@@ -31,7 +31,7 @@ from handclip_lib.parameters.notebooks import Evaluation
 
 FIXED_SHOWN = (
     "model", "threshold", "fmr_validation", "fmr", "fnmr_validation", "fnmr", "hter", "n_identities",
-    "n_genuine_identities", "n_genuine", "n_impostor",
+    "n_genuine_identities",
 )  # fmt: skip
 GROUPS_SHOWN = ("attribute", "group", "n_identities", "rank1", "fmr", "fnmr", "fnmr_ratio")
 OPEN_SET_SHOWN = (
@@ -108,16 +108,13 @@ def at_fixed(known: Pairs, test: Pairs, fmr: float) -> dict[str, Any]:
 
 
 def kept_promise(fixed: pd.DataFrame, trained: bool) -> str:
-    """What the first model's threshold of `fixed_on_validation` promised and keeps, as a caption.
-
-    `trained`: the people it was chosen on trained the model too.
-    """
+    """What the first threshold of `fixed_on_validation` promised and keeps; `trained`: on people who trained it too."""
     if fixed.empty:
-        return "No threshold could be fixed: fewer than two people validate"
+        return "No threshold could be fixed: fewer than two people validate, or their photographs have no embedding"
     first = fixed.iloc[0]
     promised, kept = (f"{in_percent(first[name])} %" for name in ("fmr_validation", "fmr"))
     told = (
-        f"{first['model']} accepts {promised} of strangers on validation, at the threshold fixed there, {kept} on test"
+        f"{first['model']} accepts {promised} of non-mated pairs at the threshold fixed on validation, {kept} on test"
     )
     return told + ("; the people who validate also trained it" if trained else "")
 
@@ -202,10 +199,12 @@ def fixed_on_validation(
     return operating_points(held, features, split, config.target_fmr)
 
 
-def usable_threshold(fixed: pd.DataFrame, otherwise: float) -> float:
-    """The first model's threshold of `fixed_on_validation`; another where there is none or it rejects everybody."""
+def usable_threshold(fixed: pd.DataFrame, otherwise: float) -> tuple[float, str]:
+    """The first model's threshold of `fixed_on_validation`, else, or if that rejects all, the EER's; what chose it."""
     found = float(fixed["threshold"].iloc[0]) if len(fixed) else np.inf
-    return otherwise if np.isinf(found) else found
+    why = "the one fixed on validation rejects everybody" if len(fixed) else "nobody validates"
+    of_test = f"of the equal error rate, which the test pairs chose themselves ({why})"
+    return (otherwise, of_test) if np.isinf(found) else (found, "fixed on validation")
 
 
 def _fmr(pairs: Pairs, threshold: float) -> Interval:

@@ -116,7 +116,8 @@ def test_draws_are_told_apart_by_the_plain_csv_alone(tmp_path):
         (HEAD + "x,a,y,b,1e999\n", "line 2: the score '1e999'"),
         (HEAD + "x,a,y,b,1_000\n", "line 2: the score '1_000'"),
         (HEAD + "x,a,y,b,0x10\n", "line 2: the score '0x10'"),
-        (HEAD + 'x,a,y,b,"0,5"\n', "line 2: the score '0,5'"),
+        (HEAD + 'x,a,y,b,"0,5"\n', "line 2: the score '0,5' is no finite number; write it with a decimal point"),
+        ("probe," + HEAD + "z,x,a,y,b,0.5\n", "has 2 columns probe"),
         (HEAD + "x,a,y,b,0.5\nx,a,y,b,0.6\n", "line 3 compares 'x' with 'y' again"),
         (HEAD + "x,a,y,b,0.5\n\nx,b,z,b,0.6\n", "line 4: 'x' is of 'b', and of 'a' above"),
         (HEAD + "x,a,y,,0.5\n", "line 2: reference_subject is empty"),
@@ -146,11 +147,12 @@ def test_what_is_no_text_or_not_there_is_refused(tmp_path):
 
 
 def test_others_files_are_taken_as_they_come(tmp_path):
-    """A mark of byte order, Windows line ends, semicolons, tabs, space around names, other columns, five columns."""
+    """Mark of byte order, Windows line ends, semicolons, bars, tabs, capitals, spaces, more columns, five columns."""
     wanted = {(0, "x", "a", "y", "b"): 0.5}
     for text in (
         "\ufeff" + HEAD.replace("\n", "\r\n") + "x,a,y,b,0.5\r\n",
         "score;probe;note;probe_subject;reference;reference_subject\n.5;x;?;a;y;b\n",
+        HEAD.replace(",", "|").title() + "x|a|y|b|0.5\n",
         HEAD.replace(",", "\t") + " x\ta \t y\tb\t+5e-1\n",
         "# remark\n\nb y a x 0.50\n",
     ):

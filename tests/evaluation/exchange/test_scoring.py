@@ -40,7 +40,7 @@ def test_the_scores_of_a_run_give_its_figures(case):
 
 def test_a_pair_of_several_draws_counts_once(case):
     split, features, file = case
-    found, expected = pairs_of(read_scores(file)), compared_pairs(features, split)
+    found, expected = pairs_of(read_scores(file), "scores"), compared_pairs(features, split)
     ours, theirs = (
         {frozenset(pair) for pair in pairs.paths[images].tolist()}
         for pairs, images in ((found, found.impostor_images), (expected, expected.impostor_images))
@@ -82,7 +82,7 @@ def test_hter_at_a_threshold_that_other_people_fixed(tmp_path):
         (tmp_path / name).write_text(HEAD + "".join(lines))
     found = evaluate_files([tmp_path / "test"], validation=tmp_path / "validation", fmr=0.1)
     row = found.tables["operating_point"].iloc[0]
-    known, test = (pairs_of(read_scores(tmp_path / name)) for name in ("validation", "test"))
+    known, test = (pairs_of(read_scores(tmp_path / name), name) for name in ("validation", "test"))
     every = sorted([*known.genuine, *known.impostor])
     threshold = next(t for t in every if np.mean(known.impostor >= t) <= 0.1)
     assert row["threshold"] == threshold
@@ -127,7 +127,9 @@ def test_from_a_run_to_files_and_back_by_the_command(tmp_path, saved_runs, monke
     [
         (["export", "latest"], "nothing to write"),
         (["export", "latest", "--scores", "s.csv", "--draw", "one"], "--draw 'one'"),
-        (["score", "absent.csv"], "cannot be read"),
+        (["score", "absent.csv"], "cannot be read (No such file or directory); name a file of scores"),
+        (["score", "s.csv", "--fmr", "0.1"], "--fmr 0.1 is of the threshold that --validation FILE fixes"),
+        (["score", "s.csv", "--out", __file__], "test_scoring.py is a file; name a folder"),
     ],
 )
 def test_the_command_says_what_is_missing(given, said, capsys):

@@ -48,6 +48,7 @@ def test_a_search_is_what_sorting_every_cosine_gives(tmp_path, monkeypatch, caps
         ({"k": "3"}, "k=3; choose from 1 to the 2 images of"),
         ({"k": "0"}, "k=0"),
         ({"out": "g.npz"}, "is one of the files that are read"),
+        ({"out": ""}, "is a folder; name a file in it"),
     ],
 )
 def test_what_cannot_be_searched_is_named(tmp_path, capsys, changed, words):

@@ -20,6 +20,7 @@ from handclip_lib.evaluation.ranking.protocol import (
     DETAILS,
     HEADLINE,
     burst_shares,
+    bursts_too,
     cautions,
     chance_of_match,
     conclusion,
@@ -30,7 +31,9 @@ from handclip_lib.evaluation.ranking.protocol import (
     near_duplicates,
 )
 from handclip_lib.evaluation.ranking.retrieval import TiedScoresWarning
+from handclip_lib.evaluation.studies.fusion import enrol_several, refined
 from handclip_lib.evaluation.tables import readable, summary_table
+from handclip_lib.evaluation.verification.thresholds import ATTRIBUTES, group_figures
 
 SIZES = (1, 2, 3, 5, 9, 4, 2, 6, 3, 1, 8, 4)
 
@@ -285,6 +288,41 @@ def test_models_are_compared_on_every_gallery_the_split_has():
     assert [result.gallery for result in alone] == ["aspect"]
     assert "best_floor_rank1" not in headline(alone)
     assert "baseline" not in conclusion(alone)
+
+
+def test_one_figure_has_one_value_and_its_queries_are_counted_alike_in_every_table():
+    split = a_split((4, 6, 5, 4, 9, 4, 7, 4))
+    rng = np.random.default_rng(3)
+    features = Features.normalised(split.images["path"], rng.normal(size=(len(split.images), 3)))
+    (result,) = [r for r in evaluate_models({"m": features}, split) if r.gallery == "aspect"]
+    figures = result.summary()
+    images = pd.DataFrame({"path": split.images["path"], "gender": "female"}).reindex(columns=["path", *ATTRIBUTES])
+    groups, _ = group_figures(features, split, images, 0.5)
+    bursts, options = burst_shares({"m": features}, split), refined(features, split)
+    answered = result.per_query
+    for other in (bursts.iloc[0], groups.iloc[0], options.iloc[0]):
+        assert other["rank1"] == pytest.approx(figures["rank1"]) and other["n_query"] == figures["n_query"]
+    compared = identity_interval(answered["hit"], answered["identity"])  # notebook 06's
+    for other in (groups.iloc[0], options.iloc[0], compared.columns("rank1")):
+        assert [other[f"rank1_{end}"] for end in ("low", "high")] == pytest.approx(
+            [result.rank1.low, result.rank1.high]
+        )
+    assert bursts["n_left"].tolist() == pytest.approx((bursts["n_query"] * (1 - bursts["left_out"])).tolist())
+    enrolled = enrol_several(features, split)
+    assert enrolled["n_query"].nunique() == 1 and enrolled["n_query"][0] < figures["n_query"], "its caption says so"
+
+
+def test_a_figure_that_leaves_bursts_out_is_told_from_those_that_do_not():
+    assert bursts_too(0) == ""
+    assert bursts_too(2) == "; of all queries, also those that burst=2 leaves out of rank-1 above"
+
+
+def test_where_an_identity_is_a_hand_the_conclusion_speaks_of_no_people():
+    whole = a_split((4,) * 8)
+    hands = Split.build(whole.meta, whole.images.assign(subject=whole.images["identity"].str[-1].replace("7", "6")))
+    features = Features.normalised(whole.images["path"], np.random.default_rng(0).normal(size=(len(whole.images), 3)))
+    of_people, of_hands = (conclusion([evaluate_split(features, split)]) for split in (whole, hands))
+    assert of_people.endswith(" people") and of_hands == of_people.removesuffix("people") + "identities"
 
 
 @pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.ranking.retrieval.TiedScoresWarning")

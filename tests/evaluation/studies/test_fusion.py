@@ -225,7 +225,9 @@ def test_fusion_of_two_aspects_equals_a_loop(both):
     features = features_of(split)
     vector = dict(zip(features.paths, features.embeddings.astype(float), strict=True))
     results = fuse_aspects(features, split, ("dorsal_r", "palmar_r"))
-    assert [row["name"] for row in results] == ["dorsal_r", "palmar_r", "dorsal_r + palmar_r, mean"]
+    assert [row["name"] for row in results] == [
+        "dorsal_r of dorsal_r + palmar_r", "palmar_r of dorsal_r + palmar_r", "dorsal_r + palmar_r, mean",
+    ]  # fmt: skip
     ranks = []
     for trial in range(3):
         back, palm = galleries(split, trial, "dorsal_r"), galleries(split, trial, "palmar_r")
@@ -284,7 +286,8 @@ def test_all_aspects_are_fused_and_crossed_and_the_other_hand_is_mirrored_too():
     table, refused = across_aspects(features, split, flipped)
     assert refused == {}
     assert table["name"].tolist() == [
-        "dorsal_r", "dorsal_l", "dorsal_r + dorsal_l, mean", "dorsal_r in dorsal_l", "dorsal_r flipped in dorsal_l",
+        "dorsal_r of dorsal_r + dorsal_l", "dorsal_l of dorsal_r + dorsal_l", "dorsal_r + dorsal_l, mean",
+        "dorsal_r in dorsal_l", "dorsal_r flipped in dorsal_l",
     ]  # fmt: skip
     alone = cross_aspect(features, split, "dorsal_r", "dorsal_l", flipped=flipped)
     assert table["map"].iloc[-1] == alone["map"]

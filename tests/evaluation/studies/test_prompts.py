@@ -1,3 +1,6 @@
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -64,6 +67,17 @@ def test_hits_are_by_identity_and_worked_out_by_hand(task):
     assert found["val_image_to_text@1"] == 1
 
 
+def test_the_conclusion_is_of_validation_images_or_where_there_are_none_of_training_images(task):
+    before, after = -AXES, AXES
+    said = task.conclusion(before, after)
+    hits = [100 * task.accuracy(text)["val_image_to_text@1"] for text in (after, before)]
+    own = "images are nearest to the text of their own identity, one of 3; before learning"
+    assert said == f"{hits[0]:.1f} % of the validation {own} {hits[1]:.1f} %"
+    none = replace(task, val_paths=(), val_labels=np.empty(0, np.int64))
+    hits = [100 * task.accuracy(text)["image_to_text@1"] for text in (after, before)]
+    assert none.conclusion(before, after) == f"{hits[0]:.1f} % of the training {own} {hits[1]:.1f} %"
+
+
 def test_a_tie_is_no_hit(task):
     with pytest.warns(UserWarning, match="tied"):
         assert task.accuracy(np.ones((3, 3), np.float32))["image_to_text@1"] == 0
@@ -104,8 +118,11 @@ def test_equal_sentences_are_told_apart_by_nobody(task):
     def encode(texts):
         return np.array([[1.0, 0, 0] if "fair" in text else [0, 1, 1] for text in texts])
 
-    with pytest.warns(UserWarning, match="tied"):
+    with warnings.catch_warnings():  # equal sentences tie: no embedding has collapsed
+        warnings.simplefilter("error")
         frame = compare_prompts(task, ["fair", "dark", "dark"], encode, {"learnt": AXES})
+    with pytest.warns(UserWarning, match="tied"):
+        compare_prompts(task, ["fair", "dark", "dark"], encode, {"learnt": np.ones((3, 3))})
     rows = frame.set_index(["prompts", "images"])
     assert rows.loc[("written from metadata", "train"), "texts"] == 2
     # a alone is nearest to "fair"; c, d, e are nearest to "dark", which two share: a tie, and no hit by identity.

@@ -288,6 +288,7 @@ def test_d_prime_by_hand_and_undefined_where_nothing_varies():
     assert d_prime(np.array([2.0, 4.0]), np.array([-2.0, 2.0])) == pytest.approx(3 / np.sqrt(2.5))
     assert d_prime(np.array([-2.0, 2.0]), np.array([2.0, 4.0])) < 0
     assert np.isnan(d_prime(np.ones(2), np.zeros(2)))
+    assert d_prime(np.array([2e300, 4e300]), np.array([-2e300, 2e300])) == pytest.approx(3 / np.sqrt(2.5))
 
 
 def test_millions_of_pairs_of_float32_lose_nothing():

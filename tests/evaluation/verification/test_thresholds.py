@@ -150,10 +150,14 @@ def test_a_model_without_a_threshold_takes_no_row_from_the_others():
 
 def test_the_threshold_of_the_first_model_is_used_where_it_accepts_anybody():
     found = {"model": ["a", "b"], "threshold": [0.3, 0.4]}
-    assert usable_threshold(pd.DataFrame(found), 0.5) == 0.3
-    assert usable_threshold(pd.DataFrame(found | {"threshold": [np.inf, 0.4]}), 0.5) == 0.5
+    assert usable_threshold(pd.DataFrame(found), 0.5) == (0.3, "fixed on validation")
+    threshold, said = usable_threshold(pd.DataFrame(found | {"threshold": [np.inf, 0.4]}), 0.5)
+    assert threshold == 0.5 and said.endswith(
+        "which the test pairs chose themselves (the one fixed on validation rejects everybody)"
+    )
     nobody = fixed_on_validation(None, None, {}, a_split("test_only"), Evaluation())
-    assert usable_threshold(nobody, 0.5) == 0.5
+    threshold, said = usable_threshold(nobody, 0.5)
+    assert threshold == 0.5 and said.endswith("(nobody validates)")
     split = a_split()
     tested = split.evaluated_paths()  # another program embedded these alone: no threshold can be fixed on others
     given = GivenEmbeddings("embeddings e", tuple(tested), np.ones((len(tested), 2), np.float32), "f", "file e.npz")
@@ -457,6 +461,6 @@ def test_what_cannot_be_measured_is_refused(options, words):
 def test_the_caption_of_a_fixed_threshold_is_made_of_its_figures_and_says_who_trained():
     fixed = pd.DataFrame({"model": ["tiny", "pixels"], "fmr_validation": [0.01, 0.5], "fmr": [0.034, 0.5]})
     told = thresholds.kept_promise(fixed, trained=False)
-    assert told == "tiny accepts 1.0 % of strangers on validation, at the threshold fixed there, 3.4 % on test"
+    assert told == "tiny accepts 1.0 % of non-mated pairs at the threshold fixed on validation, 3.4 % on test"
     assert thresholds.kept_promise(fixed, trained=True) == f"{told}; the people who validate also trained it"
     assert "fewer than two people" in thresholds.kept_promise(fixed.iloc[:0], trained=True)
