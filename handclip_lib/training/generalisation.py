@@ -62,8 +62,8 @@ class Generalisation:
         """
         if self.held_out.empty:
             return {}
-        by = self.held_out.set_index(["epoch", "fold"]).sort_index()
-        kept, gains = by.loc[self.epoch], (by.loc[self.epoch] - by.loc[0])["rank1"]
+        kept, before = (self.held_out[self.held_out["epoch"] == epoch].set_index("fold") for epoch in (self.epoch, 0))
+        gains = kept["rank1"] - before["rank1"]
         found = {"rank1": kept["rank1"].mean(), "map": kept["map"].mean(), "gain": gains.mean(), "worst": gains.min()}
         if len(gains) > 1:
             found["gain_low"], found["gain_high"] = mean_interval(gains)
