@@ -11,12 +11,7 @@ KEYS := metadata.papermill metadata.widgets cell.metadata.papermill cell.metadat
 .PHONY: demo test test-slow test-all lab strip lint cells bench docs pins clean
 
 demo: $(STAMP)  ## the notebooks on drawn hands, to a report
-	$(BIN)/handclip run 01 --force
-	$(BIN)/handclip run 02 --force
-	$(BIN)/handclip run 03 -p epochs 6 --force
-	$(BIN)/handclip run 04 -p epochs 6 -p prompt_run latest --force
-	$(BIN)/handclip run 05 --force
-	$(BIN)/handclip run 06 --force
+	$(BIN)/handclip run 01 02 03 04 05 06 -p 03.epochs 6 -p 04.epochs 6 -p 04.prompt_run latest --force
 
 MARKED := slow or fault or browser
 # long files come first (tests/conftest.py), so that no core waits at the end
@@ -57,18 +52,13 @@ bench: $(STAMP)  ## our way beside the peers', in one process: ratios
 	$(BIN)/python -m benchmarks.prompts
 	$(BIN)/python -m benchmarks.fine_tune
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.people
 	$(BIN)/python -m benchmarks.gpu
 
-SITE := HANDCLIP_REPORTS="$(CURDIR)/site/reports" $(BIN)/handclip run
-FEW := -p drawn_subjects 40 -p draws 3
+FEW := -p drawn_subjects 40 -p draws 3 -p 02.epochs 20 -p 03.epochs 6 -p 04.epochs 6 -p 04.prompt_run latest
 
 docs: $(VENV)/.docs  ## the documentation, with the notebooks run on few drawn hands: site/html/index.html, offline
-	$(SITE) 01 $(FEW)
-	$(SITE) 02 $(FEW) -p epochs 20
-	$(SITE) 03 $(FEW) -p epochs 6
-	$(SITE) 04 $(FEW) -p epochs 6 -p prompt_run latest
-	$(SITE) 05 $(FEW)
-	$(SITE) 06
+	HANDCLIP_REPORTS="$(CURDIR)/site/reports" $(BIN)/handclip run 01 02 03 04 05 06 $(FEW)
 	$(BIN)/python -m tools.site_pages site/source --reports site/reports
 	$(BIN)/python -m sphinx -W --keep-going -q site/source site/html
 	@echo "site/html/index.html"

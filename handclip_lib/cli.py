@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from handclip_lib.errors import ConfigError, HandClipError, RunError
 from handclip_lib.file_commands import add_file_commands
@@ -26,6 +26,9 @@ from handclip_lib.runs.listing import ORDERS, all_records, as_lines, chosen, col
 from handclip_lib.runs.record import DAMAGED, STATUSES
 from handclip_lib.terminal import in_units, one_line, visible
 from handclip_lib.version import described
+
+if TYPE_CHECKING:
+    from handclip_lib.launch.launcher import Launched
 
 EXIT_CODES = __doc__[__doc__.index("Exit codes:") :] if __doc__ else ""
 
@@ -80,8 +83,9 @@ def _add_starts(command: Callable[..., argparse.ArgumentParser]) -> None:
     init.add_argument("--update", action="store_true", help="bring newer files, beside what you edited as NAME.new")
     init.set_defaults(action=_init)
 
-    run = command("run", help="run a notebook in a folder of its own and write its report", epilog=EXIT_CODES)
-    _add_parameters(run, "YAML file of parameters")
+    run = command("run", help="run notebooks, each in a folder of its own, and write their reports", epilog=EXIT_CODES)
+    run.add_argument("notebooks", nargs="+", metavar="notebook", help="its number (05), name or path; several in turn")
+    _add_parameters(run, "YAML file of parameters", name="NAME, or NN.NAME of notebook NN alone")
     start = run.add_mutually_exclusive_group()
     start.add_argument("--force", action="store_true", help="run again from the beginning, whatever there is")
     start.add_argument("--resume", action="store_true", help="only go on with a training that was stopped")
@@ -90,6 +94,7 @@ def _add_starts(command: Callable[..., argparse.ArgumentParser]) -> None:
     run.set_defaults(action=_run)
 
     sweep = command("sweep", help="run a notebook at every point of a grid or a list")
+    sweep.add_argument("notebook", help="its number (05), name or path")
     _add_parameters(sweep, "YAML file with grid: or list:; files of parameters may come before it", required=True)
     sweep.add_argument("--name", default="", help="of its folder in reports/sweeps; else the number and FILE")
     sweep.add_argument("--force", action="store_true", help="run again what succeeded before")
@@ -143,12 +148,11 @@ def _add_looks(command: Callable[..., argparse.ArgumentParser]) -> None:
     doctor.set_defaults(action=_doctor)
 
 
-def _add_parameters(command: argparse.ArgumentParser, file: str, *, required: bool = False) -> None:
-    command.add_argument("notebook", help="its number (05), name or path")
+def _add_parameters(command: argparse.ArgumentParser, file: str, *, name: str = "NAME", required: bool = False) -> None:
     add = partial(command.add_argument, action="append", default=[])
     add("-f", dest="files", metavar="FILE", help=file, required=required)
-    add("-p", dest="typed", nargs=2, metavar=("NAME", "VALUE"), help="a parameter, as papermill reads it")
-    add("-r", dest="raw", nargs=2, metavar=("NAME", "TEXT"), help="as text")
+    add("-p", dest="typed", nargs=2, metavar=(name, "VALUE"), help="a parameter, as papermill reads it")
+    add("-r", dest="raw", nargs=2, metavar=(name, "TEXT"), help="as text")
 
 
 def _init(options: argparse.Namespace) -> int:
@@ -164,20 +168,37 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from handclip_lib.launch.launcher import LOG, find_notebook, gather, launch
-    from handclip_lib.launch.plan import find_checkpoint, plan, resumed_from
+    from handclip_lib.launch.launcher import Papermill, find_notebook, launch, parameters_of
+    from handclip_lib.launch.plan import plan, resumed_from
 
-    notebook = find_notebook(options.notebook)
-    given = study_parameters(notebook.stem) | gather(options.files, options.typed, options.raw)
-    planned = plan(notebook, given) if options.resume or options.dry_run else None
-    if options.dry_run:
-        print(planned)
-    if planned and options.resume:
-        print(f"resumes {planned.folder.name} from {resumed_from(planned)}", flush=True)
+    notebooks = [find_notebook(name) for name in options.notebooks]
+    given = parameters_of(notebooks, options.files, options.typed, options.raw)
+    for notebook, own in zip(notebooks, given, strict=True) if options.resume or options.dry_run else ():
+        planned = plan(notebook, own)
+        if options.dry_run:
+            print(planned)
+        if options.resume:
+            print(f"resumes {planned.folder.name} from {resumed_from(planned)}", flush=True)
     if options.dry_run:
         return 0
     print(f"writes to {reports_folder() / 'runs'}{elsewhere()}", flush=True)
-    done = launch(notebook, given, force=options.force, timeout=options.timeout)
+    with Papermill() as papermill:
+        for number, (notebook, own) in enumerate(zip(notebooks, given, strict=True), start=1):
+            last = number == len(notebooks)
+            done = launch(notebook, own, force=options.force, timeout=options.timeout, papermill=papermill, last=last)
+            _tell(done)
+            if done.exit_code:
+                if not last:
+                    left = ", ".join(path.stem for path in notebooks[number:])
+                    print(f"handclip: not run after it: {left}", file=sys.stderr)
+                return done.exit_code
+    return 0
+
+
+def _tell(done: "Launched") -> None:
+    from handclip_lib.launch.launcher import LOG
+    from handclip_lib.launch.plan import find_checkpoint
+
     if done.status == "skipped":
         print(f"{done.folder.name} succeeded before; --force runs it again")
     elif done.status != "succeeded":
@@ -186,8 +207,7 @@ def _run(options: argparse.Namespace) -> int:
         if checkpoint := find_checkpoint(done.folder):
             print(f"handclip: the same command goes on from {checkpoint}", file=sys.stderr)
     if done.report:
-        print(f"report: {done.report}")
-    return done.exit_code
+        print(f"report: {done.report}", flush=True)
 
 
 def _sweep(options: argparse.Namespace) -> int:

@@ -3,6 +3,8 @@
 import math
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -27,6 +29,15 @@ def cores() -> int:
             found.append(math.ceil(int(quota) / int(period)))
     slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
     return max(1, min([*found, int(slurm)] if slurm.isdigit() else found))
+
+
+@contextmanager
+def workers() -> Iterator[ThreadPoolExecutor]:
+    """Threads, one a core, each of which multiplies matrices alone: for work of which that is a part."""
+    from threadpoolctl import threadpool_limits  # whoever only asks for the memory does without
+
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
+        yield pool
 
 
 def total_memory() -> int:

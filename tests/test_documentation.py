@@ -37,7 +37,7 @@ from handclip_lib.data.splits import CUTOFFS, make_split
 from handclip_lib.errors import HandClipError
 from handclip_lib.evaluation.features import histogram_embeddings
 from handclip_lib.evaluation.verification.error_rates import verify_models
-from handclip_lib.launch.launcher import find_notebook, gather
+from handclip_lib.launch.launcher import _meant, find_notebook, gather
 from handclip_lib.launch.plan import plan
 from handclip_lib.models.trained import save_clip
 from handclip_lib.parameters.guard import resolve
@@ -172,8 +172,8 @@ def check_handclip(words: Sequence[str], data_root: Path) -> None:
         assert ended.value.code == 0, words
     elif words[0] in ("run", "sweep"):
         given = _parser().parse_args(words)
-        if words[0] == "run":
-            check_values(find_notebook(given.notebook).stem, given.files, given.typed, given.raw)
+        for stem in (together := [find_notebook(name).stem for name in given.notebooks]) if words[0] == "run" else ():
+            check_values(stem, given.files, *(_meant(pairs, stem, together) for pairs in (given.typed, given.raw)))
         plan = [word for word in words if word not in ("--resume", "--dry-run")]
         # the text's machine, and its files of weights and runs, are the reader's
         with (
@@ -241,7 +241,8 @@ CHECKS: dict[str, Callable[[Sequence[str], Path], None]] = {
 
 @cache
 def source_text() -> str:
-    files = [*(ROOT / "handclip_lib").rglob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")]
+    code = [*(ROOT / "handclip_lib").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    files = [*code, *(ROOT / "notebooks").glob("*.ipynb")]
     return "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 
@@ -291,6 +292,8 @@ def test_every_parameter_in_the_text_is_taken_by_every_notebook_that_has_it(page
             for name in having:
                 if (name, word) != ("05_evaluation", "-p text_weight 1"):
                     of = [["weights", "b.pt"]] if pair[0] in ("activation", "heads", "mean_std") else []
+                    if pair == ["protocol", "cross_session"]:
+                        of = [["dataset", "csv"], ["data_root", "hands"]]
                     check_values(name, [], [*of, pair] if kind == "p" else of, [pair] if kind == "r" else [])
 
 
@@ -330,7 +333,9 @@ def test_every_training_yml_is_accepted():
 @each_page
 def test_every_name_of_the_library_in_the_text_is_there(page: Path):
     text = page.read_text(encoding="utf-8")
-    wrong = [name for name in re.findall(r"(?<!\S)-[pr] (\w+)", text.replace("`", " ")) if name not in PARAMETERS]
+    wrong = [
+        name for name in re.findall(r"(?<!\S)-[pr] (?:\d\d\.)?(\w+)", text.replace("`", " ")) if name not in PARAMETERS
+    ]
     for word in code_words(page):
         if word.startswith("test_"):
             there = any(f"def {word}(" in file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
@@ -494,15 +499,13 @@ def test_a_checkpoint_of_clipfh_becomes_a_clip(bench: Path):
 
 @pytest.mark.slow
 def test_the_readmes_training_and_evaluation_run_as_written(tmp_path: Path, monkeypatch, capsys):
-    """`handclip run 03 && handclip run 05 -p trained_run latest`, then what looks at runs; small drawn hands."""
+    """`handclip run 03 05 -p 05.trained_run latest`, then what looks at runs; small drawn hands."""
     (line,) = [line for line in fences(ROOT / "README.md", "")[1].splitlines() if "trained_run latest" in line]
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path))
     small = ["-p", "drawn_subjects", "12", "-p", "drawn_images", "4", "-p", "draws", "2"]
-    quick = {"03": ["-p", "epochs", "1", "-p", "n_identities", "4", "-p", "views", "1"], "05": ["-p", "top_k", "3"]}
-    for part in line.partition("#")[0].split("&&"):
-        words = shlex.split(part)[1:]
-        assert main([*words, *small, *quick[words[1]]]) == 0
+    quick = ["-p", "epochs", "1", "-p", "n_identities", "4", "-p", "views", "1", "-p", "top_k", "3"]
+    assert main([*shlex.split(line.partition("#")[0])[1:], *small, *quick]) == 0
     records = {path.parent.name[:2]: json.loads(path.read_text()) for path in tmp_path.glob("runs/*/run.json")}
     assert records["05"]["inputs"] == {"03_image_finetune": records["03"]["id"]}
     assert main(["runs", "--notebook", "03", "--sort", "rank1"]) == 0

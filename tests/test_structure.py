@@ -61,6 +61,17 @@ def test_light_modules_import_neither_torch_nor_pandas(module: str):
     assert done.stdout.split() == []
 
 
+def test_no_module_imports_at_its_top_what_takes_a_second_and_few_need():
+    slow = {"scipy.stats", "sklearn", "seaborn", "torchvision", "transformers", "open_clip", "timm"}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+            reached = {".".join(name.split(".")[:n]) for name in names for n in (1, 2)}
+            assert not reached & slow, f"{path}: {reached & slow}"
+
+
 ROOMS = {"ranking": 1, "verification": 2, "studies": 3, "exchange": 3}
 """Of `evaluation`, in the order of their imports; the modules beside them stand below, or do not use them."""
 

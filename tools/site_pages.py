@@ -29,7 +29,8 @@ SECTIONS = {
     "How-to": ["notebooks/README", "notebooks/colab", "docs/study", "docs/data", "docs/weights", "docs/training",
                "docs/cluster", "docs/report", "docs/exchange", "docs/from_clipfh"],
     "Reference": ["docs/parameters", "reference/commands", "docs/files", "reference/library"],
-    "Explanation": ["docs/definitions", "docs/architecture", "handclip_lib/backbone/tiny", "CONTRIBUTING", "CHANGELOG"],
+    "Explanation": ["docs/definitions", "docs/performance", "docs/architecture", "handclip_lib/backbone/tiny",
+                    "CONTRIBUTING", "CHANGELOG"],
     "Findings": ["findings/README"],
 }  # fmt: skip
 """Pages by section, without their ending; one of docs/ that stands nowhere is a how-to."""

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from handclip_lib.backbone.library.tower import LibraryTower
 from handclip_lib.errors import BackboneError, ConfigError
 
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 ALL = -1
 RESNET_STEP = 32  # pixels of an image that one cell of a ResNet's last map covers, each way
 
@@ -155,6 +156,51 @@ def learning_tokens(visual: Any, activations: Tensor, last: int = ALL, recompute
     return torch.cat([pool(x)[:, None], pool.c_proj(pool.v_proj(positions))], dim=1)
 
 
+def attends(visual: Any) -> bool:
+    """Whether `attention_relevance` knows its attention: it is CLIP's own ViT."""
+    return hasattr(visual, "transformer") and not isinstance(visual, LibraryTower)
+
+
+@torch.no_grad()
+def attention_relevance(visual: Any, image: Tensor, direction: Tensor) -> Tensor:
+    """How much each patch of a ViT's image speaks for a direction of its embeddings: above 0 for it, below against.
+
+    The attention of every block, by how much it raises the cosine with the direction, is followed from the class token
+    back to the patches; what lowers it is followed by itself, and taken off. One pass and one gradient.
+
+    Args:
+        image: Normalised, (1, 3, height, width).
+        direction: What the embedding of unit length is multiplied with, (embedding_dim,).
+
+    Returns:
+        Without a unit, (rows, columns).
+
+    Source: Chefer, Gur & Wolf, "Generic Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder
+    Transformers", ICCV 2021, eqs. 5 and 6, of what is positive; they do not subtract what is negative.
+    """
+    shares: list[Tensor] = []
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        shares.append((query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5).softmax(-1))
+        return shares[-1] @ value
+
+    with torch.enable_grad():
+        tokens = _entrance(visual, image).detach().requires_grad_()
+        *blocks, last = blocks_of(visual)
+        for block in blocks:
+            tokens = _block(block, tokens, tokens.shape[1], attend)
+        embedding = _projected(visual, _block(last, tokens, 1, attend)[:, 0])
+        gradients = torch.autograd.grad((F.normalize(embedding, dim=1) @ direction).sum(), shares)
+    found = torch.zeros(tokens.shape[1], device=image.device)
+    for sign in (1, -1):
+        reached = F.one_hot(torch.tensor(0, device=image.device), tokens.shape[1]).to(found.dtype)
+        for share, gradient in zip(reversed(shares), reversed(gradients), strict=True):
+            step = (sign * gradient * share).clamp(min=0).mean(1)[0]  # (kept tokens, tokens), the mean over heads
+            reached = reached + reached[: len(step)] @ step
+        found += sign * reached
+    return found[1:].unflatten(0, grid_of(visual, (image.shape[2], image.shape[3])))
+
+
 def _projected(visual: Any, tokens: Tensor) -> Tensor:
     """A ViT that has no projection embeds in its own width."""
     normed = visual.ln_post(tokens)
@@ -192,7 +238,7 @@ def _kept(recompute: bool) -> Callable[..., Tensor]:
     return partial(checkpoint, _block, use_reentrant=False) if recompute and torch.is_grad_enabled() else _block
 
 
-def _block(block: Any, tokens: Tensor, n_kept: int) -> Tensor:
+def _block(block: Any, tokens: Tensor, n_kept: int, attend: Attend = F.scaled_dot_product_attention) -> Tensor:
     """One residual attention block, of which the first `n_kept` tokens come out."""
     width, attention = tokens.shape[-1], block.attn
     normed, weight, bias = block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias
@@ -202,7 +248,7 @@ def _block(block: Any, tokens: Tensor, n_kept: int) -> Tensor:
         query = F.linear(normed[:, :n_kept], weight[:width], bias[:width])
         key, value = F.linear(normed, weight[width:], bias[width:]).chunk(2, dim=-1)
     query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
-    attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    attended = attend(query, key, value).transpose(1, 2).flatten(2)
     kept = tokens[:, :n_kept] + attention.out_proj(attended)
     hidden = block.mlp.c_fc(block.ln_2(kept))
     return kept + block.mlp.c_proj(F.gelu(hidden) if has_gelu(block) else QuickGELU.apply(hidden))

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def draw_image(subject_seed: int, aspect: str, photograph: int, stays: float = S
     return render(anatomy, surface, view, shot.light, shot.worn, shot.pose.scale, rng)
 
 
+@lru_cache(maxsize=4)
 def subject_of(subject_seed: int) -> Subject:
     """Metadata of a person, in the vocabulary of 11k Hands and roughly its proportions."""
     rng = generator(subject_seed, 3)
@@ -99,6 +101,7 @@ def subject_of(subject_seed: int) -> Subject:
     return Subject(subject_seed, age, gender, skin_color, polish, wears, irregular)
 
 
+@lru_cache(maxsize=4)
 def shot_of(subject: Subject, aspect: str, photograph: int, stays: float = STAYS) -> Shot:
     """Circumstances of a photograph: those of its sitting, moved a little from shot to shot."""
     number = DRAWN_ASPECTS.index(aspect)

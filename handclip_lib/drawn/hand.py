@@ -4,13 +4,17 @@ Lengths are in hand lengths (wrist to middle fingertip = 1). The frame is a righ
 fingers towards +y, thumb towards +x, origin in the palm at the base of the fingers. Other aspects mirror it.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 HEIGHT, WIDTH = 180, 240
 THUMB, INDEX, MIDDLE, RING, LITTLE = range(5)
+_ROWS, _COLUMNS = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
 # Mean proportions after Garrett (1971), "The adult human hand: some anthropometric considerations".
 _LENGTH = np.array([0.535, 0.480, 0.532, 0.492, 0.400])  # from the pivot (thumb: from the wrist)
 _RADIUS = np.array([0.066, 0.059, 0.061, 0.058, 0.050])
@@ -23,6 +27,7 @@ _MOUNDS = (
     (-0.125, -0.20, 0.040, 0.060, 0.012),
     (0.02, -0.27, 0.070, 0.090, -0.016),
 )  # x, y, width, length, height
+_FAR = 0.25  # from a part of the palm, where it rounds no corner of what is drawn
 _FAN = np.array([0.16, 0.095, 0.015, -0.070, -0.17])  # what one unit of spread adds
 
 
@@ -58,6 +63,7 @@ class Anatomy:
     marks: np.ndarray  # (2, 5, 4): view × mark × (x, y, radius, depth)
 
 
+@lru_cache(maxsize=4)
 def anatomy_of(subject_seed: int, side: str) -> Anatomy:
     """A person's "right" or "left" hand: shape and skin are shared, lines, veins and marks are each hand's own."""
     person = generator(subject_seed, 1)
@@ -125,6 +131,44 @@ class Surface:
     distance: np.ndarray
     height: np.ndarray
     fingers: tuple[FingerField, ...]
+    grid: "Grid"
+
+    def around(self, x: float, y: float, reach: float) -> tuple[slice, slice]:
+        """A window of the image in which every pixel lies that is nearer to a place than `reach`."""
+        return self.grid.around([(x, y)], reach)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the pixels lie in the hand's frame: mirrored, the thumb is to the left."""
+
+    pose: Pose
+    mirrored: bool
+
+    def coordinates(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of every pixel, x and y."""
+        pose = self.pose
+        right = (_COLUMNS - np.float32(pose.centre[0])) / np.float32(pose.scale)
+        down = (_ROWS - np.float32(pose.centre[1])) / np.float32(pose.scale)
+        if self.mirrored:
+            right = -right
+        cos, sin = np.float32(np.cos(pose.rotation)), np.float32(np.sin(pose.rotation))
+        return cos * right - sin * down, sin * right + cos * down
+
+    def around(self, places: Sequence[Any], reach: float) -> tuple[slice, slice]:
+        """A window in which every pixel lies that is nearer to the straight way between places than `reach`."""
+        cos, sin, scale = math.cos(self.pose.rotation), math.sin(self.pose.rotation), self.pose.scale
+        rows = [scale * (cos * y - sin * x) for x, y in places]
+        columns = [scale * (cos * x + sin * y) * (-1 if self.mirrored else 1) for x, y in places]
+        more = reach * scale + 1
+        (left, top), (wide, high) = self.pose.centre, (columns, rows)
+        return _span(top + min(high) - more, top + max(high) + more), _span(
+            left + min(wide) - more, left + max(wide) + more
+        )
+
+
+def _span(low: float, high: float) -> slice:
+    return slice(max(int(low), 0), max(int(high + 1), 0))
 
 
 def surface_of(anatomy: Anatomy, pose: Pose, view: str, mirrored: bool) -> Surface:
@@ -132,9 +176,10 @@ def surface_of(anatomy: Anatomy, pose: Pose, view: str, mirrored: bool) -> Surfa
 
     Mirrored, the thumb is to the left (palmar right and dorsal left).
     """
-    x, y = _hand_coordinates(pose, mirrored)
-    palm = _palm(anatomy, x, y)
-    height = _dome(palm) + _rises(anatomy, view, x, y)
+    grid = Grid(pose, mirrored)
+    x, y = grid.coordinates()
+    palm = _palm(anatomy, grid, x, y)
+    height = _dome(palm) + _rises(anatomy, view, grid, x, y)
     fingers = tuple(_fingers(anatomy, pose, x, y))
     free, risen = np.full_like(palm, 9.0), np.zeros_like(palm)
     for field in fingers[1:]:
@@ -145,21 +190,14 @@ def surface_of(anatomy: Anatomy, pose: Pose, view: str, mirrored: bool) -> Surfa
     thumb = fingers[THUMB]
     distance[thumb.window] = _smooth_min(distance[thumb.window], thumb.distance, 0.07)
     height[thumb.window] = -_smooth_min(-height[thumb.window], -thumb.height, 0.04)
-    return Surface(x, y, distance, height, fingers)
+    return Surface(x, y, distance, height, fingers, grid)
 
 
-def _hand_coordinates(pose: Pose, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
-    right = (columns - np.float32(pose.centre[0])) / np.float32(pose.scale)
-    down = (rows - np.float32(pose.centre[1])) / np.float32(pose.scale)
-    if mirrored:
-        right = -right
-    cos, sin = np.float32(np.cos(pose.rotation)), np.float32(np.sin(pose.rotation))
-    return cos * right - sin * down, sin * right + cos * down
+def _palm(anatomy: Anatomy, grid: Grid, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Outline of forearm, four metacarpals up to the webs, and the two balls of the hand, smoothly joined.
 
-
-def _palm(anatomy: Anatomy, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Outline of forearm, four metacarpals up to the webs, and the two balls of the hand, smoothly joined."""
+    Far from the hand, where nothing is drawn by it, the distance is some large one.
+    """
     wrist, pivot, radius = anatomy.wrist, anatomy.pivot, anatomy.radius
     parts = [((0.0, -0.55), (0.0, -2.6), wrist, wrist * 1.5)]
     for finger in (INDEX, MIDDLE, RING, LITTLE):
@@ -168,9 +206,10 @@ def _palm(anatomy: Anatomy, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         parts.append((carpal, web, radius[finger] * 1.35, radius[finger] * 1.04))
     parts.append((tuple(pivot[THUMB] * [0.7, 1.0]), (0.085, -0.25), anatomy.thenar, anatomy.thenar * 0.8))
     parts.append(((-0.085, -0.48), tuple(pivot[LITTLE] + [0.025, -0.03]), 0.068, radius[LITTLE] * 1.25))
-    distance = _capsule(x, y, *parts[0])
-    for part in parts[1:]:
-        distance = _smooth_min(distance, _capsule(x, y, *part), 0.07)
+    distance = np.full_like(x, 9.0)
+    for start, end, first, last in parts:
+        near = grid.around([start, end], max(first, last) + _FAR)
+        distance[near] = _smooth_min(distance[near], _capsule(x[near], y[near], start, end, first, last), 0.07)
     return distance
 
 
@@ -180,27 +219,33 @@ def _dome(distance: np.ndarray) -> np.ndarray:
     return np.float32(0.062) * np.sqrt(1 - rest * rest)
 
 
-def _rises(anatomy: Anatomy, view: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _rises(anatomy: Anatomy, view: str, grid: Grid, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """What stands out: knuckles and tendons of the back, the balls and pads of the palm."""
     total = np.zeros_like(x)
+
+    def add(px: float, py: float, wide: float, long: float, risen: float) -> None:
+        near = grid.around([(px, py)], 2.1 * max(wide, long))
+        total[near] += _hill(x[near] - np.float32(px), y[near] - np.float32(py), wide, long) * np.float32(risen)
+
     if view == "dorsal":
         for number, (px, py) in enumerate(anatomy.pivot[1:]):
-            total += _hill(x - np.float32(px), y - np.float32(py), 0.050, 0.042) * np.float32(anatomy.knuckles[number])
-            ahead = np.clip((y + np.float32(0.52)) / np.float32(py + 0.52), 0, 1)
+            add(px, py, 0.050, 0.042, anatomy.knuckles[number])
+            near = grid.around([(0.03, -0.52), (px, py)], 0.05)
+            here, up = x[near], y[near]
+            ahead = np.clip((up + np.float32(0.52)) / np.float32(py + 0.52), 0, 1)
             course = np.float32(0.03) + np.float32(px - 0.03) * ahead
-            ridge = _hill(x - course, np.zeros_like(x), 0.020, 1) * np.clip((np.float32(py) - y) * 12, 0, 1)
-            total += ridge * np.clip((y + np.float32(0.50)) * 6, 0, 1) * np.float32(anatomy.tendons[number])
+            ridge = _hill(here - course, np.zeros_like(here), 0.020, 1) * np.clip((np.float32(py) - up) * 12, 0, 1)
+            total[near] += ridge * np.clip((up + np.float32(0.50)) * 6, 0, 1) * np.float32(anatomy.tendons[number])
         return total
     for (px, py, wide, long, risen), (moved, more) in zip(_MOUNDS, anatomy.mounds, strict=True):
-        hill = _hill(x - np.float32(px + 0.008 * moved), y - np.float32(py), wide, long)
-        total += hill * np.float32(risen * (1 + 0.2 * more))
+        add(px + 0.008 * moved, py, wide, long, risen * (1 + 0.2 * more))
     for px, py in anatomy.pivot[1:]:
-        total += _hill(x - np.float32(px * 0.97), y - np.float32(py + 0.02), 0.050, 0.040) * np.float32(0.010)
+        add(px * 0.97, py + 0.02, 0.050, 0.040, 0.010)
     return total
 
 
 def _hill(x: np.ndarray, y: np.ndarray, wide: float, long: float) -> np.ndarray:
-    """A rounded hill of height 1 that ends at about twice its width and length."""
+    """A rounded hill of height 1 that ends at twice its width and length."""
     rest = np.maximum(1 - 0.25 * ((x / np.float32(wide)) ** 2 + (y / np.float32(long)) ** 2), 0)
     return rest * rest
 
@@ -223,7 +268,11 @@ def _fingers(anatomy: Anatomy, pose: Pose, x: np.ndarray, y: np.ndarray) -> Iter
 
 def _window(x: np.ndarray, y: np.ndarray, points: np.ndarray, margin: float) -> tuple[slice, slice]:
     low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
-    inside = (x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1])
+    return window_of((x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]))
+
+
+def window_of(inside: np.ndarray) -> tuple[slice, slice]:
+    """The smallest window that holds all that is inside; of nothing the first pixel's."""
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     if not len(rows):
         return slice(0, 1), slice(0, 1)

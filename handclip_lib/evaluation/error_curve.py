@@ -1,6 +1,6 @@
-"""Two errors over every threshold of some scores, each score counting once or by a weight."""
+"""Two errors over every threshold of some scores, of all of them or without some."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,26 +11,44 @@ import numpy as np
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.intervals import RULE_OF_THREE, Interval
 
-SUMMED = 256  # weights summed at once: a running sum of all of them costs more than looking them up
+NOTHING = np.zeros(0, np.int64)
 
 
-class PrefixSums:
-    """Sums of the first k of some weights, float64 (n,), for any k; whole numbers up to 2^53 are summed exactly."""
+class Remaining:
+    """How many of the first k of n scores, in rising order, remain where some are left out: exact for any k.
 
-    def __init__(self, weights: np.ndarray):
-        whole = weights[: len(weights) // SUMMED * SUMMED].reshape(-1, SUMMED)
-        self._weights = weights
-        self._starts = np.concatenate([[0.0], np.cumsum(whole.sum(1))])
-        self.total = self.first(len(weights))
+    Or, where only some `spans` list what is left out, exact within those and at the ends of all, and on a straight line
+    between the ends of any other.
+
+    Args:
+        places: Of what is left out, among 0 … n - 1, rising.
+        spans: Ends of spans that begin at 0 and end at n, rising; how many are left out before each; and whether each
+            span lists its own in `places`.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        places: np.ndarray = NOTHING,
+        spans: tuple[Sequence[int], Sequence[int], Sequence[bool]] | None = None,
+    ):
+        self._places = places
+        self._ends, self._gone, self._lists = spans or ([0, n], [0, len(places)], [True])
+        self.total = n - int(self._gone[-1])
 
     def first(self, k: int) -> float:
-        """Sum of the first k."""
-        block = k // SUMMED
-        return float(self._starts[block] + self._weights[block * SUMMED : k].sum())
+        """How many of the first k remain."""
+        span = min(bisect_right(self._ends, k), len(self._lists)) - 1
+        begin, end = self._ends[span], self._ends[span + 1]
+        if self._lists[span]:
+            since = np.searchsorted(self._places, k) - np.searchsorted(self._places, begin)
+            return float(k - self._gone[span] - since)
+        way = (k - begin) / (end - begin) if end > begin else 0
+        return float(k - self._gone[span] - way * (self._gone[span + 1] - self._gone[span]))
 
 
-Weights = tuple[PrefixSums, PrefixSums]
-"""How often each score counts: the mated ones, and the non-mated ones, both in rising order of the scores."""
+Weights = tuple[Remaining, Remaining]
+"""Which scores count: of the mated ones, and of the non-mated ones, both in rising order."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +81,7 @@ class ErrorCurve:
     Attributes:
         thresholds: float64 (m,), rising: each distinct finite score, then infinity, which accepts nothing.
         mated_below, non_mated_below: int64 (m,): how many scores lie below each threshold.
-        mated_order, non_mated_order: Places of the scores in rising order, for weights to follow.
+        mated_order, non_mated_order: Places of the scores in rising order; empty where nobody asks for them.
         lowest_supported: The false-positive rate below which these people prove nothing, by the rule of three.
     """
 
@@ -94,24 +112,24 @@ class ErrorCurve:
     @property
     def false_positive(self) -> np.ndarray:
         """Share of the non-mated scores accepted at each threshold, float64 (m,), falling from 1 to 0."""
-        n = len(self.non_mated_order)
+        n = self.non_mated_below[-1]
         return (n - self.non_mated_below) / n
 
     @property
     def false_negative(self) -> np.ndarray:
         """Share of the mated scores rejected at each threshold, float64 (m,), rising to 1."""
-        return self.mated_below / len(self.mated_order)
+        return self.mated_below / self.mated_below[-1]
 
     @cached_property
     def once(self) -> Weights:
-        """Every score counting once."""
-        return PrefixSums(np.ones(len(self.mated_order))), PrefixSums(np.ones(len(self.non_mated_order)))
+        """Every score counting."""
+        return Remaining(int(self.mated_below[-1])), Remaining(int(self.non_mated_below[-1]))
 
     def rates(self, place: int, weights: Weights) -> tuple[float, float]:
         """False-positive and false-negative share at `thresholds[place]`."""
         mated, non_mated = weights
-        positive = (non_mated.total - non_mated.first(self.non_mated_below[place])) / non_mated.total
-        return positive, mated.first(self.mated_below[place]) / mated.total
+        positive = (non_mated.total - non_mated.first(int(self.non_mated_below[place]))) / non_mated.total
+        return positive, mated.first(int(self.mated_below[place])) / mated.total
 
     def equal(self, weights: Weights) -> tuple[float, int]:
         """The rate at which both errors are equal, and the place of the first threshold with as many negatives.
@@ -151,12 +169,21 @@ class ErrorCurve:
         return [self.rates(self.at_most(target, weights), weights)[1] for target in targets]
 
     def operating_point(self, target: float) -> OperatingPoint:
-        """The lowest threshold whose false-positive rate is at most a target, every score counting once."""
+        """The lowest threshold whose false-positive rate is at most a target."""
         if not 0 <= target <= 1:
             raise EvaluationError(f"a rate of {target} was asked for; a share in 0..1 is wanted (0.01 is 1 percent)")
         place = self.at_most(target, self.once)
         threshold, rates = float(self.thresholds[place]), self.rates(place, self.once)
         return OperatingPoint(target, threshold, *rates, target >= self.lowest_supported)
+
+
+def split_by(groups: np.ndarray, n: int) -> list[np.ndarray]:
+    """Of each of n groups the rows that are of it, rising; a row, int (n_rows, m), is of several, or of one twice."""
+    again = np.zeros(groups.shape, bool)
+    again[:, 1:] = groups[:, 1:] == groups[:, :1]
+    which = groups[~again].astype(np.uint16 if n < 2**16 else np.int64)
+    row = np.repeat(np.arange(len(groups)), groups.shape[1])[~again.ravel()]
+    return np.split(row[np.argsort(which, kind="stable")], np.cumsum(np.bincount(which, minlength=n))[:-1])
 
 
 def _first(n: int, holds: Callable[[int], bool]) -> int:

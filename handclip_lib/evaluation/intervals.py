@@ -167,18 +167,22 @@ def mean_interval(values: Any) -> tuple[float, float]:
     return float(each.mean() - half), float(each.mean() + half)
 
 
-def jackknife(figures: Callable[[np.ndarray], Any], estimate: np.ndarray, n: int) -> np.ndarray:
+def jackknife(figures: Callable[[int], Any], estimate: np.ndarray, n: int) -> np.ndarray:
     """Variance over n identities of what is no mean, (m,), from leaving out one after the other.
 
     Args:
-        figures: The figures, (m,), by how often each identity counts, float64 (n,); NaN where nothing is left.
+        figures: The figures, (m,), without a group of `left_out_together`; NaN where nothing is left.
 
-    Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, §11.2. Of many people a group is left out.
+    Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, §11.2.
     """
     groups = min(n, GROUPS)
-    group = np.arange(n) % groups
-    without = np.array([figures((group != left_out).astype(np.float64)) for left_out in range(groups)])
+    without = np.array([figures(group) for group in range(groups)])
     return np.asarray((groups - 1) / groups * np.nansum((without - estimate) ** 2, axis=0))
+
+
+def left_out_together(n: int) -> np.ndarray:
+    """The group of each of n identities, int64 (n,): each its own, or of many one of `GROUPS`."""
+    return np.arange(n) % min(n, GROUPS) if n else np.zeros(0, np.int64)
 
 
 def _worth(sums: np.ndarray) -> np.ndarray:

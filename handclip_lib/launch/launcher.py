@@ -3,17 +3,18 @@
 import importlib
 import json
 import os
+import select
 import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar, cast
 
 import yaml
 
@@ -22,12 +23,14 @@ from handclip_lib.files import begin_file, umask, write_text, writing
 from handclip_lib.launch.papermill_child import KERNEL_DIED
 from handclip_lib.launch.plan import Plan, plan
 from handclip_lib.parameters.files import is_name, read_mapping
-from handclip_lib.parameters.guard import as_papermill
+from handclip_lib.parameters.guard import as_papermill, resolve
 from handclip_lib.parameters.notebooks import NOTEBOOKS, notebook_of
+from handclip_lib.parameters.study import study_parameters
 from handclip_lib.places import find_file, project, project_root
 from handclip_lib.runs.record import Claim, now, read_record, remove_results, write_record
 from handclip_lib.runs.run import RUN_FOLDER, new_record
 
+T = TypeVar("T")
 GRACE = 20.0  # seconds a notebook has to end after it was asked to
 AGAIN = 7.0  # seconds after which it is asked again: a signal may be lost, and nbclient gives a kernel 5 to end
 TIME_OUT = "time-out"
@@ -83,13 +86,93 @@ def gather(files: Sequence[str], typed: Sequence[tuple[str, str]], raw: Sequence
     return merged | {name: as_papermill(value) for name, value in typed} | dict(raw)
 
 
+class Papermill:
+    """Papermill and a kernel in a process of its own, so that whatever ends it leaves us to tell the truth.
+
+    One serves notebooks that run one after the other; where it has ended, the next begins another.
+    """
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> "Papermill":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let it end, with its kernel, in time or by force."""
+        if self._child is None:
+            return
+        with suppress(OSError):
+            self._child.stdin.close()  # type: ignore[union-attr]
+        try:
+            self._child.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._child.pid, signal.SIGKILL)
+            self._child.wait()
+
+    def run(self, task: Mapping[str, Any], timeout: float | None) -> tuple[int, str | None]:
+        """Run a notebook; as `waited_for`. What papermill and the kernel say goes into the `log` of the task."""
+        if self._child is None or self._child.poll() is not None:
+            command = [sys.executable, "-m", "handclip_lib.launch.papermill_child", str(os.getpid()), task["log"]]
+            self._child = subprocess.Popen(
+                [*command, task["notebook"]], env={**os.environ, **task["environment"]}, start_new_session=True,
+                umask=umask(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+        with suppress(BrokenPipeError):  # it has ended: its code says how
+            print(json.dumps(task), file=self._child.stdin, flush=True)
+        return waited_for(self._child, timeout)
+
+
+def parameters_of(
+    notebooks: Sequence[Path], files: Sequence[str], typed: Sequence[tuple[str, str]], raw: Sequence[tuple[str, str]]
+) -> list[dict[str, Any]]:
+    """What each of several notebooks is given, beside the study's: `gather` of what is meant for it.
+
+    `03.epochs` is meant for notebook 03 alone; a name without a number for all that have such a parameter, and where
+    none has, for all, which refuse it.
+
+    Raises:
+        ConfigError: As `gather`; a number that is none of the notebooks'; of several all faults of their parameters.
+    """
+    together, given, faults = [path.stem for path in notebooks], [], list[str]()
+    of_files = gather(files, [], [])
+    for stem in together:
+        kept = dict(_meant(of_files.items(), stem, together))
+        given.append(study_parameters(stem) | kept | gather([], *(_meant(p, stem, together) for p in (typed, raw))))
+        try:
+            if len(together) > 1:  # before hours pass; what they name is looked at as each begins
+                resolve(NOTEBOOKS[stem], given[-1])
+        except ConfigError as error:
+            faults.append(f"{stem}: {error}")
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return given
+
+
+def _meant(pairs: Iterable[tuple[str, T]], stem: str, together: Sequence[str]) -> list[tuple[str, T]]:
+    """Of names and values those that are meant for one of several notebooks, without its number."""
+    found = []
+    for name, value in pairs:
+        number, dot, own = name.partition(".")
+        if dot and notebook_of(number) not in together:
+            raise ConfigError(f"{name}: {number} is none of the notebooks that are run: {', '.join(together)}")
+        having = (
+            [notebook_of(number)] if dot else [other for other in together if name in NOTEBOOKS[other].model_fields]
+        )
+        if stem in (having or together):
+            found.append((own if dot else name, value))
+    return found
+
+
 def launch(
-    notebook: Path, parameters: Mapping[str, Any], *, force: bool = False, timeout: float | None = None
-) -> Launched:
+    notebook: Path, parameters: Mapping[str, Any], *, force: bool = False, timeout: float | None = None,
+    papermill: Papermill | None = None, last: bool = True,
+) -> Launched:  # fmt: skip
     """Run a notebook in its own folder, and write the report and the index.
 
     The same run, if it succeeded, is not run again, and goes on from its checkpoint if it was stopped, unless forced:
-    then it starts anew. It is interrupted after `timeout` seconds.
+    then it starts anew. It is interrupted after `timeout` seconds. `papermill` is one that serves others, too, of
+    which this is the `last` or not.
 
     Raises:
         ConfigError: All faults at once, before anything is started; see `plan`.
@@ -102,10 +185,13 @@ def launch(
     with Claim(folder), writing(folder):
         if (read_record(folder) or {}).get("status") == "succeeded" and not force:
             return Launched(folder, "skipped", None, _reported(folder, "succeeded before"))
-        return _run(notebook, planned, force, timeout)
+        with nullcontext(papermill) if papermill else Papermill() as runner:
+            return _run(notebook, planned, force, timeout, runner, last)
 
 
-def _run(notebook: Path, planned: Plan, anew: bool, timeout: float | None) -> Launched:
+def _run(
+    notebook: Path, planned: Plan, anew: bool, timeout: float | None, papermill: Papermill, last: bool
+) -> Launched:
     config, folder = planned.config, planned.folder
     record = new_record(folder, config, planned.read) | {"command": shlex.join(["handclip", *sys.argv[1:]])}
     write_record(folder, record)
@@ -114,11 +200,13 @@ def _run(notebook: Path, planned: Plan, anew: bool, timeout: float | None) -> La
     began = time.monotonic()
     private = folder / ".executing.ipynb"
     begin_file(folder / LOG)
-    command = [sys.executable, "-m", "handclip_lib.launch.papermill_child", str(os.getpid()), str(folder / LOG)]
-    command += [str(notebook), str(private), str(folder / "parameters.yml"), str(Path.cwd())]
-    # two seconds to import, needed when the run ends: meanwhile
+    # a second to import, needed when the run ends: meanwhile
     threading.Thread(target=importlib.import_module, args=("handclip_lib.report.cells",), daemon=True).start()
-    code, stopped_by = _papermill(command, {**os.environ, RUN_FOLDER: str(folder)}, timeout)
+    task = {
+        "notebook": str(notebook), "output": str(private), "parameters": str(folder / "parameters.yml"),
+        "log": str(folder / LOG), "environment": {RUN_FOLDER: str(folder)}, "last": last,
+    }  # fmt: skip
+    code, stopped_by = papermill.run(task, timeout)
     record = read_record(folder) or record
     if private.exists():
         os.replace(private, folder / "executed.ipynb")
@@ -147,22 +235,20 @@ def _reported(folder: Path, status: str, *, anew: bool = False) -> Path:
     return report
 
 
-def _papermill(command: list[str], environment: dict[str, str], timeout: float | None) -> tuple[int, str | None]:
-    """Run papermill in a process of its own, so that whatever ends it leaves us to tell the truth.
+def waited_for(child: "subprocess.Popen[str]", timeout: float | None) -> tuple[int, str | None]:
+    """Wait for a line of a process or for its end, and end it where a signal or the time says so.
 
-    Its exit code, and what stopped it before its end: a signal's name, a time-out, or None.
+    Its exit code, 0 of one that goes on, and what stopped it before: a signal's name, a time-out, or None.
     """
-    began = time.monotonic()
-    child = subprocess.Popen(command, env=environment, start_new_session=True, umask=umask())
+    began, answers = time.monotonic(), cast(IO[str], child.stdout)
     with asked_to_stop() as asked:
         while True:
-            try:
-                return child.wait(0.2), asked[0] if asked else None
-            except subprocess.TimeoutExpired:
-                if timeout is not None and time.monotonic() - began > timeout:
-                    asked.append(f"a {TIME_OUT} after {timeout:g} s")
-                if asked:
-                    break
+            if select.select([answers], [], [], 0.2)[0]:
+                return (0 if answers.readline() else child.wait()), asked[0] if asked else None
+            if timeout is not None and time.monotonic() - began > timeout:
+                asked.append(f"a {TIME_OUT} after {timeout:g} s")
+            if asked:
+                break
         deadline = time.monotonic() + GRACE
         while (left := deadline - time.monotonic()) > 0:
             child.send_signal(signal.SIGINT)

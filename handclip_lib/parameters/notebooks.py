@@ -160,6 +160,9 @@ class Evaluation(Model, Data):
     held_out: float = Field(0.5, gt=0, lt=1, description="share of test identities that an open gallery does not hold")
     top_k: int = Field(8, ge=1, le=20, description="gallery images shown for a query")
     studies: str = Field("all", description=f"all, none, or some of {', '.join(STUDIES)}, parted by commas")
+    parts_by: Literal["auto", "occlusion"] = Field(
+        "auto", description="which parts decided: auto, by relevance in a ViT, else by occlusion; or occlusion"
+    )
 
     def wants(self, study: str) -> bool:
         """Whether one of `STUDIES` is asked for, and to be had: some need a model, and embeddings are none."""

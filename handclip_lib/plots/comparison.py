@@ -236,7 +236,7 @@ def before_and_after(
     }  # fmt: skip
     for when, found in (("before", before), ("after", after)):
         pairs = compared_pairs(found, split)
-        figures[f"scores_{when}"] = retrieval.score_histogram(pairs.genuine, pairs.impostor)
+        figures[f"scores_{when}"] = retrieval.score_histogram(pairs.genuine, pairs.shown)
         figures[f"similarity_{when}"] = retrieval.similarity_matrix(*similarity_by_identity(found, split))
     return {name: (figures[name], said) for name, said in CHANGED.items()}
 

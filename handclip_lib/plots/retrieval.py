@@ -14,16 +14,16 @@ from PIL import Image
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.evaluation.intervals import Interval
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult
-from handclip_lib.evaluation.studies.occlusion_sensitivity import (
-    Encode,
-    OcclusionMap,
-    example_queries,
-    occlusion_sensitivity,
-)
+from handclip_lib.evaluation.studies.occlusion_sensitivity import DecisionMap, Encodes, decision_maps, example_queries
 from handclip_lib.evaluation.tables import in_percent
 from handclip_lib.plots import style
 from handclip_lib.terminal import counted
 
+METHODS = {"occlusion": "occlusion sensitivity", "relevance": "attention relevance"}
+MEASURED = {
+    "occlusion": "fall of the margin when the part is covered (cosine)",
+    "relevance": "relevance of the part for the margin (no unit)",
+}
 MOST_IN_MATRIX = 400
 MOST_LABELS = 30
 PALE = 0.5  # how far the photograph under a map is lightened, so that its own tones do not read as the map's
@@ -171,24 +171,24 @@ def ranked_gallery(
     return figure
 
 
-def occlusion_figure(
-    result: ProtocolResult, images: DecodedImages, encode: Encode, batch_size: int = 32
+def decision_figure(
+    result: ProtocolResult, images: DecodedImages, model: Encodes, by: str = "auto", batch_size: int = 32
 ) -> tuple[Figure, str]:
-    """`occlusion_rows` of a ranking's `example_queries` by the model that made it, and what it shows in words."""
+    """`decision_rows` of a ranking's `example_queries` by the model that made it, and what it shows in words."""
     queries = example_queries(result)
-    maps = occlusion_sensitivity(queries, images, encode, batch_size=batch_size)
-    return occlusion_rows(queries, maps, images), occlusion_alt(queries, maps)
+    maps = decision_maps(queries, images, model, by=by, batch_size=batch_size)
+    return decision_rows(queries, maps, images), decision_alt(queries, maps)
 
 
 @style.in_our_look
-def occlusion_rows(queries: pd.DataFrame, maps: Sequence[OcclusionMap], images: DecodedImages) -> Figure:
+def decision_rows(queries: pd.DataFrame, maps: Sequence[DecisionMap], images: DecodedImages) -> Figure:
     """A row a query: the query, its best match, the best image of someone else, and which parts decided.
 
     Orange parts spoke for the right person and purple ones for someone else; what did not matter is clear. One scale
     serves all rows. The queries are `example_queries`, each with its map.
     """
     figure, axes = style.figure_with_axes(len(queries), 4, height=2.45 * len(queries) + 0.8)
-    bound = max(float(np.abs(result.fall).max()) for result in maps) or 1.0
+    bound = max(float(np.abs(result.parts).max()) for result in maps) or 1.0
     scale, colours = Normalize(-bound, bound), _clear_in_the_middle()
     for place, (row, result) in enumerate(zip(queries.to_dict("records"), maps, strict=True)):
         query, match, wrong = images.pixels[images.rows([row["path"], row["match_path"], row["wrong_path"]])]
@@ -198,28 +198,28 @@ def occlusion_rows(queries: pd.DataFrame, maps: Sequence[OcclusionMap], images: 
         style.show_picture(own[0], query, f"{row['kind']}\nquery: {row['identity']}", style.QUERY)
         style.show_picture(own[1], match, f"best match\ncosine {result.match_score:.3f}", style.MATCH)
         style.show_picture(own[2], wrong, f"best of someone else\ncosine {result.wrong_score:.3f}", style.OTHER)
-        style.show_picture(own[3], pale, f"occlusion sensitivity\nmargin {result.margin:+.3f}", style.QUERY)
-        own[3].imshow(upsampled(result.fall, *query.shape[:2]), cmap=colours, norm=scale)
+        style.show_picture(own[3], pale, f"{METHODS[result.by]}\nmargin {result.margin:+.3f}", style.QUERY)
+        own[3].imshow(upsampled(result.parts, *query.shape[:2]), cmap=colours, norm=scale)
     bar = figure.colorbar(ScalarMappable(scale, colours), ax=axes, location="bottom", aspect=50, pad=0.02)
-    bar.set_label(
-        "fall of the margin when the part is covered (cosine):  < 0 spoke for someone else,  > 0 for the person"
-    )
+    bar.set_label(f"{MEASURED[maps[0].by]}:  < 0 spoke for someone else,  > 0 for the person")
     bar.ax.tick_params(labelsize=9)
     return figure
 
 
-def occlusion_alt(queries: pd.DataFrame, maps: Sequence[OcclusionMap]) -> str:
-    """What `occlusion_rows` shows, for those who cannot see it: each row's margin, and its strongest part."""
+def decision_alt(queries: pd.DataFrame, maps: Sequence[DecisionMap]) -> str:
+    """What `decision_rows` shows, for those who cannot see it: each row's margin, and its strongest part."""
     texts = []
     for kind, result in zip(queries["kind"], maps, strict=True):
-        row, column = np.unravel_index(np.abs(result.fall).argmax(), result.fall.shape)
-        strongest, n = result.fall[row, column], len(result.fall)
-        verb = "falls" if strongest >= 0 else "rises"
+        row, column = np.unravel_index(np.abs(result.parts).argmax(), result.parts.shape)
+        strongest, (rows, columns) = result.parts[row, column], result.parts.shape
+        part = f"row {row + 1} of {rows} from the top, column {column + 1} of {columns} from the left"
+        verb, whom = ("falls", "the person") if strongest >= 0 else ("rises", "someone else")
         texts.append(
-            f"{kind}, margin {result.margin:+.3f}: it {verb} most, by {abs(strongest):.3f}, when row {row + 1} of {n} "
-            f"from the top, column {column + 1} of {n} from the left is covered"
-        )
-    return "Queries, their best match, the best image of someone else, and which parts decided. " + "; ".join(texts)
+            f"{kind}, margin {result.margin:+.3f}: it {verb} most, by {abs(strongest):.3f}, when {part} is covered"
+            if result.by == "occlusion" else f"{kind}, margin {result.margin:+.3f}: {part} speaks most, for {whom}"
+        )  # fmt: skip
+    told = "Queries, their best match, the best image of someone else, and which parts decided"
+    return f"{told}, by {METHODS[maps[0].by]}. " + "; ".join(texts)
 
 
 def upsampled(cells: np.ndarray, height: int, width: int) -> np.ndarray:

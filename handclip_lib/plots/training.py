@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage
@@ -164,8 +163,9 @@ def prompt_norms(epochs: Sequence[int], contexts: np.ndarray) -> Figure:
     left.set_ylim(bottom=0)
     left.legend(loc="lower right", ncols=2 if n_ctx > 4 else 1)
     order = np.argsort(lengths[-1].mean(axis=1))
-    seaborn.heatmap(lengths[-1][order], ax=right, cmap="viridis", xticklabels=range(1, n_ctx + 1), yticklabels=False,
-                    cbar_kws={"label": "length"})  # fmt: skip
+    style.matrix(right, lengths[-1][order], "length", aspect="auto")
+    right.set_xticks(range(n_ctx), [str(token + 1) for token in range(n_ctx)])
+    right.set_yticks([])
     right.set(xlabel="learnt token", title="at the end, one row an identity")
     right.set_ylabel("identity, shortest first")
     return figure
@@ -183,11 +183,10 @@ def prompt_similarity(text: np.ndarray, identities: Sequence[str], order: np.nda
     """Cosine between the texts of all identities, (n_identities, size), in an order such as `cluster_order`."""
     similarity = (_unit(text) @ _unit(text).T)[np.ix_(order, order)]
     figure, (axis,) = style.figure_with_axes(height=6.4)
-    seaborn.heatmap(similarity, ax=axis, cmap="viridis", vmin=-0.2, vmax=1, square=True, xticklabels=False,
-                    yticklabels=False, cbar_kws={"label": "cosine", "shrink": 0.8})  # fmt: skip
+    style.matrix(axis, similarity, "cosine", vmin=-0.2, vmax=1)
     places, names = np.arange(0, len(order), max(1, -(-len(order) // MOST_LABELS))), np.asarray(identities)[order]
-    axis.set_xticks(places + 0.5, names[places], rotation=90, fontsize=9)
-    axis.set_yticks(places + 0.5, names[places], rotation=0, fontsize=9)
+    axis.set_xticks(places, names[places], rotation=90, fontsize=9)
+    axis.set_yticks(places, names[places], rotation=0, fontsize=9)
     off = similarity[~np.eye(len(similarity), dtype=bool)]
     axis.set_title(f"{title}: mean cosine of two identities' texts {off.mean():.2f}, highest {off.max():.2f}")
     return figure

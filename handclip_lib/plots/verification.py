@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri  # norm's, whose scipy.stats takes a second to import
 
 from handclip_lib.evaluation.tables import in_percent, plain
 from handclip_lib.evaluation.verification.error_rates import VerificationResult
@@ -60,7 +60,7 @@ def det_curves(results: Sequence[VerificationResult]) -> Figure:
     """
     limit = max(result.curve.lowest_supported for result in results)
     ticks = DET_TICKS[max(0, np.searchsorted(DET_TICKS, limit / 10, "right") - 1) :]
-    low, high = norm.ppf(ticks[0]), norm.ppf(ticks[-1])
+    low, high = ndtri(ticks[0]), ndtri(ticks[-1])
     figure, (axis,) = figure_with_axes(height=4.8)
     for row, result in enumerate(results):
         curve, (colour, marker, line) = result.curve, look(row)
@@ -68,21 +68,21 @@ def det_curves(results: Sequence[VerificationResult]) -> Figure:
         edge = _outside(*rates, ticks[0], ticks[-1])
         above: dict[str, Any] = {"clip_on": False, "zorder": 3} if edge else {}  # the frame
         ends = (ticks[0], ticks[-1]) if edge else (ticks[0] / 10, 0.9999)
-        fmr, fnmr = (norm.ppf(np.clip(rate, *ends)) for rate in rates)
+        fmr, fnmr = (ndtri(np.clip(rate, *ends)) for rate in rates)
         kept = _visible_steps((fmr - low) / (high - low), (fnmr - low) / (high - low))
         name = _with_eer(result) + (", along the edges" if edge else "")
         axis.step(fmr[kept], fnmr[kept], where="pre", color=colour, ls=line, label=name, **above)
         if edge or ticks[0] <= curve.eer <= ticks[-1]:
-            eer = norm.ppf(np.clip(curve.eer, ticks[0], ticks[-1]))
+            eer = ndtri(np.clip(curve.eer, ticks[0], ticks[-1]))
             axis.plot(eer, eer, marker, color=colour, ms=7, mfc="white", mew=1.5, **above)
     axis.plot([low, high], [low, high], color=QUIET, lw=0.8, ls=":")
     for side in (axis.xaxis, axis.yaxis):
-        side.set_major_locator(FixedLocator(norm.ppf(ticks)))
+        side.set_major_locator(FixedLocator(ndtri(ticks)))
         side.set_minor_locator(NullLocator())
-        side.set_major_formatter(FuncFormatter(lambda deviate, _: f"{in_percent(norm.cdf(deviate), '.3g')}%"))
+        side.set_major_formatter(FuncFormatter(lambda deviate, _: f"{in_percent(ndtr(deviate), '.3g')}%"))
     axis.set(xlim=(low, high), xlabel="non-mated pairs accepted (FMR)")
     axis.set(ylim=(low, high), ylabel="mated pairs rejected (FNMR)")
-    _shade(axis, norm.ppf(min(limit, 0.9999)), results[0].pairs.n_identities)
+    _shade(axis, ndtri(min(limit, 0.9999)), results[0].pairs.n_identities)
     _words_above(axis, "marks on the dotted line: EER")
     return figure
 
@@ -92,7 +92,7 @@ def threshold_choice(result: VerificationResult, threshold: float) -> Figure:
     """The scores of a model with one threshold, and what it does: FMR, FNMR and the pairs behind them."""
     pairs, curve = result.pairs, result.curve
     place = int(np.searchsorted(curve.thresholds, threshold))
-    n_impostor, n_genuine = len(pairs.impostor), len(pairs.genuine)
+    n_impostor, n_genuine = pairs.n_impostor, len(pairs.genuine)
     accepted, rejected = n_impostor - int(curve.non_mated_below[place]), int(curve.mated_below[place])
     fmr, fnmr = accepted / n_impostor, rejected / n_genuine
     doubt = "" if fmr >= curve.lowest_supported else ", too few for a claim"
@@ -101,7 +101,7 @@ def threshold_choice(result: VerificationResult, threshold: float) -> Figure:
         f" ({counted(pairs.n_identities, 'person')}{doubt})\n"
         f"FNMR {in_percent(fnmr, '.3g')} %: {rejected:,} of {counted(n_genuine, 'mated pair')} rejected"
     )
-    figure = score_histogram(pairs.genuine, pairs.impostor, height=3.6)
+    figure = score_histogram(pairs.genuine, pairs.shown, height=3.6)
     (axis,) = figure.axes
     axis.axvline(threshold, color=QUERY, lw=1.8, label=f"threshold: {threshold:.3f}")
     axis.set_xlabel("cosine similarity of two images")

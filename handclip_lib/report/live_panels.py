@@ -120,7 +120,7 @@ def _thresholds(folder: Path, _: Any) -> LivePanel:
     saved, split = load_evaluation(folder), Split.read(folder)
     models = [model for model in saved.models if not is_baseline(model)]
     results = verify_models({model: saved.features(model) for model in models}, split)
-    low = min(float(np.median(result.pairs.impostor)) for result in results)
+    low = min(float(np.median(result.pairs.shown)) for result in results)
     high = max(float(result.curve.thresholds[-2]) for result in results)
     start = results[0].curve.eer_threshold
     steps = sorted({*np.linspace(low, high, THRESHOLDS).tolist(), start})

@@ -2,7 +2,6 @@
 
 import atexit
 import html
-import io
 import json
 import os
 import re
@@ -23,7 +22,7 @@ from handclip_lib.places import elsewhere, project, reports_folder
 from handclip_lib.runs import inputs
 from handclip_lib.runs.identity import run_id, versions
 from handclip_lib.runs.record import Claim, not_learnt, now, read_record, remove_results, this_process, write_record
-from handclip_lib.runs.shown import about_figure, columns_of_text
+from handclip_lib.runs.shown import about_figure, as_png, columns_of_text
 from handclip_lib.version import commit_of, commit_of_library
 
 if TYPE_CHECKING:
@@ -113,13 +112,12 @@ class Run:
     def _show(self, figure: "Figure", name: str, alt: str, caption: str = "", **place: Any) -> None:
         _check_name(name)
         alt += self._label
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=DPI)
+        picture = as_png(figure, DPI)
         with whole_file(self.folder / "figures" / f"{name}.png") as private:
-            private.write_bytes(buffer.getvalue())
+            private.write_bytes(picture)
         seen = {"caption": caption + self._label} if caption else {}
         about = {"image/png": about_figure(figure, alt) | seen}
-        _display({"image/png": buffer.getvalue(), "text/plain": alt}, about, **place)
+        _display({"image/png": picture, "text/plain": alt}, about, **place)
 
     def live(self, draw: "Callable[..., Figure]", name: str, alt: str) -> Callable[..., None]:
         """A figure in one place of the notebook, drawn anew of what the result is called with.

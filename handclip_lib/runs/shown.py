@@ -1,10 +1,25 @@
 """What a figure and a table say of themselves beside what is seen, for a report that must know what it may show."""
 
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+
+def as_png(figure: "Figure", dpi: float) -> bytes:
+    """What `savefig` writes of a figure, by one drawing: it draws all twice, once for the layout alone."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer, canvas, before = BytesIO(), figure.canvas, figure.dpi
+    figure.dpi = dpi
+    try:
+        FigureCanvasAgg(figure).print_png(buffer)
+    finally:
+        figure.dpi = before
+        figure.set_canvas(canvas)
+    return buffer.getvalue()
 
 
 def about_figure(figure: "Figure", alt: str) -> dict[str, Any]:

@@ -85,13 +85,14 @@ def retrieval_browser(features: Features, split: Split, images: DecodedImages, t
             raise LookupError(f"no query is {queries} in draw {draw}, gallery {gallery!r}; choose other queries")
         row, held = order[min(query, len(order)) - 1], ranking.draw
         columns, ranks = ranking.best(row, top_k)
+        scores, is_match = ranking.row(row)
         titles = [
-            f"{rank}. {_in_two_lines(held.gallery_ids[column])}\n{ranking.similarity[row, column]:.3f}"
+            f"{rank}. {_in_two_lines(held.gallery_ids[column])}\n{scores[column]:.3f}"
             for rank, column in zip(ranks, columns, strict=True)
         ]
         pixels = images.pixels[images.rows([held.query_paths[row], *held.gallery_paths[columns]])]
         title = f"query\n{held.query_ids[row]}"
-        return ranked_gallery(pixels[0], title, pixels[1:], titles, ranking.is_match[row, columns])
+        return ranked_gallery(pixels[0], title, pixels[1:], titles, is_match[columns])
 
     controls = {
         "draw": ipywidgets.IntSlider(0, 0, split.meta["draws"] - 1),

@@ -4,7 +4,6 @@ import base64
 import html
 import inspect
 from collections.abc import Callable
-from io import BytesIO
 from threading import Event, Thread
 from typing import Any
 
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from handclip_lib.errors import ConfigError
 from handclip_lib.parameters.guard import resolve, run_command
 from handclip_lib.parameters.parts import Parameters
-from handclip_lib.runs.shown import about_figure
+from handclip_lib.runs.shown import about_figure, as_png
 
 MOST_FRAMES = 12  # that the report's style can show
 DPI = 144  # one and a half pixels a CSS pixel, for dense screens
@@ -248,6 +247,4 @@ def _width(figure: Figure) -> int:
 
 def _png(figure: Figure) -> str:
     """As base64."""
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return base64.b64encode(as_png(figure, DPI)).decode()

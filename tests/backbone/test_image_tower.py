@@ -4,10 +4,13 @@ import torch
 from handclip_lib.backbone.image_tower import (
     ALL,
     QuickGELU,
+    attends,
+    attention_relevance,
     blocks_of,
     frozen_part,
     learning_part,
     learning_tokens,
+    resize_input,
     train_mode,
     unfreeze,
 )
@@ -142,3 +145,44 @@ def test_frozen_batch_norms_count_nothing():
 def test_more_blocks_than_there_are_is_refused(visual, last):
     with pytest.raises(ConfigError, match=f"unfreeze_blocks={last}: this image tower has {len(blocks_of(visual))}"):
         unfreeze(visual, last)
+
+
+def relevance_one_head_at_a_time(visual, image, direction, sign: float) -> torch.Tensor:
+    """Chefer et al.'s rule as they write it: every token's relevance, of every block, from the first on."""
+    x = visual.conv1(image).flatten(2).transpose(1, 2)
+    x = torch.cat([visual.class_embedding.expand(1, 1, -1), x], 1) + visual.positional_embedding
+    x, attentions = visual.ln_pre(x)[0], []
+    for block in visual.transformer.resblocks:
+        normed, attention = block.ln_1(x), block.attn
+        size, mixed, maps = x.shape[1] // attention.num_heads, [], []
+        query, key, value = (normed @ attention.in_proj_weight.T + attention.in_proj_bias).split(x.shape[1], dim=1)
+        for head in range(attention.num_heads):
+            own = slice(head * size, (head + 1) * size)
+            maps.append((query[:, own] @ key[:, own].T / size**0.5).softmax(dim=1))
+            mixed.append(maps[-1] @ value[:, own])
+        attentions.append(maps)
+        x = x + attention.out_proj(torch.cat(mixed, 1))
+        x = x + block.mlp(block.ln_2(x))
+    embedding = visual.ln_post(x[0]) @ visual.proj
+    torch.testing.assert_close(embedding, visual(image)[0], rtol=1e-4, atol=1e-4)
+    score = sign * embedding @ direction / embedding.norm()
+    relevance = torch.eye(x.shape[0])
+    for maps in attentions:
+        gradients = torch.autograd.grad(score, maps, retain_graph=True)
+        step = sum((g * a).clamp(min=0) for g, a in zip(gradients, maps, strict=True)) / len(maps)
+        relevance = relevance + step.detach() @ relevance
+    return relevance[0, 1:]
+
+
+def test_relevance_is_what_is_for_a_direction_less_what_is_against_it():
+    visual, generator = tower("vit"), torch.Generator().manual_seed(3)
+    image, direction = torch.randn(1, 3, 64, 32, generator=generator), torch.randn(48, generator=generator)
+    resize_input(visual, (64, 64), (64, 32))
+    spoken = [relevance_one_head_at_a_time(visual, image, direction, sign) for sign in (1, -1)]
+    assert all(relevance.min() > 0 for relevance in spoken)
+    with torch.no_grad():
+        found = attention_relevance(visual, image, direction)
+    assert found.shape == (4, 2)
+    torch.testing.assert_close(found.flatten(), spoken[0] - spoken[1], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(attention_relevance(visual, image, -direction), -found)
+    assert attends(visual) and not attends(tower("resnet"))

@@ -90,14 +90,14 @@ def test_a_disk_that_fills_before_the_report(small_disk: Path, monkeypatch, caps
     monkeypatch.setenv("HANDCLIP_REPORTS", str(small_disk))
     filler, words = small_disk / "filler", ["run", "01"]
 
-    def notebook_that_fills_the_disk(command, environment, timeout):
-        folder = Path(environment[RUN_FOLDER])
+    def notebook_that_fills_the_disk(_, task, timeout):
+        folder = Path(task["environment"][RUN_FOLDER])
         write_record(folder, read_record(folder) | {"reached_the_end": True})
         free = os.statvfs(small_disk)
         filler.write_bytes(b"0" * (free.f_bavail * free.f_bsize - 8_192))  # room for the record, not for a report
         return 0, None
 
-    monkeypatch.setattr(launcher, "_papermill", notebook_that_fills_the_disk)
+    monkeypatch.setattr(launcher.Papermill, "run", notebook_that_fills_the_disk)
     assert main(words) == 2
     (folder,) = (small_disk / "runs").glob("01_*")
     said = capsys.readouterr().err

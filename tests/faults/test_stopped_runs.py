@@ -52,7 +52,7 @@ class Command:
     def kernel(self) -> psutil.Process:
         """The process that computes."""
         below = psutil.Process(self.process.pid).children(recursive=True)
-        return next(child for child in below if "ipykernel_launcher" in " ".join(child.cmdline()))
+        return next(child for child in below if "handclip_lib.launch.kernel" in " ".join(child.cmdline()))
 
     def __enter__(self) -> "Command":
         return self

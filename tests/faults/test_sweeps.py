@@ -48,7 +48,7 @@ def test_a_killed_worker_s_run_is_run_by_the_other(reports: Path, cluster, tmp_p
     (tmp_path / "sweep.yml").write_text(TINY + "grid: {samples: [2, 3, 4]}\n")
     command = [*SWEEP, "-f", str(tmp_path / "sweep.yml"), "--scheduler", address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as sweep:
-        _until(lambda: len(_kernels(reports)) == 2, "two runs did not start")
+        _until(lambda: len(_begun(reports)) == 2, "two runs did not start")
         workers[0].send_signal(signal.SIGKILL)
         out, _ = sweep.communicate(timeout=240)
     assert (sweep.returncode, out.count("interrupted"), out.count("failed")) == (0, 0, 0), out
@@ -77,7 +77,7 @@ def test_a_killed_sweep_leaves_no_run_behind_and_goes_on_from_there(reports: Pat
     command = [*SWEEP, "-f", str(tmp_path / "sweep.yml"), "--workers", "1"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT) as sweep:
         _until(lambda: [r["status"] for r in _records(reports)].count("succeeded") == 1, "no run succeeded")
-        _until(lambda: len(_kernels(reports)) == 1, "the second run did not start")
+        _until(lambda: len(_begun(reports)) == 2, "the second run did not start")
         sweep.kill()
     _until(lambda: not _processes_of(reports), "processes are left")
     assert sorted(record["status"] for record in _records(reports)) == ["interrupted", "succeeded"]
@@ -137,8 +137,9 @@ def test_slurm_runs_a_sweep_and_a_killed_job_is_run_again(slurm, reports: Path, 
     (tmp_path / "sweep.yml").write_text(TINY + "grid: {samples: [2, 3, 4]}\n")
     command = [*SWEEP, "-f", str(tmp_path / "sweep.yml"), "--slurm", "-s", "time", "5"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as sweep:
-        _until(lambda: len(_kernels(reports)) >= 1, "no run started")
-        above = _kernels(reports)[0].parents()  # of a job whose run has begun: another may not be as far
+        _until(lambda: _begun(reports), "no run started")
+        begun = [k for k in _kernels(reports) if Path(k.environ()["HANDCLIP_RUN"]).name in _begun(reports)]
+        above = begun[0].parents()  # of a job whose run has begun: another may not be as far
         next(p for p in above if "submitit.core._submit" in _command(p) and "srun" not in _command(p)[0]).kill()
         out, _ = sweep.communicate(timeout=400)
     assert sweep.returncode == 0, out
@@ -197,7 +198,9 @@ def _processes_of(reports: Path) -> list[psutil.Process]:
 
 
 def _kernels(reports: Path) -> list[psutil.Process]:
-    return [process for process in _processes_of(reports) if "ipykernel_launcher" in " ".join(_command(process))]
+    return [
+        process for process in _processes_of(reports) if "handclip_lib.launch.kernel" in " ".join(_command(process))
+    ]
 
 
 def _command(process: psutil.Process) -> list[str]:

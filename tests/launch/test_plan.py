@@ -20,7 +20,7 @@ GIVEN = {"epochs": 5, "drawn_subjects": 12}
 @pytest.fixture(autouse=True)
 def reports(tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path / "reports"))
-    monkeypatch.setattr(launcher, "_papermill", lambda *_: (1, "SIGTERM"))
+    monkeypatch.setattr(launcher.Papermill, "run", lambda *_: (1, "SIGTERM"))
     return tmp_path / "reports"
 
 
@@ -137,7 +137,7 @@ def test_force_starts_a_training_anew_and_a_plain_rerun_keeps_its_checkpoint():
     ],
 )
 def test_how_a_run_ended_is_told_apart(ending, status, words, code, monkeypatch):
-    monkeypatch.setattr(launcher, "_papermill", lambda *_: ending)
+    monkeypatch.setattr(launcher.Papermill, "run", lambda *_: ending)
     done = launch(NOTEBOOK, GIVEN)
     record = json.loads((done.folder / "run.json").read_text())
     assert record["status"] == done.status == status

@@ -8,9 +8,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from handclip_lib.data.images import DecodedImages
-from handclip_lib.evaluation.studies.occlusion_sensitivity import OcclusionMap
+from handclip_lib.evaluation.studies.occlusion_sensitivity import DecisionMap
 from handclip_lib.plots import retrieval as plots
-from handclip_lib.plots.retrieval import occlusion_alt, occlusion_rows, upsampled
+from handclip_lib.plots.retrieval import decision_alt, decision_rows, upsampled
 from handclip_lib.plots.style import COLOURS, MATCH, OTHER, QUERY
 
 LITERAL = r"$x_1$ <b> \frac $"  # as mathematics this would be italic, or an error when drawn
@@ -169,14 +169,14 @@ def shown():
     )  # fmt: skip
     first = np.zeros((4, 4))
     first[1, 2], first[3, 0] = 0.2, -0.05
-    maps = [OcclusionMap(first, 0.75, 0.5), OcclusionMap(-2 * first, 0.25, 0.375)]
+    maps = [DecisionMap(first, 0.75, 0.5), DecisionMap(-2 * first, 0.25, 0.375)]
     pixels = np.random.default_rng(0).integers(0, 256, (4, 12, 16, 3), np.uint8)
     return rows, maps, DecodedImages(tuple("abcd"), pixels, {}, ("",) * 4)
 
 
 def test_a_row_shows_the_three_images_and_the_map_on_one_scale(shown):
     rows, maps, images = shown
-    figure = occlusion_rows(rows, maps, images)
+    figure = decision_rows(rows, maps, images)
     figure.canvas.draw()
     *pictures, bar = figure.axes
     assert len(pictures) == 8
@@ -186,7 +186,7 @@ def test_a_row_shows_the_three_images_and_the_map_on_one_scale(shown):
             np.testing.assert_array_equal(axis.get_images()[0].get_array(), images.pixels["abcd".index(name)])
         pale, parts = own[3].get_images()
         assert pale.get_array().min() >= 127
-        np.testing.assert_allclose(parts.get_array(), upsampled(found.fall, 12, 16))
+        np.testing.assert_allclose(parts.get_array(), upsampled(found.parts, 12, 16))
         assert (parts.norm.vmin, parts.norm.vmax) == (-0.4, 0.4)  # the strongest part of all rows, both ways
         assert [to_hex(axis.spines["left"].get_edgecolor()) for axis in own] == [
             colour.lower() for colour in (QUERY, MATCH, OTHER, QUERY)
@@ -203,7 +203,7 @@ def test_a_row_shows_the_three_images_and_the_map_on_one_scale(shown):
 
 
 def test_what_does_not_matter_is_clear_and_the_two_directions_differ(shown):
-    figure = occlusion_rows(*shown)
+    figure = decision_rows(*shown)
     colours = figure.axes[3].get_images()[1].get_cmap()
     for_person, for_nobody, against = colours(1.0), colours(0.5), colours(0.0)
     assert for_nobody[3] < 0.1 < 0.8 < for_person[3] == against[3]
@@ -214,19 +214,32 @@ def test_what_does_not_matter_is_clear_and_the_two_directions_differ(shown):
 
 def test_a_model_that_no_part_matters_to_is_drawn_too(shown):
     rows, _, images = shown
-    nothing = [OcclusionMap(np.zeros((3, 3)), 0.5, 0.5)] * 2
-    figure = occlusion_rows(rows, nothing, images)
+    nothing = [DecisionMap(np.zeros((3, 3)), 0.5, 0.5)] * 2
+    figure = decision_rows(rows, nothing, images)
     figure.canvas.draw()
     assert figure.axes[3].get_images()[1].norm.vmax == 1
 
 
 def test_the_alternative_text_names_the_strongest_part(shown):
     rows, maps, _ = shown
-    text = occlusion_alt(rows, maps)
+    text = decision_alt(rows, maps)
     assert (
         "clear hit, margin +0.250: it falls most, by 0.200, when row 2 of 4 from the top, column 3 of 4 from the left"
     ) in text
     assert "clear miss, margin -0.125: it rises most, by 0.400, when row 2 of 4" in text
+
+
+def test_relevance_is_said_to_be_it_and_to_have_no_unit(shown):
+    rows, maps, images = shown
+    maps = [DecisionMap(result.parts[:, :3], result.match_score, result.wrong_score, "relevance") for result in maps]
+    figure = decision_rows(rows, maps, images)
+    assert figure.axes[3].get_title() == "attention relevance\nmargin +0.250"
+    assert figure.axes[-1].get_xlabel().startswith("relevance of the part for the margin (no unit)")
+    text = decision_alt(rows, maps)
+    assert "decided, by attention relevance. clear hit, margin +0.250: row 2 of 4 from the top, column 3 of 3" in text
+    assert (
+        "clear miss, margin -0.125: row 2 of 4 from the top, column 3 of 3 from the left speaks most, for some" in text
+    )
 
 
 def test_an_upsampled_map_keeps_the_middles_of_cells_and_lies_between_them():

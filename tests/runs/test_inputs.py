@@ -183,14 +183,14 @@ def test_a_run_whose_data_change_while_it_goes_on_fails_by_name(tmp_path):
 def test_a_run_launched_on_data_that_change_has_no_figures(tmp_path, monkeypatch):
     root = a_data_set(tmp_path / "data")
 
-    def notebook(_, environment, __):
-        monkeypatch.setenv("HANDCLIP_RUN", environment["HANDCLIP_RUN"])
+    def notebook(_, task, __):
+        monkeypatch.setenv("HANDCLIP_RUN", task["environment"]["HANDCLIP_RUN"])
         replaced(root / "Hands" / "Hand_1.jpg", b"person 9")
         with pytest.raises(RunError, match="what data_root names changed"):
             start(Evaluation, {"dataset": "11k", "data_root": str(root)})[1].finish(rank1=0.5)
         return 1, None
 
-    monkeypatch.setattr(launcher, "_papermill", notebook)
+    monkeypatch.setattr(launcher.Papermill, "run", notebook)
     done = launch(find_notebook("05"), {"dataset": "11k", "data_root": str(root)})
     assert (done.status, read_record(done.folder)["metrics"]) == ("failed", {})
 
@@ -217,8 +217,8 @@ def test_an_analysis_may_end_while_other_runs_go_on(reports):
 
 
 def test_a_forced_rerun_that_fails_leaves_nothing_of_the_success_before_it(reports, monkeypatch):
-    def succeeds(_, environment, __):
-        monkeypatch.setenv("HANDCLIP_RUN", environment["HANDCLIP_RUN"])
+    def succeeds(_, task, __):
+        monkeypatch.setenv("HANDCLIP_RUN", task["environment"]["HANDCLIP_RUN"])
         _, run = start(ImageFinetune, {})
         (run.folder / "figures").mkdir()
         for name in ("results.csv", "figures/cmc.png", "best.safetensors", "image.safetensors", "split.json"):
@@ -226,11 +226,11 @@ def test_a_forced_rerun_that_fails_leaves_nothing_of_the_success_before_it(repor
         run.finish(rank1=0.9)
         return 0, None
 
-    monkeypatch.setattr(launcher, "_papermill", succeeds)
+    monkeypatch.setattr(launcher.Papermill, "run", succeeds)
     done = launch(find_notebook("03"), {})
     assert (done.status, read_record(done.folder)["metrics"]) == ("succeeded", {"rank1": 0.9})
     (done.folder / "my notes.txt").write_text("mine")
-    monkeypatch.setattr(launcher, "_papermill", lambda *_: (-9, None))
+    monkeypatch.setattr(launcher.Papermill, "run", lambda *_: (-9, None))
     again = launch(find_notebook("03"), {}, force=True)
     assert (again.folder, again.status, read_record(again.folder)["metrics"]) == (done.folder, "died", {})
     left = {file.relative_to(done.folder).as_posix() for file in done.folder.rglob("*") if file.is_file()}
@@ -243,7 +243,7 @@ def test_what_is_removed_at_the_start_is_no_success_any_more(forced, monkeypatch
         raise KeyboardInterrupt
 
     if forced:
-        monkeypatch.setattr(launcher, "_papermill", lambda *_: (1, None))
+        monkeypatch.setattr(launcher.Papermill, "run", lambda *_: (1, None))
         folder = launch(find_notebook("03"), {}).folder
     else:
         folder = start(ImageFinetune, {})[1].folder
@@ -257,7 +257,7 @@ def test_what_is_removed_at_the_start_is_no_success_any_more(forced, monkeypatch
 
 
 def test_a_stopped_training_keeps_its_checkpoint_and_no_half_result(reports, monkeypatch):
-    monkeypatch.setattr(launcher, "_papermill", lambda *_: (1, "SIGTERM"))
+    monkeypatch.setattr(launcher.Papermill, "run", lambda *_: (1, "SIGTERM"))
     folder = launch(find_notebook("03"), {}).folder
     for name in ("image.safetensors", "history.csv"):
         (folder / name).write_text("half")

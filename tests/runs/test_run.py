@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import socket
@@ -20,6 +21,7 @@ from handclip_lib.runs import start
 from handclip_lib.runs.identity import run_id
 from handclip_lib.runs.record import read_record, this_process, write_record
 from handclip_lib.runs.run import Run
+from handclip_lib.runs.shown import as_png
 
 pytestmark = pytest.mark.usefixtures("reports")
 
@@ -286,3 +288,19 @@ def test_latest_is_another_run_once_there_is_a_newer_one(reports: Path):
     first = run_id(config, "")
     finished(reports, 4, "2026-01-02T00:00:00+00:00")
     assert len({none, first, run_id(config, "")}) == 3
+
+
+def test_a_figure_is_drawn_once_to_what_savefig_draws_in_two_passes():
+    def drawn() -> Figure:
+        figure = Figure(figsize=(5, 3), layout="constrained")
+        for axis in figure.subplots(1, 2):
+            axis.plot([1, 2, 30_000], [-3e6, 0, 2], label="a curve")
+            axis.set(title="a title\nof two lines", xlabel="one", ylabel="another")
+            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
+        return figure
+
+    plain, figure = io.BytesIO(), drawn()
+    drawn().savefig(plain, format="png", dpi=144)
+    canvas, dpi = figure.canvas, figure.dpi
+    assert as_png(figure, 144) == plain.getvalue()
+    assert (figure.canvas, figure.dpi) == (canvas, dpi)

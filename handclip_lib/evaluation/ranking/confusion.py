@@ -11,8 +11,8 @@ from handclip_lib.data.manifest import Draw, Split
 from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
-from handclip_lib.evaluation.ranking.protocol import ProtocolResult
-from handclip_lib.evaluation.ranking.retrieval import TIE, cosines, retrieval_metrics
+from handclip_lib.evaluation.ranking.protocol import ProtocolResult, best_images
+from handclip_lib.evaluation.ranking.retrieval import TIE, cosines
 from handclip_lib.evaluation.tables import result_table
 
 CHOICES = ("worst", "wrong", "random", "all")
@@ -96,9 +96,14 @@ class RankedQueries:
 
     def __init__(self, features: Features, draw: Draw):
         self.draw = draw
-        self.similarity = cosines(features.of(draw.query_paths), features.of(draw.gallery_paths))
-        self.is_match = draw.query_ids[:, None] == draw.gallery_ids[None, :]
-        self._first = retrieval_metrics(self.similarity, draw.query_ids, draw.gallery_ids, tie=TIE).first_match_rank
+        self._query, self._gallery = features.of(draw.query_paths), features.of(draw.gallery_paths)
+        metrics, _, self._best = best_images(self._query, self._gallery, draw.query_ids, draw.gallery_ids)
+        self._first = metrics.first_match_rank
+
+    def row(self, query: int) -> tuple[np.ndarray, np.ndarray]:
+        """Cosines of a query with the gallery, float32 (n_gallery,), and whether each is a match."""
+        scores = cosines(self._query[query : query + 1], self._gallery)[0]
+        return scores, self.draw.query_ids[query] == self.draw.gallery_ids
 
     def order(self, queries: str) -> np.ndarray:
         """Rows of the queries to show, in the order to show them; those without a match only in "all".
@@ -115,14 +120,14 @@ class RankedQueries:
         if queries == "worst":
             return matched[np.argsort(-first[matched], kind="stable")]
         wrong = matched[first[matched] > 1]
-        best_match = np.where(self.is_match[wrong], self.similarity[wrong], -np.inf).max(1, initial=-np.inf)
-        lead = self.similarity[wrong].max(1, initial=-np.inf) - best_match
-        return wrong[np.argsort(-lead, kind="stable")]
+        match, other = self._best[:, wrong]
+        return wrong[np.argsort(match - np.maximum(match, other), kind="stable")]
 
-    def best(self, row: int, top_k: int) -> tuple[np.ndarray, np.ndarray]:
+    def best(self, query: int, top_k: int) -> tuple[np.ndarray, np.ndarray]:
         """Columns of the `top_k` best gallery images, and of the first match where it comes later; and their ranks."""
-        ranked = np.lexsort((self.is_match[row], self.is_match[row] * TIE - self.similarity[row]))
-        matches = np.flatnonzero(self.is_match[row, ranked])[:1]
+        scores, is_match = self.row(query)
+        ranked = np.lexsort((is_match, is_match * TIE - scores))
+        matches = np.flatnonzero(is_match[ranked])[:1]
         places = np.append(np.arange(min(top_k, len(ranked))), matches[matches >= top_k])
         return ranked[places], places + 1
 

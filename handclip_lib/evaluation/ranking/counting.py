@@ -84,6 +84,15 @@ class Labels:
         return f"{missing}; are both from one split?"
 
 
+def matches(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of each query and of each gallery image of the same code, int64 (n,) both, a query's own in order."""
+    order = np.argsort(gallery, kind="stable")
+    begin, end = (np.searchsorted(gallery[order], query, side) for side in ("left", "right"))
+    count = end - begin
+    nth = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    return np.repeat(np.arange(len(query)), count), order[np.repeat(begin, count) + nth]
+
+
 def as_array(name: str, values: object) -> np.ndarray:
     """Values as a numpy array; an EvaluationError where they are none."""
     try:

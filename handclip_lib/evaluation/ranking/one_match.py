@@ -5,14 +5,12 @@ more than `rounding`: what it decides by more is decided, and the few pairs it l
 the results are those of `rank_features` to the bit, whatever the block, the threads or the machine.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from handclip_lib.evaluation.ranking.retrieval import LENGTH_TOLERANCE, TIE, RetrievalMetrics, cosines
-from handclip_lib.machine import cores
+from handclip_lib.machine import cores, workers
 
 ROWS, COLUMNS = 512, 4096  # of a block of similarities: 8 MiB, near the cache; columns divisible by 8
 AT_ONCE = 2**15  # pairs computed at once
@@ -84,7 +82,7 @@ def rank_one_match(query: np.ndarray, gallery: np.ndarray, match: np.ndarray) ->
     if threads == 1:
         some(0)
     else:
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+        with workers() as pool:
             list(pool.map(some, range(threads)))
     return found
 

@@ -13,6 +13,7 @@ from handclip_lib.data.manifest import Draw, Split
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features, is_baseline
 from handclip_lib.evaluation.intervals import FEWEST, RULE_OF_THREE, Interval, share_interval
+from handclip_lib.evaluation.ranking.counting import matches
 from handclip_lib.evaluation.ranking.one_match import rank_one_match
 from handclip_lib.evaluation.ranking.retrieval import (
     TIED_SHARE_WARNED,
@@ -219,15 +220,16 @@ def in_burst(draw: Draw, burst: int) -> np.ndarray:
         return np.zeros(len(draw.query_paths), bool)
     if burst < 0:
         raise EvaluationError(f"burst={burst}: a number of captures is wanted, 0 or more")
-    own = draw.query_ids[:, None] == draw.gallery_ids[None, :]
-    needed = own.any(0)  # of a distractor the capture number is never asked
+    codes = pd.factorize(np.concatenate([draw.query_ids, draw.gallery_ids]))[0]
+    query, own = matches(codes[: len(draw.query_ids)], codes[len(draw.query_ids) :])
+    needed = np.unique(own)  # of a distractor the capture number is never asked
     paths = np.concatenate([draw.query_paths, draw.gallery_paths[needed]])
     unknown = np.concatenate([draw.query_captures, draw.gallery_captures[needed]]) < 0
     if unknown.any():
         path = paths[np.argmax(unknown)]
         raise EvaluationError(f"burst={burst}: the file name of {path!r} has no capture number; use burst=0")
-    near = np.abs(draw.query_captures[:, None] - draw.gallery_captures[None, :]) <= burst
-    return (own & near).any(1)
+    near = np.abs(draw.query_captures[query] - draw.gallery_captures[own]) <= burst
+    return np.isin(np.arange(len(draw.query_ids)), query[near])
 
 
 def burst_shares(features: Mapping[str, Features], split: Split, bursts: Sequence[int] = (0, 1, 2, 5)) -> pd.DataFrame:
@@ -278,21 +280,8 @@ def near_duplicates(features: Features, split: Split, threshold: float = 0.98, m
 
 def _ranked(features: Features, draw: Draw, exclude: np.ndarray | None = None) -> tuple[RetrievalMetrics, pd.DataFrame]:
     """Metrics of one draw, and the best match and best wrong image of each query that is matched and not left out."""
-    n_query = len(draw.query_paths)
-    codes = pd.factorize(np.concatenate([draw.query_ids, draw.gallery_ids]))[0]
     query, gallery = features.of(draw.query_paths), features.of(draw.gallery_paths)
-    place = np.full(codes.max() + 1, -1)
-    place[codes[n_query:]] = np.arange(len(gallery))
-    asked = np.ones(n_query, bool) if exclude is None else ~exclude
-    match = np.where(asked, place[codes[:n_query]], -1)
-    if (place >= 0).sum() == len(gallery) and (match >= 0).any():
-        check_unit_length("query", query, np.flatnonzero(asked))
-        check_unit_length("gallery", gallery)
-        found = rank_one_match(query, gallery, match)
-        best, score = np.stack([match, found.wrong]), np.stack([found.match_score, found.wrong_score])
-        metrics = found.metrics(len(gallery), asked)
-    else:
-        metrics, best, score = _ranked_by_all(query, gallery, codes, exclude)
+    metrics, best, score = best_images(query, gallery, draw.query_ids, draw.gallery_ids, exclude)
     rank = metrics.first_match_rank
     table = pd.DataFrame(
         {
@@ -303,6 +292,30 @@ def _ranked(features: Features, draw: Draw, exclude: np.ndarray | None = None) -
         }
     )  # fmt: skip
     return metrics, table[rank > 0]
+
+
+def best_images(
+    query: np.ndarray, gallery: np.ndarray, query_ids: np.ndarray, gallery_ids: np.ndarray,
+    exclude: np.ndarray | None = None,
+) -> tuple[RetrievalMetrics, np.ndarray, np.ndarray]:  # fmt: skip
+    """Metrics of a ranking, and of each query the best match and the best image of someone else.
+
+    Their places in the gallery, int (2, n_query), which say nothing where the score is -infinity: there is no such
+    image; and their scores, float32 (2, n_query).
+    """
+    n_query = len(query)
+    codes = pd.factorize(np.concatenate([query_ids, gallery_ids]))[0]
+    place = np.full(codes.max() + 1, -1)
+    place[codes[n_query:]] = np.arange(len(gallery))
+    asked = np.ones(n_query, bool) if exclude is None else ~exclude
+    match = np.where(asked, place[codes[:n_query]], -1)
+    if (place >= 0).sum() == len(gallery) and (match >= 0).any():
+        check_unit_length("query", query, np.flatnonzero(asked))
+        check_unit_length("gallery", gallery)
+        found = rank_one_match(query, gallery, match)
+        best, score = np.stack([match, found.wrong]), np.stack([found.match_score, found.wrong_score])
+        return found.metrics(len(gallery), asked), best, score
+    return _ranked_by_all(query, gallery, codes, exclude)
 
 
 def _ranked_by_all(

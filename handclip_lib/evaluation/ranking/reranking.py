@@ -4,6 +4,7 @@ Both use the whole gallery at once (re-ranking the other queries as well): what 
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from scipy import sparse
@@ -12,9 +13,11 @@ from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import check_memory
 from handclip_lib.evaluation.ranking.counting import compiled
 from handclip_lib.evaluation.ranking.retrieval import check_unit_length, embeddings_of
+from handclip_lib.machine import workers
 
 SMALLEST = 1e-6  # of what is a squared distance rather than rounding: images may all be the same
 BLOCK_BYTES = 8 * 2**20  # of similarities, or of gathered embeddings, at once: near the cache
+ROWS, COLUMNS = 512, 2048  # of a tile of similarities: 4 MiB
 LAST = np.uint64(2**64 - 1)  # a key after every other
 INDICES, VALUES = "int64[::1]", "float32[::1]"
 SIGNATURE = f"void(float32[:,::1], int64[::1], {INDICES}, {INDICES}, {VALUES}, {INDICES}, {INDICES}, {VALUES}, float32)"
@@ -58,7 +61,8 @@ def rerank_similarity(
     for matrix in (weights, having):  # scipy chooses int32 where they suffice
         matrix.indptr, matrix.indices = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64)
     size = max(1, BLOCK_BYTES // (4 * n_gallery))
-    for start in range(0, n_query, size):
+
+    def compare(start: int) -> None:
         rows = np.arange(start, min(start + size, n_query))
         # 1 - share × distance - (1 - share) × (1 - overlap), in one array
         block = similarity[start : start + size]
@@ -67,6 +71,9 @@ def rerank_similarity(
         block += distance_share
         add_overlap(block, rows, weights, having, 1 - distance_share)
         np.clip(block, 0, 1, out=block)
+
+    with workers() as pool:
+        list(pool.map(compare, range(0, n_query, size)))
     return similarity
 
 
@@ -111,28 +118,54 @@ def _neighbours(images: np.ndarray, k: int, similarity: np.ndarray) -> tuple[np.
     Two images are multiplied once: a block of images with those from its first on, which serves both sides. What the
     queries, which stand first, have with the gallery is written into `similarity`, (n_query, n_gallery).
     """
-    n, n_query = len(images), len(similarity)
+    n = len(images)
     best, lowest = np.full((n, k), LAST), np.full(n, np.inf, np.float32)
-    size = min(max(k, BLOCK_BYTES // (4 * n)), n)
-    for start in range(0, n, size):
-        stop = min(start + size, n)
-        block = images[start:stop] @ images[start:].T
-        if start < n_query:
-            similarity[start:stop] = block[: n_query - start, n_query - start :]
-        later = block[:, stop - start :]
-        np.minimum(lowest[start:stop], block.min(axis=1), out=lowest[start:stop])
-        np.minimum(lowest[stop:], later.min(axis=0), out=lowest[stop:])
-        np.fill_diagonal(block, np.inf)
-        # What comes later in order has to be nearer, not as near, than the k there are.
-        least = _bound(block, k) if start == 0 else np.nextafter(_furthest(best[start:stop]), np.float32(np.inf))
-        row, column = np.divmod(np.flatnonzero(block >= least[:, None]), n - start)
-        _keep(best[start:stop], row, block[row, column], column + start)
-        if stop < n:
-            least = _bound(later.T, k) if start == 0 else np.nextafter(_furthest(best[stop:]), np.float32(np.inf))
-            row, column = np.divmod(np.flatnonzero(later >= least), n - stop)
-            _keep(best[stop:], column, later[row, column], row + start)
+    size = min(max(k, ROWS), n)
+    with workers() as pool:
+        for start in range(0, n, size):
+            stop = min(start + size, n)
+            least = None if start == 0 else _nearer(best[start:stop])
+            tiles = partial(_tile, images, similarity, best, lowest, slice(start, stop), least)
+            lows, *found = zip(*pool.map(tiles, range(start, n, COLUMNS)), strict=True)
+            np.minimum(lowest[start:stop], np.min(lows, axis=0), out=lowest[start:stop])
+            _keep(best[start:stop], *(np.concatenate(part) for part in found))
     best.sort(axis=1)
     return (best & 0xFFFFFFFF).astype(np.int32), np.maximum(2 - 2 * lowest, SMALLEST)
+
+
+def _tile(
+    images: np.ndarray, similarity: np.ndarray, best: np.ndarray, lowest: np.ndarray, rows: slice,
+    least: np.ndarray | None, begin: int,
+) -> tuple[np.ndarray, ...]:  # fmt: skip
+    """Multiply some images with those of some columns; what these gain is kept, what the images gain is returned.
+
+    The lowest similarity of each image, and places among the rows, similarities and columns of what may be nearest.
+    `least` is what that must be at least, None in the first rows.
+    """
+    end, (n_query, k) = min(begin + COLUMNS, len(images)), (len(similarity), best.shape[1])
+    block = images[rows] @ images[begin:end].T
+    if rows.start < n_query < end:
+        first = max(begin, n_query)
+        similarity[rows, first - n_query : end - n_query] = block[: n_query - rows.start, first - begin :]
+    low, later = block.min(axis=1), slice(max(rows.stop, begin), end)
+    others = block[:, later.start - begin :]
+    if others.shape[1]:
+        np.minimum(lowest[later], others.min(axis=0), out=lowest[later])
+        enough = _bound(others.T, k) if least is None else _nearer(best[later])
+        row, column = np.divmod(np.flatnonzero(others >= enough), others.shape[1])
+        _keep(best[later], column, others[row, column], row + rows.start)
+    if begin < rows.stop:
+        own = np.arange(max(rows.start, begin), min(rows.stop, end))
+        block[own - rows.start, own - begin] = np.inf
+    if least is None:
+        least = _bound(block, k) if end - begin >= k else np.full(len(block), -np.inf, np.float32)
+    row, column = np.divmod(np.flatnonzero(block >= least[:, None]), end - begin)
+    return low, row, block[row, column], column + begin
+
+
+def _nearer(best: np.ndarray) -> np.ndarray:
+    """What comes later in order has to be nearer than the k there are, not as near: the least of that, float32 (n,)."""
+    return np.nextafter(_furthest(best), np.float32(np.inf))
 
 
 def _furthest(best: np.ndarray) -> np.ndarray:

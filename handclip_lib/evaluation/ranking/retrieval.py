@@ -141,6 +141,21 @@ def rank_features(
     return _metrics_of_blocks(blocks(), labels, TIE)
 
 
+def rank_scores(
+    scored: Callable[[np.ndarray], np.ndarray], query_ids: np.ndarray, gallery_ids: np.ndarray, width: int
+) -> RetrievalMetrics:
+    """What `retrieval_metrics(…, tie=TIE)` gives of scores that are made for some queries at a time.
+
+    Args:
+        scored: Of query numbers their scores, float32 (n, n_gallery), C-contiguous and finite, which are overwritten.
+        width: How many scores of a query there are at once while they are made.
+    """
+    n = len(query_ids)
+    labels, size = Labels.of(n, len(gallery_ids), query_ids, gallery_ids), max(1, PRODUCT_BYTES // (4 * width))
+    blocks = (np.arange(start, min(start + size, n)) for start in range(0, n, size))
+    return _metrics_of_blocks(((rows, scored(rows)) for rows in blocks), labels, TIE)
+
+
 def cosines(query: np.ndarray, gallery: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Cosines of embeddings of length 1, float32 (n_query, n_gallery), rounded from float64.
 

@@ -1,6 +1,7 @@
 """More of the same images, beside the plain ranking: several enrolled, two aspects fused, neighbours that re-rank."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,15 @@ from handclip_lib.data.table import ASPECTS, identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features, embed, extract_features, mirrored
 from handclip_lib.evaluation.intervals import identity_interval
+from handclip_lib.evaluation.ranking.protocol import best_images
 from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rerank_similarity
-from handclip_lib.evaluation.ranking.retrieval import TIE, cosines, retrieval_metrics
+from handclip_lib.evaluation.ranking.retrieval import (
+    TIE,
+    RetrievalMetrics,
+    cosines,
+    rank_scores,
+    retrieval_metrics,
+)
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.models.embeddings import GivenEmbeddings
 from handclip_lib.models.trained import Encoder
@@ -24,21 +32,21 @@ RULES = ("max", "mean", "feature mean")
 K1, K2 = 20, 6  # the paper's, or as many as there are
 EXPANDED_BY = 3  # gallery images: each identity has one there, so more would be other people
 SHOWN = ("name", "rank1", "map", "n_query", "n_gallery", "n_short")
-Trial = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Of one draw: similarity (n_query, n_gallery), identities of the queries, and of the gallery's entries."""
+Ranked = tuple[RetrievalMetrics, np.ndarray]
+"""Of one draw: the ranking of a gallery whose entries are identities, and the identities of its queries."""
 
 
-def _row(name: str, trials: Sequence[Trial], n_short: int = 0) -> dict[str, Any]:
+def _row(name: str, ranked: Sequence[Ranked], n_short: int = 0) -> dict[str, Any]:
     """One way to combine images as a row of a table, the gallery's entries being identities.
 
     Shares in 0..1 are means over the queries of all draws with their intervals over identities, counts are means a
     draw. `n_short` are the identities that enrol fewer images than was asked for, having no more to spare.
     """
-    draws = [retrieval_metrics(*trial, tie=TIE) for trial in trials]
+    draws = [metrics for metrics, _ in ranked]
     rank = np.concatenate([draw.first_match_rank for draw in draws])
     precision = np.concatenate([draw.average_precision for draw in draws])
     values = np.stack([np.where(rank > 0, rank == 1, np.nan), precision], 1)
-    means = identity_interval(values, np.concatenate([ids for _, ids, _ in trials]))
+    means = identity_interval(values, np.concatenate([ids for _, ids in ranked]))
     return {
         "name": name, **means[0].columns("rank1"), **means[1].columns("map"),
         "n_query": int((rank > 0).sum()) / len(draws), "n_unmatched": float(np.mean([d.n_unmatched for d in draws])),
@@ -63,17 +71,18 @@ def enrol_several(features: Features, split: Split, sizes: Sequence[int] = (1, 2
     rows = split.images[split.images["role"].isin(["test", "distractor"])]
     meta, across = split.meta, split.crosses_sessions
     drawn = [enrolled_paths(rows, trial, meta["seed"], max(sizes), across) for trial in range(meta["draws"])]
+    asked = [_left_over(rows, enrolled, across)[["path", "identity"]] for enrolled in drawn]
     table = []
     for size in sizes:
         short = sum(len(paths) < size for paths in drawn[0].values())
         for rule in RULES if size > 1 else RULES[:1]:
-            trials = []
-            for enrolled in drawn:
+            ranked = []
+            for enrolled, query in zip(drawn, asked, strict=True):
                 gallery = {identity: paths[:size] for identity, paths in enrolled.items()}
-                query = _left_over(rows, enrolled, across)
-                trials.append(_fused_trial(features.of(query["path"]), query["identity"], features, gallery, rule))
+                fused = _Fused.of(features.of(query["path"]), features, gallery, rule)
+                ranked.append(fused.ranked(query["identity"]))
             name = f"{size} images, {rule}" if size > 1 else "1 image"
-            table.append(_row(name, trials, short))
+            table.append(_row(name, ranked, short))
     return result_table(table, SHOWN)
 
 
@@ -96,8 +105,11 @@ def refined(features: Features, split: Split) -> pd.DataFrame:
     }
     table = []
     for name, way in ways.items():
-        trials = [(way(*pair), draw.query_ids, draw.gallery_ids) for pair, draw in zip(pairs, draws, strict=True)]
-        table.append(_row(name, trials))
+        ranked = []
+        for pair, draw in zip(pairs, draws, strict=True):
+            metrics = retrieval_metrics(way(*pair), draw.query_ids, draw.gallery_ids, tie=TIE)
+            ranked.append((metrics, draw.query_ids))
+        table.append(_row(name, ranked))
     return result_table(table, SHOWN[:-1])
 
 
@@ -151,7 +163,7 @@ def fuse_aspects(features: Features, split: Split, aspects: tuple[str, str]) -> 
     """
     rows = [_of_aspect(split, aspect) for aspect in aspects]
     both = " + ".join(aspects)
-    trials: dict[str, list[Trial]] = {name: [] for name in (*(f"{one} of {both}" for one in aspects), f"{both}, mean")}
+    ranked: dict[str, list[Ranked]] = {name: [] for name in (*(f"{one} of {both}" for one in aspects), f"{both}, mean")}
     across = split.crosses_sessions
     for trial in range(split.meta["draws"]):
         galleries = [enrolled_paths(own, trial, split.meta["seed"], 1, across) for own in rows]
@@ -165,11 +177,10 @@ def fuse_aspects(features: Features, split: Split, aspects: tuple[str, str]) -> 
         alone = []
         for side, gallery in enumerate(galleries):
             enrolled = {identity: gallery[identity] for identity in everybody}
-            alone.append(_fused_trial(features.of(probes[side]), probes["identity"], features, enrolled, "max"))
-        fused = np.stack([similarity for similarity, _, _ in alone]).mean(0)
-        for name, scored in zip(trials, (*alone, (fused, *alone[0][1:])), strict=True):
-            trials[name].append(scored)
-    return [_row(name, scored) for name, scored in trials.items()]
+            alone.append(_Fused.of(features.of(probes[side]), features, enrolled, "max"))
+        for name, way in zip(ranked, (*alone, alone[0].beside(alone[1])), strict=True):
+            ranked[name].append(way.ranked(probes["identity"]))
+    return [_row(name, found) for name, found in ranked.items()]
 
 
 def cross_aspect(
@@ -181,14 +192,14 @@ def cross_aspect(
     same paths; the gallery holds one image of each person. A query whose person is not there is unmatched and counted.
     """
     asked, others = _of_aspect(split, query), _of_aspect(split, gallery)
-    trials = []
+    ranked = []
     for trial in range(split.meta["draws"]):
         enrolled = enrolled_paths(others, trial, split.meta["seed"], 1)
         of_own = enrolled_paths(asked, trial, split.meta["seed"], 1, split.crosses_sessions)
         queries = _left_over(asked, of_own, split.crosses_sessions)
         embeddings = (flipped or features).of(queries["path"])
-        trials.append(_fused_trial(embeddings, queries["identity"], features, enrolled, "max"))
-    return _row(f"{query}{' flipped' if flipped else ''} in {gallery}", trials)
+        ranked.append(_Fused.of(embeddings, features, enrolled, "max").ranked(queries["identity"]))
+    return _row(f"{query}{' flipped' if flipped else ''} in {gallery}", ranked)
 
 
 def enrolled_paths(rows: pd.DataFrame, trial: int, seed: int, most: int, across: bool = False) -> dict[str, list[str]]:
@@ -196,47 +207,89 @@ def enrolled_paths(rows: pd.DataFrame, trial: int, seed: int, most: int, across:
 
     Across sessions all are of that image's session, and the queries are of the others (`_left_over`).
     """
-    chosen = rows["gallery_in"].map(lambda text: str(trial) in text.split())
-    order = rows.assign(later=~chosen, key=_image_keys(rows, seed, f"enrol {trial}")).sort_values(["later", "key"])
+    chosen = [str(trial) in text.split() for text in rows["gallery_in"].tolist()]
+    keys = _image_keys(rows, seed, f"enrol {trial}")
+    order = sorted(range(len(rows)), key=lambda row: (not chosen[row], keys[row]))
+    path, identity, role, session = (rows[name].tolist() for name in ("path", "identity", "role", "session"))
+    images = dict[str, list[int]]()
+    for row in order:
+        images.setdefault(str(identity[row]), []).append(row)
     galleries = {}
-    for identity, group in order.groupby("identity", sort=True):
+    for who in sorted(images):
+        own = images[who]
         if across:
-            group = group[group["session"] == group["session"].iloc[0]]
-        spare = len(group) - (group["role"].iloc[0] != "distractor" and not across)
-        galleries[str(identity)] = group["path"].tolist()[: max(1, min(most, spare))]
+            own = [row for row in own if session[row] == session[own[0]]]
+        spare = len(own) - (role[own[0]] != "distractor" and not across)
+        galleries[who] = [path[row] for row in own[: max(1, min(most, spare))]]
     return galleries
 
 
 def _image_keys(rows: pd.DataFrame, seed: int, purpose: str) -> list[bytes]:
     """A hash to order each image by, of its identity and file name."""
-    names = (path.rsplit("/", 1)[-1] for path in rows["path"])
-    return [keyed(seed, f"{purpose}|{identity}", name) for identity, name in zip(rows["identity"], names, strict=True)]
+    names = (path.rsplit("/", 1)[-1] for path in rows["path"].tolist())
+    return [keyed(seed, f"{purpose}|{who}", name) for who, name in zip(rows["identity"].tolist(), names, strict=True)]
 
 
 def _left_over(rows: pd.DataFrame, enrolled: Mapping[str, list[str]], across: bool = False) -> pd.DataFrame:
     """The images that may be queries: not enrolled (across: nor of the session enrolled from), and no distractors."""
-    taken = rows["path"].isin([path for paths in enrolled.values() for path in paths])
+    held = {path for paths in enrolled.values() for path in paths}
+    taken = np.array([path in held for path in rows["path"].tolist()])
     if across:
         session = rows.set_index("path")["session"]
-        taken = rows["session"] == rows["identity"].map({who: session[paths[0]] for who, paths in enrolled.items()})
-    return rows[~taken & (rows["role"] != "distractor")]
+        of_person = rows["identity"].map({who: session[paths[0]] for who, paths in enrolled.items()})
+        taken = (rows["session"] == of_person).to_numpy(bool)
+    return rows[~taken & (rows["role"] != "distractor").to_numpy(bool)]
 
 
-def _fused_trial(
-    query: np.ndarray, identities: pd.Series, features: Features, gallery: Mapping[str, list[str]], rule: str
-) -> Trial:
-    """Score of each query, (n_query, size), with each identity of a gallery, the paths of its images, by one rule."""
-    count = np.array([len(paths) for paths in gallery.values()])
-    start = np.cumsum(count) - count
-    enrolled = features.of([path for paths in gallery.values() for path in paths])
-    if rule == "feature mean":
-        total = np.add.reduceat(enrolled, start, axis=0)
-        scores = cosines(query, total / np.linalg.norm(total, axis=1, keepdims=True))
-    elif rule == "max":
-        scores = np.maximum.reduceat(cosines(query, enrolled), start, axis=1)
-    else:
-        scores = np.add.reduceat(cosines(query, enrolled), start, axis=1) / count.astype(np.float32)
-    return scores, identities.to_numpy(str), np.array(list(gallery))
+@dataclass(frozen=True)
+class _Fused:
+    """Queries and a gallery of identities, whose images are fused by a rule.
+
+    Attributes:
+        enrolled: Of the first, second … images of the identities that have so many, which are the first ones.
+        identities: Text (n_gallery,), those with the most images first.
+        count: Images of each.
+    """
+
+    query: np.ndarray
+    enrolled: list[np.ndarray]
+    identities: np.ndarray
+    count: np.ndarray
+    rule: str
+
+    @classmethod
+    def of(cls, query: np.ndarray, features: Features, gallery: Mapping[str, list[str]], rule: str) -> "_Fused":
+        """Embeddings of queries, (n_query, size), and the paths of the images of each identity."""
+        ordered = sorted(gallery.items(), key=lambda item: -len(item[1]))
+        names, count = np.array([name for name, _ in ordered]), np.array([len(paths) for _, paths in ordered])
+        nth = [[paths[place] for _, paths in ordered if len(paths) > place] for place in range(count[0])]
+        enrolled = [features.of(paths) for paths in nth]
+        if rule == "feature mean":
+            for more in enrolled[1:]:
+                enrolled[0][: len(more)] += more
+            enrolled = [enrolled[0] / np.linalg.norm(enrolled[0], axis=1, keepdims=True)]
+        return cls(query, enrolled, names, count, rule)
+
+    def scores(self, rows: np.ndarray) -> np.ndarray:
+        """Score of some queries with each identity, float32 (n_rows, n_gallery)."""
+        found = cosines(self.query[rows], self.enrolled[0])
+        for more in self.enrolled[1:]:
+            part, scores = found[:, : len(more)], cosines(self.query[rows], more)
+            (np.maximum if self.rule == "max" else np.add)(part, scores, out=part)
+        return found / self.count.astype(np.float32) if self.rule == "mean" else found
+
+    def beside(self, other: "_Fused") -> "_Fused":
+        """Of the same queries and identities, one image each: side by side, whose cosine is the mean of both."""
+        sides = ((self.query, other.query), (self.enrolled[0], other.enrolled[0]))
+        query, enrolled = (np.concatenate(both, 1) * np.float32(0.5**0.5) for both in sides)
+        return replace(self, query=query, enrolled=[enrolled])
+
+    def ranked(self, identities: pd.Series) -> Ranked:
+        """The ranking, of queries of some identities."""
+        names = identities.to_numpy(str)
+        if len(self.enrolled) == 1:
+            return best_images(self.query, self.enrolled[0], names, self.identities)[0], names
+        return rank_scores(self.scores, names, self.identities, 3 * len(self.identities)), names
 
 
 def _of_aspect(split: Split, aspect: str) -> pd.DataFrame:

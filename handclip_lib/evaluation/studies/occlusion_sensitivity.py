@@ -1,17 +1,26 @@
-"""Occlusion sensitivity: cover a part of the query, and see how far its lead over other people falls."""
+"""Which parts of a query decided: what its lead over other people loses when one is covered, or where attention leads.
+
+Covering asks the model itself, a hundred times a query; a ViT's attention is asked once, and answers without a unit.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 
+from handclip_lib.backbone.image_tower import attends, attention_relevance
+from handclip_lib.backbone.load import Backbone
+from handclip_lib.data.batches import plain
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult
+from handclip_lib.models.trained import Trained
 
 Encode = Callable[[np.ndarray], np.ndarray]
+Encodes = Backbone | Trained
 CELLS, WINDOW, FADE = 12, 1.5, 0.25
 RIM = 16  # the outermost sixteenth of the shorter side: background, but for the wrist
 UNCHANGED = 8  # of 255: a cover that moves no pixel further is that of background by background
@@ -19,16 +28,18 @@ ANOTHER_MODEL = 0.01  # cosine: far above what batch size or device can move, fa
 
 
 @dataclass(frozen=True)
-class OcclusionMap:
+class DecisionMap:
     """How much of a decision rests on each part of a query, beside the scores of its best match and best wrong image.
 
-    `fall` is that of the margin when the window at each cell is covered, in units of the cosine, (cells, cells), -4..4:
-    above 0 the part spoke for the right person, below 0 for someone else.
+    `parts`, (rows, columns), are above 0 where a part spoke for the right person, below 0 where for someone else. By
+    occlusion it is what the margin falls when the window at each cell is covered, in units of the cosine, -4..4; by
+    relevance it has no unit.
     """
 
-    fall: np.ndarray
+    parts: np.ndarray
     match_score: float
     wrong_score: float
+    by: str = "occlusion"
 
     @property
     def margin(self) -> float:
@@ -61,14 +72,22 @@ def example_queries(result: ProtocolResult) -> pd.DataFrame:
     return examples
 
 
-def occlusion_sensitivity(
-    queries: pd.DataFrame, images: DecodedImages, encode: Encode, *, batch_size: int = 32
-) -> list[OcclusionMap]:
-    """`occlusion_map` of each of the rows that `example_queries` chose; another model or other pixels are refused."""
+def decision_maps(
+    queries: pd.DataFrame, images: DecodedImages, model: Encodes, *, by: str = "auto", batch_size: int = 32
+) -> list[DecisionMap]:
+    """A map of each of the rows that `example_queries` chose; another model or other pixels are refused.
+
+    Args:
+        by: "occlusion"; "auto": `relevance_map` where the model is a ViT that attends as CLIP's do, else occlusion.
+    """
+    attending = model if by == "auto" and isinstance(model, Backbone) and attends(model.model.visual) else None
     maps = []
     for row in queries.to_dict("records"):
         query, match, wrong = images.pixels[images.rows([row["path"], row["match_path"], row["wrong_path"]])]
-        maps.append(occlusion_map(query, match, wrong, encode, batch_size=batch_size))
+        if attending:
+            maps.append(relevance_map(query, match, wrong, attending))
+        else:
+            maps.append(occlusion_map(query, match, wrong, model.encode_image, batch_size=batch_size))
         off = max(abs(getattr(maps[-1], score) - row[score]) for score in ("match_score", "wrong_score"))
         if off > ANOTHER_MODEL:
             said = f"{row['path']}: encode gives a cosine that is {off:.3f} off the ranking's"
@@ -76,10 +95,24 @@ def occlusion_sensitivity(
     return maps
 
 
+def relevance_map(query: np.ndarray, match: np.ndarray, wrong: np.ndarray, model: Backbone) -> DecisionMap:
+    """`attention_relevance` of a query's margin: a patch of it speaks for the right person, or for someone else.
+
+    Args:
+        query, match, wrong: uint8 (height, width, 3), as the model takes them.
+    """
+    three = np.stack([query, match, wrong])
+    own, right, other = _embedded(three, model.encode_image, "the query, its match or the other image")
+    image = plain(torch.from_numpy(three[:1]).to(model.device), model.normalisation)
+    direction = torch.from_numpy((right - other).astype(np.float32)).to(model.device)
+    parts = attention_relevance(model.model.visual, image, direction).double().cpu().numpy()
+    return DecisionMap(parts, float(own @ right), float(own @ other), "relevance")
+
+
 def occlusion_map(
     query: np.ndarray, match: np.ndarray, wrong: np.ndarray, encode: Encode, *,
     cells: int = CELLS, window: float = WINDOW, fade: float = FADE, batch_size: int = 32,
-) -> OcclusionMap:  # fmt: skip
+) -> DecisionMap:  # fmt: skip
     """Cover one window of a query after the other, and measure how far the margin falls.
 
     Match and wrong image stay the same, whatever a cover would bring to the top of the gallery. The map says what this
@@ -115,7 +148,7 @@ def occlusion_map(
         pixels = np.rint(query + share * (colour - query)).astype(np.uint8)
         covered = _embedded(pixels, encode, f"the image covered at cells {at[0]} … {at[-1]}")
         fall[at] = match_score - wrong_score - covered @ (right - other)
-    return OcclusionMap(fall.reshape(cells, cells), match_score, wrong_score)
+    return DecisionMap(fall.reshape(cells, cells), match_score, wrong_score)
 
 
 def _background(image: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Groups of people at one threshold: false matches across groups, and two figures that sum up how far groups differ."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -10,9 +9,12 @@ import pandas as pd
 
 from handclip_lib.data.table import AGE_BANDS, UNKNOWN, as_groups
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.evaluation.verification.error_rates import Pairs
-from handclip_lib.evaluation.verification.thresholds import ATTRIBUTES, SMALL, at_threshold
+from handclip_lib.evaluation.verification.error_rates import AnyPairs
+from handclip_lib.evaluation.verification.pairs import Counts
+from handclip_lib.evaluation.verification.tallies import Tallies
+from handclip_lib.evaluation.verification.thresholds import ATTRIBUTES, SMALL
 
+AT_ONCE = 64  # deals
 Rates = Sequence[float] | np.ndarray
 CROSS_SHOWN = ("attribute", "group", "other", "fmr", "n_identities", "n_identity_pairs", "n_impostor")
 EQUITY_SHOWN = (
@@ -22,7 +24,7 @@ EQUITY_SHOWN = (
 
 
 def cross_group_fmr(
-    pairs: Pairs, images: pd.DataFrame, threshold: float, attributes: Sequence[str] = ATTRIBUTES
+    pairs: AnyPairs, images: pd.DataFrame, threshold: float, attributes: Sequence[str] = ATTRIBUTES
 ) -> pd.DataFrame:
     """FMR of the non-mated pairs of each two groups of an attribute, and within each.
 
@@ -42,23 +44,22 @@ def cross_group_fmr(
     """
     rows: list[dict[str, Any]] = []
     labels = images.set_index("path").reindex(index=list(pairs.paths), columns=list(attributes))
+    compared, of_images, asked = pairs.compared_with_all > 0, dict[str, np.ndarray](), dict[str, list[str]]()
     for attribute in attributes:
         of_image = as_groups(labels[attribute]).to_numpy(str)
-        known = set(of_image[np.unique(pairs.impostor_images)]) - {UNKNOWN}
+        known = set(of_image[compared]) - {UNKNOWN}
         groups = [band for band in AGE_BANDS if band in known] or sorted(known)
-        first, second = of_image[pairs.impostor_images].T
-        for group, other in combinations_with_replacement(groups, 2) if len(groups) > 1 else ():
-            across = ((first == group) & (second == other)) | ((first == other) & (second == group))
-            none = {"genuine": pairs.genuine[:0], "genuine_images": pairs.genuine_images[:0]}
-            some = replace(
-                pairs, impostor=pairs.impostor[across], impostor_images=pairs.impostor_images[across], **none
-            )
-            rates, supported = at_threshold(some, threshold)
+        if len(groups) > 1:
+            asked[attribute], of_images[attribute] = groups, of_image
+    tallies = Tallies(pairs, threshold, of_images)
+    for attribute, groups in asked.items():
+        for group, other in combinations_with_replacement(groups, 2):
+            some = tallies.of(attribute, group, other)
+            fmr, _, supported = some.rates(threshold)
             rows.append(
-                {"attribute": attribute, "group": group, "other": other,
-                 **{name: rates[name] for name in ("fmr", "fmr_low", "fmr_high")}, "n_identities": some.n_identities,
-                 "n_identity_pairs": some.n_identity_pairs, "n_impostor": len(some.impostor),
-                 "small": some.n_identities < SMALL, "supported": supported}
+                {"attribute": attribute, "group": group, "other": other, **fmr.columns("fmr"),
+                 "n_identities": some.n_identities, "n_identity_pairs": some.n_identity_pairs,
+                 "n_impostor": some.n_impostor, "small": some.n_identities < SMALL, "supported": supported}
             )  # fmt: skip
     return result_table(rows, CROSS_SHOWN, columns=None if rows else [*CROSS_SHOWN, "supported"])
 
@@ -97,7 +98,7 @@ def fairness_discrepancy_rate(fmr: Rates, fnmr: Rates, alpha: float = 0.5) -> fl
 
 
 def equity(
-    groups: pd.DataFrame, pairs: Pairs, images: pd.DataFrame, threshold: float, *, shuffles: int = 999, seed: int = 0
+    groups: pd.DataFrame, pairs: AnyPairs, images: pd.DataFrame, threshold: float, *, shuffles: int = 999, seed: int = 0
 ) -> pd.DataFrame:
     """FDR and GARBE, alpha 0.5, of each attribute of a table of `group_figures`.
 
@@ -117,6 +118,7 @@ def equity(
         whether every group has people enough for its FMR.
     """
     rows: list[dict[str, Any]] = []
+    between: Counts | None = None
     by_path = images.set_index("path").reindex(index=list(pairs.paths))
     for attribute, of_attribute in groups[groups["attribute"] != ""].groupby("attribute", sort=False):
         kept = of_attribute["fmr"].notna() & of_attribute["fnmr"].notna() & ~of_attribute["small"].astype(bool)
@@ -126,7 +128,8 @@ def equity(
             continue
         rates = some["fmr"].to_numpy(), some["fnmr"].to_numpy()
         of_image = as_groups(by_path[attribute]).to_numpy(str)
-        dealt = _dealt_garbe(pairs, of_image, some["group"].tolist(), threshold, shuffles, seed)
+        between = between or pairs.between_people(threshold)
+        dealt = _dealt_garbe(pairs, between, of_image, some["group"].tolist(), threshold, shuffles, seed)
         found = garbe(*rates)
         p = (1 + int((dealt >= found - 1e-12).sum())) / (1 + len(dealt)) if len(dealt) and found == found else np.nan
         rows.append(
@@ -141,32 +144,40 @@ def equity(
 
 
 def _dealt_garbe(
-    pairs: Pairs, of_image: np.ndarray, groups: Sequence[str], threshold: float, shuffles: int, seed: int
-) -> np.ndarray:
+    pairs: AnyPairs, between: Counts, of_image: np.ndarray, groups: Sequence[str], threshold: float, shuffles: int,
+    seed: int,
+) -> np.ndarray:  # fmt: skip
     """GARBE where the people of some groups are dealt to groups of the same sizes, float64 (at most shuffles,).
+
+    `between` are the pairs of each two people, of `between_people`.
 
     Deals without any error, or without a pair in a group, are left out; all are where a person is in two groups.
     """
-    n, own = pairs.n_identities, pairs.genuine_identities
+    n, own, used = pairs.n_identities, pairs.genuine_identities, pairs.people >= 0
     group_of = dict[int, str]()
-    who = np.concatenate([np.repeat(own, 2), pairs.impostor_identities.ravel()])
-    images = np.concatenate([pairs.genuine_images.ravel(), pairs.impostor_images.ravel()])
-    for person, group in set(zip(who.tolist(), of_image[images].tolist(), strict=True)):
+    for person, group in set(zip(pairs.people[used].tolist(), of_image[used].tolist(), strict=True)):
         if group_of.setdefault(person, group) != group:
             return np.empty(0)
     people = np.array([person for person in sorted(group_of) if group_of[person] in groups])
     member = np.array([[group_of[person] == group for group in groups] for person in people.tolist()], float)
-    codes = pairs.impostor_identities @ [n, 1]
-    accepted, compared = (
-        np.bincount(some, minlength=n * n).reshape(n, n)[np.ix_(people, people)]
-        for some in (codes[pairs.impostor >= threshold], codes)
-    )
-    rejected, tried = (np.bincount(some, minlength=n)[people] for some in (own[pairs.genuine < threshold], own))
+    everyone = np.zeros((n, 1), between[0].dtype)
+    everyone[people] = 1
+    of_all = [matrix @ everyone for matrix in between]
+    of_people = [np.bincount(some, minlength=n) for some in (own[pairs.genuine < threshold], own)]
     rng, dealt = np.random.default_rng(seed), []
-    with np.errstate(invalid="ignore"):
-        for _ in range(shuffles):
-            hand = rng.permutation(member)
-            fmr = ((accepted @ hand) * hand).sum(0) / ((compared @ hand) * hand).sum(0)
-            dealt.append(garbe(fmr, (rejected @ hand) / (tried @ hand)))
+    for start in range(0, shuffles, AT_ONCE):
+        deals = [rng.permutation(member) for _ in range(min(AT_ONCE, shuffles - start))]
+        hands = np.zeros((n, len(deals), len(groups)), everyone.dtype)
+        hands[people] = np.stack(deals, axis=1)
+        matches = []
+        for matrix, total in zip(between, of_all, strict=True):
+            # the last group's share is what the others leave of everybody's
+            with_others = (matrix @ hands[:, :, :-1].reshape(n, -1)).reshape(n, len(deals), -1)
+            shares = np.concatenate([with_others, total[:, None] - with_others.sum(2, keepdims=True)], axis=2)
+            matches.append(np.einsum("pdg,pdg->dg", shares, hands, dtype=np.float64))
+        non_matches = [np.einsum("p,pdg->dg", counts, hands, dtype=np.float64) for counts in of_people]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rates = [few / all_of for few, all_of in (matches, non_matches)]
+        dealt += [garbe(*both) for both in zip(*rates, strict=True)]
     found = np.array(dealt)
     return found[~np.isnan(found)]

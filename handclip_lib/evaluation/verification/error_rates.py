@@ -1,8 +1,7 @@
 """One person or two? Pairs of images, each once, and FMR and FNMR over every threshold of their scores."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,13 @@ import pandas as pd
 
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.error_curve import ErrorCurve, OperatingPoint, PrefixSums
-from handclip_lib.evaluation.features import Features, check_memory
-from handclip_lib.evaluation.intervals import Interval, jackknife, share_interval
-from handclip_lib.evaluation.ranking.retrieval import cosines
+from handclip_lib.evaluation.error_curve import ErrorCurve, OperatingPoint, Remaining, split_by
+from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.intervals import Interval, jackknife, left_out_together, share_interval
 from handclip_lib.evaluation.tables import result_table
+from handclip_lib.evaluation.verification.pairs import Pairs
+from handclip_lib.evaluation.verification.streamed import StreamedPairs
+from handclip_lib.evaluation.verification.sweep import Sweep, sweep
 
 TARGETS = (1e-1, 1e-2, 1e-3)
 EQUAL_ERRORS = (
@@ -22,82 +23,26 @@ EQUAL_ERRORS = (
     "n_impostor",
 )  # fmt: skip
 AT_TARGETS = ("model", "target", "fnmr", "threshold", "n_identities", "supported")
-BLOCK = 1024  # rows of the similarity matrix at once
-PAIR_BYTES = 100  # of a pair, with its score sorted, as a verification has it
+AnyPairs = Pairs | StreamedPairs
+LISTED = 2**22  # pairs, up to which they are listed
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Cosines of pairs of images, each unordered pair once.
-
-    Attributes:
-        genuine, impostor: float32 (n_genuine,) and (n_impostor,), -1..1: of two images of one person, and of two.
-        genuine_images, impostor_images: int32 (n, 2), places in `paths`.
-    """
-
-    paths: np.ndarray
-    identities: np.ndarray
-    genuine: np.ndarray
-    genuine_images: np.ndarray
-    impostor: np.ndarray
-    impostor_images: np.ndarray
-
-    @cached_property
-    def _codes(self) -> np.ndarray:
-        """Number of the identity of each image, in order of the text; -1 for an image that no pair compares."""
-        used = np.zeros(len(self.paths), bool)
-        used[self.genuine_images] = used[self.impostor_images] = True
-        codes = np.full(len(used), -1)
-        codes[used] = np.unique(self.identities[used], return_inverse=True)[1].ravel()
-        return codes
-
-    @property
-    def genuine_identities(self) -> np.ndarray:
-        """Number of the identity of each genuine pair, int64 (n_genuine,), 0 … n_identities - 1."""
-        return self._codes[self.genuine_images[:, 0]]
-
-    @property
-    def impostor_identities(self) -> np.ndarray:
-        """Numbers of the two identities of each impostor pair, int64 (n_impostor, 2)."""
-        return self._codes[self.impostor_images]
-
-    @property
-    def n_identities(self) -> int:
-        """Identities that some pair compares."""
-        return int(self._codes.max(initial=-1)) + 1
-
-    @cached_property
-    def n_identity_pairs(self) -> int:
-        """Distinct pairs of two people that some impostor pair compares; n(n - 1)/2 where all n are compared."""
-        first, second = self.impostor_identities.T
-        compared = np.zeros((self.n_identities, self.n_identities), bool)
-        compared[np.minimum(first, second), np.maximum(first, second)] = True
-        return int(compared.sum())
-
-    def among(self, images: np.ndarray) -> "Pairs":
-        """The pairs of which both images are chosen; bool (n_images,)."""
-        a, b = (images[rows].all(1) for rows in (self.genuine_images, self.impostor_images))
-        kept = self.genuine[a], self.genuine_images[a], self.impostor[b], self.impostor_images[b]
-        return Pairs(self.paths, self.identities, *kept)
-
-
-def compared_pairs(features: Features, split: Split) -> Pairs:
+def compared_pairs(features: Features, split: Split) -> AnyPairs:
     """The pairs of a query and a gallery image that any draw compares, each once and not once a draw.
 
     The gallery is that of the split's own aspect (with distractors where there are any): other aspects' images would
     be impostors that are told apart by the aspect, and some of them are of the query's own person.
     """
     rows = split.images[split.images["role"].isin(["test", "distractor"])]
-    first = split.draw(0)
-    _check_memory(len(rows), split.meta["draws"] * len(first.query_paths) * len(first.gallery_paths))
     place = pd.Series(np.arange(len(rows)), index=rows["path"])
-    compared = np.zeros((len(rows), len(rows)), bool)
-    for draw in split.draws():
-        compared[np.ix_(place[draw.query_paths].to_numpy(), place[draw.gallery_paths].to_numpy())] = True
-    return _pairs(features, rows, np.triu(compared | compared.T, 1))
+    held, asked = np.zeros((2, len(rows), split.meta["draws"]), bool)
+    for number, draw in enumerate(split.draws()):
+        held[place[draw.gallery_paths], number] = True
+        asked[place[draw.query_paths], number] = True
+    return _listed_if_few(StreamedPairs.of(features, rows, held, asked))
 
 
-def validation_pairs(features: Features, split: Split) -> Pairs:
+def validation_pairs(features: Features, split: Split) -> AnyPairs:
     """Pairs of people that no test figure knows: each val image with each train image.
 
     A model trained on these people tells them apart better than strangers, so that a threshold chosen here lets
@@ -110,27 +55,12 @@ def validation_pairs(features: Features, split: Split) -> Pairs:
         found = f"{n} validation identities in this split (protocol {split.meta['protocol']!r})"
         remedy = "a protocol in which identities train (proportional, standard), or photographs with two images each"
         raise EvaluationError(f"{found}; a threshold needs two: choose {remedy}")
-    _check_memory(len(rows), int(is_val.sum()) * int((~is_val).sum()))
-    return _pairs(features, rows, is_val[:, None] & ~is_val[None, :])
+    return _listed_if_few(StreamedPairs.of(features, rows, ~is_val[:, None], is_val[:, None]))
 
 
-def _check_memory(n: int, most: int) -> None:
-    needed = 4 * n * n + PAIR_BYTES * min(n * (n - 1) // 2, most)
-    check_memory(f"the pairs of {n:,} images", needed, "verify fewer people, or with fewer draws")
-
-
-def _pairs(features: Features, rows: pd.DataFrame, compared: np.ndarray) -> Pairs:
-    """Score the pairs of images where `compared`, bool (n, n), is true."""
-    identities = rows["identity"].to_numpy(str)
-    embeddings = features.of(rows["path"])
-    scores, images = [], []
-    for start in range(0, len(rows), BLOCK):
-        first, second = np.nonzero(compared[start : start + BLOCK])
-        scores.append(cosines(embeddings[start : start + BLOCK], embeddings)[first, second])
-        images.append(np.stack([first + start, second], 1).astype(np.int32))
-    score, image = np.concatenate(scores), np.concatenate(images)
-    same = identities[image[:, 0]] == identities[image[:, 1]]
-    return Pairs(rows["path"].to_numpy(object), identities, score[same], image[same], score[~same], image[~same])
+def _listed_if_few(pairs: StreamedPairs) -> AnyPairs:
+    """The pairs in a list, where that is small: what is computed of either is the same."""
+    return pairs.listed() if pairs.n_impostor + len(pairs.genuine) <= LISTED else pairs
 
 
 def verification(genuine: np.ndarray, impostor: np.ndarray, n_identity_pairs: int) -> ErrorCurve:
@@ -140,6 +70,14 @@ def verification(genuine: np.ndarray, impostor: np.ndarray, n_identity_pairs: in
     of `n_identity_pairs` distinct pairs of people.
     """
     return ErrorCurve.of(_checked("genuine", genuine), _checked("impostor", impostor), n_identity_pairs)
+
+
+def curve_of(pairs: AnyPairs, targets: Sequence[float]) -> ErrorCurve:
+    """The curve of `verification`, exact at its EER and at each target FMR where the pairs are too many to list."""
+    if isinstance(pairs, StreamedPairs):
+        _checked("genuine", pairs.genuine)
+        return sweep(pairs, targets).curve
+    return verification(pairs.genuine, pairs.impostor, pairs.n_identity_pairs)
 
 
 def d_prime(genuine: np.ndarray, impostor: np.ndarray) -> float:
@@ -190,10 +128,11 @@ class VerificationResult:
     """Verification of one model over all draws of a split; `points` and `fnmr_at_targets` hold one a target FMR."""
 
     model: str
-    pairs: Pairs
+    pairs: AnyPairs
     curve: ErrorCurve
     eer: Interval
     auc: Interval
+    d_prime: float
     points: list[OperatingPoint]
     fnmr_at_targets: Interval
 
@@ -204,8 +143,8 @@ class VerificationResult:
             "model": self.model, **self.eer.columns("eer"),
             "supported": curve.eer >= curve.lowest_supported and bool(self.eer.supported),
             "eer_threshold": curve.eer_threshold, **self.auc.columns("auc"),
-            "d_prime": d_prime(pairs.genuine, pairs.impostor),
-            "n_genuine": len(pairs.genuine), "n_impostor": len(pairs.impostor), "n_identities": pairs.n_identities,
+            "d_prime": self.d_prime,
+            "n_genuine": len(pairs.genuine), "n_impostor": pairs.n_impostor, "n_identities": pairs.n_identities,
             "n_genuine_identities": self.eer.n_identities, "n_identity_pairs": pairs.n_identity_pairs,
             "lowest_supported_fmr": curve.lowest_supported,
         }  # fmt: skip
@@ -219,24 +158,46 @@ def verification_of(
 
 
 def verification_of_pairs(
-    pairs: Pairs, *, targets: Sequence[float] = TARGETS, model: str = "model"
+    pairs: AnyPairs, *, targets: Sequence[float] = TARGETS, model: str = "model"
 ) -> VerificationResult:
     """Verify pairs of images, with some mated and some not.
 
     The intervals are those of `share_interval`, of the people with a mated pair and their rejections, with the variance
-    of leaving out each person, and all their pairs, in turn: the threshold is found anew each time.
+    of leaving out each person, and all their pairs, in turn: the threshold is found anew each time. Of pairs that are
+    too many to list all figures are the same but AUC and d′, which are those of `sweep`.
 
     Source: Fogliato, Patil & Perona, "Confidence intervals for error rates in 1:1 matching tasks", IJCV 2024.
     """
-    curve = verification(pairs.genuine, pairs.impostor, pairs.n_identity_pairs)
+    _checked("genuine", pairs.genuine)
+    found = sweep(pairs, targets) if isinstance(pairs, StreamedPairs) else _of_list(pairs)
+    curve = found.curve
     points = [curve.operating_point(target) for target in targets]
     estimate = np.array([curve.eer, *(point.false_negative for point in points)])
     thresholds = [curve.eer_threshold, *(point.threshold for point in points)]
     owner, n = pairs.genuine_identities, pairs.n_identities
     rejected = np.stack([np.bincount(owner[pairs.genuine < t], minlength=n) for t in thresholds], 1)
-    variance = jackknife(_errors(pairs, curve, targets), estimate, n)
+
+    def errors(group: int) -> list[float]:
+        weights = found.weights[group]
+        if not (weights[0].total and weights[1].total):
+            return [np.nan] * len(estimate)
+        return [curve.equal(weights)[0], *curve.negatives_at(targets, weights)]
+
+    variance = jackknife(errors, estimate, n)
     figures = share_interval(rejected, np.bincount(owner, minlength=n), estimate=estimate, variance=variance)
-    return VerificationResult(model, pairs, curve, figures[0], auc_interval(pairs, curve), points, figures[1:])
+    return VerificationResult(model, pairs, curve, figures[0], found.auc, found.d_prime, points, figures[1:])
+
+
+def _of_list(pairs: Pairs) -> Sweep:
+    curve, group = (
+        verification(pairs.genuine, pairs.impostor, pairs.n_identity_pairs),
+        left_out_together(pairs.n_identities),
+    )
+    mated = split_by(group[pairs.genuine_identities[curve.mated_order, None]], len(group))
+    others = split_by(group[pairs.impostor_identities[curve.non_mated_order]], len(group))
+    n = len(pairs.genuine), len(pairs.impostor)
+    weights = [(Remaining(n[0], one), Remaining(n[1], other)) for one, other in zip(mated, others, strict=True)]
+    return Sweep(curve, weights, auc_interval(pairs, curve), d_prime(pairs.genuine, pairs.impostor))
 
 
 def verify_models(features: Mapping[str, Features], split: Split, **options: Any) -> list[VerificationResult]:
@@ -255,20 +216,6 @@ def target_table(results: Sequence[VerificationResult]) -> pd.DataFrame:
         for i, point in enumerate(result.points)
     ]
     return result_table([row | {"tar": 1 - row["fnmr"]} for row in rows], AT_TARGETS)
-
-
-def _errors(pairs: Pairs, curve: ErrorCurve, targets: Sequence[float]) -> Callable[[np.ndarray], list[float]]:
-    """EER and FNMR at each target by how often each person counts: a pair of two people as the product of theirs."""
-    mated = pairs.genuine_identities[curve.mated_order]
-    first, second = pairs.impostor_identities[curve.non_mated_order].T
-
-    def figures(often: np.ndarray) -> list[float]:
-        weights = PrefixSums(often[mated]), PrefixSums(often[first] * often[second])
-        if not (weights[0].total and weights[1].total):
-            return [np.nan] * (1 + len(targets))
-        return [curve.equal(weights)[0], *curve.negatives_at(targets, weights)]
-
-    return figures
 
 
 def _checked(name: str, scores: np.ndarray) -> np.ndarray:

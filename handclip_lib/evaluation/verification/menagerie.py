@@ -1,11 +1,13 @@
 """Which people a model finds hard: each one's own scores and those with others, and whether the kinds go together."""
 
+from fractions import Fraction
+from math import comb
+
 import numpy as np
 import pandas as pd
-from scipy.stats import hypergeom
 
 from handclip_lib.evaluation.tables import result_table
-from handclip_lib.evaluation.verification.error_rates import Pairs
+from handclip_lib.evaluation.verification.error_rates import AnyPairs
 
 FEWEST = 8  # people: two in each quarter
 KINDS = {
@@ -15,7 +17,7 @@ KINDS = {
 PEOPLE_SHOWN = ("kind", "identity", "mated_mean", "non_mated_mean", "fnmr", "fmr", "n_genuine", "n_impostor")
 
 
-def menagerie(pairs: Pairs, threshold: float) -> pd.DataFrame:
+def menagerie(pairs: AnyPairs, threshold: float) -> pd.DataFrame:
     """A row a person, the hardest first: their mean scores, their errors at a threshold, and their kind.
 
     With a symmetric score, as the cosine is, Doddington's lambs and wolves are the same people: those with high
@@ -30,25 +32,21 @@ def menagerie(pairs: Pairs, threshold: float) -> pd.DataFrame:
     Source: Doddington et al., "Sheep, goats, lambs and wolves", ICSLP 1998; Yager & Dunstone, "The biometric
         menagerie", IEEE PAMI 2010.
     """
-    n = pairs.n_identities
-    own, others = pairs.genuine_identities, pairs.impostor_identities.T.ravel()
-    scores = np.tile(pairs.impostor, 2)
+    n, own, used = pairs.n_identities, pairs.genuine_identities, pairs.people >= 0
+    accepted, compared = pairs.counts(threshold, np.zeros((len(pairs.paths), 1), np.int64), 1)
+    errors, counts = (np.bincount(pairs.people[used], images[used, 0], n) for images in (accepted, compared))
     sides = [
-        (np.bincount(who, minlength=n), np.bincount(who, score.astype(np.float64), n), np.bincount(who, wrong, n))
-        for who, score, wrong in (
-            (own, pairs.genuine, pairs.genuine < threshold),
-            (others, scores, scores >= threshold),
-        )
-    ]
+        (np.bincount(own, minlength=n), np.bincount(own, pairs.genuine.astype(np.float64), n),
+         np.bincount(own, pairs.genuine < threshold, n)),
+        (counts.astype(np.int64), pairs.impostor_sums(), errors),
+    ]  # fmt: skip
     both = (sides[0][0] > 0) & (sides[1][0] > 0)
-    counts, totals, errors = ([side[part][both] for side in sides] for part in range(3))
-    used = np.zeros(len(pairs.paths), bool)
-    used[pairs.genuine_images] = used[pairs.impostor_images] = True
     frame = {"identity": np.unique(pairs.identities[used])[both]}
-    for side, (mean, rate, number) in enumerate(
-        (("mated_mean", "fnmr", "n_genuine"), ("non_mated_mean", "fmr", "n_impostor"))
+    for side, (mean, rate, number) in zip(
+        sides, (("mated_mean", "fnmr", "n_genuine"), ("non_mated_mean", "fmr", "n_impostor")), strict=True
     ):
-        frame |= {mean: totals[side] / counts[side], rate: errors[side] / counts[side], number: counts[side]}
+        count, total, wrong = (part[both] for part in side)
+        frame |= {mean: total / count, rate: wrong / count, number: count}
     frame["kind"] = _kinds(frame["mated_mean"], frame["non_mated_mean"])
     table = result_table(frame, PEOPLE_SHOWN)
     table = table.sort_values(["fnmr", "fmr", "identity"], ascending=[False, False, True], ignore_index=True)
@@ -66,12 +64,25 @@ def kinds_beside_chance(people: pd.DataFrame) -> pd.DataFrame:
         quarters = [_end(people[column].to_numpy(), end) for column, end in zip(MEANS, ends, strict=True)]
         first, second = (int(quarter.sum()) for quarter in quarters)
         found = int((people["kind"] == kind).sum())
-        p = float(hypergeom.sf(found - 1, n, first, second))
-        rows.append((kind, *ends, found, first * second / n, p, n))
+        rows.append((kind, *ends, found, first * second / n, _chance(found, n, first, second), n))
     return result_table(rows, columns=["kind", "mated", "non_mated", "people", "by_chance", "p", "n_identities"])
 
 
 MEANS = ("mated_mean", "non_mated_mean")
+
+
+def _chance(found: int, n: int, first: int, second: int) -> float:
+    """The chance that `found` or more of `first` people are among `second` that are drawn of all n; exact.
+
+    In whole numbers, for importing scipy's distributions takes a second.
+    """
+    least = max(found, first + second - n, 0)
+    ways = comb(first, least) * comb(n - first, second - least) if least <= min(first, second) else 0
+    total = 0
+    for both in range(least, min(first, second) + 1):
+        total += ways
+        ways = ways * (first - both) * (second - both) // ((both + 1) * (n - first - second + both + 1))
+    return float(Fraction(total, comb(n, second)))
 
 
 def _kinds(mated: np.ndarray, non_mated: np.ndarray) -> np.ndarray:

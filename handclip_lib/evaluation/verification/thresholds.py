@@ -11,20 +11,20 @@ from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.table import AGE_BANDS, UNKNOWN, as_groups, identity_order, own_groups
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.error_curve import ErrorCurve, OperatingPoint, PrefixSums
+from handclip_lib.evaluation.error_curve import ErrorCurve, OperatingPoint, Remaining, split_by
 from handclip_lib.evaluation.features import Features, embed_with_baselines
 from handclip_lib.evaluation.intervals import (
-    RULE_OF_THREE,
     Interval,
     identity_interval,
     jackknife,
+    left_out_together,
     mean_of_two,
     share_interval,
 )
-from handclip_lib.evaluation.ranking.protocol import evaluate_split
-from handclip_lib.evaluation.ranking.retrieval import TIE, cosines, retrieval_metrics
+from handclip_lib.evaluation.ranking.protocol import best_images, evaluate_split
 from handclip_lib.evaluation.tables import in_percent, result_table
-from handclip_lib.evaluation.verification.error_rates import Pairs, compared_pairs, validation_pairs, verification
+from handclip_lib.evaluation.verification.error_rates import AnyPairs, compared_pairs, curve_of, validation_pairs
+from handclip_lib.evaluation.verification.tallies import Tallies, tally
 from handclip_lib.models.embeddings import GivenEmbeddings
 from handclip_lib.models.trained import Encoder
 from handclip_lib.parameters.notebooks import Evaluation
@@ -39,37 +39,9 @@ OPEN_SET_SHOWN = (
     "n_non_mated",
 )  # fmt: skip
 ATTRIBUTES = ("gender", "skin_color", "age", "nail_polish", "accessories", "irregularities")
+EVERYBODY = "everybody"
 SMALL = 5  # identities below which a group is marked small
 FPIR_TARGETS = (0.1, 0.01)
-
-
-def at_threshold(test: Pairs, threshold: float) -> tuple[dict[str, float], bool]:
-    """FMR and FNMR at a threshold that was chosen elsewhere, with intervals over identities.
-
-    At an infinite one, which rejects everybody, the FMR is 0 and the FNMR 1, without intervals.
-
-    Returns:
-        Columns fmr and fnmr, shares in 0..1, NaN where there is no pair to count; each with `_low` and `_high`, NaN
-        where fewer than two pairs of people (FMR) or two people (FNMR) are compared. And whether there are enough
-        people for both: an FMR as low as the one found (rule of three over pairs of people), and `Interval.supported`.
-    """
-    fmr, fnmr, supported = _rates_at(test, threshold)
-    return fmr.columns("fmr") | fnmr.columns("fnmr"), supported
-
-
-def _rates_at(test: Pairs, threshold: float) -> tuple[Interval, Interval, bool]:
-    """What `at_threshold` returns, as intervals."""
-    if np.isnan(threshold):
-        raise EvaluationError("threshold=nan: a score is wanted")
-    n, pairs = test.n_identities, test.n_identity_pairs
-    if np.isinf(threshold):
-        fmr, fnmr = Interval.unknown(0.0, n), Interval.unknown(1.0, n)
-    else:
-        fmr = _fmr(test, threshold)
-        fnmr = identity_interval(test.genuine < threshold, test.genuine_identities)
-    carried = bool(fnmr.supported) or not len(test.genuine)  # across groups there are no mated pairs
-    supported = pairs > 0 and float(fmr.estimate) >= RULE_OF_THREE / pairs and carried
-    return fmr, fnmr, supported
 
 
 def operating_points(
@@ -93,16 +65,17 @@ def operating_points(
     return result_table(rows, FIXED_SHOWN)
 
 
-def at_fixed(known: Pairs, test: Pairs, fmr: float) -> dict[str, Any]:
+def at_fixed(known: AnyPairs, test: AnyPairs, fmr: float) -> dict[str, Any]:
     """The threshold for an FMR on pairs that are known, and the errors of others there, as `operating_points` has."""
-    chosen = verification(known.genuine, known.impostor, known.n_identity_pairs).operating_point(fmr)
-    false_match, false_non_match, supported = _rates_at(test, chosen.threshold)
+    chosen = curve_of(known, (fmr,)).operating_point(fmr)
+    found = tally(test, chosen.threshold)
+    false_match, false_non_match, supported = found.rates(chosen.threshold)
     return {
         "target": fmr, "threshold": chosen.threshold, "fmr_validation": chosen.false_positive,
         "fnmr_validation": chosen.false_negative, **false_match.columns("fmr"), **false_non_match.columns("fnmr"),
         **mean_of_two(false_match, false_non_match).columns("hter"),
         "n_identities": test.n_identities, "n_genuine_identities": false_non_match.n_identities,
-        "n_genuine": len(test.genuine), "n_impostor": len(test.impostor),
+        "n_genuine": len(test.genuine), "n_impostor": test.n_impostor,
         "validation_supported": chosen.supported, "supported": supported,
     }  # fmt: skip
 
@@ -149,23 +122,9 @@ def group_figures(
     queries = evaluate_split(features, split).per_query
     pairs = compared_pairs(features, split)
     draws = split.meta["draws"]
-
-    def figures(attribute: str, group: str, paths: set[str]) -> dict[str, Any]:
-        rows = queries[queries["path"].isin(paths)]
-        members = pairs.among(np.array([path in paths for path in pairs.paths]))
-        rates, supported = at_threshold(members, threshold)
-        rank1, precision = (identity_interval(rows[name], rows["identity"]) for name in ("hit", "average_precision"))
-        n = rank1.n_identities
-        return {
-            "attribute": attribute, "group": group, "n_identities": n, "n_query": len(rows) / draws,
-            **rank1.columns("rank1"), **precision.columns("map"), **rates, "n_genuine": len(members.genuine),
-            "n_impostor": len(members.impostor), "small": n < SMALL, "supported": supported and bool(rank1.supported),
-        }  # fmt: skip
-
     asked = [*attributes, *own_groups(images)]
     test = images.set_index("path").reindex(index=split.paths("test"), columns=asked)
-    table = [figures("", "everybody", set(pairs.paths))]
-    left_out = {}
+    groups, names, left_out = {"": pd.Series(EVERYBODY, test.index)}, {"": [EVERYBODY]}, {}
     for attribute in asked:
         labels = as_groups(test[attribute])
         known, unknown = set(labels) - {UNKNOWN}, UNKNOWN in set(labels)
@@ -174,8 +133,27 @@ def group_figures(
         elif len(known) < 2:
             left_out[attribute] = f"of every test image it is {min(known)!r}" + " or unknown" * unknown
         else:
-            groups = ([band for band in AGE_BANDS if band in known] or sorted(known)) + [UNKNOWN] * unknown
-            table += [figures(attribute, group, set(labels.index[labels == group])) for group in groups]
+            groups[attribute] = labels
+            names[attribute] = ([band for band in AGE_BANDS if band in known] or sorted(known)) + [UNKNOWN] * unknown
+    # distractors are of no group, and everybody is compared with them all the same
+    of_image = {name: labels.reindex(pairs.paths, fill_value="" if name else EVERYBODY).to_numpy(str)
+                for name, labels in groups.items()}  # fmt: skip
+    tallies = Tallies(pairs, threshold, of_image)
+
+    def figures(attribute: str, group: str) -> dict[str, Any]:
+        rows = queries[queries["path"].map(groups[attribute]) == group]
+        members = tallies.of(attribute, group)
+        fmr, fnmr, supported = members.rates(threshold)
+        rank1, precision = (identity_interval(rows[name], rows["identity"]) for name in ("hit", "average_precision"))
+        n = rank1.n_identities
+        return {
+            "attribute": attribute, "group": group, "n_identities": n, "n_query": len(rows) / draws,
+            **rank1.columns("rank1"), **precision.columns("map"), **fmr.columns("fmr"), **fnmr.columns("fnmr"),
+            "n_genuine": len(members.owners), "n_impostor": members.n_impostor, "small": n < SMALL,
+            "supported": supported and bool(rank1.supported),
+        }  # fmt: skip
+
+    table = [figures(attribute, group) for attribute, some in names.items() for group in some]
     frame = result_table(table, GROUPS_SHOWN)
     for rate in ("fmr", "fnmr"):
         overall = frame[rate].iloc[0]
@@ -205,24 +183,6 @@ def usable_threshold(fixed: pd.DataFrame, otherwise: float) -> tuple[float, str]
     why = "the one fixed on validation rejects everybody" if len(fixed) else "nobody validates"
     of_test = f"of the equal error rate, which the test pairs chose themselves ({why})"
     return (otherwise, of_test) if np.isinf(found) else (found, "fixed on validation")
-
-
-def _fmr(pairs: Pairs, threshold: float) -> Interval:
-    """The independent units are pairs of people, as in the rule of three; each person is left out in turn."""
-    n = pairs.n_identities
-    accepted = pairs.impostor >= threshold
-    if pairs.n_identity_pairs < 2:
-        return Interval.unknown(accepted.mean() if len(accepted) else np.nan, n)
-    people = pairs.impostor_identities
-    passed, compared = (
-        np.bincount(rows.ravel(), minlength=n).astype(np.float64) for rows in (people[accepted], people)
-    )
-    estimate = np.array([accepted.mean()])
-    with np.errstate(invalid="ignore", divide="ignore"):  # the one person in every pair left out: nothing is left
-        without = (accepted.sum() - passed) / (len(accepted) - compared)
-    variance = np.nansum((without - estimate) ** 2, keepdims=True) * (n - 1) / n
-    units = pairs.n_identity_pairs
-    return share_interval(passed[:, None], compared, estimate=estimate, variance=variance, units=units)[0]
 
 
 @dataclass(frozen=True)
@@ -279,14 +239,13 @@ def open_set(
     n = [int(code.max()) + 1 for code in codes]
     curve = ErrorCurve.of(mated["score"].to_numpy(), non_mated["score"].to_numpy(), n[1])
     points = [curve.operating_point(target) for target in targets]
-    mated_codes, non_mated_codes = codes[0][curve.mated_order], codes[1][curve.non_mated_order]
-
-    def negatives(with_mate: np.ndarray, without: np.ndarray) -> list[float]:
-        return curve.negatives_at(targets, (PrefixSums(with_mate[mated_codes]), PrefixSums(without[non_mated_codes])))
-
-    estimate, (all_mated, all_others) = np.array([point.false_negative for point in points]), map(np.ones, n)
-    variance = jackknife(lambda some: negatives(some, all_others), estimate, n[0])
-    variance += jackknife(lambda some: negatives(all_mated, some), estimate, n[1])
+    estimate, (every_mated, every_other) = np.array([point.false_negative for point in points]), curve.once
+    without = []
+    for code, order, people in zip(codes, (curve.mated_order, curve.non_mated_order), n, strict=True):
+        gone = split_by(left_out_together(people)[code[order], None], people)
+        without.append([Remaining(len(order), places) for places in gone])
+    variance = jackknife(lambda group: curve.negatives_at(targets, (without[0][group], every_other)), estimate, n[0])
+    variance += jackknife(lambda group: curve.negatives_at(targets, (every_mated, without[1][group])), estimate, n[1])
     scores = mated["score"].to_numpy()
     missed = np.stack([np.bincount(codes[0][scores < point.threshold], minlength=n[0]) for point in points], 1)
     interval = share_interval(missed, np.bincount(codes[0]), estimate=estimate, variance=variance)
@@ -328,21 +287,20 @@ def held_out_identities(split: Split, share: float, seed: int) -> tuple[str, ...
 
 
 def _probes(
-    features: Features, split: Split, held_out: Sequence[str], rank: int
+    features: Features, split: Split, held_out: Sequence[str], most: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Identity and score of the mated and the non-mated probes of all draws, and the gallery's size.
 
-    A mated probe's score is that of its own identity, minus infinity when not among the `rank` best; others' the best.
+    A mated probe's score is that of its own identity, minus infinity when not among the `most` best; others' the best.
     """
     sides: tuple[list[pd.DataFrame], list[pd.DataFrame]] = ([], [])
     for draw in split.draws():
         enrolled = ~np.isin(draw.gallery_ids, held_out)
         gallery_ids = draw.gallery_ids[enrolled]
-        similarity = cosines(features.of(draw.query_paths), features.of(draw.gallery_paths[enrolled]))
-        mated = np.isin(draw.query_ids, gallery_ids)  # a folder's own split may lack a gallery image too
-        own = np.where(draw.query_ids[:, None] == gallery_ids, similarity, -np.inf).max(1)
-        ranks = retrieval_metrics(similarity, draw.query_ids, gallery_ids, exclude=~mated, tie=TIE).first_match_rank
-        score = np.where(mated, np.where(ranks <= rank, own, -np.inf), similarity.max(1))
+        query, gallery = features.of(draw.query_paths), features.of(draw.gallery_paths[enrolled])
+        metrics, _, scores = best_images(query, gallery, draw.query_ids, gallery_ids)
+        rank, mated = metrics.first_match_rank, metrics.first_match_rank > 0
+        score = np.where(mated, np.where(rank <= most, scores[0], -np.inf), scores[1])
         probes = pd.DataFrame({"identity": draw.query_ids, "score": score})
         sides[0].append(probes[mated])
         sides[1].append(probes[~mated])

@@ -10,7 +10,7 @@ from handclip_lib.backbone.load import load_backbone
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.studies import occlusion_sensitivity as occlusion
-from handclip_lib.evaluation.studies.occlusion_sensitivity import example_queries, occlusion_map, occlusion_sensitivity
+from handclip_lib.evaluation.studies.occlusion_sensitivity import decision_maps, example_queries, occlusion_map
 
 SHARP = {"window": 1, "fade": 0}
 
@@ -62,7 +62,7 @@ def test_the_map_is_what_one_window_at_a_time_gives(cells, batch_size):
             covered[row * high : (row + 1) * high, column * wide : (column + 1) * wide] = np.rint(colour)
             there = projected(covered[None])[0]
             fall = margin - (cosine(there, right) - cosine(there, other))
-            assert found.fall[row, column] == pytest.approx(fall, abs=1e-6)
+            assert found.parts[row, column] == pytest.approx(fall, abs=1e-6)
 
 
 def test_only_the_part_that_is_looked_at_matters_and_its_sign_says_for_whom():
@@ -82,7 +82,7 @@ def test_only_the_part_that_is_looked_at_matters_and_its_sign_says_for_whom():
     # white, the first cell is gone: (0, 255, 1) is the wrong one itself, so the margin falls to 1/65026 - 1.
     expected = np.zeros((4, 4))
     expected[0, 1], expected[2, 3] = 65025 / 65026, -65025 / 65026
-    np.testing.assert_allclose(found.fall, expected, atol=1e-6)
+    np.testing.assert_allclose(found.parts, expected, atol=1e-6)
     assert found.margin == pytest.approx(0, abs=1e-7)
 
 
@@ -102,8 +102,8 @@ def test_a_window_of_background_is_not_encoded_and_the_map_stays(monkeypatch):
     monkeypatch.setattr(occlusion, "UNCHANGED", -1)
     every = occlusion_map(*photos, encode, cells=8)
     assert sum(encoded) == 3 + 16 + 3 + 64
-    np.testing.assert_allclose(found.fall, every.fall, atol=0.02)
-    assert np.abs(every.fall).max() > 0.05
+    np.testing.assert_allclose(found.parts, every.parts, atol=0.02)
+    assert np.abs(every.parts).max() > 0.05
 
 
 def test_a_faded_window_covers_its_middle_wholly_and_ends_half_a_fade_outside():
@@ -155,11 +155,28 @@ def test_queries_are_explained_by_the_model_that_ranked_them():
     images = DecodedImages(("wrong", "a", "match"), photographs(3), {}, ("", "", ""))
     scores = {name: cosine(*projected(images.pixels[[1, row]])) for name, row in (("match", 2), ("wrong", 0))}
     rows = rows_of({"a": 0.1}).assign(match_score=scores["match"], wrong_score=scores["wrong"])
-    (found,) = occlusion_sensitivity(rows, images, projected)
+    (found,) = decision_maps(rows, images, SimpleNamespace(encode_image=projected))
     direct = occlusion_map(*images.pixels[[1, 2, 0]], projected)
-    np.testing.assert_array_equal(found.fall, direct.fall)
+    np.testing.assert_array_equal(found.parts, direct.parts)
     with pytest.raises(EvaluationError, match=r"^a: encode gives a cosine that is .* off the ranking's; hand over"):
-        occlusion_sensitivity(rows, images, lambda pixels: projected(pixels) ** 2)
+        decision_maps(rows, images, SimpleNamespace(encode_image=lambda pixels: projected(pixels) ** 2))
+
+
+def test_a_vit_is_asked_by_its_attention_and_by_occlusion_only_where_that_is_wanted(checkpoints, tmp_path):
+    checkpoints.write_checkpoint(tmp_path / "vit.pt", checkpoints.SMALL_VIT)
+    model = load_backbone("tiny", tmp_path / "vit.pt", "cpu")
+    images = DecodedImages(("wrong", "a", "match"), photographs(3, 32, 32), {}, ("", "", ""))
+    embedded = model.encode_image(images.pixels)
+    rows = rows_of({"a": 0.0}).assign(match_score=cosine(*embedded[[1, 2]]), wrong_score=cosine(*embedded[[1, 0]]))
+    (found,) = decision_maps(rows, images, model)
+    assert (found.by, found.parts.shape) == ("relevance", (2, 2))
+    assert found.margin == pytest.approx((rows["match_score"] - rows["wrong_score"]).iloc[0], abs=1e-6)
+    # match and wrong image changed: what spoke for the one speaks against it
+    (other,) = decision_maps(rows.assign(match_path="wrong", wrong_path="match", match_score=rows["wrong_score"],
+                                         wrong_score=rows["match_score"]), images, model)  # fmt: skip
+    np.testing.assert_allclose(other.parts, -found.parts, atol=1e-7)
+    (covered,) = decision_maps(rows, images, model, by="occlusion")
+    assert (covered.by, covered.parts.shape) == ("occlusion", (12, 12))
 
 
 @pytest.mark.parametrize(

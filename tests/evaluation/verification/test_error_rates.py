@@ -16,7 +16,7 @@ from handclip_lib.data.splits import make_split
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation import features as features_module
-from handclip_lib.evaluation.error_curve import ErrorCurve, PrefixSums
+from handclip_lib.evaluation.error_curve import ErrorCurve, Remaining
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.intervals import Interval, mean_of_two, share_interval
 from handclip_lib.evaluation.ranking.confusion import similarity_by_identity
@@ -34,7 +34,7 @@ from handclip_lib.evaluation.verification.error_rates import (
     verification_of,
     verify_models,
 )
-from handclip_lib.evaluation.verification.thresholds import at_threshold
+from handclip_lib.evaluation.verification.tallies import Tallies, at_threshold
 from tests.simulated_people import pairs_of_people, true_rates
 
 SIZES = (1, 2, 3, 5, 9, 4, 2, 6, 3, 1, 8, 4)
@@ -115,12 +115,15 @@ def test_a_choice_of_images_keeps_the_pairs_within_it():
     pairs = compared_pairs(random_features(split), split)
     chosen = np.random.default_rng(1).random(len(pairs.paths)) < 0.5
     kept = set(pairs.paths[chosen])
-    few = pairs.among(chosen)
-    assert as_dict(few) == {pair: value for pair, value in as_dict(pairs).items() if pair <= kept}
-    people = {i for pair in as_dict(few) for i in (pairs.identities[list(pairs.paths).index(p)] for p in pair)}
-    assert few.n_identities == len(people)
-    nobody = pairs.among(np.zeros(len(chosen), bool))
-    assert (len(nobody.genuine), len(nobody.impostor), nobody.n_identities, nobody.n_identity_pairs) == (0, 0, 0, 0)
+    within = {pair: value for pair, value in as_dict(pairs).items() if pair <= kept}
+    few = Tallies(pairs, 0.2, {"chosen": chosen.astype(str)}).of("chosen", "True")
+    impostors, mated = ([score for same, score in within.values() if same == kind] for kind in (False, True))
+    assert (few.n_impostor, few.passed.sum()) == (len(impostors), 2 * sum(score >= 0.2 for score in impostors))
+    assert sorted(few.rejected) == sorted(score < 0.2 for score in mated)
+    person = dict(zip(pairs.paths, pairs.identities, strict=True))
+    assert few.n_identities == len({person[path] for pair in within for path in pair})
+    people = {frozenset(person[path] for path in pair) for pair, (same, _) in within.items() if not same}
+    assert few.n_identity_pairs == len(people)
 
 
 def test_distractors_are_impostors_of_queries_only():
@@ -319,26 +322,37 @@ def test_a_percentage_is_no_target():
         verification(np.array([0.1]), np.array([0.2]), 2).operating_point(10)
 
 
-def test_prefix_sums_are_the_first_of_any_number_of_weights():
-    for n in (0, 1, 255, 256, 257, 1000):
-        weights = np.random.default_rng(n).integers(0, 9, n).astype(float)
-        mass = PrefixSums(weights)
-        assert [mass.first(k) for k in range(n + 1)] == [0, *np.cumsum(weights).tolist()]
-        assert mass.total == weights.sum()
+def test_what_remains_of_the_first_is_counted():
+    rng = np.random.default_rng(0)
+    for n in (1, 9, 40):
+        gone = np.flatnonzero(rng.random(n) < 0.3)
+        remains = np.cumsum(np.append(0, ~np.isin(np.arange(n), gone)))
+        found = Remaining(n, gone)
+        assert [found.first(k) for k in range(n + 1)] == remains.tolist()
+        assert found.total == n - len(gone)
+        # places are listed of the second of three spans alone: exact there, and at the ends
+        ends = [0, n // 3, 2 * n // 3, n]
+        before = [end - int(remains[end]) for end in ends]
+        some = gone[(gone >= ends[1]) & (gone < ends[2])]
+        found = Remaining(n, some, (ends, before, [False, True, False]))
+        firsts = [found.first(k) for k in range(n + 1)]
+        assert firsts[ends[1] : ends[2] + 1] == remains[ends[1] : ends[2] + 1].tolist()
+        assert [firsts[end] for end in ends] == remains[ends].tolist() and np.all(np.diff(firsts) >= 0)
 
 
 @given(scores, scores, st.integers(0, 9))
 @settings(max_examples=100, deadline=None)
-def test_a_weight_is_a_repetition(genuine, impostor, seed):
+def test_without_some_scores_the_curve_is_that_of_the_others(genuine, impostor, seed):
     rng = np.random.default_rng(seed)
-    often = rng.integers(0, 4, len(genuine)), rng.integers(0, 4, len(impostor))
-    often[0][0], often[1][0] = 1, 1
+    gone = rng.random(len(genuine)) < 0.4, rng.random(len(impostor)) < 0.4
+    gone[0][0] = gone[1][0] = False
     curve = ErrorCurve.of(genuine, impostor, 10)
-    weights = PrefixSums(often[0][curve.mated_order] * 1.0), PrefixSums(often[1][curve.non_mated_order] * 1.0)
-    repeated = np.repeat(genuine, often[0]), np.repeat(impostor, often[1])
-    assert curve.equal(weights)[0] == pytest.approx(slow_eer(*repeated), abs=1e-12)
+    orders = curve.mated_order, curve.non_mated_order
+    weights = tuple(Remaining(len(o), np.flatnonzero(g[o])) for o, g in zip(orders, gone, strict=True))
+    others = genuine[~gone[0]], impostor[~gone[1]]
+    assert curve.equal(weights)[0] == pytest.approx(slow_eer(*others), abs=1e-12)
     for target in (0, 0.2, 0.5):
-        assert curve.negatives_at([target], weights) == [slow_fnmr(*repeated, target)[0]]
+        assert curve.negatives_at([target], weights) == [slow_fnmr(*others, target)[0]]
 
 
 def test_intervals_are_those_of_identities_left_out_in_turn():

@@ -14,9 +14,9 @@ from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.intervals import identity_interval, share_interval
 from handclip_lib.evaluation.verification import thresholds
 from handclip_lib.evaluation.verification.error_rates import Pairs, compared_pairs, validation_pairs
+from handclip_lib.evaluation.verification.tallies import Tallies, at_threshold
 from handclip_lib.evaluation.verification.thresholds import (
     ATTRIBUTES,
-    at_threshold,
     fixed_on_validation,
     group_figures,
     held_out_identities,
@@ -106,13 +106,14 @@ def test_intervals_are_those_of_identities_left_out_in_turn():
 
 def test_too_few_people_have_no_interval():
     pairs = hand_made()
-    two, _ = at_threshold(pairs.among(np.array([1, 1, 1, 1, 0, 0], bool)), 0.6)
-    assert (two["fmr"], two["fnmr"]) == (0.5, 0.5)
-    assert np.isnan([two["fmr_low"], two["fmr_high"]]).all()  # one pair of people, however many images
-    assert not np.isnan([two["fnmr_low"], two["fnmr_high"]]).any()
-    one, supported = at_threshold(pairs.among(np.array([1, 1, 0, 0, 0, 0], bool)), 0.6)
-    assert one["fnmr"] == 0
-    assert np.isnan([one[name] for name in ("fmr", "fmr_low", "fnmr_low", "fnmr_high")]).all()
+    some = Tallies(pairs, 0.6, {"two": np.array([1, 1, 1, 1, 0, 0], str), "one": np.array([1, 1, 0, 0, 0, 0], str)})
+    fmr, fnmr, _ = some.of("two", "1").rates(0.6)
+    assert (fmr.estimate, fnmr.estimate) == (0.5, 0.5)
+    assert np.isnan([fmr.low, fmr.high]).all()  # one pair of people, however many images
+    assert not np.isnan([fnmr.low, fnmr.high]).any()
+    fmr, fnmr, supported = some.of("one", "1").rates(0.6)
+    assert fnmr.estimate == 0
+    assert np.isnan([fmr.estimate, fmr.low, fnmr.low, fnmr.high]).all()
     assert not supported
 
 
