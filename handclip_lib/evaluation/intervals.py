@@ -160,6 +160,13 @@ def mean_of_two(first: Interval, second: Interval) -> Interval:
     return Interval(both, both - down, both + up, max(first.n_identities, second.n_identities))
 
 
+def mean_interval(values: Any) -> tuple[float, float]:
+    """Ends of the 95 % interval of a mean of two and more measured alike, such as folds or seeds: Student's t."""
+    each = np.asarray(values, np.float64)
+    half = stdtrit(len(each) - 1, (1 + LEVEL) / 2) * each.std(ddof=1) / np.sqrt(len(each))
+    return float(each.mean() - half), float(each.mean() + half)
+
+
 def jackknife(figures: Callable[[int], Any], estimate: np.ndarray, n: int) -> np.ndarray:
     """Variance over n identities of what is no mean, (m,), from leaving out one after the other.
 

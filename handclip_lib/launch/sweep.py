@@ -33,12 +33,21 @@ from handclip_lib.terminal import one_line
 Opener = Callable[[str, Path], AbstractContextManager[Place]]
 """Opens the place where a sweep runs, given the sweep's own word and its folder."""
 Row = Mapping[str, Any]
+HELD_OUT = {
+    "strangers_rank1": "rank-1",
+    "strangers_map": "mAP",
+    "strangers_gain": "gain over the frozen model",
+    "strangers_gain_low": "95 % from",
+    "strangers_gain_high": "to",
+    "strangers_worst": "gain of the worst fold",
+}  # of `Generalisation.figures`
 MEASURES = (
+    {"strangers_rank1": "rank-1 of people held out", "strangers_map": "mAP of people held out"},
     {"rank1": "rank-1", "map": "mAP"},
     {"val_image_to_text@1": "validation image→text@1", "val_text_to_image@1": "validation text→image@1"},
     {"image_to_text@1": "training image→text@1", "text_to_image@1": "training text→image@1"},
 )  # what a notebook's runs are compared by: the first pair that they have
-HEADLINE = ("rank1", "rank1_low", "rank1_high", "map")
+HEADLINE = (*HELD_OUT, "rank1", "rank1_low", "rank1_high", "map")
 LAST = ("seconds", "status", "error", "run")
 DPI = 144
 
@@ -143,9 +152,40 @@ def write_summary(folder: Path, title: str, rows: Sequence[Row], figures: Mappin
     lines = [columns, ["---"] * len(columns), *([_shown(row.get(name)) for name in columns] for row in rows)]
     done = sum(row["status"] == "succeeded" for row in rows)
     page = [f"# {title}", "", f"{done} of {len(rows)} runs succeeded. Shares are in 0..1.", ""]
-    page += [f"| {' | '.join(cells)} |" for cells in lines]
-    page += [line for name, alt in (figures or {}).items() for line in ("", f"![{alt}]({name})")]
-    write_text(folder / "summary.md", "\n".join(page) + "\n")
+    if choice := _choice(rows):
+        page += ["Training people who were held out, in percent and points, the best gain first. Choose by them. The"]
+        page += ["interval is over folds, or over seeds where there are several: of two it is wide.", ""]
+        tested = "`rank1` and `map` are of the people tested: chosen by them is selected on test."
+        page += [*_table(choice), "", tested, ""]
+    page += [*_table(lines), ""]
+    page += [line for name, alt in (figures or {}).items() for line in (f"![{alt}]({name})", "")]
+    write_text(folder / "summary.md", "\n".join(page))
+
+
+def _choice(rows: Sequence[Row]) -> list[list[str]]:
+    """Settings and their figures of people held out, over all seeds, the best gain first; empty where nobody was.
+
+    The interval of the gain is that of one seed's folds, or of the mean over seeds, Student's t.
+    """
+    from handclip_lib.evaluation.intervals import mean_interval
+
+    settings: dict[tuple[str, ...], list[Row]] = {}
+    varied = [name for name in rows[0] if name not in (*HEADLINE, *LAST, "seed")]
+    for row in rows:
+        if "strangers_gain" in row:
+            settings.setdefault(tuple(_shown(row.get(name)) for name in varied), []).append(row)
+    found = []
+    for setting, those in settings.items():
+        each = {name: [row[name] for row in those if name in row] for name in HELD_OUT}
+        mean = {name: sum(values) / len(values) for name, values in each.items() if values}
+        mean["strangers_worst"] = min(each["strangers_worst"])
+        if len(those) > 1:
+            mean["strangers_gain_low"], mean["strangers_gain_high"] = mean_interval(each["strangers_gain"])
+        cells = [f"{100 * mean[name]:.1f}" if name in mean else "" for name in HELD_OUT]
+        found.append((mean["strangers_gain"], [*setting, str(len(those)), *cells]))
+    head = [*varied, "runs", *HELD_OUT.values()]
+    best = [cells for _, cells in sorted(found, key=lambda one: -one[0])]
+    return [head, ["---"] * len(head), *best] if best else []
 
 
 def draw_effects(folder: Path, rows: Sequence[Row], names: Sequence[str]) -> dict[str, str]:
@@ -179,9 +219,15 @@ def line_of(row: Row, label: str) -> str:
     measures = next((pair for pair in MEASURES if set(pair) <= set(row)), {})
     share = {name: in_percent(row[name]) for name in (*measures, *HEADLINE) if name in row}  # "" of NaN: not measurable
     parts = [f"{text} {share[name]} %" if share[name] else f"{text} not measurable" for name, text in measures.items()]
-    if share.get("rank1_low"):
+    if "strangers_gain" in row:
+        parts.append(f"{100 * row['strangers_gain']:+.1f} points over the frozen model")
+    elif share.get("rank1_low"):
         parts[0] += f" ({share['rank1_low']}–{share['rank1_high']})"
     return one_line(f"{label}: " + ", ".join([*parts, f"{row['seconds']} s"]))
+
+
+def _table(lines: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
 def _shown(value: Any) -> str:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from handclip_lib.parameters.backbones import of_library
 from handclip_lib.parameters.parts import (
+    CHOSEN,
     Aspect,
     Data,
     Dataset,
@@ -88,6 +89,9 @@ class ImageFinetune(ImageTraining, ReidHead, Model, ExtraData):
             found.append("protocol='test_only' trains nobody: choose another, or evaluate with 05")
         if self.folds and self.validation != "people":
             found.append(f"folds={self.folds}: folds are of people; leave it out, or give validation=people")
+        if self.folds and self.interpolation == CHOSEN:
+            nobody = "everybody trains at last, and nobody is left to choose the share"
+            found.append(f"interpolation={CHOSEN:g} and folds={self.folds}: {nobody}; give folds=0, or a share")
         for name in ("recompute", "lora_rank") if of_library(self.backbone) else ():
             if value := getattr(self, name):
                 own = "goes by its library's modules, which are left as they are"

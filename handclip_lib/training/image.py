@@ -26,7 +26,7 @@ from handclip_lib.training.encoding import BatchEncoder
 from handclip_lib.training.launch import Processes
 from handclip_lib.training.optimizer import ImageOptimizer
 from handclip_lib.training.start import SHARES, Start
-from handclip_lib.training.state import LEARNT, Batches, Training, identity_faults, key_of, sample_of
+from handclip_lib.training.state import LEARNT, Batches, Training, finite_means, identity_faults, key_of, sample_of
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,7 @@ class _Images(Training):
         self.evaluated = cast(ReidEncoder, self.average.module) if self.average else encoder
         self.changing = {name for name, p in encoder.named_parameters() if p.requires_grad}
         self.changing |= {name for name, _ in encoder.named_buffers()}
+        self.asked = 1.0 if encoder.makes_texts else options.interpolation  # its layers began random: no way back
         self.start = Start(encoder, self.changing if options.start_weight or options.interpolation != 1 else ())
         losses = image_losses(
             encoder.logits, encoder.centers, None if texts is None else F.normalize(texts, dim=1),
@@ -178,7 +179,7 @@ class _Images(Training):
             if self.average is not None:
                 self.average.update_parameters(self.encoder)
             seen.append([len(rows), loss.item(), gradient.item(), *(value.item() for value in terms.values())])
-        means = _means(np.array(seen))
+        means = finite_means(np.array(seen))
         row = {"epoch": epoch + 1, **dict(zip(("loss", "gradient_norm", *terms), means.tolist(), strict=True))}
         if self.options.precision == "fp16":
             row["skipped_steps"] = int((~np.isfinite(np.array(seen)[:, 2])).sum())
@@ -199,6 +200,17 @@ class _Images(Training):
         return loss, terms
 
     def measure(self) -> Mapping[str, float]:
+        """Validate what would be kept of this epoch: whitened, and at the share of the way that is asked for."""
+        if not (self.validate and self.history.rows) or self.asked in (1, CHOSEN):
+            return self.validated()
+        tuned = self.copy()
+        _put(self.evaluated, self.start.towards(tuned, self.asked))
+        measured = self.validated()
+        _put(self.evaluated, tuned)
+        return measured
+
+    def validated(self) -> Mapping[str, float]:
+        """Validate what is evaluated as it is, whitened."""
         if not self.validate:
             return {}
         self.whitening = self.fitted() if self.history.rows else None  # row 0 is of the model before training
@@ -226,16 +238,15 @@ class _Images(Training):
     def interpolate(self) -> tuple[float, pd.DataFrame]:
         """Put in the share that `interpolation` asks for; it, and those that were tried.
 
-        An encoder that makes texts has layers that began random, so there is no frozen model to go back to. Chosen is
-        the one of the highest `select_by`, of equals the one nearest the start.
+        Chosen is the one of the highest `select_by`, of equals the one nearest the start.
         """
-        asked, rows = 1.0 if self.encoder.makes_texts else self.options.interpolation, []
+        asked, rows = self.asked, []
         if asked == 1 or not self.history.best_epoch:
             return 1.0, pd.DataFrame()
         self.evaluated = self.encoder
         for share in SHARES if asked == CHOSEN else sorted({0.0, asked, 1.0}):
             _put(self.encoder, self.start.towards(self._best, share))
-            rows.append({"interpolation": share} | self.from_main(dict(self.measure()) if self.is_main else {}))
+            rows.append({"interpolation": share} | self.from_main(dict(self.validated()) if self.is_main else {}))
         share = max(rows, key=lambda row: row[self.options.select_by])["interpolation"] if asked == CHOSEN else asked
         _put(self.encoder, self.start.towards(self._best, share))
         return share, result_table(rows)
@@ -312,13 +323,6 @@ class _Images(Training):
 
 def _put(encoder: torch.nn.Module, changed: Mapping[str, Tensor]) -> None:
     encoder.load_state_dict({**encoder.state_dict(), **changed})
-
-
-def _means(seen: np.ndarray) -> np.ndarray:
-    """Means of columns 1 …, weighted by column 0, over finite values: fp16 tries scales whose gradients are not."""
-    finite = np.isfinite(seen[:, 1:])
-    weight = seen[:, :1] * finite
-    return (weight * np.where(finite, seen[:, 1:], 0)).sum(0) / np.maximum(weight.sum(0), 1e-12)
 
 
 def _check(

@@ -297,6 +297,13 @@ def key_of(identities: np.ndarray) -> int:
     return int(np.asarray(identities, np.int64) @ np.arange(1, len(identities) + 1))
 
 
+def finite_means(seen: np.ndarray) -> np.ndarray:
+    """Means of columns 1 …, weighted by column 0, over finite values: fp16 tries scales whose gradients are not."""
+    finite = np.isfinite(seen[:, 1:])
+    weight = seen[:, :1] * finite
+    return (weight * np.where(finite, seen[:, 1:], 0)).sum(0) / np.maximum(weight.sum(0), 1e-12)
+
+
 def sample_of(parameters: Iterable[Tensor]) -> list[Tensor]:
     """Some values of each matrix, on the CPU: what tells whether weights moved, without a copy of all of them."""
     matrices = (p.detach() for p in parameters if p.ndim > 1)

@@ -10,6 +10,7 @@ from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.intervals import (
     Interval,
     identity_interval,
+    mean_interval,
     mean_of_two,
     paired_difference,
     share_interval,
@@ -225,3 +226,9 @@ def test_the_test_holds_its_level_whatever_the_counts_and_the_ceiling(n):
 def test_bad_values_are_named(values, identities, words):
     with pytest.raises(EvaluationError, match=words):
         identity_interval(values, identities)
+
+
+def test_the_interval_of_a_mean_of_folds_is_students():
+    values = [0.1, 0.4, 0.35, 0.2]
+    wanted = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    np.testing.assert_allclose(mean_interval(values), wanted)

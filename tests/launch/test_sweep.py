@@ -20,7 +20,7 @@ from handclip_lib.launch import executors, worker
 from handclip_lib.launch.executors import Place, _Listed, answers, on_slurm, on_this_machine
 from handclip_lib.launch.launcher import find_notebook
 from handclip_lib.launch.plan import MOST, read_points
-from handclip_lib.launch.sweep import choose_place, line_of, row_of, sweep
+from handclip_lib.launch.sweep import choose_place, line_of, row_of, sweep, write_summary
 from handclip_lib.launch.worker import ELSEWHERE, run_point
 from handclip_lib.runs.record import UnderWayError, this_process
 
@@ -263,6 +263,47 @@ def test_a_run_s_line_has_its_figures_with_the_interval(reports: Path):
     row = row_of(point, "skipped")
     assert " ".join(row) == "learning_rate rank1 rank1_low rank1_high map seconds status error run"
     assert line_of(row, point.label) == "learning_rate=0.001: rank-1 92.0 % (89.0–94.7), mAP 95.0 %, 2.0 s"
+
+
+def test_a_sweep_of_trainings_is_chosen_from_by_people_held_out_over_seeds_and_the_worst_fold(reports: Path):
+    points = points_of("folds: 2\ngrid:\n  interpolation: [1.0, 0.5]\n  seed: [1, 2]", "03")
+    gains = {(1.0, 1): (0.02, -0.06), (1.0, 2): (0.04, 0.01), (0.5, 1): (0.05, 0.03), (0.5, 2): (0.07, 0.02)}
+
+    def launch(task: dict[str, Any]) -> dict[str, Any]:
+        gain, worst = gains[task["parameters"]["interpolation"], task["parameters"]["seed"]]
+        metrics = {
+            "strangers_rank1": 0.8 + gain,
+            "strangers_map": 0.9,
+            "strangers_gain": gain,
+            "strangers_worst": worst,
+        }
+        metrics |= {
+            "strangers_gain_low": gain - 0.2,
+            "strangers_gain_high": gain + 0.2,
+            "rank1": 0.99 - gain,
+            "map": 0.9,
+        }
+        return record(task, reports, metrics=metrics)
+
+    assert sweep(find_notebook("03"), points, "one", in_turn(launch)) == 0
+    page = (reports / "sweeps" / "one" / "summary.md").read_text()
+    tables = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
+    assert tables[0] == [
+        "interpolation", "runs", "rank-1", "mAP", "gain over the frozen model", "95 % from", "to",
+        "gain of the worst fold",
+    ]  # fmt: skip
+    # the mean of two seeds ± 12.706 · 0.02 / √2 · 1 / √2
+    assert tables[2] == ["0.5", "2", "86.0", "90.0", "6.0", "-6.7", "18.7", "2.0"]
+    assert tables[3] == ["1", "2", "83.0", "90.0", "3.0", "-9.7", "15.7", "-6.0"]
+    assert "`rank1` and `map` are of the people tested" in page
+    row = row_of(points[0])
+    assert line_of(row, "it") == "it: rank-1 of people held out 82.0 %, mAP of people held out 90.0 %, " + (
+        "+2.0 points over the frozen model, 2.0 s"
+    )
+    (alone,) = points_of("grid: {seed: [3]}", "03")
+    launch({"run": alone.folder.name, "parameters": {"interpolation": 1.0, "seed": 1}})
+    write_summary(reports / "sweeps" / "one", "one seed", [row_of(alone)])
+    assert "| 1 | 82.0 | 90.0 | 2.0 | -18.0 | 22.0 | -6.0 |" in (reports / "sweeps" / "one" / "summary.md").read_text()
 
 
 def test_what_could_not_be_measured_is_told_as_that():

@@ -127,6 +127,8 @@ def test_ways_to_stay_near_the_frozen_model_that_cannot_be_are_refused_together(
         resolve(ImageFinetune, {"interpolation": -0.5, "lora_rank": 8, "unfreeze_blocks": 0, **alone})
     words = ("3 parameters", "give a share of 0 to 1, or -1", "unfreeze_blocks=0", "every loss has weight 0")
     assert [word for word in words if word not in str(caught.value)] == []
+    with pytest.raises(ConfigError, match="interpolation=-1 and folds=2: everybody trains at last"):
+        resolve(ImageFinetune, {"interpolation": -1, "folds": 2})
     with pytest.raises(ConfigError, match="interpolation=-1 chooses by validation"):
         resolve(ImageFinetune, {"interpolation": -1, "select_by": "loss"})
 

@@ -1,5 +1,6 @@
 """Trainings without some people, by plain functions on a CLIP of a few thousand weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -201,7 +202,7 @@ class Summary:
 
 def curve(strangers: list[float], epoch: int) -> Generalisation:
     frame = pd.DataFrame({"epoch": range(len(strangers)), "trained_rank1": 0.9, "strangers_rank1": strangers})
-    return Generalisation(frame, epoch, "14 held-out people")
+    return Generalisation(frame, epoch, "14 held-out people", pd.DataFrame())
 
 
 def test_training_that_did_not_help_strangers_is_told_with_its_figures():
@@ -225,6 +226,31 @@ def test_the_gap_is_that_of_trained_people_and_strangers():
     assert table["model"].tolist() == ["frozen", "epoch 2"]
     np.testing.assert_allclose(table["rank1_gap"], [0.4, 0.2])
     assert curve([0.5, 0.6], 0).table["model"].tolist() == ["frozen"]
+
+
+def test_runs_are_chosen_by_the_mean_and_the_worst_fold_of_people_held_out():
+    folds = Folds("people", (("a",), ("b",), ("c",)), True)
+    rows = [
+        {"fold": fold, "epoch": epoch, "val_rank1": before + epoch * gain, "val_map": 0.5 + epoch / 10}
+        for fold, before, gain in ((1, 0.5, 0.1), (2, 0.6, -0.02), (3, 0.7, 0.04))
+        for epoch in (0, 1, 2)
+    ]
+    each = pd.DataFrame(rows)
+    last = ImageResult(pd.DataFrame({"epoch": [0, 1], "val_rank1": [0.9, 1.0]}), 1, "yes", 1.0, NO_SHARES)
+    measured = FoldHistory(each.groupby("epoch", as_index=False).mean(), each, 1)
+    figures = generalisation(measured, last, folds).figures
+    assert {name: round(value, 6) for name, value in figures.items()} == {
+        "strangers_rank1": 0.64, "strangers_map": 0.6, "strangers_gain": 0.04, "strangers_worst": -0.02,
+        "strangers_gain_low": -0.109048, "strangers_gain_high": 0.189048,  # 0.04 ± 4.302653 · 0.06 / √3
+    }  # fmt: skip
+    assert set(generalisation(replace(measured, best_epoch=0), last, folds).figures.values()) >= {0.0, 0.6, 0.5}
+    single = FoldHistory(pd.DataFrame(), pd.DataFrame(), None)
+    result = replace(last, history=each[each["fold"] == 2].drop(columns="fold"))
+    figures = generalisation(single, result, Folds("people", (("b",),))).figures
+    assert figures.keys() == {"strangers_rank1", "strangers_map", "strangers_gain", "strangers_worst"}
+    assert figures["strangers_gain"] == figures["strangers_worst"] == pytest.approx(-0.02)
+    for other in ("val", "test"):  # nobody is held out
+        assert generalisation(single, result, Folds(other)).figures == {}
 
 
 @pytest.mark.parametrize(

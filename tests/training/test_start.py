@@ -115,6 +115,22 @@ def test_validation_chooses_the_share_and_of_equals_the_one_nearest_the_start(be
     assert (np.abs(encode_images(encoder, PIXELS) - start).sum() == 0) == (taken == 0)
 
 
+@pytest.mark.parametrize(("vit", "rank", "average"), [(True, 2, 0.5), (False, 0, 0.0)])
+def test_every_epoch_is_validated_as_it_would_be_kept(vit, rank, average):
+    seen = []
+
+    def validate(encode) -> dict[str, float]:
+        seen.append(encode(PIXELS))
+        return {"val_map": float(len(seen))}
+
+    encoder = encoder_of(vit, lora_rank=rank)
+    result = fit(encoder, validate, interpolation=0.4, whitening=0.5, average=average)
+    kept, tried = encode_images(encoder, PIXELS), seen[3:]
+    np.testing.assert_allclose(seen[2], kept, atol=1e-3 * np.abs(kept).max())
+    np.testing.assert_array_equal(seen[2], tried[1])
+    assert result.shares["interpolation"].tolist() == [0, 0.4, 1]
+
+
 def test_a_rate_that_is_not_given_is_ten_times_as_high_for_adapters():
     rates = []
     for rank in (0, 2):
