@@ -101,7 +101,7 @@ def test_the_similarity_is_the_cosine_in_the_given_order(drawn):
     assert sorted(order) == [0, 1, 2, 3]
     figure = plots.prompt_similarity(text, [LITERAL, "b", "c", "d"], order, "epoch 3")
     unit = text / np.linalg.norm(text, axis=1, keepdims=True)
-    shown = figure.axes[0].images[0].get_array()
+    shown = figure.axes[0].collections[0].get_array().reshape(4, 4)
     np.testing.assert_allclose(shown, (unit @ unit.T)[np.ix_(order, order)], rtol=1e-6)
     assert LITERAL in drawn(figure)
     assert figure.axes[0].get_title().startswith("epoch 3: mean cosine")
