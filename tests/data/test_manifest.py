@@ -162,7 +162,7 @@ def test_half_a_manifest_is_refused(folder, name):
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError, match=r"file/split\.csv cannot be written .*name another folder"):
+    with pytest.raises(WriteError, match=r"file/split\.csv cannot be written .*name another place"):
         split_of(SMALL).write(tmp_path / "file")
 
 

@@ -15,7 +15,7 @@ from handclip_lib.launch.plan import find_checkpoint
 from handclip_lib.runs.record import read_record
 
 pytestmark = pytest.mark.fault
-EPOCHS = 60  # more than the grace of a stopped run lets end
+EPOCHS = 400  # more than the grace of a stopped run lets end
 FEW = 12  # of one that is killed at once, and then trains to its end
 SMALL = {"drawn_subjects": 12, "drawn_images": 4, "draws": 2, "n_identities": 4, "views": 1}
 

@@ -280,7 +280,7 @@ def test_the_leak_checks_look_at_every_set_that_trained(own, others):
     given = {"selected_on": "val", "pixel_features": pixels, "images": tested}
     found = leak_checks(split, trained=[one.split for one in lineage], seen=seen, **given).set_index("check")
     assert found.loc["people", "passed"] == found.loc["copies", "passed"] == "yes"
-    assert "67 of 67 photographs that trained were looked at" in found.loc["copies", "detail"]
+    assert "Looked at: 67 of 67 photographs that trained" in found.loc["copies", "detail"]
     assert "20 people trained, 20 are tested" in found.loc["people", "detail"]
     assert "one of the 7 that trained" in found.loc["people", "detail"]
     rows = sets.extra[0].split.images
