@@ -59,7 +59,7 @@ class Folds:
         n_people = sum(map(len, self.held_out))
         folds = f", in {len(self.held_out)} folds" if len(self.held_out) > 1 else ""
         last = "; then all people trained for that many epochs" if self.trains_all else ""
-        never = "who trained nothing that was measured on them"
+        never = "none of whom trained a model that was measured on them"
         return f"{SELECTED_ON[self.validation]}: {n_people} people not tested{folds}, {never}{last}"
 
     def facts(self) -> dict[str, Any]:
