@@ -205,9 +205,10 @@ class _Images(Training):
             return self.validated()
         tuned = self.copy()
         _put(self.evaluated, self.start.towards(tuned, self.asked))
-        measured = self.validated()
-        _put(self.evaluated, tuned)
-        return measured
+        try:
+            return self.validated()
+        finally:  # stopped by hand, too
+            _put(self.evaluated, tuned)
 
     def validated(self) -> Mapping[str, float]:
         """Validate what is evaluated as it is, whitened."""
