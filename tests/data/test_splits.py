@@ -27,11 +27,6 @@ STANDARD = {
 }
 
 
-@pytest.fixture(scope="module")
-def hands11k(hands11k_metadata) -> HandTable:
-    return read_hands11k(hands11k_metadata.parent, metadata=hands11k_metadata, require_images=False)
-
-
 def open_table(images: dict[str, int], aspects=("dorsal_r",), dataset="folder", **attributes) -> HandTable:
     """`images` photographs of each identity and aspect."""
     rows = [
