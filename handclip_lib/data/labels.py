@@ -150,7 +150,7 @@ def _unknown_attributes(frame: pd.DataFrame) -> list[str]:
 
 def _hand_info_row(record: dict[Any, str], path: str) -> dict[str, object]:
     view, side = record["aspectOfHand"].lower().split()
-    row = {"path": path, "identity": record["id"], "capture": capture_number(path)}
+    row: dict[str, object] = {"path": path, "identity": record["id"], "capture": capture_number(path)}
     row |= aspect_columns(f"{view}_{side[0]}")
     row |= {ours: record[theirs] for theirs, ours in HAND_INFO_WORDS.items() if record.get(theirs)}
     flags = {ours: record.get(theirs, "") for theirs, ours in HAND_INFO_FLAGS.items()}

@@ -191,10 +191,8 @@ def _with_columns(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def _csv(images: pd.DataFrame) -> str:
-    buffer = StringIO()
     known = [name for name in COLUMNS if name not in WHERE_KNOWN or images[name].any()]
-    images[known].to_csv(buffer, index=False, lineterminator="\n")
-    return buffer.getvalue()
+    return images[known].to_csv(index=False, lineterminator="\n")
 
 
 def _checksum(meta: dict[str, Any], images: pd.DataFrame) -> str:
