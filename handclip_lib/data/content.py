@@ -174,7 +174,7 @@ def read_record(file: Path) -> dict[str, Any]:
         return {}
 
 
-def add_to_record(file: Path, new: Mapping[str, Any]) -> None:
+def add_to_record(file: Path, new: dict[str, Any]) -> None:
     """Record more, beside what other processes recorded meanwhile; without it the files are read again next time."""
     if not new:
         return
