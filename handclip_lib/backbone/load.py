@@ -18,7 +18,7 @@ from handclip_lib.backbone.properties import PLAIN_STEMS, Given, Properties, ope
 from handclip_lib.backbone.weights import TINY_WEIGHTS, Weights, fingerprint, read_weights, refuse_not_finite
 from handclip_lib.data.batches import Normalisation, plain
 from handclip_lib.data.decoder import Resolution, height_and_width
-from handclip_lib.errors import BackboneError
+from handclip_lib.errors import BackboneError, reason_of
 from handclip_lib.finite import require_finite
 from handclip_lib.parameters.backbones import of_library
 from handclip_lib.parameters.parts import Model
@@ -189,7 +189,7 @@ def load_backbone(
             or infinity, or of which nobody says what their tensors do not.
     """
     place, known = _device(device), SHAPES.get(name)
-    described = clip_shaped(name, weights, given) if of_library(name) else None
+    described = clip_shaped(name, weights, given)
     if of_library(name) and described is None:
         return _of_library(load_library(name, weights, input_size, given), place)
     if described is None and known is None and (weights or not Path(name).expanduser().exists()):
@@ -266,7 +266,7 @@ def check_weights(
     if weights and file.exists() and not (file.is_file() or file.is_dir()):
         raise BackboneError(f"{file} is no file; give the path of a checkpoint")
     shape: Any = SHAPES.get(name)
-    described = clip_shaped(name, weights, given) if of_library(name) else None
+    described = clip_shaped(name, weights, given)
     if of_library(name) and described is None:
         model = load_library(name, weights, input_size, given).model
         if texts and not model.vocab_size:
@@ -336,6 +336,5 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BackboneError(f"device {name!r} cannot be used here ({reason}); choose auto or cpu") from error
+        raise BackboneError(f"device {name!r} cannot be used here ({reason_of(error)}); choose auto or cpu") from error
     return device

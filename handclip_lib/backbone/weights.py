@@ -21,7 +21,7 @@ from handclip_lib.backbone.openai_clip import ClipShape, clip_tokenizer
 from handclip_lib.backbone.properties import INDICES, VOCABULARIES, WHOLE, openais, stated_in
 from handclip_lib.backbone.published import published_as
 from handclip_lib.backbone.torchscript import declared_activation, is_torchscript, read_torchscript
-from handclip_lib.errors import BackboneError, HandClipError, OtherModelError
+from handclip_lib.errors import BackboneError, HandClipError, OtherModelError, reason_of
 from handclip_lib.files import REMEDY, UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.finite import require_finite
 
@@ -190,8 +190,7 @@ def _whole(path: Path) -> tuple[Any, dict[str, str]]:
     except BackboneError:
         raise
     except Exception as error:  # the readers raise a dozen kinds for a damaged file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BackboneError(f"{path} is damaged or no weights ({reason}); it should be {FORMATS}") from error
+        raise BackboneError(f"{path} is damaged or no weights ({reason_of(error)}); it should be {FORMATS}") from error
 
 
 def _stated(file: Path, facts: Mapping[str, str]) -> dict[str, Any]:

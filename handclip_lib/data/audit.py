@@ -21,7 +21,7 @@ from handclip_lib.data.survey import POOR, UNREADABLE, Survey, measure_quality, 
 from handclip_lib.data.table import AGE_BANDS, ASPECTS, UNKNOWN, UNSPECIFIED, HandTable, as_groups, own_groups
 from handclip_lib.errors import DataError
 from handclip_lib.places import METADATA, find_data_root
-from handclip_lib.terminal import counted, one_line, visible
+from handclip_lib.terminal import counted, one_line, some_of, visible
 
 ATTRIBUTES = ("aspect", "gender", "skin_color", "age", "accessories", "nail_polish", "irregularities")
 LAYOUTS = ("auto", *READERS)
@@ -71,7 +71,7 @@ def split_facts(split: Split) -> pd.DataFrame:
     meta = split.meta
     alone = meta["unqueryable"]
     once = "session" if split.crosses_sessions else "image"
-    names = f" ({', '.join(alone[:8])}{', …' if len(alone) > 8 else ''})" if alone else ""
+    names = f" ({some_of(alone, 8)})" if alone else ""
     facts = [
         ("protocol", meta["protocol"]),
         ("aspect", meta["aspect"]),

@@ -30,7 +30,7 @@ WORDS = {
 FLAGS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 OF_FLAGS = tuple(HAND_INFO_FLAGS.values())
 NUMBERS = ("capture", "age", "draw")
-MARKET_NAME = re.compile(r"(-1|[0-9]{4,})_c([0-9]+)s([0-9]+)_[0-9]+_[0-9]+(?:\.\w+)+")
+MARKET_NAME = r"(?P<identity>-1|[0-9]{4,})_c(?P<camera>[0-9]+)s[0-9]+_[0-9]+_[0-9]+(?:\.\w+)+"
 """Person, camera and sequence in a file's name of Market-1501; -1 and 0000 are nobody."""
 
 
@@ -271,17 +271,13 @@ def _by_names(root: Path, why: str) -> tuple[pd.DataFrame, list[str]]:
     if not paths:
         raise DataError(f"{root} holds no photograph; name the folder that does")
     frame = pd.DataFrame({"path": paths}).reindex(columns=list(COLUMNS))
-    names = [MARKET_NAME.fullmatch(path.rpartition("/")[2]) for path in paths]
-    if not any(names):
+    found = frame["path"].str.rpartition("/")[2].str.extract(rf"^{MARKET_NAME}\Z")
+    if found["identity"].isna().all():
         frame["identity"] = ""
         return frame, [f"no person was guessed, fill in the column identity: {why}"]
-    keep = [
-        match is not None and match[1] not in ("-1", "0000") and not path.startswith("gt_bbox")
-        for match, path in zip(names, paths, strict=True)
-    ]
-    found = [match for match, kept in zip(names, keep, strict=True) if match and kept]
-    frame = frame[keep].reset_index(drop=True)
-    frame["identity"], frame["camera"] = [match[1] for match in found], [match[2] for match in found]
+    nobody = found["identity"].isin(["-1", "0000"]) | frame["path"].str.startswith("gt_bbox")
+    frame[["identity", "camera"]] = found
+    frame = frame[found["identity"].notna() & ~nobody].reset_index(drop=True)
     return frame, [
         f"people and cameras are the numbers in the files' names, as in Market-1501 ({MARKET}/)",
         f"{len(paths) - len(frame)} images of nobody, or cut by hand, are left out",

@@ -11,6 +11,7 @@ import numpy as np
 
 from handclip_lib.data.table import ASPECTS, SIDES, capture_number, natural_order
 from handclip_lib.errors import DataError
+from handclip_lib.terminal import some_of
 
 Row = dict[str, object]
 Folders = tuple[str, ...]
@@ -181,12 +182,10 @@ def _not_plain(
     names: Mapping[int, set[str]],
 ) -> str:  # fmt: skip
     """Why nothing says which of several levels names the people, with a name that stands under two others."""
-    levels = []
-    for at in candidates:
-        some = ", ".join(sorted(names[at], key=natural_order)[:3])
-        levels.append(
-            f"{stands[places[0]][at] + 1} ({len(names[at])} names: {some}{', …' if len(names[at]) > 3 else ''})"
-        )
+    levels = [
+        f"{stands[places[0]][at] + 1} ({len(names[at])} names: {some_of(sorted(names[at], key=natural_order), 3)})"
+        for at in candidates
+    ]
     above: dict[str, Folders] = {}
     twice = ""
     for place in places:

@@ -12,7 +12,7 @@ from handclip_lib.data.manifest import CROSS_SESSION, Split
 from handclip_lib.data.table import ASPECTS, UNSPECIFIED, HandTable, identity_order, is_distractor, natural_order
 from handclip_lib.errors import DataError
 from handclip_lib.parameters.sets import WITH_PUBLISHED_IDS
-from handclip_lib.terminal import counted
+from handclip_lib.terminal import counted, some_of
 
 CUTOFFS = {"dorsal_r": 1050, "dorsal_l": 1037, "palmar_r": 1051, "palmar_l": 1042}
 """Largest identity that trains, per aspect of 11k Hands. Source: Baisa, ICPR 2022."""
@@ -114,7 +114,7 @@ def refuse_leak(trained: Split, tested: Split) -> tuple[bool, str]:
             "and people that it never saw"
         )
     both = set(seen["subject"]) & set(asked["subject"])
-    some = ", ".join(sorted(both, key=identity_order)[:5]) + (", …" if len(both) > 5 else "")
+    some = some_of(sorted(both, key=identity_order), 5)
     n_seen, n_asked = seen["subject"].nunique(), asked["subject"].nunique()
     ours, theirs = tested.meta["dataset"], trained.meta["dataset"]
     if _one_set(trained, tested):

@@ -32,7 +32,7 @@ from handclip_lib.backbone.naming import unwrapped
 from handclip_lib.backbone.openai_clip import NoRandomNumbers
 from handclip_lib.backbone.properties import Given, Properties, parsed, stated_in
 from handclip_lib.backbone.weights import Weights, read_tensors, read_weights, sizes_in
-from handclip_lib.errors import BackboneError, OtherModelError
+from handclip_lib.errors import BackboneError, OtherModelError, reason_of
 from handclip_lib.parameters.backbones import folder_of, of_library
 
 _RESIZED = ("bicubic", "bilinear")
@@ -128,8 +128,7 @@ def _width(model: LibraryModel, size: Size, backbone: str) -> int:
     try:
         found = model.visual(torch.zeros(1, 3, *size))
     except (AssertionError, ValueError, RuntimeError, TypeError, KeyError, IndexError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        taken = f"input_size={size[0]}x{size[1]}: {backbone} does not embed images of this size ({reason})"
+        taken = f"input_size={size[0]}x{size[1]}: {backbone} does not embed images of this size ({reason_of(error)})"
         raise BackboneError(f"{taken}; leave input_size out, or give another") from error
     if not isinstance(found, Tensor) or found.ndim != 2:
         raise BackboneError(f"{backbone} gives no one embedding of an image; take a model that pools")

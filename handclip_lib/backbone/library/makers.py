@@ -14,7 +14,7 @@ from torch import Tensor
 from handclip_lib.backbone.configs import config_in, hugging_face_images, sides
 from handclip_lib.backbone.fitting import compare
 from handclip_lib.backbone.library.tower import HuggingFaceTower, LibraryModel, LibraryTower
-from handclip_lib.errors import BackboneError
+from handclip_lib.errors import BackboneError, reason_of
 
 Size = tuple[int, int]
 Said = tuple[Mapping[str, Any], str]
@@ -237,9 +237,8 @@ def of_hugging_face(library: Any, folder: str, read: Read, wanted: Size | None, 
                 None, config=settings, state_dict=dict(read.state), output_loading_info=True, dtype=torch.float32
             )
     except (KeyError, ValueError, OSError, RuntimeError, AttributeError, TypeError, ImportError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        version = library.__version__
-        raise BackboneError(f"{folder}: transformers {version} cannot make its {kind!r} ({reason})") from error
+        of_version = f"transformers {library.__version__} cannot make its {kind!r}"
+        raise BackboneError(f"{folder}: {of_version} ({reason_of(error)})") from error
     called = _of_config("hf", config)
     both = hasattr(whole, "text_model")
     missing = sorted(name for name in told["missing_keys"] if not both or name.startswith("vis"))
