@@ -94,7 +94,7 @@ def extract_features(
 
     Args:
         encode: uint8 (b, r, r, 3) to float (b, size), such as `Backbone.encode_image`.
-        encoder_key: Names the encoder's weights, such as `Backbone.fingerprint`: another key is another cache.
+        encoder_key: Names the encoder's weights, such as `Backbone.key`: another key is another cache.
         cache: Folder; `cache_folder()/features` by default.
     """
     key = blake2b("|".join((encoder_key, *images.content_keys)).encode(), digest_size=16).hexdigest()
@@ -179,7 +179,7 @@ def embed(model: Encoder, images: DecodedImages, batch_size: int = 32) -> Featur
     """Embed images by a model, or take what another program made of them."""
     if isinstance(model, GivenEmbeddings):
         return Features.normalised(images.paths, model.of(images.paths))
-    return extract_features(model.encode_image, images, encoder_key=model.fingerprint, batch_size=batch_size)
+    return extract_features(model.encode_image, images, encoder_key=model.key, batch_size=batch_size)
 
 
 def embed_with_baselines(
