@@ -1,7 +1,8 @@
 """Embeddings of images, by a model and by trivial baselines: each file is encoded once, and a killed run resumes."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -111,8 +112,8 @@ def extract_features(
             what = f"a batch of {n} images of {height}x{width} pixels"
             check_memory(what, n * height * width * 3 * FLOATS, "lower batch_size, or input_size")
             parts = []
-            for i in range(0, len(rows), batch_size):
-                parts.append(np.asarray(encode(images.pixels[rows[i : i + batch_size]]), np.float32))
+            for pixels in _ahead(images.pixels, [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]):
+                parts.append(np.asarray(encode(pixels), np.float32))
                 bar.update(len(parts[-1]))
             block = np.concatenate(parts)
             # Checked before it is kept: a damaged embedding must not come back from the cache.
@@ -125,6 +126,16 @@ def extract_features(
         blocks.append(block)
     bar.close()
     return Features.normalised(images.paths, np.concatenate(blocks)[place.ravel()])
+
+
+def _ahead(pixels: np.ndarray, batches: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Images of each batch, read while the one before is encoded: on a GPU reading takes as long."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(pixels.__getitem__, batches[0])
+        for rows in batches[1:]:
+            now, coming = coming, reader.submit(pixels.__getitem__, rows)
+            yield now.result()
+        yield coming.result()
 
 
 def _kept(file: Path, n: int) -> np.ndarray | None:
