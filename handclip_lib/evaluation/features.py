@@ -1,7 +1,8 @@
 """Embeddings of images, by a model and by trivial baselines: each file is encoded once, and a killed run resumes."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -94,7 +95,7 @@ def extract_features(
 
     Args:
         encode: uint8 (b, r, r, 3) to float (b, size), such as `Backbone.encode_image`.
-        encoder_key: Names the encoder's weights, such as `Backbone.fingerprint`: another key is another cache.
+        encoder_key: Names the encoder's weights, such as `Backbone.key`: another key is another cache.
         cache: Folder; `cache_folder()/features` by default.
     """
     key = blake2b("|".join((encoder_key, *images.content_keys)).encode(), digest_size=16).hexdigest()
@@ -111,8 +112,8 @@ def extract_features(
             what = f"a batch of {n} images of {height}x{width} pixels"
             check_memory(what, n * height * width * 3 * FLOATS, "lower batch_size, or input_size")
             parts = []
-            for i in range(0, len(rows), batch_size):
-                parts.append(np.asarray(encode(images.pixels[rows[i : i + batch_size]]), np.float32))
+            for pixels in _ahead(images.pixels, [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]):
+                parts.append(np.asarray(encode(pixels), np.float32))
                 bar.update(len(parts[-1]))
             block = np.concatenate(parts)
             # Checked before it is kept: a damaged embedding must not come back from the cache.
@@ -125,6 +126,16 @@ def extract_features(
         blocks.append(block)
     bar.close()
     return Features.normalised(images.paths, np.concatenate(blocks)[place.ravel()])
+
+
+def _ahead(pixels: np.ndarray, batches: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Images of each batch, read while the one before is encoded: on a GPU reading takes as long."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(pixels.__getitem__, batches[0])
+        for rows in batches[1:]:
+            now, coming = coming, reader.submit(pixels.__getitem__, rows)
+            yield now.result()
+        yield coming.result()
 
 
 def _kept(file: Path, n: int) -> np.ndarray | None:
@@ -179,7 +190,7 @@ def embed(model: Encoder, images: DecodedImages, batch_size: int = 32) -> Featur
     """Embed images by a model, or take what another program made of them."""
     if isinstance(model, GivenEmbeddings):
         return Features.normalised(images.paths, model.of(images.paths))
-    return extract_features(model.encode_image, images, encoder_key=model.fingerprint, batch_size=batch_size)
+    return extract_features(model.encode_image, images, encoder_key=model.key, batch_size=batch_size)
 
 
 def embed_with_baselines(

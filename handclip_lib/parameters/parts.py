@@ -136,6 +136,7 @@ class Model(Parameters):
     download_root: str = Field("", description="folder that holds or receives OpenAI's files; empty for the cache")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     batch_size: int = Field(32, ge=1, le=4096, description="images encoded at once")
+    embedding_precision: Precision = Field("fp32", description="of embeddings: fp32, or bf16 or fp16, fast on a GPU")
     input_size: str = Field(
         "",
         pattern=r"^(\d{1,9}x\d{1,9})?$",
@@ -266,7 +267,7 @@ class ImageTraining(Parameters):
     clip_gradient: float = Field(5.0, gt=0, le=1e6, description="largest length of the gradient")
     augmentation: float = Field(1.0, ge=0, le=3, description="strength of the augmentation; 0: none")
     flip: bool = Field(False, description="mirror half of the photographs: a right hand becomes a left one")
-    precision: Precision = Field("fp32", description="fp32, bf16 or fp16")
+    precision: Precision = Field("fp32", description="of training: fp32, bf16 or fp16")
     encoded_at_once: int = Field(0, ge=0, le=65_536, description="images of a batch in memory at once; 0: all")
     average: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average a step; 0: none")
     interpolation: float = Field(

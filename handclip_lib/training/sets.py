@@ -120,8 +120,7 @@ def prompt_task_with(task: PromptTask, extra: Sequence[ExtraSet], backbone: Back
     """The task in which the people of other sets learn prompts too."""
     identities, paths, labels, parts = task.identities, task.paths, task.labels, [task.features]
     for one in extra:
-        key = backbone.fingerprint
-        own = extract_features(backbone.encode_image, one.images, encoder_key=key, batch_size=batch_size)
+        own = extract_features(backbone.encode_image, one.images, encoder_key=backbone.key, batch_size=batch_size)
         parts.append(replace(own, paths=one.paths))
         labels = np.concatenate([labels, one.labels + len(identities)])
         identities, paths = (*identities, *one.identities), (*paths, *one.paths)

@@ -123,7 +123,7 @@ def cross_view(
     tested = images.select(split.paths("test") + split.paths("other"))
     flipped = None
     if not isinstance(model, GivenEmbeddings):
-        key, encode = f"{model.fingerprint} mirrored", mirrored(model.encode_image)
+        key, encode = f"{model.key} mirrored", mirrored(model.encode_image)
         flipped = extract_features(encode, tested, encoder_key=key, batch_size=config.batch_size)
     elif not model.covers(tested.paths):
         return result_table([], SHOWN, columns=SHOWN), {"other aspects": f"not all their images are in {model.source}"}
