@@ -126,8 +126,8 @@ def _sessions(images: pd.DataFrame) -> tuple[int, int]:
 def data_cautions(split: Split) -> list[str]:
     """What must be said with every figure on these data, a sentence each."""
     found = [said for dataset, said in CAUTIONS.items() if dataset == split.meta["dataset"]]
-    tested = split.images[split.images["role"] == "test"]
-    subjects = tested["subject"].where(tested["subject"] != "", tested["identity"]).nunique()
+    tested = split.of_people("test")
+    subjects = tested["subject"].nunique()
     if subjects < tested["identity"].nunique():
         parts = f"{counted(tested['identity'].nunique(), 'identity')} tested are of {counted(subjects, 'person')}"
         found.append(f"The {parts}: counts of people here, and intervals over them, take each for a person of its own.")

@@ -102,8 +102,7 @@ def refuse_leak(trained: Split, tested: Split) -> tuple[bool, str]:
     Raises:
         DataError: A photograph or a person trains or validates in one split and is tested in the other.
     """
-    seen = _of_people(trained, "train", "val")
-    asked = _of_people(tested, "test")
+    seen, asked = trained.of_people("train", "val"), tested.of_people("test")
     again = asked[(asked["content"] != "") & asked["content"].isin(seen["content"])]
     if len(again):
         first = again.iloc[0]
@@ -141,7 +140,7 @@ def refuse_leak(trained: Split, tested: Split) -> tuple[bool, str]:
 
 def known_people(trained: Split, split: Split) -> set[str]:
     """Training people of a split whom weights know that trained on another, told as `refuse_leak` tells people."""
-    seen, ours = _of_people(trained, "train", "val"), _of_people(split, "train", "val")
+    seen, ours = trained.of_people("train", "val"), split.of_people("train", "val")
     again = ours[(ours["content"] != "") & ours["content"].isin(seen["content"])]
     named = set(seen["subject"]) & set(ours["subject"]) if _one_set(trained, split) else set()
     return set(again["subject"]) | named
@@ -152,12 +151,6 @@ def _one_set(a: Split, b: Split) -> bool:
     common = (set(a.images["content"]) & set(b.images["content"])) - {""}
     published = a.meta["dataset"] == b.meta["dataset"] and a.meta["dataset"] in WITH_PUBLISHED_IDS
     return bool(common) or a.checksum == b.checksum or published
-
-
-def _of_people(split: Split, *roles: str) -> pd.DataFrame:
-    """The images with these roles; the subject of each where it is not the identity itself, too."""
-    images = split.images[split.images["role"].isin(roles)]
-    return images.assign(subject=images["subject"].where(images["subject"] != "", images["identity"]))
 
 
 def _rule(
