@@ -102,7 +102,7 @@ def extract_features(
     folder = (cache if cache is not None else cache_folder() / "features") / key
     _, first, place = np.unique(np.array(images.content_keys), return_index=True, return_inverse=True)
     bar = tqdm(total=len(first), desc="encoding images", unit="image", disable=not progress)
-    blocks = []
+    blocks, buffers = [], list[np.ndarray]()
     for start in range(0, len(first), BLOCK):
         rows = first[start : start + BLOCK]
         file = folder / f"{start:08d}.safetensors"
@@ -112,7 +112,9 @@ def extract_features(
             what = f"a batch of {n} images of {height}x{width} pixels"
             check_memory(what, n * height * width * 3 * FLOATS, "lower batch_size, or input_size")
             parts = []
-            for pixels in _ahead(images.pixels, [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]):
+            batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+            buffers = buffers or [np.empty((n, height, width, 3), np.uint8) for _ in range(2)]
+            for pixels in _ahead(images.pixels, batches, buffers):
                 parts.append(np.asarray(encode(pixels), np.float32))
                 bar.update(len(parts[-1]))
             block = np.concatenate(parts)
@@ -128,14 +130,20 @@ def extract_features(
     return Features.normalised(images.paths, np.concatenate(blocks)[place.ravel()])
 
 
-def _ahead(pixels: np.ndarray, batches: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """Images of each batch, read while the one before is encoded: on a GPU reading takes as long."""
+def _ahead(pixels: np.ndarray, batches: list[np.ndarray], buffers: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Images of each batch, in two buffers by turns: one is read while the other is encoded, which a GPU waits for."""
+
+    def read(number: int) -> np.ndarray:
+        rows = batches[number]
+        return np.take(pixels, rows, axis=0, out=buffers[number % 2][: len(rows)], mode="clip")
+
     with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(pixels.__getitem__, batches[0])
-        for rows in batches[1:]:
-            now, coming = coming, reader.submit(pixels.__getitem__, rows)
-            yield now.result()
-        yield coming.result()
+        coming = reader.submit(read, 0)
+        for number in range(1, len(batches) + 1):
+            now = coming.result()
+            if number < len(batches):
+                coming = reader.submit(read, number)
+            yield now
 
 
 def _kept(file: Path, n: int) -> np.ndarray | None:

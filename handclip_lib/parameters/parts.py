@@ -252,9 +252,7 @@ class ImageTraining(Parameters):
     n_identities: int = Field(32, ge=2, le=4096, description="identities in a batch")
     n_images: int = Field(4, ge=1, le=256, description="images of each identity in a batch")
     views: int = Field(2, ge=1, le=16, description="augmented views of each image in a batch")
-    learning_rate: float = Field(
-        0.0, ge=0, le=10, description="highest learning rate of the image tower; 0: the backbone's, docs/weights.md"
-    )
+    learning_rate: float = Field(0.0, ge=0, le=10, description="highest, of the tower; 0: its own, docs/weights.md")
     head_learning_rate: float = Field(0.0, ge=0, le=10, description="the same of the head; 0: the backbone's")
     layer_decay: float = Field(1.0, gt=0, le=1, description="factor of the rate from a block to the one below; 1: none")
     center_learning_rate: float = Field(0.5, gt=0, le=10, description="learning rate of the centres, by SGD")
