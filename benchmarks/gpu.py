@@ -21,7 +21,7 @@ from benchmarks.prompts import random_clip, step
 from handclip_lib.backbone.load import Backbone, load_backbone
 from handclip_lib.data.images import DecodedImages, decode_images
 from handclip_lib.data.open import open_images
-from handclip_lib.evaluation.features import embed, extract_features
+from handclip_lib.evaluation.features import embed, extract_features, key_of
 from handclip_lib.evaluation.ranking.protocol import evaluate_models
 from handclip_lib.models.prompt_learner import PromptLearner
 from handclip_lib.models.reid_head import ReidEncoder
@@ -80,7 +80,7 @@ def extraction(backbone: Backbone, images: DecodedImages, batch: int, folder: Pa
     of = partial(extract_features, backbone.encode_image, batch_size=batch, progress=False)
     of(images.select(images.paths[: 2 * batch]), encoder_key="warm", cache=folder)
     began = time.perf_counter()
-    of(images, encoder_key=backbone.key, cache=folder)
+    of(images, encoder_key=key_of(backbone), cache=folder)
     return len(images.paths) / (time.perf_counter() - began)
 
 
