@@ -37,11 +37,6 @@ SHAPES = {
 }
 
 
-def embeddings_key(fingerprint: str, precision: Precision) -> str:
-    """What embeddings by some weights are kept under: those of another precision are others."""
-    return fingerprint if precision == "fp32" else f"{fingerprint} {precision}"
-
-
 @dataclass(frozen=True)
 class Backbone:
     """A CLIP model with what is needed to feed it.
@@ -70,11 +65,6 @@ class Backbone:
     source: str = ""
     precision: Precision = "fp32"
 
-    @property
-    def key(self) -> str:
-        """What its images' embeddings are kept under."""
-        return embeddings_key(self.fingerprint, self.precision)
-
     @torch.inference_mode()
     def encode_image(self, pixels: np.ndarray) -> np.ndarray:
         """Embed RGB images, uint8 (n, height, width, 3): not normalised, float32, shape (n, embedding_dim).
@@ -88,8 +78,7 @@ class Backbone:
             raise BackboneError(f"{wanted} {pixels.shape}; decode them with resolution={self.resolution}")
         if not len(pixels):
             return np.empty((0, self.embedding_dim), np.float32)
-        writable = np.require(pixels, requirements=["C", "W"])  # a tensor of others warns
-        images = plain(torch.from_numpy(writable).to(self.device), self.normalisation)
+        images = plain(torch.from_numpy(np.require(pixels, None, ["C", "W"])).to(self.device), self.normalisation)
         with autocast(self.device, self.precision):
             return self._finite(learning_part(self.model.visual, images), "image embeddings")
 
@@ -127,8 +116,7 @@ class Backbone:
         """
         if not len(texts):
             return np.empty((0, self.embedding_dim), np.float32)
-        tokens = self.tokenize(texts).to(self.device)
-        return self._finite(self.model.encode_text(tokens), "text embeddings")
+        return self._finite(self.model.encode_text(self.tokenize(texts).to(self.device)), "text embeddings")
 
     def _finite(self, embeddings: torch.Tensor, what: str) -> np.ndarray:
         found = embeddings.float().cpu().numpy()
@@ -328,8 +316,7 @@ def _refuse_unpublished(name: str) -> None:
 
 
 def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()

@@ -14,13 +14,14 @@ import safetensors.numpy
 from PIL import Image
 from tqdm.auto import tqdm
 
+from handclip_lib.backbone.load import Backbone
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.errors import EvaluationError
 from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.finite import require_finite
 from handclip_lib.machine import free_memory
 from handclip_lib.models.embeddings import GivenEmbeddings
-from handclip_lib.models.trained import Encoder
+from handclip_lib.models.trained import Encoder, Trained
 from handclip_lib.places import cache_folder
 
 logger = logging.getLogger("handclip")
@@ -95,7 +96,7 @@ def extract_features(
 
     Args:
         encode: uint8 (b, r, r, 3) to float (b, size), such as `Backbone.encode_image`.
-        encoder_key: Names the encoder's weights, such as `Backbone.key`: another key is another cache.
+        encoder_key: Names the encoder's weights, see `key_of`: another key is another cache.
         cache: Folder; `cache_folder()/features` by default.
     """
     key = blake2b("|".join((encoder_key, *images.content_keys)).encode(), digest_size=16).hexdigest()
@@ -194,11 +195,16 @@ def is_baseline(model: str) -> bool:
     return model.startswith((BASELINE, "floor: "))
 
 
+def key_of(model: Backbone | Trained) -> str:
+    """What a model's embeddings are kept under: those of another precision are others."""
+    return model.fingerprint if model.precision == "fp32" else f"{model.fingerprint} {model.precision}"
+
+
 def embed(model: Encoder, images: DecodedImages, batch_size: int = 32) -> Features:
     """Embed images by a model, or take what another program made of them."""
     if isinstance(model, GivenEmbeddings):
         return Features.normalised(images.paths, model.of(images.paths))
-    return extract_features(model.encode_image, images, encoder_key=model.key, batch_size=batch_size)
+    return extract_features(model.encode_image, images, encoder_key=key_of(model), batch_size=batch_size)
 
 
 def embed_with_baselines(

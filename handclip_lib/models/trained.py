@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from handclip_lib.backbone.image_tower import autocast
-from handclip_lib.backbone.load import Backbone, configured_backbone, embeddings_key, load_backbone
+from handclip_lib.backbone.load import Backbone, configured_backbone, load_backbone
 from handclip_lib.backbone.properties import Given, Properties
 from handclip_lib.backbone.weights import (
     MADE_OF,
@@ -58,7 +58,7 @@ class Trained:
         resolution: As `Backbone.resolution`.
         properties: Of the backbone it was made of.
         reads_text: Whether it embeds texts of their own, as a CLIP does.
-        source, precision, key: As those of a `Backbone`.
+        source, precision: As those of a `Backbone`.
     """
 
     encode_image: Callable[[np.ndarray], np.ndarray]
@@ -69,10 +69,6 @@ class Trained:
     reads_text: bool = False
     source: str = "trained in this run"
     precision: Precision = "fp32"
-
-    @property
-    def key(self) -> str:  # noqa: D102
-        return embeddings_key(self.fingerprint, self.precision)
 
 
 Encoder = Backbone | Trained | GivenEmbeddings

@@ -8,6 +8,7 @@ import torch
 from handclip_lib.backbone.load import SHAPES, TINY_WEIGHTS, check_weights, load_backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.errors import BackboneError
+from handclip_lib.evaluation.features import key_of
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.models.trained import encode_images
 from handclip_lib.parameters.backbones import BackboneName
@@ -51,7 +52,7 @@ def test_embeddings_in_half_precision_are_near_are_kept_apart_and_leave_the_weig
     one, other = (backbone.encode_image(_photographs(5, shape.resolution)) for backbone in (plain, half))
     assert other.dtype == np.float32
     assert 1e-6 < np.linalg.norm(one - other) / np.linalg.norm(one) < 0.1
-    assert (plain.key, half.key) == (plain.fingerprint, f"{plain.fingerprint} {precision}")
+    assert (key_of(plain), key_of(half)) == (plain.fingerprint, f"{plain.fingerprint} {precision}")
     assert {p.dtype for p in half.model.visual.parameters()} == {torch.float32}
     encoder = ReidEncoder(half, 2, ReidHead())
     np.testing.assert_array_equal(encode_images(encoder, _photographs(5, shape.resolution)), other)
