@@ -21,7 +21,7 @@ HAND_INFO_NEEDED = ("id", "accessories", "aspectOfHand", "imageName")
 HAND_INFO_WORDS = {"gender": "gender", "skinColor": "skin_color"}
 HAND_INFO_FLAGS = {"accessories": "accessories", "nailPolish": "nail_polish", "irregularities": "irregularities"}
 AGE, FLAG = re.compile(r"[0-9]{1,3}"), re.compile(r"[01]")
-OF_HAND = re.compile(r"\s*(dorsal|palmar)\s+(right|left)\s*", re.IGNORECASE)
+OF_HAND = re.compile(r"\s*(dorsal|palmar)\s+(right|left)\s*")
 NEEDED = ("path", "identity")
 WORDS = {
     "side": ("left", "right"), "view": ("dorsal", "palmar"), "aspect": ASPECTS,
@@ -73,28 +73,40 @@ def read_hands11k(root: Path | str, dataset: str = "11k") -> HandTable:
 
 
 def _table(file: Path, needed: Sequence[str], remedy: str) -> pd.DataFrame:
-    """The rows of a table as text, by their number in the file, the heading's being 1; those without anything are none.
+    """The rows of a table as text, by their line in the file; those without anything are none.
 
     Raises:
-        DataError: It cannot be read, has no row, or not all columns that are needed, or one twice.
+        DataError: It cannot be read, has no row, or not all columns that are needed, or one twice, or one of no name.
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
-            header, *rows = csv.reader(opened, strict=True)
+            reader = csv.reader(opened, strict=True)
+            lines = {reader.line_num: row for row in reader if any(row)}
+        if not lines:
+            raise ValueError("it is empty")
+        if broken := [line for line, row in lines.items() if "\0" in "".join(row)]:
+            raise ValueError(f"line {broken[0]} holds zero bytes, as a file that was not written to its end")
+        header, *rows = lines.values()
         if longer := [row for row in rows if any(row[len(header) :])]:
             raise ValueError(f"{len(header)} columns, and {len(longer[0])} cells in the row of {longer[0][0]!r}")
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{file} cannot be read as a table ({error}); {remedy}") from error
-    names = [name.strip() for name in header]
-    cells = {number: (row + [""] * len(names))[: len(names)] for number, row in enumerate(rows, 2) if any(row)}
+    padded = [(row + [""] * len(header))[: len(header)] for row in rows]
+    frame = pd.DataFrame(padded, [*lines][1:], [name.strip() for name in header])
+    kept = (frame.columns != "") | (frame != "").any().to_numpy()  # a spreadsheet adds empty columns,
+    kept[0] &= frame.columns[0] != ""  # and pandas its index
+    frame = frame.loc[:, kept]
+    names = frame.columns
     if missing := [name for name in needed if name not in names]:
         why = f"lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}"
-    elif len(set(names)) < len(names):
+    elif "" in names:
+        why = "has cells in a column without a name"
+    elif not names.is_unique:
         why = "has a column twice"
-    elif not cells:
+    elif frame.empty:
         why = "has a header but no rows"
     else:
-        return pd.DataFrame.from_dict(cells, "index", columns=names)
+        return frame
     raise DataError(f"{file} {why}; it has {', '.join(names)}. Mend it: {remedy}")
 
 
@@ -122,7 +134,7 @@ def _fault(record: dict[Any, str], files: set[str]) -> str:
         return "it names a file outside the data set: an imageName is a plain file name"
     if not record["id"]:
         return "its id is empty"
-    if not OF_HAND.fullmatch(record["aspectOfHand"]):
+    if not OF_HAND.fullmatch(record["aspectOfHand"].lower()):
         return f"its aspectOfHand {record['aspectOfHand']!r} is none of dorsal/palmar right/left"
     if record["accessories"] and not FLAG.fullmatch(record["accessories"]):
         return f"its accessories {record['accessories']!r} is neither 0 nor 1"
@@ -173,7 +185,11 @@ def read_labels(root: Path | str) -> HandTable:
     if not (root / LABELS).exists():
         write = f"write it with `handclip data manifest {root}`, or name the folder it is in"
         raise DataError(f"{root / LABELS} does not exist; {write}")
-    frame = _table(root / LABELS, NEEDED, f"write it as CSV in UTF-8, a row an image: {', '.join(NEEDED)}, …")
+    frame = _table(
+        root / LABELS,
+        NEEDED,
+        f"write it as CSV in UTF-8 with commas between cells, a row an image: {', '.join(NEEDED)}, …",
+    )
     own = [name for name in frame.columns if name not in ("identity", "subject")]  # whose spaces are looked at later
     frame[own] = frame[own].apply(lambda column: column.str.strip())
     rows: list[dict[str, object]] = []

@@ -125,8 +125,22 @@ def test_an_attribute_that_cannot_be_read_is_unknown_and_costs_no_image(tmp_path
         lambda text: text.replace("\n", "\n\n"),
         lambda text: text.replace("irregularities", "irregularities,more").replace("jpg,0", "jpg,0,x"),
         lambda text: text.replace("jpg,0", "jpg,0,"),
+        lambda text: "\n" + text,
+        lambda text: text.replace("\n", ",,,\n"),
+        lambda text: "".join(f"{n or ''},{line}\n" for n, line in enumerate(text.splitlines())),
     ],
-    ids=["byte-order mark", "CRLF", "white space", "quoted", "blank lines", "one more column", "last comma"],
+    ids=[
+        "byte-order mark",
+        "CRLF",
+        "white space",
+        "quoted",
+        "blank lines",
+        "one more column",
+        "last comma",
+        "blank line first",
+        "a spreadsheet's empty columns",
+        "pandas' index",
+    ],
 )
 def test_the_csv_may_be_written_in_any_usual_way(change, tmp_path):
     csv = written(tmp_path, {}, {"id": "1"}) / "HandInfo.csv"
@@ -142,7 +156,9 @@ def test_the_csv_may_be_written_in_any_usual_way(change, tmp_path):
         (b"id;accessories;aspectOfHand;imageName\n", "lacks the columns id, accessories"),
         (b"id,accessories,aspectOfHand,imageName\n", "has a header but no rows"),
         (b"id,accessories,aspectOfHand,imageName, id\n1,0,dorsal right,a.jpg,2\n", "has a column twice"),
-        (b"", "cannot be read as a table"),
+        (b"", "it is empty"),
+        (b"id,accessories,aspectOfHand,imageName,\n1,0,dorsal right,a.jpg,x\n", "cells in a column without a name"),
+        (b"id,accessories,aspectOfHand,imageName\n1,0,dorsal right,a.jpg\n\0\0\0", "line 3 holds zero bytes"),
         (b"\xff\xfe\x00id", "cannot be read as a table"),
         (b"id,accessories,aspectOfHand,imageName\n1,0,dorsal right,a.jpg\n1,2,3,4,5\n", "cannot be read as a table"),
     ],
@@ -236,6 +252,7 @@ def test_a_table_of_ones_own_gives_all_that_is_known_and_groups_of_its_own(tmp_p
     ("old", "new", "words"),
     [
         ("palmar,monday", "palm,monday", r"line 2: view 'palm' is none of dorsal, palmar"),
+        ("palmar,monday", 'palm,"mon\nday"', r"line 3: view 'palm'"),
         (",left,", ",l,", "side 'l' is none of left, right"),
         (",31,", ",old,", "age 'old' is no whole number"),
         (",yes,", ",maybe,", "nail_polish 'maybe' is neither yes nor no"),
