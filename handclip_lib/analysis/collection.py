@@ -94,13 +94,19 @@ def runs_table(records: Sequence[Record], runs: Path, notes: Mapping[str, str] |
 
 
 def differing(records: Iterable[Record]) -> list[str]:
-    """Names of parameters in which runs differ: runs that have one disagree, and one of them is not its default."""
-    values: dict[str, set[str]] = defaultdict(set)
-    changed: set[str] = set()
+    """Names of parameters in which runs differ: runs that have one disagree, and one of them is not its default.
+
+    A run of an earlier version that was not asked what others of its notebook were disagrees with them too.
+    """
+    values, changed = defaultdict[str, set[str]](set), set[str]()
+    asked = defaultdict[str, dict[str, Any]](dict)
+    records = [record for record in records if record.get("parameters")]
+    for record in records:
+        asked[record["notebook"]] |= record["parameters"]
     for record in records:
         changed.update(changed_of(record))
-        for name, value in (record.get("parameters") or {}).items():
-            values[name].add(json.dumps(value, sort_keys=True, default=str))
+        for name in asked[record["notebook"]]:
+            values[name].add(json.dumps(record["parameters"].get(name), sort_keys=True, default=str))
     return [name for name in values if len(values[name]) > 1 and name in changed and name not in IN_COLUMNS]
 
 

@@ -81,7 +81,7 @@ def _table(file: Path, needed: Sequence[str], remedy: str) -> pd.DataFrame:
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             reader = csv.reader(opened, strict=True)
-            lines = {reader.line_num: row for row in reader if any(row)}
+            lines = dict((reader.line_num, row) for row in reader if any(row))  # noqa: C402 - the line is each row's
         if not lines:
             raise ValueError("it is empty")
         if broken := [line for line, row in lines.items() if "\0" in "".join(row)]:

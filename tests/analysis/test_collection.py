@@ -129,6 +129,16 @@ def test_differing_parameters_are_those_somebody_changed(runs: Path):
     assert differing(alone) == []
 
 
+@pytest.mark.parametrize(("value", "told"), [("bf16", ["embedding_precision"]), ("fp32", [])])
+def test_a_parameter_that_an_earlier_version_did_not_ask_is_one_in_which_runs_differ(value, told):
+    earlier = {"notebook": "05_evaluation", "parameters": {"seed": 0}, "defaults": {"seed": 0}}
+    now = {"notebook": "05_evaluation", "parameters": {"seed": 0, "embedding_precision": value},
+           "defaults": {"seed": 0, "embedding_precision": "fp32"}}  # fmt: skip
+    other = {"notebook": "03_image_finetune", "parameters": {"seed": 0, "epochs": 6}, "defaults": {"epochs": 5}}
+    assert differing([earlier, now, other]) == told
+    assert differing([now, other]) == []
+
+
 def test_compared_are_the_runs_on_the_split_of_the_newest(runs: Path):
     found = compared(find_records(runs), runs)
     assert [evaluation.run for evaluation in found] == ["05_evaluation-tiny-e1", "03_image_finetune-tiny-f1"]
