@@ -201,8 +201,10 @@ class Evaluation(Model, Data):
             own = "brings its own backbone, weights and input_size: leave those out"
             found.append(f"trained_run={self.trained_run!r} {own}")
         if self.embeddings:
-            if self.trained_run or self.weights or self.input_size or self.backbone != "tiny":
-                said = "stand in place of a model: leave backbone, weights, input_size and trained_run out"
+            model = self.trained_run or self.weights or self.input_size or self.backbone != "tiny"
+            if model or self.embedding_precision != "fp32":
+                named = "backbone, weights, input_size, embedding_precision and trained_run"
+                said = f"stand in place of a model: leave {named} out"
                 found.append(f"embeddings={self.embeddings!r} {said}")
             found += [
                 f"studies={name!r} needs a model that encodes images, and embeddings={self.embeddings!r} are none"

@@ -255,3 +255,5 @@ def test_embeddings_stand_in_place_of_a_model_and_encode_nothing():
         resolve(Evaluation, {"embeddings": "e.npz", "backbone": "vitb16", "studies": "occlusion"})
     assert "stand in place of a model: leave backbone, weights" in str(refused.value)
     assert "studies='occlusion' needs a model that encodes images" in str(refused.value)
+    with pytest.raises(ConfigError, match=r"leave .*, embedding_precision and trained_run out"):
+        resolve(Evaluation, {"embeddings": "e.npz", "embedding_precision": "bf16"})
