@@ -80,7 +80,7 @@ class Backbone:
             return np.empty((0, self.embedding_dim), np.float32)
         images = plain(torch.from_numpy(np.require(pixels, None, ["C", "W"])).to(self.device), self.normalisation)
         with autocast(self.device, self.precision):
-            return self._finite(learning_part(self.model.visual, images), "image embeddings")
+            return self._finite(learning_part(self.model.visual, images), "image embeddings", self.precision)
 
     def copy(self) -> "Backbone":
         """The same with an image tower of its own that may learn, so that this one stays what its fingerprint says."""
@@ -118,9 +118,11 @@ class Backbone:
             return np.empty((0, self.embedding_dim), np.float32)
         return self._finite(self.model.encode_text(self.tokenize(texts).to(self.device)), "text embeddings")
 
-    def _finite(self, embeddings: torch.Tensor, what: str) -> np.ndarray:
+    def _finite(self, embeddings: torch.Tensor, what: str, precision: str = "fp32") -> np.ndarray:
         found = embeddings.float().cpu().numpy()
         remedy = "its weights overflow or were changed since they were loaded; load others"
+        if precision != "fp32":
+            remedy = f"embedding_precision={precision!r} may be too narrow for these weights; choose fp32"
         require_finite(found, f"the {what} of {self.name}", remedy, BackboneError)
         return found
 

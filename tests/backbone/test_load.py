@@ -58,6 +58,17 @@ def test_embeddings_in_half_precision_are_near_are_kept_apart_and_leave_the_weig
     np.testing.assert_array_equal(encode_images(encoder, _photographs(5, shape.resolution)), other)
 
 
+def test_weights_too_large_for_half_precision_name_the_precision():
+    backbone = load_backbone("tiny", device="cpu", precision="fp16")
+    with torch.no_grad():
+        for name, values in backbone.model.visual.named_parameters():
+            values *= 60 if name.endswith(("conv1.weight", "mlp.c_fc.weight")) else 1
+    pixels = _photographs(2, backbone.resolution)
+    with pytest.raises(BackboneError, match=r"not finite .*; embedding_precision='fp16' may be too narrow .*fp32"):
+        backbone.encode_image(pixels)
+    assert np.isfinite(replace(backbone, precision="fp32").encode_image(pixels)).all()
+
+
 def test_a_read_only_and_an_empty_batch_are_fine(small):
     pixels = _photographs(3, 32)
     pixels.flags.writeable = False
