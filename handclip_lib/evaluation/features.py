@@ -95,7 +95,8 @@ def extract_features(
     """Encode images, each distinct content once, and keep what is done on disk.
 
     Args:
-        encode: uint8 (b, r, r, 3) to float (b, size), such as `Backbone.encode_image`.
+        encode: uint8 (b, r, r, 3) to float (b, size), such as `Backbone.encode_image`. What it is given is overwritten
+            later: it must copy images that it keeps.
         encoder_key: Names the encoder's weights, see `key_of`: another key is another cache.
         cache: Folder; `cache_folder()/features` by default.
     """
