@@ -185,9 +185,9 @@ def draw_dataset(
     Raises:
         DataError: A number is out of bounds, or the folder holds something that was not drawn here.
     """
-    if min(subjects, images_per_aspect, seed + 1) < 1:
-        counts = f"subjects={subjects}, images_per_aspect={images_per_aspect}, seed={seed}"
-        raise DataError(f"{counts}: give at least 1, 1 and 0")
+    if min(subjects, images_per_aspect, seed + 1) < 1 or not 0 <= stays <= 1:
+        counts = f"subjects={subjects}, images_per_aspect={images_per_aspect}, seed={seed}, stays={stays}"
+        raise DataError(f"{counts}: give at least 1, 1 and 0, and a share in 0..1")
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         # A worker is importing an unguarded script: drawing here would wait for its own parent.
         raise DataError("draw_dataset was called while a worker started: guard it by if __name__ == '__main__'")

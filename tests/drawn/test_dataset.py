@@ -172,7 +172,8 @@ def test_a_damaged_recipe_means_not_drawn(tmp_path: Path, recipe: bytes):
     [
         ({"subjects": 0}, "subjects=0, .*: give at least 1, 1 and 0"),
         ({"images_per_aspect": -1}, "images_per_aspect=-1, "),
-        ({"seed": -1}, "seed=-1: "),
+        ({"seed": -1}, "seed=-1, "),
+        ({"stays": float("nan")}, "stays=nan: give .* a share in 0..1"),
     ],
 )
 def test_counts_out_of_bounds_are_refused(tmp_path: Path, arguments: dict[str, int], message: str):
