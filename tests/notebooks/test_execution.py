@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import nbformat
 import pandas as pd
@@ -20,6 +21,8 @@ import pytest
 from handclip_lib.backbone.weights import fingerprint
 from handclip_lib.drawn.dataset import draw_dataset
 from handclip_lib.errors import HandClipError
+from handclip_lib.runs import run as running
+from handclip_lib.widgets import panel
 from tests.in_process import QUICK, SMALL, Shell, cells_of, run_notebook, run_quickly, shell_for
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +45,7 @@ def pictures_in(out: Path) -> list:
     return [output for cell in cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
 
 
+@pytest.mark.slow
 def test_runs_under_plain_papermill_on_drawn_hands(tmp_path: Path):
     done, out = papermill("01_data_exploration", tmp_path, **SMALL | QUICK["01_data_exploration"])
     assert done.returncode == 0, done.stderr[-2000:]
@@ -60,6 +64,7 @@ def test_runs_under_plain_papermill_on_drawn_hands(tmp_path: Path):
     )
 
 
+@pytest.mark.slow
 def test_bad_input_stops_plain_papermill_with_one_message(tmp_path: Path):
     done, _ = papermill("01_data_exploration", tmp_path, **SMALL | {"draws": 0, "aspect": "dorsal"})
     assert done.returncode != 0
@@ -92,7 +97,8 @@ def run_each_cell_twice(name: str, reports: Path) -> Shell:
         model = shell.names.get("model")
         assert "encoder" not in shell.names or fingerprint(model.model) == model.fingerprint, "it has learnt"
         pictures, guard = list(shell.pictures), next(n for n, cell in enumerate(cells) if "= start(" in cell)
-        shell.run(*reversed(cells[guard + 1 :]))
+        with patch.object(running, "as_png", return_value=b""), patch.object(panel, "as_png", return_value=b""):
+            shell.run(*reversed(cells[guard + 1 :]))  # figures are made again; only drawn they are not
         for table in before.glob("*.csv"):
             if table.name not in HAVE_SECONDS:
                 assert table.read_bytes() == (shell.folder / table.name).read_bytes(), table.name
@@ -181,6 +187,7 @@ def test_what_was_trained_on_one_data_set_is_evaluated_on_another(ran, tmp_path:
     assert (found["metrics"]["n_query"], found["metrics"]["n_gallery"]) == (15, 13)
 
 
+@pytest.mark.slow
 def test_two_sets_train_from_the_weights_of_another_run_and_all_is_known_of_them(ran, tmp_path: Path):
     """Hands of another world are the run's own; those the first run trained on train again, from their palms."""
     first = ran("03_image_finetune")
