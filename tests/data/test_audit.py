@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from handclip_lib.data.audit import (
-    PUBLISHED_COUNTS,
     attribute_counts,
     check,
     data_cautions,
@@ -15,7 +14,6 @@ from handclip_lib.data.audit import (
     images_per_identity,
     left_out_reasons,
     reading_facts,
-    split_counts,
     split_facts,
 )
 from handclip_lib.data.labels import read_hands11k
@@ -119,13 +117,6 @@ def test_images_per_identity_counts_the_most_first(table):
     assert images_per_identity(table).to_dict() == {"0000000": 3, "0000001": 2}
 
 
-@pytest.mark.parametrize("aspect", PUBLISHED_COUNTS.columns)
-def test_the_standard_protocol_has_the_published_counts(hands11k_metadata, aspect):
-    table = read_hands11k(hands11k_metadata.parent, metadata=hands11k_metadata, require_images=False)
-    counts = split_counts(make_split(table, aspect))
-    pd.testing.assert_series_equal(counts["found"], counts["published"], check_names=False, check_dtype=False)
-
-
 def photograph(path: Path, mode: str = "RGB", side: int = 64) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(len(path.name)).integers(0, 255, (side, side), np.uint8)
@@ -203,9 +194,8 @@ def test_a_deep_check_decodes_and_says_what_is_damaged_or_converted(root):
     assert json.loads(poor.as_json())["quality"][-1]["fault"] == "blank"
 
 
-@pytest.mark.parametrize("side", [10_000, 30_000])
-def test_an_image_of_too_many_pixels_is_refused_without_a_warning_of_pillows(side, root, recwarn):
-    Image.new("1", (side, side)).save(root / "Hands" / "huge.png")
+def test_an_image_of_too_many_pixels_is_refused_without_a_warning_of_pillows(root, recwarn):
+    Image.new("1", (14_000, 14_000)).save(root / "Hands" / "huge.png")
     (root / "Hands" / "huge.png").rename(root / "Hands" / "Hand_0000000.jpg")
     report = check(root, progress=False)
     assert report.table.left_out["path"].tolist() == ["Hands/Hand_0000000.jpg"]

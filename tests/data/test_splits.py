@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handclip_lib.data.audit import split_facts
+from handclip_lib.data.audit import PUBLISHED_COUNTS, split_counts, split_facts
 from handclip_lib.data.folder import read_folder
 from handclip_lib.data.labels import read_hands11k, read_labels
 from handclip_lib.data.manifest import Split
@@ -68,6 +68,8 @@ def test_the_standard_protocol_has_the_published_counts(hands11k, aspect):
             len(draw.query_paths), len(draw.gallery_paths), len(everyone.gallery_paths),
         )  # fmt: skip
         assert everyone.query_paths.tolist() == draw.query_paths.tolist()
+    counts = split_counts(split)
+    assert counts["found"].tolist() == counts["published"].tolist() == PUBLISHED_COUNTS[aspect].tolist()
 
 
 @pytest.mark.parametrize("aspect", ASPECTS)
@@ -166,7 +168,7 @@ def test_a_train_identity_with_one_image_keeps_it_for_training():
     assert split.meta["notes"][0].startswith("1 train identities have one image")
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     st.dictionaries(st.text("ab12é", min_size=1, max_size=3), st.integers(2, 5), min_size=4, max_size=12),
     st.integers(0, 5),
@@ -367,7 +369,7 @@ def sessions_of(people: dict[str, dict[str, int]]) -> HandTable:
     return HandTable.build("folder", Path("/photographs"), rows, {})
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.lists(
         st.dictionaries(st.sampled_from(["s1", "s2", "s10"]), st.integers(1, 4), min_size=1), min_size=6, max_size=12

@@ -63,6 +63,7 @@ def test_every_combination_is_the_panel_s_own_picture_and_equal_ones_are_kept_on
 def evaluated(tmp_path: Path, saved_runs, monkeypatch) -> Path:
     """A run of 05 whose photographs are gone."""
     monkeypatch.setattr("handclip_lib.report.live_panels.THRESHOLDS", 4)
+    monkeypatch.setattr("handclip_lib.widgets.panel.DPI", 36)
     folder = tmp_path / "runs" / "05_evaluation-x"
     saved_runs.evaluated(folder)
     record = {"id": folder.name, "notebook": "05_evaluation", "status": "succeeded"}

@@ -228,9 +228,12 @@ def nearness(encode) -> dict[str, float]:
     return {"val_map": float((unit @ unit.T)[LABELS[:, None] == LABELS].mean())}
 
 
-@each_rank
-@each_tower
-@pytest.mark.parametrize("more", [{}, {"precision": "fp16", "average": 0.5, "encoded_at_once": 2}], ids=["", "fp16"])
+PIECES = {"precision": "fp16", "average": 0.5, "encoded_at_once": 2}
+
+
+@pytest.mark.parametrize(
+    ("vit", "rank", "more"), [(True, 0, PIECES), (True, 2, {}), (False, 0, {}), (False, 2, PIECES)]
+)
 def test_a_stopped_training_goes_on_to_the_same_bits(vit, rank, more, tmp_path):
     head = {"lora_rank": rank, "unfreeze_blocks": 1 if more else -1}
     whole, again = encoder_of(vit, **head), encoder_of(vit, **head)
@@ -266,14 +269,13 @@ def test_pieces_and_activations_computed_again_change_nothing(rank, tmp_path):
             assert (other[name] - value).norm() <= 1e-4 * value.norm() + 1e-6 * largest, name
 
 
-@each_tower
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(("vit", "precision"), [(True, "fp32"), (True, "bf16"), (False, "fp16")])
 def test_adapters_learn_alone(vit, precision):
     encoder = encoder_of(vit, lora_rank=2)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     learning = {name for name, p in encoder.named_parameters() if p.requires_grad and name != "centers"}
     assert all(name.endswith((".down", ".up")) or not name.startswith("visual.") for name in learning)
-    fit(encoder, epochs=6, precision=precision)
+    fit(encoder, epochs=4, precision=precision)
     for name, value in encoder.state_dict().items():
         if name in learning:
             assert not torch.equal(value, before[name]), name
@@ -339,8 +341,7 @@ def distances(encode) -> np.ndarray:
     return np.linalg.norm(found[:, None] - found[None], axis=2)
 
 
-@each_rank
-@each_tower
+@pytest.mark.parametrize(("vit", "rank"), [(True, 2), (False, 0)])
 def test_whitening_is_validated_and_kept_and_the_head_sees_what_it_learnt(vit, rank):
     seen, score = {}, iter(range(99))
 

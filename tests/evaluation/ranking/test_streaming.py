@@ -79,7 +79,7 @@ def check(metrics, expected):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.tuples(st.integers(1, 8), st.integers(1, 30), st.integers(1, 6), st.sampled_from([4, 16])),
     st.booleans(), st.booleans(), st.integers(0, 2**31),
