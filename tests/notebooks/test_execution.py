@@ -17,9 +17,10 @@ from unittest.mock import patch
 import nbformat
 import pandas as pd
 import pytest
+from PIL import Image
 
 from handclip_lib.backbone.weights import fingerprint
-from handclip_lib.drawn.dataset import draw_dataset
+from handclip_lib.drawn.dataset import draw_dataset, draw_image, subject_seed
 from handclip_lib.errors import HandClipError
 from handclip_lib.runs import run as running
 from handclip_lib.widgets import panel
@@ -174,13 +175,13 @@ def test_what_was_trained_on_one_data_set_is_evaluated_on_another(ran, tmp_path:
     """Drawn hands stand in for both: the 11k layout trains, the HD layout tests, with people the training never saw."""
     trained = ran("03_image_finetune")
     shutil.copytree(trained.folder, tmp_path / "runs" / trained.folder.name)
-    drawn, hd = draw_dataset(tmp_path / "drawn", 12, 4, seed=9), tmp_path / "hd" / "Original Images"
-    table = pd.read_csv(drawn / "HandInfo.csv").query("aspectOfHand == 'dorsal right'")
-    for n, (_, images) in enumerate(table.groupby("id")):  # five people to train on, five to test on, two distractors
+    hd = tmp_path / "hd" / "Original Images"
+    for n in range(12):  # five people to train on, five to test on, two distractors
         number, folder = (443 + n, hd / "1-501") if n < 10 else (494 + n, hd / "502-712")
         folder.mkdir(parents=True, exist_ok=True)
-        for k, name in enumerate(images["imageName"]):
-            shutil.copy(drawn / "Hands" / name, folder / f"{number}_{k}.jpg")
+        for k in range(4):
+            hand = draw_image(subject_seed(9, n), "dorsal_r", k)
+            Image.fromarray(hand).save(folder / f"{number}_{k}.jpg", quality=95)
     words = {"dataset": "hd", "data_root": str(hd.parent), "aspect": "all", "trained_run": "latest", "studies": "none"}
     found = run_notebook("05_evaluation", tmp_path, top_k=3, draws=2, **words).record
     assert found["inputs"] == {"03_image_finetune": trained.folder.name}
