@@ -98,7 +98,7 @@ def test_the_command_says_what_a_file_is_and_converts_it(checkpoints, tmp_path, 
     assert main(["weights", "convert", str(file)]) == 2
 
 
-@pytest.fixture(params=["SMALL_VIT", "SMALL_RESNET"])
+@pytest.fixture(params=[pytest.param("SMALL_VIT", marks=pytest.mark.slow), "SMALL_RESNET"])
 def tall(request, checkpoints, tmp_path):
     """A GELU ViT with a normalisation of its own, and a ResNet, both of images twice as high as wide."""
     vit = request.param == "SMALL_VIT"

@@ -80,6 +80,7 @@ def test_a_batch_has_three_photographs_of_each_hand_of_one_side_and_two_sittings
         assert (photographs.sitting[first] != photographs.sitting[third]).all()
 
 
+@pytest.mark.slow
 def test_training_brings_photographs_of_a_hand_together():
     photographs, backbone = coloured(8), new_clip("resnet", 0)
     train_images(backbone, photographs, replace(SMALL, steps=8))
@@ -109,6 +110,7 @@ def test_whitening_makes_the_spread_of_every_direction_alike_within_an_aspect(to
     assert after[0] / after[11] < min(0.5 * before[0] / before[11], 50)
 
 
+@pytest.mark.slow
 def test_text_is_trained_to_tell_the_aspect_and_the_image_tower_stays():
     photographs, backbone = coloured(16, 2), new_clip("resnet", 0)
     photographs.pixels[...] = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)[
