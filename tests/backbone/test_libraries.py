@@ -25,7 +25,7 @@ from handclip_lib.parameters.parts import Prompts, ReidHead
 TEXTS = ["A photo of a left hand.", "palm"]
 VIT = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2, "head_width": 16}
 RESNET = {"image_size": 64, "width": 16, "layers": [1, 2, 1, 1]}
-TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 2, "layers": 2}
 
 
 def randomised(model: torch.nn.Module) -> torch.nn.Module:
