@@ -13,7 +13,6 @@ import numpy as np
 from handclip_lib.evaluation.error_curve import NOTHING, ErrorCurve, Remaining, Weights, split_by
 from handclip_lib.evaluation.features import check_memory
 from handclip_lib.evaluation.intervals import RULE_OF_THREE, Interval, left_out_together, share_interval
-from handclip_lib.evaluation.ranking.counting import compiled
 from handclip_lib.evaluation.verification.streamed import NONE, StreamedPairs
 
 SCALE = 2**14  # bins of a cosine of 1: their edges are exact in float32
@@ -24,8 +23,6 @@ SURE = 6.0  # standard errors
 APART = 5.0  # times the mean rate that a group of people may have
 PARTS = 64  # of what is kept around a threshold
 KEPT_BYTES = 40  # of a score that is kept, while it is sorted
-TABLES = "float64[::1], uint16[::1], boolean[::1], uint16[::1], uint16[::1]"
-SIGNATURE = f"int64(float32[:,::1], {TABLES}, int64[::1], float64[::1], float64[::1], int64[:,::1], int32[::1])"
 
 
 @dataclass(frozen=True)
@@ -174,99 +171,43 @@ class _Pass:
 
 def _pass(pairs: StreamedPairs, whole: _Whole, group: np.ndarray, cuts: np.ndarray, kept: np.ndarray) -> _Pass:
     groups, parts = len(whole.mated_gone), len(cuts) + 1
-    part_of = np.searchsorted(cuts, np.arange(BINS), "right").astype(np.uint16)
-    share = 1 - (_below(whole.mated_count)[:-1] + whole.mated_count / 2) / len(whole.mated)
+    part_of = np.searchsorted(cuts, np.arange(BINS), "right")
+    share = (1 - (_below(whole.mated_count)[:-1] + whole.mated_count / 2) / len(whole.mated)).astype(np.float32)
     share[0] = 0  # of what is not compared
+    lowest = int(cuts[0])
     group = group.astype(np.uint16)
 
-    fast = compiled(_count_rows, SIGNATURE, pairs.n_impostor)
-    counted = _count_in_numpy if fast is None else fast[0]
-
     def work(row: int, column: int, scores: np.ndarray) -> tuple:
-        first, second = group[row : row + len(scores)], group[column : column + scores.shape[1]]
-        count, touched, near = (
-            np.zeros(BINS, np.int64),
-            np.zeros((groups, parts), np.int64),
-            np.empty_like(scores, np.int32),
-        )
-        lost = np.zeros(len(first)), np.zeros(len(second))
-        n = counted(scores, share, part_of, kept, first, second, count, *lost, touched, near.reshape(-1))
-        one, other = np.divmod(near.ravel()[:n], scores.shape[1])
-        listed = scores[one, other]
-        return (
-            row,
-            column,
-            count,
-            *lost,
-            touched,
-            listed,
-            np.stack([first[one], second[other]], 1),
-            part_of[bins(listed)],
-        )
+        number = bins(scores)
+        count = np.bincount(number.ravel(), minlength=BINS)
+        lost = share[number]
+        flat = np.flatnonzero(number >= lowest)
+        part = part_of[number.ravel()[flat]]
+        first, second = np.divmod(flat, scores.shape[1])
+        first, second = group[row + first], group[column + second]
+        touched = np.bincount(first * np.int64(parts) + part, minlength=groups * parts)
+        other = np.flatnonzero(first != second)
+        touched += np.bincount(second[other] * np.int64(parts) + part[other], minlength=groups * parts)
+        near = kept[part]
+        listed = scores.ravel()[flat[near]], np.stack([first[near], second[near]], 1), part[near]
+        return row, column, count, lost.sum(1), lost.sum(0), touched, listed
 
-    total, touched, lost = np.zeros(BINS, np.int64), np.zeros((groups, parts), np.int64), np.zeros(len(group))
-    found = []
-    for row, column, count, of_rows, of_columns, touches, *listed in pairs.each_block(work):
+    total, touched, lost = np.zeros(BINS, np.int64), np.zeros(groups * parts, np.int64), np.zeros(len(group))
+    scores, whose, where = [], [], []
+    for row, column, count, of_rows, of_columns, touches, listed in pairs.each_block(work):
         total += count
         touched += touches
         lost[row : row + len(of_rows)] += of_rows
         lost[column : column + len(of_columns)] += of_columns
-        found.append(listed)
+        scores.append(listed[0])
+        whose.append(listed[1])
+        where.append(listed[2].astype(np.uint16))
     total[0] = 0
-    above = np.cumsum(touched[:, ::-1], 1)[:, ::-1]  # of each part, and of those above it
+    above = np.cumsum(touched.reshape(groups, parts)[:, ::-1], 1)[:, ::-1]  # of each part, and of those above it
     gone = np.zeros((groups, parts + 1), np.int64)
     gone[:, 1:-1] = whole.touched[:, None] - above[:, 1:]
     gone[:, -1] = whole.touched
-    kept_scores, whose, where = (np.concatenate(some) for some in zip(*found, strict=True))
-    return _Pass(cuts, total, gone, kept_scores, whose, where, lost)
-
-
-def _count_in_numpy(
-    scores: np.ndarray, share: np.ndarray, part_of: np.ndarray, kept: np.ndarray, first: np.ndarray, second: np.ndarray,
-    count: np.ndarray, of_rows: np.ndarray, of_columns: np.ndarray, touched: np.ndarray, near: np.ndarray,
-) -> int:  # fmt: skip
-    """Count a block's scores in bins, what each image loses, and the parts that each group touches.
-
-    Places of the scores that are kept are written into `near`; how many there are is returned.
-    """
-    number, parts = bins(scores), touched.shape[1]
-    count += np.bincount(number.ravel(), minlength=BINS)
-    lost = share[number]
-    of_rows += lost.sum(1)
-    of_columns += lost.sum(0)
-    flat = np.flatnonzero(part_of[number] > 0)
-    part = part_of[number.ravel()[flat]].astype(np.int64)
-    one, other = np.divmod(flat, scores.shape[1])
-    one, other = first[one], second[other]
-    for group, some in ((one, slice(None)), (other, one != other)):
-        touched += np.bincount(group[some] * np.int64(parts) + part[some], minlength=touched.size).reshape(
-            touched.shape
-        )
-    flat = flat[kept[part]]
-    near[: len(flat)] = flat
-    return len(flat)
-
-
-def _count_rows(
-    scores: np.ndarray, share: np.ndarray, part_of: np.ndarray, kept: np.ndarray, first: np.ndarray, second: np.ndarray,
-    count: np.ndarray, of_rows: np.ndarray, of_columns: np.ndarray, touched: np.ndarray, near: np.ndarray,
-) -> int:  # fmt: skip
-    """What `_count_in_numpy` does, a score at a time; compiled by numba."""
-    n, width = 0, scores.shape[1]
-    for row in range(len(scores)):
-        for column in range(width):
-            number = int(np.float64(scores[row, column]) * SCALE + 2 * SCALE)
-            count[number] += 1
-            of_rows[row] += share[number]
-            of_columns[column] += share[number]
-            part = part_of[number]
-            if part > 0:
-                touched[first[row], part] += 1
-                if first[row] != second[column]:
-                    touched[second[column], part] += 1
-                near[n] = row * width + column
-                n += kept[part]
-    return n
+    return _Pass(cuts, total, gone, np.concatenate(scores), np.concatenate(whose), np.concatenate(where), lost)
 
 
 def _needed(found: _Pass, whole: _Whole, targets: Sequence[float]) -> np.ndarray:
