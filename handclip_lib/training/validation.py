@@ -11,7 +11,8 @@ from handclip_lib.data.manifest import Draw, Split
 from handclip_lib.data.splits import keyed
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.intervals import identity_interval
-from handclip_lib.evaluation.ranking.retrieval import TIE, cosines, retrieval_metrics
+from handclip_lib.evaluation.ranking.cosines import TIE, cosines
+from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.studies.prompts import labelled
 from handclip_lib.training.sets import ExtraSet
 
@@ -132,8 +133,8 @@ def _all_at_once(
 
 def _of_trained(split: Split, identities: Sequence[str], val_paths: Sequence[str], n_people: int) -> Iterator[Draw]:
     """Draws of so many people who train, others in each: a training image enrolled, the validation image a query."""
-    rows = split.images[split.images["identity"].isin(identities) & split.images["role"].isin(["train", "val"])]
-    people = set(rows["subject"].where(rows["subject"] != "", rows["identity"]))
+    rows = split.of_people("train", "val")
+    people = set(rows.loc[rows["identity"].isin(identities), "subject"])
     for trial, draw in enumerate(as_tested(split, people, trained=True).draws()):
         asked = np.isin(draw.query_paths, list(val_paths))
         there = sorted(set(draw.query_ids[asked]), key=lambda name: keyed(split.meta["seed"], f"known {trial}", name))

@@ -12,7 +12,8 @@ from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.intervals import identity_interval
-from handclip_lib.evaluation.ranking.retrieval import TIE, TiedScoresWarning, cosines, retrieval_metrics
+from handclip_lib.evaluation.ranking.cosines import TIE, cosines
+from handclip_lib.evaluation.ranking.retrieval import TiedScoresWarning, retrieval_metrics
 from handclip_lib.evaluation.tables import in_percent, result_table
 from handclip_lib.finite import require_finite
 
@@ -141,8 +142,7 @@ def labelled(split: Split, without: Collection[str] = ()) -> tuple[tuple[str, ..
 
     All but those of the people (subjects) `without` whom it is to be.
     """
-    images = split.images
-    images = images[~images["subject"].where(images["subject"] != "", images["identity"]).isin(without)]
+    images = split.images[~split.people.isin(without)]
     identities = tuple(sorted(set(images.loc[images["role"] == "train", "identity"]), key=identity_order))
     if len(identities) < 2:
         found = f"{len(identities)} identities train in this split (protocol {split.meta['protocol']!r})"
