@@ -1,4 +1,6 @@
+import ctypes
 import os
+import resource
 from collections import namedtuple
 from pathlib import Path
 
@@ -87,3 +89,23 @@ def test_nothing_else_counts_cores_or_memory():
     words = ("cpu_count", "virtual_memory", "sched_getaffinity")
     asking = {file.name for file in library.rglob("*.py") for word in words if word in file.read_text()}
     assert asking == {"machine.py"}
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the allocator is not glibc's")
+def test_what_is_freed_is_kept_while_that_is_asked_for_and_given_back_at_the_end():
+    """By the pages that the system gave, which it clears first."""
+    pages = 64 * 2**20 // resource.getpagesize()
+
+    def given(times: int = 3) -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(times):
+            bytearray(64 * 2**20)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    assert given() >= 3 * pages
+    with machine.kept_memory():
+        given(1)
+        assert given() < pages / 2
+        held = psutil.Process().memory_info().rss
+    assert psutil.Process().memory_info().rss < held - 60 * 2**20
+    assert given() >= 3 * pages

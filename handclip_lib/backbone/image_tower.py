@@ -125,7 +125,7 @@ def learning_part(visual: Any, activations: Tensor, last: int = ALL, recompute: 
         return visual(activations)
     x, blocks = _learning(visual, activations, last)
     if not hasattr(visual, "transformer"):
-        return visual.attnpool(_through(visual, x, blocks))
+        return _pooled(visual.attnpool, _through(visual, x, blocks))
     if blocks:
         x = _kept(recompute)(blocks[-1], _through(visual, x, blocks[:-1], recompute), 1)
     return _projected(visual, x[:, 0])
@@ -153,7 +153,7 @@ def learning_tokens(visual: Any, activations: Tensor, last: int = ALL, recompute
         return _projected(visual, x)
     pool, positions = visual.attnpool, x.flatten(2).transpose(1, 2)
     positions = positions + pool.positional_embedding[1:].to(x.dtype)
-    return torch.cat([pool(x)[:, None], pool.c_proj(pool.v_proj(positions))], dim=1)
+    return torch.cat([_pooled(pool, x)[:, None], pool.c_proj(pool.v_proj(positions))], dim=1)
 
 
 def attends(visual: Any) -> bool:
@@ -232,6 +232,15 @@ def _through(visual: Any, x: Tensor, blocks: list[Any], recompute: bool = False)
     for block in blocks:
         x = _kept(recompute)(block, x, x.shape[1]) if is_vit else block(x)
     return x
+
+
+def _pooled(pool: Any, maps: Tensor) -> Tensor:
+    """A ResNet's attention pooling, of which the mean alone asks: openai-clip's lets every place ask, and uses one."""
+    x = maps.flatten(2).transpose(1, 2)
+    x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + pool.positional_embedding.to(x.dtype)
+    asked = (pool.q_proj(x[:, :1]), pool.k_proj(x), pool.v_proj(x))
+    query, key, value = (part.unflatten(-1, (pool.num_heads, -1)).transpose(1, 2) for part in asked)
+    return pool.c_proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(1))
 
 
 def _kept(recompute: bool) -> Callable[..., Tensor]:
