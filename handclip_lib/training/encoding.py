@@ -19,7 +19,7 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 def encode_once(encoder: ReidEncoder, images: np.ndarray, known: dict[bytes, np.ndarray]) -> np.ndarray:
     """`encode_images`, but of contents that are not `known` alone, which are added: the weights are to be the same."""
-    keys = [blake2b(np.ascontiguousarray(image), digest_size=16).digest() for image in images]
+    keys = [blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images]
     new = list({key: row for row, key in enumerate(keys) if key not in known}.values())
     for start in range(0, len(new), ENCODED_AT_ONCE):  # of all images no second copy is made
         rows = new[start : start + ENCODED_AT_ONCE]
