@@ -249,18 +249,32 @@ def _kept(recompute: bool) -> Callable[..., Tensor]:
 
 def _block(block: Any, tokens: Tensor, n_kept: int, attend: Attend = F.scaled_dot_product_attention) -> Tensor:
     """One residual attention block, of which the first `n_kept` tokens come out."""
-    width, attention = tokens.shape[-1], block.attn
-    normed, weight, bias = block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias
+    attention, normed = block.attn, block.ln_1(tokens)
     if n_kept == tokens.shape[1]:
-        query, key, value = F.linear(normed, weight, bias).chunk(3, dim=-1)
+        query, key, value = _linear(attention, normed, "in_proj_").chunk(3, dim=-1)
     else:
-        query = F.linear(normed[:, :n_kept], weight[:width], bias[:width])
-        key, value = F.linear(normed, weight[width:], bias[width:]).chunk(2, dim=-1)
+        query = _linear(attention, normed[:, :n_kept], "in_proj_", slice(0, 1))
+        key, value = _linear(attention, normed, "in_proj_", slice(1, 3)).chunk(2, dim=-1)
     query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
     attended = attend(query, key, value).transpose(1, 2).flatten(2)
-    kept = tokens[:, :n_kept] + attention.out_proj(attended)
-    hidden = block.mlp.c_fc(block.ln_2(kept))
-    return kept + block.mlp.c_proj(F.gelu(hidden) if has_gelu(block) else QuickGELU.apply(hidden))
+    kept = tokens[:, :n_kept] + _linear(attention.out_proj, attended)
+    hidden = _linear(block.mlp.c_fc, block.ln_2(kept))
+    return kept + _linear(block.mlp.c_proj, F.gelu(hidden) if has_gelu(block) else QuickGELU.apply(hidden))
+
+
+def _linear(module: Any, x: Tensor, prefix: str = "", parts: slice | None = None) -> Tensor:
+    """Tokens through a matrix and its bias, or through some of the three `parts` that are stacked in it.
+
+    Where an adapter is on it, the tokens go through its factors beside the frozen matrix: neither the changed matrix
+    nor a gradient of its size, a third of a step's work, is made.
+    """
+    name, bias = f"{prefix}weight", getattr(module, f"{prefix}bias")
+    adapter = getattr(getattr(module, "parametrizations", None), name, None)
+    weight = getattr(module, name) if adapter is None else adapter.original
+    if parts is not None:
+        weight, bias = (value.unflatten(0, (3, -1))[parts].flatten(0, 1) for value in (weight, bias))
+    found = F.linear(x, weight, bias)
+    return found if adapter is None else found + adapter[0].added(x, parts or slice(None))
 
 
 def has_gelu(block: Any) -> bool:

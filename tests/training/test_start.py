@@ -346,6 +346,28 @@ def test_what_a_training_of_adapters_leaves_is_a_clip_like_any(vit, tmp_path):
         np.testing.assert_allclose(loaded.encode_image(PIXELS), embeddings, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tokens_go_through_an_adapters_factors_beside_the_frozen_matrix_and_no_changed_one_is_made(monkeypatch, dtype):
+    """Against openai-clip's own pass, which makes every changed matrix."""
+    encoder, images = encoder_of(True, lora_rank=2), torch.randn(3, 3, 32, 32)
+    for name, parameter in encoder.named_parameters():
+        if name.endswith(".up"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    learning, made = [p for p in encoder.visual.parameters() if p.requires_grad], []
+    plainly = LowRank.forward
+    monkeypatch.setattr(LowRank, "forward", lambda self, weight: made.append(weight) or plainly(self, weight))
+    expected = encoder.visual(images)
+    assert made
+    made.clear()
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        found = encoder.encode_image(images)
+    assert not made
+    wanted, got = (torch.autograd.grad(some.square().sum(), learning) for some in (expected, found))
+    near = 1e-5 if dtype == torch.float32 else 0.1
+    for one, other in zip((expected, *wanted), (found, *got), strict=True):
+        assert (one - other).norm() <= near * one.norm()
+
+
 def test_an_adapter_is_the_product_of_its_factors_and_begins_with_no_change():
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(12, 5, generator=generator)
