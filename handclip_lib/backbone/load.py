@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from handclip_lib.backbone.fitting import NOTHING, build_model, fitting_model, own_size
-from handclip_lib.backbone.image_tower import RESNET_STEP, kind_of, learning_part, resize_input, whole_cells
+from handclip_lib.backbone.image_tower import RESNET_STEP, autocast, kind_of, learning_part, resize_input, whole_cells
 from handclip_lib.backbone.library.load import Loaded, clip_shaped, load_library
 from handclip_lib.backbone.openai_clip import ClipShape, cells_of, clip_tokenizer, fetch_published, published
 from handclip_lib.backbone.properties import PLAIN_STEMS, Given, Properties, openais
@@ -21,7 +21,7 @@ from handclip_lib.data.decoder import Resolution, height_and_width
 from handclip_lib.errors import BackboneError
 from handclip_lib.finite import require_finite
 from handclip_lib.parameters.backbones import of_library
-from handclip_lib.parameters.parts import Model
+from handclip_lib.parameters.parts import Model, Precision
 from handclip_lib.places import cache_folder
 
 SHAPES = {
@@ -52,6 +52,7 @@ class Backbone:
         fingerprint: First 16 hex digits of the SHA-256 of the weights and of what differs from OpenAI's properties.
         properties: What its tensors do not say.
         source: Where the weights come from, for records: "tiny of this library", "published …", "file …", "run …".
+        precision: Of images' embeddings.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Backbone:
     fingerprint: str
     properties: Properties = field(default_factory=Properties)
     source: str = ""
+    precision: Precision = "fp32"
 
     @torch.inference_mode()
     def encode_image(self, pixels: np.ndarray) -> np.ndarray:
@@ -77,8 +79,9 @@ class Backbone:
             raise BackboneError(f"{wanted} {pixels.shape}; decode them with resolution={self.resolution}")
         if not len(pixels):
             return np.empty((0, self.embedding_dim), np.float32)
-        images = plain(torch.from_numpy(np.array(pixels)).to(self.device), self.normalisation)
-        return self._finite(learning_part(self.model.visual, images), "image embeddings")
+        images = plain(torch.from_numpy(np.require(pixels, None, ["C", "W"])).to(self.device), self.normalisation)
+        with autocast(self.device, self.precision):
+            return self._finite(learning_part(self.model.visual, images), "image embeddings")
 
     def copy(self) -> "Backbone":
         """The same with an image tower of its own that may learn, so that this one stays what its fingerprint says."""
@@ -114,8 +117,7 @@ class Backbone:
         """
         if not len(texts):
             return np.empty((0, self.embedding_dim), np.float32)
-        tokens = self.tokenize(texts).to(self.device)
-        return self._finite(self.model.encode_text(tokens), "text embeddings")
+        return self._finite(self.model.encode_text(self.tokenize(texts).to(self.device)), "text embeddings")
 
     def _finite(self, embeddings: torch.Tensor, what: str) -> np.ndarray:
         found = embeddings.float().cpu().numpy()
@@ -170,8 +172,9 @@ class Backbone:
 def load_backbone(
     name: str, weights: str | Path | None = None, device: str = "auto", download_root: str | Path | None = None,
     input_size: tuple[int, int] | None = None, given: Given = NOTHING, progress: bool = True,
+    precision: Precision = "fp32",
 ) -> Backbone:  # fmt: skip
-    """Load a backbone in float32.
+    """Load a backbone, its weights in float32.
 
     Args:
         name: A short name of `SHAPES`, the path of weights of any CLIP's shape, or another library's model, see
@@ -183,6 +186,7 @@ def load_backbone(
         input_size: Height and width in pixels of the images it shall take, multiples of its patch; position
             embeddings are interpolated. None: the size it was trained on.
         given: What a user says of the weights that their tensors do not.
+        precision: In which images are embedded; weights stay in float32.
 
     Raises:
         BackboneError: An unknown name or device, weights that cannot be had or read, of another shape, that hold NaN
@@ -191,7 +195,7 @@ def load_backbone(
     place, known = _device(device), SHAPES.get(name)
     described = clip_shaped(name, weights, given) if of_library(name) else None
     if of_library(name) and described is None:
-        return _of_library(load_library(name, weights, input_size, given), place)
+        return replace(_of_library(load_library(name, weights, input_size, given), place), precision=precision)
     if described is None and known is None and (weights or not Path(name).expanduser().exists()):
         choices = ", ".join(SHAPES)
         raise BackboneError(f"unknown backbone {name!r}; choose from {choices}, or give the path of a checkpoint")
@@ -221,7 +225,7 @@ def load_backbone(
     return Backbone(
         name if known and not weights else _called(file, content), model.to(place),
         taken[0] if taken[0] == taken[1] else taken, shape.embedding_dim, shape.context_length, place, content,
-        properties, source,
+        properties, source, precision,
     )  # fmt: skip
 
 
@@ -240,7 +244,7 @@ def configured_backbone(config: Model, device: str = "", progress: bool = True) 
     """The backbone that a notebook's parameters name; raises as `load_backbone`."""
     return load_backbone(
         config.backbone, config.weights, device or config.device, config.download_root, config.size, given_in(config),
-        progress,
+        progress, config.embedding_precision,
     )  # fmt: skip
 
 
@@ -330,12 +334,13 @@ def _published(name: str, folder: Path, progress: bool) -> Path:
 
 
 def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BackboneError(f"device {name!r} cannot be used here ({reason}); choose auto or cpu") from error
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # else convolutions, every ViT's patches too, keep 10 bits of fp32's 23
     return device
