@@ -18,6 +18,8 @@ from handclip_lib.parameters.parts import ImageTraining
 
 def encode_once(encoder: ReidEncoder, images: np.ndarray, known: dict[bytes, np.ndarray]) -> np.ndarray:
     """`encode_images`, but of contents that are not `known` alone, which are added: the weights are to be the same."""
+    if encoder.classifier.is_cuda:  # which embeds an image in less time than its content is hashed in
+        return encode_images(encoder, images)
     keys = [blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images]
     new = list({key: row for row, key in enumerate(keys) if key not in known}.values())
     for start in range(0, len(new), ENCODED_AT_ONCE):  # of all images no second copy is made
