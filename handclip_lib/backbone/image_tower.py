@@ -67,9 +67,8 @@ def depths(visual: Any) -> dict[int, int]:
     blocks = blocks_of(visual)
     found = {id(p): len(blocks) - number for number, block in enumerate(blocks) for p in block.parameters()}
     after = {id(p): 0 for module in after_blocks(visual) for p in module.parameters()}
-    return (
-        {id(p): len(blocks) + 1 for p in visual.parameters()} | after | {id(getattr(visual, "proj", None)): 0} | found
-    )
+    before = {id(p): len(blocks) + 1 for p in visual.parameters()}
+    return before | after | {id(getattr(visual, "proj", None)): 0} | found
 
 
 def unfreeze(visual: Any, last: int = ALL) -> list[torch.nn.Module]:

@@ -87,9 +87,7 @@ class Data(Shown):
     aspect: Aspect = Field(
         "dorsal_r", description="dorsal_r, dorsal_l, palmar_r, palmar_l, all, or unspecified where none is recorded"
     )
-    protocol: Protocol = Field(
-        "auto", description="auto, standard, hd, proportional, cross_session, given or test_only"
-    )
+    protocol: Protocol = Field("auto", description=_listed(Protocol))
     identity: Identity = Field("auto", description="subject, hand (left and right are two), or auto: as published")
     identity_level: int = Field(0, ge=0, le=20, description="level of the folders that name people; 0: look for it")
     session_level: int = Field(0, ge=0, le=20, description="level of the folders that name sessions; 0: look for it")
