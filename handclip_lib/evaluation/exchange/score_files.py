@@ -14,7 +14,7 @@ import numpy as np
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import DataError
 from handclip_lib.evaluation.features import Features, check_memory
-from handclip_lib.evaluation.ranking.retrieval import cosines
+from handclip_lib.evaluation.ranking.cosines import cosines
 from handclip_lib.files import whole_file
 
 BLOCK = 256  # queries scored at once

@@ -7,8 +7,9 @@ import numpy as np
 
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.ranking.cosines import cosines
 from handclip_lib.evaluation.ranking.reranking import nearest
-from handclip_lib.evaluation.ranking.retrieval import PRODUCT_BYTES, cosines, embeddings_of
+from handclip_lib.evaluation.ranking.retrieval import PRODUCT_BYTES, embeddings_of
 from handclip_lib.files import whole_file
 from handclip_lib.models.embeddings import read_embeddings
 

@@ -12,7 +12,8 @@ from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.intervals import identity_interval
-from handclip_lib.evaluation.ranking.retrieval import TIE, TiedScoresWarning, cosines, retrieval_metrics
+from handclip_lib.evaluation.ranking.cosines import TIE, cosines
+from handclip_lib.evaluation.ranking.retrieval import TiedScoresWarning, retrieval_metrics
 from handclip_lib.evaluation.tables import in_percent, result_table
 from handclip_lib.finite import require_finite
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation import features as features_module
+from handclip_lib.evaluation.ranking import cosines as cosines_module
 from handclip_lib.evaluation.ranking import counting, retrieval
+from handclip_lib.evaluation.ranking.cosines import TIE, cosines
 from handclip_lib.evaluation.ranking.retrieval import TiedScoresWarning, rank_features, retrieval_metrics
 
 pytestmark = pytest.mark.filterwarnings("ignore::handclip_lib.evaluation.ranking.retrieval.TiedScoresWarning")
@@ -38,6 +40,7 @@ def counted_by(way):
     with pytest.MonkeyPatch.context() as patch:
         if way == "numpy":
             patch.setattr(counting, "kernel", lambda *_: None)
+            patch.setattr(cosines_module, "compiled", lambda *_, **__: None)
         else:
             patch.setattr(counting, "COMPILED_FROM", 0)
             assert counting.kernel(np.dtype(np.float32), 0) is not None, "it compiles"
@@ -127,6 +130,45 @@ def test_embeddings_equal_a_stable_sort_of_the_same_products_to_the_bit(way, mon
     products = (query.astype(np.float64) @ gallery.T.astype(np.float64)).astype(np.float32)  # none within a tie
     with counted_by(way):
         check(rank_features(query, gallery, *ids), reference(products, *ids))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("size", [3, 333])
+@pytest.mark.parametrize("kind", ["random", "collapsed", "equal", "duplicates", "few people"])
+def test_what_a_fast_product_leaves_open_is_decided_by_the_exact_cosines(way, kind, size, monkeypatch):
+    rng = np.random.default_rng(size)
+    people = 3 if kind == "few people" else 90
+    centre = rng.normal(size=(people, size))
+    ids, gallery_ids = rng.integers(0, people + 1, 60), np.append(rng.integers(0, people, 399), 0)
+    query = centre[ids % people] + 1.5 * rng.normal(size=(60, size))
+    gallery = centre[gallery_ids] + rng.normal(size=(400, size))
+    if kind == "collapsed":
+        query, gallery = 1 + 1e-5 * query, 1 + 1e-5 * gallery
+    elif kind == "equal":
+        query, gallery = np.ones_like(query), np.ones_like(gallery)
+    elif kind == "duplicates":  # two thirds of the gallery are one of 40 photographs, and half of the queries are too
+        gallery[:260] = gallery[rng.integers(360, 400, 260)]
+        query[::2] = gallery[rng.integers(0, 260, 30)]
+    query, gallery = (np.float32(part / np.linalg.norm(part, axis=1, keepdims=True)) for part in (query, gallery))
+    exact, best = cosines(query, gallery), []
+
+    def look(rows, scores):
+        own = ids[rows, None] == gallery_ids
+        best.extend(np.where(kept, scores, -np.inf) for kept in (own, ~own))
+
+    monkeypatch.setattr(retrieval, "PRODUCT_BYTES", 400 * 4 * 60)
+    with counted_by(way):
+        found = rank_features(query, gallery, ids, gallery_ids, look=look)
+        unseen = rank_features(query, gallery, ids, gallery_ids)
+    plain = retrieval_metrics(exact, ids, gallery_ids, tie=TIE)
+    for name in (*PER_QUERY, "tied_share"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(plain, name), err_msg=name)
+        np.testing.assert_array_equal(getattr(unseen, name), getattr(plain, name), err_msg=name)
+    own = ids[:, None] == gallery_ids
+    for scores, kept in zip(best, (own, ~own), strict=True):
+        expected = np.where(kept, exact, -np.inf)
+        np.testing.assert_array_equal(scores.argmax(1), expected.argmax(1))
+        np.testing.assert_array_equal(scores.max(1), expected.max(1))
 
 
 @pytest.mark.parametrize("way", WAYS)
