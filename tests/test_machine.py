@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -87,3 +89,28 @@ def test_nothing_else_counts_cores_or_memory():
     words = ("cpu_count", "virtual_memory", "sched_getaffinity")
     asking = {file.name for file in library.rglob("*.py") for word in words if word in file.read_text()}
     assert asking == {"machine.py"}
+
+
+def test_small_products_are_made_by_one_thread_and_large_ones_by_those_there_were():
+    def threads() -> set[int]:
+        return {one["num_threads"] for one in machine._blas().info()}
+
+    with machine._blas().limit(limits=2):
+        with machine.products(machine.SMALL - 1):
+            assert threads() == {1}
+        with machine.products(machine.SMALL):
+            assert threads() == {2}
+        with machine.workers():
+            assert threads() == {1}
+        assert threads() == {2}
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("", "passive"), ("active", "active")])
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(given: str, wanted: str):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    told = "import handclip_lib, os, sys; print(os.environ['OMP_WAIT_POLICY'], {'numpy', 'torch'} & {*sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", told], capture_output=True, text=True, check=True,
+        env=environment | ({"OMP_WAIT_POLICY": given} if given else {}),
+    )  # fmt: skip
+    assert done.stdout == f"{wanted} set()\n", "said before they are loaded, which read it then"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from handclip_lib.evaluation.ranking.retrieval import LENGTH_TOLERANCE, TIE, RetrievalMetrics, cosines
-from handclip_lib.machine import cores, workers
+from handclip_lib.machine import cores, products, workers
 
 ROWS, COLUMNS = 512, 4096  # of a block of similarities: 8 MiB, near the cache; columns divisible by 8
 AT_ONCE = 2**15  # pairs computed at once
@@ -80,7 +80,8 @@ def rank_one_match(query: np.ndarray, gallery: np.ndarray, match: np.ndarray) ->
                     block.count(scores, 0.0)
 
     if threads == 1:
-        some(0)
+        with products(n * gallery.size):
+            some(0)
     else:
         with workers() as pool:
             list(pool.map(some, range(threads)))

@@ -9,6 +9,7 @@ import numpy as np
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import check_memory
 from handclip_lib.evaluation.ranking.counting import Labels, as_array, measure
+from handclip_lib.machine import products
 
 BLOCK_BYTES = 16 * 2**20  # of similarities copied at once
 PRODUCT_BYTES = 64 * 2**20  # of similarities multiplied at once: enough rows for a multiplication at full speed
@@ -165,8 +166,9 @@ def cosines(query: np.ndarray, gallery: np.ndarray, out: np.ndarray | None = Non
     """
     found = np.empty((len(query), len(gallery)), np.float32) if out is None else out
     wide, size = query.astype(np.float64), max(1, WIDE_BYTES // (8 * max(gallery.shape[1], len(query))))
-    for start in range(0, len(gallery), size):
-        found[:, start : start + size] = wide @ gallery[start : start + size].astype(np.float64).T
+    with products(len(query) * gallery.size):
+        for start in range(0, len(gallery), size):
+            found[:, start : start + size] = wide @ gallery[start : start + size].astype(np.float64).T
     return found
 
 
