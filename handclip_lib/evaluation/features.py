@@ -1,6 +1,7 @@
 """Embeddings of images, by a model and by trivial baselines: each file is encoded once, and a killed run resumes."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,9 +118,7 @@ def extract_features(
             block = np.concatenate(parts)
             # Checked before it is kept: a damaged embedding must not come back from the cache.
             Features.normalised([images.paths[row] for row in rows], block)
-            with whole_file(file) as private:
-                safetensors.numpy.save_file({"embeddings": block}, private, UNSEALED)
-                seal(private)
+            _keep(file, block)
         else:
             bar.update(len(rows))
         blocks.append(block)
@@ -127,8 +126,23 @@ def extract_features(
     return Features.normalised(images.paths, np.concatenate(blocks)[place.ravel()])
 
 
+def remembered(key: str, n: int, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """What `make` makes, (n, m), kept in the feature cache; `key` names all that it is made of."""
+    digest = blake2b(key.encode(), digest_size=16).hexdigest()
+    file = cache_folder() / "features" / digest / f"{0:08d}.safetensors"
+    if (found := _kept(file, n)) is None:
+        _keep(file, found := make())
+    return found
+
+
+def _keep(file: Path, block: np.ndarray) -> None:
+    with whole_file(file) as private:
+        safetensors.numpy.save_file({"embeddings": block}, private, UNSEALED)
+        seal(private)
+
+
 def _kept(file: Path, n: int) -> np.ndarray | None:
-    """The block of n embeddings that was written; None where there is none, or it is damaged: it is made again."""
+    """The block of n rows that was written; None where there is none, or it is damaged: it is made again."""
     if not file.exists():
         return None
     try:
@@ -139,7 +153,7 @@ def _kept(file: Path, n: int) -> np.ndarray | None:
         whole = False
     if whole:
         return block
-    logger.warning("%s of the feature cache is damaged; its images are encoded again", file)
+    logger.warning("%s of the feature cache is damaged; what it held is computed again", file)
     return None
 
 
@@ -160,13 +174,15 @@ def histogram_embeddings(images: DecodedImages) -> Features:
     The cosine of two square-rooted histograms is their Bhattacharyya coefficient.
     """
     rows = []
+    counts = (HUES, SATURATIONS, VALUES)
+    hue, saturation, value = ((np.arange(256) * n // 256).astype(np.uint16) for n in counts)  # the bin of each byte
+    hue, saturation = hue * (SATURATIONS * VALUES), saturation * VALUES
     for pixels in images.pixels:
-        hsv = np.asarray(Image.fromarray(pixels).convert("HSV"), np.int64).reshape(-1, 3)
-        skin = hsv[hsv[:, 1] > SKIN_SATURATION * 255]
-        hsv = skin if len(skin) else hsv
-        hue, saturation, value = (hsv * (HUES, SATURATIONS, VALUES) // 256).T
-        bins = (hue * SATURATIONS + saturation) * VALUES + value
-        rows.append(np.sqrt(np.bincount(bins, minlength=HUES * SATURATIONS * VALUES)))
+        sides = [np.asarray(side).ravel() for side in Image.fromarray(pixels).convert("HSV").split()]
+        skin = sides[1] > SKIN_SATURATION * 255
+        h, s, v = (side[skin] for side in sides) if skin.any() else sides
+        bins = hue[h] + saturation[s] + value[v]
+        rows.append(np.sqrt(np.bincount(bins, minlength=math.prod(counts))))
     return Features.normalised(images.paths, np.stack(rows))
 
 

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from handclip_lib.data import splits
 from handclip_lib.data.images import DecodedImages, decode_images
@@ -94,7 +95,7 @@ def test_a_damaged_block_is_encoded_again_with_a_word(tmp_path, harm, caplog):
     again = Encoder()
     np.testing.assert_array_equal(extract(again, decoded, tmp_path).embeddings, first.embeddings)
     assert again.seen == 10
-    assert f"{block} of the feature cache is damaged; its images are encoded again" in caplog.text
+    assert f"{block} of the feature cache is damaged; what it held is computed again" in caplog.text
     caplog.clear()
     extract(Encoder(breaks_after=0), decoded, tmp_path)
     assert not caplog.records
@@ -152,6 +153,19 @@ def test_pixels_equal_a_plain_mean_over_two_by_two():
     small = image.reshape(32, 2, 32, 2, 3).mean((1, 3)).ravel()
     plain = (small - small.mean()) / np.linalg.norm(small - small.mean())
     assert plain @ pixel_embeddings(decoded(image)).embeddings[0] > 0.9999
+
+
+def test_histogram_is_that_of_each_pixel_in_turn():
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 9, 7, 3), dtype=np.uint8)
+    pixels[1] = 128  # grey: no skin, so all pixels count
+    found = histogram_embeddings(decoded(*pixels)).embeddings
+    for own, image in zip(found, pixels, strict=True):
+        hsv = np.asarray(Image.fromarray(image).convert("HSV")).reshape(-1, 3).tolist()
+        skin = [pixel for pixel in hsv if pixel[1] > 0.15 * 255] or hsv
+        counts = np.zeros((16, 8, 8))
+        for hue, saturation, value in skin:
+            counts[hue * 16 // 256, saturation * 8 // 256, value * 8 // 256] += 1
+        np.testing.assert_allclose(own, np.sqrt(counts / len(skin)).ravel(), rtol=1e-6)
 
 
 def test_histogram_sees_skin_and_neither_position_nor_background():
