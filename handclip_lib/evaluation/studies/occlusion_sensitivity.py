@@ -112,9 +112,7 @@ def _kept(model: Encodes, three: np.ndarray, make: "partial[DecisionMap]") -> De
     content = blake2b(np.ascontiguousarray(three), digest_size=16).hexdigest()
     key = f"{model.fingerprint}|{by}|{WAY}|{three.shape}|{content}"
     (rows, columns, match_score, wrong_score, *parts), *_ = remembered(key, 1, as_row).tolist()
-    return DecisionMap(
-        np.reshape(parts, (int(rows), int(columns))), match_score, wrong_score, by.removesuffix("_map")
-    )
+    return DecisionMap(np.reshape(parts, (int(rows), int(columns))), match_score, wrong_score, by.removesuffix("_map"))
 
 
 def relevance_map(query: np.ndarray, match: np.ndarray, wrong: np.ndarray, model: Backbone) -> DecisionMap:
