@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import safetensors
@@ -20,11 +21,14 @@ from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.finite import require_finite
 from handclip_lib.machine import free_memory
 from handclip_lib.models.embeddings import GivenEmbeddings
-from handclip_lib.models.trained import Encoder
 from handclip_lib.places import cache_folder
+
+if TYPE_CHECKING:
+    from handclip_lib.models.trained import Encoder  # with torch, which whoever searches embeddings does without
 
 logger = logging.getLogger("handclip")
 BLOCK = 512  # images between two saves
+AT_ONCE = 2**14  # embeddings scaled at once
 BASELINE = "trivial baseline: "  # what their names begin with
 PIXEL_SIDE = 32
 HUES, SATURATIONS, VALUES = 16, 8, 8
@@ -58,13 +62,18 @@ class Features:
         if embeddings.ndim != 2 or len(embeddings) != len(paths):
             said = f"embeddings have shape {embeddings.shape} for {len(paths)} images"
             raise EvaluationError(f"{said}; (n, size) is wanted")
-        length = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
+        length, scaled = np.empty((len(paths), 1)), np.empty_like(embeddings)
+        blocks = [slice(start, start + AT_ONCE) for start in range(0, len(paths), AT_ONCE)]
+        for rows in blocks:  # float64 of all would take four times the memory
+            length[rows] = np.linalg.norm(embeddings[rows].astype(np.float64), axis=1, keepdims=True)
         bad = ~np.isfinite(length[:, 0]) | (length[:, 0] == 0)
         if bad.any():
             kind = "zero" if length[bad][0, 0] == 0 else "not finite"
             said = f"the embedding of {paths[int(np.argmax(bad))]} is {kind} ({int(bad.sum())} of {len(paths)})"
             raise EvaluationError(f"{said}; check the weights, or the file it is of, and use float32")
-        return cls(paths, (embeddings / length).astype(np.float32), length[:, 0].astype(np.float32))
+        for rows in blocks:
+            scaled[rows] = embeddings[rows] / length[rows]
+        return cls(paths, scaled, length[:, 0].astype(np.float32))
 
     @property
     def raw(self) -> "Features":
@@ -191,7 +200,7 @@ def is_baseline(model: str) -> bool:
     return model.startswith((BASELINE, "floor: "))
 
 
-def embed(model: Encoder, images: DecodedImages, batch_size: int = 32) -> Features:
+def embed(model: "Encoder", images: DecodedImages, batch_size: int = 32) -> Features:
     """Embed images by a model, or take what another program made of them."""
     if isinstance(model, GivenEmbeddings):
         return Features.normalised(images.paths, model.of(images.paths))
@@ -199,7 +208,7 @@ def embed(model: Encoder, images: DecodedImages, batch_size: int = 32) -> Featur
 
 
 def embed_with_baselines(
-    model: Encoder, images: DecodedImages, batch_size: int = 32, name: str = ""
+    model: "Encoder", images: DecodedImages, batch_size: int = 32, name: str = ""
 ) -> dict[str, Features]:
     """Embed images by a model, first and called `name` or its own, by their pixels, and by their histogram."""
     own = embed(model, images, batch_size)
