@@ -18,7 +18,7 @@ from handclip_lib.backbone.load import Backbone
 from handclip_lib.data.batches import plain
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.features import Features, remembered
+from handclip_lib.evaluation.features import Features, key_of, remembered
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult
 from handclip_lib.models.trained import Trained
 
@@ -89,11 +89,11 @@ def decision_maps(
     attending = model if by == "auto" and isinstance(model, Backbone) and attends(model.model.visual) else None
     maps = []
     for row in queries.to_dict("records"):
-        three = images.pixels[images.rows([row["path"], row["match_path"], row["wrong_path"]])]
+        query, match, wrong = three = images.pixels[images.rows([row["path"], row["match_path"], row["wrong_path"]])]
+        make = partial(occlusion_map, query, match, wrong, model.encode_image, batch_size=batch_size)
         if attending:
-            maps.append(_kept(model, three, partial(relevance_map, *three, attending)))
-        else:
-            maps.append(_kept(model, three, partial(occlusion_map, *three, model.encode_image, batch_size=batch_size)))
+            make = partial(relevance_map, query, match, wrong, attending)
+        maps.append(_kept(model, three, make))
         off = max(abs(getattr(maps[-1], score) - row[score]) for score in ("match_score", "wrong_score"))
         if off > ANOTHER_MODEL:
             said = f"{row['path']}: encode gives a cosine that is {off:.3f} off the ranking's"
@@ -109,8 +109,8 @@ def _kept(model: Encodes, three: np.ndarray, make: "partial[DecisionMap]") -> De
         return np.array([[*made.parts.shape, made.match_score, made.wrong_score, *made.parts.ravel()]])
 
     by = make.func.__name__
-    content = blake2b(np.ascontiguousarray(three), digest_size=16).hexdigest()
-    key = f"{model.fingerprint}|{by}|{WAY}|{three.shape}|{content}"
+    content = blake2b(three.tobytes(), digest_size=16).hexdigest()
+    key = f"{key_of(model)}|{by}|{WAY}|{three.shape}|{content}"
     (rows, columns, match_score, wrong_score, *parts), *_ = remembered(key, 1, as_row).tolist()
     return DecisionMap(np.reshape(parts, (int(rows), int(columns))), match_score, wrong_score, by.removesuffix("_map"))
 
