@@ -201,3 +201,12 @@ def test_a_baseline_is_known_by_its_name_in_earlier_runs_too():
     assert [is_baseline(name) for name in (f"{BASELINE}pixels", "floor: pixels", "tiny, tuned", "")] == [
         True, True, False, False,
     ]  # fmt: skip
+
+
+def test_embeddings_are_scaled_a_block_at_a_time_to_what_all_at_once_give(monkeypatch):
+    given = np.random.default_rng(0).standard_normal((10, 5)).astype(np.float32)
+    monkeypatch.setattr(module, "AT_ONCE", 3)
+    found = Features.normalised(map(str, range(10)), given)
+    length = np.linalg.norm(given.astype(np.float64), axis=1, keepdims=True)
+    np.testing.assert_array_equal(found.embeddings, (given / length).astype(np.float32))
+    np.testing.assert_array_equal(found.lengths, length[:, 0].astype(np.float32))
