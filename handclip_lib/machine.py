@@ -5,13 +5,13 @@ import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+SMALL = 2**27  # multiplications: ten milliseconds of one core
 MEMORY_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -38,9 +38,7 @@ def cores() -> int:
 @contextmanager
 def workers() -> Iterator[ThreadPoolExecutor]:
     """Threads, one a core, each of which multiplies matrices alone: for work of which that is a part."""
-    from threadpoolctl import threadpool_limits  # whoever only asks for the memory does without
-
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
+    with _blas().limit(limits=1), ThreadPoolExecutor(cores()) as pool:
         yield pool
 
 
@@ -65,6 +63,20 @@ def kept_memory() -> Iterator[None]:
         mallopt(MMAP_THRESHOLD, LARGEST_THRESHOLD)
         mallopt(TRIM_THRESHOLD, 2 * LARGEST_THRESHOLD)
         trim(0)
+
+
+def products(multiplications: int) -> AbstractContextManager[Any]:
+    """Matrix products of so many multiplications: by this thread alone where waking others takes longer than they."""
+    return _blas().limit(limits=1) if multiplications < SMALL else nullcontext()
+
+
+@cache
+def _blas() -> Any:
+    """What sets the threads of the libraries that multiply matrices, which takes milliseconds to find them."""
+    import numpy  # noqa: F401  (whose library is to be found)
+    from threadpoolctl import ThreadpoolController  # whoever only asks for the memory does without
+
+    return ThreadpoolController().select(user_api="blas")
 
 
 def total_memory() -> int:
