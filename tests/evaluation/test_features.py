@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from handclip_lib.data import splits
 from handclip_lib.data.images import DecodedImages, decode_images
@@ -94,7 +95,7 @@ def test_a_damaged_block_is_encoded_again_with_a_word(tmp_path, harm, caplog):
     again = Encoder()
     np.testing.assert_array_equal(extract(again, decoded, tmp_path).embeddings, first.embeddings)
     assert again.seen == 10
-    assert f"{block} of the feature cache is damaged; its images are encoded again" in caplog.text
+    assert f"{block} of the feature cache is damaged; what it held is computed again" in caplog.text
     caplog.clear()
     extract(Encoder(breaks_after=0), decoded, tmp_path)
     assert not caplog.records
@@ -154,6 +155,19 @@ def test_pixels_equal_a_plain_mean_over_two_by_two():
     assert plain @ pixel_embeddings(decoded(image)).embeddings[0] > 0.9999
 
 
+def test_histogram_is_that_of_each_pixel_in_turn():
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 9, 7, 3), dtype=np.uint8)
+    pixels[1] = 128  # grey: no skin, so all pixels count
+    found = histogram_embeddings(decoded(*pixels)).embeddings
+    for own, image in zip(found, pixels, strict=True):
+        hsv = np.asarray(Image.fromarray(image).convert("HSV")).reshape(-1, 3).tolist()
+        skin = [pixel for pixel in hsv if pixel[1] > 0.15 * 255] or hsv
+        counts = np.zeros((16, 8, 8))
+        for hue, saturation, value in skin:
+            counts[hue * 16 // 256, saturation * 8 // 256, value * 8 // 256] += 1
+        np.testing.assert_allclose(own, np.sqrt(counts / len(skin)).ravel(), rtol=1e-6)
+
+
 def test_histogram_sees_skin_and_neither_position_nor_background():
     hand, other = (np.full((32, 32, 3), 250, np.uint8) for _ in range(2))
     hand[:10], other[20:30] = (200, 140, 110), (200, 140, 110)
@@ -187,3 +201,12 @@ def test_a_baseline_is_known_by_its_name_in_earlier_runs_too():
     assert [is_baseline(name) for name in (f"{BASELINE}pixels", "floor: pixels", "tiny, tuned", "")] == [
         True, True, False, False,
     ]  # fmt: skip
+
+
+def test_embeddings_are_scaled_a_block_at_a_time_to_what_all_at_once_give(monkeypatch):
+    given = np.random.default_rng(0).standard_normal((10, 5)).astype(np.float32)
+    monkeypatch.setattr(module, "AT_ONCE", 3)
+    found = Features.normalised(map(str, range(10)), given)
+    length = np.linalg.norm(given.astype(np.float64), axis=1, keepdims=True)
+    np.testing.assert_array_equal(found.embeddings, (given / length).astype(np.float32))
+    np.testing.assert_array_equal(found.lengths, length[:, 0].astype(np.float32))

@@ -9,6 +9,7 @@ covers. So the cosines are those of float64; but a product in float32 is several
 import numpy as np
 
 from handclip_lib.evaluation.ranking.counting import THREADED_FROM, Labels, compiled, on_threads
+from handclip_lib.machine import products
 
 WIDE_BYTES = 16 * 2**20  # of the gallery in float64 at once
 TIE = 2.0**-22
@@ -26,8 +27,9 @@ def cosines(query: np.ndarray, gallery: np.ndarray, out: np.ndarray | None = Non
     """Cosines of embeddings of length 1, float32 (n_query, n_gallery), rounded from float64."""
     found = np.empty((len(query), len(gallery)), np.float32) if out is None else out
     wide, size = query.astype(np.float64), max(1, WIDE_BYTES // (8 * max(gallery.shape[1], len(query))))
-    for start in range(0, len(gallery), size):
-        found[:, start : start + size] = wide @ gallery[start : start + size].astype(np.float64).T
+    with products(len(query) * gallery.size):
+        for start in range(0, len(gallery), size):
+            found[:, start : start + size] = wide @ gallery[start : start + size].astype(np.float64).T
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from handclip_lib.evaluation.ranking.cosines import OPEN, TIE, cosines, pair_cosines, rounding
 from handclip_lib.evaluation.ranking.retrieval import RetrievalMetrics
-from handclip_lib.machine import cores, workers
+from handclip_lib.machine import cores, products, workers
 
 ROWS, COLUMNS = 512, 4096  # of a block of similarities: 8 MiB, near the cache; columns divisible by 8
 THREADED_FROM = 2**22  # similarities in all, below which threads cost more than they save
@@ -79,7 +79,8 @@ def rank_one_match(query: np.ndarray, gallery: np.ndarray, match: np.ndarray) ->
                     block.count(scores, 0.0)
 
     if threads == 1:
-        some(0)
+        with products(n * gallery.size):
+            some(0)
     else:
         with workers() as pool:
             list(pool.map(some, range(threads)))
