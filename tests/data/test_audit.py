@@ -22,10 +22,12 @@ from handclip_lib.data.labels import read_hands11k
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.open import recognised
 from handclip_lib.data.splits import make_split
-from handclip_lib.data.table import HandTable
+from handclip_lib.data.table import HandTable, in_order
 from handclip_lib.errors import DataError
 
 HEADER = "id,age,gender,skinColor,accessories,nailPolish,aspectOfHand,imageName,irregularities"
+
+TONES = "very fair", "dark"
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def table(tmp_path: Path):
     for number in range(6):
         name = f"Hand_{number:07d}.jpg"
         rows.append(
-            f"{number // 3:07d},{19 + 10 * number},{'male' if number < 2 else 'female'},fair,0,1,dorsal right,{name},0"
+            f"{number // 3:07d},{19 + 10 * number},{'male' if number < 2 else 'female'},{TONES[number // 3]},0,1,dorsal right,{name},0"
         )
         if number != 5:
             Image.new("RGB", (40 + number, 30)).save(tmp_path / "Hands" / name)
@@ -107,6 +109,14 @@ def test_attributes_count_images_and_identities(table):
     assert counts.loc[("nail_polish", "yes"), "images"] == 5
     assert counts.loc[("age", "<20"), "images"] == 1
     assert counts.loc["age", "images"].sum() == 5
+    assert counts.loc["skin_color"].index.tolist() == ["very fair", "dark"], "from light to dark, not by the alphabet"
+
+
+def test_groups_stand_in_the_order_one_reads_them_in():
+    tones = ["unknown", "medium", "dark", "olive", "fair", "very fair"]
+    assert in_order("skin_color", tones) == ["very fair", "fair", "medium", "dark", "olive", "unknown"]
+    assert in_order("age", ["unknown", "40+", "<20", "20-29"]) == ["<20", "20-29", "40+", "unknown"]
+    assert in_order("site", ["site10", "site9", "dark"]) == ["dark", "site9", "site10"]
 
 
 def test_left_out_images_are_grouped_by_reason(table):
