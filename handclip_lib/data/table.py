@@ -26,7 +26,7 @@ COLUMNS = tuple(DTYPES)
 AGE_BANDS = {"<20": 0, "20-29": 20, "30-39": 30, "40+": 40}
 """Bands of years and where they begin, in which people are counted and figures reported."""
 ORDERS = {"age": tuple(AGE_BANDS), "skin_color": ("very fair", "fair", "medium", "dark")}
-"""Groups whose order is no alphabet's, by attribute: bands of years, and 11k Hands' words for skin, from light to dark."""
+"""Groups whose order is no alphabet's, by attribute: bands of years, and skin from light to dark."""
 COPY = re.compile(r" ?\([0-9]+\)| - (copy|kopie|copie)( \([0-9]+\))?| copy( [0-9]+)?", re.IGNORECASE)
 """What a system adds to the name of a folder that it copies beside one of that name."""
 MOST_GROUPS = 20
@@ -105,7 +105,7 @@ def own_groups(images: pd.DataFrame) -> list[str]:
 
 
 def copied_names(names: Iterable[str]) -> list[str]:
-    """A sentence on people whose names a system may have made of one, for each half would be searched for in the other."""
+    """A sentence on people whose names a system may have made of one: each half is taken for another."""
     alike: dict[str, list[str]] = {}
     for name in names:
         copied = next((end for end in COPY.finditer(name) if end.start() and end.end() == len(name)), None)

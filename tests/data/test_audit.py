@@ -36,9 +36,8 @@ def table(tmp_path: Path):
     rows = [HEADER]
     for number in range(6):
         name = f"Hand_{number:07d}.jpg"
-        rows.append(
-            f"{number // 3:07d},{19 + 10 * number},{'male' if number < 2 else 'female'},{TONES[number // 3]},0,1,dorsal right,{name},0"
-        )
+        gender, tone = "male" if number < 2 else "female", TONES[number // 3]
+        rows.append(f"{number // 3:07d},{19 + 10 * number},{gender},{tone},0,1,dorsal right,{name},0")
         if number != 5:
             Image.new("RGB", (40 + number, 30)).save(tmp_path / "Hands" / name)
     (tmp_path / "HandInfo.csv").write_text("\n".join(rows))
