@@ -20,7 +20,7 @@ from handclip_lib.data.splits import PROTOCOLS, Split, make_split
 from handclip_lib.data.survey import POOR, UNREADABLE, Survey, measure_quality, reasons, survey
 from handclip_lib.data.table import ASPECTS, UNSPECIFIED, HandTable, as_groups, copied_names, in_order, own_groups
 from handclip_lib.errors import DataError
-from handclip_lib.places import METADATA, find_data_root
+from handclip_lib.places import LABELS, METADATA, find_data_root
 from handclip_lib.terminal import counted, one_line, visible
 
 ATTRIBUTES = ("aspect", "gender", "skin_color", "age", "accessories", "nail_polish", "irregularities")
@@ -302,7 +302,7 @@ def check(
             found[aspect], made = split_counts(split), split.meta["protocol"]
         except DataError as error:
             found[aspect] = str(error)
-    named = {METADATA, *table.left_out["path"]}
+    named = {METADATA, LABELS if table.dataset == "csv" else "", *table.left_out["path"]}
     others = [path for path in data_files(table.dataset, folder) if not is_image(path) and path not in named]
     many = counted(len(others), "file")
     said = [f"{many} without a photograph's name, not looked at ({others[0]})"] if others else []

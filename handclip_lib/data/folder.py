@@ -21,6 +21,7 @@ from handclip_lib.data.layout import (
 )
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import DataError
+from handclip_lib.terminal import counted
 
 ROLE = re.compile(r"(train|val|query|gallery)([0-9]*)|(test)")
 MARKET = "bounding_box_train"
@@ -91,11 +92,9 @@ def _told(rows: Sequence[Row]) -> list[str]:
     notes = [number_captures(rows)]
     sessions = {str(row["session"]) for row in rows if row.get("session")}
     if sessions:
-        some = ", ".join(sorted(sessions)[:3])
-        notes.append(
-            f"folders are read as {len(sessions)} sessions of people ({some}{', …' if len(sessions) > 3 else ''})"
-        )
-    if any(row.get("side") and not row.get("aspect") for row in rows):
+        some = ", ".join([*sorted(sessions)[:3], *(["…"] if len(sessions) > 3 else [])])
+        notes.append(f"folders are read as {counted(len(sessions), 'session')} of people ({some})")
+    if len({row["side"] for row in rows if row.get("side") and not row.get("aspect")}) > 1:
         notes.append("the left and the right hand of a person are one identity: -p identity hand makes them two")
     return [note for note in notes if note]
 

@@ -1,7 +1,7 @@
 """Photographs described by a table: `HandInfo.csv` of 11k Hands, or `manifest.csv`, which is written here too."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -90,7 +90,8 @@ def read_hands11k(
 def _read_hand_info(csv: Path) -> tuple[pd.DataFrame, list[str]]:
     """The rows as stripped text, each once, and what was put right."""
     try:
-        frame = pd.read_csv(csv, dtype=str, keep_default_na=False, index_col=False)
+        mark = _mark_of(csv, HAND_INFO_NEEDED)
+        frame = pd.read_csv(csv, sep=mark, dtype=str, keep_default_na=False, index_col=False)
     except FileNotFoundError as error:
         raise DataError(f"{csv} does not exist; it is the file {METADATA} of 11k Hands") from error
     except (OSError, UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -208,22 +209,44 @@ def read_labels(root: Path | str) -> HandTable:
 def _read(file: Path) -> pd.DataFrame:
     """The rows as stripped text, but for identities, whose spaces are looked at later."""
     try:
-        cells = pd.read_csv(file, dtype=str, keep_default_na=False, header=None, skip_blank_lines=False).fillna("")
+        cells = pd.read_csv(
+            file, sep=_mark_of(file, NEEDED), dtype=str, keep_default_na=False, header=None, skip_blank_lines=False
+        ).fillna("")
     except FileNotFoundError as error:
         raise DataError(
             f"{file} does not exist; write it with `handclip data manifest {file.parent}`, or name the folder it is in"
         ) from error
     except (OSError, UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError(f"{file} cannot be read as a table ({error}); write it as CSV in UTF-8") from error
-    frame = cells.iloc[1:].set_axis(cells.iloc[0].str.strip().str.removeprefix("\ufeff"), axis=1)
+        raise DataError(f"{file} cannot be read as a table ({str(error).strip()}); write it as CSV in UTF-8") from error
+    named = cells.iloc[0].str.strip().str.removeprefix("\ufeff")
+    known = {*COLUMNS, "role", "draw"}
+    frame = cells.iloc[1:].set_axis([low if (low := name.casefold()) in known else name for name in named], axis=1)
     frame = frame[(frame != "").any(axis=1)]
     missing = [name for name in NEEDED if name not in frame.columns]
     if missing or not frame.columns.is_unique or frame.empty:
         why = f"lacks the column {missing[0]}" if missing else "has no row" if frame.empty else "has a column twice"
         raise DataError(f"{file} {why}; it has {', '.join(frame.columns)}. A row an image: {', '.join(NEEDED)}, …")
+    frame["path"] = [_below(file.parent, path.strip()) for path in frame["path"]]
     kept = [name for name in frame.columns if name not in ("identity", "subject")]
     frame[kept] = frame[kept].apply(lambda column: column.str.strip())
     return frame
+
+
+def _mark_of(file: Path, needed: Sequence[str]) -> str:
+    """What parts the columns: the mark by which the first line names those that are needed; else a comma.
+
+    Spreadsheets of a language whose numbers have a decimal comma write semicolons.
+    """
+    with file.open(encoding="utf-8-sig") as opened:
+        first = opened.readline().casefold()
+    wanted = {name.casefold() for name in needed}
+    return next((mark for mark in ",;\t|" if wanted <= {name.strip(' "\n') for name in first.split(mark)}), ",")
+
+
+def _below(root: Path, path: str) -> str:
+    """A path as it is below the folder: programs write whole ones, and Windows parts folders by a backslash."""
+    parted = path if "\\" not in path or (root / path).is_file() else path.replace("\\", "/")
+    return parted.removeprefix(f"{root.as_posix()}/")
 
 
 def _path_fault(root: Path, path: str) -> str:

@@ -318,7 +318,8 @@ def _finished(
     unqueryable = sorted(per_identity.index[per_identity == 1], key=identity_order)
     if len(per_identity) < 2 or len(unqueryable) == len(per_identity):
         able = len(per_identity) - len(unqueryable)
-        others = "" if protocol in ("proportional", "test_only") else ", or protocol='proportional'"
+        lacking = {"proportional": ", or protocol='test_only', which trains nobody", "test_only": ""}
+        others = lacking.get(protocol, ", or protocol='proportional'")
         raise DataError(
             f"{table.root}, aspect {aspect}, protocol {protocol}: {counted(len(per_identity), 'test identity')}, "
             f"{able} of which with two {of_what} or more; at least two identities and one query are needed. Use "
