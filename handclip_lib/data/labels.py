@@ -19,7 +19,7 @@ from handclip_lib.data.table import (
     misplaced,
 )
 from handclip_lib.errors import DataError
-from handclip_lib.files import write_text
+from handclip_lib.files import whole_file
 from handclip_lib.places import LABELS, METADATA, PHOTOGRAPHS
 
 HAND_INFO_NEEDED = ("id", "accessories", "aspectOfHand", "imageName")
@@ -312,7 +312,8 @@ def write_labels(root: Path, file: Path, read: Callable[[], HandTable]) -> tuple
         frame, notes = _by_names(root, str(error))
     names = [name for name in COLUMNS if name in NEEDED or (frame[name].notna() & (frame[name] != "")).any()]
     frame = frame[[name for name in names if name != "subject" or (frame["subject"] != frame["identity"]).any()]]
-    write_text(file, frame.to_csv(index=False, lineterminator="\n"))
+    with whole_file(file, "name a file of yours: --out FILE") as private:
+        private.write_text(frame.to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="")
     return frame, notes
 
 

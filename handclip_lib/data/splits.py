@@ -316,14 +316,14 @@ def _finished(
     if protocol == CROSS_SESSION:
         per_identity, of_what = of_each["session"].nunique(), "sessions"
     unqueryable = sorted(per_identity.index[per_identity == 1], key=identity_order)
-    if len(per_identity) < 2 or len(unqueryable) == len(per_identity):
-        able = len(per_identity) - len(unqueryable)
+    able = len(per_identity) - len(unqueryable)
+    if able < 2:  # an interval over identities needs two that have a query
         lacking = {"proportional": ", or protocol='test_only', which trains nobody", "test_only": ""}
         others = lacking.get(protocol, ", or protocol='proportional'")
         raise DataError(
             f"{table.root}, aspect {aspect}, protocol {protocol}: {counted(len(per_identity), 'test identity')}, "
-            f"{able} of which with two {of_what} or more; at least two identities and one query are needed. Use "
-            f"photographs of more people, more of each, or another aspect{others}"
+            f"{able} of which with two {of_what} or more; at least two such identities are needed. "
+            f"Use photographs of more people, more of each, or another aspect{others}"
         )
     return _recorded(table, rows, aspect, protocol, seed, draws, cutoff, unqueryable, notes)
 

@@ -253,7 +253,7 @@ def test_data_that_cannot_be_split_is_reported_as_unusable(tmp_path):
     report = check(tmp_path, progress=False)
     assert not report.usable
     assert "No split of unspecified" in str(report)
-    assert "two identities" in str(report)
+    assert "two such identities" in str(report)
 
 
 def test_no_file_vanishes_from_the_report(tmp_path):

@@ -10,7 +10,7 @@ from handclip_lib.cli import main
 from handclip_lib.data.folder import read_folder
 from handclip_lib.data.labels import read_hands11k, read_labels, write_labels
 from handclip_lib.data.splits import make_split
-from handclip_lib.errors import DataError
+from handclip_lib.errors import DataError, WriteError
 
 GOOD = {
     "id": "0000000", "age": "27", "gender": "male", "skinColor": "fair", "accessories": "0", "nailPolish": "0",
@@ -357,3 +357,12 @@ def test_people_of_market_1501_are_guessed_from_names_and_else_left_to_be_filled
 def test_without_a_table_the_way_to_one_is_named(tmp_path):
     with pytest.raises(DataError, match="does not exist; write it with `handclip data manifest"):
         read_labels(tmp_path)
+
+
+def test_a_folder_that_nobody_may_write_into_is_told_of_with_the_way_round(tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("a/1.png", "b/1.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (8, 6)).save(tmp_path / name)
+    with pytest.raises(WriteError, match=r"manifest.csv cannot be written .*name a file of yours: --out FILE"):
+        write_labels(tmp_path, tmp_path / "file" / "manifest.csv", lambda: read_folder(tmp_path))

@@ -131,7 +131,7 @@ def cmc_interval(per_query: pd.DataFrame, n_gallery: int) -> Interval:
     depth = min(CMC_DEPTH, n_gallery)
     codes, people = pd.factorize(per_query["identity"], sort=True)
     if len(people) < 2:
-        raise EvaluationError(f"{len(people)} identities have a query; an interval over identities needs at least two")
+        raise EvaluationError(f"identities with a query: {len(people)}; an interval over identities needs at least two")
     rank = np.minimum(per_query["first_match_rank"].to_numpy(), depth + 1)
     found = np.bincount(codes * (depth + 1) + rank - 1, minlength=len(people) * (depth + 1))
     within = found.reshape(-1, depth + 1)[:, :depth].cumsum(1)

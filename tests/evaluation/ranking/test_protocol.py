@@ -253,7 +253,7 @@ def test_an_interval_needs_two_people_with_a_query():
     ).assign(aspect="", capture=pd.NA, role="test")
     split = Split.build({"dataset": "folder", "draws": 1, "unqueryable": ["b"]}, frame)
     features = Features.normalised(frame["path"], np.array([[1, 0], [2, 1], [0, 1]]))
-    with pytest.raises(EvaluationError, match="1 identities have a query"):
+    with pytest.raises(EvaluationError, match="identities with a query: 1; an interval"):
         evaluate_split(features, split)
 
 
