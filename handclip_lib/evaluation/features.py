@@ -114,7 +114,8 @@ def extract_features(
             for i in range(0, len(rows), batch_size):
                 parts.append(np.asarray(encode(images.pixels[rows[i : i + batch_size]]), np.float32))
                 bar.update(len(parts[-1]))
-            block = np.concatenate(parts)
+            # in C order: safetensors writes the memory as it lies, and would scramble a Fortran array
+            block = np.ascontiguousarray(np.concatenate(parts))
             # Checked before it is kept: a damaged embedding must not come back from the cache.
             Features.normalised([images.paths[row] for row in rows], block)
             with whole_file(file) as private:
