@@ -47,3 +47,8 @@ class WriteError(HandClipError):
 
 class TrainingError(HandClipError):
     """A training cannot start, go on, or be resumed as it is."""
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what a library's error says, or its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

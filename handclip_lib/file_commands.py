@@ -157,7 +157,7 @@ def _score(options: argparse.Namespace) -> int:
     for remark in found.remarks:
         print(f"handclip: {one_line(remark)}", file=sys.stderr)
     if options.out:
-        from handclip_lib.plots.score_files import write_evaluation
+        from handclip_lib.plots.verification import write_evaluation
 
         write_evaluation(found, Path(options.out))
         print(f"tables and figures: {one_line(Path(options.out))}")

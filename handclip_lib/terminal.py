@@ -1,5 +1,7 @@
 """Text of others on a terminal: names, errors and values may hold signs that drive it, hide, or fake a line."""
 
+from collections.abc import Sequence
+
 PLURALS = {"person": "people", "identity": "identities", "query": "queries"}
 
 
@@ -20,6 +22,11 @@ def counted(n: int, noun: str) -> str:
     """So many of something: "1 image", "12,000 images", "2 people"; of several words the last is counted."""
     *before, last = noun.split(" ")
     return f"{n:,} {noun if n == 1 else ' '.join([*before, PLURALS.get(last, f'{last}s')])}"
+
+
+def some_of(names: Sequence[str], most: int) -> str:
+    """The first names, parted by commas, and that there are more: "anna, bert, …"."""
+    return ", ".join([*names[:most], *["…"] * (len(names) > most)])
 
 
 def in_units(size: int) -> str:

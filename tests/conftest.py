@@ -1,5 +1,7 @@
 import importlib.util
 import os
+import re
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -31,6 +33,21 @@ def hands11k_fullres() -> Path:
 def hands11k_metadata() -> Path:
     """The complete HandInfo.csv of 11k Hands, 11,076 rows."""
     return _needed("hands11k_HandInfo.csv")
+
+
+@pytest.fixture(scope="session")
+def hands11k(hands11k_metadata: Path, tmp_path_factory: pytest.TempPathFactory):
+    """The table of all 11k Hands, whose photographs are empty files that are removed once it is read."""
+    from handclip_lib.data.labels import read_hands11k
+
+    root = tmp_path_factory.mktemp("hands11k")
+    (root / "HandInfo.csv").symlink_to(hands11k_metadata)
+    (root / "Hands").mkdir()
+    for name in re.findall(r"Hand_[0-9]+\.jpg", hands11k_metadata.read_text(encoding="utf-8")):
+        (root / "Hands" / name).touch()
+    table = read_hands11k(root)
+    shutil.rmtree(root / "Hands")
+    return table
 
 
 @pytest.fixture(scope="session")

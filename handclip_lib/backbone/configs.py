@@ -142,14 +142,12 @@ def _open_clip(config: dict[str, Any], file: Path) -> dict[str, Any]:
     width *= 32 if isinstance(vision.get("layers"), list) else 1
     found = {
         "activation": "quick_gelu" if model.get("quick_gelu") else "gelu", "heads": width // head,
-        "text_heads": text.get("heads", 8), "size": _size(vision.get("image_size", 224)), "pooling": "CLIP's",
+        "text_heads": text.get("heads", 8), "size": sides(vision.get("image_size", 224)), "pooling": "CLIP's",
     }  # fmt: skip
     words = [f"{name}={text[name]!r}" for name in _TOKENS if text.get(name)]
     if words and not str(text.get("hf_tokenizer_name", "")).startswith("openai/clip-"):
         found["vocabulary"] = " and ".join(words)
-    if "mean" in images:
-        found |= {"mean": tuple(images["mean"]), "std": tuple(images["std"])}
-    return found | _interpolated(images.get("interpolation", "bicubic"), file)
+    return found | _of_images(images, file)
 
 
 def _timm(config: dict[str, Any], file: Path) -> dict[str, Any]:
@@ -159,15 +157,13 @@ def _timm(config: dict[str, Any], file: Path) -> dict[str, Any]:
     if kind is None:
         raise _other_shape(file, f"{name} is no CLIP tower of timm")
     found: dict[str, Any] = {"activation": "quick_gelu" if kind[2] else "gelu"}
+    found["size"] = sides(images.get("input_size", [3, 224, 224])[1:])
     if kind[1]:
         found["heads"] = given.get("num_heads") or _TIMM_HEADS[kind[1]]
-        found["size"] = _size(given.get("img_size") or images.get("input_size", [3, 224, 224])[1:])
+        found["size"] = sides(given["img_size"]) if given.get("img_size") else found["size"]
     else:
         found["head_width"] = HEAD_WIDTH
-        found["size"] = _size(images.get("input_size", [3, 224, 224])[1:])
-    if "mean" in images:
-        found |= {"mean": tuple(images["mean"]), "std": tuple(images["std"])}
-    return found | _interpolated(images.get("interpolation", "bicubic"), file)
+    return found | _of_images(images, file)
 
 
 def _hugging_face(config: dict[str, Any], file: Path) -> dict[str, Any]:
@@ -189,7 +185,7 @@ def _hugging_face(config: dict[str, Any], file: Path) -> dict[str, Any]:
         raise _other_shape(file, f"a text's embedding is that of token {text['eos_token_id']}, not of CLIP's last")
     found: dict[str, Any] = {
         "activation": _ACTIVATIONS[acts[0]], "heads": vision.get("num_attention_heads", 12),
-        "size": _size(vision.get("image_size", 224)), "pooling": "CLIP's",
+        "size": sides(vision.get("image_size", 224)), "pooling": "CLIP's",
     }  # fmt: skip
     return found | ({"text_heads": text.get("num_attention_heads", 8)} if kind == "clip" else {})
 
@@ -209,17 +205,19 @@ def hugging_face_images(config: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _size(said: Any) -> tuple[int, int]:
-    height, width = (said, said) if isinstance(said, int) else said
+def sides(said: Any) -> tuple[int, int]:
+    """Height and width, of a square's side or as they are."""
+    height, width = (said, said) if isinstance(said, int | float) else said
     return int(height), int(width)
 
 
-def _interpolated(said: str, file: Path) -> dict[str, Any]:
-    if said in ("bicubic", "bilinear"):
-        return {"interpolation": said}
-    if said == "random":  # timm's training choice
-        return {}
-    raise BackboneError(f"{file}: photographs are resized by {said!r}; bicubic and bilinear are known here")
+def _of_images(images: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """What a config of open_clip or timm says of photographs."""
+    found = {name: tuple(images[name]) for name in ("mean", "std") if "mean" in images}
+    said = images.get("interpolation", "bicubic")
+    if said not in ("bicubic", "bilinear", "random"):
+        raise BackboneError(f"{file}: photographs are resized by {said!r}; bicubic and bilinear are known here")
+    return found | ({} if said == "random" else {"interpolation": said})  # random: timm's choice in a training
 
 
 def _other_shape(file: Path, why: str) -> OtherModelError:

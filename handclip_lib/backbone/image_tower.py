@@ -16,9 +16,16 @@ from torch.utils.checkpoint import checkpoint
 from handclip_lib.backbone.library.tower import LibraryTower
 from handclip_lib.errors import BackboneError, ConfigError
 
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 ALL = -1
 RESNET_STEP = 32  # pixels of an image that one cell of a ResNet's last map covers, each way
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Where products are taken in bf16 or fp16, weights staying as they are; with fp32 nothing changes."""
+    dtype = HALF.get(precision)
+    return torch.autocast(device.type, dtype or torch.float32, enabled=dtype is not None)
 
 
 def blocks_of(visual: Any) -> list[Any]:
@@ -60,9 +67,8 @@ def depths(visual: Any) -> dict[int, int]:
     blocks = blocks_of(visual)
     found = {id(p): len(blocks) - number for number, block in enumerate(blocks) for p in block.parameters()}
     after = {id(p): 0 for module in after_blocks(visual) for p in module.parameters()}
-    return (
-        {id(p): len(blocks) + 1 for p in visual.parameters()} | after | {id(getattr(visual, "proj", None)): 0} | found
-    )
+    before = {id(p): len(blocks) + 1 for p in visual.parameters()}
+    return before | after | {id(getattr(visual, "proj", None)): 0} | found
 
 
 def unfreeze(visual: Any, last: int = ALL) -> list[torch.nn.Module]:

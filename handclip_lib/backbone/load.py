@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,17 @@ import numpy as np
 import torch
 
 from handclip_lib.backbone.fitting import NOTHING, build_model, fitting_model, own_size
-from handclip_lib.backbone.image_tower import RESNET_STEP, kind_of, learning_part, resize_input, whole_cells
-from handclip_lib.backbone.library.load import Loaded, clip_shaped, load_library
-from handclip_lib.backbone.openai_clip import ClipShape, cells_of, clip_tokenizer, fetch_published, published
+from handclip_lib.backbone.image_tower import RESNET_STEP, autocast, kind_of, learning_part, resize_input, whole_cells
+from handclip_lib.backbone.library.load import clip_shaped, load_library
+from handclip_lib.backbone.openai_clip import ClipShape, cells_of, clip_tokenizer, fetch_published
 from handclip_lib.backbone.properties import PLAIN_STEMS, Given, Properties, openais
 from handclip_lib.backbone.weights import TINY_WEIGHTS, Weights, fingerprint, read_weights, refuse_not_finite
 from handclip_lib.data.batches import Normalisation, plain
 from handclip_lib.data.decoder import Resolution, height_and_width
-from handclip_lib.errors import BackboneError
+from handclip_lib.errors import BackboneError, reason_of
 from handclip_lib.finite import require_finite
 from handclip_lib.parameters.backbones import of_library
-from handclip_lib.parameters.parts import Model
+from handclip_lib.parameters.parts import Model, Precision
 from handclip_lib.places import cache_folder
 
 SHAPES = {
@@ -52,6 +51,7 @@ class Backbone:
         fingerprint: First 16 hex digits of the SHA-256 of the weights and of what differs from OpenAI's properties.
         properties: What its tensors do not say.
         source: Where the weights come from, for records: "tiny of this library", "published …", "file …", "run …".
+        precision: Of images' embeddings.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Backbone:
     fingerprint: str
     properties: Properties = field(default_factory=Properties)
     source: str = ""
+    precision: Precision = "fp32"
 
     @torch.inference_mode()
     def encode_image(self, pixels: np.ndarray) -> np.ndarray:
@@ -77,8 +78,9 @@ class Backbone:
             raise BackboneError(f"{wanted} {pixels.shape}; decode them with resolution={self.resolution}")
         if not len(pixels):
             return np.empty((0, self.embedding_dim), np.float32)
-        images = plain(torch.from_numpy(np.array(pixels)).to(self.device), self.normalisation)
-        return self._finite(learning_part(self.model.visual, images), "image embeddings")
+        images = plain(torch.from_numpy(np.require(pixels, None, ["C", "W"])).to(self.device), self.normalisation)
+        with autocast(self.device, self.precision):
+            return self._finite(learning_part(self.model.visual, images), "image embeddings")
 
     def copy(self) -> "Backbone":
         """The same with an image tower of its own that may learn, so that this one stays what its fingerprint says."""
@@ -114,8 +116,7 @@ class Backbone:
         """
         if not len(texts):
             return np.empty((0, self.embedding_dim), np.float32)
-        tokens = self.tokenize(texts).to(self.device)
-        return self._finite(self.model.encode_text(tokens), "text embeddings")
+        return self._finite(self.model.encode_text(self.tokenize(texts).to(self.device)), "text embeddings")
 
     def _finite(self, embeddings: torch.Tensor, what: str) -> np.ndarray:
         found = embeddings.float().cpu().numpy()
@@ -170,8 +171,9 @@ class Backbone:
 def load_backbone(
     name: str, weights: str | Path | None = None, device: str = "auto", download_root: str | Path | None = None,
     input_size: tuple[int, int] | None = None, given: Given = NOTHING, progress: bool = True,
+    precision: Precision = "fp32",
 ) -> Backbone:  # fmt: skip
-    """Load a backbone in float32.
+    """Load a backbone, its weights in float32.
 
     Args:
         name: A short name of `SHAPES`, the path of weights of any CLIP's shape, or another library's model, see
@@ -182,24 +184,27 @@ def load_backbone(
         download_root: Where OpenAI's files lie and are put; default: `clip` in HandCLIP's cache folder.
         input_size: Height and width in pixels of the images it shall take, multiples of its patch; position
             embeddings are interpolated. None: the size it was trained on.
-        given: What a user says of the weights that their tensors do not.
+        precision: In which images are embedded; weights stay in float32.
 
     Raises:
         BackboneError: An unknown name or device, weights that cannot be had or read, of another shape, that hold NaN
             or infinity, or of which nobody says what their tensors do not.
     """
     place, known = _device(device), SHAPES.get(name)
-    described = clip_shaped(name, weights, given) if of_library(name) else None
+    described = clip_shaped(name, weights, given)
     if of_library(name) and described is None:
-        return _of_library(load_library(name, weights, input_size, given), place)
+        model, properties, size, width, file, remarks = load_library(name, weights, input_size, given)
+        source = "; ".join([f"file {file}", *remarks])
+        return _ready("", model, file, properties, (0, 0), size, width, place, source, precision)
     if described is None and known is None and (weights or not Path(name).expanduser().exists()):
-        choices = ", ".join(SHAPES)
-        raise BackboneError(f"unknown backbone {name!r}; choose from {choices}, or give the path of a checkpoint")
+        one_of = f"choose from {', '.join(SHAPES)}, or give the path of a checkpoint"
+        raise BackboneError(f"unknown backbone {name!r}; {one_of}")
     if described is not None:
         file, read = described.path, _sized(described, input_size)
         source = "; ".join([f"file {file}", *read.remarks])
     elif known is not None and known.published and not weights:
-        file = _published(name, Path(download_root or cache_folder() / "clip").expanduser(), progress)
+        folder = Path(download_root or cache_folder() / "clip").expanduser()
+        file = fetch_published(known.published, folder, progress)
         source = f"published {known.published}, {file}"
         read = replace(read_weights(file), stated=openais(f"OpenAI's {known.published}, by its SHA-256"))
     else:
@@ -211,36 +216,36 @@ def load_backbone(
     model, shape, properties = build_model(read, given)
     if weights and described is None:
         _refuse_other_shape(name, shape, file)
-    refuse_not_finite(model, str(file))
     size = own_size(read)[0] or (shape.resolution, shape.resolution)
-    taken = input_size or size
-    resize_input(model.visual, size, taken)
-    content = fingerprint(model, properties.unlike_clip(shape.widths))
+    resize_input(model.visual, size, input_size or size)
     if shape.patch_size is None:  # convolutions run 1.4 times as fast on a CPU with channels last
         model.visual.to(memory_format=torch.channels_last)
-    return Backbone(
-        name if known and not weights else _called(file, content), model.to(place),
-        taken[0] if taken[0] == taken[1] else taken, shape.embedding_dim, shape.context_length, place, content,
-        properties, source,
-    )  # fmt: skip
+    called, width = name if known and not weights else "", shape.embedding_dim
+    return _ready(called, model, file, properties, shape.widths, input_size or size, width, place, source, precision)
 
 
-def _of_library(loaded: Loaded, device: torch.device) -> Backbone:
-    """A library's model as a backbone."""
-    model, properties, size = loaded.model, loaded.properties, loaded.size
-    refuse_not_finite(model, str(loaded.file))
-    content = fingerprint(model, properties.unlike_clip((0, 0)))
-    return Backbone(
-        _called(loaded.file, content), model.to(device), size[0] if size[0] == size[1] else size, loaded.embedding_dim,
-        model.context_length, device, content, properties, "; ".join([f"file {loaded.file}", *loaded.remarks]),
-    )  # fmt: skip
+def _ready(
+    called: str, model: Any, file: Path, properties: Properties, widths: tuple[int, int], size: tuple[int, int],
+    embedding_dim: int, place: torch.device, source: str, precision: Precision,
+) -> Backbone:  # fmt: skip
+    """A model with its weights as a backbone, called after their file where it has no name."""
+    refuse_not_finite(model, str(file))
+    content = fingerprint(model, properties.unlike_clip(widths))
+    if not called:
+        path = file.resolve()
+        stem = path.name if path.is_dir() else path.parent.name if path.stem in PLAIN_STEMS else path.stem
+        called = f"{stem} {content[:8]}"
+    taken = size[0] if size[0] == size[1] else size
+    context_length = model.context_length
+    return Backbone(called, model.to(place), taken, embedding_dim, context_length, place, content, properties, source,
+                    precision)  # fmt: skip
 
 
 def configured_backbone(config: Model, device: str = "", progress: bool = True) -> Backbone:
     """The backbone that a notebook's parameters name; raises as `load_backbone`."""
     return load_backbone(
         config.backbone, config.weights, device or config.device, config.download_root, config.size, given_in(config),
-        progress,
+        progress, config.embedding_precision,
     )  # fmt: skip
 
 
@@ -266,7 +271,7 @@ def check_weights(
     if weights and file.exists() and not (file.is_file() or file.is_dir()):
         raise BackboneError(f"{file} is no file; give the path of a checkpoint")
     shape: Any = SHAPES.get(name)
-    described = clip_shaped(name, weights, given) if of_library(name) else None
+    described = clip_shaped(name, weights, given)
     if of_library(name) and described is None:
         model = load_library(name, weights, input_size, given).model
         if texts and not model.vocab_size:
@@ -297,12 +302,6 @@ def _sized(read: Weights, input_size: tuple[int, int] | None) -> Weights:
     return replace(read, size=input_size) if silent else read
 
 
-def _called(file: Path, content: str) -> str:
-    path = file.resolve()
-    stem = path.name if path.is_dir() else path.parent.name if path.stem in PLAIN_STEMS else path.stem
-    return f"{stem} {content[:8]}"
-
-
 def _refuse_other_shape(name: str, shape: ClipShape, file: Path) -> None:
     """Images of another size than the named shape's are no other shape: `input_size` changes that, too."""
     if name == "tiny" or replace(shape, resolution=SHAPES[name].resolution) == SHAPES[name]:
@@ -316,26 +315,13 @@ def _refuse_unpublished(name: str) -> None:
         raise BackboneError(f"nobody publishes weights of {name}; name a file or folder of them: -p weights FILE")
 
 
-def _published(name: str, folder: Path, progress: bool) -> Path:
-    architecture = SHAPES[name].published
-    try:
-        return fetch_published(architecture, folder, progress)
-    except HTTPException as error:
-        reason, file = str(error) or type(error).__name__, published(architecture).file
-        raise BackboneError(
-            f"{name} could not be downloaded ({reason}) and {folder / file} is not there or is damaged. Either give "
-            f"the path of a checkpoint with weights=…, or put {file} into {folder} from a machine with network, or use "
-            "backbone=tiny, which needs no download."
-        ) from error
-
-
 def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BackboneError(f"device {name!r} cannot be used here ({reason}); choose auto or cpu") from error
+        raise BackboneError(f"device {name!r} cannot be used here ({reason_of(error)}); choose auto or cpu") from error
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # else convolutions, every ViT's patches too, keep 10 bits of fp32's 23
     return device

@@ -130,11 +130,6 @@ def _tower(state: Mapping[str, Tensor], path: Path, remarks: list[str]) -> tuple
     )
 
 
-def _openai(state: dict[str, Tensor], remarks: list[str]) -> dict[str, Tensor]:
-    """open_clip has the text tower of a custom text under `text.`."""
-    return {name.removeprefix("text."): value for name, value in state.items()}
-
-
 def _clip_reid(state: dict[str, Tensor], remarks: list[str]) -> dict[str, Tensor]:
     """Its text tower has no tokens of its own, so that the image tower alone is whole."""
     tower = {f"visual.{name.removeprefix('image_encoder.')}": value
@@ -148,35 +143,58 @@ def _clip_reid(state: dict[str, Tensor], remarks: list[str]) -> dict[str, Tensor
     return tower
 
 
+_HUGGING_FACE = {
+    "visual.transformer.": "vision_model.encoder.", "transformer.": "text_model.encoder.",
+    "visual.class_embedding": "vision_model.embeddings.class_embedding",
+    "visual.conv1.": "vision_model.embeddings.patch_embedding.",
+    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "visual.ln_pre.": "vision_model.pre_layrnorm.", "visual.ln_post.": "vision_model.post_layernorm.",
+    "token_embedding.": "text_model.embeddings.token_embedding.",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "ln_final.": "text_model.final_layer_norm.", "visual.proj": "visual_projection.weight",
+    "text_projection": "text_projection.weight",
+}  # fmt: skip
+"""Names of tensors, and what the names of several begin with (a dot is their end), and transformers' for them."""
+_IN_BLOCKS = {
+    ".resblocks.": ".layers.", ".ln_1.": ".layer_norm1.", ".ln_2.": ".layer_norm2.", ".attn.": ".self_attn.",
+    ".mlp.c_fc.": ".mlp.fc1.", ".mlp.c_proj.": ".mlp.fc2.",
+}  # fmt: skip
+_PROJECTIONS = ("visual.proj", "text_projection")  # which transformers has transposed
+
+
+def _renamed(name: str, whole: Mapping[str, str], parts: Mapping[str, str]) -> str:
+    for before, after in whole.items():
+        if name == before or (before.endswith(".") and name.startswith(before)):
+            name = after + name.removeprefix(before)
+            break
+    for before, after in parts.items():
+        name = name.replace(before, after)
+    return name
+
+
 def _hugging_face(state: dict[str, Tensor], remarks: list[str]) -> dict[str, Tensor]:
     if any(name.startswith("embeddings.") for name in state):  # transformers 5 has no prefix in CLIPVisionModel
         state = {f"vision_model.{name}": value for name, value in state.items()}
-    renamed: dict[str, Tensor] = {}
-    for name, value in state.items():
-        for before, after in _FROM_HUGGING_FACE:
-            name = re.sub(before, after, name)
-        renamed[name] = value.T if name in ("visual.proj", "text_projection") else value
+    whole, parts = ({theirs: ours for ours, theirs in names.items()} for names in (_HUGGING_FACE, _IN_BLOCKS))
+    renamed = {_renamed(name, whole, parts): value for name, value in state.items()}
+    renamed |= {name: renamed[name].T for name in _PROJECTIONS if name in renamed}
     for name in [name for name in renamed if ".q_proj." in name and ".attn." in name]:
-        parts = [renamed.pop(name.replace(".q_proj.", f".{part}_proj.")) for part in "qkv"]
-        renamed[name.replace(".q_proj.", ".in_proj_")] = torch.cat(parts)
+        split = [renamed.pop(name.replace(".q_proj.", f".{part}_proj.")) for part in "qkv"]
+        renamed[name.replace(".q_proj.", ".in_proj_")] = torch.cat(split)
     return renamed
 
 
-_BLOCKS = (
-    (r"\.layers\.", ".resblocks."), (r"\.self_attn\.", ".attn."), (r"\.layer_norm(\d)\.", r".ln_\1."),
-    (r"\.mlp\.fc1\.", ".mlp.c_fc."), (r"\.mlp\.fc2\.", ".mlp.c_proj."),
-)  # fmt: skip
-_FROM_HUGGING_FACE = (
-    (r"^vision_model\.encoder\.", "visual.transformer."), (r"^text_model\.encoder\.", "transformer."),
-    (r"^vision_model\.embeddings\.class_embedding$", "visual.class_embedding"),
-    (r"^vision_model\.embeddings\.patch_embedding\.", "visual.conv1."),
-    (r"^vision_model\.embeddings\.position_embedding\.weight$", "visual.positional_embedding"),
-    (r"^vision_model\.pre_layrnorm\.", "visual.ln_pre."), (r"^vision_model\.post_layernorm\.", "visual.ln_post."),
-    (r"^text_model\.embeddings\.token_embedding\.", "token_embedding."),
-    (r"^text_model\.embeddings\.position_embedding\.weight$", "positional_embedding"),
-    (r"^text_model\.final_layer_norm\.", "ln_final."), (r"^visual_projection\.weight$", "visual.proj"),
-    (r"^text_projection\.weight$", "text_projection"), *_BLOCKS,
-)  # fmt: skip
+def to_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A ViT CLIP's tensors under the names of transformers' `CLIPModel`."""
+    renamed: dict[str, Tensor] = {}
+    for ours, value in state.items():
+        name, value = _renamed(ours, _HUGGING_FACE, _IN_BLOCKS), value.T if ours in _PROJECTIONS else value
+        if ".in_proj_" in name:
+            for part, own in zip("qkv", value.chunk(3), strict=True):
+                renamed[name.replace(".in_proj_", f".{part}_proj.")] = own
+        else:
+            renamed[name] = value
+    return renamed
 
 
 def _timm(state: dict[str, Tensor], remarks: list[str]) -> dict[str, Tensor]:
@@ -214,35 +232,7 @@ _FROM_TIMM: tuple[tuple[str, Any], ...] = (
     (r"^head\.proj\.", "attnpool.c_proj."),
 )  # fmt: skip
 _TRANSLATORS: dict[str, Callable[[dict[str, Tensor], list[str]], dict[str, Tensor]]] = {
-    "openai": _openai, "CLIP-ReID": _clip_reid, "Hugging Face": _hugging_face, "timm": _timm,
+    "CLIP-ReID": _clip_reid, "Hugging Face": _hugging_face, "timm": _timm,
+    # open_clip has the text tower of a custom text under `text.`
+    "openai": lambda state, remarks: {name.removeprefix("text."): value for name, value in state.items()},
 }  # fmt: skip
-
-
-def to_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A ViT CLIP's tensors under the names of transformers' `CLIPModel`."""
-    renamed: dict[str, Tensor] = {}
-    for name, value in state.items():
-        for before, after in _TO_HUGGING_FACE:
-            name = re.sub(before, after, name)
-        value = value.T if name in ("visual_projection.weight", "text_projection.weight") else value
-        if ".in_proj_" in name:
-            for part, own in zip("qkv", value.chunk(3), strict=True):
-                renamed[name.replace(".in_proj_", f".{part}_proj.")] = own
-        else:
-            renamed[name] = value
-    return renamed
-
-
-_TO_HUGGING_FACE = (
-    (r"^visual\.transformer\.resblocks\.", "vision_model.encoder.layers."),
-    (r"^transformer\.resblocks\.", "text_model.encoder.layers."),
-    (r"^visual\.class_embedding$", "vision_model.embeddings.class_embedding"),
-    (r"^visual\.conv1\.", "vision_model.embeddings.patch_embedding."),
-    (r"^visual\.positional_embedding$", "vision_model.embeddings.position_embedding.weight"),
-    (r"^visual\.ln_pre\.", "vision_model.pre_layrnorm."), (r"^visual\.ln_post\.", "vision_model.post_layernorm."),
-    (r"^token_embedding\.", "text_model.embeddings.token_embedding."),
-    (r"^positional_embedding$", "text_model.embeddings.position_embedding.weight"),
-    (r"^ln_final\.", "text_model.final_layer_norm."), (r"^visual\.proj$", "visual_projection.weight"),
-    (r"^text_projection$", "text_projection.weight"), (r"\.ln_(\d)\.", r".layer_norm\1."),
-    (r"\.attn\.", ".self_attn."), (r"\.mlp\.c_fc\.", ".mlp.fc1."), (r"\.mlp\.c_proj\.", ".mlp.fc2."),
-)  # fmt: skip

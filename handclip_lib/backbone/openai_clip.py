@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from handclip_lib.backbone.image_tower import RESNET_STEP
 from handclip_lib.backbone.properties import Properties
 from handclip_lib.backbone.published import published
-from handclip_lib.errors import BackboneError
+from handclip_lib.errors import BackboneError, reason_of
 from handclip_lib.files import sha256_of, whole_file
 
 STALLED_AFTER = 10.0  # seconds without a byte from the server before a download is given up
@@ -87,19 +87,26 @@ def fetch_published(architecture: str, folder: Path, progress: bool = True) -> P
     openai-clip's own `load` writes a download straight to its final name, and runs what the file holds.
 
     Raises:
-        HTTPException: There is no sound copy and the download failed.
+        BackboneError: There is no sound copy and the download failed.
         WriteError: It cannot be written.
     """
     name, address, checksum = published(architecture)
     file = folder / name
     if file.is_file() and sha256_of(file) == checksum:
         return file
-    with whole_file(file) as private:
-        with private.open("wb") as target:
-            for part in _downloaded(address, name, progress):
-                target.write(part)
-        if sha256_of(private) != checksum:
-            raise HTTPException(f"what {address} gives has not the SHA256 checksum {checksum}")
+    try:
+        with whole_file(file) as private:
+            with private.open("wb") as target:
+                for part in _downloaded(address, name, progress):
+                    target.write(part)
+            if sha256_of(private) != checksum:
+                raise HTTPException(f"what {address} gives has not the SHA256 checksum {checksum}")
+    except HTTPException as error:
+        raise BackboneError(
+            f"{architecture} could not be downloaded ({reason_of(error)}) and {file} is not there or is damaged. "
+            f"Either give the path of a checkpoint with weights=…, or put {name} into {folder} from a machine with "
+            "network, or use backbone=tiny, which needs no download."
+        ) from error
     return file
 
 

@@ -161,11 +161,8 @@ def decided(
             sources.setdefault(name, f"width / {HEAD_WIDTH}, as every published CLIP of this width has")
         if width % found[name]:
             raise BackboneError(f"{path}: {found[name]} heads ({sources[name]}) do not divide a width of {width}")
-    nobody = "CLIP's; nothing beside the file says another"
-    for name in ("mean", "std", "interpolation"):
-        sources.setdefault(name, nobody)
-    sources.setdefault("activation", "of a ResNet")
-    return Properties(**found, sources=sources)
+    usual_ones = dict.fromkeys(("mean", "std", "interpolation"), "CLIP's; nothing beside the file says another")
+    return Properties(**found, sources=usual_ones | {"activation": "of a ResNet"} | sources)
 
 
 def parsed(mean_std: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -44,9 +44,12 @@ class _Storage:
     count: int
 
 
-def is_torchscript(archive: zipfile.ZipFile) -> bool:
-    """Whether torch would read this zip as a program."""
-    return any(name.endswith("/constants.pkl") for name in archive.namelist())
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a zip that torch would read as a program."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def read_torchscript(path: Path) -> dict[str, torch.Tensor]:

@@ -21,7 +21,7 @@ from handclip_lib.backbone.openai_clip import ClipShape, clip_tokenizer
 from handclip_lib.backbone.properties import INDICES, VOCABULARIES, WHOLE, openais, stated_in
 from handclip_lib.backbone.published import published_as
 from handclip_lib.backbone.torchscript import declared_activation, is_torchscript, read_torchscript
-from handclip_lib.errors import BackboneError, HandClipError, OtherModelError
+from handclip_lib.errors import BackboneError, HandClipError, OtherModelError, reason_of
 from handclip_lib.files import REMEDY, UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.finite import require_finite
 
@@ -57,11 +57,7 @@ class Weights:
 
 
 def save_tensors(file: Path, tensors: Mapping[str, torch.Tensor], facts: dict[str, str], remedy: str = REMEDY) -> None:
-    """Write a .safetensors file, whole and with a checksum, with facts in its header.
-
-    Raises:
-        WriteError: The file cannot be written.
-    """
+    """Write a .safetensors file, whole and with a checksum, with facts in its header; a WriteError where it cannot."""
     # copies, one of each: two names of one memory are refused
     whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     with whole_file(file, remedy) as private:
@@ -110,7 +106,7 @@ def read_weights(path: Path) -> Weights:
         stated = _stated(file, facts)
     except OtherModelError as error:
         raise OtherModelError(f"{error}{another_library(path)}") from None
-    size, side = _sizes(facts)
+    size, side = sizes_in(facts)
     state, remarks = inside.state, inside.remarks
     if not {"visual.class_embedding", "visual.proj", "visual.attnpool.positional_embedding"} & state.keys():
         alone = "without a class token (SigLIP and others pool without one) and without a CLIP ResNet's pooling"
@@ -194,8 +190,7 @@ def _whole(path: Path) -> tuple[Any, dict[str, str]]:
     except BackboneError:
         raise
     except Exception as error:  # the readers raise a dozen kinds for a damaged file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BackboneError(f"{path} is damaged or no weights ({reason}); it should be {FORMATS}") from error
+        raise BackboneError(f"{path} is damaged or no weights ({reason_of(error)}); it should be {FORMATS}") from error
 
 
 def _stated(file: Path, facts: Mapping[str, str]) -> dict[str, Any]:
@@ -207,7 +202,7 @@ def _stated(file: Path, facts: Mapping[str, str]) -> dict[str, Any]:
     if any(name in facts for name in (SEALED, SIZE_FACT)):
         return openais("HandCLIP wrote it when it knew nothing else")
     beside = stated_beside(file)
-    if "activation" in beside or file.suffix == ".safetensors" or not _is_jit(file):
+    if "activation" in beside or file.suffix == ".safetensors" or not is_torchscript(file):
         return beside
     if known := published_as(file):
         return openais(f"OpenAI's {known}, by its SHA-256")
@@ -216,14 +211,7 @@ def _stated(file: Path, facts: Mapping[str, str]) -> dict[str, Any]:
     return said | beside
 
 
-def _is_jit(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return is_torchscript(archive)
-
-
-def _sizes(facts: Mapping[str, str]) -> tuple[tuple[int, int] | None, int | None]:
+def sizes_in(facts: Mapping[str, str]) -> tuple[tuple[int, int] | None, int | None]:
     """Of weights that take images of another size than they were made for: height and width, and the side before."""
     try:
         height, width, side = map(int, facts[SIZE_FACT].split())
@@ -242,13 +230,10 @@ def _read(path: Path, start: bytes) -> tuple[Any, dict[str, str]]:
         is_sealed(path)  # only what HandCLIP wrote has a checksum
         with safetensors.safe_open(path, "pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
-    if start.startswith(b"PK"):
-        if not zipfile.is_zipfile(path):
-            raise BackboneError(f"{path} is cut short: its end is missing; download it again")
-        with zipfile.ZipFile(path) as archive:
-            is_jit = is_torchscript(archive)
-        if is_jit:
-            return read_torchscript(path), {}
+    if start.startswith(b"PK") and not zipfile.is_zipfile(path):
+        raise BackboneError(f"{path} is cut short: its end is missing; download it again")
+    if start.startswith(b"PK") and is_torchscript(path):
+        return read_torchscript(path), {}
     try:
         return torch.load(path, map_location="cpu", weights_only=True), {}
     except (pickle.UnpicklingError, RuntimeError) as error:

@@ -21,7 +21,7 @@ from handclip_lib.data.survey import POOR, UNREADABLE, Survey, measure_quality, 
 from handclip_lib.data.table import AGE_BANDS, ASPECTS, UNKNOWN, UNSPECIFIED, HandTable, as_groups, own_groups
 from handclip_lib.errors import DataError
 from handclip_lib.places import METADATA, find_data_root
-from handclip_lib.terminal import counted, one_line, visible
+from handclip_lib.terminal import counted, one_line, some_of, visible
 
 ATTRIBUTES = ("aspect", "gender", "skin_color", "age", "accessories", "nail_polish", "irregularities")
 LAYOUTS = ("auto", *READERS)
@@ -71,7 +71,7 @@ def split_facts(split: Split) -> pd.DataFrame:
     meta = split.meta
     alone = meta["unqueryable"]
     once = "session" if split.crosses_sessions else "image"
-    names = f" ({', '.join(alone[:8])}{', …' if len(alone) > 8 else ''})" if alone else ""
+    names = f" ({some_of(alone, 8)})" if alone else ""
     facts = [
         ("protocol", meta["protocol"]),
         ("aspect", meta["aspect"]),
@@ -104,16 +104,12 @@ def _drawn(split: Split) -> str:
 def reading_facts(table: HandTable) -> pd.DataFrame:
     """What was read, and what was put right or could not be known: columns `fact` and `value` (text)."""
     images = table.images
-    known = images[images["session"] != ""]
-    several = int((known.groupby("identity")["session"].nunique() > 1).sum())
+    sessions, several = _sessions(images)
     facts = [
         ("data set, folder", f"{table.dataset}, {one_line(table.root)}"),
         ("images", str(len(images))),
         ("identities", f"{images['identity'].nunique()}, of {counted(images['subject'].nunique(), 'person')}"),
-        (
-            "sessions",
-            f"{known['session'].nunique()}; {counted(several, 'identity')} in several" if len(known) else "not known",
-        ),
+        ("sessions", f"{sessions}; {counted(several, 'identity')} in several" if sessions else "not known"),
         ("images with a capture number", str(int(images["capture"].notna().sum()))),
         ("left out", counted(len(table.left_out), "image")),
         *((f"note {number}", _in_singular(note)) for number, note in enumerate(table.notes, 1)),
@@ -121,11 +117,17 @@ def reading_facts(table: HandTable) -> pd.DataFrame:
     return pd.DataFrame(facts, columns=["fact", "value"])
 
 
+def _sessions(images: pd.DataFrame) -> tuple[int, int]:
+    """How many sessions are known, and how many identities are of several."""
+    known = images[images["session"] != ""]
+    return known["session"].nunique(), int((known.groupby("identity")["session"].nunique() > 1).sum())
+
+
 def data_cautions(split: Split) -> list[str]:
     """What must be said with every figure on these data, a sentence each."""
     found = [said for dataset, said in CAUTIONS.items() if dataset == split.meta["dataset"]]
-    tested = split.images[split.images["role"] == "test"]
-    subjects = tested["subject"].where(tested["subject"] != "", tested["identity"]).nunique()
+    tested = split.of_people("test")
+    subjects = tested["subject"].nunique()
     if subjects < tested["identity"].nunique():
         parts = f"{counted(tested['identity'].nunique(), 'identity')} tested are of {counted(subjects, 'person')}"
         found.append(f"The {parts}: counts of people here, and intervals over them, take each for a person of its own.")
@@ -209,12 +211,11 @@ class CheckReport:
     def as_json(self) -> str:
         """All of it as JSON; paths are relative to `root`."""
         images = self.table.images
-        sessions = images[images["session"] != ""].groupby("identity")["session"].nunique()
+        sessions, several = _sessions(images)
         found = {
             "root": str(self.table.root), "dataset": self.table.dataset, "images": len(images),
             "identities": images["identity"].nunique(), "subjects": images["subject"].nunique(),
-            "sessions": images.loc[images["session"] != "", "session"].nunique(),
-            "identities_of_several_sessions": int((sessions > 1).sum()),
+            "sessions": sessions, "identities_of_several_sessions": several,
             "with_capture_number": int(images["capture"].notna().sum()),
             "attributes": attribute_counts(self.table).to_dict("records"), "protocol": self.protocol,
             "splits": {
@@ -237,10 +238,10 @@ class CheckReport:
         of_people = "" if people == images["identity"].nunique() else f" (hands of {counted(people, 'person')})"
         what = f"{counted(len(images), 'image')} of {counted(images['identity'].nunique(), 'identity')}{of_people}"
         yield f"data set {self.table.dataset!r}: {what}"
-        if len(sessions := images[images["session"] != ""]):
-            again = (sessions.groupby("identity")["session"].nunique() > 1).sum()
-            were = f"{counted(again, 'identity')} {'was' if again == 1 else 'were'} photographed in several"
-            yield f"{counted(sessions['session'].nunique(), 'session')}; {were}"
+        sessions, several = _sessions(images)
+        if sessions:
+            were = f"{counted(several, 'identity')} {'was' if several == 1 else 'were'} photographed in several"
+            yield f"{counted(sessions, 'session')}; {were}"
         yield from _attributes(self.table)
         yield from _protocols(self.protocol, self.protocols)
         reasons = left_out_reasons(self.table)
@@ -272,9 +273,7 @@ def check(
         root: The folder, as `find_data_root` finds it.
         dataset: One of `LAYOUTS`; "auto" recognises it.
         deep: Decode every image, to find those that are damaged, blank or unfocused.
-        progress: Show a progress bar.
-        protocol: Of the split that is planned, as `make_split` takes it.
-        sample_range: As `survey` takes it.
+        protocol, sample_range: As `make_split` and `survey` take them.
         opened: How the table is read, as `open_dataset` takes it: identity, identity_level, session_level.
 
     Raises:
@@ -291,9 +290,7 @@ def check(
     paths = list(table.images["path"])
     seen = survey(table.root, paths, sample_range, progress)
     quality = measure_quality(seen, paths, progress) if deep else None
-    failures = dict(seen.failures)
-    if quality is not None:
-        failures = reasons(quality, UNREADABLE)
+    failures = seen.failures if quality is None else reasons(quality, UNREADABLE)
     table = table.without(failures)
     there, made = set(table.images["aspect"]), protocol
     found: dict[str, pd.DataFrame | str] = {}

@@ -136,6 +136,8 @@ def augment(
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     images = images * (1 + even[:, 4, None, None, None]) * (1 + even[:, 5:8, None, None])
     images = 0.5 + (images - 0.5) * (1 + even[:, 8, None, None, None])
-    for image, generator, amount in zip(images, generators, 0.02 * strength * drawn[:, 10], strict=True):
-        image += amount * torch.randn(image.shape, generator=generator, device=device)
+    noise = torch.empty(images.shape, device=device)
+    for one, generator in zip(noise, generators, strict=True):
+        torch.randn(one.shape, generator=generator, out=one)
+    images += noise.mul_(0.02 * strength * drawn[:, 10, None, None, None])
     return normalised(images.clamp(0, 1), by)

@@ -5,11 +5,13 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b, file_digest
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -25,7 +27,7 @@ AT_ONCE = 64  # files a task of the pool: one each costs more than a look at the
 THUMBNAILS = {"@eadir", "thumbs", "thumbnails", "_thumbs", "__macosx", "#recycle", "$recycle.bin", "lost+found"}
 """Folders, in small letters, that hold copies of what lies beside them, or what was thrown away."""
 logger = logging.getLogger(__name__)
-Facts = tuple[int, int, int, int, int]
+Facts = list[int]
 """Size, time of the last write and of the last change of any kind in nanoseconds, inode, device."""
 
 
@@ -38,16 +40,11 @@ def content_keys(root: Path | str, paths: Iterable[str], progress: bool = True) 
     before; links are followed. Nobody can set the time of the last change of any kind, so new bytes are noticed under
     an old size and an old date too. A file that was touched within two seconds of being read is not recorded: it is
     read again until it rests (git calls such an entry racy).
-
-    Args:
-        root: Folder the paths are relative to; the record of what was read is kept for each.
-        paths: Files.
-        progress: Show a progress bar where it takes long.
+    A bar of progress appears where it takes long.
     """
     root, paths = os.path.abspath(root), tuple(paths)  # noqa: PTH100 - plain text is three times faster on large trees
-    file = cache_folder() / "content" / f"{blake2b(os.fsencode(root), digest_size=16).hexdigest()}.json"
-    known = _read(file)
-    new: dict[str, tuple[Facts, str]] = {}
+    file = record_file(root)
+    known, new = read_record(file), dict[str, tuple[Facts, str]]()
 
     def keys(some: tuple[str, ...]) -> list[str]:
         return [_key(f"{root}/{path}", path, known, new) for path in some]
@@ -58,8 +55,7 @@ def content_keys(root: Path | str, paths: Iterable[str], progress: bool = True) 
         for part in pool.map(keys, (paths[start : start + AT_ONCE] for start in range(0, len(paths), AT_ONCE))):
             found += part
             bar.update(len(part))
-    if new:
-        _write(file, _read(file) | new)  # another process may have read other files meanwhile
+    add_to_record(file, new)
     return tuple(found)
 
 
@@ -110,7 +106,10 @@ def _below(
         if entry.name in OF_SYSTEMS:
             continue
         path = f"{place}/{entry.name}" if place else entry.name
-        if not _is_folder(entry):
+        is_folder = False
+        with suppress(OSError):  # a link to itself
+            is_folder = entry.is_dir()
+        if not is_folder:
             if not (deep and entry.name.startswith(".")):
                 yield path
         elif deep and entry.name.casefold() in THUMBNAILS and found is not None:
@@ -119,24 +118,17 @@ def _below(
             yield from _below(root, path, deep, found, (*above, own))
 
 
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
 def is_content(key: str) -> bool:
     """Whether a key is of bytes that were read, and not "absent" or "unreadable: …"."""
     return bool(key) and key != ABSENT and not key.startswith(UNREADABLE)
 
 
-def _key(name: str, path: str, known: dict[str, tuple[Facts, str]], new: dict[str, tuple[Facts, str]]) -> str:
+def _key(name: str, path: str, known: Mapping[str, Any], new: dict[str, tuple[Facts, str]]) -> str:
     try:
         facts = _facts(os.stat(name))  # noqa: PTH116 - as above
-        recorded = known.get(path)
-        if recorded is not None and recorded[0] == facts:
-            return recorded[1]
+        recorded, digest = known.get(path, (None, ""))
+        if recorded == facts:
+            return digest
         with open(name, "rb", opener=_without_waiting) as file:
             opened = os.fstat(file.fileno())
             if not stat.S_ISREG(opened.st_mode):
@@ -154,7 +146,7 @@ def _key(name: str, path: str, known: dict[str, tuple[Facts, str]], new: dict[st
 
 
 def _facts(found: os.stat_result) -> Facts:
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev]
 
 
 def _without_waiting(name: str, flags: int) -> int:
@@ -162,13 +154,19 @@ def _without_waiting(name: str, flags: int) -> int:
     return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _read(file: Path) -> dict[str, tuple[Facts, str]]:
-    """What was recorded; nothing where there is no record or it is damaged."""
+def record_file(root: str, of: str = "") -> Path:
+    """Where it is recorded what was found in the files of a folder, its absolute path; `of` names another record."""
+    name = blake2b(os.fsencode(f"{of}\0{root}" if of else root), digest_size=16).hexdigest()
+    return cache_folder() / "content" / f"{name}.json"
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """What was recorded, by name; nothing where there is no record or it is damaged."""
     try:
         checksum, _, text = file.read_text(encoding="ascii").partition("\n")
         if _checksum(text) != checksum:
             raise ValueError("its checksum differs")
-        return {path: (tuple(facts), digest) for path, (facts, digest) in json.loads(text).items()}
+        return dict(json.loads(text))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -176,12 +174,15 @@ def _read(file: Path) -> dict[str, tuple[Facts, str]]:
         return {}
 
 
-def _write(file: Path, record: dict[str, tuple[Facts, str]]) -> None:
-    text = json.dumps(record)
+def add_to_record(file: Path, new: dict[str, Any]) -> None:
+    """Record more, beside what other processes recorded meanwhile; without it the files are read again next time."""
+    if not new:
+        return
+    text = json.dumps(read_record(file) | new)
     try:
         with whole_file(file, "files are read again next time") as private:
             private.write_text(f"{_checksum(text)}\n{text}", encoding="ascii")
-    except WriteError as error:  # the keys are right without it
+    except WriteError as error:  # what was found is right without it
         logger.warning("%s", error)
 
 

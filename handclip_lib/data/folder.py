@@ -21,6 +21,7 @@ from handclip_lib.data.layout import (
 )
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import DataError
+from handclip_lib.terminal import some_of
 
 ROLE = re.compile(r"(train|val|query|gallery)([0-9]*)|(test)")
 MARKET = "bounding_box_train"
@@ -55,9 +56,8 @@ def read_folder(root: Path | str, identity_level: int = 0, session_level: int = 
     inside = [path for path in found.files if path.startswith(top)]
     images, left_out = _sorted_out(root, inside, top)
     _refuse_other_sets(root, found.files, [path for path in images if "/" in path])
-    notes = (
-        [f"{len(found.skipped)} folders of small copies were not read ({found.skipped[0]})"] if found.skipped else []
-    )
+    small = found.skipped
+    notes = [f"{len(small)} folders of small copies were not read ({small[0]})"] if small else []
     if roles := _roles(root / top):
         return _read_split_tree(root, top, roles, images, left_out, notes, (identity_level, session_level))
     left_out |= {path: "it lies in no identity's folder" for path in images if "/" not in path}
@@ -89,12 +89,8 @@ def _sorted_out(root: Path, paths: Iterable[str], top: str) -> tuple[list[str], 
 def _told(rows: Sequence[Row]) -> list[str]:
     """Number the captures of rows; notes on that, on their sessions, and on hands of no aspect."""
     notes = [number_captures(rows)]
-    sessions = {str(row["session"]) for row in rows if row.get("session")}
-    if sessions:
-        some = ", ".join(sorted(sessions)[:3])
-        notes.append(
-            f"folders are read as {len(sessions)} sessions of people ({some}{', …' if len(sessions) > 3 else ''})"
-        )
+    if sessions := sorted({str(row["session"]) for row in rows if row.get("session")}):
+        notes.append(f"folders are read as {len(sessions)} sessions of people ({some_of(sessions, 3)})")
     if any(row.get("side") and not row.get("aspect") for row in rows):
         notes.append("the left and the right hand of a person are one identity: -p identity hand makes them two")
     return [note for note in notes if note]
@@ -147,12 +143,8 @@ def _roles(top: Path) -> dict[str, tuple[str, int]]:
         used = {name: found[name] for name in ("train", "val", "test") if name in found}
     else:
         return {}
-    roles = {}
-    for name, match in used.items():
-        role = match[1] or match[3]
-        drawn = role in ("query", "gallery")
-        roles[name] = (role, int(match[2] or 0) if drawn else -1)
-    return roles
+    drawn = ("query", "gallery")
+    return {name: (role[1] or role[3], int(role[2] or 0) if role[1] in drawn else -1) for name, role in used.items()}
 
 
 def _read_split_tree(

@@ -103,7 +103,7 @@ def choose_folds(split: Split, asked: Validation = "people", folds: int = 0, kno
     """
     if asked != "people":
         return Folds(asked, split=split.checksum)
-    rows = _training_rows(split)
+    rows = split.of_people("train", "val")
     who, place = rows["subject"], "session" if split.crosses_sessions else "path"
     of_identity = rows.groupby(["subject", "identity"])[place].nunique()
     can = set(of_identity[of_identity > 1].index.get_level_values("subject")) - set(known)
@@ -146,16 +146,10 @@ def as_tested(split: Split, people: Collection[str], trained: bool = False) -> S
 
     Where they were `trained` on, only photographs that trained are enrolled; queries are to be chosen from the others.
     """
-    rows = _training_rows(split)
+    rows = split.of_people("train", "val")
     rows = rows[rows["subject"].isin(people)].reset_index(drop=True)
     kept_out = trained & (rows["role"] == "val")
     seed, draws = split.meta["seed"], split.meta["draws"]
     drawn = assign_roles(rows[~kept_out], lambda _: False, seed, draws, [], split.crosses_sessions)
     others = rows[kept_out].assign(role="test", gallery_in="")
     return Split.build({**split.meta, "unqueryable": []}, pd.concat([drawn, others]))
-
-
-def _training_rows(split: Split) -> pd.DataFrame:
-    """Training and validation images, each with its subject, who is the identity where none is named."""
-    rows = split.images[split.images["role"].isin(["train", "val"])]
-    return rows.assign(subject=rows["subject"].where(rows["subject"] != "", rows["identity"]))

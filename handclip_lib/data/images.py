@@ -73,13 +73,9 @@ def decode_images(
     decoded at a reduced size, never below the size wanted, and then resized (bicubic, antialiased).
 
     Args:
-        root: Folder the paths are relative to.
-        paths: Images.
-        resolution: See `Resolution`.
         fit: "stretch" keeps the whole hand and changes its proportions (the habit of re-identification), "crop"
             resizes until the size is covered and cuts the rest (OpenAI's preprocessing), "pad" adds white.
         cache: Folder of the cache; `cache_folder()/images` by default.
-        progress: Show a progress bar.
         exact: Decode each JPEG in full, as OpenAI's preprocessing does.
         seen: Of the whole data set, where `paths` are a part of it: what is white in deep samples is measured there.
         interpolation: "bicubic" or "bilinear", as the backbone was trained with.
@@ -130,7 +126,6 @@ def kept_pixels(
         keys: A key of each image's content and transform.
         size: Height and width in pixels.
         decode: Decodes image `i` to uint8 (height, width, 3), or returns the reason it cannot; called in threads.
-        progress: Show a progress bar.
         needs: Bytes that decoding each takes.
 
     Returns:

@@ -1,7 +1,8 @@
 """Photographs described by a table: `HandInfo.csv` of 11k Hands, or `manifest.csv`, which is written here too."""
 
+import csv
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -11,13 +12,7 @@ from handclip_lib.data.content import files_below
 from handclip_lib.data.decoder import file_fault, is_image
 from handclip_lib.data.folder import MARKET
 from handclip_lib.data.layout import aspect_columns, number_captures
-from handclip_lib.data.table import (
-    ASPECTS,
-    COLUMNS,
-    HandTable,
-    capture_number,
-    misplaced,
-)
+from handclip_lib.data.table import ASPECTS, COLUMNS, HandTable, capture_number, misplaced
 from handclip_lib.errors import DataError
 from handclip_lib.files import write_text
 from handclip_lib.places import LABELS, METADATA, PHOTOGRAPHS
@@ -26,47 +21,39 @@ HAND_INFO_NEEDED = ("id", "accessories", "aspectOfHand", "imageName")
 HAND_INFO_WORDS = {"gender": "gender", "skinColor": "skin_color"}
 HAND_INFO_FLAGS = {"accessories": "accessories", "nailPolish": "nail_polish", "irregularities": "irregularities"}
 AGE, FLAG = re.compile(r"[0-9]{1,3}"), re.compile(r"[01]")
-VIEWS, HANDS = {"dorsal", "palmar"}, {"right", "left"}
+OF_HAND = re.compile(r"\s*(dorsal|palmar)\s+(right|left)\s*", re.IGNORECASE)
 NEEDED = ("path", "identity")
 WORDS = {
     "side": ("left", "right"), "view": ("dorsal", "palmar"), "aspect": ASPECTS,
     "role": ("train", "val", "test", "query", "gallery"),
 }  # fmt: skip
 FLAGS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
-OF_FLAGS = ("accessories", "nail_polish", "irregularities")
+OF_FLAGS = tuple(HAND_INFO_FLAGS.values())
 NUMBERS = ("capture", "age", "draw")
-MARKET_NAME = re.compile(r"(-1|[0-9]{4,})_c([0-9]+)s([0-9]+)_[0-9]+_[0-9]+(?:\.\w+)+")
+MARKET_NAME = r"(?P<identity>-1|[0-9]{4,})_c(?P<camera>[0-9]+)s[0-9]+_[0-9]+_[0-9]+(?:\.\w+)+"
 """Person, camera and sequence in a file's name of Market-1501; -1 and 0000 are nobody."""
 
 
-def read_hands11k(
-    root: Path | str, metadata: Path | str | None = None, require_images: bool = True, dataset: str = "11k"
-) -> HandTable:
-    """Read a data set in the layout of 11k Hands.
+def read_hands11k(root: Path | str, dataset: str = "11k") -> HandTable:
+    """Read a data set in the layout of 11k Hands: a folder that holds `Hands/` and `HandInfo.csv`.
 
     Identities are text, stripped (the published file has one row with the id `'1200000 '`). Images with accessories
     stay in: leaving them out is the protocol's decision.
 
-    Args:
-        root: Folder that holds `Hands/` and `HandInfo.csv`.
-        metadata: The CSV, when it lies elsewhere.
-        require_images: False reads the metadata although no image is there, to count a protocol.
-
     Source: Afifi, "11K Hands", Multimedia Tools and Applications, 2019.
     """
     root = Path(root).absolute()
-    csv = Path(metadata) if metadata is not None else root / METADATA
-    if metadata is None and not csv.is_file():
+    if not (root / METADATA).is_file():
         needs = f"11k Hands needs {METADATA} beside the folder {PHOTOGRAPHS}/"
         raise DataError(misplaced(root, METADATA, f"no {METADATA}", needs))
-    frame, notes = _read_hand_info(csv)
-    if require_images and not (root / PHOTOGRAPHS).is_dir():
-        raise DataError(f"{root} has {csv.name} but no folder {PHOTOGRAPHS}/; put the photographs there")
-    files = {f.name for f in (root / PHOTOGRAPHS).iterdir() if f.is_file()} if require_images else None
+    if not (root / PHOTOGRAPHS).is_dir():
+        raise DataError(f"{root} has {METADATA} but no folder {PHOTOGRAPHS}/; put the photographs there")
+    frame, notes = _hand_info(root / METADATA)
+    files = {file.name for file in (root / PHOTOGRAPHS).iterdir() if file.is_file()}
     twice = frame["imageName"].duplicated(keep=False)
     rows, left_out = [], {}
-    for line, repeated, record in zip(frame.index + 2, twice, frame.to_dict("records"), strict=True):
-        path = f"{PHOTOGRAPHS}/{record['imageName']}" if record["imageName"] else f"{csv.name}, line {line}"
+    for line, repeated, record in zip(frame.index, twice, frame.to_dict("records"), strict=True):
+        path = f"{PHOTOGRAPHS}/{record['imageName']}" if record["imageName"] else f"{METADATA}, line {line}"
         reason = _fault(record, files)
         if not reason and repeated:
             reason = _disagreement(frame[frame["imageName"] == record["imageName"]])
@@ -74,37 +61,46 @@ def read_hands11k(
             left_out[path] = reason
         else:
             rows.append(_hand_info_row(record, path))
-    if not rows and require_images:
+    if not rows:
         path, reason = next(iter(left_out.items()))
         raise DataError(
-            f"{root}: none of the {len(frame)} images that {csv.name} names can be used; {path}: {reason}; "
+            f"{root}: none of the {len(frame)} images that {METADATA} names can be used; {path}: {reason}; "
             f"put the photographs into {root / PHOTOGRAPHS}"
         )
-    named = set(frame["imageName"])
-    for name in sorted(files or ()):
-        if name not in named and is_image(name):
-            left_out[f"{PHOTOGRAPHS}/{name}"] = file_fault(name) or f"not named in {METADATA}"
+    unnamed = sorted(name for name in files.difference(frame["imageName"]) if is_image(name))
+    left_out |= {f"{PHOTOGRAPHS}/{name}": file_fault(name) or f"not named in {METADATA}" for name in unnamed}
     return HandTable.build(dataset, root, rows, left_out, notes=[*notes, *_unknown_attributes(frame)])
 
 
-def _read_hand_info(csv: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The rows as stripped text, each once, and what was put right."""
+def _table(file: Path, needed: Sequence[str], remedy: str) -> pd.DataFrame:
+    """The rows of a table as text, by their number in the file, the heading's being 1; those without anything are none.
+
+    Raises:
+        DataError: It cannot be read, has no row, or not all columns that are needed, or one twice.
+    """
     try:
-        frame = pd.read_csv(csv, dtype=str, keep_default_na=False, index_col=False)
-    except FileNotFoundError as error:
-        raise DataError(f"{csv} does not exist; it is the file {METADATA} of 11k Hands") from error
-    except (OSError, UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError(f"{csv} cannot be read as a table ({error}); download {METADATA} again") from error
-    frame.columns = frame.columns.str.strip()
-    missing = [name for name in HAND_INFO_NEEDED if name not in frame.columns]
-    if missing:
-        lacks = f"lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}"
-        it_has = ", ".join(frame.columns)
-        raise DataError(f"{csv} {lacks}; it has {it_has}. Add what is missing or download {METADATA} again")
-    if not frame.columns.is_unique:
-        raise DataError(f"{csv} has a column twice: {', '.join(frame.columns)}; keep one of each")
-    if frame.empty:
-        raise DataError(f"{csv} has a header but no rows; download {METADATA} again")
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            header, *rows = csv.reader(opened, strict=True)
+        if longer := [row for row in rows if any(row[len(header) :])]:
+            raise ValueError(f"{len(header)} columns, and {len(longer[0])} cells in the row of {longer[0][0]!r}")
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{file} cannot be read as a table ({error}); {remedy}") from error
+    names = [name.strip() for name in header]
+    cells = {number: (row + [""] * len(names))[: len(names)] for number, row in enumerate(rows, 2) if any(row)}
+    if missing := [name for name in needed if name not in names]:
+        why = f"lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}"
+    elif len(set(names)) < len(names):
+        why = "has a column twice"
+    elif not cells:
+        why = "has a header but no rows"
+    else:
+        return pd.DataFrame.from_dict(cells, "index", columns=names)
+    raise DataError(f"{file} {why}; it has {', '.join(names)}. Mend it: {remedy}")
+
+
+def _hand_info(file: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The rows as stripped text, each once, and what was put right."""
+    frame = _table(file, HAND_INFO_NEEDED, f"download {METADATA} again")
     stripped = frame.apply(lambda column: column.str.strip())
     notes = []
     spaced = frame.loc[frame["id"] != stripped["id"], ["id", "imageName"]]
@@ -113,26 +109,26 @@ def _read_hand_info(csv: Path) -> tuple[pd.DataFrame, list[str]]:
         notes.append(f"spaces around the id of {len(spaced)} images were ignored ({first})")
     rows = stripped.drop_duplicates()
     if len(rows) < len(stripped):
-        notes.append(f"{len(stripped) - len(rows)} rows of {csv.name} repeat another row and count once")
+        notes.append(f"{len(stripped) - len(rows)} rows of {METADATA} repeat another row and count once")
     return rows, notes
 
 
-def _fault(record: dict[Any, str], files: set[str] | None) -> str | None:
-    """Why a row cannot be used, or None."""
-    name, words = record["imageName"], record["aspectOfHand"].lower().split()
+def _fault(record: dict[Any, str], files: set[str]) -> str:
+    """Why a row cannot be used, or ""."""
+    name = record["imageName"]
     if not name:
         return "its imageName is empty"
     if name in {".", ".."} or PureWindowsPath(name).name != name:
         return "it names a file outside the data set: an imageName is a plain file name"
     if not record["id"]:
         return "its id is empty"
-    if len(words) != 2 or words[0] not in VIEWS or words[1] not in HANDS:
+    if not OF_HAND.fullmatch(record["aspectOfHand"]):
         return f"its aspectOfHand {record['aspectOfHand']!r} is none of dorsal/palmar right/left"
     if record["accessories"] and not FLAG.fullmatch(record["accessories"]):
         return f"its accessories {record['accessories']!r} is neither 0 nor 1"
-    if files is not None and name not in files:
+    if name not in files:
         return f"named in {METADATA} but absent from {PHOTOGRAPHS}/"
-    return file_fault(name) or None if is_image(name) else None
+    return file_fault(name) if is_image(name) else ""
 
 
 def _disagreement(rows: pd.DataFrame) -> str:
@@ -154,19 +150,12 @@ def _unknown_attributes(frame: pd.DataFrame) -> list[str]:
 
 def _hand_info_row(record: dict[Any, str], path: str) -> dict[str, object]:
     view, side = record["aspectOfHand"].lower().split()
-    row: dict[str, object] = {
-        "path": path, "identity": record["id"], "side": side, "view": view, "aspect": f"{view}_{side[0]}",
-        "capture": capture_number(path),
-    }  # fmt: skip
+    row: dict[str, object] = {"path": path, "identity": record["id"], "capture": capture_number(path)}
+    row |= aspect_columns(f"{view}_{side[0]}")
     row |= {ours: record[theirs] for theirs, ours in HAND_INFO_WORDS.items() if record.get(theirs)}
-    row |= {
-        ours: record[theirs] == "1"
-        for theirs, ours in HAND_INFO_FLAGS.items()
-        if FLAG.fullmatch(record.get(theirs, ""))
-    }
-    if AGE.fullmatch(record.get("age", "")):
-        row["age"] = int(record["age"])
-    return row
+    flags = {ours: record.get(theirs, "") for theirs, ours in HAND_INFO_FLAGS.items()}
+    row |= {name: flag == "1" for name, flag in flags.items() if FLAG.fullmatch(flag)}
+    return row | ({"age": int(record["age"])} if AGE.fullmatch(record.get("age", "")) else {})
 
 
 def read_labels(root: Path | str) -> HandTable:
@@ -181,10 +170,15 @@ def read_labels(root: Path | str) -> HandTable:
         DataError: There is no such table, it lacks a column, a value is none of those above, or no image can be used.
     """
     root = Path(root).absolute()
-    frame = _read(root / LABELS)
+    if not (root / LABELS).exists():
+        write = f"write it with `handclip data manifest {root}`, or name the folder it is in"
+        raise DataError(f"{root / LABELS} does not exist; {write}")
+    frame = _table(root / LABELS, NEEDED, f"write it as CSV in UTF-8, a row an image: {', '.join(NEEDED)}, …")
+    own = [name for name in frame.columns if name not in ("identity", "subject")]  # whose spaces are looked at later
+    frame[own] = frame[own].apply(lambda column: column.str.strip())
     rows: list[dict[str, object]] = []
     left_out: dict[str, str] = {}
-    for line, record in zip(frame.index + 1, frame.to_dict("records"), strict=True):
+    for line, record in zip(frame.index, frame.to_dict("records"), strict=True):
         path = str(record["path"])
         if fault := _path_fault(root, path):
             left_out[path or f"{LABELS}, line {line}"] = fault
@@ -203,27 +197,6 @@ def read_labels(root: Path | str) -> HandTable:
         if (given is None and first is not row) or first.get("identity") != row.get("identity"):
             raise DataError(f"{root / LABELS}: {row['path']} is listed more than once; keep one row an image and draw")
     return HandTable.build("csv", root, listed.values(), left_out, given, filter(None, notes))
-
-
-def _read(file: Path) -> pd.DataFrame:
-    """The rows as stripped text, but for identities, whose spaces are looked at later."""
-    try:
-        cells = pd.read_csv(file, dtype=str, keep_default_na=False, header=None, skip_blank_lines=False).fillna("")
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{file} does not exist; write it with `handclip data manifest {file.parent}`, or name the folder it is in"
-        ) from error
-    except (OSError, UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError(f"{file} cannot be read as a table ({error}); write it as CSV in UTF-8") from error
-    frame = cells.iloc[1:].set_axis(cells.iloc[0].str.strip().str.removeprefix("\ufeff"), axis=1)
-    frame = frame[(frame != "").any(axis=1)]
-    missing = [name for name in NEEDED if name not in frame.columns]
-    if missing or not frame.columns.is_unique or frame.empty:
-        why = f"lacks the column {missing[0]}" if missing else "has no row" if frame.empty else "has a column twice"
-        raise DataError(f"{file} {why}; it has {', '.join(frame.columns)}. A row an image: {', '.join(NEEDED)}, …")
-    kept = [name for name in frame.columns if name not in ("identity", "subject")]
-    frame[kept] = frame[kept].apply(lambda column: column.str.strip())
-    return frame
 
 
 def _path_fault(root: Path, path: str) -> str:
@@ -298,17 +271,13 @@ def _by_names(root: Path, why: str) -> tuple[pd.DataFrame, list[str]]:
     if not paths:
         raise DataError(f"{root} holds no photograph; name the folder that does")
     frame = pd.DataFrame({"path": paths}).reindex(columns=list(COLUMNS))
-    names = [MARKET_NAME.fullmatch(path.rpartition("/")[2]) for path in paths]
-    if not any(names):
+    found = frame["path"].str.rpartition("/")[2].str.extract(rf"^{MARKET_NAME}\Z")
+    if found["identity"].isna().all():
         frame["identity"] = ""
         return frame, [f"no person was guessed, fill in the column identity: {why}"]
-    keep = [
-        match is not None and match[1] not in ("-1", "0000") and not path.startswith("gt_bbox")
-        for match, path in zip(names, paths, strict=True)
-    ]
-    found = [match for match, kept in zip(names, keep, strict=True) if match and kept]
-    frame = frame[keep].reset_index(drop=True)
-    frame["identity"], frame["camera"] = [match[1] for match in found], [match[2] for match in found]
+    nobody = found["identity"].isin(["-1", "0000"]) | frame["path"].str.startswith("gt_bbox")
+    frame[["identity", "camera"]] = found
+    frame = frame[found["identity"].notna() & ~nobody].reset_index(drop=True)
     return frame, [
         f"people and cameras are the numbers in the files' names, as in Market-1501 ({MARKET}/)",
         f"{len(paths) - len(frame)} images of nobody, or cut by hand, are left out",

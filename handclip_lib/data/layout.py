@@ -11,6 +11,7 @@ import numpy as np
 
 from handclip_lib.data.table import ASPECTS, SIDES, capture_number, natural_order
 from handclip_lib.errors import DataError
+from handclip_lib.terminal import some_of
 
 Row = dict[str, object]
 Folders = tuple[str, ...]
@@ -31,48 +32,23 @@ class Layout(NamedTuple):
     pattern: re.Pattern[str]
 
 
-LAYOUTS = {
-    "tongji": Layout(
-        "session1/00001.bmp", re.compile(r"(?:.*/)?(?P<session>session[12])/(?P<number>[0-9]{5})(?:\.\w+)+")
-    ),
-    "iitd": Layout(
+_NAMES = {
+    "tongji": ("session1/00001.bmp", r"(?P<session>session[12])/(?P<number>[0-9]{5})(?:\.\w+)+"),
+    "iitd": (
         "Left/001_1.bmp",
-        re.compile(
-            r"(?:.*/)?(?P<side>Left|Right)(?: Hand)?/(?P<subject>[0-9]{1,3})_[0-9]{1,2}(?:\.\w+)+", re.IGNORECASE
-        ),
+        r"(?P<side>(?i:Left|Right))(?i: Hand)?/(?P<subject>[0-9]{1,3})_[0-9]{1,2}(?:\.\w+)+",
     ),
-    "casia": Layout(
-        "0001_m_l_01.jpg",
-        re.compile(r"(?:.*/)?(?P<subject>[0-9]{4})_(?P<gender>[mf])_(?P<side>[lr])_[0-9]{2}(?:\.\w+)+"),
-    ),
-    "hagrid": Layout(
+    "casia": ("0001_m_l_01.jpg", r"(?P<subject>[0-9]{4})_(?P<gender>[mf])_(?P<side>[lr])_[0-9]{2}(?:\.\w+)+"),
+    "hagrid": (
         "<gesture>/<key>.jpg, beside JSON files of annotations",
-        re.compile(r"(?:.*/)?(?P<key>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.\w+"),
+        r"(?P<key>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.\w+",
     ),
 }
-GESTURES = frozenset(
-    [
-        "call",
-        "dislike",
-        "fist",
-        "four",
-        "like",
-        "mute",
-        "ok",
-        "one",
-        "palm",
-        "peace",
-        "peace_inverted",
-        "rock",
-        "stop",
-        "stop_inverted",
-        "three",
-        "three2",
-        "two_up",
-        "two_up_inverted",
-        "no_gesture",
-    ]
-)
+LAYOUTS = {name: Layout(example, re.compile(f"(?:.*/)?{form}")) for name, (example, form) in _NAMES.items()}
+GESTURES = {
+    "call", "dislike", "fist", "four", "like", "mute", "ok", "one", "palm", "peace", "peace_inverted", "rock", "stop",
+    "stop_inverted", "three", "three2", "two_up", "two_up_inverted", "no_gesture",
+}  # fmt: skip
 """Folders of HaGRID."""
 LARGEST_CAPTURE = 10**9
 """A camera does not count so far: such a number is a time or a name."""
@@ -122,11 +98,7 @@ def facts_of(
 ) -> dict[Folders, Row]:
     """What each place of photographs says of them: identity, and aspect, side, view and session where it names them.
 
-    Args:
-        root: For the messages.
-        folders: The places, each with one folder or more.
-        identity_level, session_level: Levels of the folders that name people and sessions, from 1 at the root; 0 looks
-            for them.
+    Levels are those of the folders that name people and sessions, from 1 at the root; 0 looks for them.
 
     Raises:
         DataError: It is not plain which level names the people, or photographs lie at different depths.
@@ -210,12 +182,10 @@ def _not_plain(
     names: Mapping[int, set[str]],
 ) -> str:  # fmt: skip
     """Why nothing says which of several levels names the people, with a name that stands under two others."""
-    levels = []
-    for at in candidates:
-        some = ", ".join(sorted(names[at], key=natural_order)[:3])
-        levels.append(
-            f"{stands[places[0]][at] + 1} ({len(names[at])} names: {some}{', …' if len(names[at]) > 3 else ''})"
-        )
+    levels = [
+        f"{stands[places[0]][at] + 1} ({len(names[at])} names: {some_of(sorted(names[at], key=natural_order), 3)})"
+        for at in candidates
+    ]
     above: dict[str, Folders] = {}
     twice = ""
     for place in places:

@@ -82,6 +82,15 @@ class Split:
         """Whether it says what is in its files; manifests of earlier versions do not."""
         return bool(self.images["content"].any())
 
+    @property
+    def people(self) -> pd.Series:
+        """Who each image is of: its subject, who is the identity itself where none is named."""
+        return self.images["subject"].where(self.images["subject"] != "", self.images["identity"])
+
+    def of_people(self, *roles: str) -> pd.DataFrame:
+        """The images with these roles, the subject of each where it is the identity itself, too."""
+        return self.images.assign(subject=self.people)[self.images["role"].isin(roles)]
+
     def paths(self, role: str) -> list[str]:
         """Paths of the images with a role, in order of path."""
         if role not in ROLES:
@@ -191,10 +200,8 @@ def _with_columns(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def _csv(images: pd.DataFrame) -> str:
-    buffer = StringIO()
     known = [name for name in COLUMNS if name not in WHERE_KNOWN or images[name].any()]
-    images[known].to_csv(buffer, index=False, lineterminator="\n")
-    return buffer.getvalue()
+    return images[known].to_csv(index=False, lineterminator="\n")
 
 
 def _checksum(meta: dict[str, Any], images: pd.DataFrame) -> str:

@@ -18,7 +18,7 @@ from handclip_lib.data.layout import LAYOUTS, aspect_columns, named_set, number_
 from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import make_split
 from handclip_lib.data.survey import POOR, measure_quality, reasons, survey
-from handclip_lib.data.table import ASPECTS, HandTable, is_distractor, misplaced
+from handclip_lib.data.table import ASPECTS, SIDES, HandTable, is_distractor, misplaced
 from handclip_lib.errors import DataError
 from handclip_lib.parameters.parts import Data
 from handclip_lib.parameters.sets import NamedSet
@@ -77,8 +77,8 @@ def read_hd(root: Path | str) -> HandTable:
     return HandTable.build("hd", root, rows, left_out, notes=filter(None, notes))
 
 
-def read_tongji(root: Path | str) -> HandTable:
-    """Read the Tongji contactless palmprint data set, its photographs or its regions of interest.
+def tongji_row(found: re.Match[str]) -> dict[str, object]:
+    """Of the Tongji contactless palmprint data set, its photographs or its regions of interest.
 
     600 palms in two sessions, ten photographs of a palm in each, numbered through: `session1/00001` to `00010` are
     palm 1. Which two palms are one person's is not published, so each palm is its own subject.
@@ -86,16 +86,12 @@ def read_tongji(root: Path | str) -> HandTable:
     Source: Zhang et al., "Towards contactless palmprint recognition", Pattern Recognition 69 (2017);
     https://cslinzhang.github.io/ContactlessPalm; (number - 1) // 10 as in published code for it.
     """
-
-    def row(found: re.Match[str]) -> dict[str, object]:
-        palm = (int(found["number"]) - 1) // TONGJI_IMAGES + 1
-        return {"identity": f"{palm:03d}", "view": "palmar", "session": found["session"]}
-
-    return _read("tongji", root, row)
+    palm = (int(found["number"]) - 1) // TONGJI_IMAGES + 1
+    return {"identity": f"{palm:03d}", "view": "palmar", "session": found["session"]}
 
 
-def read_iitd(root: Path | str) -> HandTable:
-    """Read the IIT Delhi touchless palmprint database, version 1: each palm is an identity.
+def iitd_row(found: re.Match[str]) -> dict[str, object]:
+    """Of the IIT Delhi touchless palmprint database, version 1: each palm is an identity.
 
     `Left/001_1.bmp` (of `Segmented/`), or `Left Hand/001_1.JPG` for the whole photographs; where both are there, the
     whole ones are read.
@@ -103,30 +99,22 @@ def read_iitd(root: Path | str) -> HandTable:
     Source: Kumar, "Incorporating cohort information for reliable palmprint authentication", ICVGIP 2008;
     folders and names as in published code for it (tpa-cnn of Stoimchev et al., and others).
     """
-
-    def row(found: re.Match[str]) -> dict[str, object]:
-        side = found["side"].lower()
-        return {"subject": found["subject"], **aspect_columns(f"palmar_{side[0]}"), "identity": _hand(found, side)}
-
-    return _read("iitd", root, row)
+    return _palm(found["subject"], found["side"].lower())
 
 
-def read_casia(root: Path | str) -> HandTable:
-    """Read the CASIA palmprint database, version 1: each palm is an identity.
+def casia_row(found: re.Match[str]) -> dict[str, object]:
+    """Of the CASIA palmprint database, version 1: each palm is an identity.
 
     `XXXX/XXXX_(m|f)_(l|r)_XX.jpg`: the person, gender, the hand, and the number of the photograph; with or without the
     folder.
 
     Source: CASIA-PalmprintV1, "Image Formats and Download Instructions".
     """
+    return _palm(found["subject"], SIDES[found["side"]]) | {"gender": {"m": "male", "f": "female"}[found["gender"]]}
 
-    def row(found: re.Match[str]) -> dict[str, object]:
-        side = {"l": "left", "r": "right"}[found["side"]]
-        gender = {"m": "male", "f": "female"}[found["gender"]]
-        aspect = aspect_columns(f"palmar_{side[0]}")
-        return {"subject": found["subject"], **aspect, "gender": gender, "identity": _hand(found, side)}
 
-    return _read("casia", root, row)
+def _palm(subject: str, side: str) -> dict[str, object]:
+    return {"subject": subject, **aspect_columns(f"palmar_{side[0]}"), "identity": f"{subject} {side}"}
 
 
 def read_hagrid(root: Path | str) -> HandTable:
@@ -141,7 +129,12 @@ def read_hagrid(root: Path | str) -> HandTable:
     facts: dict[str, dict[str, Any]] = {}
     for path in files_below(root).files:
         if path.endswith(".json"):
-            facts |= _annotations(root / path)
+            try:
+                read = json.loads((root / path).read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise DataError(f"{root / path} cannot be read as JSON ({error}); download it again") from error
+            items = read.items() if isinstance(read, dict) else ()
+            facts |= {name: about for name, about in items if isinstance(about, dict) and "user_id" in about}
     if not facts:
         raise DataError(f"{root} holds no JSON file of annotations with a user_id; put HaGRID's beside the photographs")
 
@@ -152,23 +145,10 @@ def read_hagrid(root: Path | str) -> HandTable:
         gesture = found.string.rpartition("/")[0].rpartition("/")[2]
         return {"identity": str(known["user_id"]), "side": str(known.get("leading_hand", "")), "gesture": gesture}
 
-    return _read("hagrid", root, row)
+    return _read("hagrid", row, root)
 
 
-def _annotations(file: Path) -> dict[str, dict[str, Any]]:
-    try:
-        read = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read as JSON ({error}); download it again") from error
-    items = read.items() if isinstance(read, dict) else ()
-    return {name: facts for name, facts in items if isinstance(facts, dict) and "user_id" in facts}
-
-
-def _hand(found: re.Match[str], side: str) -> str:
-    return f"{found['subject']} {side}"
-
-
-def _read(name: str, root: Path | str, row_of: Callable[[re.Match[str]], dict[str, object] | str]) -> HandTable:
+def _read(name: str, row_of: Callable[[re.Match[str]], dict[str, object] | str], root: Path | str) -> HandTable:
     """Rows of the photographs whose paths have the set's layout; `row_of` gives one, or the reason there is none."""
     root = Path(root).absolute()
     example, pattern = LAYOUTS[name]
@@ -195,8 +175,9 @@ def _read(name: str, root: Path | str, row_of: Callable[[re.Match[str]], dict[st
 
 
 READERS: dict[str, Callable[..., HandTable]] = {
-    "11k": read_hands11k, "hd": read_hd, "folder": read_folder, "csv": read_labels, "tongji": read_tongji,
-    "iitd": read_iitd, "casia": read_casia, "hagrid": read_hagrid,
+    "11k": read_hands11k, "hd": read_hd, "folder": read_folder, "csv": read_labels,
+    "tongji": partial(_read, "tongji", tongji_row), "iitd": partial(_read, "iitd", iitd_row),
+    "casia": partial(_read, "casia", casia_row), "hagrid": read_hagrid,
 }  # fmt: skip
 DATASETS = ("drawn", *READERS)
 OPENED_BY = (
@@ -232,11 +213,9 @@ def open_dataset(
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise DataError(f"unknown dataset {dataset!r}; {hint}choose from {', '.join(DATASETS)}")
     root = find_data_root(data_root)
-    read = READERS[dataset]
-    if dataset == "folder" and (identity_level or session_level):
-        read = partial(read, identity_level=identity_level, session_level=session_level)
+    levels = {"identity_level": identity_level, "session_level": session_level} if dataset == "folder" else {}
     try:
-        return identified_by(read(root), identity)
+        return identified_by(READERS[dataset](root, **levels), identity)
     except OSError as error:
         raise DataError(
             f"{root} cannot be read ({error}); make its files readable or name another data_root"

@@ -12,7 +12,7 @@ from handclip_lib.data.manifest import CROSS_SESSION, Split
 from handclip_lib.data.table import ASPECTS, UNSPECIFIED, HandTable, identity_order, is_distractor, natural_order
 from handclip_lib.errors import DataError
 from handclip_lib.parameters.sets import WITH_PUBLISHED_IDS
-from handclip_lib.terminal import counted
+from handclip_lib.terminal import counted, some_of
 
 CUTOFFS = {"dorsal_r": 1050, "dorsal_l": 1037, "palmar_r": 1051, "palmar_l": 1042}
 """Largest identity that trains, per aspect of 11k Hands. Source: Baisa, ICPR 2022."""
@@ -34,7 +34,6 @@ def make_split(
     of the files is recorded and part of the checksum, but nothing is drawn by it.
 
     Args:
-        table: The images.
         aspect: One of `ASPECTS`, or "all" for every image ("all" needs the proportional, cross_session or test_only
             protocol: the published cut-offs differ between aspects, and pooled they would test subjects that
             trained). A data set that records no aspect is taken whole, whichever is named, and its split says
@@ -43,8 +42,6 @@ def make_split(
             the people train), "cross_session" (the same, and each draw enrols everybody from one of their sessions
             and searches with their others), "given" (the folders say it), "test_only" (nobody trains: for a model
             that has seen nobody of this data set, twice as many are tested), or "auto" for the data set's own.
-        seed: Seed of every draw.
-        draws: Number of query/gallery draws.
 
     Raises:
         DataError: The protocol does not fit the data, or there are too few identities for it.
@@ -53,11 +50,16 @@ def make_split(
         raise DataError(f"unknown aspect {aspect!r}; choose from {', '.join(ASPECTS)}, all")
     if draws < 1:
         raise DataError(f"draws={draws}: at least one draw is needed")
-    protocol = _own_protocol(table) if protocol == "auto" else protocol
+    if protocol == "auto":
+        usual = {"11k": "standard", "hd": "hd"}.get(table.dataset, "proportional")
+        protocol = usual if table.given_split is None else "given"
     if protocol == "given":
         return _given(table, aspect, seed, draws)
-    notes = list(table.notes)
-    images = _without_accessories(table.images, notes)
+    notes, worn = list(table.notes), table.images["accessories"].fillna(False).astype(bool)
+    images = table.images[~worn]
+    if worn.any():
+        # a note is under the split's checksum: other words would make another split of the same photographs
+        notes.append(f"{int(worn.sum())} images with accessories left out by the protocol")
     trains, cutoff = _rule(table, images, aspect, protocol, seed)
     there = [a for a in ASPECTS if (images["aspect"] == a).any()]
     if not there and protocol != "standard":
@@ -84,7 +86,7 @@ def make_split(
             foreign = assign_roles(rows, other_trains, seed, draws, [], across)
             parts.append(foreign[foreign["role"] == "test"].assign(role="other"))
     rows = pd.concat(parts, ignore_index=True)
-    return _finished(table, rows, aspect, protocol, seed, draws, cutoff, notes)
+    return _recorded(table, rows, aspect, protocol, seed, draws, notes, cutoff)
 
 
 def refuse_leak(trained: Split, tested: Split) -> tuple[bool, str]:
@@ -100,8 +102,7 @@ def refuse_leak(trained: Split, tested: Split) -> tuple[bool, str]:
     Raises:
         DataError: A photograph or a person trains or validates in one split and is tested in the other.
     """
-    seen = _of_people(trained, "train", "val")
-    asked = _of_people(tested, "test")
+    seen, asked = trained.of_people("train", "val"), tested.of_people("test")
     again = asked[(asked["content"] != "") & asked["content"].isin(seen["content"])]
     if len(again):
         first = again.iloc[0]
@@ -112,7 +113,7 @@ def refuse_leak(trained: Split, tested: Split) -> tuple[bool, str]:
             "and people that it never saw"
         )
     both = set(seen["subject"]) & set(asked["subject"])
-    some = ", ".join(sorted(both, key=identity_order)[:5]) + (", …" if len(both) > 5 else "")
+    some = some_of(sorted(both, key=identity_order), 5)
     n_seen, n_asked = seen["subject"].nunique(), asked["subject"].nunique()
     ours, theirs = tested.meta["dataset"], trained.meta["dataset"]
     if _one_set(trained, tested):
@@ -139,7 +140,7 @@ def refuse_leak(trained: Split, tested: Split) -> tuple[bool, str]:
 
 def known_people(trained: Split, split: Split) -> set[str]:
     """Training people of a split whom weights know that trained on another, told as `refuse_leak` tells people."""
-    seen, ours = _of_people(trained, "train", "val"), _of_people(split, "train", "val")
+    seen, ours = trained.of_people("train", "val"), split.of_people("train", "val")
     again = ours[(ours["content"] != "") & ours["content"].isin(seen["content"])]
     named = set(seen["subject"]) & set(ours["subject"]) if _one_set(trained, split) else set()
     return set(again["subject"]) | named
@@ -150,26 +151,6 @@ def _one_set(a: Split, b: Split) -> bool:
     common = (set(a.images["content"]) & set(b.images["content"])) - {""}
     published = a.meta["dataset"] == b.meta["dataset"] and a.meta["dataset"] in WITH_PUBLISHED_IDS
     return bool(common) or a.checksum == b.checksum or published
-
-
-def _of_people(split: Split, *roles: str) -> pd.DataFrame:
-    """The images with these roles; the subject of each where it is not the identity itself, too."""
-    images = split.images[split.images["role"].isin(roles)]
-    return images.assign(subject=images["subject"].where(images["subject"] != "", images["identity"]))
-
-
-def _own_protocol(table: HandTable) -> str:
-    if table.given_split is not None:
-        return "given"
-    return {"11k": "standard", "hd": "hd"}.get(table.dataset, "proportional")
-
-
-def _without_accessories(images: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    worn = images["accessories"].fillna(False).astype(bool)
-    if worn.any():
-        # a note is under the split's checksum: other words would make another split of the same photographs
-        notes.append(f"{int(worn.sum())} images with accessories left out by the protocol")
-    return images[~worn]
 
 
 def _rule(
@@ -283,7 +264,7 @@ def _given(table: HandTable, aspect: str, seed: int, draws: int) -> Split:
     here = next((a for a in rows["aspect"] if a), "")
     if here and aspect not in (here, "all"):
         raise DataError(f"{table.root} is a split of {here}; say -p aspect {here}")
-    return _finished(table, rows, here or UNSPECIFIED, "given", seed, draws, None, notes)
+    return _recorded(table, rows, here or UNSPECIFIED, "given", seed, draws, notes)
 
 
 def _whole_draws(table: HandTable, tested: pd.DataFrame) -> int:
@@ -306,38 +287,35 @@ def _whole_draws(table: HandTable, tested: pd.DataFrame) -> int:
     return len(numbers)
 
 
-def _finished(
-    table: HandTable, rows: pd.DataFrame, aspect: str, protocol: str, seed: int, draws: int,
-    cutoff: int | None, notes: Sequence[str],
-) -> Split:  # fmt: skip
-    test = rows[rows["role"] == "test"]
-    of_each, of_what = test.groupby("identity"), "images"
+def _unqueryable(table: HandTable, rows: pd.DataFrame, aspect: str, protocol: str) -> list[str]:
+    """Tested identities that can be no query; a DataError where too few are left."""
+    of_each, of_what = rows[rows["role"] == "test"].groupby("identity"), "images"
     per_identity = of_each.size()
     if protocol == CROSS_SESSION:
         per_identity, of_what = of_each["session"].nunique(), "sessions"
-    unqueryable = sorted(per_identity.index[per_identity == 1], key=identity_order)
-    if len(per_identity) < 2 or len(unqueryable) == len(per_identity):
-        able = len(per_identity) - len(unqueryable)
+    found = sorted(per_identity.index[per_identity == 1], key=identity_order)
+    if len(per_identity) < 2 or len(found) == len(per_identity):
         others = "" if protocol in ("proportional", "test_only") else ", or protocol='proportional'"
         raise DataError(
             f"{table.root}, aspect {aspect}, protocol {protocol}: {counted(len(per_identity), 'test identity')}, "
-            f"{able} of which with two {of_what} or more; at least two identities and one query are needed. Use "
-            f"photographs of more people, more of each, or another aspect{others}"
+            f"{len(per_identity) - len(found)} of which with two {of_what} or more; at least two identities and one "
+            f"query are needed. Use photographs of more people, more of each, or another aspect{others}"
         )
-    return _recorded(table, rows, aspect, protocol, seed, draws, cutoff, unqueryable, notes)
+    return found
 
 
 def whole_split(table: HandTable, aspect: str, seed: int = 0) -> Split:
     """The manifest of a table whose every photograph trains, named after an aspect if it records any."""
     rows = _manifest_rows(table.images).assign(role="train", gallery_in="")
     aspect = aspect if (rows["aspect"] != "").any() else UNSPECIFIED
-    return _recorded(table, rows, aspect, TRAIN_ONLY, seed, 0, None, [], table.notes)
+    return _recorded(table, rows, aspect, TRAIN_ONLY, seed, 0, table.notes)
 
 
 def _recorded(
-    table: HandTable, rows: pd.DataFrame, aspect: str, protocol: str, seed: int, draws: int, cutoff: int | None,
-    unqueryable: list[str], notes: Sequence[str],
+    table: HandTable, rows: pd.DataFrame, aspect: str, protocol: str, seed: int, draws: int, notes: Sequence[str],
+    cutoff: int | None = None,
 ) -> Split:  # fmt: skip
+    unqueryable = [] if protocol == TRAIN_ONLY else _unqueryable(table, rows, aspect, protocol)
     counts = {role: int(n) for role, n in rows["role"].value_counts().sort_index().items()}
     meta: dict[str, Any] = {
         "dataset": table.dataset, "protocol": protocol, "aspect": aspect, "seed": seed, "draws": draws,

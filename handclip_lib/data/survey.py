@@ -1,14 +1,10 @@
 """What is measured of each file of a data set, once for its content: its head, its samples, and its quality."""
 
-import json
-import logging
-import os
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from threading import Condition
 from typing import Any
@@ -17,7 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from handclip_lib.data.content import content_keys
+from handclip_lib.data.content import add_to_record, content_keys, read_record, record_file
 from handclip_lib.data.decoder import (
     DECODER,
     Header,
@@ -27,10 +23,8 @@ from handclip_lib.data.decoder import (
     sample_extremes,
     white_of,
 )
-from handclip_lib.errors import DataError, WriteError
-from handclip_lib.files import whole_file
+from handclip_lib.errors import DataError
 from handclip_lib.machine import cores, free_memory
-from handclip_lib.places import cache_folder
 
 AT_ONCE = 256  # images handed to the threads together: what is done waits in memory for what is not
 DIM = 0.25  # of white: a file whose largest sample is no more may hold two bits less
@@ -45,7 +39,6 @@ of 2 pixels at `QUALITY_SIDE` the sharpest of them has 6.
 MEASURES = ("shorter side", "sharpness", "exposure", "contrast")
 UNREADABLE, POOR = "unreadable", tuple(fault for _, fault in LIMITS.values())
 """Why a photograph cannot be used, and why one should perhaps not be."""
-logger = logging.getLogger(__name__)
 
 
 def recorded(
@@ -55,45 +48,26 @@ def recorded(
     """What was measured of each file, by path: read from a record by content, and what is new measured in threads.
 
     Args:
-        root: Folder the paths are relative to; the record is kept for each.
         contents: `content_keys` of the paths.
         what: Names the record, and its version.
         measure: Of a path, what JSON can hold; text says why there is nothing, and is not recorded: another reader
             may be installed.
-        progress: Show a progress bar where it takes long.
         needs: Bytes that measuring a path takes.
     """
-    name = blake2b(f"{what}|{os.fsencode(root.absolute())!r}".encode(), digest_size=16).hexdigest()
-    file = cache_folder() / "content" / f"{name}.json"
-    known = _read(file)
+    file = record_file(str(root.absolute()), what)
+    known = read_record(file)
     new = list({content: path for path, content in contents.items() if content not in known}.values())
     made = in_threads(lambda row: measure(new[row]), [needs(path) for path in new], what.split()[0], progress)
     found = {contents[path]: values for path, values in zip(new, made, strict=True)}
-    learnt = {content: values for content, values in found.items() if not isinstance(values, str)}
-    if learnt:
-        try:
-            with whole_file(file, "the files are looked at again next time") as private:
-                private.write_text(json.dumps(_read(file) | learnt), encoding="utf-8")
-        except WriteError as error:  # what was measured is right without it
-            logger.warning("%s", error)
+    add_to_record(file, {content: values for content, values in found.items() if not isinstance(values, str)})
     return {path: known.get(content) or found[content] for path, content in contents.items()}
-
-
-def _read(file: Path) -> dict[str, list[Any]]:
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # there is none, or it is damaged
-        return {}
 
 
 def in_threads(work: Callable[[int], Any], needs: Sequence[int], label: str, progress: bool) -> Iterator[Any]:
     """`work(i)` for each i in order, on the cores this process may use; Pillow's warnings are silent meanwhile.
 
-    Args:
-        work: Called in threads.
-        needs: Bytes that each takes. Those at work take half of the free memory together, but one always works.
-        label: Of the progress bar, which appears where it takes long.
-        progress: Show it.
+    `needs` are the bytes that each takes: those at work take half of the free memory together, but one always works. A
+    bar of progress appears where it takes long.
     """
     limit, used, changed = free_memory() // 2, 0, Condition()
 
@@ -147,16 +121,19 @@ def survey(root: Path, paths: Sequence[str], sample_range: float = 0, progress: 
     """Look at the head of each file, and at all samples of those of more than 8 bits: what is white in them.
 
     Args:
-        root: Folder the paths are relative to.
         paths: Of the whole data set: white is measured over all of it, and so is the same for any part.
         sample_range: The sample that is white; 0 measures it.
-        progress: Show a progress bar where it takes long.
 
     Raises:
         DataError: What is white is not plain.
     """
     contents = dict(zip(paths, content_keys(root, paths, progress), strict=True))
-    found = recorded(root, contents, f"headers {DECODER}", lambda path: _values(read_header(root / path)), progress)
+
+    def head(path: str) -> list[Any] | str:
+        header = read_header(root / path)
+        return header if isinstance(header, str) else list(astuple(header))
+
+    found = recorded(root, contents, f"headers {DECODER}", head, progress)
     headers = {path: Header(*values) for path, values in found.items() if not isinstance(values, str)}
     failures = {path: reason for path, reason in found.items() if isinstance(reason, str)}
     deep = {path: contents[path] for path, header in headers.items() if header.samples}
@@ -181,10 +158,6 @@ def survey(root: Path, paths: Sequence[str], sample_range: float = 0, progress: 
         )
     headers = {path: header for path, header in headers.items() if path not in failures}
     return Survey(root, contents, headers, failures, whites, tuple(notes))
-
-
-def _values(header: Header | str) -> list[Any] | str:
-    return header if isinstance(header, str) else list(astuple(header))
 
 
 def _white(

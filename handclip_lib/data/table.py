@@ -54,10 +54,7 @@ def capture_number(name: str) -> int | None:
 def misplaced(root: Path, mark: str, lacks: str, needs: str) -> str:
     """Why a folder is not the data set that holds `mark`, and which folder may be meant.
 
-    Args:
-        root: The folder.
-        mark: What its data set would hold.
-        lacks, needs: The same in words: "no HandInfo.csv", and what to do.
+    `lacks` and `needs` are the same in words: "no HandInfo.csv", and what to do.
     """
     if not root.is_dir():
         return f"{root} is not a folder; {needs}"
@@ -139,7 +136,8 @@ class HandTable:
         for text in ("side", "view", "aspect", "session", "camera", *own):
             frame[text] = frame[text].astype("object").where(frame[text].notna(), "")
         notes = [*notes, *_in_one_form(root, frame), *_sessions_in_one_form(frame), *_without_aspect(frame)]
-        return cls(dataset, Path(root), frame, _reasons(left_out), given_split, tuple(notes)).validated()
+        lost = pd.DataFrame(left_out.items(), columns=["path", "reason"], dtype="object")
+        return cls(dataset, Path(root), frame, lost, given_split, tuple(notes)).validated()
 
     def validated(self) -> "HandTable":
         """The table itself; a DataError if it is empty, a path repeats, or an identity or aspect is none."""
@@ -190,18 +188,15 @@ def _sessions_in_one_form(frame: pd.DataFrame) -> list[str]:
 
     Told apart, a photograph would be searched for in its own session as if that were another.
     """
-    first: dict[str, str] = {}
+    first, told = dict[str, str](), dict[str, str]()
     names = sorted(frame["session"].unique(), key=natural_order)
-    told = {name: first.setdefault(_session_form(name), name) for name in names}
+    for name in names:
+        plain = unicodedata.normalize("NFC", name).casefold().strip()
+        joined = re.sub(r"(?<=[^\W\d_])[\s_-]+(?=[0-9])", "", plain)
+        told[name] = first.setdefault(re.sub(r"(?<![0-9])0+(?=[0-9])", "", joined), name)
     changed = [name for name, other in told.items() if name != other]
     frame["session"] = frame["session"].map(told)
     return [f"{len(changed)} sessions are taken for others: {changed[0]!r} is {told[changed[0]]!r}"] if changed else []
-
-
-def _session_form(name: str) -> str:
-    plain = unicodedata.normalize("NFC", name).casefold().strip()
-    joined = re.sub(r"(?<=[^\W\d_])[\s_-]+(?=[0-9])", "", plain)
-    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", joined)
 
 
 def _refuse_alike(root: Path, paths: Mapping[str, str], forms: Mapping[str, str]) -> None:
@@ -236,7 +231,3 @@ def _without_aspect(frame: pd.DataFrame) -> list[str]:
 def _writable(text: str) -> str:
     """Text that any UTF-8 file can hold; the bytes of a file name that is not UTF-8 become escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _reasons(left_out: Mapping[str, str]) -> pd.DataFrame:
-    return pd.DataFrame({"path": list(left_out), "reason": list(left_out.values())}, dtype="object")

@@ -71,9 +71,7 @@ class Shot:
 def draw_image(subject_seed: int, aspect: str, photograph: int, stays: float = STAYS) -> np.ndarray:
     """Draw one photograph of one person: uint8 RGB, shape (180, 240, 3), or a DataError for no such photograph.
 
-    Args:
-        photograph: 0 or more; neighbours may belong to one burst and then differ little.
-        stays: Chance, 0..1, that a burst belongs to the sitting of the burst before it.
+    Photographs that are neighbours may belong to one burst and then differ little; `stays` is as `STAYS`.
     """
     if aspect not in DRAWN_ASPECTS:
         raise DataError(f"unknown aspect {aspect!r}: choose from {', '.join(DRAWN_ASPECTS)}")
@@ -187,7 +185,12 @@ def draw_dataset(
     Raises:
         DataError: A number is out of bounds, or the folder holds something that was not drawn here.
     """
-    _require_counts(stays, subjects=subjects, images_per_aspect=images_per_aspect, seed=seed, workers=workers)
+    if min(subjects, images_per_aspect, seed + 1) < 1:
+        counts = f"subjects={subjects}, images_per_aspect={images_per_aspect}, seed={seed}"
+        raise DataError(f"{counts}: give at least 1, 1 and 0")
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # A worker is importing an unguarded script: drawing here would wait for its own parent.
+        raise DataError("draw_dataset was called while a worker started: guard it by if __name__ == '__main__'")
     folder = Path(folder).absolute()
     recipe = {
         "version": RECIPE_VERSION, "subjects": subjects, "images_per_aspect": images_per_aspect, "seed": seed,
@@ -199,7 +202,11 @@ def draw_dataset(
         make_folder(folder.parent)
         with file_lock(folder.parent / f".{folder.name}.lock"):
             if not is_drawn(folder, recipe):  # another process may have drawn it meanwhile
-                _refuse_foreign(folder)
+                foreign = folder.exists() and not (folder / "drawn.json").is_file()
+                if foreign and (not folder.is_dir() or any(folder.iterdir())):
+                    raise DataError(
+                        f"{folder} holds something that was not drawn here: choose an empty or a new folder"
+                    )
                 _replace(folder, recipe, progress, workers)
     except OSError as error:
         raise DataError(f"cannot draw into {folder}: {error}; {REMEDY}") from error
@@ -215,24 +222,6 @@ def is_drawn(folder: Path, recipe: dict[str, Any]) -> bool:
     except (OSError, ValueError):
         return False
     return drawn == recipe["images"] and (folder / "HandInfo.csv").is_file()
-
-
-def _require_counts(stays: float, **counts: int | None) -> None:
-    for name, value in counts.items():
-        least = 0 if name == "seed" else 1
-        if value is not None and value < least:
-            raise DataError(f"{name} must be at least {least}, got {value}")
-    if not 0 <= stays <= 1:
-        raise DataError(f"stays must lie in 0..1, got {stays}")
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        # A worker is importing an unguarded script: drawing here would wait for its own parent.
-        raise DataError("draw_dataset was called while a worker started: guard it by if __name__ == '__main__'")
-
-
-def _refuse_foreign(folder: Path) -> None:
-    foreign = folder.exists() and not (folder / "drawn.json").is_file()
-    if foreign and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} holds something that was not drawn here: choose an empty or a new folder")
 
 
 def _replace(folder: Path, recipe: dict[str, Any], progress: bool, workers: int | None) -> None:

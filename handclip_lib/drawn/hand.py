@@ -133,10 +133,6 @@ class Surface:
     fingers: tuple[FingerField, ...]
     grid: "Grid"
 
-    def around(self, x: float, y: float, reach: float) -> tuple[slice, slice]:
-        """A window of the image in which every pixel lies that is nearer to a place than `reach`."""
-        return self.grid.around([(x, y)], reach)
-
 
 @dataclass(frozen=True)
 class Grid:
@@ -262,13 +258,9 @@ def _fingers(anatomy: Anatomy, pose: Pose, x: np.ndarray, y: np.ndarray) -> Iter
         angles = angle + turn * np.array([0.0, 1.0, 1.35])
         steps = np.diff(stops)[:, None] * np.stack([np.sin(angles), np.cos(angles)], axis=1)
         points = anatomy.pivot[finger] + np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])
-        window = _window(x, y, points, radius * 2.2)
+        low, high = points.min(axis=0) - radius * 2.2, points.max(axis=0) + radius * 2.2
+        window = window_of((x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]))
         yield _finger(anatomy, finger, points, stops, window, x[window], y[window])
-
-
-def _window(x: np.ndarray, y: np.ndarray, points: np.ndarray, margin: float) -> tuple[slice, slice]:
-    low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
-    return window_of((x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]))
 
 
 def window_of(inside: np.ndarray) -> tuple[slice, slice]:

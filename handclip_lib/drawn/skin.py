@@ -51,10 +51,7 @@ class Worn:
 def render(anatomy: Anatomy, surface: Surface, view: str, light: Light, worn: Worn, scale: float, rng) -> np.ndarray:
     """The photograph, uint8 RGB of shape (180, 240, 3).
 
-    Args:
-        view: "dorsal" or "palmar".
-        scale: Pixels a hand length.
-        rng: numpy Generator of mottling and noise.
+    The scale is in pixels a hand length; `rng` draws mottling and noise.
     """
     skin = _skin(anatomy, surface, view, light.flush)
     _lines(skin, anatomy, surface, view, scale)
@@ -99,7 +96,7 @@ def _skin(anatomy: Anatomy, surface: Surface, view: str, flush: float) -> np.nda
         tip = _bump((field.along - field.length) ** 2, 0.07)
         red[field.window] += np.where(field.distance < 0.01, tip * np.float32(0.5), 0)
     for pivot in anatomy.pivot[1:]:
-        near = surface.around(pivot[0], pivot[1], REACH * 0.047)
+        near = surface.grid.around([pivot], REACH * 0.047)
         away = (surface.x[near] - np.float32(pivot[0])) ** 2 + (surface.y[near] - np.float32(pivot[1])) ** 2
         red[near] += np.float32(0.7 if view == "dorsal" else 0.35) * _bump(away, 0.047)
     change = _rgb([0.02, -0.10, -0.085], np.float32)
@@ -177,7 +174,7 @@ def _palm_lines(anatomy: Anatomy, surface: Surface, thin: float) -> np.ndarray:
     span = _between(y, -0.54, -0.19) * (x < 0.17)
     total = np.maximum(total, _fold(life, 0.60, thin * 1.15) * span)
     for cx, cy, angle, length, depth in anatomy.minor_lines:
-        near = surface.around(cx, cy, REACH * np.hypot(length, thin))
+        near = surface.grid.around([(cx, cy)], REACH * np.hypot(length, thin))
         right, up = x[near] - cx, y[near] - cy
         along = right * np.float32(np.cos(angle)) + up * np.float32(np.sin(angle))
         aside = up * np.float32(np.cos(angle)) - right * np.float32(np.sin(angle))
@@ -214,7 +211,7 @@ def _veins(anatomy: Anatomy, surface: Surface) -> np.ndarray:
 def _marks(skin: np.ndarray, anatomy: Anatomy, surface: Surface, view: str) -> None:
     for mark_x, mark_y, radius, depth in anatomy.marks[int(view == "palmar")]:
         if depth > 0:
-            near = surface.around(mark_x, mark_y, REACH * radius)
+            near = surface.grid.around([(mark_x, mark_y)], REACH * radius)
             away = (surface.x[near] - np.float32(mark_x)) ** 2 + (surface.y[near] - np.float32(mark_y)) ** 2
             spot = np.float32(depth) * _bump(away, radius)
             skin[:, *near] *= 1 - spot * _rgb([0.55, 0.70, 0.75], np.float32)

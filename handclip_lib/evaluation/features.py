@@ -1,7 +1,8 @@
 """Embeddings of images, by a model and by trivial baselines: each file is encoded once, and a killed run resumes."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -13,13 +14,14 @@ import safetensors.numpy
 from PIL import Image
 from tqdm.auto import tqdm
 
+from handclip_lib.backbone.load import Backbone
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.errors import EvaluationError
 from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.finite import require_finite
 from handclip_lib.machine import free_memory
 from handclip_lib.models.embeddings import GivenEmbeddings
-from handclip_lib.models.trained import Encoder
+from handclip_lib.models.trained import Encoder, Trained
 from handclip_lib.places import cache_folder
 
 logger = logging.getLogger("handclip")
@@ -94,14 +96,14 @@ def extract_features(
 
     Args:
         encode: uint8 (b, r, r, 3) to float (b, size), such as `Backbone.encode_image`.
-        encoder_key: Names the encoder's weights, such as `Backbone.fingerprint`: another key is another cache.
+        encoder_key: Names the encoder's weights, see `key_of`: another key is another cache.
         cache: Folder; `cache_folder()/features` by default.
     """
     key = blake2b("|".join((encoder_key, *images.content_keys)).encode(), digest_size=16).hexdigest()
     folder = (cache if cache is not None else cache_folder() / "features") / key
     _, first, place = np.unique(np.array(images.content_keys), return_index=True, return_inverse=True)
     bar = tqdm(total=len(first), desc="encoding images", unit="image", disable=not progress)
-    blocks = []
+    blocks, buffers = [], list[np.ndarray]()
     for start in range(0, len(first), BLOCK):
         rows = first[start : start + BLOCK]
         file = folder / f"{start:08d}.safetensors"
@@ -111,8 +113,10 @@ def extract_features(
             what = f"a batch of {n} images of {height}x{width} pixels"
             check_memory(what, n * height * width * 3 * FLOATS, "lower batch_size, or input_size")
             parts = []
-            for i in range(0, len(rows), batch_size):
-                parts.append(np.asarray(encode(images.pixels[rows[i : i + batch_size]]), np.float32))
+            batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+            buffers = buffers or [np.empty((n, height, width, 3), np.uint8) for _ in range(2)]
+            for pixels in _ahead(images.pixels, batches, buffers):
+                parts.append(np.asarray(encode(pixels), np.float32))
                 bar.update(len(parts[-1]))
             # in C order: safetensors writes the memory as it lies, and would scramble a Fortran array
             block = np.ascontiguousarray(np.concatenate(parts))
@@ -126,6 +130,22 @@ def extract_features(
         blocks.append(block)
     bar.close()
     return Features.normalised(images.paths, np.concatenate(blocks)[place.ravel()])
+
+
+def _ahead(pixels: np.ndarray, batches: list[np.ndarray], buffers: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Images of each batch, in two buffers by turns: one is read while the other is encoded, which a GPU waits for."""
+
+    def read(number: int) -> np.ndarray:
+        rows = batches[number]
+        return np.take(pixels, rows, axis=0, out=buffers[number % 2][: len(rows)], mode="clip")
+
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(read, 0)
+        for number in range(1, len(batches) + 1):
+            now = coming.result()
+            if number < len(batches):
+                coming = reader.submit(read, number)
+            yield now
 
 
 def _kept(file: Path, n: int) -> np.ndarray | None:
@@ -176,11 +196,16 @@ def is_baseline(model: str) -> bool:
     return model.startswith((BASELINE, "floor: "))
 
 
+def key_of(model: Backbone | Trained) -> str:
+    """What a model's embeddings are kept under: those of another precision are others."""
+    return model.fingerprint if model.precision == "fp32" else f"{model.fingerprint} {model.precision}"
+
+
 def embed(model: Encoder, images: DecodedImages, batch_size: int = 32) -> Features:
     """Embed images by a model, or take what another program made of them."""
     if isinstance(model, GivenEmbeddings):
         return Features.normalised(images.paths, model.of(images.paths))
-    return extract_features(model.encode_image, images, encoder_key=model.fingerprint, batch_size=batch_size)
+    return extract_features(model.encode_image, images, encoder_key=key_of(model), batch_size=batch_size)
 
 
 def embed_with_baselines(

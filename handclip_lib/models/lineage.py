@@ -38,9 +38,7 @@ class TrainedOn:
     @cached_property
     def seen(self) -> Split:
         """The split without those who never trained."""
-        rows = self.split.images
-        who = rows["subject"].where(rows["subject"] != "", rows["identity"])
-        return Split.build(self.split.meta, rows[~who.isin(self.held_out)])
+        return Split.build(self.split.meta, self.split.images[~self.split.people.isin(self.held_out)])
 
     @property
     def told(self) -> str:

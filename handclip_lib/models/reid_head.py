@@ -34,6 +34,7 @@ class ReidEncoder(torch.nn.Module):
         makes_texts: Whether `for_losses` gives texts of its own.
         training_only: Names begin so of what no embedding depends on.
         normalisation: Of the backbone's images.
+        precision: As the backbone's, in evaluation.
         visual: The tower; shared with the backbone, so training changes that.
         recipe: What it was made of: a training is resumed by the same only.
         reduction: What comes before the neck: nothing, or a matrix to `neck_dim` values.
@@ -65,7 +66,7 @@ class ReidEncoder(torch.nn.Module):
         kept = options.model_dump(include=set(ReidHead.model_fields) - {"recompute"})
         self.recipe: dict[str, Any] = {"backbone": backbone.fingerprint, "n_identities": n_identities, **kept}
         self.visual: Any = backbone.model.visual
-        self.normalisation = backbone.normalisation
+        self.normalisation, self.precision = backbone.normalisation, backbone.precision
         self.learning, self._options = unfreeze(self.visual, options.unfreeze_blocks), options
         if options.lora_rank and not splits(self.visual):
             raise ConfigError("lora_rank: another library's modules are left as they are; leave it out")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 
+from handclip_lib.backbone.image_tower import autocast
 from handclip_lib.backbone.load import Backbone, configured_backbone, load_backbone
 from handclip_lib.backbone.properties import Given, Properties
 from handclip_lib.backbone.weights import (
@@ -36,7 +37,7 @@ from handclip_lib.models.low_rank import merge, merged_state
 from handclip_lib.models.promptsg import PromptSG, load_promptsg, save_promptsg
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.parameters.notebooks import Evaluation, trained_name
-from handclip_lib.parameters.parts import Guidance, ReidHead
+from handclip_lib.parameters.parts import Guidance, Precision, ReidHead
 
 logger = logging.getLogger("handclip")
 PROMPTS = "text_features.safetensors"
@@ -57,7 +58,7 @@ class Trained:
         resolution: As `Backbone.resolution`.
         properties: Of the backbone it was made of.
         reads_text: Whether it embeds texts of their own, as a CLIP does.
-        source: As `Backbone.source`.
+        source, precision: As those of a `Backbone`.
     """
 
     encode_image: Callable[[np.ndarray], np.ndarray]
@@ -67,6 +68,7 @@ class Trained:
     properties: Properties
     reads_text: bool = False
     source: str = "trained in this run"
+    precision: Precision = "fp32"
 
 
 Encoder = Backbone | Trained | GivenEmbeddings
@@ -116,7 +118,8 @@ def encode_images(encoder: ReidEncoder, pixels: np.ndarray) -> np.ndarray:
     device, parts = encoder.classifier.device, []
     for start in range(0, len(pixels), ENCODED_AT_ONCE):
         some = torch.from_numpy(np.array(pixels[start : start + ENCODED_AT_ONCE])).to(device)
-        parts.append(encoder.encode_image(plain(some, encoder.normalisation)).cpu().numpy())
+        with autocast(device, encoder.precision):
+            parts.append(encoder.encode_image(plain(some, encoder.normalisation)).cpu().numpy())
     return np.concatenate(parts)
 
 
@@ -160,7 +163,10 @@ def save_trained(encoder: ReidEncoder, backbone: Backbone, folder: Path, name: s
     if isinstance(encoder, PromptSG):
         return replace(_guided(encoder, backbone), name=name or backbone.name)
     called = name or backbone.name
-    return Trained(tuned.encode_image, tuned.fingerprint, called, backbone.resolution, backbone.properties)
+    return Trained(
+        tuned.encode_image, tuned.fingerprint, called, backbone.resolution, backbone.properties,
+        precision=backbone.precision,
+    )  # fmt: skip
 
 
 def load_evaluated(config: Evaluation, training: Training | None) -> Encoder:
@@ -172,7 +178,7 @@ def load_evaluated(config: Evaluation, training: Training | None) -> Encoder:
         return read_embeddings(Path(config.embeddings).expanduser())
     if training is None:
         return configured_backbone(config)
-    return load_trained(training, config.device)
+    return load_trained(training, config.device, config.embedding_precision)
 
 
 def open_evaluated(config: Evaluation, training: Training | None) -> tuple[Encoder, HandTable, DecodedImages, Split]:
@@ -183,7 +189,7 @@ def open_evaluated(config: Evaluation, training: Training | None) -> tuple[Encod
     return under_paths(model, table, split), table, images, split
 
 
-def load_trained(training: Training, device: str = "auto") -> Backbone | Trained:
+def load_trained(training: Training, device: str = "auto", precision: Precision = "fp32") -> Backbone | Trained:
     """The best weights of a run of notebook 03 or 04, by the name they have in its tables.
 
     Raises:
@@ -198,13 +204,16 @@ def load_trained(training: Training, device: str = "auto") -> Backbone | Trained
         raise BackboneError(f"{file} is damaged ({error}); run notebook 03 or 04 again") from error
     if parameters.get("method") != "promptsg":
         made_of = header_facts(file).get(MADE_OF, parameters["backbone"])
-        return _labelled(replace(load_backbone(parameters["backbone"], file, device), name=made_of), training)
+        return _labelled(
+            replace(load_backbone(parameters["backbone"], file, device, precision=precision), name=made_of), training
+        )
     height, _, width = parameters["input_size"].partition("x")
     size = (int(height), int(width)) if width else None
     given = Given(*(parameters.get(name, usual) for name, usual in zip(Given._fields, Given(), strict=True)))
     backbone = load_backbone(
-        parameters["backbone"], parameters["weights"] or None, device, parameters["download_root"] or None, size, given
-    )
+        parameters["backbone"], parameters["weights"] or None, device, parameters["download_root"] or None, size, given,
+        precision=precision,
+    )  # fmt: skip
     return _labelled(_guided(load_promptsg(backbone, file), backbone), training)
 
 
@@ -216,7 +225,8 @@ def _labelled(model: M, training: Training) -> M:
 def _guided(encoder: PromptSG, backbone: Backbone) -> Trained:
     content = fingerprint(encoder, backbone.unlike_clip)
     encode = partial(encode_images, encoder)
-    return Trained(encode, content, backbone.name, backbone.resolution, backbone.properties)
+    of = backbone.resolution, backbone.properties
+    return Trained(encode, content, backbone.name, *of, precision=backbone.precision)
 
 
 def save_texts(file: Path, texts: np.ndarray, identities: Sequence[str], backbone: Backbone) -> None:

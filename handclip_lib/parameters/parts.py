@@ -87,9 +87,7 @@ class Data(Shown):
     aspect: Aspect = Field(
         "dorsal_r", description="dorsal_r, dorsal_l, palmar_r, palmar_l, all, or unspecified where none is recorded"
     )
-    protocol: Protocol = Field(
-        "auto", description="auto, standard, hd, proportional, cross_session, given or test_only"
-    )
+    protocol: Protocol = Field("auto", description=_listed(Protocol))
     identity: Identity = Field("auto", description="subject, hand (left and right are two), or auto: as published")
     identity_level: int = Field(0, ge=0, le=20, description="level of the folders that name people; 0: look for it")
     session_level: int = Field(0, ge=0, le=20, description="level of the folders that name sessions; 0: look for it")
@@ -136,6 +134,7 @@ class Model(Parameters):
     download_root: str = Field("", description="folder that holds or receives OpenAI's files; empty for the cache")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     batch_size: int = Field(32, ge=1, le=4096, description="images encoded at once")
+    embedding_precision: Precision = Field("fp32", description="of embeddings: fp32, or bf16 or fp16, fast on a GPU")
     input_size: str = Field(
         "",
         pattern=r"^(\d{1,9}x\d{1,9})?$",
@@ -253,9 +252,7 @@ class ImageTraining(Parameters):
     n_identities: int = Field(32, ge=2, le=4096, description="identities in a batch")
     n_images: int = Field(4, ge=1, le=256, description="images of each identity in a batch")
     views: int = Field(2, ge=1, le=16, description="augmented views of each image in a batch")
-    learning_rate: float = Field(
-        0.0, ge=0, le=10, description="highest learning rate of the image tower; 0: the backbone's, docs/weights.md"
-    )
+    learning_rate: float = Field(0.0, ge=0, le=10, description="highest, of the tower; 0: its own, docs/weights.md")
     head_learning_rate: float = Field(0.0, ge=0, le=10, description="the same of the head; 0: the backbone's")
     layer_decay: float = Field(1.0, gt=0, le=1, description="factor of the rate from a block to the one below; 1: none")
     center_learning_rate: float = Field(0.5, gt=0, le=10, description="learning rate of the centres, by SGD")
@@ -266,7 +263,7 @@ class ImageTraining(Parameters):
     clip_gradient: float = Field(5.0, gt=0, le=1e6, description="largest length of the gradient")
     augmentation: float = Field(1.0, ge=0, le=3, description="strength of the augmentation; 0: none")
     flip: bool = Field(False, description="mirror half of the photographs: a right hand becomes a left one")
-    precision: Precision = Field("fp32", description="fp32, bf16 or fp16")
+    precision: Precision = Field("fp32", description="of training: fp32, bf16 or fp16")
     encoded_at_once: int = Field(0, ge=0, le=65_536, description="images of a batch in memory at once; 0: all")
     average: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average a step; 0: none")
     interpolation: float = Field(

@@ -117,24 +117,17 @@ def _listed(axis: Axes, queries: pd.DataFrame, label: str, rank: str) -> None:
     photographs = queries.groupby(["path", "identity"])[rank].agg(["size", "max"]).reset_index()
     photographs = photographs.sort_values(["size", "max", "path"], ascending=[False, False, True], kind="stable")
     axis.set_axis_off()
-    title = (
-        style.wrapped(f"only {label}:", style.HALF)
-        + f"\n{counted(len(queries), 'query')} of {counted(len(photographs), 'photograph')}"
-    )
-    axis.set_title(title, loc="left", fontsize=9)
-    lines = [
-        f"{_short(path)} ({identity}): {counted(draws, 'draw')}, other's rank ≤ {worst}"
-        for path, identity, draws, worst in photographs.head(MOST_QUERIES).itertuples(index=False, name=None)
-    ]
+    told = f"{counted(len(queries), 'query')} of {counted(len(photographs), 'photograph')}"
+    axis.set_title(style.wrapped(f"only {label}:\n{told}", style.HALF), loc="left", fontsize=9)
+    lines = []
+    for path, identity, draws, worst in photographs.head(MOST_QUERIES).itertuples(index=False, name=None):
+        name = path.rpartition("/")[2]
+        name = name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
+        lines.append(f"{name} ({identity}): {counted(draws, 'draw')}, other's rank ≤ {worst}")
     if len(photographs) > len(lines):
         lines.append(f"… and {len(photographs) - len(lines)} more")
     text = axis.text(0, 1, "\n".join(lines) or "none", va="top", fontsize=8, transform=axis.transAxes)
     text.set_in_layout(False)  # a long name must not take the curves' width
-
-
-def _short(path: str) -> str:
-    name = path.rpartition("/")[2]
-    return name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
 
 
 @style.in_our_look

@@ -7,7 +7,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from handclip_lib.data.survey import LIMITS
-from handclip_lib.plots.style import COLOURS, QUIET, figure_with_axes, in_our_look, name_rows, nothing, picture_grid
+from handclip_lib.plots.style import (
+    COLOURS,
+    QUIET,
+    figure_with_axes,
+    in_our_look,
+    name_rows,
+    nothing,
+    panels,
+    picture_grid,
+)
 from handclip_lib.terminal import counted
 
 
@@ -32,17 +41,13 @@ def protocol_counts(frame: pd.DataFrame) -> Figure:
 def attribute_balance(frame: pd.DataFrame) -> Figure:
     """Images and identities of each value of each attribute; rows of `attribute_counts`."""
     groups = list(frame.groupby("attribute", sort=False))
-    columns = min(3, max(1, len(groups)))
-    rows = max(1, -(-len(groups) // columns))
-    figure, axes = figure_with_axes(rows, columns, height=2.3 * rows)
-    for axis, (attribute, part) in zip(axes, groups, strict=False):
+    figure, axes = panels(len(groups), 2.3)
+    for axis, (attribute, part) in zip(axes, groups, strict=True):
         bars = axis.barh(range(len(part)), part["images"], color=COLOURS[0])
         axis.bar_label(bars, [counted(n, "id") for n in part["identities"]], padding=3, fontsize=9)
         name_rows(axis, part["value"])
         axis.set_title(str(attribute).replace("_", " "))
         axis.margins(x=0.4)
-    for axis in axes[len(groups) :]:
-        axis.remove()
     figure.supxlabel("images", fontsize=10)
     return figure
 
@@ -53,17 +58,11 @@ def images_per_identity(counts: "pd.Series[int]") -> Figure:
     figure, (axis,) = figure_with_axes(height=2.9)
     values = counts.to_numpy()
     axis.bar(np.arange(len(values)), values, width=1.0, color=COLOURS[0])
-    axis.set(
-        xlabel=f"{counted(len(values), 'identity')}, most images first", ylabel="images", xlim=(-0.5, len(values) - 0.5)
-    )
-    top = 10
-    most = f"the first {top} hold {values[:top].sum() / values.sum():.0%}; " if len(values) > top else ""
-    axis.set_title(
-        f"{counted(values.sum(), 'image')}, median {np.median(values):g} an identity; {most}"
-        f"{counted((values == 1).sum(), 'identity')} of one image",
-        loc="left",
-        fontsize=10,
-    )
+    axis.set(xlabel=f"{counted(len(values), 'identity')}, most images first", ylabel="images")
+    axis.set_xlim(-0.5, len(values) - 0.5)
+    most = f"the first 10 hold {values[:10].sum() / values.sum():.0%}; " if len(values) > 10 else ""
+    title = f"{counted(values.sum(), 'image')}, median {np.median(values):g} an identity; {most}"
+    axis.set_title(f"{title}{counted((values == 1).sum(), 'identity')} of one image", loc="left", fontsize=10)
     return figure
 
 

@@ -58,6 +58,16 @@ def figure_with_axes(rows: int = 1, columns: int = 1, height: float = 3.6, **opt
     return figure, axes
 
 
+def panels(count: int, height: float, above: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """A figure with so many axes, up to three in a row of so many inches, and some inches above."""
+    columns = min(3, max(1, count))
+    rows = max(1, -(-count // columns))
+    figure, axes = figure_with_axes(rows, columns, height=height * rows + above)
+    for axis in axes[count:]:
+        axis.remove()
+    return figure, axes[:count]
+
+
 def look(place: int) -> tuple[str, str, str]:
     """Colour, marker and line of one of several; the line changes where the colours begin anew."""
     n = len(COLOURS)

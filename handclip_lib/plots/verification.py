@@ -1,6 +1,7 @@
 """Figures of verification and open-set identification: results in, `Figure` out."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from scipy.special import ndtr, ndtri  # norm's, whose scipy.stats takes a second to import
 
+from handclip_lib.evaluation.exchange.scoring import FileEvaluation
 from handclip_lib.evaluation.tables import in_percent, plain
 from handclip_lib.evaluation.verification.error_rates import VerificationResult
 from handclip_lib.evaluation.verification.menagerie import FEWEST, KINDS
 from handclip_lib.evaluation.verification.thresholds import OpenSetResult
-from handclip_lib.plots.retrieval import score_histogram
+from handclip_lib.files import whole_file, write_text
+from handclip_lib.plots.retrieval import cmc_curves, score_histogram
 from handclip_lib.plots.style import (
     COLOURS,
     QUERY,
@@ -24,6 +27,7 @@ from handclip_lib.plots.style import (
     look,
     matrix,
     name_rows,
+    panels,
     percent,
 )
 from handclip_lib.terminal import counted
@@ -37,17 +41,11 @@ GROUP_RATES = {"rank1": "rank-1", "fmr": "false match rate", "fnmr": "false non-
 @in_our_look
 def roc_curves(results: Sequence[VerificationResult]) -> Figure:
     """Mated pairs accepted against FMR on a logarithmic axis, greyed where there are too few people for a claim."""
-    limit = max(result.curve.lowest_supported for result in results)
-    figure, (axis,) = figure_with_axes(height=4.2)
-    left = _log_axis(axis, limit, "non-mated pairs accepted (FMR)")
-    for row, result in enumerate(results):
-        curve = result.curve
-        marks = [(point.false_positive, 1 - point.false_negative, point.supported) for point in result.points]
-        _log_steps(axis, curve.false_positive, 1 - curve.false_negative, left, row, _with_eer(result), marks)
-    axis.set_ylabel("mated pairs accepted (1 − FNMR)")
-    _shade(axis, limit, results[0].pairs.n_identities)
-    _words_above(axis, "marks: target FMR, hollow where unsupported")
-    return figure
+    return _log_curves(
+        results, [_with_eer(result) for result in results], results[0].pairs.n_identities,
+        ("non-mated pairs accepted (FMR)", "mated pairs accepted (1 − FNMR)"),
+        "marks: target FMR, hollow where unsupported", accepted=True,
+    )  # fmt: skip
 
 
 @in_our_look
@@ -112,22 +110,13 @@ def threshold_choice(result: VerificationResult, threshold: float) -> Figure:
 @in_our_look
 def open_set_curves(results: Sequence[OpenSetResult]) -> Figure:
     """FNIR against FPIR on a logarithmic axis, greyed where too few people were held out for a claim."""
-    limit = max(result.curve.lowest_supported for result in results)
-    figure, (axis,) = figure_with_axes(height=4.2)
-    left = _log_axis(axis, limit, "non-mated probes with a candidate (FPIR)")
-    for row, result in enumerate(results):
-        curve, label = result.curve, f"{result.model}, rank {result.rank}"
-        marks = [(point.false_positive, point.false_negative, point.supported) for point in result.points]
-        _log_steps(axis, curve.false_positive, curve.false_negative, left, row, label, marks)
     first = results[0]
-    axis.set_ylabel("mated probes missed (FNIR)")
-    _shade(axis, limit, first.n_non_mated_identities)
-    _words_above(
-        axis,
+    return _log_curves(
+        results, [f"{result.model}, rank {result.rank}" for result in results], first.n_non_mated_identities,
+        ("non-mated probes with a candidate (FPIR)", "mated probes missed (FNIR)"),
         f"{first.n_mated_identities} people with a mate in the gallery of {first.n_gallery}, "
         f"{first.n_non_mated_identities} without; marks: FNIR at a target FPIR, hollow where unsupported",
-    )
-    return figure
+    )  # fmt: skip
 
 
 @in_our_look
@@ -167,12 +156,10 @@ def group_bars(table: pd.DataFrame, model: str, threshold: float) -> Figure:
 def cross_group_matrices(table: pd.DataFrame, model: str, threshold: float) -> Figure:
     """FMR between groups, a matrix an attribute: rows of `cross_group_fmr`; grey where too few people carry it."""
     attributes = list(dict.fromkeys(table["attribute"]))
-    columns = min(3, len(attributes))
-    lines = -(-len(attributes) // columns)
-    figure, axes = figure_with_axes(lines, columns, height=3.1 * lines + 0.5)
+    figure, axes = panels(len(attributes), 3.1, 0.5)
     claimed = table.loc[table["supported"].astype(bool), "fmr"]
     most = 100 * max(float(claimed.max()) if len(claimed) else 0, 1e-9)
-    for axis, attribute in zip(axes, attributes, strict=False):
+    for axis, attribute in zip(axes, attributes, strict=True):
         rows = table[table["attribute"] == attribute]
         groups = list(dict.fromkeys(rows["group"]))
         place = {group: i for i, group in enumerate(groups)}
@@ -187,8 +174,6 @@ def cross_group_matrices(table: pd.DataFrame, model: str, threshold: float) -> F
         axis.set_xticks(range(len(groups)), groups, rotation=30, ha="right")
         axis.set_yticks(range(len(groups)), groups)
         axis.set_title(attribute.replace("_", " "))
-    for axis in axes[len(attributes) :]:
-        axis.set_visible(False)
     figure.suptitle(
         f"{model}, threshold {threshold:.3f}: FMR in percent. Grey: too few people for a claim", fontsize=10
     )
@@ -215,29 +200,36 @@ def menagerie_map(people: pd.DataFrame, model: str) -> Figure:
     return figure
 
 
-def _log_axis(axis: Axes, limit: float, label: str) -> float:
-    """A logarithmic axis of shares, from a decade below what can be claimed, and one of percent; the left end."""
+def _log_curves(
+    results: Sequence[Any], labels: Sequence[str], people: int,
+    sides: tuple[str, str], words: str, accepted: bool = False,
+) -> Figure:  # fmt: skip
+    """Curves on an axis of shares that begins a decade below what can be claimed, and one of percent.
+
+    What is drawn against the share of false positives is that of false negatives, or of what is `accepted`.
+    """
+    limit = max(result.curve.lowest_supported for result in results)
     left = 10.0 ** np.floor(np.log10(min(limit, 1) / 10) + 1e-9)
+    figure, (axis,) = figure_with_axes(height=4.2)
     axis.set_xscale("log")
-    axis.set(xlim=(left, 1), xlabel=label, ylim=(0, 101))
+    axis.set(xlim=(left, 1), xlabel=sides[0], ylim=(0, 101), ylabel=sides[1])
     axis.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{in_percent(float(share), '.3g')}%"))
     axis.xaxis.set_minor_formatter(FuncFormatter(lambda share, _: ""))
     percent(axis.yaxis)
-    return left
-
-
-def _log_steps(
-    axis: Axes, share: np.ndarray, rate: np.ndarray, left: float, row: int, label: str,
-    marks: Sequence[tuple[float, float, bool]],
-) -> None:  # fmt: skip
-    """A curve, and a mark at each (share, rate), hollow where it is not supported."""
-    colour, marker, line = look(row)
-    share = np.maximum(share, left / 10)  # a share of 0 lies beyond the left end
-    kept = _visible_steps(np.log(share) / np.log(left), rate)
-    axis.step(share[kept], 100 * rate[kept], where="pre", color=colour, ls=line, label=label)
-    for x, y, supported in marks:
-        face = colour if supported else "white"
-        axis.plot(max(x, left), 100 * y, marker, color=colour, ms=6, mfc=face, clip_on=False)
+    for row, (result, label) in enumerate(zip(results, labels, strict=True)):
+        colour, marker, line = look(row)
+        rate = 1 - result.curve.false_negative if accepted else result.curve.false_negative
+        share = np.maximum(result.curve.false_positive, left / 10)  # a share of 0 lies beyond the left end
+        kept = _visible_steps(np.log(share) / np.log(left), rate)
+        axis.step(share[kept], 100 * rate[kept], where="pre", color=colour, ls=line, label=label)
+        for point in result.points:
+            reached = 1 - point.false_negative if accepted else point.false_negative
+            face = colour if point.supported else "white"
+            at = max(point.false_positive, left)
+            axis.plot(at, 100 * reached, marker, color=colour, ms=6, mfc=face, clip_on=False)
+    _shade(axis, limit, people)
+    _words_above(axis, words)
+    return figure
 
 
 def _outside(fmr: np.ndarray, fnmr: np.ndarray, low: float, high: float) -> bool:
@@ -270,3 +262,15 @@ def _words_above(axis: Axes, title: str) -> None:
 
 def _with_eer(result: VerificationResult) -> str:
     return f"{result.model} (EER {in_percent(result.curve.eer, '.3g')} %)"
+
+
+def write_evaluation(found: FileEvaluation, folder: Path) -> None:
+    """What files of scores gave: each table as CSV, in full precision, and DET, ROC and, with ranks, CMC as PNG."""
+    for name, table in found.tables.items():
+        write_text(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
+    figures = {"det": det_curves(found.verified), "roc": roc_curves(found.verified)}
+    if found.identified:
+        figures["cmc"] = cmc_curves(found.identified)
+    for name, figure in figures.items():
+        with whole_file(folder / f"{name}.png") as private:
+            figure.savefig(private, dpi=144)

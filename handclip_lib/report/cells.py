@@ -61,13 +61,9 @@ class Cells:
 
 
 def notebook_cells(
-    path: Path,
-    panels: "Sequence[LivePanel]" = (),
-    *,
-    note: str = "",
-    said: str = "",
+    path: Path, panels: "Sequence[LivePanel]" = (), *, note: str = "", said: str = "",
     redaction: Redaction | None = None,
-) -> Cells:
+) -> Cells:  # fmt: skip
     """Convert an executed notebook; a panel takes the place of the picture whose alternative text begins with its own.
 
     The caption of every figure ends with the note; a redaction takes out what names or shows people before all else.
@@ -94,7 +90,8 @@ def notebook_cells(
             errors += [f"{out.ename}: {out.evalue}" for out in cell.outputs if out.output_type == "error"]
             setup = SETUP in cell.metadata.get("tags", [])
             shown = [out for out in cell.outputs if not setup or out.output_type == "error"]
-            cell.outputs = [out for out in shown if _is_worth_showing(out) and not _repeats(out, said)]
+            first_lines = ((out, str(out.get("data", {}).get("text/plain", "")).partition("\n")[0]) for out in shown)
+            cell.outputs = [out for out, line in first_lines if _is_worth_showing(out) and not (said and line == said)]
             placed |= {_enliven(output, panels) for output in cell.outputs}
     missing = [panel.alt for panel in panels if panel.alt not in placed]
     if missing:
@@ -179,21 +176,14 @@ def _is_worth_showing(output: NotebookNode) -> bool:
     return any(kind in output.data for kind in DISPLAY_PRIORITY)
 
 
-def _repeats(output: NotebookNode, said: str) -> bool:
-    """Whether an output is the conclusion that stands on the first screen."""
-    return bool(said) and str(output.get("data", {}).get("text/plain", "")).partition("\n")[0] == said
-
-
 def _anchored(soup: BeautifulSoup) -> tuple[str, list[tuple[int, str, str]]]:
     """Take the title out, give every other heading of the prose an anchor, and list them."""
     title, contents = "", list[tuple[int, str, str]]()
     for number, heading in enumerate(soup.select(".prose h1, .prose h2, .prose h3")):
         text = heading.get_text(" ", strip=True)
-        if heading.name == "h1" and not title:
-            title = text
-            heading.decompose()
-            continue
-        if not text:  # cleaning left nothing of it, and an empty heading leads nowhere
+        is_title = heading.name == "h1" and not title
+        title = text if is_title else title
+        if is_title or not text:  # cleaning may leave nothing of a heading, and an empty one leads nowhere
             heading.decompose()
             continue
         heading.name = "h3" if heading.name == "h3" else "h2"
@@ -215,26 +205,21 @@ def _caption(soup: BeautifulSoup, title: str, note: str) -> None:
             picture["alt"] = heading.get_text(" ", strip=True) if heading else title or f"Figure {number}"
         caption = figure.figcaption
         if caption is None:
-            caption = soup.new_tag("figcaption")
-            caption.string = described
+            caption = soup.new_tag("figcaption", string=described)
             figure.append(caption)
-        label = soup.new_tag("b")
-        label.string = f"Figure {number}. "
-        caption.insert(0, label)
+        caption.insert(0, soup.new_tag("b", string=f"Figure {number}. "))
         if note:
             ended = caption.get_text().rstrip().endswith((".", "!", "?"))
             caption.append(f"{'' if ended else '.'} {note}")
         figure["id"], place = f"figure-{number}", f"at-figure-{number}"
         figure.insert_before(soup.new_tag("span", attrs={"id": place, "class": "place"}))
         if figure.select(":scope > :is(.frame, input)"):  # whose pictures are told by what stands beside them
-            opening = soup.new_tag("a", attrs={"href": f"#{figure['id']}", "class": "open"})
-            opening.string = f"Open figure {number} large"
-            figure.append(opening)
+            opened = {"href": f"#{figure['id']}", "class": "open"}
+            figure.append(soup.new_tag("a", attrs=opened, string=f"Open figure {number} large"))
         else:
             picture.wrap(soup.new_tag("a", attrs={"href": f"#{figure['id']}", "title": "Open large"}))
-        closing = soup.new_tag("a", attrs={"href": f"#{place}", "class": "close"})
-        closing.string = f"Close figure {number}"
-        figure.append(closing)
+        closed = {"href": f"#{place}", "class": "close"}
+        figure.append(soup.new_tag("a", attrs=closed, string=f"Close figure {number}"))
 
 
 def _make_legible(soup: BeautifulSoup, table: Tag, number: int) -> None:
@@ -243,16 +228,13 @@ def _make_legible(soup: BeautifulSoup, table: Tag, number: int) -> None:
     caption = table.caption.extract() if table.caption else soup.new_tag("caption")
     caption.name = "p"  # beside what scrolls, not in it: a caption is as wide as its table, which may be cut
     caption.attrs = {"class": "caption", "id": f"table-{number}"}
-    label = soup.new_tag("b")
-    label.string = f"Table {number}. "
-    caption.insert(0, label)
+    caption.insert(0, soup.new_tag("b", string=f"Table {number}. "))
     if not table.find("td"):  # a row of headings alone looks like a fault; the caption says that there is none
         table.replace_with(caption)
         return
     if len(rows) > LONG:
-        cue = soup.new_tag("span", attrs={"class": "rows"})
-        cue.string = f" ({len(rows)} rows; scroll for all of them)"
-        caption.append(cue)
+        cue = f" ({len(rows)} rows; scroll for all of them)"
+        caption.append(soup.new_tag("span", attrs={"class": "rows"}, string=cue))
     kind = "table" + " long" * (len(rows) > LONG) + " wide" * (max(map(len, rows), default=0) > WIDE)
     place = {"class": kind, "tabindex": "0", "role": "region", "aria-labelledby": f"table-{number}"}
     table.wrap(soup.new_tag("div", attrs=place)).insert_before(caption)

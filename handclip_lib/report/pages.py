@@ -67,13 +67,16 @@ def render_report(run_folder: Path, *, interactive: bool = False, private: bool 
         run, answer = redaction.record(run), answer.redacted(redaction)
     if notebook.is_file():
         cells = notebook_cells(notebook, panels, note=note, said=answer.sentence, redaction=redaction)
+    about = {"Parameters": _parameter_rows(run), "Metrics": nested_rows(run.get("metrics")),
+             "Weights": nested_rows(run.get("weights")), "Software": nested_rows(run.get("versions")),
+             "Record": nested_rows({name: run.get(name) for name in RECORDED})}  # fmt: skip
     rendered = _page(
         "page.html.j2", str(run["id"]), script="live.js" if interactive else "", style=cells.style, run=run,
         title=cells.title or str(run.get("notebook") or run["id"]), tone=tone_of(run), synthetic=synthetic,
         answer=answer, facts=_facts(run), cells=Markup(cells.html), private=NOTE if redaction else "",
         contents=[*cells.contents, (2, "about-run", "About this run")], failure=_failure(run, cells.error),
         failed_cell=bool(cells.error), unkept="" if notebook.is_file() else _unkept(run),
-        tables=[(heading, rows) for heading, rows in _about(run).items() if rows],
+        tables=[(heading, rows) for heading, rows in about.items() if rows],
     )  # fmt: skip
     live = run_folder / INTERACTIVE
     path = run_folder / "report.html"
@@ -170,17 +173,6 @@ def _unkept(run: Mapping[str, Any]) -> str:
         "ended before the cells were kept, they were run as a plain script, or by an earlier version. Tables and "
         f"figures lie beside this report as files; for a whole report run it again: {again}"
     )
-
-
-def _about(run: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Rows of what stands at the end, by heading."""
-    return {
-        "Parameters": _parameter_rows(run),
-        "Metrics": nested_rows(run.get("metrics")),
-        "Weights": nested_rows(run.get("weights")),
-        "Software": nested_rows(run.get("versions")),
-        "Record": nested_rows({name: run.get(name) for name in RECORDED}),
-    }
 
 
 def _parameter_rows(run: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -86,18 +86,14 @@ class Redaction:
 
     def text(self, text: str) -> str:
         """A text without names, files and places."""
-        there = [name for name in self._within if name in text]  # one pattern of all is slow: there may be thousands
-        if there:
+        if there := [
+            name for name in self._within if name in text
+        ]:  # a pattern of all, which may be thousands, is slow
             pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, there))})(?!\w)"
             text = re.sub(pattern, lambda found: self._pseudonyms[found[0]], text)
-        text = PLACE.sub(f"[{WITHHELD}]", text)
-        text = FILE.sub(f"[{WITHHELD}]", text)
+        text = FILE.sub(f"[{WITHHELD}]", PLACE.sub(f"[{WITHHELD}]", text))
         text = QUOTED.sub(lambda found: found[0][0] + self._listed(found[0][1:-1]) + found[0][-1], text)
         return LISTED.sub(lambda found: self._listed(found[0]), text)
-
-    def names_somebody(self, texts: Iterable[str]) -> bool:
-        """Whether any of the texts in a figure is or holds a name."""
-        return any(self.cell(text) != text for text in texts)
 
     def value(self, name: str, value: Any) -> Any:
         """A value of a record or of the parameters, by its name, with everything in it."""
@@ -142,7 +138,7 @@ class Redaction:
             about = output.metadata.get(pictures[0], {})
             why = "it shows photographs"
             if about.get("photographs") is False:
-                why = "it shows names" if self.names_somebody(about.get("texts", ())) else ""
+                why = "it shows names" if any(self.cell(text) != text for text in about.get("texts", ())) else ""
             if why or pictures != ["image/png"]:
                 what = self.text(str(about.get("alt", "")).partition(" (")[0]) or "a picture"
                 return v4.new_output("display_data", data={"text/markdown": f"*Left out, for {why}: {what}.*"})
@@ -150,9 +146,7 @@ class Redaction:
             output.data = NotebookNode({"image/png": output.data["image/png"]})
             return output
         columns = output.metadata.get("text/html", {}).get("texts")
-        data = {
-            kind: self.text(str(text)) for kind, text in output.data.items() if kind in ("text/plain", "text/latex")
-        }
+        data = {kind: self.text(str(output.data[kind])) for kind in ("text/plain", "text/latex") if kind in output.data}
         if WIDGET_VIEW in output.data:  # of a bar of progress, which no report shows
             data[WIDGET_VIEW] = output.data[WIDGET_VIEW]
         if html := output.data.get("text/html"):
@@ -181,10 +175,8 @@ class Redaction:
 
     def _listed(self, listed: str) -> str:
         """Texts parted by commas, if each is a name or says that there are more: `anna, 7, …`."""
-        parts, told = (
-            [part.strip().strip("'\"") for part in listed.split(",")],
-            {*self._pseudonyms.values(), "…", "..."},
-        )
+        parts = [part.strip().strip("'\"") for part in listed.split(",")]
+        told = {*self._pseudonyms.values(), "…", "..."}
         if all(part in self._pseudonyms or part in told for part in parts):
             return ", ".join(self._pseudonyms.get(part, part) for part in parts)
         return listed

@@ -80,14 +80,15 @@ class Run:
         self.folder, self._config = folder, config
         self._began = time.monotonic()
         self._keeps_status = keeps_status
-        self._label = _label(config.model_dump())
+        # what every caption of a run ends with, where test images chose the epoch
+        self._label = f" ({SELECTED_ON_TEST})" if getattr(config, "validation", "") == "test" else ""
         self._kept: KeptCells | None = None
         ours = _watched._claim if _watched is not None and _watched.folder == folder else None
         self._claim: Claim | None = (ours or Claim(folder)) if keeps_status else None
         earlier = None if keeps_status else read_record(folder)
         self._record: dict[str, Any] = earlier or new_record(folder, config, read or {})
         try:
-            write_record(self.folder, self._record)
+            self._note()
             if keeps_status:
                 remove_results(folder)
         except HandClipError:
@@ -162,8 +163,7 @@ class Run:
         `answer` is one sentence made of the figures, without the full stop; `cautions` are sentences.
         """
         answer, warned = f"{answer}.", list(cautions)
-        self._record |= {"answer": answer, "cautions": warned}
-        write_record(self.folder, self._record)
+        self._note(answer=answer, cautions=warned)
         listed = "".join(f"<li>{html.escape(caution)}</li>" for caution in warned)
         shown = f"<p><strong>{html.escape(answer)}</strong></p>" + (f"<ul>{listed}</ul>" if warned else "")
         _display({"text/html": shown, "text/plain": "\n- ".join([answer, *warned])}, {})
@@ -171,15 +171,13 @@ class Run:
     def split(self, split: "Split") -> None:
         """Store the manifest and its checksum with the run."""
         split.write(self.folder)
-        self._record["split"] = {"checksum": split.checksum, **split.meta}
-        write_record(self.folder, self._record)
+        self._note(split={"checksum": split.checksum, **split.meta})
 
     def validation(self, folds: "Folds") -> None:
         """Store who validates beside the manifest, and say at every figure from here on what chose the epoch."""
         folds.write(self.folder)
-        self._record["validation"] = folds.facts()
         self._label = f" ({SELECTED_ON[folds.validation]})"
-        write_record(self.folder, self._record)
+        self._note(validation=folds.facts())
         print(f"epoch {folds.said}")
 
     def trained_on(self, lineage: "Sequence[TrainedOn]") -> None:
@@ -187,8 +185,7 @@ class Run:
         from handclip_lib.models.lineage import cautions_of, write_lineage
 
         write_lineage(self.folder, lineage)
-        self._record["trained_on"] = [one.facts() for one in lineage]
-        write_record(self.folder, self._record)
+        self._note(trained_on=[one.facts() for one in lineage])
         print(*cautions_of(lineage), sep="\n", end="\n" if len(lineage) > 1 else "")
 
     def weights(self, model: "Encoder", name: str = "") -> None:
@@ -196,8 +193,7 @@ class Run:
         facts: dict[str, Any] = {"fingerprint": model.fingerprint, "source": model.source}
         if model.properties:  # another program's embeddings have none that we know
             facts["properties"] = model.properties.lines()
-        self._record.setdefault("weights", {})[name or model.name] = facts
-        write_record(self.folder, self._record)
+        self._note(weights=(self._record.get("weights") or {}) | {name or model.name: facts})
 
     def earlier(self, name: str, *notebooks: str) -> Path:
         """The folder of an earlier run, as `usable_run` finds it, and a note in the record that this one used it.
@@ -208,7 +204,7 @@ class Run:
         began_with = next((used[notebook] for notebook in notebooks if notebook in used), None)
         folder = inputs.usable_run((name == "latest" and began_with) or name, *notebooks)
         used[folder.name.partition("-")[0]] = folder.name
-        write_record(self.folder, self._record)
+        self._note()
         return folder
 
     def trained(self, name: str) -> "Training | None":
@@ -229,18 +225,20 @@ class Run:
     def finish(self, **metrics: float | int | str) -> None:
         """Record the headline figures, what the run left, and that it came to its end; as `refuse_other_input`."""
         inputs.refuse_other_input(self._config, self._record)
-        self._record["left"] = inputs.contents(self.folder)
         write_text(self.folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-        self._record |= {"metrics": metrics, "reached_the_end": True}
-        self._close("succeeded") if self._keeps_status else write_record(self.folder, self._record)
+        self._record |= {"left": inputs.contents(self.folder), "metrics": metrics, "reached_the_end": True}
+        self._close("succeeded") if self._keeps_status else self._note()
         unlearnt = not_learnt(self._record)
         report = f"\nits report: handclip report {self.folder.name}" if self._keeps_status else ""
         print(f"finished{f', but {unlearnt}' if unlearnt else ''}: {self.folder}{report}")
 
+    def _note(self, **facts: Any) -> None:
+        self._record |= facts
+        write_record(self.folder, self._record)
+
     def _close(self, status: str, error: str | None = None) -> None:
         seconds = round(time.monotonic() - self._began, 1)
-        self._record |= {"status": status, "error": error, "finished": now(), "seconds": seconds}
-        write_record(self.folder, self._record)
+        self._note(status=status, error=error, finished=now(), seconds=seconds)
         if self._claim is not None:
             self._claim.release()
             self._claim = None
@@ -309,11 +307,6 @@ def _study() -> dict[str, Any] | None:
     """The study a run is part of, and the commit of the user's own repository that it is kept in."""
     study, here = read_study(), project()
     return None if study is None or here is None else {"name": study.name, **(commit_of(here) or {})}
-
-
-def _label(parameters: Mapping[str, Any]) -> str:
-    """What every caption of a run ends with, where test images chose the epoch."""
-    return f" ({SELECTED_ON_TEST})" if parameters.get("validation") == "test" else ""
 
 
 def _check_name(name: str) -> None:

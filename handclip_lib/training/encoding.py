@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from handclip_lib.backbone.image_tower import autocast
 from handclip_lib.data.batches import augment, plain
 from handclip_lib.models.reid_head import ReidEncoder
 from handclip_lib.models.trained import ENCODED_AT_ONCE
 from handclip_lib.parameters.parts import ImageTraining
-
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class BatchEncoder:
@@ -27,6 +26,7 @@ class BatchEncoder:
         """Take the images, uint8 (n, side, side, 3)."""
         self._encoder, self._pixels, self._options = encoder, pixels, options
         self._device = encoder.classifier.device
+        self._on_gpu = _on_gpu(pixels, self._device)
         self._frozen: Tensor | None = None
         self._teacher: Any = None
         if options.distillation_weight:
@@ -55,7 +55,10 @@ class BatchEncoder:
         """Of this process's own part of a batch: augmented images, or what the frozen blocks gave of them."""
         if self._frozen is not None:
             return self._frozen[rows[own]].to(self._device)
-        images = torch.from_numpy(self._pixels[rows[own]]).to(self._device)
+        if self._on_gpu is not None:
+            images = self._on_gpu[torch.from_numpy(rows[own]).to(self._device)]
+        else:
+            images = torch.from_numpy(self._pixels[rows[own]]).to(self._device)
         options, by = self._options, self._encoder.normalisation
         return augment(images, seeds[own], options.augmentation, options.flip, by)
 
@@ -75,8 +78,7 @@ class BatchEncoder:
             torch.autograd.backward([again[name] for name in parts], [parts[name][number] for name in parts])
 
     def _autocast(self) -> torch.autocast:
-        dtype = HALF.get(self._options.precision)
-        return torch.autocast(self._device.type, dtype or torch.float32, enabled=dtype is not None)
+        return autocast(self._device, self._options.precision)
 
     def _outputs(self, some: Tensor, teach: bool = True) -> dict[str, Tensor]:
         """Of images, or of what the frozen blocks gave; as "frozen" also the embeddings of before the training."""
@@ -101,6 +103,14 @@ class BatchEncoder:
             for norm in norms:
                 norm.track_running_stats = True
         return {name: torch.cat([part[name] for part in parts]).requires_grad_() for name in parts[0]}
+
+
+def _on_gpu(pixels: np.ndarray, device: torch.device) -> Tensor | None:
+    """All images, where a GPU has four times their room: else it waits for each batch to be gathered and copied."""
+    if device.type != "cuda" or 4 * pixels.nbytes > torch.cuda.mem_get_info(device)[0]:
+        return None
+    starts = range(0, len(pixels), ENCODED_AT_ONCE)
+    return torch.cat([torch.from_numpy(np.array(pixels[i : i + ENCODED_AT_ONCE])).to(device) for i in starts])
 
 
 def _pieces(inputs: Tensor, size: int) -> list[Tensor]:

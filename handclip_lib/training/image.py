@@ -157,7 +157,7 @@ class _Images(Training):
         )  # fmt: skip
         self.loss_of = WeightedLoss(losses, options.loss_weights)
         decides = {
-            "encoder": encoder.recipe, "images": int(pixels.astype(np.int64).sum()), "labels": key_of(identities),
+            "encoder": encoder.recipe, "images": int(pixels.sum(dtype=np.int64)), "labels": key_of(identities),
             "text": None if text is None else float(np.abs(text).sum(dtype=np.float64)),
         }  # fmt: skip
         super().__init__(options, batches, decides, folder / TRAINING if folder else None, keep_epoch)

@@ -16,7 +16,7 @@ from handclip_lib.data.open import decode_table, open_extra
 from handclip_lib.data.splits import known_people, refuse_leak, whole_split
 from handclip_lib.data.table import HandTable, identity_order
 from handclip_lib.errors import DataError
-from handclip_lib.evaluation.features import Features, extract_features
+from handclip_lib.evaluation.features import Features, embed
 from handclip_lib.evaluation.studies.prompts import PromptTask
 from handclip_lib.models.lineage import BEFORE, BESIDE, TrainedOn, lineage_beside
 from handclip_lib.parameters.notebooks import ImageFinetune
@@ -120,8 +120,7 @@ def prompt_task_with(task: PromptTask, extra: Sequence[ExtraSet], backbone: Back
     """The task in which the people of other sets learn prompts too."""
     identities, paths, labels, parts = task.identities, task.paths, task.labels, [task.features]
     for one in extra:
-        key = backbone.fingerprint
-        own = extract_features(backbone.encode_image, one.images, encoder_key=key, batch_size=batch_size)
+        own = embed(backbone, one.images, batch_size)
         parts.append(replace(own, paths=one.paths))
         labels = np.concatenate([labels, one.labels + len(identities)])
         identities, paths = (*identities, *one.identities), (*paths, *one.paths)

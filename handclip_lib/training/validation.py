@@ -132,8 +132,8 @@ def _all_at_once(
 
 def _of_trained(split: Split, identities: Sequence[str], val_paths: Sequence[str], n_people: int) -> Iterator[Draw]:
     """Draws of so many people who train, others in each: a training image enrolled, the validation image a query."""
-    rows = split.images[split.images["identity"].isin(identities) & split.images["role"].isin(["train", "val"])]
-    people = set(rows["subject"].where(rows["subject"] != "", rows["identity"]))
+    rows = split.of_people("train", "val")
+    people = set(rows.loc[rows["identity"].isin(identities), "subject"])
     for trial, draw in enumerate(as_tested(split, people, trained=True).draws()):
         asked = np.isin(draw.query_paths, list(val_paths))
         there = sorted(set(draw.query_ids[asked]), key=lambda name: keyed(split.meta["seed"], f"known {trial}", name))

@@ -184,8 +184,9 @@ class Panel:
         if self._error:
             self._picture.value = _alert(self._error)
             return
+        width = round(self.figure.get_figwidth() * 96)  # CSS pixels
         self._picture.value = (
-            f'<img style="width: {_width(self.figure)}px; max-width: 100%" alt="{html.escape(self.alt)}"'
+            f'<img style="width: {width}px; max-width: 100%" alt="{html.escape(self.alt)}"'
             f' src="data:image/png;base64,{self._png}">'
         )
 
@@ -233,16 +234,8 @@ def _alert(text: str) -> str:
 
 def _shown(control: ipywidgets.Widget) -> str:
     """What a control shows; of an empty text what stands for it."""
-    return str(getattr(control, "label", None) or _said(control.value) or getattr(control, "placeholder", ""))
-
-
-def _said(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _width(figure: Figure) -> int:
-    """Width in CSS pixels."""
-    return round(figure.get_figwidth() * 96)
+    value = f"{control.value:.4g}" if isinstance(control.value, float) else str(control.value)
+    return str(getattr(control, "label", None) or value or getattr(control, "placeholder", ""))
 
 
 def _png(figure: Figure) -> str:

@@ -163,14 +163,11 @@ def groups(model: type[Parameters]) -> dict[str, list[str]]:
     """Parameter names by group: of the data, of the backbone, and those that are the notebook's own."""
     found: dict[str, list[str]] = {}
     for name in model.model_fields:
-        first = [group for group, base in GROUPS.items() if issubclass(model, base) and name in _own(base)]
+        # what every notebook asks is no part's own
+        first = [group for group, base in GROUPS.items() if issubclass(model, base) and name in base.model_fields
+                 and name not in Parameters.model_fields]  # fmt: skip
         found.setdefault(first[0] if first else model.notebook[3:].replace("_", " "), []).append(name)
     return {group: found[group] for group in sorted(found, key=[*GROUPS, *found].index)}
-
-
-def _own(base: type[Parameters]) -> set[str]:
-    """What a class asks beyond what every notebook does."""
-    return set(base.model_fields) - set(Parameters.model_fields)
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,11 @@ import torch
 from handclip_lib.backbone.load import SHAPES, TINY_WEIGHTS, check_weights, load_backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.errors import BackboneError
+from handclip_lib.evaluation.features import key_of
+from handclip_lib.models.reid_head import ReidEncoder
+from handclip_lib.models.trained import encode_images
 from handclip_lib.parameters.backbones import BackboneName
+from handclip_lib.parameters.parts import ReidHead
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +39,23 @@ def test_images_are_normalised_as_clip_does_and_embedded_as_by_the_plain_model(c
     assert got.dtype == np.float32
     assert got.shape == (5, shape.embedding_dim)
     assert np.linalg.norm(got - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("tower", ["SMALL_VIT", "SMALL_RESNET"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_embeddings_in_half_precision_are_near_are_kept_apart_and_leave_the_weights(
+    checkpoints, tmp_path, tower, precision
+):
+    path, shape = tmp_path / "small.pt", getattr(checkpoints, tower)
+    checkpoints.write_checkpoint(path, shape)
+    plain, half = load_backbone(str(path), device="cpu"), load_backbone(str(path), device="cpu", precision=precision)
+    one, other = (backbone.encode_image(_photographs(5, shape.resolution)) for backbone in (plain, half))
+    assert other.dtype == np.float32
+    assert 1e-6 < np.linalg.norm(one - other) / np.linalg.norm(one) < 0.1
+    assert (key_of(plain), key_of(half)) == (plain.fingerprint, f"{plain.fingerprint} {precision}")
+    assert {p.dtype for p in half.model.visual.parameters()} == {torch.float32}
+    encoder = ReidEncoder(half, 2, ReidHead())
+    np.testing.assert_array_equal(encode_images(encoder, _photographs(5, shape.resolution)), other)
 
 
 def test_a_read_only_and_an_empty_batch_are_fine(small):

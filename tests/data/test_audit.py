@@ -120,9 +120,8 @@ def test_images_per_identity_counts_the_most_first(table):
 
 
 @pytest.mark.parametrize("aspect", PUBLISHED_COUNTS.columns)
-def test_the_standard_protocol_has_the_published_counts(hands11k_metadata, aspect):
-    table = read_hands11k(hands11k_metadata.parent, metadata=hands11k_metadata, require_images=False)
-    counts = split_counts(make_split(table, aspect))
+def test_the_standard_protocol_has_the_published_counts(hands11k, aspect):
+    counts = split_counts(make_split(hands11k, aspect))
     pd.testing.assert_series_equal(counts["found"], counts["published"], check_names=False, check_dtype=False)
 
 

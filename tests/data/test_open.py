@@ -39,7 +39,7 @@ def test_a_missing_or_empty_data_root_is_named(dataset, tmp_path):
 
 
 def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
-    def refused(root):
+    def refused(root, **levels):
         raise PermissionError(13, "Permission denied", str(root))
 
     monkeypatch.setitem(READERS, "folder", refused)

@@ -1,4 +1,3 @@
-import json
 import threading
 from pathlib import Path
 
@@ -7,9 +6,11 @@ import pytest
 from PIL import Image, ImageFilter
 
 from handclip_lib.data import survey as module
+from handclip_lib.data.content import read_record
 from handclip_lib.data.survey import in_threads, measure_quality, quality_of, reasons, survey
 from handclip_lib.drawn.dataset import draw_image
 from handclip_lib.errors import DataError
+from handclip_lib.places import cache_folder
 
 
 def save(folder: Path, values: np.ndarray, name: str) -> str:
@@ -106,13 +107,14 @@ def test_a_damaged_record_is_made_again_and_reasons_are_not_kept(tmp_path: Path)
     (tmp_path / "bad.png").write_bytes(b"no image")
     first = survey(tmp_path, [*names, "bad.png"], progress=False)
     assert list(first.failures) == ["bad.png"]
-    for record in (module.cache_folder() / "content").glob("*.json"):
+    records = list((cache_folder() / "content").glob("*.json"))
+    for record in records:
         if first.contents[names[0]] in record.read_text():
             record.write_text("{")
     assert survey(tmp_path, [*names, "bad.png"], progress=False) == first
-    for record in (module.cache_folder() / "content").glob("*.json"):
-        if first.contents[names[0]] in record.read_text() and record.read_text()[0] == "{":
-            assert first.contents["bad.png"] not in json.loads(record.read_text())
+    again = [found for found in map(read_record, records) if first.contents[names[0]] in found]
+    assert again
+    assert all(first.contents["bad.png"] not in found for found in again)
 
 
 @pytest.mark.parametrize(("need", "at_once"), [(10, 4), (60, 1), (30, 1), (25, 2), (0, 4)])

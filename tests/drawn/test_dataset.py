@@ -170,10 +170,9 @@ def test_a_damaged_recipe_means_not_drawn(tmp_path: Path, recipe: bytes):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"subjects": 0}, "subjects must be at least 1, got 0"),
-        ({"images_per_aspect": -1}, "images_per_aspect must be at least 1, got -1"),
-        ({"seed": -1}, "seed must be at least 0, got -1"),
-        ({"workers": 0}, "workers must be at least 1, got 0"),
+        ({"subjects": 0}, "subjects=0, .*: give at least 1, 1 and 0"),
+        ({"images_per_aspect": -1}, "images_per_aspect=-1, "),
+        ({"seed": -1}, "seed=-1: "),
     ],
 )
 def test_counts_out_of_bounds_are_refused(tmp_path: Path, arguments: dict[str, int], message: str):

@@ -31,10 +31,11 @@ from handclip_lib.backbone.library.tower import LibraryModel
 from handclip_lib.backbone.naming import unwrapped
 from handclip_lib.backbone.openai_clip import NoRandomNumbers
 from handclip_lib.backbone.properties import Given, Properties, parsed, stated_in
-from handclip_lib.backbone.weights import SIZE_FACT, Weights, read_tensors, read_weights
-from handclip_lib.errors import BackboneError, OtherModelError
+from handclip_lib.backbone.weights import Weights, read_tensors, read_weights, sizes_in
+from handclip_lib.errors import BackboneError, OtherModelError, reason_of
 from handclip_lib.parameters.backbones import folder_of, of_library
 
+_RESIZED = ("bicubic", "bilinear")
 _PACKAGES = {"open_clip": "open_clip", "timm": "timm", "hf": "transformers"}
 
 
@@ -55,7 +56,6 @@ def load_library(backbone: str, weights: str | Path | None, input_size: Size | N
     Args:
         backbone: `open_clip:NAME`, `timm:NAME` (a folder in the hub's layout may stand for a name) or `hf:FOLDER`.
         weights: File or folder of them; where the backbone is a folder they may lie in it.
-        input_size: Height and width of the images it shall take; None: its own.
         given: Of it `mean_std` is heard.
 
     Raises:
@@ -75,9 +75,8 @@ def load_library(backbone: str, weights: str | Path | None, input_size: Size | N
     path = Path(weights or folder).expanduser()
     file, found, facts = read_tensors(path)
     state, remarks = unwrapped(found, path)
-    height, width, *_ = map(int, facts.get(SIZE_FACT, "0 0").split())
-    stored = (height, width) if height else None
-    read = Read(path, {n: t.float() if t.is_floating_point() else t for n, t in state.items()}, facts, stored)
+    tensors = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    read = Read(path, tensors, facts, sizes_in(facts)[0])
     place = str(Path(folder).expanduser()) if folder else ""
     with _quiet(), NoRandomNumbers(zeros=True):
         made = made_by(package, place or name, read, input_size, remarks)
@@ -129,8 +128,7 @@ def _width(model: LibraryModel, size: Size, backbone: str) -> int:
     try:
         found = model.visual(torch.zeros(1, 3, *size))
     except (AssertionError, ValueError, RuntimeError, TypeError, KeyError, IndexError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        taken = f"input_size={size[0]}x{size[1]}: {backbone} does not embed images of this size ({reason})"
+        taken = f"input_size={size[0]}x{size[1]}: {backbone} does not embed images of this size ({reason_of(error)})"
         raise BackboneError(f"{taken}; leave input_size out, or give another") from error
     if not isinstance(found, Tensor) or found.ndim != 2:
         raise BackboneError(f"{backbone} gives no one embedding of an image; take a model that pools")
@@ -196,6 +194,3 @@ def _images(
     resized = [(one["interpolation"], who) for one, who in firm or told if one.get("interpolation") in _RESIZED]
     interpolation, sources["interpolation"] = (resized or [("bicubic", "nobody says another")])[0]
     return tuple(mean), tuple(std), interpolation, sources
-
-
-_RESIZED = ("bicubic", "bilinear")

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from handclip_lib.backbone.configs import config_in, hugging_face_images
+from handclip_lib.backbone.configs import config_in, hugging_face_images, sides
 from handclip_lib.backbone.fitting import compare
 from handclip_lib.backbone.library.tower import HuggingFaceTower, LibraryModel, LibraryTower
-from handclip_lib.errors import BackboneError
+from handclip_lib.errors import BackboneError, reason_of
 
 Size = tuple[int, int]
 Said = tuple[Mapping[str, Any], str]
@@ -85,7 +85,7 @@ def of_open_clip(library: Any, name: str, read: Read, wanted: Size | None, remar
         raise BackboneError(f"{called} has a third, multimodal tower, and its image tower pools for that; take another")
     vision = {**cfg["vision_cfg"], "timm_model_pretrained": False}
     by_timm = "timm_model_name" in vision
-    size = _pair(vision.get("image_size", 224))
+    size = sides(vision.get("image_size", 224))
     if not by_timm:
         vision["image_size"] = wanted or read.size or size
     no_text = _no_text(cfg.get("text_cfg", {}), read)
@@ -98,7 +98,10 @@ def of_open_clip(library: Any, name: str, read: Read, wanted: Size | None, remar
     else:
         whole = made(**{key: value for key, value in cfg.items() if key != "custom_text"} | {"vision_cfg": vision})
         state = convert_state_dict(whole, dict(read.state))
-        state = convert_to_custom_text_state_dict(state) if made is library.CustomTextCLIP else _bare(state)
+        if made is library.CustomTextCLIP:
+            state = convert_to_custom_text_state_dict(state)
+        else:
+            state = {name.removeprefix("text."): value for name, value in state.items()}
     visual = whole["visual"] if no_text else whole.visual
     if by_timm:
         _fill_sized(visual.trunk, visual, lambda: _fill(whole, state, read, called), read, wanted)
@@ -120,10 +123,6 @@ def _refuse_other_grid(positions: Tensor | None, size: Size, read: Read, patch: 
     if positions is not None and cells and len(positions) - 1 not in cells:
         raise BackboneError(f"the tensors of {read.path} are not those of {called}: {len(positions) - 1} places of "
                             f"patches where {cells[0]} are needed; name the model of this size")  # fmt: skip
-
-
-def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix("text."): value for name, value in state.items()}
 
 
 def _no_text(text: Mapping[str, Any], read: Read) -> str:
@@ -166,10 +165,9 @@ def of_timm(library: Any, name: str, read: Read, wanted: Size | None, remarks: l
         state.pop(f"{head}.bias", None)
         remarks.append(f"the classifier ({head}) was left out: embeddings are what it looks at")
     _fill_sized(whole, whole, lambda: _fill(whole, _renamed(whole, state, read, called), read, called), read, wanted)
-    size = tuple(getattr(getattr(whole, "patch_embed", None), "img_size", None) or cfg["input_size"][1:])
-    no_text = "timm has image towers alone"
-    own = _pair(size)
-    return Made(LibraryModel(LibraryTower(whole), whole, None, no_text), own, said, called, _step(whole))
+    size = sides(getattr(getattr(whole, "patch_embed", None), "img_size", None) or cfg["input_size"][1:])
+    model = LibraryModel(LibraryTower(whole), whole, None, "timm has image towers alone")
+    return Made(model, size, said, called, _step(whole))
 
 
 def _projection(state: Mapping[str, Tensor], head: str, cfgs: list[Mapping[str, Any]]) -> int:
@@ -197,8 +195,7 @@ def _renamed(whole: Any, state: dict[str, Tensor], read: Read, called: str) -> M
             raise BackboneError(
                 f"the tensors of {read.path} are not those of {called}: {sizes}; name the model of this patch and size"
             )
-    module = inspect.getmodule(type(whole))
-    convert = getattr(module, "checkpoint_filter_fn", None)
+    convert = getattr(inspect.getmodule(type(whole)), "checkpoint_filter_fn", None)
     return convert(state, whole) if convert else state
 
 
@@ -240,9 +237,8 @@ def of_hugging_face(library: Any, folder: str, read: Read, wanted: Size | None, 
                 None, config=settings, state_dict=dict(read.state), output_loading_info=True, dtype=torch.float32
             )
     except (KeyError, ValueError, OSError, RuntimeError, AttributeError, TypeError, ImportError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        version = library.__version__
-        raise BackboneError(f"{folder}: transformers {version} cannot make its {kind!r} ({reason})") from error
+        of_version = f"transformers {library.__version__} cannot make its {kind!r}"
+        raise BackboneError(f"{folder}: {of_version} ({reason_of(error)})") from error
     called = _of_config("hf", config)
     both = hasattr(whole, "text_model")
     missing = sorted(name for name in told["missing_keys"] if not both or name.startswith("vis"))
@@ -261,9 +257,9 @@ def of_hugging_face(library: Any, folder: str, read: Read, wanted: Size | None, 
     tower = whole.vision_model if both else whole
     patch, asked = getattr(of_images, "patch_size", 1), inspect.signature(tower.forward).parameters
     flexible = "spatial_shapes" in asked
-    size = _pair(getattr(of_images, "image_size", None) or 224)
+    size = sides(getattr(of_images, "image_size", None) or 224)
     if flexible:
-        size = _pair(round(of_images.num_patches**0.5) * patch)
+        size = sides(round(of_images.num_patches**0.5) * patch)
     interpolates = (wanted or read.size or size) != size and "interpolate_pos_encoding" in asked
     options = {"interpolate_pos_encoding": True} if interpolates else {}
     visual = HuggingFaceTower(tower, getattr(whole, "visual_projection", None) if both else None,
@@ -287,11 +283,6 @@ def _no_bar(bars: Any) -> Iterator[None]:
     finally:
         if shown:
             bars.enable_progress_bar()
-
-
-def _pair(size: Any) -> Size:
-    height, width = (size, size) if isinstance(size, int | float) else size
-    return int(height), int(width)
 
 
 def _step(tower: Any) -> int:

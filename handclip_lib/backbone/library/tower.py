@@ -18,9 +18,9 @@ class LibraryTower(torch.nn.Module):
 
     input_resolution = 0
 
-    def __init__(self, tower: torch.nn.Module, projection: torch.nn.Module | None = None):
+    def __init__(self, tower: torch.nn.Module):
         super().__init__()
-        self.tower, self.projection = tower, projection
+        self.tower = tower
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings, not normalised."""
@@ -80,8 +80,8 @@ class HuggingFaceTower(LibraryTower):
     """
 
     def __init__(self, tower: Any, projection: torch.nn.Module | None, patch: int, options: dict[str, Any]):
-        super().__init__(tower, projection)
-        self.patch, self.options = patch, options
+        super().__init__(tower)
+        self.projection, self.patch, self.options = projection, patch, options
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings, not normalised."""

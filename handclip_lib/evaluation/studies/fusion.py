@@ -12,7 +12,7 @@ from handclip_lib.data.manifest import Split
 from handclip_lib.data.splits import keyed
 from handclip_lib.data.table import ASPECTS, identity_order
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.features import Features, embed, extract_features, mirrored
+from handclip_lib.evaluation.features import Features, embed, extract_features, key_of, mirrored
 from handclip_lib.evaluation.intervals import identity_interval
 from handclip_lib.evaluation.ranking.protocol import best_images
 from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rerank_similarity
@@ -123,7 +123,7 @@ def cross_view(
     tested = images.select(split.paths("test") + split.paths("other"))
     flipped = None
     if not isinstance(model, GivenEmbeddings):
-        key, encode = f"{model.fingerprint} mirrored", mirrored(model.encode_image)
+        key, encode = f"{key_of(model)} mirrored", mirrored(model.encode_image)
         flipped = extract_features(encode, tested, encoder_key=key, batch_size=config.batch_size)
     elif not model.covers(tested.paths):
         return result_table([], SHOWN, columns=SHOWN), {"other aspects": f"not all their images are in {model.source}"}

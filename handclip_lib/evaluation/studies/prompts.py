@@ -141,8 +141,7 @@ def labelled(split: Split, without: Collection[str] = ()) -> tuple[tuple[str, ..
 
     All but those of the people (subjects) `without` whom it is to be.
     """
-    images = split.images
-    images = images[~images["subject"].where(images["subject"] != "", images["identity"]).isin(without)]
+    images = split.images[~split.people.isin(without)]
     identities = tuple(sorted(set(images.loc[images["role"] == "train", "identity"]), key=identity_order))
     if len(identities) < 2:
         found = f"{len(identities)} identities train in this split (protocol {split.meta['protocol']!r})"
