@@ -81,11 +81,15 @@ def _blas() -> Any:
 
 def total_memory() -> int:
     """Bytes this process may use in all."""
+    import psutil  # whoever only asks for cores does without
+
     return min([psutil.virtual_memory().total, *(limit for limit, _ in _limits())])
 
 
 def free_memory() -> int:
     """Bytes this process may still take: of the machine's, and of each control group it is in."""
+    import psutil
+
     return max(0, min([psutil.virtual_memory().available, *(limit - used for limit, used in _limits())]))
 
 

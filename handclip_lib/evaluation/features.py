@@ -128,7 +128,8 @@ def extract_features(
             for pixels in _ahead(images.pixels, batches, buffers):
                 parts.append(np.asarray(encode(pixels), np.float32))
                 bar.update(len(parts[-1]))
-            block = np.concatenate(parts)
+            # in C order: safetensors writes the memory as it lies, and would scramble a Fortran array
+            block = np.ascontiguousarray(np.concatenate(parts))
             # Checked before it is kept: a damaged embedding must not come back from the cache.
             Features.normalised([images.paths[row] for row in rows], block)
             _keep(file, block)

@@ -117,7 +117,7 @@ class Data(Shown):
         return found
 
 
-class Model(Parameters):
+class Model(Shown):
     """Which CLIP embeds them."""
 
     backbone: Annotated[BackboneName | str, AfterValidator(known_backbone)] = Field(

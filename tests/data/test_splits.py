@@ -140,12 +140,17 @@ def test_the_content_of_files_that_are_not_there_is_not_known():
 
 
 def test_a_test_identity_with_one_image_is_always_gallery_and_never_a_query():
-    split = make_split(open_table({"1": 2, "2000": 1, "1999": 1, "3000": 3}), protocol="standard")
+    split = make_split(open_table({"1": 2, "2000": 1, "1999": 1, "3000": 3, "3001": 2}), protocol="standard")
     assert split.meta["unqueryable"] == ["1999", "2000"]
     for trial in range(10):
         draw = split.draw(trial)
-        assert sorted(draw.gallery_ids) == ["1999", "2000", "3000"]
-        assert draw.query_ids.tolist() == ["3000", "3000"]
+        assert sorted(draw.gallery_ids) == ["1999", "2000", "3000", "3001"]
+        assert sorted(draw.query_ids) == ["3000", "3000", "3001"]
+
+
+def test_one_identity_with_a_query_is_refused_at_once_for_no_interval_could_be_given():
+    with pytest.raises(DataError, match=r"2 test identities, 1 of which with two images .*protocol='proportional'"):
+        make_split(open_table({"1": 2, "2000": 1, "3000": 3}), protocol="standard")
 
 
 def test_a_train_identity_with_one_image_keeps_it_for_training():

@@ -67,6 +67,14 @@ def test_each_content_is_encoded_once_and_kept(tmp_path):
 
 
 @pytest.mark.matrix("killed", "encoding", "goes on at the last block")
+def test_an_encoder_that_gives_fortran_arrays_is_kept_as_it_gave_them(tmp_path):
+    def encode(pixels):
+        return np.asfortranarray(pixels[:, 0, :, 0] + 1.0)
+
+    first, kept = (extract(encode, images(), tmp_path).embeddings for _ in range(2))
+    np.testing.assert_array_equal(kept, first)
+
+
 def test_a_killed_run_resumes_at_the_last_block(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BLOCK", 4)
     decoded = images()
