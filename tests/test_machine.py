@@ -127,12 +127,12 @@ def test_small_products_are_made_by_one_thread_and_large_ones_by_those_there_wer
         assert threads() == {2}
 
 
-@pytest.mark.parametrize(("given", "wanted"), [("", "passive"), ("active", "active")])
+@pytest.mark.parametrize(("given", "wanted"), [("", "1000"), ("300000", "300000")])
 def test_threads_that_wait_sleep_unless_the_user_says_otherwise(given: str, wanted: str):
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    told = "import handclip_lib, os, sys; print(os.environ['OMP_WAIT_POLICY'], {'numpy', 'torch'} & {*sys.modules})"
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    told = "import handclip_lib, os, sys; print(os.environ['GOMP_SPINCOUNT'], {'numpy', 'torch'} & {*sys.modules})"
     done = subprocess.run(
         [sys.executable, "-c", told], capture_output=True, text=True, check=True,
-        env=environment | ({"OMP_WAIT_POLICY": given} if given else {}),
+        env=environment | ({"GOMP_SPINCOUNT": given} if given else {}),
     )  # fmt: skip
     assert done.stdout == f"{wanted} set()\n", "said before they are loaded, which read it then"
