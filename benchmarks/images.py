@@ -3,6 +3,7 @@
 import argparse
 import os
 import tempfile
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,7 @@ def encoding(name: str, root: Path, paths: list[str], scratch: Path) -> None:
     weights = scratch / f"{name}.pt"
     write_checkpoint(weights, SHAPES[name])
     backbone = load_backbone(name, weights, device="cpu", progress=False)
+    tower = deepcopy(backbone.model.visual).to(memory_format=torch.contiguous_format)  # as openai-clip has it
     some = paths[:8]
     heading(f"files to features, {name} (random weights), {len(some)} photographs")
     caches = iter(range(10**6))
@@ -92,7 +94,7 @@ def encoding(name: str, root: Path, paths: list[str], scratch: Path) -> None:
     @torch.inference_mode()
     def peer_once() -> np.ndarray:
         batch = folder_and_transforms(root, some, backbone.resolution)
-        return backbone.model.encode_image(batch).numpy()
+        return tower(batch).numpy()
 
     def ours(draws: int = 1) -> np.ndarray:
         cache = scratch / f"features{next(caches)}"

@@ -18,8 +18,9 @@ import pandas as pd
 from benchmarks.side_by_side import peak_begins, status
 from handclip_lib.data.manifest import Split
 from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.ranking.cosines import TIE, cosines
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult, evaluate_models
-from handclip_lib.evaluation.ranking.retrieval import TIE, cosines, retrieval_metrics
+from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 
 SIZES = (1_024, 4_096, 16_384, 65_536, 196_608, 555_680)  # the last is HaGRID's: 34,730 people
 IMAGES, DRAWS, EMBEDDING = 16, 10, 128  # of a person, of query and gallery, numbers of an embedding

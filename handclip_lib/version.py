@@ -3,7 +3,6 @@
 import json
 import subprocess
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ def commit_of_library() -> dict[str, Any] | None:
         return commit_of(checkout)
     with suppress(OSError, ValueError):
         return json.loads(MADE_OF.read_text(encoding="utf-8"))
+    from importlib import metadata  # with the grammar of e-mail, for what is seldom asked
+
     with suppress(OSError, ValueError, LookupError, metadata.PackageNotFoundError):
         said = json.loads(metadata.distribution("handclip").read_text("direct_url.json") or "")
         return {"commit": said["vcs_info"]["commit_id"], "changed": False}

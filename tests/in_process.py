@@ -16,6 +16,7 @@ from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
 from handclip_lib.runs import run as running
+from handclip_lib.widgets import panel
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SMALL = {"drawn_subjects": 12, "drawn_images": 4, "draws": 2}
@@ -69,6 +70,8 @@ def shell_for(reports: Path) -> Iterator[Shell]:
         with (
             patch.dict("os.environ", {"HANDCLIP_REPORTS": str(reports)}),
             patch.object(running, "_watched", None),
+            patch.object(running, "DPI", 36),  # a twentieth of the pixels: no test of a notebook looks at one
+            patch.object(panel, "DPI", 36),
         ):
             yield Shell(shell)
             if (run := running._watched) is not None:  # as a kernel does at its end

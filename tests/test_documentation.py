@@ -406,7 +406,8 @@ def test_the_files_sizes_and_shapes_of_openais_nine():
         shape = SHAPES[name]
         assert file.strip("`") == published(shape.published).file
         assert (int(pixels), int(embedding)) == (shape.resolution, shape.embedding_dim)
-        model = build_clip(shape)
+        with torch.device("meta"):  # sizes alone: the largest has 623 million weights
+            model = build_clip(shape)
         assert float(millions) == pytest.approx(sum(p.numel() for p in model.parameters()) / 1e6, abs=0.05)
         clip_package().model.convert_weights(model)  # OpenAI's files are half precision in what is multiplied
         stored = sum(p.numel() * p.element_size() for p in [*model.parameters(), *model.buffers()])

@@ -1,4 +1,5 @@
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -6,11 +7,12 @@ import pytest
 SCRIPT = Path(__file__).parent / "faults" / "matrix.py"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def made():
     spec = importlib.util.spec_from_file_location("matrix", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    module.rows = cache(module.rows)
     return module
 
 

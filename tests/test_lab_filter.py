@@ -21,29 +21,26 @@ def git(folder: Path, *words: str) -> str:
 
 
 @pytest.mark.skipif(not shutil.which("make") or not shutil.which("git"), reason="make or git is not installed")
-@pytest.mark.parametrize("kind", ["checkout", "worktree"])
-def test_git_adds_no_outputs_however_often_the_filter_is_installed(tmp_path: Path, kind: str):
-    folder = tmp_path / "project"
-    folder.mkdir()
-    git(folder, "init", "-q")
-    git(folder, "commit", "-q", "--allow-empty", "-m", "first")
-    if kind == "worktree":
-        git(folder, "worktree", "add", "-q", str(tmp_path / "beside"))
-        folder = tmp_path / "beside"
-    shutil.copy(ROOT / "Makefile", folder)
-    (folder / ".venv").symlink_to(Path(sys.prefix))
-    for _ in range(2):
-        made = ["make", "-o", ".venv/.installed", "-s", "strip"]
-        subprocess.run(made, cwd=folder, check=True, capture_output=True, text=True)
-    attributes = folder / git(folder, "rev-parse", "--git-path", "info/attributes").strip()
-    assert attributes.read_text().splitlines() == ["*.ipynb filter=nbstripout"]
+def test_git_adds_no_outputs_of_a_checkout_and_its_worktree_however_often_the_filter_is_installed(tmp_path: Path):
+    checkout, beside = tmp_path / "project", tmp_path / "beside"
+    checkout.mkdir()
+    git(checkout, "init", "-q")
+    git(checkout, "commit", "-q", "--allow-empty", "-m", "first")
+    git(checkout, "worktree", "add", "-q", str(beside))
     output = v4.new_output("display_data", data={"image/png": "cGhvdG9ncmFwaA=="})
     cell = v4.new_code_cell("1", outputs=[output], metadata={"tags": ["setup"]})
-    nbformat.write(v4.new_notebook(cells=[cell]), folder / "a.ipynb")
-    git(folder, "add", "a.ipynb")
-    added = nbformat.reads(git(folder, "show", ":a.ipynb"), as_version=4).cells[0]
-    assert (added.outputs, added.id, added.metadata.tags) == ([], cell.id, ["setup"])
-    assert "cGhvdG9ncmFwaA" in (folder / "a.ipynb").read_text(), "who works with it keeps it"
+    for folder in (beside, checkout):
+        shutil.copy(ROOT / "Makefile", folder)
+        (folder / ".venv").symlink_to(Path(sys.prefix))
+        made = ["make", "-o", ".venv/.installed", "-s", "strip"]
+        subprocess.run(made, cwd=folder, check=True, capture_output=True, text=True)
+        attributes = folder / git(folder, "rev-parse", "--git-path", "info/attributes").strip()
+        assert attributes.read_text().splitlines() == ["*.ipynb filter=nbstripout"]
+        nbformat.write(v4.new_notebook(cells=[cell]), folder / "a.ipynb")
+        git(folder, "add", "a.ipynb")
+        added = nbformat.reads(git(folder, "show", ":a.ipynb"), as_version=4).cells[0]
+        assert (added.outputs, added.id, added.metadata.tags) == ([], cell.id, ["setup"])
+        assert "cGhvdG9ncmFwaA" in (folder / "a.ipynb").read_text(), "who works with it keeps it"
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")

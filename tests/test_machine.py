@@ -1,4 +1,8 @@
+import ctypes
 import os
+import resource
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -87,3 +91,48 @@ def test_nothing_else_counts_cores_or_memory():
     words = ("cpu_count", "virtual_memory", "sched_getaffinity")
     asking = {file.name for file in library.rglob("*.py") for word in words if word in file.read_text()}
     assert asking == {"machine.py"}
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the allocator is not glibc's")
+def test_what_is_freed_is_kept_while_that_is_asked_for_and_given_back_at_the_end():
+    """By the pages that the system gave, which it clears first."""
+    pages = 64 * 2**20 // resource.getpagesize()
+
+    def given(times: int = 3) -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(times):
+            bytearray(64 * 2**20)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    assert given() >= 3 * pages
+    with machine.kept_memory():
+        given(1)
+        assert given() < pages / 2
+        held = psutil.Process().memory_info().rss
+    assert psutil.Process().memory_info().rss < held - 60 * 2**20
+    assert given() >= 3 * pages
+
+
+def test_small_products_are_made_by_one_thread_and_large_ones_by_those_there_were():
+    def threads() -> set[int]:
+        return {one["num_threads"] for one in machine._blas().info()}
+
+    with machine._blas().limit(limits=2):
+        with machine.products(machine.SMALL - 1):
+            assert threads() == {1}
+        with machine.products(machine.SMALL):
+            assert threads() == {2}
+        with machine.workers():
+            assert threads() == {1}
+        assert threads() == {2}
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("", "1000"), ("300000", "300000")])
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(given: str, wanted: str):
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    told = "import handclip_lib, os, sys; print(os.environ['GOMP_SPINCOUNT'], {'numpy', 'torch'} & {*sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", told], capture_output=True, text=True, check=True,
+        env=environment | ({"GOMP_SPINCOUNT": given} if given else {}),
+    )  # fmt: skip
+    assert done.stdout == f"{wanted} set()\n", "said before they are loaded, which read it then"

@@ -3,13 +3,12 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import pytest
-
 PACKAGE = Path(__file__).parents[1] / "handclip_lib"
+TREES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 FLOORS = {
     "version": -1, "terminal": -1, "errors": 0, "files": 1, "machine": 0, "places": 1, "finite": 1, "parameters": 2,
     "drawn": 2, "data": 3, "losses": 3, "backbone": 4, "models": 5, "evaluation": 6, "training": 7, "runs": 8,
@@ -21,7 +20,7 @@ FLOORS = {
 def _imports(path: Path) -> set[str]:
     """Packages of handclip_lib that a module imports, at its top or inside a function."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(TREES[path]):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -34,15 +33,15 @@ def _imports(path: Path) -> set[str]:
     return found - {"__version__"}
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_a_module_imports_only_from_its_own_package_and_the_floors_below(path: Path):
-    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if own == "__init__":
-        assert _imports(path) == {"version"}
-        return
-    assert own in FLOORS, f"{own} has no floor"
-    too_high = {name for name in _imports(path) if name != own and FLOORS[name] >= FLOORS[own]}
-    assert not too_high, f"{path.name} reaches up or across to {too_high}"
+def test_a_module_imports_only_from_its_own_package_and_the_floors_below():
+    for path in TREES:
+        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if own == "__init__":
+            assert _imports(path) == {"version"}
+            continue
+        assert own in FLOORS, f"{own} has no floor"
+        too_high = {name for name in _imports(path) if name != own and FLOORS[name] >= FLOORS[own]}
+        assert not too_high, f"{path.relative_to(PACKAGE)} reaches up or across to {too_high}"
 
 
 def test_no_module_hides_in_a_drawer():
@@ -50,21 +49,18 @@ def test_no_module_hides_in_a_drawer():
     assert not [path for path in PACKAGE.rglob("*.py") if path.stem in drawers]
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["handclip_lib.parameters.notebooks", "handclip_lib.parameters.guard", "handclip_lib.cli", "handclip_lib.runs"],
-)
-def test_light_modules_import_neither_torch_nor_pandas(module: str):
+def test_light_modules_import_neither_torch_nor_pandas():
+    light = "handclip_lib.parameters.notebooks, handclip_lib.parameters.guard, handclip_lib.cli, handclip_lib.runs"
     heavy = "{'torch', 'torchvision', 'pandas', 'matplotlib', 'IPython', 'papermill'}"
-    code = f"import sys, {module}; print(*sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, {light}; print(*sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
     assert done.stdout.split() == []
 
 
 def test_no_module_imports_at_its_top_what_takes_a_second_and_few_need():
-    slow = {"scipy.stats", "sklearn", "seaborn", "torchvision", "transformers", "open_clip", "timm"}
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.parse(path.read_text()).body:
+    slow = {"scipy.stats", "sklearn", "seaborn", "torchvision", "transformers", "open_clip", "timm", "numba"}
+    for path, tree in TREES.items():
+        for node in tree.body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
                 names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
@@ -83,11 +79,11 @@ def _evaluation_unit(module: str) -> str:
 
 def test_rooms_of_evaluation_import_one_way():
     graph: dict[str, set[str]] = {}
-    for path in (PACKAGE / "evaluation").rglob("*.py"):
+    for path in (path for path in TREES if path.is_relative_to(PACKAGE / "evaluation")):
         unit = path.relative_to(PACKAGE / "evaluation").parts[0].removesuffix(".py")
         imported = {
             _evaluation_unit(node.module)
-            for node in ast.walk(ast.parse(path.read_text()))
+            for node in ast.walk(TREES[path])
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("handclip_lib.evaluation.")
         }
         graph.setdefault(unit, set()).update(imported - {unit})
@@ -104,17 +100,21 @@ RUNS_WHAT_IT_READS = {
 }  # fmt: skip
 
 
-def _calls() -> Iterator[tuple[str, str, dict[str, str]]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+@cache
+def _calls() -> list[tuple[str, str, dict[str, str]]]:
+    """Of every call its module, its function and its arguments, by name or place."""
+    calls = []
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 options = {given.arg or "**": ast.unparse(given.value) for given in node.keywords}
                 options |= {str(place): ast.unparse(given) for place, given in enumerate(node.args)}
-                yield str(path.relative_to(PACKAGE)), ast.unparse(node.func), options
+                calls.append((str(path.relative_to(PACKAGE)), ast.unparse(node.func), options))
+    return calls
 
 
 def test_nothing_that_is_read_is_run():
-    calls = list(_calls())
+    calls = _calls()
     assert [(path, name) for path, name, _ in calls if name in RUNS_WHAT_IT_READS] == [
         ("data/decoder.py", "Image.open")
     ]
@@ -135,11 +135,11 @@ def test_folders_and_locks_are_made_by_the_one_rule_of_who_may_read_them():
 
 
 def test_modules_functions_and_rooms_stay_small_enough_to_be_read():
-    lines = {path: path.read_text().splitlines() for path in PACKAGE.rglob("*.py")}
+    lines = {path: path.read_text().splitlines() for path in TREES}
     assert {str(path): len(of) for path, of in lines.items() if len(of) > 350} == {}
     long = {}
     for path, of in lines.items():
-        for node in ast.walk(ast.parse("\n".join(of))):
+        for node in ast.walk(TREES[path]):
             if isinstance(node, ast.FunctionDef):
                 body = node.body[1:] if ast.get_docstring(node) else node.body
                 written = of[body[0].lineno - 1 : node.end_lineno] if body else []

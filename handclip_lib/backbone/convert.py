@@ -12,6 +12,7 @@ from handclip_lib.backbone.image_tower import kind_of, learning_part
 from handclip_lib.backbone.library.tower import is_clip_shaped
 from handclip_lib.backbone.load import Backbone, load_backbone
 from handclip_lib.backbone.naming import to_hugging_face
+from handclip_lib.backbone.openai_clip import ClipShape
 from handclip_lib.backbone.properties import Given, Properties
 from handclip_lib.backbone.weights import save_tensors
 from handclip_lib.data.batches import plain
@@ -42,13 +43,15 @@ def describe(path: str, given: Given = NOTHING, named: str = "") -> str:
     by = "by the fast path of CLIP's shape", "by the library's own modules"
     height, width = height_and_width(backbone.resolution)
     towers = f"image ({kind}, {height}x{width} px, {sum(p.numel() for p in visual.parameters()):,} parameters)"
-    if backbone.model.vocab_size:
-        towers += f" and text ({backbone.context_length} tokens of {backbone.model.vocab_size:,})"
+    tokens = backbone.model.vocab_size
+    if tokens:
+        towers += f" and text ({backbone.context_length} tokens of {tokens:,})"
+    of_others = f"its own has {tokens:,} tokens, not {ClipShape.vocab_size:,}"
     works = {
         "05, 03": f"yes, {by[0] if fast else by[1]}",
         "02, 04": f"yes, {by[0] if of_texts else by[1]}"
         if backbone.reads_text
-        else f"no: prompts need a text tower with CLIP's tokens, and {backbone.model.no_text}",
+        else f"no: prompts need a text tower with CLIP's tokens, and {getattr(backbone.model, 'no_text', of_others)}",
         "01, 06": "need no weights",
     }
     lines = {

@@ -131,7 +131,7 @@ def learning_part(visual: Any, activations: Tensor, last: int = ALL, recompute: 
         return visual(activations)
     x, blocks = _learning(visual, activations, last)
     if not hasattr(visual, "transformer"):
-        return visual.attnpool(_through(visual, x, blocks))
+        return _pooled(visual.attnpool, _through(visual, x, blocks))
     if blocks:
         x = _kept(recompute)(blocks[-1], _through(visual, x, blocks[:-1], recompute), 1)
     return _projected(visual, x[:, 0])
@@ -159,7 +159,7 @@ def learning_tokens(visual: Any, activations: Tensor, last: int = ALL, recompute
         return _projected(visual, x)
     pool, positions = visual.attnpool, x.flatten(2).transpose(1, 2)
     positions = positions + pool.positional_embedding[1:].to(x.dtype)
-    return torch.cat([pool(x)[:, None], pool.c_proj(pool.v_proj(positions))], dim=1)
+    return torch.cat([_pooled(pool, x)[:, None], pool.c_proj(pool.v_proj(positions))], dim=1)
 
 
 def attends(visual: Any) -> bool:
@@ -240,24 +240,47 @@ def _through(visual: Any, x: Tensor, blocks: list[Any], recompute: bool = False)
     return x
 
 
+def _pooled(pool: Any, maps: Tensor) -> Tensor:
+    """A ResNet's attention pooling, of which the mean alone asks: openai-clip's lets every place ask, and uses one."""
+    x = maps.flatten(2).transpose(1, 2)
+    x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + pool.positional_embedding.to(x.dtype)
+    asked = (pool.q_proj(x[:, :1]), pool.k_proj(x), pool.v_proj(x))
+    query, key, value = (part.unflatten(-1, (pool.num_heads, -1)).transpose(1, 2) for part in asked)
+    return pool.c_proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(1))
+
+
 def _kept(recompute: bool) -> Callable[..., Tensor]:
     return partial(checkpoint, _block, use_reentrant=False) if recompute and torch.is_grad_enabled() else _block
 
 
 def _block(block: Any, tokens: Tensor, n_kept: int, attend: Attend = F.scaled_dot_product_attention) -> Tensor:
     """One residual attention block, of which the first `n_kept` tokens come out."""
-    width, attention = tokens.shape[-1], block.attn
-    normed, weight, bias = block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias
+    attention, normed = block.attn, block.ln_1(tokens)
     if n_kept == tokens.shape[1]:
-        query, key, value = F.linear(normed, weight, bias).chunk(3, dim=-1)
+        query, key, value = _linear(attention, normed, "in_proj_").chunk(3, dim=-1)
     else:
-        query = F.linear(normed[:, :n_kept], weight[:width], bias[:width])
-        key, value = F.linear(normed, weight[width:], bias[width:]).chunk(2, dim=-1)
+        query = _linear(attention, normed[:, :n_kept], "in_proj_", slice(0, 1))
+        key, value = _linear(attention, normed, "in_proj_", slice(1, 3)).chunk(2, dim=-1)
     query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
     attended = attend(query, key, value).transpose(1, 2).flatten(2)
-    kept = tokens[:, :n_kept] + attention.out_proj(attended)
-    hidden = block.mlp.c_fc(block.ln_2(kept))
-    return kept + block.mlp.c_proj(F.gelu(hidden) if has_gelu(block) else QuickGELU.apply(hidden))
+    kept = tokens[:, :n_kept] + _linear(attention.out_proj, attended)
+    hidden = _linear(block.mlp.c_fc, block.ln_2(kept))
+    return kept + _linear(block.mlp.c_proj, F.gelu(hidden) if has_gelu(block) else QuickGELU.apply(hidden))
+
+
+def _linear(module: Any, x: Tensor, prefix: str = "", parts: slice | None = None) -> Tensor:
+    """Tokens through a matrix and its bias, or through some of the three `parts` that are stacked in it.
+
+    Where an adapter is on it, the tokens go through its factors beside the frozen matrix: neither the changed matrix
+    nor a gradient of its size, a third of a step's work, is made.
+    """
+    name, bias = f"{prefix}weight", getattr(module, f"{prefix}bias")
+    adapter = getattr(getattr(module, "parametrizations", None), name, None)
+    weight = getattr(module, name) if adapter is None else adapter.original
+    if parts is not None:
+        weight, bias = (value.unflatten(0, (3, -1))[parts].flatten(0, 1) for value in (weight, bias))
+    found = F.linear(x, weight, bias)
+    return found if adapter is None else found + adapter[0].added(x, parts or slice(None))
 
 
 def has_gelu(block: Any) -> bool:

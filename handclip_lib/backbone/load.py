@@ -19,7 +19,7 @@ from handclip_lib.data.batches import Normalisation, plain
 from handclip_lib.data.decoder import Resolution, height_and_width
 from handclip_lib.errors import BackboneError, reason_of
 from handclip_lib.finite import require_finite
-from handclip_lib.parameters.backbones import of_library
+from handclip_lib.parameters.backbones import folder_of, of_library
 from handclip_lib.parameters.parts import Model, Precision
 from handclip_lib.places import cache_folder
 
@@ -244,11 +244,17 @@ def _ready(
 
 
 def configured_backbone(config: Model, device: str = "", progress: bool = True) -> Backbone:
-    """The backbone that a notebook's parameters name; raises as `load_backbone`."""
-    return load_backbone(
+    """The backbone that a notebook's parameters name; raises as `load_backbone`.
+
+    A private run calls weights of one's own by their fingerprint alone: a report leaves out the figures that show what
+    a folder is called.
+    """
+    found = load_backbone(
         config.backbone, config.weights, device or config.device, config.download_root, config.size, given_in(config),
         progress, config.embedding_precision,
     )  # fmt: skip
+    of_ones_own = config.weights or folder_of(config.backbone)
+    return replace(found, name=f"weights {found.fingerprint[:8]}") if config.private and of_ones_own else found
 
 
 def given_in(config: Model) -> Given:

@@ -18,9 +18,9 @@ from handclip_lib.data.decoder import is_image
 from handclip_lib.data.open import CAUTIONS, READERS, open_dataset, recognised
 from handclip_lib.data.splits import PROTOCOLS, Split, make_split
 from handclip_lib.data.survey import POOR, UNREADABLE, Survey, measure_quality, reasons, survey
-from handclip_lib.data.table import AGE_BANDS, ASPECTS, UNKNOWN, UNSPECIFIED, HandTable, as_groups, own_groups
+from handclip_lib.data.table import ASPECTS, UNSPECIFIED, HandTable, as_groups, copied_names, in_order, own_groups
 from handclip_lib.errors import DataError
-from handclip_lib.places import METADATA, find_data_root
+from handclip_lib.places import LABELS, METADATA, find_data_root
 from handclip_lib.terminal import counted, one_line, some_of, visible
 
 ATTRIBUTES = ("aspect", "gender", "skin_color", "age", "accessories", "nail_polish", "irregularities")
@@ -133,7 +133,7 @@ def data_cautions(split: Split) -> list[str]:
         found.append(f"The {parts}: counts of people here, and intervals over them, take each for a person of its own.")
     if (tested["session"] != "").any() and not split.crosses_sessions:
         found.append("Queries and their gallery images may be of one session: protocol cross_session parts them.")
-    return found
+    return found + [f"{said}." for said in copied_names(split.identities("test"))]
 
 
 def left_out_reasons(table: HandTable) -> pd.DataFrame:
@@ -170,10 +170,9 @@ def attribute_counts(table: HandTable) -> pd.DataFrame:
         values = images[attribute]
         if values.isna().all() or values.astype("string").eq("").all():
             continue
-        grouped = images.groupby(as_groups(values), sort=True)["identity"]
+        grouped = images.groupby(as_groups(values))["identity"]
         part = pd.DataFrame({"images": grouped.size(), "identities": grouped.nunique()})
-        if attribute == "age":
-            part = part.reindex([band for band in (*AGE_BANDS, UNKNOWN) if band in part.index])
+        part = part.reindex(in_order(attribute, part.index))
         parts.append(part.rename_axis("value").reset_index().assign(attribute=attribute))
     if not parts:
         return pd.DataFrame(columns=["attribute", "value", "images", "identities"])
@@ -300,7 +299,7 @@ def check(
             found[aspect], made = split_counts(split), split.meta["protocol"]
         except DataError as error:
             found[aspect] = str(error)
-    named = {METADATA, *table.left_out["path"]}
+    named = {METADATA, LABELS if table.dataset == "csv" else "", *table.left_out["path"]}
     others = [path for path in data_files(table.dataset, folder) if not is_image(path) and path not in named]
     many = counted(len(others), "file")
     said = [f"{many} without a photograph's name, not looked at ({others[0]})"] if others else []

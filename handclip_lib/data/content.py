@@ -13,8 +13,6 @@ from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from handclip_lib.errors import WriteError
 from handclip_lib.files import whole_file
 from handclip_lib.machine import cores
@@ -48,6 +46,8 @@ def content_keys(root: Path | str, paths: Iterable[str], progress: bool = True) 
 
     def keys(some: tuple[str, ...]) -> list[str]:
         return [_key(f"{root}/{path}", path, known, new) for path in some]
+
+    from tqdm.auto import tqdm  # imports much, and whoever lists runs reads no data
 
     found: list[str] = []
     bar = tqdm(total=len(paths), desc="reading files", unit="file", disable=not progress, leave=False, delay=1)

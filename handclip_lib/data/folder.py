@@ -21,7 +21,7 @@ from handclip_lib.data.layout import (
 )
 from handclip_lib.data.table import HandTable
 from handclip_lib.errors import DataError
-from handclip_lib.terminal import some_of
+from handclip_lib.terminal import counted, some_of
 
 ROLE = re.compile(r"(train|val|query|gallery)([0-9]*)|(test)")
 MARKET = "bounding_box_train"
@@ -90,8 +90,9 @@ def _told(rows: Sequence[Row]) -> list[str]:
     """Number the captures of rows; notes on that, on their sessions, and on hands of no aspect."""
     notes = [number_captures(rows)]
     if sessions := sorted({str(row["session"]) for row in rows if row.get("session")}):
-        notes.append(f"folders are read as {len(sessions)} sessions of people ({some_of(sessions, 3)})")
-    if any(row.get("side") and not row.get("aspect") for row in rows):
+        many = counted(len(sessions), "session")
+        notes.append(f"folders are read as {many} of people ({some_of(sessions, 3)})")
+    if len({row["side"] for row in rows if row.get("side") and not row.get("aspect")}) > 1:
         notes.append("the left and the right hand of a person are one identity: -p identity hand makes them two")
     return [note for note in notes if note]
 

@@ -137,7 +137,7 @@ def _fault(rows: pd.DataFrame, held_out: Sequence[Sequence[str]]) -> str:
     left = min(rows["identity"][~rows["subject"].isin(fold)].nunique() for fold in held_out)
     if left < FEWEST_TRAINED:
         most = max(map(len, held_out))
-        return f"without a share of {most} people {left} identities would train, of at least {FEWEST_TRAINED}"
+        return f"holding out {most} people leaves {left} identities to train, of at least {FEWEST_TRAINED}"
     return ""
 
 

@@ -14,7 +14,7 @@ from handclip_lib.data.folder import MARKET
 from handclip_lib.data.layout import aspect_columns, number_captures
 from handclip_lib.data.table import ASPECTS, COLUMNS, HandTable, capture_number, misplaced
 from handclip_lib.errors import DataError
-from handclip_lib.files import write_text
+from handclip_lib.files import whole_file
 from handclip_lib.places import LABELS, METADATA, PHOTOGRAPHS
 
 HAND_INFO_NEEDED = ("id", "accessories", "aspectOfHand", "imageName")
@@ -79,8 +79,9 @@ def _table(file: Path, needed: Sequence[str], remedy: str) -> pd.DataFrame:
         DataError: It cannot be read, has no row, or not all columns that are needed, or one twice, or one of no name.
     """
     try:
+        mark = _mark_of(file, needed)
         with file.open(encoding="utf-8-sig", newline="") as opened:
-            reader = csv.reader(opened, strict=True)
+            reader = csv.reader(opened, delimiter=mark, strict=True)
             lines = dict((reader.line_num, row) for row in reader if any(row))  # noqa: C402 - the line is each row's
         if not lines:
             raise ValueError("it is empty")
@@ -91,8 +92,9 @@ def _table(file: Path, needed: Sequence[str], remedy: str) -> pd.DataFrame:
             raise ValueError(f"{len(header)} columns, and {len(longer[0])} cells in the row of {longer[0][0]!r}")
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{file} cannot be read as a table ({error}); {remedy}") from error
+    known = {name.casefold(): name for name in (*COLUMNS, "role", "draw", *needed)}
     padded = [(row + [""] * len(header))[: len(header)] for row in rows]
-    frame = pd.DataFrame(padded, [*lines][1:], [name.strip() for name in header])
+    frame = pd.DataFrame(padded, [*lines][1:], [known.get(name.strip().casefold(), name.strip()) for name in header])
     kept = (frame.columns != "") | (frame != "").any().to_numpy()  # a spreadsheet adds empty columns,
     kept[0] &= frame.columns[0] != ""  # and pandas its index
     frame = frame.loc[:, kept]
@@ -185,13 +187,10 @@ def read_labels(root: Path | str) -> HandTable:
     if not (root / LABELS).exists():
         write = f"write it with `handclip data manifest {root}`, or name the folder it is in"
         raise DataError(f"{root / LABELS} does not exist; {write}")
-    frame = _table(
-        root / LABELS,
-        NEEDED,
-        f"write it as CSV in UTF-8 with commas between cells, a row an image: {', '.join(NEEDED)}, …",
-    )
+    frame = _table(root / LABELS, NEEDED, f"write it as CSV in UTF-8, a row an image: {', '.join(NEEDED)}, …")
     own = [name for name in frame.columns if name not in ("identity", "subject")]  # whose spaces are looked at later
     frame[own] = frame[own].apply(lambda column: column.str.strip())
+    frame["path"] = [_below(root, path) for path in frame["path"]]
     rows: list[dict[str, object]] = []
     left_out: dict[str, str] = {}
     for line, record in zip(frame.index, frame.to_dict("records"), strict=True):
@@ -213,6 +212,23 @@ def read_labels(root: Path | str) -> HandTable:
         if (given is None and first is not row) or first.get("identity") != row.get("identity"):
             raise DataError(f"{root / LABELS}: {row['path']} is listed more than once; keep one row an image and draw")
     return HandTable.build("csv", root, listed.values(), left_out, given, filter(None, notes))
+
+
+def _mark_of(file: Path, needed: Sequence[str]) -> str:
+    """What parts the columns: the mark by which the first line of any text names those that are needed; else a comma.
+
+    Spreadsheets of a language whose numbers have a decimal comma write semicolons.
+    """
+    with file.open(encoding="utf-8-sig") as opened:
+        first = next((line.casefold() for line in opened if line.strip(' ,;\t|"\n')), "")
+    wanted = {name.casefold() for name in needed}
+    return next((mark for mark in ",;\t|" if wanted <= {name.strip(' "\n') for name in first.split(mark)}), ",")
+
+
+def _below(root: Path, path: str) -> str:
+    """A path as it is below the folder: programs write whole ones, and Windows parts folders by a backslash."""
+    parted = path if "\\" not in path or (root / path).is_file() else path.replace("\\", "/")
+    return parted.removeprefix(f"{root.as_posix()}/")
 
 
 def _path_fault(root: Path, path: str) -> str:
@@ -278,7 +294,8 @@ def write_labels(root: Path, file: Path, read: Callable[[], HandTable]) -> tuple
         frame, notes = _by_names(root, str(error))
     names = [name for name in COLUMNS if name in NEEDED or (frame[name].notna() & (frame[name] != "")).any()]
     frame = frame[[name for name in names if name != "subject" or (frame["subject"] != frame["identity"]).any()]]
-    write_text(file, frame.to_csv(index=False, lineterminator="\n"))
+    with whole_file(file, "name a file of yours: --out FILE") as private:
+        private.write_text(frame.to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="")
     return frame, notes
 
 

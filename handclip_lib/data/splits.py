@@ -294,12 +294,14 @@ def _unqueryable(table: HandTable, rows: pd.DataFrame, aspect: str, protocol: st
     if protocol == CROSS_SESSION:
         per_identity, of_what = of_each["session"].nunique(), "sessions"
     found = sorted(per_identity.index[per_identity == 1], key=identity_order)
-    if len(per_identity) < 2 or len(found) == len(per_identity):
-        others = "" if protocol in ("proportional", "test_only") else ", or protocol='proportional'"
+    able = len(per_identity) - len(found)
+    if able < 2:  # an interval over identities needs two that have a query
+        lacking = {"proportional": ", or protocol='test_only', which trains nobody", "test_only": ""}
+        others = lacking.get(protocol, ", or protocol='proportional'")
         raise DataError(
             f"{table.root}, aspect {aspect}, protocol {protocol}: {counted(len(per_identity), 'test identity')}, "
-            f"{len(per_identity) - len(found)} of which with two {of_what} or more; at least two identities and one "
-            f"query are needed. Use photographs of more people, more of each, or another aspect{others}"
+            f"{able} of which with two {of_what} or more; at least two such identities are needed. "
+            f"Use photographs of more people, more of each, or another aspect{others}"
         )
     return found
 

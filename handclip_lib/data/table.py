@@ -10,6 +10,7 @@ import pandas as pd
 
 from handclip_lib.errors import DataError
 from handclip_lib.places import HD_DISTRACTORS
+from handclip_lib.terminal import counted
 
 ASPECTS = ("dorsal_r", "dorsal_l", "palmar_r", "palmar_l")
 UNSPECIFIED = "unspecified"
@@ -24,6 +25,10 @@ DTYPES = {
 COLUMNS = tuple(DTYPES)
 AGE_BANDS = {"<20": 0, "20-29": 20, "30-39": 30, "40+": 40}
 """Bands of years and where they begin, in which people are counted and figures reported."""
+ORDERS = {"age": tuple(AGE_BANDS), "skin_color": ("very fair", "fair", "medium", "dark")}
+"""Groups whose order is no alphabet's, by attribute: bands of years, and skin from light to dark."""
+COPY = re.compile(r" ?\([0-9]+\)| - (copy|kopie|copie)( \([0-9]+\))?| copy( [0-9]+)?", re.IGNORECASE)
+"""What a system adds to the name of a folder that it copies beside one of that name."""
 MOST_GROUPS = 20
 UNKNOWN = "unknown"
 
@@ -80,9 +85,35 @@ def as_groups(values: pd.Series) -> "pd.Series[str]":
     return values.astype("string").replace({"True": "yes", "False": "no", "": UNKNOWN}).fillna(UNKNOWN)
 
 
+def in_order(attribute: str, groups: Iterable[str]) -> list[str]:
+    """Groups of an attribute as one reads them: in its order of `ORDERS`, others after it by name, "unknown" last."""
+    order = ORDERS.get(attribute, ())
+    return sorted(
+        groups,
+        key=lambda group: (
+            group == UNKNOWN, order.index(group) if group in order else len(order), natural_order(group),
+        ),
+    )  # fmt: skip
+
+
 def own_groups(images: pd.DataFrame) -> list[str]:
     """Columns that a data set has beside `COLUMNS` and that make groups: two values or more, and not too many."""
     return [name for name in images.columns if name not in COLUMNS and 2 <= images[name].nunique() <= MOST_GROUPS]
+
+
+def copied_names(names: Iterable[str]) -> list[str]:
+    """A sentence on people whose names a system may have made of one: each half is taken for another."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        copied = next((end for end in COPY.finditer(name) if end.start() and end.end() == len(name)), None)
+        alike.setdefault(name[: copied.start()] if copied else name, []).append(name)
+    several = [sorted(some, key=natural_order) for some in alike.values() if len(some) > 1]
+    if not several:
+        return []
+    return [
+        f"{counted(len(several), 'person')} may be counted more than once, as copies of folders are called: "
+        f"{' and '.join(map(repr, several[0]))}; move the photographs of one person into one folder"
+    ]
 
 
 @dataclass(frozen=True)
@@ -176,6 +207,8 @@ def _in_one_form(root: Path, frame: pd.DataFrame) -> list[str]:
         forms = {name: unicodedata.normalize("NFC", name).strip() for name in first[column]}
         _refuse_alike(root, dict(zip(first[column], first["path"], strict=True)), forms)
         changed = [name for name, form in forms.items() if name != form]
+        if column == "identity":
+            notes += copied_names(forms.values())
         if changed and column == "identity":
             some = f"{changed[0]!a} is {forms[changed[0]]!a}"
             notes.append(f"spaces around names were ignored and letters composed, of {len(changed)} people: {some}")

@@ -1,12 +1,14 @@
 """Embeddings of images, by a model and by trivial baselines: each file is encoded once, and a killed run resumes."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import safetensors
@@ -14,18 +16,21 @@ import safetensors.numpy
 from PIL import Image
 from tqdm.auto import tqdm
 
-from handclip_lib.backbone.load import Backbone
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.errors import EvaluationError
 from handclip_lib.files import UNSEALED, is_sealed, seal, whole_file
 from handclip_lib.finite import require_finite
 from handclip_lib.machine import free_memory
 from handclip_lib.models.embeddings import GivenEmbeddings
-from handclip_lib.models.trained import Encoder, Trained
 from handclip_lib.places import cache_folder
+
+if TYPE_CHECKING:
+    from handclip_lib.backbone.load import Backbone
+    from handclip_lib.models.trained import Encoder, Trained  # with torch, which a search of embeddings does without
 
 logger = logging.getLogger("handclip")
 BLOCK = 512  # images between two saves
+AT_ONCE = 2**14  # embeddings scaled at once
 BASELINE = "trivial baseline: "  # what their names begin with
 PIXEL_SIDE = 32
 HUES, SATURATIONS, VALUES = 16, 8, 8
@@ -59,13 +64,18 @@ class Features:
         if embeddings.ndim != 2 or len(embeddings) != len(paths):
             said = f"embeddings have shape {embeddings.shape} for {len(paths)} images"
             raise EvaluationError(f"{said}; (n, size) is wanted")
-        length = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
+        length, scaled = np.empty((len(paths), 1)), np.empty_like(embeddings)
+        blocks = [slice(start, start + AT_ONCE) for start in range(0, len(paths), AT_ONCE)]
+        for rows in blocks:  # float64 of all would take four times the memory
+            length[rows] = np.linalg.norm(embeddings[rows].astype(np.float64), axis=1, keepdims=True)
         bad = ~np.isfinite(length[:, 0]) | (length[:, 0] == 0)
         if bad.any():
             kind = "zero" if length[bad][0, 0] == 0 else "not finite"
             said = f"the embedding of {paths[int(np.argmax(bad))]} is {kind} ({int(bad.sum())} of {len(paths)})"
             raise EvaluationError(f"{said}; check the weights, or the file it is of, and use float32")
-        return cls(paths, (embeddings / length).astype(np.float32), length[:, 0].astype(np.float32))
+        for rows in blocks:
+            scaled[rows] = embeddings[rows] / length[rows]
+        return cls(paths, scaled, length[:, 0].astype(np.float32))
 
     @property
     def raw(self) -> "Features":
@@ -119,17 +129,31 @@ def extract_features(
             for pixels in _ahead(images.pixels, batches, buffers):
                 parts.append(np.asarray(encode(pixels), np.float32))
                 bar.update(len(parts[-1]))
-            block = np.concatenate(parts)
+            # in C order: safetensors writes the memory as it lies, and would scramble a Fortran array
+            block = np.ascontiguousarray(np.concatenate(parts))
             # Checked before it is kept: a damaged embedding must not come back from the cache.
             Features.normalised([images.paths[row] for row in rows], block)
-            with whole_file(file) as private:
-                safetensors.numpy.save_file({"embeddings": block}, private, UNSEALED)
-                seal(private)
+            _keep(file, block)
         else:
             bar.update(len(rows))
         blocks.append(block)
     bar.close()
     return Features.normalised(images.paths, np.concatenate(blocks)[place.ravel()])
+
+
+def remembered(key: str, n: int, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """What `make` makes, (n, m), kept in the feature cache; `key` names all that it is made of."""
+    digest = blake2b(key.encode(), digest_size=16).hexdigest()
+    file = cache_folder() / "features" / digest / f"{0:08d}.safetensors"
+    if (found := _kept(file, n)) is None:
+        _keep(file, found := make())
+    return found
+
+
+def _keep(file: Path, block: np.ndarray) -> None:
+    with whole_file(file) as private:
+        safetensors.numpy.save_file({"embeddings": block}, private, UNSEALED)
+        seal(private)
 
 
 def _ahead(pixels: np.ndarray, batches: list[np.ndarray], buffers: list[np.ndarray]) -> Iterator[np.ndarray]:
@@ -149,7 +173,7 @@ def _ahead(pixels: np.ndarray, batches: list[np.ndarray], buffers: list[np.ndarr
 
 
 def _kept(file: Path, n: int) -> np.ndarray | None:
-    """The block of n embeddings that was written; None where there is none, or it is damaged: it is made again."""
+    """The block of n rows that was written; None where there is none, or it is damaged: it is made again."""
     if not file.exists():
         return None
     try:
@@ -160,7 +184,7 @@ def _kept(file: Path, n: int) -> np.ndarray | None:
         whole = False
     if whole:
         return block
-    logger.warning("%s of the feature cache is damaged; its images are encoded again", file)
+    logger.warning("%s of the feature cache is damaged; what it held is computed again", file)
     return None
 
 
@@ -181,13 +205,15 @@ def histogram_embeddings(images: DecodedImages) -> Features:
     The cosine of two square-rooted histograms is their Bhattacharyya coefficient.
     """
     rows = []
+    counts = (HUES, SATURATIONS, VALUES)
+    hue, saturation, value = ((np.arange(256) * n // 256).astype(np.uint16) for n in counts)  # the bin of each byte
+    hue, saturation = hue * (SATURATIONS * VALUES), saturation * VALUES
     for pixels in images.pixels:
-        hsv = np.asarray(Image.fromarray(pixels).convert("HSV"), np.int64).reshape(-1, 3)
-        skin = hsv[hsv[:, 1] > SKIN_SATURATION * 255]
-        hsv = skin if len(skin) else hsv
-        hue, saturation, value = (hsv * (HUES, SATURATIONS, VALUES) // 256).T
-        bins = (hue * SATURATIONS + saturation) * VALUES + value
-        rows.append(np.sqrt(np.bincount(bins, minlength=HUES * SATURATIONS * VALUES)))
+        sides = [np.asarray(side).ravel() for side in Image.fromarray(pixels).convert("HSV").split()]
+        skin = sides[1] > SKIN_SATURATION * 255
+        h, s, v = (side[skin] for side in sides) if skin.any() else sides
+        bins = hue[h] + saturation[s] + value[v]
+        rows.append(np.sqrt(np.bincount(bins, minlength=math.prod(counts))))
     return Features.normalised(images.paths, np.stack(rows))
 
 
@@ -196,12 +222,12 @@ def is_baseline(model: str) -> bool:
     return model.startswith((BASELINE, "floor: "))
 
 
-def key_of(model: Backbone | Trained) -> str:
+def key_of(model: "Backbone | Trained") -> str:
     """What a model's embeddings are kept under: those of another precision are others."""
     return model.fingerprint if model.precision == "fp32" else f"{model.fingerprint} {model.precision}"
 
 
-def embed(model: Encoder, images: DecodedImages, batch_size: int = 32) -> Features:
+def embed(model: "Encoder", images: DecodedImages, batch_size: int = 32) -> Features:
     """Embed images by a model, or take what another program made of them."""
     if isinstance(model, GivenEmbeddings):
         return Features.normalised(images.paths, model.of(images.paths))
@@ -209,7 +235,7 @@ def embed(model: Encoder, images: DecodedImages, batch_size: int = 32) -> Featur
 
 
 def embed_with_baselines(
-    model: Encoder, images: DecodedImages, batch_size: int = 32, name: str = ""
+    model: "Encoder", images: DecodedImages, batch_size: int = 32, name: str = ""
 ) -> dict[str, Features]:
     """Embed images by a model, first and called `name` or its own, by their pixels, and by their histogram."""
     own = embed(model, images, batch_size)

@@ -219,7 +219,7 @@ def paired_difference(
     sums, counts = by_identity(values - reference, identities)
     n, all_of, total = len(counts), sums.sum(0), counts.sum()
     if n < 2:
-        raise EvaluationError(f"{n} identities have a value; a test over identities needs at least two")
+        raise EvaluationError(f"identities with a value: {n}; a test over identities needs at least two")
     rounding = 1e-9 * np.abs(sums).sum(0)
     as_far, lows, highs = np.zeros(sums.shape[1]), [], []
     for flipped in _flips(n, samples, seed):

@@ -49,6 +49,8 @@ COUNTS = ("comparisons_per_second", "template_bytes", "images", "queries")
 OF_A_SHARE = re.compile(r"_(low|high|sd|spread|macro|validation|gain|chance)$")
 DIFFERENCE = re.compile(r"_(gain|gap|difference)$")
 """Columns of shares that are one share less another: percentage points, and no percent of anything."""
+OF_LARGER = ("rank5", "rank10")
+"""Columns that a table of small galleries has no values for, and is shown without."""
 RESULTS = "results"
 VALIDATED = "val_"
 """How the columns begin that a training measures on its validation images."""
@@ -87,7 +89,8 @@ def readable(frame: "pd.DataFrame") -> "pd.DataFrame":
     how = frame.attrs.get(RESULTS)
     if how is None:
         return formatted(frame)
-    shown = [name + end for name in how["shown"] for end in ("", "_low", "_high") if name + end in frame]
+    told = [name for name in how["shown"] if name not in OF_LARGER or name not in frame or frame[name].notna().any()]
+    shown = [name + end for name in told for end in ("", "_low", "_high") if name + end in frame]
     some = (frame[shown] if shown else frame).rename(columns=str)
     if "attribute" in some:  # its values are columns of a data set, such as skin_color
         some = some.assign(attribute=[heading(str(name)) if name else name for name in some["attribute"]])

@@ -28,6 +28,7 @@ def main(notebook: str) -> None:
     import_ahead(Path(notebook))
     gc.enable()
     gc.freeze()
+    gc.set_threshold(10_000, 20, 20)  # a figure has 30,000 parts: a tenth of its time by Python's own 700
     app.start()
 
 

@@ -1,6 +1,5 @@
 """Run a notebook to a report: parameters checked before a kernel starts, an honest status, a whole report."""
 
-import importlib
 import json
 import os
 import select
@@ -200,8 +199,8 @@ def _run(
     began = time.monotonic()
     private = folder / ".executing.ipynb"
     begin_file(folder / LOG)
-    # a second to import, needed when the run ends: meanwhile
-    threading.Thread(target=importlib.import_module, args=("handclip_lib.report.cells",), daemon=True).start()
+    readied = threading.Thread(target=_ready_for_a_report, daemon=True)  # a second's work, needed when the run ends
+    readied.start()
     task = {
         "notebook": str(notebook), "output": str(private), "parameters": str(folder / "parameters.yml"),
         "log": str(folder / LOG), "environment": {RUN_FOLDER: str(folder)}, "last": last,
@@ -213,7 +212,14 @@ def _run(
     status, error = _outcome(code, stopped_by, record, folder / "executed.ipynb")
     record |= {"status": status, "error": error, "finished": now(), "seconds": round(time.monotonic() - began, 1)}
     write_record(folder, record)
+    readied.join()
     return Launched(folder, status, error, _reported(folder, status, anew=True))
+
+
+def _ready_for_a_report() -> None:
+    from handclip_lib.report.cells import get_ready
+
+    get_ready()
 
 
 def _reported(folder: Path, status: str, *, anew: bool = False) -> Path:

@@ -35,14 +35,14 @@ SECTIONS = ("fixed", "grid", "list")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training of a run stands: `epoch` of `epochs` are done, by the file written after each."""
+    """Where a training of a run stands: `epoch` of `epochs` are done, by the file of its folder written after each."""
 
-    file: Path
+    file: str
     epoch: int
     epochs: int
 
     def __str__(self) -> str:
-        return f"{self.file.name}, epoch {self.epoch} of {self.epochs}"
+        return f"{self.file}, epoch {self.epoch} of {self.epochs}"
 
 
 @dataclass(frozen=True)
@@ -167,14 +167,20 @@ def run_folder(notebook: Path, config: Parameters, read: Mapping[str, str] | Non
 
 
 def find_checkpoint(folder: Path) -> Checkpoint | None:
-    """Where the training of a run stands, read from the head of its file; None where there is none to read."""
-    for name in TRAINING_CHECKPOINTS:
-        if not (folder / name).is_file():  # a pipe would be waited for
+    """Where the training of a run stands, read from the head of its file; None where there is none to read.
+
+    The training of all people is the last; before it come those without a fold, and before them all prompts.
+    """
+    image, prompts = TRAINING_CHECKPOINTS
+    folds = sorted(folder.glob(f"folds/*/{image}"), key=lambda file: (len(file.parent.name), file.parent.name))
+    for file in (folder / image, *reversed(folds), folder / prompts):
+        if not file.is_file():  # a pipe would be waited for
             continue
         try:
-            with safetensors.safe_open(folder / name, "np") as opened:
+            with safetensors.safe_open(file, "np") as opened:
                 facts = json.loads((opened.metadata() or {})["handclip"])
-            return Checkpoint(folder / name, len(facts["history"]) - 1, int(facts["options"]["epochs"]))
+            name = file.relative_to(folder).as_posix()
+            return Checkpoint(name, len(facts["history"]) - 1, int(facts["options"]["epochs"]))
         except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError):
             continue
     return None

@@ -211,7 +211,7 @@ def _real(name: str, values: np.ndarray) -> np.ndarray:
     if values.dtype.kind not in "fiu":
         raise ValueError(f"{name} is {values.dtype} and no real numbers")
     with np.errstate(over="ignore"):  # what float32 does not hold becomes infinity, which is refused by name
-        return values.astype(np.float32)
+        return values.astype(np.float32, copy=False)
 
 
 def _pyarrow() -> tuple[Any, Any]:

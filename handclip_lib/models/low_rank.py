@@ -8,6 +8,7 @@ the weight gives the changed one, and merged it is the same numbers.
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
 
@@ -41,6 +42,11 @@ class LowRank(torch.nn.Module):
     def change(self) -> Tensor:
         """What is added, shape (outputs, inputs)."""
         return (self._scale * self.up @ self.down).flatten(0, 1)
+
+    def added(self, x: Tensor, parts: slice) -> Tensor:
+        """What some parts add to what x (…, inputs) gives, shape (…, their outputs), by the factors one by one."""
+        inner = F.linear(x, self.down[parts].flatten(0, 1)).unflatten(-1, (-1, self.down.shape[1]))
+        return torch.einsum("...pr,por->...po", inner, self._scale * self.up[parts]).flatten(-2)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The changed weight."""

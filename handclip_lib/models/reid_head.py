@@ -59,7 +59,7 @@ class ReidEncoder(torch.nn.Module):
         """
         super().__init__()
         if n_identities < 2:
-            raise ConfigError(f"{n_identities} identities train; a classifier needs at least two")
+            raise ConfigError(f"identities that train: {n_identities}; a classifier needs at least two")
         if options.recompute and not can_recompute(backbone.model.visual):
             why = "a ResNet's batch norms would count every image twice, and another library's modules are left alone"
             raise ConfigError(f"recompute=True: {why}; leave it off")

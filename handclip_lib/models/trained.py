@@ -175,7 +175,8 @@ def load_evaluated(config: Evaluation, training: Training | None) -> Encoder:
     Or the embeddings of another program, which stand in its place.
     """
     if config.embeddings:
-        return read_embeddings(Path(config.embeddings).expanduser())
+        given = read_embeddings(Path(config.embeddings).expanduser())
+        return replace(given, name="embeddings") if config.private else given  # as `configured_backbone` has it
     if training is None:
         return configured_backbone(config)
     return load_trained(training, config.device, config.embedding_precision)

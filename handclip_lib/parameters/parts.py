@@ -63,7 +63,7 @@ def choices_of(annotation: Any) -> list[Any]:
 class Parameters(BaseModel):
     """What every part and every notebook asks."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
     notebook: ClassVar[str]
 
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of every draw")
@@ -117,7 +117,7 @@ class Data(Shown):
         return found
 
 
-class Model(Parameters):
+class Model(Shown):
     """Which CLIP embeds them."""
 
     backbone: Annotated[BackboneName | str, AfterValidator(known_backbone)] = Field(

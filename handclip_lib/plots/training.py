@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.cluster.hierarchy import leaves_list, linkage
 
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.evaluation.ranking.confusion import Confusion
@@ -176,6 +175,8 @@ def cluster_order(text: np.ndarray) -> np.ndarray:
     """An order of the identities in which similar texts are neighbours: average linkage of the cosine, (n,)."""
     if len(text) < 3:
         return np.arange(len(text))
+    from scipy.cluster.hierarchy import leaves_list, linkage  # a fifth of a second, which most reports do without
+
     return leaves_list(linkage(_unit(text), "average", "cosine", optimal_ordering=True))
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,10 @@ import nbformat
 from bleach import clean
 from bleach.css_sanitizer import CSSSanitizer
 from bs4 import BeautifulSoup, Tag
-from nbconvert import HTMLExporter
+from nbconvert import HTMLExporter, TemplateExporter
+from nbconvert.filters import Highlight2HTML
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
-from nbformat import NotebookNode
+from nbformat import NotebookNode, v4
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
@@ -34,6 +36,7 @@ TAGS = frozenset({
     "thead", "tr", "u", "ul",
 })  # fmt: skip
 SWALLOWED = ["script", "style", "iframe", "object", "embed", "template", "noscript", "svg", "math", "link", "meta"]
+MAY_GO = re.compile("|".join(["<img", *(f"<{name}" for name in SWALLOWED)]), re.IGNORECASE)
 ATTRIBUTES = frozenset({"alt", "class", "colspan", "height", "open", "rowspan", "scope", "start", "title", "width"})
 STYLES = ["background-color", "color", "font-style", "font-weight", "text-align"]
 PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,")
@@ -96,12 +99,9 @@ def notebook_cells(
     missing = [panel.alt for panel in panels if panel.alt not in placed]
     if missing:
         raise RunError(f"{path} has no picture described as {missing[0]!r}…; run it again with this version")
-    config = Config({"NbConvertBase": {"display_data_priority": list(DISPLAY_PRIORITY)}})
-    exporter = HTMLExporter(config=config, template_name="page", extra_template_basedirs=[str(TEMPLATES)])
-    exporter.exclude_anchor_links = True
-    exporter.register_filter("clean_html", cleaned)
-    body, _ = exporter.from_notebook_node(notebook)
-    soup = BeautifulSoup(body, "html.parser")
+    soup = BeautifulSoup(_as_html(notebook), "html.parser")
+    for picture in soup.find_all("img", alt=False):
+        picture["alt"] = "No description has been provided for this image"
     for paragraph in soup.select(".prose > p"):
         if paragraph.strong and paragraph.strong.get_text() in OF_THE_NOTEBOOK:
             paragraph.decompose()
@@ -110,10 +110,31 @@ def notebook_cells(
     for number, table in enumerate(soup.find_all("table"), start=1):
         _make_legible(soup, table, number)
     for cell in soup.select("section.cell"):
-        if not cell.select(":scope > :not(.code)"):
+        if all(part.get("class") == ["code"] for part in cell.find_all(True, recursive=False)):
             cell["class"] = "cell quiet"
     style = HtmlFormatter(style="default").get_style_defs(".highlight")
     return Cells(str(soup), style, title, contents, errors[0] if errors else "")
+
+
+def get_ready() -> None:
+    """Do what only the first notebook of a process takes: compile the templates, import what colours code."""
+    output = v4.new_output("display_data", {"text/html": "<p>"})
+    _as_html(v4.new_notebook(cells=[v4.new_markdown_cell("#"), v4.new_code_cell("1", outputs=[output])]))
+
+
+def _as_html(notebook: NotebookNode) -> str:
+    # its parent's: its own parses the page once more, for classes of other templates and for pictures without words
+    return TemplateExporter.from_notebook_node(_exporter(), notebook)[0]
+
+
+@cache
+def _exporter() -> HTMLExporter:
+    config = Config({"NbConvertBase": {"display_data_priority": list(DISPLAY_PRIORITY)}})
+    exporter = HTMLExporter(config=config, template_name="page", extra_template_basedirs=[str(TEMPLATES)])
+    exporter.exclude_anchor_links = True
+    exporter.register_filter("clean_html", cleaned)
+    exporter.register_filter("highlight_code", Highlight2HTML(pygments_lexer="ipython3", parent=exporter))
+    return exporter
 
 
 def _end_with_the_failure(notebook: NotebookNode) -> None:
@@ -141,13 +162,15 @@ def cleaned(text: str) -> str:
     nbconvert's `SanitizeHTML` cleans the source of prose, not what becomes of it, so that its links and pictures come
     through; and it keeps the text of scripts and drops inlined pictures.
     """
-    soup = BeautifulSoup(text, "html.parser")
-    for element in soup.find_all(SWALLOWED):
-        element.decompose()
-    for picture in soup.find_all("img", src=lambda source: source is None or not PICTURE.match(source)):
-        picture.decompose()
+    if MAY_GO.search(text):
+        soup = BeautifulSoup(text, "html.parser")
+        for element in soup.find_all(SWALLOWED):
+            element.decompose()
+        for picture in soup.find_all("img", src=lambda source: source is None or not PICTURE.match(source)):
+            picture.decompose()
+        text = str(soup)
     protocols, css = ["http", "https", "mailto", "data"], CSSSanitizer(allowed_css_properties=STYLES)
-    return clean(str(soup), TAGS, _is_allowed, protocols, strip=True, css_sanitizer=css)
+    return clean(text, TAGS, _is_allowed, protocols, strip=True, css_sanitizer=css)
 
 
 def _is_allowed(tag: str, name: str, value: str) -> bool:

@@ -97,8 +97,9 @@ def keep_report(run_folder: Path) -> None:
     newer = report.is_file() and record.is_file() and report.stat().st_mtime >= record.stat().st_mtime
     if run.get("status") == "succeeded" and newer and not (run_folder / "executed.ipynb").is_file():
         raise RunError(
-            f"{run_folder / 'executed.ipynb'} is not there, so report.html, which may hold its figures, is kept; "
-            "run it again with --force, or delete report.html for a report of the record alone"
+            f"{run_folder / 'executed.ipynb'} is not there, of which reports are made: report.html, which may hold its "
+            "figures, is kept, and none is written; run it again with --force, or delete report.html for a report of "
+            "the record alone"
         )
 
 

@@ -268,6 +268,7 @@ class Claim:
         self._thread.join(BEAT)  # a file server that hangs is not waited for
         with suppress(OSError):
             self._file.unlink(missing_ok=True)
+            self._file.parent.rmdir()  # only an empty one goes: of a run that a full disk kept from being recorded
         self._lock.release()
 
     def __enter__(self) -> "Claim":

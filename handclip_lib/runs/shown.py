@@ -9,16 +9,23 @@ if TYPE_CHECKING:
 
 
 def as_png(figure: "Figure", dpi: float) -> bytes:
-    """What `savefig` writes of a figure, by one drawing: it draws all twice, once for the layout alone."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    """The pixels `savefig` writes of a figure, by one drawing: it draws all twice, once for the layout alone.
 
-    buffer, canvas, before = BytesIO(), figure.canvas, figure.dpi
+    As RGB, for no figure is transparent, and packed lightly: in under half the time for the same size.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    buffer, before = BytesIO(), (figure.canvas, figure.dpi)
     figure.dpi = dpi
     try:
-        FigureCanvasAgg(figure).print_png(buffer)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        picture = Image.frombytes("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba())).convert("RGB")
+        picture.save(buffer, "png", dpi=(dpi, dpi), compress_level=2)
     finally:
-        figure.dpi = before
-        figure.set_canvas(canvas)
+        figure.dpi = before[1]
+        figure.set_canvas(before[0])
     return buffer.getvalue()
 
 

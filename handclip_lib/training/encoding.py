@@ -1,6 +1,7 @@
 """How a batch goes through an encoder: augmented or from the frozen cache, whole or in pieces, at some precision."""
 
 from copy import deepcopy
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,20 @@ from tqdm.auto import tqdm
 from handclip_lib.backbone.image_tower import autocast
 from handclip_lib.data.batches import augment, plain
 from handclip_lib.models.reid_head import ReidEncoder
-from handclip_lib.models.trained import ENCODED_AT_ONCE
+from handclip_lib.models.trained import ENCODED_AT_ONCE, encode_images
 from handclip_lib.parameters.parts import ImageTraining
+
+
+def encode_once(encoder: ReidEncoder, images: np.ndarray, known: dict[bytes, np.ndarray]) -> np.ndarray:
+    """`encode_images`, but of contents that are not `known` alone, which are added: the weights are to be the same."""
+    if encoder.classifier.is_cuda:  # which embeds an image in less time than its content is hashed in
+        return encode_images(encoder, images)
+    keys = [blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images]
+    new = list({key: row for row, key in enumerate(keys) if key not in known}.values())
+    for start in range(0, len(new), ENCODED_AT_ONCE):  # of all images no second copy is made
+        rows = new[start : start + ENCODED_AT_ONCE]
+        known.update(zip([keys[row] for row in rows], encode_images(encoder, images[rows]), strict=True))
+    return np.stack([known[key] for key in keys])
 
 
 class BatchEncoder:

@@ -19,13 +19,13 @@ from handclip_lib.errors import TrainingError
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.losses import WITH_TEXT, WeightedLoss, image_losses
 from handclip_lib.models.reid_head import ReidEncoder
-from handclip_lib.models.trained import TRAINING, encode_images
+from handclip_lib.models.trained import TRAINING
 from handclip_lib.models.whitening import Whitening, within_person_whitening
 from handclip_lib.parameters.parts import CHOSEN, ImageTraining
-from handclip_lib.training.encoding import BatchEncoder
+from handclip_lib.training.encoding import BatchEncoder, encode_once
 from handclip_lib.training.launch import Processes
 from handclip_lib.training.optimizer import ImageOptimizer
-from handclip_lib.training.start import SHARES, Start
+from handclip_lib.training.start import SHARES, Start, put
 from handclip_lib.training.state import LEARNT, Batches, Training, finite_means, identity_faults, key_of, sample_of
 
 
@@ -124,6 +124,7 @@ class _Images(Training):
     Attributes:
         evaluated: What is validated and kept: the encoder, or its moving average.
         whitening: What embeddings that are validated go through; None: nothing.
+        known: Embeddings of this validation by content, before that: people who trained are searched, and whiten too.
     """
 
     what = "fine-tuning"
@@ -134,7 +135,7 @@ class _Images(Training):
         keep_epoch: int | None,
     ):  # fmt: skip
         self.encoder, self.identities, self.options, self.validate = encoder, identities, options, validate
-        self.pixels, self.whitening = pixels, cast(Whitening | None, None)
+        self.pixels, self.whitening, self.known = pixels, cast(Whitening | None, None), dict[bytes, np.ndarray]()
         self.device = encoder.classifier.device
         self.processes = Processes(self.device)
         self.is_main = self.processes.is_main
@@ -204,11 +205,11 @@ class _Images(Training):
         if not (self.validate and self.history.rows) or self.asked in (1, CHOSEN):
             return self.validated()
         tuned = self.copy()
-        _put(self.evaluated, self.start.towards(tuned, self.asked))
+        put(self.evaluated, self.start.towards(tuned, self.asked))
         try:
             return self.validated()
         finally:  # stopped by hand, too
-            _put(self.evaluated, tuned)
+            put(self.evaluated, tuned)
 
     def validated(self) -> Mapping[str, float]:
         """Validate what is evaluated as it is, whitened."""
@@ -219,6 +220,7 @@ class _Images(Training):
             return self.validate(self.embed)
         finally:
             self.whitening = None
+            self.known.clear()
 
     def fitted(self) -> Whitening | None:
         """The whitening of what is evaluated, by the training images as they are; None where there is none."""
@@ -241,20 +243,23 @@ class _Images(Training):
 
         Chosen is the one of the highest `select_by`, of equals the one nearest the start.
         """
-        asked, rows = self.asked, []
-        if asked == 1 or not self.history.best_epoch:
+        asked, best = self.asked, self.history.best_epoch
+        if asked == 1 or not best:
             return 1.0, pd.DataFrame()
-        self.evaluated = self.encoder
+        self.evaluated, rows = self.encoder, []
+        measured = 1.0 if asked == CHOSEN else asked  # as the best epoch was
+        known = {name: self.history.rows[best][name] for name in self.history.rows[0] if name != "epoch"}
         for share in SHARES if asked == CHOSEN else sorted({0.0, asked, 1.0}):
-            _put(self.encoder, self.start.towards(self._best, share))
-            rows.append({"interpolation": share} | self.from_main(dict(self.validated()) if self.is_main else {}))
+            put(self.encoder, self.start.towards(self._best, share))
+            found = known if share == measured or not self.is_main else dict(self.validated())
+            rows.append({"interpolation": share} | self.from_main(found))
         share = max(rows, key=lambda row: row[self.options.select_by])["interpolation"] if asked == CHOSEN else asked
-        _put(self.encoder, self.start.towards(self._best, share))
+        put(self.encoder, self.start.towards(self._best, share))
         return share, result_table(rows)
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Embeddings of uint8 images by what is evaluated, in evaluation mode."""
-        found, epoch = encode_images(self.evaluated, images), self.history.epoch + 1
+        found, epoch = encode_once(self.evaluated, images, self.known), self.history.epoch + 1
         if not np.isfinite(found).all():
             raise self.stopped(f"embeddings after epoch {epoch} are no numbers", epoch)
         if self.whitening is None:
@@ -276,7 +281,7 @@ class _Images(Training):
         return self.processes.from_main(value)
 
     def put_best(self) -> None:
-        _put(self.encoder, self._best)
+        put(self.encoder, self._best)
         self.encoder.eval()
 
     def sample(self) -> list[Tensor]:
@@ -307,9 +312,9 @@ class _Images(Training):
         for name, value in tensors.items():
             kind, _, rest = name.partition(".")
             parts[kind][rest] = value
-        _put(self.encoder, parts["now"])
+        put(self.encoder, parts["now"])
         if self.average is not None:
-            _put(self.average.module, parts["average"])
+            put(self.average.module, parts["average"])
             self.average.n_averaged.copy_(tensors["averaged"])
         self._best = parts["best"] or self.copy()
         adam, scaler = self.optimizer.adam, self.optimizer.scaler
@@ -320,10 +325,6 @@ class _Images(Training):
         adam.load_state_dict(stored)
         if facts["scaler"]:
             scaler.load_state_dict(facts["scaler"])
-
-
-def _put(encoder: torch.nn.Module, changed: Mapping[str, Tensor]) -> None:
-    encoder.load_state_dict({**encoder.state_dict(), **changed})
 
 
 def _check(

@@ -47,3 +47,8 @@ class Start:
             name: torch.lerp(*two, share) if two[0].is_floating_point() else two[share > 0]
             for name, two in ends.items()
         }
+
+
+def put(encoder: torch.nn.Module, changed: Mapping[str, Tensor]) -> None:
+    """Give an encoder some tensors of its state."""
+    encoder.load_state_dict({**encoder.state_dict(), **changed})

@@ -17,6 +17,7 @@ from handclip_lib.backbone.weights import SEALED, load_tensors, save_tensors
 from handclip_lib.data.batches import identity_batches, warn_if_short
 from handclip_lib.errors import TrainingError
 from handclip_lib.evaluation.tables import result_table
+from handclip_lib.machine import kept_memory
 from handclip_lib.parameters.parts import ImageTraining, PromptTraining
 
 logger = logging.getLogger("handclip")
@@ -240,7 +241,8 @@ class Training(ABC):
         else:
             close({"epoch": 0})
         shows = progress and self.is_main
-        with tqdm(total=last, initial=history.epoch, desc=self.what, unit="epoch", disable=not shows) as bar:
+        bar = tqdm(total=last, initial=history.epoch, desc=self.what, unit="epoch", disable=not shows)
+        with bar, kept_memory():
             while history.epoch < last and not history.stops(patience):
                 began = time.monotonic()
                 close(self.train(history.epoch), began)

@@ -11,7 +11,8 @@ from handclip_lib.data.manifest import Draw, Split
 from handclip_lib.data.splits import keyed
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.intervals import identity_interval
-from handclip_lib.evaluation.ranking.retrieval import TIE, cosines, retrieval_metrics
+from handclip_lib.evaluation.ranking.cosines import TIE, cosines
+from handclip_lib.evaluation.ranking.retrieval import retrieval_metrics
 from handclip_lib.evaluation.studies.prompts import labelled
 from handclip_lib.training.sets import ExtraSet
 

@@ -13,7 +13,7 @@ from handclip_lib.analysis.comparison import Entry, compare_pair, won_and_lost
 from handclip_lib.backbone.load import Backbone
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import GALLERIES, Split
-from handclip_lib.data.table import ASPECTS, HandTable, identity_order
+from handclip_lib.data.table import ASPECTS, HandTable, identity_order, in_order
 from handclip_lib.errors import DataError, EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.ranking.confusion import CHOICES, RankedQueries
@@ -185,8 +185,10 @@ def identity_inspector(result: PromptResult, task: PromptTask, images: DecodedIm
     def show(identity: str) -> Figure:
         paths, similarity = task.of_identity(identity, text)
         context = result.best if result.best.ndim == 2 else result.best[task.identities.index(identity)]
+        # CLIP's words hold emojis and letters of all scripts, for which the font of a figure may have no sign
         words = ", ".join(
-            f"{row[0]} ({distance[0]:.2f})" for row, distance in zip(*nearest_words(backbone, context, 1), strict=True)
+            f"{row[0].encode('cp1252', 'backslashreplace').decode('cp1252')} ({distance[0]:.2f})"
+            for row, distance in zip(*nearest_words(backbone, context, 1), strict=True)
         )
         pixels = images.pixels[images.rows(paths[:MOST_PHOTOGRAPHS])]
         title = f"{identity}: nearest words of its tokens (distance): {words}"
@@ -218,7 +220,7 @@ def training_panel(train: Callable[..., PromptResult], config: PromptLearning) -
         result = train(config.model_copy(update=tried), **watched)
         figure = learning_curves(result.history, result.best_epoch)
         cancelled = f", cancelled after epoch {len(result.history) - 1}" if job is not None and job.stopped() else ""
-        settings = f"n_ctx {n_ctx}, temperature {temperature:g}, λ {context_weight:g}, {templates(template)}"
+        settings = f"n_ctx {n_ctx}, temperature {temperature:g}, λ {context_weight:g}, “{templates(template)}”"
         figure.suptitle(settings + cancelled, fontsize=10, parse_math=False)
         return figure
 
@@ -243,8 +245,9 @@ def _controls(images: pd.DataFrame) -> dict[str, ipywidgets.Dropdown]:
     subjects = sorted(images["identity"].unique(), key=identity_order)
     controls["subject"] = ipywidgets.Dropdown(options=[(ALL, ALL), *((name, name) for name in subjects)])
     for name in ATTRIBUTES:
-        values = sorted(images[name].dropna().unique())
-        if len(values) > 1:
+        by_name = {str(value): value for value in images[name].dropna().unique()}
+        if len(by_name) > 1:
+            values = [by_name[text] for text in in_order(name, by_name)]
             named = [({True: "yes", False: "no"}.get(value, value), value) for value in values]
             controls[name] = ipywidgets.Dropdown(options=[(ALL, ALL), *named])
     return controls

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +54,15 @@ def compared(*given, **asked) -> list:
 
 
 @pytest.fixture
-def runs(tmp_path: Path, saved_runs) -> Path:
+def runs(tmp_path: Path, made: Path) -> Path:
+    """The runs that `made` made, for one test to change."""
+    return Path(shutil.copytree(made, tmp_path / "runs"))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, saved_runs) -> Path:
     """Two evaluated runs on one split, one on another, and five that cannot be compared, each in its own way."""
-    runs = tmp_path / "runs"
+    runs = tmp_path_factory.mktemp("made") / "runs"
     metrics = {"model": "tiny", **dict.fromkeys(METRICS, 0.5)}
     for name, seed, started, noise in (("05_evaluation-tiny-e1", 0, 1, 1.5), ("03_image_finetune-tiny-f1", 0, 2, 0.5),
                                        ("05_evaluation-tiny-e2", 1, 0, 1.5)):  # fmt: skip

@@ -72,8 +72,9 @@ def test_holm_by_hand():
     assert len(holm([])) == 0
 
 
-@pytest.fixture
-def runs(tmp_path: Path, saved_runs) -> list[Entry]:
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, saved_runs) -> list[Entry]:
+    tmp_path = tmp_path_factory.mktemp("runs")
     quiet, _, _ = saved_runs.evaluated(tmp_path / "03_image_finetune-tiny-drawn-aaaa1111", 0.5, 1, name="tiny, tuned")
     loud, _, _ = saved_runs.evaluated(tmp_path / "05_evaluation-tiny-drawn-bbbb2222", 1.5, 2)
     return entries_of([quiet, loud], loud.run)
@@ -226,9 +227,3 @@ def test_won_and_lost_are_the_queries_that_one_of_them_gets_right(runs):
 def test_bad_input_is_named(first, second, options, words):
     with pytest.raises(EvaluationError, match=words):
         paired_difference(np.array(first), np.array(second), np.arange(len(first)), **options)
-
-
-def test_features_of_the_tests_are_what_they_say(saved_runs):
-    split = saved_runs.small_split()
-    quiet, loud = (evaluate_split(saved_runs.features_of(split, noise), split).rank1.estimate for noise in (0.3, 2))
-    assert quiet > loud

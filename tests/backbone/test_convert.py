@@ -98,11 +98,23 @@ def test_the_command_says_what_a_file_is_and_converts_it(checkpoints, tmp_path, 
     assert main(["weights", "convert", str(file)]) == 2
 
 
-@pytest.fixture(params=["SMALL_VIT", "SMALL_RESNET"])
+def test_weights_without_clips_texts_are_told_as_such(checkpoints, tmp_path):
+    """An image tower alone, and a CLIP with another tokenizer's vocabulary."""
+    checkpoints.write_checkpoint(tmp_path / "other.pt", replace(checkpoints.SMALL_VIT, vocab_size=1000))
+    alone = checkpoints.write_checkpoint(tmp_path / "alone.pt", checkpoints.SMALL_VIT)
+    torch.save({name: value for name, value in alone.items() if name.startswith("visual.")}, tmp_path / "alone.pt")
+    told = {file: describe(str(tmp_path / file)) for file in ("other.pt", "alone.pt")}
+    assert "02, 04  no: prompts need a text tower with CLIP's tokens, and its own has 1,000 tokens" in told["other.pt"]
+    assert "02, 04  no: prompts need a text tower with CLIP's tokens, and it has no text tower" in told["alone.pt"]
+    assert all("05, 03  yes, by the fast path" in said for said in told.values())
+
+
+@pytest.fixture(params=[pytest.param("SMALL_VIT", marks=pytest.mark.slow), "SMALL_RESNET"])
 def tall(request, checkpoints, tmp_path):
     """A GELU ViT with a normalisation of its own, and a ResNet, both of images twice as high as wide."""
     vit = request.param == "SMALL_VIT"
-    checkpoints.write_checkpoint(tmp_path / "b.pt", getattr(checkpoints, request.param), config=False)
+    shape = replace(getattr(checkpoints, request.param), vision_layers=1 if vit else (1, 1, 1, 1))
+    checkpoints.write_checkpoint(tmp_path / "b.pt", shape, config=False)
     given = Given("gelu", 2, "half") if vit else Given("quick_gelu")
     size = (64, 32) if vit else (128, 64)
     return save_clip(load_backbone("tiny", tmp_path / "b.pt", "cpu", None, size, given), tmp_path / "best.safetensors")

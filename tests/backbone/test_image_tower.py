@@ -40,6 +40,8 @@ def test_the_two_parts_and_the_first_token_are_the_tower_with_its_gradients(kind
     visual = tower(kind)
     unfreeze(visual, last)
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    if kind == "resnet":  # what is left of its pooling's keys is a difference that float32 has lost, each way
+        visual, images = visual.double(), images.double()
     plain = visual(images)
     wanted = gradients(visual, plain)
     held = frozen_part(visual, images, last)

@@ -82,9 +82,13 @@ def open_clip_config(vision: dict, *, quick_gelu: bool, by: str = "clip", **more
     return {"model_cfg": model, "preprocess_cfg": {"mean": mean, "std": std, "interpolation": "bicubic"}}
 
 
-@pytest.mark.parametrize("quick_gelu", [False, True])
-@pytest.mark.parametrize("vision", [VIT, VIT | {"mlp_ratio": 3.25}, VIT | {"image_size": (64, 32)}, RESNET])
-@pytest.mark.parametrize("custom_text", [False, True])
+@pytest.mark.parametrize(
+    ("vision", "quick_gelu", "custom_text"),
+    [
+        (VIT, False, True), (VIT, True, False), (VIT | {"mlp_ratio": 3.25}, False, False),
+        (VIT | {"image_size": (64, 32)}, True, True), (RESNET, False, False), (RESNET, True, True),
+    ],
+)  # fmt: skip
 def test_open_clips_folder_embeds_as_open_clip_does(tmp_path, vision, quick_gelu, custom_text):
     model = open_clip_model(vision, quick_gelu=quick_gelu, custom_text=custom_text)
     safetensors.torch.save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
@@ -150,9 +154,13 @@ def hugging_face(kind: str, act: str = "gelu", heads: int = 2):
     return randomised(getattr(library, kind)(library.CLIPVisionConfig(**vision)))
 
 
-@pytest.mark.parametrize("act", ["gelu", "quick_gelu"])
-@pytest.mark.parametrize("kind", ["CLIPModel", "CLIPVisionModel", "CLIPVisionModelWithProjection"])
-@pytest.mark.parametrize("shard", ["50GB", "100KB"])
+@pytest.mark.parametrize(
+    ("kind", "act", "shard"),
+    [
+        ("CLIPModel", "gelu", "100KB"), ("CLIPModel", "quick_gelu", "50GB"), ("CLIPVisionModel", "gelu", "50GB"),
+        ("CLIPVisionModelWithProjection", "quick_gelu", "100KB"),
+    ],
+)  # fmt: skip
 def test_what_save_pretrained_writes_embeds_as_transformers_does(tmp_path, kind, act, shard):
     model = hugging_face(kind, act)
     model.save_pretrained(tmp_path, max_shard_size=shard)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from handclip_lib.backbone.load import SHAPES, TINY_WEIGHTS, check_weights, load_backbone
+from handclip_lib.backbone.load import SHAPES, check_weights, load_backbone
 from handclip_lib.backbone.openai_clip import clip_package
 from handclip_lib.errors import BackboneError
 from handclip_lib.evaluation.features import key_of
@@ -24,21 +24,6 @@ def small(checkpoints, tmp_path_factory):
 
 def _photographs(n: int, side: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
-
-
-@pytest.mark.parametrize("tower", ["SMALL_VIT", "SMALL_RESNET"])
-def test_images_are_normalised_as_clip_does_and_embedded_as_by_the_plain_model(checkpoints, tmp_path, tower):
-    path, shape = tmp_path / "small.pt", getattr(checkpoints, tower)
-    checkpoints.write_checkpoint(path, shape)
-    backbone, plain = load_backbone(str(path), device="cpu"), checkpoints.random_clip(shape)
-    pixels = _photographs(5, shape.resolution)
-    mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-    normalised = torch.tensor((pixels / 255.0 - mean) / std).permute(0, 3, 1, 2).float()
-    expected = plain.encode_image(normalised).detach().numpy()
-    got = backbone.encode_image(pixels)
-    assert got.dtype == np.float32
-    assert got.shape == (5, shape.embedding_dim)
-    assert np.linalg.norm(got - expected) < 1e-5 * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("tower", ["SMALL_VIT", "SMALL_RESNET"])
@@ -73,6 +58,7 @@ def test_a_read_only_and_an_empty_batch_are_fine(small):
     pixels = _photographs(3, 32)
     pixels.flags.writeable = False
     np.testing.assert_allclose(small.encode_image(pixels[::-1])[::-1], small.encode_image(pixels), rtol=1e-4)
+    assert small.encode_image(pixels).dtype == np.float32
     assert small.encode_image(pixels[:0]).shape == (0, 32)
     assert small.encode_text([]).shape == (0, 32)
 
@@ -138,8 +124,10 @@ def test_weights_are_called_by_their_file_and_their_content(checkpoints, tmp_pat
     path = tmp_path / "mine.pt"
     checkpoints.write_checkpoint(path, SHAPES["tiny"])
     mine = load_backbone("tiny", weights=path, device="cpu")
-    assert mine.name == f"mine {mine.fingerprint[:8]}"
-    assert mine.fingerprint != load_backbone("tiny").fingerprint
+    assert (mine.name, mine.source) == (f"mine {mine.fingerprint[:8]}", f"file {path}")
+    tiny = load_backbone("tiny")
+    assert tiny.source == "tiny of this library"
+    assert mine.fingerprint != tiny.fingerprint
     folder = tmp_path / "a_model"
     folder.mkdir()
     checkpoints.write_checkpoint(folder / "model.safetensors", SHAPES["tiny"], "safetensors")
@@ -159,10 +147,6 @@ def test_a_device_that_is_not_here_is_refused(device):
         load_backbone("tiny", device=device)
 
 
-def test_tiny_is_small():
-    assert TINY_WEIGHTS.stat().st_size <= 8_000_000
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), [("vitb16", "jit"), ("rn50", "state_dict")])
 def test_the_true_architectures_load_and_embed(checkpoints, tmp_path, name, kind):
@@ -176,13 +160,6 @@ def test_the_true_architectures_load_and_embed(checkpoints, tmp_path, name, kind
     other = "rn50" if name == "vitb16" else "vitb16"
     with pytest.raises(BackboneError, match="leave backbone out"):
         load_backbone(other, weights=path, device="cpu")
-
-
-def test_a_backbone_says_where_its_weights_come_from(checkpoints, tmp_path):
-    path = tmp_path / "mine.pt"
-    checkpoints.write_checkpoint(path, SHAPES["tiny"])
-    assert load_backbone("tiny", device="cpu").source == "tiny of this library"
-    assert load_backbone("tiny", weights=path, device="cpu").source == f"file {path}"
 
 
 @pytest.mark.parametrize("kind", ["state_dict", "safetensors"])

@@ -375,4 +375,9 @@ def test_a_slider_works_without_a_kernel_by_mouse_and_keyboard(watched: Watched,
     assert shown() == ["Colours (red)"]
     watched.page.keyboard.press("ArrowRight")
     assert shown() == ["Colours (green)"]
+    for width in range(200, 420, 20):  # a telephone: a button and its name stay in one line
+        watched.page.set_viewport_size({"width": width, "height": 600})
+        buttons, names = (watched.page.locator(f".frames {kind}").all() for kind in ("input", "label"))
+        for button, name in zip(buttons, names, strict=True):
+            assert name.bounding_box()["x"] > button.bounding_box()["x"], width
     assert watched.faults == []

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from handclip_lib.data.folder import read_folder
 from handclip_lib.data.open import read_hd
@@ -227,3 +228,11 @@ def test_a_data_set_without_photographs_is_refused(tmp_path):
     (tmp_path / "Original Images" / "1-501").mkdir(parents=True)
     with pytest.raises(DataError, match="holds no usable image"):
         read_hd(tmp_path)
+
+
+def test_hands_of_one_side_are_no_two_identities_and_one_session_is_one(tmp_path):
+    for name in ("left/anna/session1/1.png", "left/bert/session1/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        Image.new("RGB", (8, 6)).save(tmp_path / name)
+    notes = read_folder(tmp_path).notes
+    assert notes == ("folders are read as 1 session of people (session1)",)

@@ -92,8 +92,8 @@ def test_seed_and_names_alone_decide():
 @pytest.mark.parametrize(
     ("n_people", "n_images", "said"),
     [
-        (6, 4, "3 people train, .* without a share of 3 people 0 identities would train, of at least 12"),
-        (28, 4, "14 people train, .* without a share of 3 people 11 identities would train, of at least 12"),
+        (6, 4, "3 people train, .* holding out 3 people leaves 0 identities to train, of at least 12"),
+        (28, 4, "14 people train, .* holding out 3 people leaves 11 identities to train, of at least 12"),
         (80, 1, "40 people train, of whom 2 have two photographs or more: a share .* needs at least 3 to be searched"),
     ],
 )
@@ -114,7 +114,7 @@ def test_where_too_few_are_left_the_validation_images_choose_and_why_is_said(n_p
 
 def test_where_two_halves_are_too_large_the_numbers_of_folds_that_do_are_named():
     split = split_of({f"p{n}": 4 for n in range(36)})
-    with pytest.raises(DataError, match=r"without a share of 9 people 9 identities would train.*; give folds=3 to 6,"):
+    with pytest.raises(DataError, match=r"holding out 9 people leaves 9 identities to train.*; give folds=3 to 6,"):
         choose_folds(split, folds=2)
     assert [len(choose_folds(split, folds=number).held_out) for number in (3, 6)] == [3, 6]
 

@@ -10,7 +10,7 @@ from handclip_lib.cli import main
 from handclip_lib.data.folder import read_folder
 from handclip_lib.data.labels import read_hands11k, read_labels, write_labels
 from handclip_lib.data.splits import make_split
-from handclip_lib.errors import DataError
+from handclip_lib.errors import DataError, WriteError
 
 GOOD = {
     "id": "0000000", "age": "27", "gender": "male", "skinColor": "fair", "accessories": "0", "nailPolish": "0",
@@ -153,7 +153,7 @@ def test_the_csv_may_be_written_in_any_usual_way(change, tmp_path):
     ("content", "message"),
     [
         (b"id,age,imageName\n1,2,a.jpg\n", "lacks the columns accessories, aspectOfHand; it has id, age, imageName"),
-        (b"id;accessories;aspectOfHand;imageName\n", "lacks the columns id, accessories"),
+        (b"id:accessories:aspectOfHand:imageName\n", "lacks the columns id, accessories"),
         (b"id,accessories,aspectOfHand,imageName\n", "has a header but no rows"),
         (b"id,accessories,aspectOfHand,imageName, id\n1,0,dorsal right,a.jpg,2\n", "has a column twice"),
         (b"", "it is empty"),
@@ -270,13 +270,39 @@ def test_a_table_with_a_fault_is_refused_with_the_line(tmp_path, old, new, words
         read_labels(tabled(tmp_path, MANIFEST.replace(old, new)))
 
 
-@pytest.mark.parametrize("path", ["../x.png", "/etc/x.png", "anna\\1.png", "gone.png", "", "./anna/1.png", "notes.txt"])
+@pytest.mark.parametrize("path", ["../x.png", "/etc/x.png", "C:\\1.png", "gone.png", "", "./anna/1.png", "notes.txt"])
 def test_a_path_that_is_no_photograph_of_the_folder_is_left_out_with_the_reason(tmp_path, path):
     (tmp_path / "notes.txt").write_text("x")
     table = read_labels(tabled(tmp_path, MANIFEST + f"{path},carl,,,,,,,,,\n"))
     assert len(table.images) == 3
     assert len(table.left_out) == 1
-    assert table.left_out["path"].iloc[0] == (path or "manifest.csv, line 5")
+    assert table.left_out["path"].iloc[0] == (path.replace("\\", "/") or "manifest.csv, line 5")
+
+
+@pytest.mark.parametrize(
+    "as_written",
+    [
+        lambda text, root: "\n;;\n" + text.replace(",", ";").replace("\n", ";;\n"),
+        lambda text, root: "\ufeff" + text.replace(",", "\t").replace("path", "Path").replace("nail_p", "Nail_P"),
+        lambda text, root: text.replace("anna/", "anna\\"),
+        lambda text, root: text.replace("anna/", f"{root}/anna/"),
+        lambda text, root: text.replace(",", "|").replace("identity", '"IDENTITY"'),
+    ],
+    ids=["semicolons", "tabs and capitals", "backslashes", "whole paths", "bars and quotes"],
+)
+def test_a_table_reads_alike_as_programs_and_spreadsheets_write_it(tmp_path, as_written):
+    plain = read_labels(tabled(tmp_path / "plain"))
+    other = tmp_path / "other"
+    found = read_labels(tabled(other, as_written(MANIFEST, other)))
+    pd.testing.assert_frame_equal(found.images, plain.images)
+    assert found.notes == plain.notes
+
+
+def test_the_metadata_of_11k_hands_reads_alike_as_a_spreadsheet_writes_it(tmp_path):
+    plain, again = read_hands11k(written(tmp_path / "a", {}, {})), written(tmp_path / "b", {}, {})
+    metadata = again / "HandInfo.csv"
+    metadata.write_text(metadata.read_text().replace(",", ";"))
+    pd.testing.assert_frame_equal(read_hands11k(again).images, plain.images)
 
 
 def test_roles_and_draws_of_a_table_are_its_split(tmp_path):
@@ -344,3 +370,12 @@ def test_people_of_market_1501_are_guessed_from_names_and_else_left_to_be_filled
 def test_without_a_table_the_way_to_one_is_named(tmp_path):
     with pytest.raises(DataError, match="does not exist; write it with `handclip data manifest"):
         read_labels(tmp_path)
+
+
+def test_a_folder_that_nobody_may_write_into_is_told_of_with_the_way_round(tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("a/1.png", "b/1.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (8, 6)).save(tmp_path / name)
+    with pytest.raises(WriteError, match=r"manifest.csv cannot be written .*name a file of yours: --out FILE"):
+        write_labels(tmp_path, tmp_path / "file" / "manifest.csv", lambda: read_folder(tmp_path))

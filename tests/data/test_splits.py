@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handclip_lib.data.audit import PUBLISHED_COUNTS, split_facts
+from handclip_lib.data.audit import PUBLISHED_COUNTS, split_counts, split_facts
 from handclip_lib.data.folder import read_folder
 from handclip_lib.data.labels import read_hands11k, read_labels
 from handclip_lib.data.manifest import Split
@@ -55,6 +55,8 @@ def test_the_standard_protocol_has_the_published_counts(hands11k, aspect):
             len(draw.query_paths), len(draw.gallery_paths), len(everyone.gallery_paths),
         )  # fmt: skip
         assert everyone.query_paths.tolist() == draw.query_paths.tolist()
+    counts = split_counts(split)
+    assert counts["found"].tolist() == counts["published"].tolist() == PUBLISHED_COUNTS[aspect].tolist()
 
 
 @pytest.mark.parametrize("aspect", ASPECTS)
@@ -138,12 +140,17 @@ def test_the_content_of_files_that_are_not_there_is_not_known():
 
 
 def test_a_test_identity_with_one_image_is_always_gallery_and_never_a_query():
-    split = make_split(open_table({"1": 2, "2000": 1, "1999": 1, "3000": 3}), protocol="standard")
+    split = make_split(open_table({"1": 2, "2000": 1, "1999": 1, "3000": 3, "3001": 2}), protocol="standard")
     assert split.meta["unqueryable"] == ["1999", "2000"]
     for trial in range(10):
         draw = split.draw(trial)
-        assert sorted(draw.gallery_ids) == ["1999", "2000", "3000"]
-        assert draw.query_ids.tolist() == ["3000", "3000"]
+        assert sorted(draw.gallery_ids) == ["1999", "2000", "3000", "3001"]
+        assert sorted(draw.query_ids) == ["3000", "3000", "3001"]
+
+
+def test_one_identity_with_a_query_is_refused_at_once_for_no_interval_could_be_given():
+    with pytest.raises(DataError, match=r"2 test identities, 1 of which with two images .*protocol='proportional'"):
+        make_split(open_table({"1": 2, "2000": 1, "3000": 3}), protocol="standard")
 
 
 def test_a_train_identity_with_one_image_keeps_it_for_training():
@@ -153,7 +160,7 @@ def test_a_train_identity_with_one_image_keeps_it_for_training():
     assert split.meta["notes"][0].startswith("1 train identities have one image")
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     st.dictionaries(st.text("ab12é", min_size=1, max_size=3), st.integers(2, 5), min_size=4, max_size=12),
     st.integers(0, 5),
@@ -354,7 +361,7 @@ def sessions_of(people: dict[str, dict[str, int]]) -> HandTable:
     return HandTable.build("folder", Path("/photographs"), rows, {})
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.lists(
         st.dictionaries(st.sampled_from(["s1", "s2", "s10"]), st.integers(1, 4), min_size=1), min_size=6, max_size=12

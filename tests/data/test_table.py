@@ -1,10 +1,11 @@
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handclip_lib.data.table import COLUMNS, HandTable, capture_number, identity_order
+from handclip_lib.data.table import COLUMNS, HandTable, capture_number, copied_names, identity_order
 from handclip_lib.errors import DataError
 from handclip_lib.places import cache_folder, find_data_root
 
@@ -123,3 +124,22 @@ def test_sessions_that_differ_in_capitals_spaces_or_zeros_alone_are_one(names: l
     table = HandTable.build("csv", Path("/x"), rows, {})
     assert set(table.images["session"]) == kept
     assert any("sessions are taken for others" in note for note in table.notes) == (len(kept) < len(names))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["Anna (1)", "Anna (2)", "Bert"], "1 person may .* called: 'Anna \\(1\\)' and 'Anna \\(2\\)'; move"),
+        (["7 - Copy (2)", "7", "Anna(3)", "Anna"], "2 people may .*: '7' and '7 - Copy \\(2\\)'; move"),
+        (
+            ["Ulla copy", "ulla", "Anna (1)", "(1)", "(2)", "Ann", "Anna"],
+            "1 person .*: 'Anna' and 'Anna \\(1\\)'; move",
+        ),
+        (["Anna (1)", "Bert (2)", "copy", "anna"], ""),
+    ],
+)
+def test_people_who_may_be_copies_of_one_folder_are_named(names, said):
+    told = "".join(copied_names(names))
+    assert re.match(said, told) if said else told == ""
+    table = HandTable.build("folder", Path("/x"), [{"path": f"{n}/1.jpg", "identity": n} for n in names], {})
+    assert "".join(table.notes) == told

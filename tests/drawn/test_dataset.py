@@ -36,7 +36,7 @@ def pixels_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_dataset(tmp_path_factory.mktemp("drawn") / "set", 6, 4, seed=3, progress=False, workers=1)
+    return draw_dataset(tmp_path_factory.mktemp("drawn") / "set", 3, 2, seed=3, progress=False, workers=1)
 
 
 def test_the_data_set_has_the_layout_and_the_words_of_11k_hands(small: Path):
@@ -48,8 +48,8 @@ def test_the_data_set_has_the_layout_and_the_words_of_11k_hands(small: Path):
             b'id,age,gender,skinColor,accessories,nailPolish,aspectOfHand,imageName,irregularities\r\n"0000000",'
         )
     )
-    assert [row["imageName"] for row in rows] == [f"Hand_{n:07d}.jpg" for n in range(1, 6 * 4 * 4 + 1)]
-    assert [row["id"] for row in rows] == [f"{n // 16:07d}" for n in range(96)], "captures are consecutive"
+    assert [row["imageName"] for row in rows] == [f"Hand_{n:07d}.jpg" for n in range(1, 3 * 4 * 2 + 1)]
+    assert [row["id"] for row in rows] == [f"{n // 8:07d}" for n in range(24)], "captures are consecutive"
     assert {row["aspectOfHand"] for row in rows} == {
         "dorsal right", "dorsal left", "palmar right", "palmar left"
     }  # fmt: skip
@@ -82,7 +82,7 @@ def test_attributes_occur_and_every_subject_keeps_photographs_without_accessorie
 
 
 def test_what_is_written_is_what_was_drawn(small: Path):
-    read = np.asarray(Image.open(small / "Hands" / "Hand_0000022.jpg")).astype(int)  # subject 1, second aspect
+    read = np.asarray(Image.open(small / "Hands" / "Hand_0000012.jpg")).astype(int)  # subject 1, second aspect
     drawn_again = draw_image(subject_seed(3, 1), DRAWN_ASPECTS[1], 1)
     assert np.abs(read - drawn_again).mean() < 3
 

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from handclip_lib.data import splits
 from handclip_lib.data.images import DecodedImages, decode_images
@@ -66,6 +67,14 @@ def test_each_content_is_encoded_once_and_kept(tmp_path):
 
 
 @pytest.mark.matrix("killed", "encoding", "goes on at the last block")
+def test_an_encoder_that_gives_fortran_arrays_is_kept_as_it_gave_them(tmp_path):
+    def encode(pixels):
+        return np.asfortranarray(pixels[:, 0, :, 0] + 1.0)
+
+    first, kept = (extract(encode, images(), tmp_path).embeddings for _ in range(2))
+    np.testing.assert_array_equal(kept, first)
+
+
 def test_a_killed_run_resumes_at_the_last_block(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BLOCK", 4)
     decoded = images()
@@ -94,7 +103,7 @@ def test_a_damaged_block_is_encoded_again_with_a_word(tmp_path, harm, caplog):
     again = Encoder()
     np.testing.assert_array_equal(extract(again, decoded, tmp_path).embeddings, first.embeddings)
     assert again.seen == 10
-    assert f"{block} of the feature cache is damaged; its images are encoded again" in caplog.text
+    assert f"{block} of the feature cache is damaged; what it held is computed again" in caplog.text
     caplog.clear()
     extract(Encoder(breaks_after=0), decoded, tmp_path)
     assert not caplog.records
@@ -154,6 +163,19 @@ def test_pixels_equal_a_plain_mean_over_two_by_two():
     assert plain @ pixel_embeddings(decoded(image)).embeddings[0] > 0.9999
 
 
+def test_histogram_is_that_of_each_pixel_in_turn():
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 9, 7, 3), dtype=np.uint8)
+    pixels[1] = 128  # grey: no skin, so all pixels count
+    found = histogram_embeddings(decoded(*pixels)).embeddings
+    for own, image in zip(found, pixels, strict=True):
+        hsv = np.asarray(Image.fromarray(image).convert("HSV")).reshape(-1, 3).tolist()
+        skin = [pixel for pixel in hsv if pixel[1] > 0.15 * 255] or hsv
+        counts = np.zeros((16, 8, 8))
+        for hue, saturation, value in skin:
+            counts[hue * 16 // 256, saturation * 8 // 256, value * 8 // 256] += 1
+        np.testing.assert_allclose(own, np.sqrt(counts / len(skin)).ravel(), rtol=1e-6)
+
+
 def test_histogram_sees_skin_and_neither_position_nor_background():
     hand, other = (np.full((32, 32, 3), 250, np.uint8) for _ in range(2))
     hand[:10], other[20:30] = (200, 140, 110), (200, 140, 110)
@@ -187,3 +209,12 @@ def test_a_baseline_is_known_by_its_name_in_earlier_runs_too():
     assert [is_baseline(name) for name in (f"{BASELINE}pixels", "floor: pixels", "tiny, tuned", "")] == [
         True, True, False, False,
     ]  # fmt: skip
+
+
+def test_embeddings_are_scaled_a_block_at_a_time_to_what_all_at_once_give(monkeypatch):
+    given = np.random.default_rng(0).standard_normal((10, 5)).astype(np.float32)
+    monkeypatch.setattr(module, "AT_ONCE", 3)
+    found = Features.normalised(map(str, range(10)), given)
+    length = np.linalg.norm(given.astype(np.float64), axis=1, keepdims=True)
+    np.testing.assert_array_equal(found.embeddings, (given / length).astype(np.float32))
+    np.testing.assert_array_equal(found.lengths, length[:, 0].astype(np.float32))

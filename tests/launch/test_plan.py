@@ -81,7 +81,19 @@ def test_the_image_training_is_ahead_of_the_prompts_and_a_damaged_file_is_none(t
     save_checkpoint(tmp_path / "image.safetensors", {"x": torch.ones(1)}, facts | {"history": [{}] * 4})
     assert str(find_checkpoint(tmp_path)) == "image.safetensors, epoch 3 of 7"
     (tmp_path / "image.safetensors").write_bytes(b"half")
-    assert find_checkpoint(tmp_path).file.name == "prompts.safetensors"
+    assert find_checkpoint(tmp_path).file == "prompts.safetensors"
+
+
+def test_a_run_that_was_killed_in_its_folds_goes_on_from_the_last_of_them(tmp_path: Path):
+    facts = {"options": {"epochs": 7}, "history": [{}] * 8, "best_epoch": 0}
+    for number, epochs in ((2, 8), (9, 8), (10, 3)):
+        place = tmp_path / "folds" / str(number)
+        place.mkdir(parents=True)
+        save_checkpoint(place / "image.safetensors", {}, facts | {"history": [{}] * epochs})
+    save_checkpoint(tmp_path / "prompts.safetensors", {"x": torch.ones(1)}, facts)
+    assert str(find_checkpoint(tmp_path)) == "folds/10/image.safetensors, epoch 2 of 7"
+    save_checkpoint(tmp_path / "image.safetensors", {}, facts | {"history": [{}] * 2})
+    assert str(find_checkpoint(tmp_path)) == "image.safetensors, epoch 1 of 7", "all people train, after the folds"
 
 
 def test_resume_says_from_where_and_starts(capsys):

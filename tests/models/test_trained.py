@@ -7,7 +7,18 @@ import torch
 from handclip_lib.backbone.load import load_backbone
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import BackboneError
-from handclip_lib.models.trained import BEST, PROMPTS, Training, load_trained, prompt_texts, save_clip, save_texts
+from handclip_lib.models.embeddings import write_embeddings
+from handclip_lib.models.trained import (
+    BEST,
+    PROMPTS,
+    Training,
+    load_evaluated,
+    load_trained,
+    prompt_texts,
+    save_clip,
+    save_texts,
+)
+from handclip_lib.parameters.notebooks import Evaluation
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +119,14 @@ def test_a_saved_clip_is_loaded_as_it_was(tiny, tmp_path):
     assert loaded.fingerprint == saved.fingerprint == tiny.fingerprint
     pixels = np.random.default_rng(0).integers(0, 255, (2, 128, 128, 3), np.uint8)
     np.testing.assert_array_equal(loaded.encode_image(pixels), tiny.encode_image(pixels))
+
+
+def test_a_private_run_calls_nothing_by_a_name_that_its_report_would_leave_out_with_the_figure(tiny, tmp_path):
+    save_clip(tiny, file := tmp_path / "clip_of_weber.safetensors")
+    given = {"weights": str(file), "device": "cpu"}
+    names = [load_evaluated(Evaluation(**given, private=private), None).name for private in (False, True)]
+    assert names[0].startswith("clip_of_weber ")
+    assert names[1] == f"weights {tiny.fingerprint[:8]}"
+    assert load_evaluated(Evaluation(backbone="tiny", device="cpu", private=True), None).name == "tiny"
+    write_embeddings(tmp_path / "weber.npz", ["a"], ["a"], np.ones((1, 2), np.float32))
+    assert load_evaluated(Evaluation(embeddings=str(tmp_path / "weber.npz"), private=True), None).name == "embeddings"

@@ -154,9 +154,8 @@ RUNNERS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("runner", "name"), [("nbconvert", "sample"), pytest.param("jupyter execute", "samples", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("runner", "name"), [("nbconvert", "sample"), ("jupyter execute", "samples")])
 def test_every_runner_of_notebooks_is_guarded(runner: str, name: str, tmp_path: Path):
     """Those beside papermill, for which see tests/notebooks/test_execution.py."""
     made, cells = nbformat.v4.new_notebook(), nbformat.read(ROOT / "notebooks" / "01_data_exploration.ipynb", 4).cells

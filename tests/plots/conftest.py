@@ -11,7 +11,8 @@ def drawn() -> Callable[[Figure], list[str]]:
     """Draw a figure as a report does and list its texts: none as mathematics, none too small, no legend outside it."""
 
     def draw(figure: Figure) -> list[str]:
-        FigureCanvasAgg(figure).draw()  # the canvas of a bare Figure draws nothing
+        figure.set_canvas(FigureCanvasAgg(figure))  # a bare Figure's has no renderer
+        figure.draw_without_rendering()
         texts = [text for text in figure.findobj(mpl.text.Text) if text.get_text() and text.get_visible()]
         assert not [text.get_text() for text in texts if "$x" in text.get_text() and text.get_parse_math()]
         assert min(text.get_fontsize() for text in texts) >= 9

@@ -62,7 +62,8 @@ def test_every_combination_is_the_panel_s_own_picture_and_equal_ones_are_kept_on
 @pytest.fixture
 def evaluated(tmp_path: Path, saved_runs, monkeypatch) -> Path:
     """A run of 05 whose photographs are gone."""
-    monkeypatch.setattr("handclip_lib.report.live_panels.THRESHOLDS", 4)
+    monkeypatch.setattr("handclip_lib.report.live_panels.THRESHOLDS", 2)
+    monkeypatch.setattr("handclip_lib.widgets.panel.DPI", 36)
     folder = tmp_path / "runs" / "05_evaluation-x"
     saved_runs.evaluated(folder)
     record = {"id": folder.name, "notebook": "05_evaluation", "status": "succeeded"}
@@ -94,7 +95,7 @@ def test_a_panel_takes_the_place_of_its_picture_and_one_without_its_data_says_wh
     assert live["class"] == ["live"]
     (slider,) = live.select("input[type=range]")
     labels = slider["data-labels"].split("|")
-    assert len(labels) == int(slider["max"]) + 1 == 5, "and the one the panel starts at"
+    assert len(labels) == int(slider["max"]) + 1 == 3, "and the one the panel starts at"
     assert [float(label) for label in labels] == sorted(float(label) for label in labels)
     assert [option.text for option in live("option")] == ["tiny"]
     shown = [image for image in live("img") if not image.has_attr("hidden")]

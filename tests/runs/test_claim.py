@@ -228,3 +228,14 @@ def test_a_heart_beats_until_it_is_stopped(tmp_path: Path, monkeypatch):
     assert time.time() - file.stat().st_mtime < 800
     claim.release()
     assert not file.exists()
+
+
+def test_a_run_that_a_full_disk_keeps_from_being_recorded_leaves_no_folder(tmp_path: Path):
+    new, begun = tmp_path / "new", tmp_path / "begun"
+    begun.mkdir()
+    (begun / "best.safetensors").touch()
+    for folder in (new, begun):
+        with pytest.raises(OSError, match="no space"), Claim(folder):
+            assert folder.is_dir()
+            raise OSError("no space")
+    assert (new.exists(), list(begun.iterdir())) == (False, [begun / "best.safetensors"])

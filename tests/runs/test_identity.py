@@ -91,14 +91,16 @@ def test_code_that_cannot_be_parsed_depends_on_everything_but_what_shows_and_kee
 
 def test_code_is_parsed_once_and_known_code_makes_the_same_id(library: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("HANDCLIP_CACHE", str(tmp_path / "cache"))
-    before, file = ids(), tmp_path / "cache" / "content" / "code.json"
+    file, config = tmp_path / "cache" / "content" / "code.json", NOTEBOOKS["01_data_exploration"]()
+    code = code_of(find_notebook("01"))
+    before = run_id(config, code, {})
     for damaged in ("[1]", '{"a": 1}', "{"):
         file.write_text(damaged)
         identity._known.cache_clear()
-        assert ids() == before
+        assert run_id(config, code, {}) == before
     identity._known.cache_clear()
     monkeypatch.setattr(identity.ast, "dump", lambda _: pytest.fail("parsed again"))
-    assert ids() == before
+    assert run_id(config, code, {}) == before
 
 
 def test_an_id_names_the_model_whichever_parameter_brings_it(tmp_path: Path, monkeypatch):

@@ -165,17 +165,19 @@ FAULTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
 @pytest.mark.matrix("damaged or hostile record", "runs, clean, 05, 06", "damaged; no command stops")
-def test_a_record_with_a_part_of_another_kind_is_damaged_and_stops_no_command(fault, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path))
-    monkeypatch.setenv("HANDCLIP_CACHE", str(tmp_path / "cache"))
-    write_record(tmp_path / "runs" / RUNS[0]["id"], RUNS[0])
-    write_record(tmp_path / "runs" / RUNS[1]["id"], RUNS[1] | fault)
+def test_a_record_with_a_part_of_another_kind_is_damaged_and_stops_no_command(reports: Path, monkeypatch, capsys):
+    monkeypatch.setenv("HANDCLIP_CACHE", str(reports / "cache"))
+    write_record(reports / "runs" / RUNS[0]["id"], RUNS[0])
+    names = [f"03_image_finetune-{number:02d}" for number in range(len(FAULTS))]
+    for name, fault in zip(names, FAULTS, strict=True):
+        write_record(reports / "runs" / name, RUNS[1] | {"id": name} | fault)
     for words in ("--sort rank1", "--since 2026-01-01", "--changed epochs", "--dataset drawn"):
         assert main(["runs", *words.split()]) == 0
+    capsys.readouterr()
     assert main(["runs", "--status", "damaged"]) == 0
-    assert f"{RUNS[1]['id']}  damaged" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert [fault for name, fault in zip(names, FAULTS, strict=True) if f"{name}  damaged" not in said] == []
     assert main(["clean", "--days", "0", "--yes"]) == 0
     assert "nothing to remove" in capsys.readouterr().out
     assert main(["run", "06", "--dry-run"]) == 0
@@ -199,34 +201,37 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.matrix("damaged or hostile record", "runs, clean, start, resume, 06, report", "a line with the reason")
-def test_what_is_no_record_is_one_damaged_run_to_every_command(kind: str, tmp_path: Path, monkeypatch, capsys):
-    monkeypatch.setenv("HANDCLIP_REPORTS", str(tmp_path))
-    monkeypatch.setenv("HANDCLIP_CACHE", str(tmp_path / "cache"))
-    write_record(tmp_path / "runs" / RUNS[0]["id"], RUNS[0])
-    folder = run_folder(find_notebook("05"), Evaluation())
-    folder.mkdir(parents=True)
-    HOSTILE[kind](folder / "run.json")
+def test_what_is_no_record_is_a_damaged_run_to_every_command(reports: Path, monkeypatch, capsys):
+    monkeypatch.setenv("HANDCLIP_CACHE", str(reports / "cache"))
+    write_record(reports / "runs" / RUNS[0]["id"], RUNS[0])
+    folders = {kind: run_folder(find_notebook("05"), Evaluation(seed=seed)) for seed, kind in enumerate(HOSTILE)}
+    for kind, folder in folders.items():
+        folder.mkdir(parents=True)
+        HOSTILE[kind](folder / "run.json")
     assert main(["runs", "--status", "damaged"]) == 0
-    (line,) = capsys.readouterr().out.splitlines()[1:]
-    reason = "run.json is not there" if kind == "nothing" else "run.json cannot be read: "
-    assert line.startswith(f"{folder.name}  damaged")
-    assert f"({reason}" in line
-    assert len(line) < 500
-    assert main(["run", "05", "--dry-run"]) == 0
-    assert f"damaged ({reason}" in capsys.readouterr().out
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
+    assert len(lines) == len(HOSTILE)
     for words in ("runs --sort rank1", "runs --json", "run 06 --dry-run"):
         assert main(words.split()) == 0
     assert main(["run", "03", "--dry-run", "-p", "prompt_run", "latest"]) == 2, "no prompts to be had"
-    assert [r["status"] for r in find_records(tmp_path / "runs")] == ["succeeded", "damaged"]
-    assert "damaged" in write_index(tmp_path / "runs").read_text().split("<tbody>")[-1]
-    assert main(["report", folder.name]) == 2
-    assert reason in capsys.readouterr().err
+    found = sorted(run["status"] for run in find_records(reports / "runs"))
+    assert found == ["damaged"] * len(HOSTILE) + ["succeeded"]
+    index = write_index(reports / "runs").read_text().split("<tbody>")[-1]
     assert main(["clean", "--days", "0", "--yes"]) == 0
-    assert folder.is_dir()
-    assert main(["clean", "--runs", folder.name, "--yes"]) == 0
-    assert not folder.exists()
+    for seed, (kind, folder) in enumerate(folders.items()):
+        reason = "run.json is not there" if kind == "nothing" else "run.json cannot be read: "
+        line = lines[folder.name]
+        assert line.startswith(f"{folder.name}  damaged") and f"({reason}" in line and len(line) < 500, kind
+        assert folder.name in index, kind
+        capsys.readouterr()
+        assert main(["run", "05", "--dry-run", "-p", "seed", str(seed)]) == 0
+        assert f"damaged ({reason}" in capsys.readouterr().out, kind
+        assert main(["report", folder.name]) == 2
+        assert reason in capsys.readouterr().err, kind
+        assert folder.is_dir(), kind
+        assert main(["clean", "--runs", folder.name, "--yes"]) == 0
+        assert not folder.exists(), kind
 
 
 @pytest.mark.matrix("hostile text", "every command, of a record", "written out on the terminal")

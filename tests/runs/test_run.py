@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from handclip_lib.backbone.properties import Properties
 from handclip_lib.errors import ConfigError, RunError, WriteError
@@ -302,5 +303,7 @@ def test_a_figure_is_drawn_once_to_what_savefig_draws_in_two_passes():
     plain, figure = io.BytesIO(), drawn()
     drawn().savefig(plain, format="png", dpi=144)
     canvas, dpi = figure.canvas, figure.dpi
-    assert as_png(figure, 144) == plain.getvalue()
+    ours, theirs = (Image.open(io.BytesIO(png)) for png in (as_png(figure, 144), plain.getvalue()))
+    assert (ours.mode, ours.info["dpi"]) == ("RGB", pytest.approx((144, 144), abs=0.1))
+    assert ours.convert("RGBA").tobytes() == theirs.tobytes()
     assert (figure.canvas, figure.dpi) == (canvas, dpi)

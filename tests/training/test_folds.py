@@ -23,11 +23,14 @@ from handclip_lib.training.encoding import BatchEncoder
 from handclip_lib.training.folds import FoldHistory, choose, fit_folds, mean_history
 from handclip_lib.training.generalisation import Generalisation, generalisation
 from handclip_lib.training.image import ImageResult, fit_image
+from handclip_lib.training.sets import ExtraSet
 from handclip_lib.training.state import load_checkpoint
 from handclip_lib.training.validation import TrainingImages, training_images
 
 NO_SHARES = pd.DataFrame()
 OPTIONS = ImageFinetune(epochs=3, n_identities=8, n_images=2, views=1, folds=2, learning_rate=1e-3, interpolation=1.0)
+
+OTHERS = [{"path": f"o{n}_{k}.jpg", "identity": f"p{n}", "aspect": "dorsal_r"} for n in range(4) for k in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def hands() -> tuple[DecodedImages, Split]:
 
 def test_nobody_of_a_fold_is_in_its_batches_and_everybody_is_measured_once(backbone, hands, monkeypatch):
     images, split = hands
-    folds = choose_folds(split, folds=3)
+    folds = choose_folds(split, folds=2)
     person = {pixels.tobytes(): who for pixels, who in zip(images.pixels, split.images["identity"], strict=True)}
     trained, measured = [], []
 
@@ -81,7 +84,7 @@ def test_nobody_of_a_fold_is_in_its_batches_and_everybody_is_measured_once(backb
     for seen, asked, fold in zip(trained, measured, folds.held_out, strict=True):
         assert seen == split.identities("train") - set(fold)
         assert asked - seen == set(fold)
-    assert found.each["fold"].tolist() == [1, 1, 2, 2, 3, 3]
+    assert found.each["fold"].tolist() == [1, 1, 2, 2]
     assert not (set().union(*trained, *measured) & split.identities("test"))
 
 
@@ -93,10 +96,14 @@ def test_without_a_last_training_there_is_no_fold(backbone, hands):
 
 
 def test_a_killed_training_goes_on_in_its_fold_to_the_same_figures(backbone, hands, tmp_path, monkeypatch):
+    """Two data sets train in each fold."""
     images, split = hands
     folds = choose_folds(split, folds=2)
+    others = make_split(HandTable.build("folder", Path("/others"), OTHERS, {}), draws=2)
+    photographs = DecodedImages(images.paths[:8], images.pixels[:8] // 2, {}, images.paths[:8])
+    given = {"extra": (ExtraSet("others", others, replace(photographs, paths=tuple(others.images["path"])), {}),)}
     before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
-    whole = fit_folds(backbone, images, split, folds, OPTIONS, progress=False)
+    whole = fit_folds(backbone, images, split, folds, OPTIONS, progress=False, **given)
     measure, count = TrainingImages.validate, 0
 
     def dies(self, encode):
@@ -108,14 +115,14 @@ def test_a_killed_training_goes_on_in_its_fold_to_the_same_figures(backbone, han
 
     monkeypatch.setattr(TrainingImages, "validate", dies)
     with pytest.raises(KeyboardInterrupt):
-        fit_folds(backbone, images, split, folds, OPTIONS, folder=tmp_path, progress=False)
+        fit_folds(backbone, images, split, folds, OPTIONS, folder=tmp_path, progress=False, **given)
     tensors, _ = load_checkpoint(tmp_path / "folds" / "1" / TRAINING)
     assert not tensors, "of a fold that has ended the history is kept, and no weights"
-    found = fit_folds(backbone, images, split, folds, OPTIONS, folder=tmp_path, progress=False)
+    found = fit_folds(backbone, images, split, folds, OPTIONS, folder=tmp_path, progress=False, **given)
     assert count == 7 + 2, "the epochs that were missing are measured, and no other"
     pd.testing.assert_frame_equal(found.each.drop(columns="seconds"), whole.each.drop(columns="seconds"))
     assert found.best_epoch == whole.best_epoch
-    again = fit_folds(backbone, images, split, folds, OPTIONS, folder=tmp_path, progress=False)
+    again = fit_folds(backbone, images, split, folds, OPTIONS, folder=tmp_path, progress=False, **given)
     pd.testing.assert_frame_equal(again.each, found.each)
     assert all(torch.equal(value, before[name]) for name, value in backbone.model.state_dict().items())
 

@@ -151,20 +151,10 @@ def test_an_interrupted_training_goes_on_to_the_same_history_and_weights(data, t
             fit(data, other, folder=tmp_path, **more)
 
 
-def test_a_stopped_training_goes_on_to_the_same_history_and_weights(data, tmp_path):
-    whole, expected = fit(data)
-    asked = iter((False, True))
-    part, first = fit(data, folder=tmp_path, stop=lambda: next(asked))
-    assert first.history["epoch"].tolist() == [0, 1, 2]
-    assert not part.training
-    same((whole, expected), fit(data, folder=tmp_path, stop=lambda: False))
-
-
 def test_texts_pull_images_and_stay(data):
     texts = np.random.default_rng(1).normal(size=(5, 16)).astype(np.float32)
-    encoder, result = fit(
-        data, weights={"image_to_text": 1.0}, text=texts, epochs=40, augmentation=0.3, select_by="loss"
-    )
+    options = {"epochs": 15, "augmentation": 0.3, "learning_rate": 5e-3, "select_by": "loss"}
+    encoder, result = fit(data, weights={"image_to_text": 1.0}, text=texts, **options)
     assert result.history["image_to_text"].iloc[-1] < 0.7 * result.history["image_to_text"].iloc[1]
     unit = encode_images(encoder, data[0])
     unit, texts = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (unit, texts))
@@ -313,7 +303,8 @@ def test_the_best_weights_come_back_wherever_the_best_epoch_was(data, tmp_path, 
     count = iter(range(99))
     asked = iter((False, True))
     options = {"validate": measured, "patience": 2, "folder": tmp_path} | more
-    fit(data, ReidEncoder(small(), 5, ReidHead(unfreeze_blocks=2)), stop=lambda: next(asked), **options)
+    part, stopped = fit(data, ReidEncoder(small(), 5, ReidHead(unfreeze_blocks=2)), stop=lambda: next(asked), **options)
+    assert (stopped.history["epoch"].tolist(), part.training) == ([0, 1, 2], False)
     resumed, result = fit(data, ReidEncoder(small(), 5, ReidHead(unfreeze_blocks=2)), **options)
     assert result.best_epoch == expected.best_epoch == best
     assert result.history["epoch"].tolist() == list(range(best + 3))
@@ -346,7 +337,7 @@ def test_what_cannot_be_trained_is_refused(data, change, options, error, words):
         fit(change(*data), **options)
 
 
-@pytest.mark.parametrize("blocks", [0, 1, 3])
+@pytest.mark.parametrize("blocks", [0, 3])
 def test_keeping_what_is_frozen_changes_nothing(data, blocks, monkeypatch):
     runs = []
     for _ in range(2):
@@ -364,14 +355,12 @@ def test_keeping_what_is_frozen_changes_nothing(data, blocks, monkeypatch):
             torch.testing.assert_close(runs[1][0][name], value, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("vit", "blocks", "precision"), [(True, -1, "bf16"), (True, 1, "fp16"), (False, -1, "fp16"), (False, 1, "bf16")]
-)
+@pytest.mark.parametrize(("vit", "blocks", "precision"), [(True, 1, "fp16"), (False, -1, "bf16")])
 def test_half_precision_learns_and_keeps_float32_weights(data, vit, blocks, precision):
     backbone = small_vit() if vit else small()
     encoder = ReidEncoder(backbone, 5, ReidHead(unfreeze_blocks=blocks))
     augmentation = 0.0 if blocks == 1 else 1.0
-    _, result = fit(data, encoder, precision=precision, epochs=8, select_by="loss", augmentation=augmentation)
+    _, result = fit(data, encoder, precision=precision, select_by="loss", augmentation=augmentation)
     assert result.history["loss"].iloc[-1] < result.history["loss"].iloc[1]
     assert {p.dtype for p in encoder.parameters()} == {torch.float32}
 
@@ -397,8 +386,7 @@ def compare(one, other, folders):
         assert (again[name] - gradients[name]).norm() <= 1e-4 * gradients[name].norm() + 1e-7 * largest, name
 
 
-@pytest.mark.parametrize("blocks", [-1, 1])
-@pytest.mark.parametrize("augmentation", [0.0, 1.0])
+@pytest.mark.parametrize(("blocks", "augmentation"), [(-1, 1.0), (1, 0.0)])  # the second keeps what is frozen
 def test_encoding_a_batch_in_pieces_changes_nothing(data, tmp_path, blocks, augmentation):
     folders = [tmp_path / "whole", tmp_path / "pieces"]
     runs = [
@@ -479,12 +467,11 @@ def as_before(encoder) -> bool:
 ALONE = {"n_images": 1, "views": 1, "weights": {"supcon": 1.0}}
 
 
-@pytest.mark.parametrize("select_by", ["val_rank1", "loss"])
 @pytest.mark.parametrize(
-    ("options", "why"),
+    ("select_by", "options", "why"),
     [
-        (ALONE, "no: every gradient was 0, as where no batch holds a pair"),
-        ({"learning_rate": 1e-13, "weight_decay": 0.0}, "no: learning_rate=1e-13 moved no weight"),
+        ("val_rank1", ALONE, "no: every gradient was 0, as where no batch holds a pair"),
+        ("loss", {"learning_rate": 1e-13, "weight_decay": 0.0}, "no: learning_rate=1e-13 moved no weight"),
     ],
 )
 def test_what_taught_nothing_is_told_and_leaves_the_weights_alone(data, tmp_path, options, why, select_by, caplog):

@@ -14,8 +14,9 @@ import numpy as np
 from handclip_lib.data.manifest import Split
 from handclip_lib.errors import DataError
 from handclip_lib.evaluation.features import Features, check_memory
-from handclip_lib.evaluation.ranking.retrieval import cosines
+from handclip_lib.evaluation.ranking.cosines import cosines
 from handclip_lib.files import whole_file
+from handclip_lib.terminal import counted
 
 BLOCK = 256  # queries scored at once
 FORMS = ("csv", "bob", "four-column", "two-column")
@@ -170,7 +171,8 @@ def _refuse_twice(file: Path, columns: list[np.ndarray], n: int) -> None:
         row = next(islice(_rows(file), int(order[again + 1].min()), None))
         said = f"compares {row.probe!r} with {row.reference!r} again"
         raise DataError(
-            f"{file}, line {row.line} {said} ({len(again)} such lines); keep one, or tell draws apart by a column draw"
+            f"{file}, line {row.line} {said} ({counted(len(again), 'such line')}); keep one, or tell draws apart by a "
+            "column draw"
         )
 
 

@@ -7,12 +7,14 @@ import numpy as np
 
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.ranking.cosines import cosines
 from handclip_lib.evaluation.ranking.reranking import nearest
-from handclip_lib.evaluation.ranking.retrieval import PRODUCT_BYTES, cosines, embeddings_of
+from handclip_lib.evaluation.ranking.retrieval import PRODUCT_BYTES, embeddings_of
 from handclip_lib.files import whole_file
 from handclip_lib.models.embeddings import read_embeddings
 
 COLUMNS = ("query", "rank", "gallery", "cosine")
+AT_ONCE = 64  # queries, or more of a small gallery: each time the whole of it becomes float64
 
 
 def search(query: Path, gallery: Path, file: Path, k: int) -> int:
@@ -30,7 +32,7 @@ def search(query: Path, gallery: Path, file: Path, k: int) -> int:
     if {query.resolve(), gallery.resolve()} & {file.resolve()}:
         raise EvaluationError(f"{file} is one of the files that are read; write to another")
     place, written = {name: column for column, name in enumerate(held.paths)}, 0
-    size = max(1, PRODUCT_BYTES // (4 * len(held.paths)))
+    size = max(AT_ONCE, PRODUCT_BYTES // (4 * len(held.paths)))
     with whole_file(file) as private, private.open("w", encoding="utf-8", newline="") as opened:
         out = csv.writer(opened, lineterminator="\n")
         out.writerow(COLUMNS)

@@ -11,8 +11,8 @@ from handclip_lib.data.manifest import Draw, Split
 from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.ranking.cosines import TIE, cosines
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult, best_images
-from handclip_lib.evaluation.ranking.retrieval import TIE, cosines
 from handclip_lib.evaluation.tables import result_table
 
 CHOICES = ("worst", "wrong", "random", "all")

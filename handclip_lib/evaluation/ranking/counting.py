@@ -222,9 +222,7 @@ def _measure_compiled(
         matches = order, begin[at], end[at], cameras[at], labels.gallery_cameras
         run(scores[at], scores.dtype.type(tie), *matches, rank[at], measures[at], tied[at])
 
-    cuts = np.linspace(0, n, min(threads, n) + 1 if scores.size >= THREADED_FROM else 2).astype(int)
-    with ThreadPoolExecutor(len(cuts) - 1) as pool:
-        list(pool.map(some, map(slice, cuts[:-1], cuts[1:])))
+    on_threads(some, n, threads if scores.size >= THREADED_FROM else 1)
     return rank, measures.T, int(tied.sum())
 
 
@@ -276,30 +274,40 @@ def _measure_rows(
         measures[q, 2] = n_match / place
 
 
-def compiled(function: Callable, signature: str, n_scores: int) -> tuple[Callable, int] | None:
+def on_threads(work: Callable[[slice], None], n: int, threads: int) -> None:
+    """Work on so many rows in as many slices as there are threads."""
+    cuts = np.linspace(0, n, min(threads, n) + 1).astype(int)
+    with ThreadPoolExecutor(len(cuts) - 1) as pool:
+        list(pool.map(work, map(slice, cuts[:-1], cuts[1:])))
+
+
+def compiled(
+    function: Callable, signature: str, n_scores: int, *, in_any_order: bool = False
+) -> tuple[Callable, int] | None:
     """A function of loops compiled, without the interpreter's lock, and on how many threads it may run.
 
     None where numba is missing, or not worth its import for so many similarities in all. The signature is numba's.
+    `in_any_order` lets it add up in another order than written, several numbers at once.
     """
     key = (function, signature)
     if key not in _compiled and n_scores < COMPILED_FROM:
         return None
     with _lock:
         if key not in _compiled:
-            _compiled[key] = _compile(function, signature)
+            _compiled[key] = _compile(function, signature, {"reassoc", "contract"} if in_any_order else False)
     return _compiled[key]
 
 
-def _compile(function: Callable, signature: str) -> tuple[Callable, int] | None:
+def _compile(function: Callable, signature: str, fastmath: set[str] | bool) -> tuple[Callable, int] | None:
     try:
         import numba
     except ImportError:  # not installed, or not for this version of numpy
         return None
     for cache in (True, False):  # whatever ails the cache (no folder to write, a full disk, a damaged file)
         try:
-            made = numba.njit(signature, cache=cache, nogil=True, error_model="numpy")(function)
+            njit = numba.njit(signature, cache=cache, nogil=True, error_model="numpy", fastmath=fastmath)
             # read, not asked for by get_num_threads(), which starts numba's own threads
-            return made, min(MOST_THREADS, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+            return njit(function), min(MOST_THREADS, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
         except Exception:
             continue
     return None

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from handclip_lib.evaluation.ranking.retrieval import LENGTH_TOLERANCE, TIE, RetrievalMetrics, cosines
-from handclip_lib.machine import cores, workers
+from handclip_lib.evaluation.ranking.cosines import OPEN, TIE, cosines, pair_cosines, rounding
+from handclip_lib.evaluation.ranking.retrieval import RetrievalMetrics
+from handclip_lib.machine import cores, products, workers
 
 ROWS, COLUMNS = 512, 4096  # of a block of similarities: 8 MiB, near the cache; columns divisible by 8
-AT_ONCE = 2**15  # pairs computed at once
 THREADED_FROM = 2**22  # similarities in all, below which threads cost more than they save
-OPEN = 16  # where the product leaves one pair in so many open, the whole block in float64 is faster
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def rank_one_match(query: np.ndarray, gallery: np.ndarray, match: np.ndarray) ->
         (match >= 0).astype(np.int64), np.zeros(n, bool), np.full(n, -np.inf, np.float32), np.zeros(n, np.int64),
         np.full(n, -np.inf, np.float32),
     )  # fmt: skip
-    found.match_score[has] = _pairs(query, gallery, has, match[has])
+    found.match_score[has] = pair_cosines(query, gallery, has, match[has])
 
     threads = cores() if n * len(gallery) >= THREADED_FROM else 1
     width = min(COLUMNS, -(-len(gallery) // 8) * 8)  # by eights, as `_true` counts
@@ -80,20 +79,12 @@ def rank_one_match(query: np.ndarray, gallery: np.ndarray, match: np.ndarray) ->
                     block.count(scores, 0.0)
 
     if threads == 1:
-        some(0)
+        with products(n * gallery.size):
+            some(0)
     else:
         with workers() as pool:
             list(pool.map(some, range(threads)))
     return found
-
-
-def rounding(size: int) -> float:
-    """How far a cosine of so many numbers, summed in float32 in any order, can be from the one `cosines` gives.
-
-    Source: Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1.
-    """
-    unit = 2.0**-24
-    return (1 + LENGTH_TOLERANCE) ** 2 * size * unit / (1 - size * unit) + 4 * unit
 
 
 @dataclass(frozen=True)
@@ -146,18 +137,9 @@ class _Block:
         return True
 
     def _cosines(self, scores: np.ndarray, error: float, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        return _pairs(self.query, self.gallery, row, column) if error else scores[row, column]
+        return pair_cosines(self.query, self.gallery, row, column) if error else scores[row, column]
 
 
 def _true(values: np.ndarray) -> np.ndarray:
     """How many of each row are true; of bool (n, m), C-contiguous, m divisible by 8."""
     return np.bitwise_count(values.view(np.uint64)).sum(1, dtype=np.int64)
-
-
-def _pairs(query: np.ndarray, gallery: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """Cosines of pairs, float32 (n,), rounded from float64."""
-    found = np.empty(len(row), np.float32)
-    for start in range(0, len(row), AT_ONCE):
-        some = slice(start, start + AT_ONCE)
-        found[some] = np.einsum("ij,ij->i", query[row[some]].astype(np.float64), gallery[column[some]])
-    return found

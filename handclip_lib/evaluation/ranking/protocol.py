@@ -66,7 +66,8 @@ class ProtocolResult:
     def summary(self) -> dict[str, Any]:
         """One row of a results table: shares in 0..1, means over the queries of all draws (`macro`: over identities).
 
-        `rank1_sd` is the spread of the draws' rank-1; `n_…` are counts a draw.
+        `rank1_sd` is the spread of the draws' rank-1; `n_…` are counts a draw. Rank-5 and rank-10 are NaN in a gallery
+        of no more images: there every match is among the best.
         """
         of_people = self.per_query.groupby("identity")[["hit", "average_precision"]].mean().mean()
         draws = self.draws
@@ -81,7 +82,7 @@ class ProtocolResult:
             **self.rank1.columns("rank1"), "rank1": mean(d.rank(1) for d in draws),
             "rank1_chance": self.chance,
             "rank1_sd": float(np.std([d.rank(1) for d in draws], ddof=1)) if len(draws) > 1 else float("nan"),
-            **{f"rank{k}": mean(d.rank(k) for d in draws) for k in (5, 10)},
+            **{f"rank{k}": mean(d.rank(k) for d in draws) if k < draws[0].n_gallery else float("nan") for k in (5, 10)},
             **{name: mean(getattr(d, name) for d in draws) for name in ("map", "map_trapezoid", "minp")},
             "rank1_macro": float(of_people["hit"]), "map_macro": float(of_people["average_precision"]),
             "n_identities": self.rank1.n_identities, "supported": bool(self.rank1.supported),
@@ -130,7 +131,7 @@ def cmc_interval(per_query: pd.DataFrame, n_gallery: int) -> Interval:
     depth = min(CMC_DEPTH, n_gallery)
     codes, people = pd.factorize(per_query["identity"], sort=True)
     if len(people) < 2:
-        raise EvaluationError(f"{len(people)} identities have a query; an interval over identities needs at least two")
+        raise EvaluationError(f"identities with a query: {len(people)}; an interval over identities needs at least two")
     rank = np.minimum(per_query["first_match_rank"].to_numpy(), depth + 1)
     found = np.bincount(codes * (depth + 1) + rank - 1, minlength=len(people) * (depth + 1))
     within = found.reshape(-1, depth + 1)[:, :depth].cumsum(1)

@@ -8,14 +8,11 @@ import numpy as np
 
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import check_memory
+from handclip_lib.evaluation.ranking.cosines import LENGTH_TOLERANCE, TIE, WIDE_BYTES, settled
 from handclip_lib.evaluation.ranking.counting import Labels, as_array, measure
 
 BLOCK_BYTES = 16 * 2**20  # of similarities copied at once
 PRODUCT_BYTES = 64 * 2**20  # of similarities multiplied at once: enough rows for a multiplication at full speed
-WIDE_BYTES = 16 * 2**20  # of the gallery in float64 at once
-TIE = 2.0**-22
-"""Cosines no further apart are a tie: the rounding of embeddings to float32 moves one by up to 2^-23."""
-LENGTH_TOLERANCE = 1e-3  # what float16 leaves of a length of 1
 TIED_SHARE_WARNED = 0.01
 
 
@@ -133,7 +130,7 @@ def rank_features(
         scores = np.empty((n_rows, n_gallery), np.float32)
         for start in range(0, len(labels.rows), n_rows):
             rows = labels.rows[start : start + n_rows]
-            block = cosines(query[rows], gallery, scores[: len(rows)])
+            block = settled(query, gallery, labels, rows, scores[: len(rows)], look is not None)
             if look is not None:
                 look(rows, block)
             yield rows, block
@@ -154,20 +151,6 @@ def rank_scores(
     labels, size = Labels.of(n, len(gallery_ids), query_ids, gallery_ids), max(1, PRODUCT_BYTES // (4 * width))
     blocks = (np.arange(start, min(start + size, n)) for start in range(0, n, size))
     return _metrics_of_blocks(((rows, scored(rows)) for rows in blocks), labels, TIE)
-
-
-def cosines(query: np.ndarray, gallery: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Cosines of embeddings of length 1, float32 (n_query, n_gallery), rounded from float64.
-
-    A product in float32 depends on the order that a machine sums in, and on the place of an image in the gallery: two
-    people with one photograph differ by 2^-24, at random. Of those in float64 no more is left than a last bit, which
-    `TIE` covers.
-    """
-    found = np.empty((len(query), len(gallery)), np.float32) if out is None else out
-    wide, size = query.astype(np.float64), max(1, WIDE_BYTES // (8 * max(gallery.shape[1], len(query))))
-    for start in range(0, len(gallery), size):
-        found[:, start : start + size] = wide @ gallery[start : start + size].astype(np.float64).T
-    return found
 
 
 def _metrics_of_blocks(blocks: Iterable[tuple[np.ndarray, np.ndarray]], labels: Labels, tie: float) -> RetrievalMetrics:

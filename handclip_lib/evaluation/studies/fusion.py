@@ -14,15 +14,10 @@ from handclip_lib.data.table import ASPECTS, identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features, embed, extract_features, key_of, mirrored
 from handclip_lib.evaluation.intervals import identity_interval
+from handclip_lib.evaluation.ranking.cosines import TIE, cosines
 from handclip_lib.evaluation.ranking.protocol import best_images
 from handclip_lib.evaluation.ranking.reranking import alpha_query_expansion, rerank_similarity
-from handclip_lib.evaluation.ranking.retrieval import (
-    TIE,
-    RetrievalMetrics,
-    cosines,
-    rank_scores,
-    retrieval_metrics,
-)
+from handclip_lib.evaluation.ranking.retrieval import RetrievalMetrics, rank_scores, retrieval_metrics
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.models.embeddings import GivenEmbeddings
 from handclip_lib.models.trained import Encoder

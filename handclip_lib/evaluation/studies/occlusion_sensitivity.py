@@ -5,6 +5,9 @@ Covering asks the model itself, a hundred times a query; a ViT's attention is as
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +18,7 @@ from handclip_lib.backbone.load import Backbone
 from handclip_lib.data.batches import plain
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.errors import EvaluationError
-from handclip_lib.evaluation.features import Features
+from handclip_lib.evaluation.features import Features, key_of, remembered
 from handclip_lib.evaluation.ranking.protocol import ProtocolResult
 from handclip_lib.models.trained import Trained
 
@@ -24,6 +27,7 @@ Encodes = Backbone | Trained
 CELLS, WINDOW, FADE = 12, 1.5, 0.25
 RIM = 16  # the outermost sixteenth of the shorter side: background, but for the wrist
 UNCHANGED = 8  # of 255: a cover that moves no pixel further is that of background by background
+WAY = blake2b(Path(__file__).read_bytes(), digest_size=8).hexdigest()  # maps made by another are made again
 ANOTHER_MODEL = 0.01  # cosine: far above what batch size or device can move, far below what another model does
 
 
@@ -77,22 +81,38 @@ def decision_maps(
 ) -> list[DecisionMap]:
     """A map of each of the rows that `example_queries` chose; another model or other pixels are refused.
 
+    Each is kept in the feature cache.
+
     Args:
         by: "occlusion"; "auto": `relevance_map` where the model is a ViT that attends as CLIP's do, else occlusion.
     """
     attending = model if by == "auto" and isinstance(model, Backbone) and attends(model.model.visual) else None
     maps = []
     for row in queries.to_dict("records"):
-        query, match, wrong = images.pixels[images.rows([row["path"], row["match_path"], row["wrong_path"]])]
+        query, match, wrong = three = images.pixels[images.rows([row["path"], row["match_path"], row["wrong_path"]])]
+        make = partial(occlusion_map, query, match, wrong, model.encode_image, batch_size=batch_size)
         if attending:
-            maps.append(relevance_map(query, match, wrong, attending))
-        else:
-            maps.append(occlusion_map(query, match, wrong, model.encode_image, batch_size=batch_size))
+            make = partial(relevance_map, query, match, wrong, attending)
+        maps.append(_kept(model, three, make))
         off = max(abs(getattr(maps[-1], score) - row[score]) for score in ("match_score", "wrong_score"))
         if off > ANOTHER_MODEL:
             said = f"{row['path']}: encode gives a cosine that is {off:.3f} off the ranking's"
             raise EvaluationError(f"{said}; hand over the encoder and the images that the ranking was made with")
     return maps
+
+
+def _kept(model: Encodes, three: np.ndarray, make: "partial[DecisionMap]") -> DecisionMap:
+    """A map of a query, its match and the other image that was made before by these weights, or is made now."""
+
+    def as_row() -> np.ndarray:
+        made = make()
+        return np.array([[*made.parts.shape, made.match_score, made.wrong_score, *made.parts.ravel()]])
+
+    by = make.func.__name__
+    content = blake2b(three.tobytes(), digest_size=16).hexdigest()
+    key = f"{key_of(model)}|{by}|{WAY}|{three.shape}|{content}"
+    (rows, columns, match_score, wrong_score, *parts), *_ = remembered(key, 1, as_row).tolist()
+    return DecisionMap(np.reshape(parts, (int(rows), int(columns))), match_score, wrong_score, by.removesuffix("_map"))
 
 
 def relevance_map(query: np.ndarray, match: np.ndarray, wrong: np.ndarray, model: Backbone) -> DecisionMap:

@@ -12,7 +12,8 @@ from handclip_lib.data.table import identity_order
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.features import Features
 from handclip_lib.evaluation.intervals import identity_interval
-from handclip_lib.evaluation.ranking.retrieval import TIE, TiedScoresWarning, cosines, retrieval_metrics
+from handclip_lib.evaluation.ranking.cosines import TIE, cosines
+from handclip_lib.evaluation.ranking.retrieval import TiedScoresWarning, retrieval_metrics
 from handclip_lib.evaluation.tables import in_percent, result_table
 from handclip_lib.finite import require_finite
 
@@ -144,7 +145,7 @@ def labelled(split: Split, without: Collection[str] = ()) -> tuple[tuple[str, ..
     images = split.images[~split.people.isin(without)]
     identities = tuple(sorted(set(images.loc[images["role"] == "train", "identity"]), key=identity_order))
     if len(identities) < 2:
-        found = f"{len(identities)} identities train in this split (protocol {split.meta['protocol']!r})"
+        found = f"identities that train in this split (protocol {split.meta['protocol']!r}): {len(identities)}"
         raise EvaluationError(f"{found}; at least two are to be told apart: choose another protocol or more data")
     number = {identity: place for place, identity in enumerate(identities)}
     parts = [images[(images["role"] == role) & images["identity"].isin(number)] for role in ("train", "val")]

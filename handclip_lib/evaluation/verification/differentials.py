@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from handclip_lib.data.table import AGE_BANDS, UNKNOWN, as_groups
+from handclip_lib.data.table import UNKNOWN, as_groups, in_order
 from handclip_lib.evaluation.tables import result_table
 from handclip_lib.evaluation.verification.error_rates import AnyPairs
 from handclip_lib.evaluation.verification.pairs import Counts
@@ -47,8 +47,7 @@ def cross_group_fmr(
     compared, of_images, asked = pairs.compared_with_all > 0, dict[str, np.ndarray](), dict[str, list[str]]()
     for attribute in attributes:
         of_image = as_groups(labels[attribute]).to_numpy(str)
-        known = set(of_image[compared]) - {UNKNOWN}
-        groups = [band for band in AGE_BANDS if band in known] or sorted(known)
+        groups = in_order(attribute, set(of_image[compared].tolist()) - {UNKNOWN})
         if len(groups) > 1:
             asked[attribute], of_images[attribute] = groups, of_image
     tallies = Tallies(pairs, threshold, of_images)

@@ -10,8 +10,8 @@ import pandas as pd
 from scipy import sparse
 
 from handclip_lib.evaluation.features import Features, check_memory
+from handclip_lib.evaluation.ranking.cosines import cosines
 from handclip_lib.evaluation.ranking.counting import matches
-from handclip_lib.evaluation.ranking.retrieval import cosines
 from handclip_lib.evaluation.verification.pairs import Counts, Pairs, count_labels, numbered
 from handclip_lib.machine import workers
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from handclip_lib.data.images import DecodedImages
 from handclip_lib.data.manifest import Split
-from handclip_lib.data.table import AGE_BANDS, UNKNOWN, as_groups, identity_order, own_groups
+from handclip_lib.data.table import UNKNOWN, as_groups, identity_order, in_order, own_groups
 from handclip_lib.errors import EvaluationError
 from handclip_lib.evaluation.error_curve import ErrorCurve, OperatingPoint, Remaining, split_by
 from handclip_lib.evaluation.features import Features, embed_with_baselines
@@ -134,7 +134,7 @@ def group_figures(
             left_out[attribute] = f"of every test image it is {min(known)!r}" + " or unknown" * unknown
         else:
             groups[attribute] = labels
-            names[attribute] = ([band for band in AGE_BANDS if band in known] or sorted(known)) + [UNKNOWN] * unknown
+            names[attribute] = in_order(attribute, set(labels))
     # distractors are of no group, and everybody is compared with them all the same
     of_image = {name: labels.reindex(pairs.paths, fill_value="" if name else EVERYBODY).to_numpy(str)
                 for name, labels in groups.items()}  # fmt: skip

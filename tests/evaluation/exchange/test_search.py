@@ -1,6 +1,8 @@
 """A search of files is what sorting all cosines gives."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ def test_a_search_is_what_sorting_every_cosine_gives(tmp_path, monkeypatch, caps
     probes = ["a,b", "007", *"cdefg"]
     written(tmp_path, q=(probes, query), g=(names, gallery))
     monkeypatch.setattr(module, "PRODUCT_BYTES", 4 * 30 * 3)  # three queries at a time
+    monkeypatch.setattr(module, "AT_ONCE", 1)
     files = [str(tmp_path / name) for name in ("q.npz", "g.npz", "found.csv")]
     assert main(["search", *files[:2], "--out", files[2], "-k", "30"]) == 0
     assert "209 rows" in capsys.readouterr().out
@@ -59,3 +62,8 @@ def test_what_cannot_be_searched_is_named(tmp_path, capsys, changed, words):
     assert main(asked) == 2
     assert words in capsys.readouterr().err
     assert (tmp_path / "g.npz").read_bytes() == before and not (tmp_path / "found.csv").exists()
+
+
+def test_a_search_waits_for_no_torch():
+    told = "import sys, handclip_lib.evaluation.exchange.search; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", told], capture_output=True, text=True).stdout == "False\n"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from handclip_lib.evaluation.ranking import one_match
-from handclip_lib.evaluation.ranking.one_match import OneMatch, rank_one_match, rounding
-from handclip_lib.evaluation.ranking.retrieval import TIE, cosines
+from handclip_lib.evaluation.ranking.cosines import TIE, cosines, rounding
+from handclip_lib.evaluation.ranking.one_match import OneMatch, rank_one_match
 
 
 def slowly(query: np.ndarray, gallery: np.ndarray, match: np.ndarray) -> OneMatch:

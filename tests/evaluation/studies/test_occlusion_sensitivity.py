@@ -151,15 +151,27 @@ def test_a_first_draw_without_a_query_is_refused():
         example_queries(result(rows_of({"a": 0.1}, draw=1)))
 
 
-def test_queries_are_explained_by_the_model_that_ranked_them():
+def test_queries_are_explained_by_the_model_that_ranked_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDCLIP_CACHE", str(tmp_path))
     images = DecodedImages(("wrong", "a", "match"), photographs(3), {}, ("", "", ""))
     scores = {name: cosine(*projected(images.pixels[[1, row]])) for name, row in (("match", 2), ("wrong", 0))}
     rows = rows_of({"a": 0.1}).assign(match_score=scores["match"], wrong_score=scores["wrong"])
-    (found,) = decision_maps(rows, images, SimpleNamespace(encode_image=projected))
+    (found,) = decision_maps(
+        rows, images, SimpleNamespace(encode_image=projected, fingerprint="weights", precision="fp32")
+    )
     direct = occlusion_map(*images.pixels[[1, 2, 0]], projected)
     np.testing.assert_array_equal(found.parts, direct.parts)
     with pytest.raises(EvaluationError, match=r"^a: encode gives a cosine that is .* off the ranking's; hand over"):
-        decision_maps(rows, images, SimpleNamespace(encode_image=lambda pixels: projected(pixels) ** 2))
+        other = SimpleNamespace(
+            encode_image=lambda pixels: projected(pixels) ** 2, fingerprint="others", precision="fp32"
+        )
+        decision_maps(rows, images, other)
+    (again,) = decision_maps(rows, images, SimpleNamespace(encode_image=None, fingerprint="weights", precision="fp32"))
+    np.testing.assert_array_equal(again.parts, found.parts)  # from the cache, which no encoder is asked for
+    assert (again.match_score, again.wrong_score, again.by) == (direct.match_score, direct.wrong_score, "occlusion")
+    with pytest.raises(TypeError):
+        other = DecodedImages(images.paths, 255 - images.pixels, {}, ("", "", ""))
+        decision_maps(rows, other, SimpleNamespace(encode_image=None, fingerprint="weights", precision="fp32"))
 
 
 def test_a_vit_is_asked_by_its_attention_and_by_occlusion_only_where_that_is_wanted(checkpoints, tmp_path):

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -13,14 +14,20 @@ from handclip_lib.parameters.parts import Data
 PEOPLE = ("ann", "bo", "cy", "di", "ed", "flo")
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
     """Three people train, three are tested; one file of each sort of failure, and a person with nothing but one."""
+    root = tmp_path_factory.mktemp("drawn")
     for number, who in enumerate(PEOPLE):
-        (tmp_path / who).mkdir()
+        (root / who).mkdir()
         for shot in range(4):
-            Image.fromarray(draw_image(number, "dorsal_r", shot)).save(tmp_path / who / f"{shot}.png")
-    return tmp_path
+            Image.fromarray(draw_image(number, "dorsal_r", shot)).save(root / who / f"{shot}.png")
+    return root
+
+
+@pytest.fixture
+def root(drawn: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(drawn, tmp_path / "root"))
 
 
 def measured(root: Path, quality: str = "keep") -> pd.DataFrame:
