@@ -92,7 +92,8 @@ def _table(file: Path, needed: Sequence[str], remedy: str) -> pd.DataFrame:
             raise ValueError(f"{len(header)} columns, and {len(longer[0])} cells in the row of {longer[0][0]!r}")
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{file} cannot be read as a table ({error}); {remedy}") from error
-    known = {name.casefold(): name for name in (*COLUMNS, "role", "draw", *needed)}
+    ours = (*COLUMNS, "role", "draw", *HAND_INFO_WORDS, *HAND_INFO_FLAGS, *needed)
+    known = {name.casefold(): name for name in ours}
     padded = [(row + [""] * len(header))[: len(header)] for row in rows]
     frame = pd.DataFrame(padded, [*lines][1:], [known.get(name.strip().casefold(), name.strip()) for name in header])
     kept = (frame.columns != "") | (frame != "").any().to_numpy()  # a spreadsheet adds empty columns,
