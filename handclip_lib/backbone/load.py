@@ -116,7 +116,8 @@ class Backbone:
         """
         if not len(texts):
             return np.empty((0, self.embedding_dim), np.float32)
-        return self._finite(self.model.encode_text(self.tokenize(texts).to(self.device)), "text embeddings")
+        tokens = self.tokenize(texts).to(self.device)  # which refuses a model without a text tower
+        return self._finite(self.model.encode_text(tokens), "text embeddings")
 
     def _finite(self, embeddings: torch.Tensor, what: str, precision: str = "fp32") -> np.ndarray:
         found = embeddings.float().cpu().numpy()
@@ -206,7 +207,7 @@ def load_backbone(
         source = "; ".join([f"file {file}", *read.remarks])
     elif known is not None and known.published and not weights:
         folder = Path(download_root or cache_folder() / "clip").expanduser()
-        file = fetch_published(known.published, folder, progress)
+        file = fetch_published(known.published, folder, progress, name)
         source = f"published {known.published}, {file}"
         read = replace(read_weights(file), stated=openais(f"OpenAI's {known.published}, by its SHA-256"))
     else:

@@ -81,10 +81,11 @@ def clip_tokenizer() -> Any:
     return clip_package().simple_tokenizer.SimpleTokenizer()
 
 
-def fetch_published(architecture: str, folder: Path, progress: bool = True) -> Path:
+def fetch_published(architecture: str, folder: Path, progress: bool = True, called: str = "") -> Path:
     """One of OpenAI's nine files with the SHA-256 that OpenAI gives, downloaded when `folder` has no sound copy.
 
-    openai-clip's own `load` writes a download straight to its final name, and runs what the file holds.
+    openai-clip's own `load` writes a download straight to its final name, and runs what the file holds. A refusal
+    names it as it was `called`.
 
     Raises:
         BackboneError: There is no sound copy and the download failed.
@@ -103,9 +104,9 @@ def fetch_published(architecture: str, folder: Path, progress: bool = True) -> P
                 raise HTTPException(f"what {address} gives has not the SHA256 checksum {checksum}")
     except HTTPException as error:
         raise BackboneError(
-            f"{architecture} could not be downloaded ({reason_of(error)}) and {file} is not there or is damaged. "
-            f"Either give the path of a checkpoint with weights=…, or put {name} into {folder} from a machine with "
-            "network, or use backbone=tiny, which needs no download."
+            f"{called or architecture} could not be downloaded ({reason_of(error)}) and {file} is not there or is "
+            f"damaged. Either give the path of a checkpoint with weights=…, or put {name} into {folder} from a machine "
+            "with network, or use backbone=tiny, which needs no download."
         ) from error
     return file
 

@@ -190,7 +190,7 @@ def test_adapters_are_merged_in_the_file(clips, tmp_path):
     loaded = load_promptsg(fresh(clips, "vit"), tmp_path / "best.safetensors")
     assert {name for name in loaded.state_dict() if "parametrizations" in name} == set()
     with torch.no_grad():
-        torch.testing.assert_close(loaded.encode_image(images()), encoder.encode_image(images()), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(loaded.encode_image(images()), encoder.encode_image(images()), rtol=1e-5, atol=1e-5)
 
 
 def test_a_file_of_another_backbone_or_of_something_else_is_refused(clips, tmp_path):

@@ -57,7 +57,7 @@ def test_what_is_frozen_stays_in_evaluation_mode():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"n_identities": 1, "options": ReidHead()}, "1 identities train"),
+        ({"n_identities": 1, "options": ReidHead()}, "identities that train: 1;"),
         ({"n_identities": 5, "options": ReidHead(unfreeze_blocks=5)}, "this image tower has 4"),
     ],
 )

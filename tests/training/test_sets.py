@@ -37,7 +37,7 @@ from handclip_lib.training.validation import training_images
 
 SIDE = 16
 BACKBONE = SimpleNamespace(
-    resolution=SIDE, properties=Properties(), fingerprint="test",
+    resolution=SIDE, properties=Properties(), fingerprint="test", precision="fp32",
     encode_image=lambda pixels: pixels.reshape(len(pixels), -1)[:, :9].astype(np.float32) + 1,
 )  # fmt: skip
 
@@ -56,6 +56,7 @@ def hands(root: Path, people: dict[str, int], seed: int, aspect: str = "", mode:
 
 OWN = {f"{n:03d}": 3 for n in range(1, 41)}
 OTHERS = {f"{n:03d}": 2 for n in range(1, 4)} | {"004": 1}
+SIX = OTHERS | {"005": 2, "006": 2}  # the same photographs, and enough to test
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def test_who_is_tested_there_and_who_wears_something_stays_out(own, tmp_path):
 
 
 @pytest.mark.parametrize("role", ["test", "train"])
-def test_a_photograph_of_both_sets_is_refused(own, others, tmp_path, role):
+def test_a_photograph_of_both_sets_is_refused(own, tmp_path, role):
     _, _, split, _ = opened(own)
     path = split.paths(role)[0]
     root = hands(tmp_path / "more", {"x": 2}, 8)
@@ -178,7 +179,7 @@ def test_a_photograph_of_both_sets_is_refused(own, others, tmp_path, role):
         opened(own, f"folder:{root}")
     assert "y/copy.png" in str(told.value)
     with pytest.raises(DataError, match=r"are in folder:.* too, such as"):
-        opened(others, f"folder:{root} | folder:{own}", protocol="proportional")
+        opened(hands(tmp_path / "six", SIX, 2, mode="L"), f"folder:{root} | folder:{own}", protocol="proportional")
 
 
 @pytest.mark.usefixtures("reports")
@@ -255,7 +256,7 @@ def test_a_run_from_anothers_weights_knows_whom_they_know(own, others, tmp_path)
     said = choose_folds(split, known=split.identities("train"))
     assert said.validation == "val" and "did not train the weights it begins with, as 20 did" in said.reason
     with pytest.raises(DataError, match=r"weights='.*': \d+ of \d+ tested photographs trained the model"):
-        opened(others, weights=weights, protocol="proportional")
+        opened(hands(tmp_path / "six", SIX, 2, mode="L"), weights=weights, protocol="proportional")
     with pytest.raises(DataError, match=r"weights='.*': \d+ of 60 tested photographs trained the model"):
         opened(own, weights=weights, seed=1)
     assert lineage_beside("") == () and lineage_beside(str(tmp_path / "elsewhere" / "best.safetensors")) == ()

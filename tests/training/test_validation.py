@@ -63,7 +63,10 @@ def test_on_test_the_first_draw_s_queries_are_ranked_against_its_gallery():
 
 
 def test_a_split_that_trains_nobody_or_validates_nothing_is_refused(images):
-    for rows, words in ((ROWS[4:], "0 identities train"), ([ROWS[0], ROWS[2]], "2 identities train.*0 with a valid")):
+    for rows, words in (
+        (ROWS[4:], "identities that train in this split .*: 0;"),
+        ([ROWS[0], ROWS[2]], "2 identities train.*0 with a valid"),
+    ):
         with pytest.raises(EvaluationError, match=words):
             training_images(images, split_of(rows))
 
