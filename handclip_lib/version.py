@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__version__ = "1.0.0.dev0"
+__version__ = "1.0.0"
 MADE_OF = Path(__file__).with_name("made_of.json")
 """Written into a wheel by `tools/build_hook.py`: the commit it was built of."""
 
