@@ -35,8 +35,8 @@ GALLERY_TITLES = {"aspect": "gallery: same aspect", "all": "gallery: all aspects
 def cmc_curves(results: Sequence[ProtocolResult]) -> Figure:
     """CMC of each model with its band over identities; one panel a gallery."""
     galleries = list(dict.fromkeys(result.gallery for result in results))
-    models = len({result.model for result in results})
-    figure, axes = style.figure_with_axes(1, len(galleries), height=3.4 + 0.18 * models, sharey=True)
+    lines = sum(-(-len(model) // style.LINE) for model in {result.model for result in results})
+    figure, axes = style.figure_with_axes(1, len(galleries), height=3.4 + 0.18 * lines, sharey=True)
     for axis, gallery in zip(axes, galleries, strict=True):
         own = [result for result in results if result.gallery == gallery]
         draw_cmc(axis, {result.model: result.cmc for result in own})
@@ -44,7 +44,7 @@ def cmc_curves(results: Sequence[ProtocolResult]) -> Figure:
         axis.set_title(f"{GALLERY_TITLES.get(gallery, f'gallery {gallery}')} ({', '.join(map(str, sizes))} images)")
         axis.set(xlim=(0.5, len(own[-1].cmc.estimate) + 0.5), ylim=(0, 101))
         # below, where it hides no curve
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), title="rank-1 in brackets")
+        style.legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.16), title="rank-1 in brackets")
     axes[0].set_ylabel("queries with a match in the k best")
     return figure
 
@@ -143,7 +143,7 @@ def burst_effect(frame: pd.DataFrame) -> Figure:
     names = [f"±{burst}" if burst else "none" for burst in steps]
     left.set_xticks(range(len(steps)), names)
     left.set(xlabel="captures around the gallery image left out", ylabel="rank-1", ylim=(0, 101))
-    left.legend(loc="best")
+    style.legend(left, loc="best")
     share = frame.drop_duplicates("burst").sort_values("burst")
     right.bar(range(len(share)), 100 * share["left_out"], color=style.QUIET)
     right.set_xticks(range(len(share)), names)

@@ -24,6 +24,7 @@ LINES = ("-", "--", ":", "-.")
 WIDTH = 9.0  # inches: the width of a report's column
 CHARACTER = 0.075  # inches: mean width of a character at 9 pt
 LINE, HALF = 34, 52  # characters of a label beside an axis, which takes its width; and of half a figure's width
+HANDLE = 6  # characters beside which a legend shows what its label is of
 OTHER_SCRIPTS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC",
     "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS",
@@ -144,6 +145,12 @@ def people(counts: Iterable[int]) -> str:
     """How many people figures are of, or from how few to how many."""
     few, many = min(counts := list(counts), default=0), max(counts, default=0)
     return counted(many, "person") if few == many else f"{few} to {many} people"
+
+
+def legend(axis: Axes, **where: Any) -> None:
+    """A legend in its axis, of labels no wider than half a figure: a run's or a file's name would leave no axis."""
+    handles, labels = axis.get_legend_handles_labels()
+    axis.legend(handles, [wrapped(label, HALF - HANDLE) for label in labels], **where)
 
 
 def legend_below(figure: Figure, axis: Axes, title: str = "") -> None:

@@ -24,6 +24,7 @@ from handclip_lib.plots.style import (
     QUIET,
     figure_with_axes,
     in_our_look,
+    legend,
     look,
     matrix,
     name_rows,
@@ -257,7 +258,7 @@ def _words_above(axis: Axes, title: str) -> None:
     figure = axis.get_figure(root=True)
     if title and figure is not None:
         figure.suptitle(title, fontsize=10)
-    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2, columnspacing=1.2)
+    legend(axis, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2, columnspacing=1.2)
 
 
 def _with_eer(result: VerificationResult) -> str:

@@ -161,6 +161,14 @@ def test_the_legend_of_a_cmc_hides_no_curve(results):
         assert axis.get_legend().get_window_extent().y1 < axis.bbox.y0
 
 
+def test_a_long_name_leaves_the_axes_their_width():
+    long = f"03_image_finetune-tiny-drawn-dorsal_r-7823fbbd cbfe9616, fine-tuned {'x' * 40}"
+    figure = plots.cmc_curves([result(long, gallery, [0.5, 0.7]) for gallery in ("aspect", "all")])
+    FigureCanvasAgg(figure).draw()
+    assert all(axis.get_position().width > 0.35 for axis in figure.axes)
+    assert all(axis.get_legend().get_window_extent().width < figure.bbox.width / 2 for axis in figure.axes)
+
+
 @pytest.fixture
 def shown():
     rows = pd.DataFrame(
