@@ -5,6 +5,7 @@ nothing else of it is used; `visual(images)` is the plain twin, and the tests ho
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -22,10 +23,9 @@ ALL = -1
 RESNET_STEP = 32  # pixels of an image that one cell of a ResNet's last map covers, each way
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """Where products are taken in bf16 or fp16, weights staying as they are; with fp32 nothing changes."""
-    dtype = HALF.get(precision)
-    return torch.autocast(device.type, dtype or torch.float32, enabled=dtype is not None)
+    return nullcontext() if precision == "fp32" else torch.autocast(device.type, HALF[precision])
 
 
 def blocks_of(visual: Any) -> list[Any]:

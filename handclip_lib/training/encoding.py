@@ -1,5 +1,6 @@
 """How a batch goes through an encoder: augmented or from the frozen cache, whole or in pieces, at some precision."""
 
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from hashlib import blake2b
 from typing import Any
@@ -62,7 +63,7 @@ class BatchEncoder:
             some = torch.from_numpy(np.array(self._pixels[start : start + ENCODED_AT_ONCE])).to(self._device)
             with self._autocast():
                 parts.append(self._encoder.frozen_part(plain(some, self._encoder.normalisation)).cpu())
-        self._frozen = torch.cat(parts)
+        self._frozen, self._on_gpu = torch.cat(parts), None  # the images are asked no more
 
     def inputs(self, rows: np.ndarray, own: slice, seeds: list[int]) -> Tensor:
         """Of this process's own part of a batch: augmented images, or what the frozen blocks gave of them."""
@@ -90,7 +91,7 @@ class BatchEncoder:
             again = self._outputs(piece, teach=False)
             torch.autograd.backward([again[name] for name in parts], [parts[name][number] for name in parts])
 
-    def _autocast(self) -> torch.autocast:
+    def _autocast(self) -> AbstractContextManager[Any]:
         return autocast(self._device, self._options.precision)
 
     def _outputs(self, some: Tensor, teach: bool = True) -> dict[str, Tensor]:
